@@ -1,0 +1,22 @@
+//! The contracts of Callboard: operations, events, views, identifiers and errors, one file per domain.
+//!
+//! This crate knows neither the runtime nor HTTP nor a database, so that a domain, the gateway and a client
+//! share one definition of every message. Adding an operation starts here; see [`Operation`].
+
+pub mod auth;
+pub mod caller;
+pub mod code;
+pub mod deploy;
+pub mod ids;
+pub mod operation;
+pub mod organization;
+pub mod page;
+pub mod project;
+pub mod secret;
+
+pub use caller::{Caller, Principal, Scopes};
+pub use code::{CallError, Code, DomainError, Failure};
+pub use ids::*;
+pub use operation::{Access, Event, Operation};
+pub use page::{Cursor, Page, page_limit};
+pub use secret::Secret;

@@ -1,0 +1,197 @@
+//! `organization`: tenants, their members, and what those may do.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{Access, Code, Cursor, DomainError, Operation, OrganizationId, Page, Scopes, UserId};
+
+/// What organization refuses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OrganizationError {
+    /// Not there, or the caller is no member.
+    #[error("there is no such organization")]
+    NotFound,
+    /// The slug is in use.
+    #[error("the name {0} is taken; choose another")]
+    NameTaken(String),
+    /// A field breaks its rule.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl DomainError for OrganizationError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NotFound => Code::NotFound,
+            Self::NameTaken(_) => Code::Conflict,
+            Self::Invalid(_) => Code::Invalid,
+        }
+    }
+}
+
+/// What a member may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Everything.
+    Owner,
+    /// Everything but giving the organization away or deleting it.
+    Admin,
+    /// Projects and deployments.
+    Developer,
+    /// Reads.
+    Viewer,
+    /// Reads, and what concerns money.
+    Billing,
+}
+
+impl Role {
+    /// The permissions of the role.
+    #[must_use]
+    pub fn scopes(self) -> Scopes {
+        match self {
+            Self::Owner => Scopes::new(["*"]),
+            Self::Admin => {
+                Scopes::new(["organization:read", "organization:write", "project:*", "deploy:*", "api_key:*"])
+            }
+            Self::Developer => Scopes::new(["organization:read", "project:*", "deploy:*", "api_key:*"]),
+            Self::Viewer => Scopes::new(["organization:read", "project:read", "deploy:read", "api_key:read"]),
+            Self::Billing => Scopes::new(["organization:read", "project:read", "deploy:read", "billing:*"]),
+        }
+    }
+
+    /// As stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Admin => "admin",
+            Self::Developer => "developer",
+            Self::Viewer => "viewer",
+            Self::Billing => "billing",
+        }
+    }
+}
+
+/// A tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Organization {
+    /// The tenant.
+    pub id: OrganizationId,
+    /// A lower-case word for URLs, unique on the platform.
+    pub name: String,
+    /// As shown.
+    pub display_name: String,
+    /// The one that came with its owner's account.
+    pub personal: bool,
+    /// The caller's role in it.
+    pub role: Role,
+    /// UTC.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Creates an organization that the caller owns.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct CreateOrganization {
+    /// 2 to 40 of `a-z`, `0-9` and `-`, beginning with a letter, not ending with `-`, and no reserved word.
+    pub name: String,
+    /// As shown, 1 to 100 characters; the name unless told.
+    #[serde(default)]
+    pub display_name: Option<String>,
+}
+
+impl Operation for CreateOrganization {
+    const NAME: &'static str = "organization.create";
+    const ACCESS: Access = Access::Authenticated;
+    type Reply = Organization;
+    type Error = OrganizationError;
+}
+
+/// One organization of the caller's.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct GetOrganization {
+    /// Which.
+    pub organization_id: OrganizationId,
+}
+
+impl Operation for GetOrganization {
+    const NAME: &'static str = "organization.get";
+    const ACCESS: Access = Access::Authenticated;
+    const IDEMPOTENT: bool = true;
+    type Reply = Organization;
+    type Error = OrganizationError;
+}
+
+/// The organizations the caller is a member of, newest first.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ListOrganizations {
+    /// How many rows, 1 to 100; 20 unless told.
+    #[serde(default)]
+    pub limit: Option<u32>,
+    /// The `next` of the page before.
+    #[serde(default)]
+    pub cursor: Option<Cursor>,
+}
+
+impl Operation for ListOrganizations {
+    const NAME: &'static str = "organization.list";
+    const ACCESS: Access = Access::Authenticated;
+    const IDEMPOTENT: bool = true;
+    type Reply = Page<Organization>;
+    type Error = OrganizationError;
+}
+
+/// The personal organization of an account, made when there is none yet. Asked by auth at registration and sign-in, so
+/// that a crash between the two leaves nobody without one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EnsurePersonal {
+    /// Whose.
+    pub user_id: UserId,
+    /// What its name derives from.
+    pub account_name: String,
+    /// Instead of getting an organization of its own, the person joins this one as an owner and acts for it unless told
+    /// otherwise: so the platform's first administrator shares what the local operator deployed, and the other way
+    /// round. Without effect once the person has a default organization.
+    #[serde(default)]
+    pub organization_id: Option<OrganizationId>,
+}
+
+impl Operation for EnsurePersonal {
+    const NAME: &'static str = "organization.ensure_personal";
+    const ACCESS: Access = Access::Internal;
+    const IDEMPOTENT: bool = true;
+    type Reply = Organization;
+    type Error = OrganizationError;
+}
+
+/// What a person may do in an organization: the permission check behind every operation. A person who is no member
+/// gets `NotFound`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetPermissions {
+    /// Who.
+    pub user_id: UserId,
+    /// Where; the person's default organization unless told.
+    pub organization_id: Option<OrganizationId>,
+}
+
+impl Operation for GetPermissions {
+    const NAME: &'static str = "organization.get_permissions";
+    const ACCESS: Access = Access::Internal;
+    const IDEMPOTENT: bool = true;
+    type Reply = Permissions;
+    type Error = OrganizationError;
+}
+
+/// A membership and what it allows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Permissions {
+    /// Where.
+    pub organization_id: OrganizationId,
+    /// As what.
+    pub role: Role,
+    /// The role's permissions.
+    pub scopes: Scopes,
+}
