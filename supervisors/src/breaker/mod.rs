@@ -1,0 +1,123 @@
+//! Circuit breakers: stop asking what does not answer, and find out gently when it works again.
+//!
+//! Every shard has one of its own, without a lock. For a dependency outside the node (a mail server, the host of a
+//! webhook) there is [`Breaker`], which threads share. Only failures of the infrastructure and timeouts count against
+//! what is called; a refusal shows that it works.
+
+mod machine;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use callboard_messages::Failure;
+use parking_lot::Mutex;
+
+pub(crate) use machine::{Admission, Machine};
+pub use machine::{Force, State, Verdict};
+pub use settings::{Settings, Window};
+
+use crate::clock::Clock;
+
+/// A breaker for one dependency, shared by all who call it. Cheap to clone.
+#[derive(Clone)]
+pub struct Breaker(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    clock: Clock,
+    machine: Mutex<Machine>,
+}
+
+impl Breaker {
+    /// A closed breaker for the dependency `name`.
+    ///
+    /// # Errors
+    /// A sentence for each setting that cannot be.
+    pub fn new(name: impl Into<String>, settings: Settings, clock: Clock) -> Result<Self, Vec<String>> {
+        settings.validate()?;
+        let machine = Mutex::new(Machine::new(settings, clock.instant()));
+        Ok(Self(Arc::new(Inner { name: name.into(), clock, machine })))
+    }
+
+    /// The right to make one call.
+    ///
+    /// # Errors
+    /// [`Failure::Unavailable`] while it is open.
+    pub fn admit(&self) -> Result<Permit, Failure> {
+        let Inner { clock, machine, .. } = &*self.0;
+        let started = clock.instant();
+        let admission = machine.lock().admit(started).map_err(|retry_after| Failure::Unavailable { retry_after })?;
+        Ok(Permit { breaker: self.clone(), admission: Some(admission), started })
+    }
+
+    /// Makes a call, if it may be made, and records what `judge` says of its output. A call that is dropped before it
+    /// ends says nothing.
+    ///
+    /// # Errors
+    /// [`Failure::Unavailable`] while it is open.
+    pub async fn call<F: Future>(
+        &self,
+        call: F,
+        judge: impl FnOnce(&F::Output) -> Verdict,
+    ) -> Result<F::Output, Failure> {
+        let permit = self.admit()?;
+        let output = call.await;
+        permit.record(judge(&output));
+        Ok(output)
+    }
+
+    /// What it does with calls.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.0.machine.lock().state()
+    }
+
+    /// Holds it open or closed, or lets it judge again.
+    pub fn force(&self, force: Option<Force>) {
+        self.0.machine.lock().force(force, self.0.clock.instant());
+    }
+}
+
+impl fmt::Debug for Breaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Breaker").field("name", &self.0.name).field("state", &self.state()).finish()
+    }
+}
+
+/// A call that a [`Breaker`] let through. Dropped, it says nothing and gives its turn back.
+#[must_use = "record what the call has shown"]
+pub struct Permit {
+    breaker: Breaker,
+    admission: Option<Admission>,
+    started: Instant,
+}
+
+impl Permit {
+    /// Records what the call has shown.
+    pub fn record(mut self, verdict: Verdict) {
+        self.end(verdict);
+    }
+
+    fn end(&mut self, verdict: Verdict) {
+        let Some(admission) = self.admission.take() else { return };
+        let Inner { name, clock, machine } = &*self.breaker.0;
+        let now = clock.instant();
+        let mut machine = machine.lock();
+        let before = machine.state();
+        machine.record(admission, now, verdict, now.saturating_duration_since(self.started));
+        let after = machine.state();
+        drop(machine);
+        if before != after {
+            tracing::warn!(breaker = %name, from = before.as_str(), to = after.as_str(), "a breaker changed its state");
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.end(Verdict::Nothing);
+    }
+}

@@ -1,0 +1,265 @@
+//! The cases of resilience4j's state machine, with our defaults.
+
+use std::time::{Duration, Instant};
+
+use chrono::DateTime;
+
+use super::*;
+
+const NO_TIME: Duration = Duration::ZERO;
+
+fn settings() -> Settings {
+    Settings { jitter: 0.0, ..Settings::default() }
+}
+
+fn machine(settings: Settings) -> (Machine, Instant) {
+    let now = Instant::now();
+    (Machine::new(settings, now), now)
+}
+
+fn call(machine: &mut Machine, now: Instant, verdict: Verdict, took: Duration) -> bool {
+    let Ok(admission) = machine.admit(now) else { return false };
+    machine.record(admission, now, verdict, took);
+    true
+}
+
+fn calls(machine: &mut Machine, now: Instant, count: usize, verdict: Verdict) {
+    for _ in 0..count {
+        assert!(call(machine, now, verdict, NO_TIME));
+    }
+}
+
+fn opened(settings: Settings) -> (Machine, Instant) {
+    let (mut machine, now) = machine(settings);
+    calls(&mut machine, now, 20, Verdict::Fails);
+    assert_eq!(machine.state(), State::Open);
+    (machine, now)
+}
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn it_opens_at_the_twentieth_call_when_half_of_them_failed() {
+    let (mut machine, now) = machine(settings());
+    calls(&mut machine, now, 10, Verdict::Works);
+    calls(&mut machine, now, 9, Verdict::Fails);
+    assert_eq!(machine.state(), State::Closed);
+    calls(&mut machine, now, 1, Verdict::Fails);
+    assert_eq!(machine.state(), State::Open);
+    assert_eq!(machine.admit(now + seconds(1)), Err(seconds(4)));
+}
+
+#[test]
+fn nineteen_failures_say_nothing_and_forty_nine_per_cent_are_not_enough() {
+    let (mut few, now) = machine(settings());
+    calls(&mut few, now, 19, Verdict::Fails);
+    assert_eq!(few.state(), State::Closed);
+    let (mut many, now) = machine(settings());
+    calls(&mut many, now, 51, Verdict::Works);
+    calls(&mut many, now, 49, Verdict::Fails);
+    assert_eq!(many.state(), State::Closed);
+}
+
+#[test]
+fn refusals_and_calls_that_never_began_do_not_count_against_it() {
+    let (mut machine, now) = machine(settings());
+    calls(&mut machine, now, 1000, Verdict::Works);
+    calls(&mut machine, now, 1000, Verdict::Nothing);
+    assert_eq!(machine.state(), State::Closed);
+    // Those that never began did not even make the window.
+    calls(&mut machine, now, 49, Verdict::Fails);
+    assert_eq!(machine.state(), State::Closed);
+    calls(&mut machine, now, 1, Verdict::Fails);
+    assert_eq!(machine.state(), State::Open);
+}
+
+#[test]
+fn it_opens_when_four_of_five_calls_are_slow() {
+    let (mut machine, now) = machine(settings());
+    for n in 0..20 {
+        let took = if n < 16 { seconds(2) } else { Duration::from_millis(1999) };
+        assert!(call(&mut machine, now, Verdict::Works, took));
+        assert_eq!(machine.state() == State::Open, n == 19);
+    }
+}
+
+#[test]
+fn a_time_window_forgets_the_failures_of_long_ago() {
+    let (mut machine, now) = machine(Settings { window: Window::Time(seconds(10)), ..settings() });
+    calls(&mut machine, now, 19, Verdict::Fails);
+    calls(&mut machine, now + seconds(10), 19, Verdict::Fails);
+    assert_eq!(machine.state(), State::Closed, "nineteen in any ten seconds");
+    calls(&mut machine, now + seconds(11), 1, Verdict::Fails);
+    assert_eq!(machine.state(), State::Open);
+}
+
+#[test]
+fn half_open_admits_exactly_its_probes_and_closes_when_they_work() {
+    let (mut machine, now) = opened(settings());
+    assert!(machine.admit(now + Duration::from_millis(4999)).is_err());
+    let now = now + seconds(5);
+    let probes: Vec<_> = (0..100).filter_map(|_| machine.admit(now).ok()).collect();
+    assert_eq!((probes.len(), machine.state()), (5, State::HalfOpen));
+    for (ended, probe) in probes.into_iter().enumerate() {
+        assert_eq!(machine.state(), State::HalfOpen, "{ended}");
+        machine.record(probe, now, Verdict::Works, NO_TIME);
+    }
+    assert_eq!(machine.state(), State::Closed);
+    calls(&mut machine, now, 19, Verdict::Fails);
+    assert_eq!(machine.state(), State::Closed, "it judges anew");
+}
+
+#[test]
+fn probes_that_fail_open_it_for_twice_the_time_up_to_a_minute() {
+    let (mut machine, _) = opened(settings());
+    let mut now;
+    for wait in [10, 20, 40, 60, 60] {
+        now = machine.open_until().unwrap();
+        calls(&mut machine, now, 2, Verdict::Works);
+        calls(&mut machine, now, 3, Verdict::Fails);
+        assert_eq!(machine.open_until().unwrap() - now, seconds(wait));
+    }
+    now = machine.open_until().unwrap();
+    calls(&mut machine, now, 5, Verdict::Works);
+    calls(&mut machine, now, 20, Verdict::Fails);
+    assert_eq!(machine.open_until().unwrap() - now, seconds(5), "it begins anew once it has closed");
+}
+
+#[test]
+fn two_failures_of_five_probes_close_it_and_slow_probes_do_not() {
+    let (mut failing, now) = opened(settings());
+    calls(&mut failing, now + seconds(5), 2, Verdict::Fails);
+    calls(&mut failing, now + seconds(5), 3, Verdict::Works);
+    assert_eq!(failing.state(), State::Closed);
+    let (mut slow, now) = opened(settings());
+    for _ in 0..5 {
+        assert!(call(&mut slow, now + seconds(5), Verdict::Works, seconds(3)));
+    }
+    assert_eq!(slow.state(), State::Open);
+}
+
+#[test]
+fn a_probe_that_never_began_gives_its_turn_back() {
+    let (mut machine, now) = opened(settings());
+    let now = now + seconds(5);
+    calls(&mut machine, now, 50, Verdict::Nothing);
+    assert_eq!((0..100).filter(|_| machine.admit(now).is_ok()).count(), 5);
+}
+
+#[test]
+fn probes_without_an_answer_for_ten_seconds_open_it_again() {
+    let (mut machine, now) = opened(settings());
+    let now = now + seconds(5);
+    let probes: Vec<_> = (0..5).map(|_| machine.admit(now).unwrap()).collect();
+    assert!(machine.admit(now + seconds(9)).is_err());
+    assert_eq!(machine.state(), State::HalfOpen);
+    assert!(machine.admit(now + seconds(10)).is_err());
+    assert_eq!(machine.state(), State::Open);
+    // What comes too late belongs to the past.
+    for probe in probes {
+        machine.record(probe, now + seconds(11), Verdict::Works, NO_TIME);
+    }
+    assert_eq!(machine.state(), State::Open);
+}
+
+#[test]
+fn half_open_waits_for_callers_as_long_as_it_takes() {
+    let (mut machine, now) = opened(settings());
+    for minute in 1..=5 {
+        calls(&mut machine, now + seconds(60 * minute), 1, Verdict::Works);
+    }
+    assert_eq!(machine.state(), State::Closed);
+}
+
+#[test]
+fn outcomes_of_calls_from_before_it_opened_say_nothing_about_now() {
+    let (mut machine, now) = machine(settings());
+    let early: Vec<_> = (0..30).map(|_| machine.admit(now).unwrap()).collect();
+    calls(&mut machine, now, 20, Verdict::Fails);
+    let later = now + seconds(5);
+    calls(&mut machine, later, 1, Verdict::Works);
+    for admission in early {
+        machine.record(admission, later, Verdict::Fails, NO_TIME);
+    }
+    assert_eq!(machine.state(), State::HalfOpen);
+}
+
+#[test]
+fn forced_states_hold_whatever_happens_and_leave_no_trace() {
+    let (mut machine, now) = machine(settings());
+    machine.force(Some(Force::Open), now);
+    assert!(machine.admit(now + seconds(3600)).is_err());
+    machine.force(Some(Force::Closed), now);
+    calls(&mut machine, now, 1000, Verdict::Fails);
+    assert_eq!(machine.state(), State::ForcedClosed);
+    machine.force(None, now);
+    assert_eq!(machine.state(), State::Closed);
+    calls(&mut machine, now, 19, Verdict::Fails);
+    assert_eq!(machine.state(), State::Closed);
+}
+
+#[test]
+fn the_time_it_stays_open_is_spread() {
+    let waits: Vec<f64> = (0..200)
+        .map(|_| {
+            let (machine, now) = opened(Settings::default());
+            (machine.open_until().unwrap() - now).as_secs_f64()
+        })
+        .collect();
+    assert!(waits.iter().all(|wait| (4.0..6.0).contains(wait)));
+    assert!(waits.iter().any(|wait| *wait < 4.7) && waits.iter().any(|wait| *wait > 5.3));
+}
+
+#[test]
+fn settings_that_cannot_be_are_refused_each_with_its_sentence() {
+    let base = Settings::default;
+    let cases = [
+        (Settings { window: Window::Count(0), minimum_calls: 0, ..base() }, "the window"),
+        (Settings { window: Window::Count(100_001), ..base() }, "the window"),
+        (Settings { window: Window::Time(Duration::ZERO), ..base() }, "the window"),
+        (Settings { window: Window::Time(Duration::from_millis(1500)), ..base() }, "whole seconds"),
+        (Settings { minimum_calls: 0, ..base() }, "minimum_calls must be at least 1"),
+        (Settings { minimum_calls: 101, ..base() }, "minimum_calls must not exceed"),
+        (Settings { failure_rate: 0.0, ..base() }, "failure_rate"),
+        (Settings { failure_rate: 100.1, ..base() }, "failure_rate"),
+        (Settings { failure_rate: f64::NAN, ..base() }, "failure_rate"),
+        (Settings { slow_rate: -1.0, ..base() }, "slow_rate"),
+        (Settings { slow_after: Duration::ZERO, ..base() }, "slow_after"),
+        (Settings { open_for: Duration::ZERO, ..base() }, "open_for must be longer"),
+        (Settings { open_at_most: seconds(1), ..base() }, "open_at_most"),
+        (Settings { jitter: 1.0, ..base() }, "jitter"),
+        (Settings { probes: 0, ..base() }, "probes"),
+        (Settings { half_open_at_most: Duration::ZERO, ..base() }, "half_open_at_most"),
+    ];
+    assert_eq!(base().validate(), Ok(()));
+    for (settings, says) in cases {
+        let wrong = settings.validate().unwrap_err();
+        assert!(wrong.iter().any(|sentence| sentence.contains(says)), "{says}: {wrong:?}");
+        assert!(Breaker::new("test", settings, Clock::system()).is_err());
+    }
+}
+
+#[actix_rt::test]
+async fn a_shared_breaker_stops_calls_to_a_dependency_that_fails() {
+    let clock = Clock::manual(DateTime::UNIX_EPOCH);
+    let breaker = Breaker::new("mail", settings(), clock.clone()).unwrap();
+    let judge = |outcome: &Result<u8, &str>| if outcome.is_ok() { Verdict::Works } else { Verdict::Fails };
+    for _ in 0..20 {
+        assert_eq!(breaker.call(async { Err("down") }, judge).await, Ok(Err("down")));
+    }
+    let refused = breaker.call(async { panic!("must not be called") }, judge).await;
+    assert_eq!(refused, Err(Failure::Unavailable { retry_after: seconds(5) }));
+    clock.advance(seconds(5));
+    // A caller that goes away gives its turn back.
+    for _ in 0..50 {
+        drop(breaker.admit().unwrap());
+    }
+    for _ in 0..5 {
+        assert_eq!(breaker.call(async { Ok(1) }, judge).await, Ok(Ok(1)));
+    }
+    assert_eq!(breaker.state(), State::Closed);
+    breaker.force(Some(Force::Open));
+    assert!(breaker.admit().is_err());
+}

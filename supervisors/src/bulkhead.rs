@@ -1,0 +1,64 @@
+//! The bounds of a domain: what may wait, what may run, when to stop asking and when to give up.
+
+use std::time::Duration;
+
+use crate::{
+    breaker,
+    supervise::{Backoff, Intensity},
+};
+
+/// The bounds of each shard of a domain. Every one has a default and a metric.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bulkhead {
+    /// Calls that may wait for a permit; the next one is refused at once. Default 1024.
+    pub queue: usize,
+    /// Calls that may run at the same time. Default 64.
+    pub in_flight: usize,
+    /// When the shard stops being asked.
+    pub breaker: breaker::Settings,
+    /// A shard whose thread does not answer for this long is blocked: not ready, and not asked by other threads.
+    /// Default 2 s.
+    pub heartbeat: Duration,
+    /// Restarts within a time that exhaust the domain. Default 5 in 30 s.
+    pub intensity: Intensity,
+    /// How long a restart waits. Default 100 ms to 30 s, factor 2, jitter 0.2.
+    pub backoff: Backoff,
+}
+
+impl Default for Bulkhead {
+    fn default() -> Self {
+        Self {
+            queue: 1024,
+            in_flight: 64,
+            breaker: breaker::Settings::default(),
+            heartbeat: Duration::from_secs(2),
+            intensity: Intensity::default(),
+            backoff: Backoff::default(),
+        }
+    }
+}
+
+impl Bulkhead {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// A sentence for each that cannot be.
+    pub fn validate(&self) -> Result<(), Vec<String>> {
+        let own = sentences(&[
+            (self.queue >= 1, "bulkhead: queue must hold at least 1 call"),
+            (self.queue <= 1_000_000, "bulkhead: queue must hold at most 1000000 calls"),
+            (self.in_flight >= 1, "bulkhead: in_flight must be at least 1, or no call ever runs"),
+            (self.in_flight <= 100_000, "bulkhead: in_flight must be at most 100000"),
+            (self.heartbeat >= Duration::from_millis(10), "bulkhead: heartbeat must be at least 10 ms"),
+        ]);
+        let all = [own, self.breaker.validate(), self.intensity.validate(), self.backoff.validate()];
+        let wrong: Vec<String> = all.into_iter().filter_map(Result::err).flatten().collect();
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+}
+
+/// The sentences of the rules that do not hold.
+pub(crate) fn sentences(rules: &[(bool, &str)]) -> Result<(), Vec<String>> {
+    let wrong: Vec<String> = rules.iter().filter(|(holds, _)| !holds).map(|(_, rule)| (*rule).to_owned()).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}

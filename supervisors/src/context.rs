@@ -1,0 +1,67 @@
+//! What a shard is given when it is built.
+
+use std::{borrow::Cow, future::Future, panic::AssertUnwindSafe, sync::Arc};
+
+use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    anchored::Anchored, blocking::panic_message, bus::Bus, clock::Clock, live::Live, port::Port,
+    supervise::SupervisorRef,
+};
+
+/// The surroundings of one shard. It stays on the shard's thread; its parts may go anywhere.
+#[derive(Clone)]
+pub struct ShardContext {
+    /// The domain.
+    pub domain: &'static str,
+    /// The node's clock.
+    pub clock: Clock,
+    /// The way to other domains, and to this one.
+    pub bus: Bus,
+    /// The live hub.
+    pub live: Live,
+    /// Which of the domain's shards this is, from zero.
+    pub index: usize,
+    /// How many there are, or will be once every worker has attached.
+    pub count: usize,
+    /// The domain's supervisor, for children that start and stop at run time.
+    pub supervisor: SupervisorRef,
+    pub(crate) tasks: Tasks,
+}
+
+impl ShardContext {
+    /// Runs `future` on the shard's thread until it ends, or this state of the shard does: a rebuilt state starts its
+    /// own. A panic in it is logged and counted, and hurts nobody else.
+    pub fn spawn(&self, name: impl Into<Cow<'static, str>>, future: impl Future<Output = ()> + 'static) {
+        self.tasks.spawn(self.domain, name.into(), future);
+    }
+}
+
+/// The tasks of one state of a shard.
+#[derive(Clone)]
+pub(crate) struct Tasks {
+    stop: CancellationToken,
+    port: Arc<Port>,
+}
+
+impl Tasks {
+    pub(crate) fn new(port: Arc<Port>) -> Self {
+        Self { stop: CancellationToken::new(), port }
+    }
+
+    fn spawn(&self, domain: &'static str, name: Cow<'static, str>, future: impl Future<Output = ()> + 'static) {
+        let (stop, port) = (self.stop.clone(), self.port.clone());
+        actix_rt::spawn(Anchored::new(async move {
+            let guarded = AssertUnwindSafe(future).catch_unwind();
+            if let Some(Err(panic)) = stop.run_until_cancelled(guarded).await {
+                port.task_panicked();
+                tracing::error!(domain, task = %name, panic = %panic_message(&*panic), "a task of a shard panicked");
+            }
+        }));
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+}

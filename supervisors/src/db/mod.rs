@@ -1,0 +1,19 @@
+//! Databases: one SQL text on PostgreSQL and SQLite.
+//!
+//! This module is the only place that knows the engine. A domain asks [`Databases::open`] for its own [`Database`] and
+//! writes each statement once, with `$1` placeholders and portable syntax. On PostgreSQL a domain has a schema of its
+//! own and a pool for each thread, so that no connection crosses threads; on SQLite it has a file of its own with one
+//! writer and a few readers.
+
+mod error;
+mod pools;
+mod query;
+mod transaction;
+
+pub use error::{Error, MigrationError};
+pub use pools::{Database, DatabaseSettings, Databases, Engine};
+pub use query::{Bind, Query, Row};
+pub use transaction::Transaction;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+//! A domain: what it is called, how much it may take on, where it runs, how its state is built and what it answers.
+//!
+//! ```no_run
+//! # use callboard_messages::{Access, Caller, DomainError, Code, Operation};
+//! # use callboard_supervisors::{Bulkhead, Domain, Handle, Outcome};
+//! # use serde::{Serialize, Deserialize};
+//! # #[derive(Serialize, Deserialize)] pub struct CreateProject;
+//! # #[derive(Debug, Serialize, Deserialize, thiserror::Error)] #[error("no")] pub struct ProjectError;
+//! # impl DomainError for ProjectError { fn code(&self) -> Code { Code::Invalid } }
+//! # impl Operation for CreateProject { const NAME: &'static str = "project.create"; const ACCESS: Access = Access::Public; type Reply = (); type Error = ProjectError; }
+//! # struct Projects;
+//! # impl Handle<CreateProject> for Projects { async fn handle(&self, _: &Caller, _: CreateProject) -> Outcome<CreateProject> { Ok(()) } }
+//! pub fn domain() -> Domain {
+//!     Domain::new("project", Bulkhead::default())
+//!         .shared(|_context| async { Ok(Projects) })
+//!         .on::<CreateProject>()
+//!         .build()
+//! }
+//! ```
+
+use std::{
+    any::{Any, TypeId},
+    cell::RefCell,
+    future::Future,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use callboard_messages::Operation;
+use futures_util::{FutureExt, future::LocalBoxFuture};
+
+use crate::{
+    blocking::BlockingPool,
+    bulkhead::Bulkhead,
+    context::ShardContext,
+    operation::{Handle, StartError},
+    shard::{Build, Operations, StateCell, local_operation},
+    supervise::{ChildSpec, Strategy, Supervisor},
+};
+
+/// Where a domain's shards run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// One on every worker thread.
+    Shared,
+    /// On so many threads of their own.
+    Dedicated(usize),
+}
+
+/// A domain, ready to be run by a [`crate::Runtime`].
+pub struct Domain {
+    pub(crate) name: &'static str,
+    pub(crate) bulkhead: Bulkhead,
+    pub(crate) placement: Placement,
+    pub(crate) blueprint: Arc<dyn Blueprint>,
+    pub(crate) operations: Vec<OperationInfo>,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) pools: Vec<BlockingPool>,
+}
+
+/// What the runtime knows of an operation without its type.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OperationInfo {
+    pub(crate) name: &'static str,
+    pub(crate) id: TypeId,
+    pub(crate) timeout: Duration,
+}
+
+/// A domain's name and bounds: the first step, before its state is known.
+pub struct DomainPlan {
+    name: &'static str,
+    bulkhead: Bulkhead,
+}
+
+type Factory<S> = Arc<dyn Fn(ShardContext) -> LocalBoxFuture<'static, Result<S, StartError>> + Send + Sync>;
+type Install<S> = fn(&StateCell<S>, usize) -> Box<dyn Any>;
+
+/// A domain whose state is `S`: the second step, to which operations and children are added.
+pub struct DomainOf<S> {
+    name: &'static str,
+    bulkhead: Bulkhead,
+    placement: Placement,
+    factory: Factory<S>,
+    operations: Vec<(OperationInfo, Install<S>)>,
+    supervisor: Supervisor,
+    pools: Vec<BlockingPool>,
+}
+
+impl Domain {
+    /// A domain by its name, which is the first part of the names of its operations.
+    #[expect(clippy::new_ret_no_self, reason = "a domain is built in steps")]
+    #[must_use]
+    pub const fn new(name: &'static str, bulkhead: Bulkhead) -> DomainPlan {
+        DomainPlan { name, bulkhead }
+    }
+}
+
+impl DomainPlan {
+    /// One shard on every worker thread: a call finds the shard of its own thread and pays for no hop.
+    ///
+    /// The factory builds a shard's state, at the start and again after a fault, on the shard's thread.
+    pub fn shared<S, F, Fut>(self, factory: F) -> DomainOf<S>
+    where
+        S: 'static,
+        F: Fn(ShardContext) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<S, StartError>> + 'static,
+    {
+        self.placed(Placement::Shared, factory)
+    }
+
+    /// Shards on `threads` threads of their own, so that heavy work does not slow the others down.
+    pub fn dedicated<S, F, Fut>(self, threads: usize, factory: F) -> DomainOf<S>
+    where
+        S: 'static,
+        F: Fn(ShardContext) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<S, StartError>> + 'static,
+    {
+        self.placed(Placement::Dedicated(threads), factory)
+    }
+
+    fn placed<S, F, Fut>(self, placement: Placement, factory: F) -> DomainOf<S>
+    where
+        S: 'static,
+        F: Fn(ShardContext) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<S, StartError>> + 'static,
+    {
+        DomainOf {
+            name: self.name,
+            supervisor: Supervisor::new(self.name).intensity(self.bulkhead.intensity).backoff(self.bulkhead.backoff),
+            bulkhead: self.bulkhead,
+            placement,
+            factory: Arc::new(move |context| factory(context).boxed_local()),
+            operations: Vec::new(),
+            pools: Vec::new(),
+        }
+    }
+}
+
+impl<S: 'static> DomainOf<S> {
+    /// Answers `M`.
+    #[must_use]
+    pub fn on<M: Operation>(mut self) -> Self
+    where
+        S: Handle<M>,
+    {
+        let info = OperationInfo { name: M::NAME, id: TypeId::of::<M>(), timeout: M::TIMEOUT };
+        self.operations.push((info, local_operation::<S, M>));
+        self
+    }
+
+    /// Adds a child to the domain's supervisor: background work, on the domain's first thread.
+    #[must_use]
+    pub fn child(mut self, child: ChildSpec) -> Self {
+        self.supervisor = self.supervisor.child(child);
+        self
+    }
+
+    /// Shows a blocking pool of the domain among the node's metrics.
+    #[must_use]
+    pub fn pool(mut self, pool: &BlockingPool) -> Self {
+        self.pools.push(pool.clone());
+        self
+    }
+
+    /// Sets which of the children are restarted together. Default: one for one.
+    #[must_use]
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.supervisor = self.supervisor.strategy(strategy);
+        self
+    }
+
+    /// The domain.
+    #[must_use]
+    pub fn build(self) -> Domain {
+        let operations = self.operations.iter().map(|(info, _)| *info).collect();
+        Domain {
+            name: self.name,
+            bulkhead: self.bulkhead,
+            placement: self.placement,
+            operations,
+            supervisor: self.supervisor,
+            pools: self.pools,
+            blueprint: Arc::new(BlueprintOf { factory: self.factory, operations: self.operations }),
+        }
+    }
+}
+
+impl<S: 'static> From<DomainOf<S>> for Domain {
+    fn from(domain: DomainOf<S>) -> Self {
+        domain.build()
+    }
+}
+
+impl Domain {
+    /// A sentence for everything that cannot be.
+    pub(crate) fn validate(&self) -> Vec<String> {
+        let name = self.name;
+        let mut wrong = Vec::new();
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+            wrong.push(format!("domain {name:?}: a name is made of lower-case letters"));
+        }
+        if self.placement == Placement::Dedicated(0) {
+            wrong.push(format!("domain {name}: it must have at least one thread of its own"));
+        }
+        for (index, operation) in self.operations.iter().enumerate() {
+            let own = operation.name.split_once('.').is_some_and(|(of, verb)| of == name && !verb.is_empty());
+            if !own {
+                wrong.push(format!("domain {name}: the operation {} is not named {name}.<verb>", operation.name));
+            }
+            if self.operations.iter().take(index).any(|other| other.name == operation.name) {
+                wrong.push(format!("domain {name}: the operation {} is answered twice", operation.name));
+            }
+            if operation.timeout.is_zero() {
+                wrong.push(format!("domain {name}: the operation {} has no time to run", operation.name));
+            }
+        }
+        let bounds = self.bulkhead.validate().err().into_iter().flatten();
+        let bounds = bounds.map(|sentence| format!("domain {name}: {sentence}"));
+        let children = self.supervisor.validate().err().into_iter().flatten();
+        // The supervisor's own bounds are the bulkhead's, which are named already.
+        let children = children.filter(|sentence| sentence.starts_with("supervisor"));
+        wrong.into_iter().chain(bounds).chain(children).collect()
+    }
+}
+
+/// The parts of a shard, made on its thread.
+pub(crate) struct Assembly {
+    pub(crate) operations: Operations,
+    pub(crate) build: Build,
+    pub(crate) clear: Box<dyn Fn()>,
+}
+
+/// Makes shards of a domain without knowing the type of its state.
+pub(crate) trait Blueprint: Send + Sync {
+    fn assemble(&self) -> Assembly;
+}
+
+struct BlueprintOf<S> {
+    factory: Factory<S>,
+    operations: Vec<(OperationInfo, Install<S>)>,
+}
+
+impl<S: 'static> Blueprint for BlueprintOf<S> {
+    fn assemble(&self) -> Assembly {
+        let state: StateCell<S> = Rc::new(RefCell::new(None));
+        let operations = self
+            .operations
+            .iter()
+            .enumerate()
+            .map(|(index, (info, install))| (info.id, install(&state, index)))
+            .collect();
+        let (factory, built) = (self.factory.clone(), state.clone());
+        let build = move |context| {
+            let (factory, state) = (factory.clone(), built.clone());
+            async move {
+                let fresh = factory(context).await?;
+                let old = state.borrow_mut().replace(Rc::new(fresh));
+                drop(old);
+                Ok(())
+            }
+            .boxed_local()
+        };
+        let clear = move || {
+            let old = state.borrow_mut().take();
+            drop(old);
+        };
+        Assembly { operations, build: Box::new(build), clear: Box::new(clear) }
+    }
+}

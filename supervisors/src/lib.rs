@@ -1,0 +1,59 @@
+//! The runtime of Callboard, which knows no domain.
+//!
+//! A [`Domain`] runs in shards: `shared` ones on every worker thread, `dedicated` ones on threads of their own. A
+//! caller holds an [`ActorRef`], or the [`Bus`] that finds it, and asks. Each call passes, in this order: access →
+//! breaker → bounded queue → in-flight permit → deadline → handler inside `catch_unwind`. A fault fails one call;
+//! the shard's state is built anew by its factory behind the same reference; too many faults make the domain
+//! `unavailable` and leave the others alone.
+
+pub mod blocking;
+pub mod breaker;
+pub mod db;
+pub mod live;
+pub mod revocations;
+pub mod routing;
+pub mod seal;
+pub mod supervise;
+#[doc(hidden)]
+pub mod testing;
+
+mod actor_ref;
+mod anchored;
+mod bulkhead;
+mod bus;
+mod clock;
+mod context;
+mod domain;
+mod domain_core;
+mod heartbeat;
+mod inbox;
+mod keys;
+mod local;
+mod metrics;
+mod operation;
+mod port;
+mod runtime;
+mod shard;
+mod slab;
+mod stats;
+mod sweep;
+mod tree;
+
+pub use actor_ref::ActorRef;
+pub use blocking::BlockingPool;
+pub use bulkhead::Bulkhead;
+pub use bus::Bus;
+pub use clock::Clock;
+pub use context::ShardContext;
+pub use domain::{Domain, DomainOf, DomainPlan};
+pub use live::{Live, LiveError, LiveEvent, LiveStream};
+pub use operation::{Handle, Outcome, StartError};
+pub use runtime::{Readiness, Runtime, RuntimeBuilder};
+pub use shard::Ask;
+pub use supervise::{
+    Backoff, ChildContext, ChildSpec, Exit, Intensity, Restart, Services, Strategy, Supervisor, SupervisorRef,
+};
+pub use tree::TreeView;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,265 @@
+//! Live updates within a node: a hub of topics.
+//!
+//! A topic keeps its last events, so that a reader who lost its connection resumes after the last id it saw. Nobody
+//! waits for a reader: each has a bounded buffer, and one that does not keep up is told so and cut.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use futures_util::Stream;
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+
+/// Events a topic remembers for readers who resume.
+const HISTORY: usize = 512;
+/// Events a reader may be behind.
+const BUFFER: usize = 512;
+/// How long a topic without readers is remembered after its last event.
+const REMEMBERED: Duration = Duration::from_secs(600);
+/// Topics above which the forgotten ones are looked for at every new topic.
+const TOPICS: usize = 1024;
+
+/// One update.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LiveEvent {
+    /// Increasing within a topic, also over restarts of the node. Assigned when the event is published, unless its
+    /// publisher keeps ids of its own: a greater one than the topic's last stays as it is.
+    pub id: u64,
+    /// What happened, such as `deployment.status`.
+    pub kind: &'static str,
+    /// The view of it.
+    pub data: serde_json::Value,
+}
+
+impl LiveEvent {
+    /// An event whose id the hub assigns.
+    #[must_use]
+    pub const fn new(kind: &'static str, data: serde_json::Value) -> Self {
+        Self { id: 0, kind, data }
+    }
+}
+
+/// Why a stream ends, or does not begin where it was asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LiveError {
+    /// The reader was too slow and was cut; it may resume after the last id it saw.
+    #[error("the reader did not keep up and was cut")]
+    Lagged,
+    /// Events between the id asked for and the oldest one remembered are lost; the stream goes on from there.
+    #[error("some events since then are no longer remembered")]
+    Gap,
+}
+
+/// The hub. Cheap to clone.
+#[derive(Clone)]
+pub struct Live {
+    clock: Clock,
+    topics: Arc<Mutex<HashMap<String, Topic>>>,
+}
+
+struct Topic {
+    last_id: u64,
+    last_use: Instant,
+    /// Whether events older than the history were published, or may have been by an earlier run.
+    history: VecDeque<Arc<LiveEvent>>,
+    readers: Vec<Reader>,
+}
+
+struct Reader {
+    events: mpsc::Sender<Arc<LiveEvent>>,
+    lagged: Arc<AtomicBool>,
+}
+
+impl Live {
+    /// An empty hub.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, topics: Arc::default() }
+    }
+
+    /// Publishes an event and returns the id it was given. Never waits.
+    pub fn publish(&self, topic: &str, mut event: LiveEvent) -> u64 {
+        let mut topics = self.topics.lock();
+        let topic = self.topic(&mut topics, topic);
+        if event.id <= topic.last_id {
+            event.id = self.next_id(topic);
+        }
+        topic.last_id = event.id;
+        let event = Arc::new(event);
+        topic.readers.retain(|reader| match reader.events.try_send(event.clone()) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                reader.lagged.store(true, Ordering::Release);
+                false
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        });
+        if topic.history.len() == HISTORY {
+            topic.history.pop_front();
+        }
+        topic.history.push_back(event.clone());
+        event.id
+    }
+
+    /// Follows a topic: from now on, or after the event `after` that the reader saw last.
+    #[must_use]
+    pub fn subscribe(&self, topic: &str, after: Option<u64>) -> LiveStream {
+        let mut topics = self.topics.lock();
+        let topic = self.topic(&mut topics, topic);
+        topic.readers.retain(|reader| !reader.events.is_closed());
+        let (events, received) = mpsc::channel(BUFFER);
+        let lagged = Arc::new(AtomicBool::new(false));
+        topic.readers.push(Reader { events, lagged: lagged.clone() });
+
+        let mut missed = VecDeque::new();
+        if let Some(after) = after {
+            let seen_is_remembered = topic.history.front().is_some_and(|oldest| oldest.id <= after);
+            if !seen_is_remembered && after != topic.last_id && after != 0 {
+                missed.push_back(Err(LiveError::Gap));
+            }
+            missed.extend(topic.history.iter().filter(|event| event.id > after).cloned().map(Ok));
+        }
+        LiveStream { missed, received, lagged, ended: false }
+    }
+
+    fn topic<'a>(&self, topics: &'a mut HashMap<String, Topic>, name: &str) -> &'a mut Topic {
+        let now = self.clock.instant();
+        if !topics.contains_key(name) && topics.len() >= TOPICS {
+            topics.retain(|_, topic| {
+                topic.readers.retain(|reader| !reader.events.is_closed());
+                !topic.readers.is_empty() || now.saturating_duration_since(topic.last_use) < REMEMBERED
+            });
+        }
+        let topic = topics.entry(name.to_owned()).or_insert_with(|| Topic {
+            last_id: 0,
+            last_use: now,
+            history: VecDeque::new(),
+            readers: Vec::new(),
+        });
+        topic.last_use = now;
+        topic
+    }
+
+    /// The time in microseconds, or one more than the last: an id from before a restart is never met again.
+    fn next_id(&self, topic: &Topic) -> u64 {
+        u64::try_from(self.clock.now().timestamp_micros()).unwrap_or(0).max(topic.last_id + 1)
+    }
+}
+
+/// The events of one topic for one reader; ends when the reader is cut.
+#[derive(Debug)]
+pub struct LiveStream {
+    missed: VecDeque<Result<Arc<LiveEvent>, LiveError>>,
+    received: mpsc::Receiver<Arc<LiveEvent>>,
+    lagged: Arc<AtomicBool>,
+    ended: bool,
+}
+
+impl Stream for LiveStream {
+    type Item = Result<Arc<LiveEvent>, LiveError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(event) = self.missed.pop_front() {
+            return Poll::Ready(Some(event));
+        }
+        if let Some(event) = ready!(self.received.poll_recv(cx)) {
+            return Poll::Ready(Some(Ok(event)));
+        }
+        let cut = self.lagged.load(Ordering::Acquire) && !self.ended;
+        self.ended = true;
+        Poll::Ready(cut.then_some(Err(LiveError::Lagged)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use futures_util::{FutureExt, StreamExt};
+    use serde_json::json;
+
+    use super::*;
+
+    fn hub() -> Live {
+        Live::new(Clock::manual(DateTime::UNIX_EPOCH + Duration::from_secs(1)))
+    }
+
+    async fn next(stream: &mut LiveStream) -> Result<u64, LiveError> {
+        stream.next().await.unwrap().map(|event| event.data.as_u64().unwrap())
+    }
+
+    #[actix_rt::test]
+    async fn a_reader_sees_what_is_published_after_it_came() {
+        let live = hub();
+        live.publish("a", LiveEvent::new("n", json!(1)));
+        let mut stream = live.subscribe("a", None);
+        live.publish("b", LiveEvent::new("n", json!(2)));
+        live.publish("a", LiveEvent::new("n", json!(3)));
+        assert_eq!(next(&mut stream).await, Ok(3));
+        assert!(stream.next().now_or_never().is_none());
+    }
+
+    #[actix_rt::test]
+    async fn a_reader_resumes_after_the_id_it_saw_last() {
+        let live = hub();
+        let ids: Vec<u64> = (1..=5).map(|n| live.publish("a", LiveEvent::new("n", json!(n)))).collect();
+        assert!(ids.is_sorted_by(|a, b| a < b));
+        let mut stream = live.subscribe("a", Some(ids[2]));
+        live.publish("a", LiveEvent::new("n", json!(6)));
+        for expected in [4, 5, 6] {
+            assert_eq!(next(&mut stream).await, Ok(expected));
+        }
+    }
+
+    #[actix_rt::test]
+    async fn a_reader_of_forgotten_events_is_told_of_the_gap() {
+        let live = hub();
+        let first = live.publish("a", LiveEvent::new("n", json!(0)));
+        for n in 1..=HISTORY as u64 {
+            live.publish("a", LiveEvent::new("n", json!(n)));
+        }
+        let mut stream = live.subscribe("a", Some(first));
+        assert_eq!(next(&mut stream).await, Err(LiveError::Gap));
+        assert_eq!(next(&mut stream).await, Ok(1));
+        assert_eq!(next(&mut live.subscribe("new topic", Some(7))).await, Err(LiveError::Gap));
+    }
+
+    #[actix_rt::test]
+    async fn a_slow_reader_is_cut_and_others_are_not() {
+        let live = hub();
+        let mut slow = live.subscribe("a", None);
+        let mut quick = live.subscribe("a", None);
+        for n in 0..=BUFFER as u64 {
+            live.publish("a", LiveEvent::new("n", json!(n)));
+            assert_eq!(next(&mut quick).await, Ok(n));
+        }
+        for n in 0..BUFFER as u64 {
+            assert_eq!(next(&mut slow).await, Ok(n));
+        }
+        assert_eq!(next(&mut slow).await, Err(LiveError::Lagged));
+        assert!(slow.next().await.is_none());
+    }
+
+    #[actix_rt::test]
+    async fn topics_nobody_reads_are_forgotten_in_time() {
+        let clock = Clock::manual(DateTime::UNIX_EPOCH);
+        let live = Live::new(clock.clone());
+        for n in 0..TOPICS {
+            live.publish(&n.to_string(), LiveEvent::new("n", json!(n)));
+        }
+        let _read = live.subscribe("0", None);
+        clock.advance(REMEMBERED);
+        live.publish("new", LiveEvent::new("n", json!(0)));
+        assert_eq!(live.topics.lock().len(), 2);
+    }
+}

@@ -1,0 +1,141 @@
+use std::time::Duration;
+
+use prometheus::Registry;
+use uuid::Uuid;
+
+use super::{Backend, Route, RouteState, RoutingTable};
+
+fn backend(port: u16) -> Backend {
+    Backend { instance_id: Uuid::now_v7(), address: ([127, 0, 0, 1], port).into() }
+}
+
+fn serving(backends: &[Backend]) -> Route {
+    Route { backends: backends.to_vec(), state: RouteState::Serving }
+}
+
+const SOON: Duration = Duration::from_millis(20);
+const LONG: Duration = Duration::from_secs(10);
+
+#[test]
+fn unknown_and_removed_apps_have_no_route() {
+    let table = RoutingTable::new();
+    assert!(table.get("hello").is_none());
+    table.set("hello", serving(&[backend(1)]));
+    assert!(table.get("hello").is_some());
+    table.remove("hello");
+    assert!(table.get("hello").is_none());
+}
+
+#[test]
+fn the_less_busy_of_two_is_chosen() {
+    let table = RoutingTable::new();
+    table.set("hello", serving(&[backend(1), backend(2)]));
+    let route = table.get("hello").unwrap();
+    let places: Vec<_> = (0..10).map(|_| route.acquire(&[]).unwrap()).collect();
+    let busy = places.iter().filter(|place| place.address().port() == 1).count();
+    assert_eq!(busy, 5);
+}
+
+#[test]
+fn a_suspect_is_passed_over_until_it_is_the_last() {
+    let table = RoutingTable::new();
+    let (first, second) = (backend(1), backend(2));
+    table.set("hello", serving(&[first, second]));
+    let route = table.get("hello").unwrap();
+    route.acquire(&[second.instance_id]).unwrap().suspect(LONG);
+    for _ in 0..20 {
+        assert_eq!(route.acquire(&[]).unwrap().instance_id(), second.instance_id);
+    }
+    assert_eq!(route.acquire(&[second.instance_id]).unwrap().instance_id(), first.instance_id);
+    assert!(route.acquire(&[first.instance_id, second.instance_id]).is_none());
+}
+
+#[test]
+fn a_retired_instance_gets_nothing_even_from_an_old_snapshot() {
+    let table = RoutingTable::new();
+    let (old, new) = (backend(1), backend(2));
+    table.set("hello", serving(&[old]));
+    let snapshot = table.get("hello").unwrap();
+    table.set("hello", serving(&[new]));
+    assert!(snapshot.is_outdated());
+    assert!(snapshot.acquire(&[]).is_none());
+    assert_eq!(table.get("hello").unwrap().acquire(&[]).unwrap().instance_id(), new.instance_id);
+}
+
+#[actix_rt::test]
+async fn drain_takes_the_instance_out_and_waits_for_its_last_request() {
+    let table = RoutingTable::new();
+    let only = backend(1);
+    table.set("hello", serving(&[only]));
+    let places: Vec<_> = (0..3).map(|_| table.get("hello").unwrap().acquire(&[]).unwrap()).collect();
+
+    assert_eq!(table.drain(only.instance_id, SOON).await, 3);
+    assert!(table.get("hello").unwrap().acquire(&[]).is_none());
+
+    let waiting = actix_rt::spawn({
+        let table = table.clone();
+        async move { table.drain(only.instance_id, LONG).await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    drop(places);
+    assert_eq!(waiting.await.unwrap(), 0);
+    assert_eq!(table.drain(only.instance_id, SOON).await, 0, "an instance that is gone is drained");
+}
+
+#[actix_rt::test]
+async fn an_instance_that_stays_keeps_its_count_and_one_that_returns_serves_again() {
+    let table = RoutingTable::new();
+    let (stays, leaves) = (backend(1), backend(2));
+    table.set("hello", serving(&[stays, leaves]));
+    let route = table.get("hello").unwrap();
+    let on_stays = route.acquire(&[leaves.instance_id]).unwrap();
+    let on_leaves = route.acquire(&[stays.instance_id]).unwrap();
+
+    table.set("hello", serving(&[stays]));
+    table.set("hello", serving(&[stays, leaves]));
+    assert_eq!(on_stays.in_flight(), 1);
+    assert!(!on_leaves.is_retired());
+    assert_eq!(table.drain(leaves.instance_id, SOON).await, 1);
+    assert_eq!(table.drain(stays.instance_id, SOON).await, 1);
+}
+
+#[test]
+fn no_request_slips_past_a_drain_that_found_nothing() {
+    let table = RoutingTable::new();
+    for round in 0..500 {
+        let backend = backend(1);
+        table.set("hello", serving(&[backend]));
+        let route = table.get("hello").unwrap();
+        let place = std::thread::scope(|scope| {
+            let taken = scope.spawn(|| route.acquire(&[]));
+            table.take_out(backend.instance_id);
+            let seen = route.endpoints[0].in_flight();
+            let place = taken.join().unwrap();
+            assert!(place.is_none() || seen == 1, "round {round}: a request began unseen");
+            place
+        });
+        drop(place);
+    }
+}
+
+#[test]
+fn every_app_is_counted_by_status_class_until_it_is_removed() {
+    let table = RoutingTable::new();
+    let registry = Registry::new();
+    registry.register(Box::new(table.clone())).unwrap();
+    table.set("hello", serving(&[backend(1)]));
+    let route = table.get("hello").unwrap();
+    for status in [101, 200, 204, 302, 404, 502, 999] {
+        route.metrics().answered(status);
+    }
+    route.metrics().took(SOON);
+    assert_eq!([1, 2, 3, 4, 5].map(|class| route.metrics().count(class)), [1, 2, 1, 1, 2]);
+    let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    assert!(text.contains(r#"callboard_router_requests_total{app="hello",class="2xx"} 2"#), "{text}");
+    assert!(text.contains(r#"callboard_router_request_duration_seconds_count{app="hello"} 1"#), "{text}");
+    assert!(text.contains(r#"callboard_router_backends{app="hello"} 1"#), "{text}");
+    table.remove("hello");
+    let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    assert!(!text.contains("hello"), "{text}");
+}

@@ -1,0 +1,210 @@
+//! A shard: one state of a domain on one thread, with its queue, its permits, its breaker and its handlers.
+//!
+//! A call of the same thread that finds a permit runs at once, polled where it was asked; only what has to wait
+//! becomes a task, so that neither the mailbox nor the scheduler is paid for by calls that need neither. Calls of
+//! other threads come through the mailbox. Everything in here belongs to one thread and needs no lock.
+
+mod actor;
+mod ask;
+mod envelope;
+mod execution;
+mod lifecycle;
+mod operation;
+mod queue;
+mod slot;
+
+use std::{
+    any::TypeId,
+    cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::Instant,
+};
+
+use callboard_messages::{CallError, Caller, Code, Failure, Operation};
+use tokio::sync::Notify;
+use tracing::Span;
+use uuid::Uuid;
+
+pub use self::ask::Ask;
+use self::execution::{Call, Running};
+pub(crate) use self::{
+    actor::{Control, Ring, ShardActor},
+    envelope::{Envelope, Queued},
+    operation::{Build, LocalOperation, Operations, StateCell, TypeIdHasher, local_operation},
+    slot::{Overdue, Waiting, queued},
+};
+use crate::{
+    breaker::{Admission, Machine},
+    clock::Clock,
+    context::Tasks,
+    domain_core::DomainCore,
+    inbox::Sent,
+    keys::KeyGuard,
+    port::{Port, Rejection},
+    slab::Slab,
+    stats::Ending,
+    supervise::{Patience, Services},
+    sweep::Sweeper,
+};
+
+/// A call that may begin.
+pub(crate) struct Grant {
+    pub(crate) operation: usize,
+    pub(crate) started: Instant,
+    pub(crate) deadline: Instant,
+    pub(crate) admission: Admission,
+    pub(crate) key: Option<KeyGuard>,
+    pub(crate) span: Span,
+}
+
+/// The span of a call, which costs next to nothing unless somebody wants it: `callboard::operation=debug`.
+macro_rules! operation_span {
+    ($name:expr, $shard:expr, $correlation_id:expr $(, parent: $parent:expr)?) => {
+        tracing::debug_span!(
+            target: "callboard::operation",
+            $(parent: $parent,)?
+            "operation",
+            name = $name,
+            shard = $shard,
+            correlation_id = %$correlation_id,
+        )
+    };
+}
+use operation_span;
+
+pub(crate) struct Shard {
+    pub(crate) core: Arc<DomainCore>,
+    pub(crate) port: Arc<Port>,
+    services: Services,
+    clock: Clock,
+    operations: Operations,
+    build: Build,
+    /// Drops the state.
+    clear: Box<dyn Fn()>,
+    breaker: RefCell<Machine>,
+    /// The phase of the breaker that other threads were shown last.
+    shown: Cell<u64>,
+    queue: RefCell<VecDeque<Box<dyn Queued>>>,
+    /// Behind each key that waits or runs here, the calls that wait for it.
+    keys: RefCell<HashMap<Uuid, VecDeque<Box<dyn Queued>>>>,
+    /// An empty list, to exchange for the inbox's.
+    spare: RefCell<Vec<Sent>>,
+    pumping: Cell<bool>,
+    running: RefCell<Slab<Rc<dyn Running>>>,
+    /// Counts the states of this shard, so that a panic on an old one does not throw a new one away.
+    generation: Cell<u64>,
+    tasks: RefCell<Option<Tasks>>,
+    patience: RefCell<Patience>,
+    sweeper: Rc<Sweeper>,
+    drained: Notify,
+    own: Weak<Shard>,
+}
+
+impl Shard {
+    /// The handler of `M`.
+    #[inline]
+    pub(crate) fn operation<M: Operation>(&self) -> Result<&LocalOperation<M>, Failure> {
+        self.operations
+            .get(&TypeId::of::<M>())
+            .and_then(|operation| operation.downcast_ref())
+            .ok_or_else(|| Failure::Internal(format!("the domain {} does not answer {}", self.core.name, M::NAME)))
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.instant()
+    }
+
+    /// Asks the breaker.
+    #[inline]
+    pub(crate) fn admit(&self, now: Instant) -> Result<Admission, Failure> {
+        let mut breaker = self.breaker.borrow_mut();
+        if breaker.forced() != self.port.forced() {
+            breaker.force(self.port.forced(), now);
+        }
+        let admission = breaker.admit(now);
+        self.show(&breaker);
+        admission.map_err(|retry_after| {
+            self.port.reject(Rejection::Open);
+            Failure::Unavailable { retry_after }
+        })
+    }
+
+    /// A call that the breaker let through says nothing: it never began.
+    pub(crate) fn release(&self, admission: Admission, now: Instant) {
+        self.record(admission, now, Ending::Failed(Code::Overloaded), std::time::Duration::ZERO);
+    }
+
+    #[inline]
+    fn record(&self, admission: Admission, now: Instant, ending: Ending, took: std::time::Duration) {
+        let mut breaker = self.breaker.borrow_mut();
+        breaker.record(admission, now, ending.verdict(), took);
+        self.show(&breaker);
+    }
+
+    /// Shows the breaker to other threads when it has changed.
+    #[inline]
+    fn show(&self, breaker: &Machine) {
+        if breaker.epoch() != self.shown.get() {
+            self.shown.set(breaker.epoch());
+            let state = breaker.state();
+            tracing::warn!(domain = self.core.name, shard = self.port.index, state = state.as_str(), "breaker");
+            self.port.show_breaker(state, breaker.open_until());
+        }
+    }
+
+    /// Takes the operator's wish up without waiting for the next call.
+    pub(crate) fn show_breaker(&self) {
+        let mut breaker = self.breaker.borrow_mut();
+        breaker.force(self.port.forced(), self.now());
+        self.show(&breaker);
+    }
+
+    /// Takes a permit.
+    #[inline]
+    pub(crate) fn begin<M: Operation>(&self, caller: &Caller, grant: Grant) -> Call {
+        self.port.set_in_flight(self.port.in_flight() + 1);
+        let Grant { operation, started, deadline, admission, key, span } = grant;
+        let (generation, correlation_id) = (self.generation.get(), caller.correlation_id);
+        Call { name: M::NAME, operation, started, deadline, generation, admission, key, correlation_id, span }
+    }
+
+    /// Gives the permit back and writes the call down.
+    #[inline]
+    pub(crate) fn conclude(&self, call: &Call, ending: Ending) {
+        let now = self.clock.instant();
+        let took = now.saturating_duration_since(call.started);
+        if let Some(stats) = self.port.operation(call.operation) {
+            stats.record(ending, took);
+        }
+        self.port.observe(took);
+        self.record(call.admission, now, ending, took);
+        self.port.set_in_flight(self.port.in_flight().saturating_sub(1));
+        if let Some(guard) = &call.key {
+            self.key_done(guard.key);
+        }
+        self.permit_is_free();
+    }
+
+    /// A handler panicked: its call fails, and the state is built anew.
+    pub(crate) fn panicked<R, E>(&self, call: &Call, message: String) -> Result<R, CallError<E>> {
+        let (operation, shard, correlation_id) = (call.name, self.port.index, call.correlation_id);
+        tracing::error!(operation, shard, %correlation_id, panic = %message, "a handler panicked");
+        // First the fault, so that nothing from the queue begins on the broken state.
+        self.fault(call.generation, &message);
+        self.conclude(call, Ending::Failed(Code::Internal));
+        Err(Failure::Internal(format!("{} panicked: {message}", call.name)).into())
+    }
+
+    pub(crate) fn register(&self, call: Rc<dyn Running>) -> usize {
+        self.sweeper.arm();
+        self.running.borrow_mut().insert(call)
+    }
+
+    pub(crate) fn unregister(&self, number: usize) {
+        let call = self.running.borrow_mut().remove(number);
+        drop(call);
+    }
+}

@@ -1,0 +1,103 @@
+//! What a supervisor needs to know of a child, and what the child is given.
+
+use std::{borrow::Cow, fmt, future::Future, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, future::LocalBoxFuture};
+use tokio_util::sync::CancellationToken;
+
+use super::{Exit, Restart, SupervisorRef, reference::Views};
+use crate::{bus::Bus, clock::Clock, live::Live};
+
+/// How long a child may take to stop, unless it says otherwise.
+pub const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+type Factory = Arc<dyn Fn(ChildContext) -> LocalBoxFuture<'static, Exit> + Send + Sync>;
+
+/// A child: a future that its factory makes anew for every start, from durable state.
+#[derive(Clone)]
+pub struct ChildSpec {
+    /// Unique among its siblings.
+    pub name: Cow<'static, str>,
+    /// When it is restarted. Default: always.
+    pub restart: Restart,
+    /// How long it may take to stop before it is dropped. Default 5 s.
+    pub stop_within: Duration,
+    /// Makes the future that is the child; its output says how it ended.
+    pub factory: Factory,
+}
+
+impl ChildSpec {
+    /// A permanent child with five seconds to stop.
+    pub fn new<F, Fut>(name: impl Into<Cow<'static, str>>, factory: F) -> Self
+    where
+        F: Fn(ChildContext) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Exit> + 'static,
+    {
+        Self {
+            name: name.into(),
+            restart: Restart::Permanent,
+            stop_within: STOP_WITHIN,
+            factory: Arc::new(move |context| factory(context).boxed_local()),
+        }
+    }
+
+    /// Sets when it is restarted.
+    #[must_use]
+    pub const fn restart(mut self, restart: Restart) -> Self {
+        self.restart = restart;
+        self
+    }
+
+    /// Sets how long it may take to stop.
+    #[must_use]
+    pub const fn stop_within(mut self, duration: Duration) -> Self {
+        self.stop_within = duration;
+        self
+    }
+}
+
+impl fmt::Debug for ChildSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChildSpec")
+            .field("name", &self.name)
+            .field("restart", &self.restart)
+            .field("stop_within", &self.stop_within)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a child is given.
+#[derive(Clone)]
+pub struct ChildContext {
+    /// The child's name.
+    pub name: Cow<'static, str>,
+    /// The node's clock.
+    pub clock: Clock,
+    /// The way to other domains.
+    pub bus: Bus,
+    /// The live hub.
+    pub live: Live,
+    /// The supervisor, for children that start others.
+    pub supervisor: SupervisorRef,
+    pub(crate) stop: CancellationToken,
+    /// Where a child that is a supervisor shows its own children.
+    pub(crate) children: Arc<Views>,
+}
+
+impl ChildContext {
+    /// Waits until the child is asked to stop; it then has `stop_within` to end.
+    pub async fn stopping(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Whether the child was asked to stop.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Waits for `duration`; false when the child is asked to stop before.
+    pub async fn sleep(&self, duration: Duration) -> bool {
+        self.stop.run_until_cancelled(self.clock.sleep(duration)).await.is_some()
+    }
+}

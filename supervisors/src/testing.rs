@@ -1,0 +1,73 @@
+//! What the tests of every domain stand on: both engines, real, with nothing left behind.
+
+use std::{any::Any, panic::AssertUnwindSafe};
+
+use futures_util::FutureExt;
+use sqlx::migrate::Migrator;
+use uuid::Uuid;
+
+use crate::db::{DatabaseSettings, Databases};
+
+/// The PostgreSQL server of the tests: `CALLBOARD_TEST_POSTGRES_URL`, or the local one.
+#[must_use]
+pub fn postgres_url() -> String {
+    std::env::var("CALLBOARD_TEST_POSTGRES_URL")
+        .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:5432/postgres".to_owned())
+}
+
+/// Runs `body` on SQLite in a folder of its own, then on PostgreSQL with schemas of its own, each migrated by
+/// `migrators` (domain and migrations) and removed afterwards, also when `body` panics.
+///
+/// # Panics
+/// When a database can't be had, or `body` panics.
+pub async fn on_both_engines(migrators: &[(&str, &Migrator)], body: impl AsyncFn(Databases)) {
+    let unique = Uuid::now_v7().simple().to_string();
+    let folder = std::env::temp_dir().join(format!("callboard-test-{unique}"));
+    let sqlite = Databases::new(DatabaseSettings::Sqlite { folder: folder.clone() });
+    let outcome = run(&sqlite, migrators, &body).await;
+    sqlite.close().await;
+    if let Err(error) = std::fs::remove_dir_all(&folder) {
+        eprintln!("the folder {} is left behind: {error}", folder.display());
+    }
+    resume("SQLite", outcome);
+
+    let mut settings = DatabaseSettings::postgres(postgres_url());
+    if let DatabaseSettings::Postgres { schema_prefix, connections, .. } = &mut settings {
+        *schema_prefix = format!("test_{unique}_");
+        *connections = 4;
+    }
+    let postgres = Databases::new(settings);
+    let outcome = run(&postgres, migrators, &body).await;
+    postgres.close().await;
+    for (domain, _) in migrators {
+        if let Err(error) = postgres.drop_schema(domain).await {
+            eprintln!("a schema of {domain} is left behind: {error}");
+        }
+    }
+    resume("PostgreSQL", outcome);
+}
+
+type Panic = Box<dyn Any + Send>;
+
+async fn run(
+    databases: &Databases,
+    migrators: &[(&str, &Migrator)],
+    body: &impl AsyncFn(Databases),
+) -> Result<(), Panic> {
+    for (domain, migrator) in migrators {
+        if let Err(error) = databases.migrate(domain, migrator).await {
+            return Err(Box::new(error.to_string()));
+        }
+    }
+    AssertUnwindSafe(body(databases.clone())).catch_unwind().await
+}
+
+fn resume(engine: &str, outcome: Result<(), Panic>) {
+    if let Err(panic) = outcome {
+        eprintln!("the panic above, or this, is from the run on {engine}");
+        if let Some(error) = panic.downcast_ref::<String>() {
+            eprintln!("{error}");
+        }
+        std::panic::resume_unwind(panic);
+    }
+}

@@ -1,0 +1,11 @@
+//! The runtime's promises, kept with a clock that stands until it is moved.
+
+mod bounds;
+mod breakers;
+mod calls;
+mod faults;
+mod keyed;
+mod node;
+mod stage;
+mod supervision;
+mod traces;
