@@ -1,0 +1,324 @@
+//! Keys for programs: `cb_<prefix>_<secret>`, shown once.
+//!
+//! The prefix finds the key and tells it apart in lists; of the secret, 192 random bits, only the hash is stored. A
+//! key never allows more than its owner may do at that moment.
+
+use std::time::Duration;
+
+use callboard_messages::{
+    ApiKeyId, CallError, Caller, Failure, OrganizationId, Scopes, Secret, UserId,
+    auth::{ApiKey, ApiKeyWithSecret, AuthError, CreateApiKey, CredentialRevoked, ListApiKeys, RevokeApiKey},
+};
+use callboard_supervisors::{
+    Handle, Outcome,
+    db::{Error, Transaction},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::types::Json;
+use subtle::ConstantTimeEq;
+use uuid::Uuid;
+
+use crate::{opaque, state::Auth};
+
+/// What every key begins with.
+pub(crate) const PREFIX: &str = "cb_";
+
+const LONGEST: usize = 128;
+const NAME_LONGEST: usize = 100;
+const SCOPES_MOST: usize = 50;
+const LISTED: i64 = 200;
+/// The last use is known to this.
+const USE_NOTED: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(crate) struct ApiKeyRow {
+    pub(crate) id: Uuid,
+    pub(crate) account_id: Uuid,
+    pub(crate) organization_id: Uuid,
+    name: String,
+    prefix: String,
+    secret_hash: String,
+    pub(crate) scopes: Json<Vec<String>>,
+    created_at: DateTime<Utc>,
+    pub(crate) expires_at: Option<DateTime<Utc>>,
+    last_used_at: Option<DateTime<Utc>>,
+    /// Whether its owner administers the platform; read only where a key is validated.
+    #[sqlx(default)]
+    pub(crate) administrator: bool,
+}
+
+impl From<ApiKeyRow> for ApiKey {
+    fn from(row: ApiKeyRow) -> Self {
+        Self {
+            id: ApiKeyId(row.id),
+            name: row.name,
+            prefix: row.prefix,
+            organization_id: OrganizationId(row.organization_id),
+            scopes: Scopes::new(row.scopes.0),
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            last_used_at: row.last_used_at,
+        }
+    }
+}
+
+/// A key to be made.
+pub(crate) struct NewKey {
+    pub(crate) account_id: Uuid,
+    pub(crate) organization_id: OrganizationId,
+    pub(crate) name: String,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) expires_at: Option<DateTime<Utc>>,
+    /// For the command line on the node's own machine.
+    pub(crate) local: bool,
+}
+
+/// Stores a new key.
+pub(crate) async fn insert(
+    transaction: &mut Transaction,
+    key: NewKey,
+    now: DateTime<Utc>,
+) -> Result<ApiKeyWithSecret, Error> {
+    let prefix = hex(&rand::random::<[u8; 5]>());
+    let secret = hex(&rand::random::<[u8; 24]>());
+    let secret = Secret::new(format!("{PREFIX}{prefix}_{secret}"));
+    let row = ApiKeyRow {
+        id: Uuid::now_v7(),
+        account_id: key.account_id,
+        organization_id: key.organization_id.0,
+        name: key.name,
+        prefix,
+        secret_hash: opaque::hash(secret.expose()),
+        scopes: Json(key.scopes),
+        created_at: now,
+        expires_at: key.expires_at,
+        last_used_at: None,
+        administrator: false,
+    };
+    transaction
+        .query(
+            "INSERT INTO api_keys
+                 (id, account_id, organization_id, name, prefix, secret_hash, scopes, local, created_at, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        )
+        .bind(row.id)
+        .bind(row.account_id)
+        .bind(row.organization_id)
+        .bind(row.name.clone())
+        .bind(row.prefix.clone())
+        .bind(row.secret_hash.clone())
+        .bind(row.scopes.clone())
+        .bind(key.local)
+        .bind(row.created_at)
+        .bind(row.expires_at)
+        .execute()
+        .await?;
+    Ok(ApiKeyWithSecret { api_key: row.into(), secret })
+}
+
+impl Auth {
+    /// The live key of this text.
+    pub(crate) async fn find_api_key(&self, token: &str) -> Result<Option<ApiKeyRow>, Error> {
+        let Some((prefix, _)) = token.strip_prefix(PREFIX).and_then(|rest| rest.split_once('_')) else {
+            return Ok(None);
+        };
+        if token.len() > LONGEST {
+            return Ok(None);
+        }
+        let row: Option<ApiKeyRow> = self
+            .database
+            .query(
+                "SELECT k.id, k.account_id, k.organization_id, k.name, k.prefix, k.secret_hash, k.scopes, k.created_at,
+                        k.expires_at, k.last_used_at, a.administrator
+                 FROM api_keys k JOIN accounts a ON a.id = k.account_id
+                 WHERE k.prefix = $1 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $2)",
+            )
+            .bind(prefix.to_owned())
+            .bind(self.now())
+            .fetch_optional()
+            .await?;
+        let given = opaque::hash(token);
+        Ok(row.filter(|row| bool::from(row.secret_hash.as_bytes().ct_eq(given.as_bytes()))))
+    }
+
+    /// Notes the key's use, beside the request that made it, and at most once a minute.
+    pub(crate) fn note_use(&self, key: &ApiKeyRow, now: DateTime<Utc>) {
+        let due = now - USE_NOTED;
+        if key.last_used_at.is_some_and(|last| last > due) {
+            return;
+        }
+        let (database, id) = (self.database.clone(), key.id);
+        self.context.spawn("note the use of an API key", async move {
+            let noted = database
+                .query(
+                    "UPDATE api_keys SET last_used_at = $2
+                     WHERE id = $1 AND (last_used_at IS NULL OR last_used_at <= $3)",
+                )
+                .bind(id)
+                .bind(now)
+                .bind(due)
+                .execute()
+                .await;
+            if let Err(error) = noted {
+                tracing::warn!(%error, api_key_id = %id, "the use of an API key could not be noted");
+            }
+        });
+    }
+}
+
+/// What is in both: the scopes a key was given, as far as its owner still holds them.
+pub(crate) fn both(given: &[String], held: &Scopes) -> Scopes {
+    let given = Scopes::new(given.iter().map(String::as_str));
+    let kept = given.iter().filter(|scope| held.allows(scope));
+    // A wide scope of the key, of which the owner holds only a part, is narrowed to that part.
+    let narrowed = held.iter().filter(|scope| given.allows(scope) && !given.iter().any(|own| own == *scope));
+    Scopes::new(kept.chain(narrowed))
+}
+
+/// `noun:verb`, `noun:*` or `*`.
+fn is_scope(text: &str) -> bool {
+    let word = |word: &str| {
+        !word.is_empty() && word.len() <= 40 && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    text == "*" || text.split_once(':').is_some_and(|(noun, verb)| word(noun) && (verb == "*" || word(verb)))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn tenant(caller: &Caller) -> Result<(UserId, OrganizationId), Failure> {
+    caller.user_id.zip(caller.organization_id).ok_or(Failure::Unauthenticated)
+}
+
+fn check(caller: &Caller, message: &CreateApiKey, now: DateTime<Utc>) -> Result<(), AuthError> {
+    let name = message.name.trim();
+    if !(1..=NAME_LONGEST).contains(&name.chars().count()) || name.chars().any(char::is_control) {
+        return Err(AuthError::Invalid(format!(
+            "a key's name is 1 to {NAME_LONGEST} characters without control characters"
+        )));
+    }
+    if !(1..=SCOPES_MOST).contains(&message.scopes.len()) {
+        return Err(AuthError::Invalid(format!("a key has 1 to {SCOPES_MOST} scopes")));
+    }
+    if let Some(scope) = message.scopes.iter().find(|scope| !is_scope(scope) || !caller.scopes.allows(scope)) {
+        return Err(AuthError::InvalidScope(scope.chars().filter(|c| !c.is_control()).take(80).collect()));
+    }
+    // PostgreSQL's last year is far, but not as far as chrono's.
+    let last = now + TimeDelta::days(100 * 366);
+    if message.expires_at.is_some_and(|expires_at| expires_at <= now || expires_at > last) {
+        return Err(AuthError::Invalid("a key must expire in the future, within a hundred years".to_owned()));
+    }
+    Ok(())
+}
+
+impl Handle<CreateApiKey> for Auth {
+    async fn handle(&self, caller: &Caller, message: CreateApiKey) -> Outcome<CreateApiKey> {
+        let (user_id, organization_id) = tenant(caller)?;
+        let now = self.now();
+        check(caller, &message, now)?;
+        let mut transaction = self.database.begin().await?;
+        let key = NewKey {
+            account_id: user_id.0,
+            organization_id,
+            name: message.name.trim().to_owned(),
+            scopes: message.scopes,
+            expires_at: message.expires_at.and_then(|at| DateTime::from_timestamp_micros(at.timestamp_micros())),
+            local: false,
+        };
+        let created = insert(&mut transaction, key, now).await?;
+        transaction.commit().await?;
+        tracing::info!(
+            target: "callboard::security",
+            user_id = %user_id, api_key_id = %created.api_key.id, "an API key was created"
+        );
+        Ok(created)
+    }
+}
+
+impl Handle<ListApiKeys> for Auth {
+    async fn handle(&self, caller: &Caller, _: ListApiKeys) -> Outcome<ListApiKeys> {
+        let (user_id, organization_id) = tenant(caller)?;
+        let rows: Vec<ApiKeyRow> = self
+            .database
+            .query(
+                "SELECT id, account_id, organization_id, name, prefix, secret_hash, scopes, created_at, expires_at,
+                        last_used_at
+                 FROM api_keys
+                 WHERE account_id = $1 AND organization_id = $2 AND revoked_at IS NULL
+                 ORDER BY id DESC LIMIT $3",
+            )
+            .bind(user_id.0)
+            .bind(organization_id.0)
+            .bind(LISTED)
+            .fetch_all()
+            .await?;
+        Ok(rows.into_iter().map(ApiKey::from).collect())
+    }
+}
+
+impl Handle<RevokeApiKey> for Auth {
+    async fn handle(&self, caller: &Caller, message: RevokeApiKey) -> Outcome<RevokeApiKey> {
+        let (user_id, organization_id) = tenant(caller)?;
+        let revoked = self
+            .database
+            .query(
+                "UPDATE api_keys SET revoked_at = $4
+                 WHERE id = $1 AND account_id = $2 AND organization_id = $3 AND revoked_at IS NULL",
+            )
+            .bind(message.api_key_id.0)
+            .bind(user_id.0)
+            .bind(organization_id.0)
+            .bind(self.now())
+            .execute()
+            .await?;
+        if revoked > 0 {
+            self.revocations.revoke(&CredentialRevoked::ApiKey(message.api_key_id));
+            return Ok(());
+        }
+        let there: Result<Option<(Uuid,)>, CallError<AuthError>> = self
+            .database
+            .query("SELECT id FROM api_keys WHERE id = $1 AND account_id = $2 AND organization_id = $3")
+            .bind(message.api_key_id.0)
+            .bind(user_id.0)
+            .bind(organization_id.0)
+            .fetch_optional()
+            .await
+            .map_err(Into::into);
+        match there? {
+            Some(_) => Ok(()),
+            None => Err(AuthError::NotFound("API key".to_owned()).into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_allows_what_it_was_given_and_its_owner_still_holds() {
+        let cases: [(&[&str], &[&str], &[&str]); 7] = [
+            (&["project:read"], &["*"], &["project:read"]),
+            (&["*"], &["*"], &["*"]),
+            (&["*"], &["project:read", "deploy:*"], &["project:read", "deploy:*"]),
+            (&["project:*"], &["project:read", "deploy:*"], &["project:read"]),
+            (&["project:read", "deploy:create"], &["project:read"], &["project:read"]),
+            (&["project:write"], &["project:read"], &[]),
+            (&["deploy:*", "project:read"], &["deploy:*"], &["deploy:*"]),
+        ];
+        for (given, held, expected) in cases {
+            let given: Vec<String> = given.iter().map(ToString::to_string).collect();
+            let both = both(&given, &Scopes::new(held.iter().copied()));
+            assert_eq!(both.iter().collect::<Vec<_>>(), expected, "{given:?} {held:?}");
+        }
+    }
+
+    #[test]
+    fn a_scope_is_a_noun_and_a_verb() {
+        assert!(["*", "project:read", "api_key:*"].into_iter().all(is_scope));
+        assert!(
+            !["", "project", "project:", ":read", "*:*", "Project:read", "a:b:c", "a b:c"].into_iter().any(is_scope)
+        );
+    }
+}

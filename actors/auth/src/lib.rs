@@ -1,0 +1,124 @@
+//! `auth`: who is calling, and may they.
+//!
+//! A **session** starts with a password (`registration`, `login`) and is a family of refresh tokens (`refresh`), each
+//! exchanged once for the next. Its **access tokens** (`access_tokens`) are JWTs that any node verifies by the public
+//! keys (`signing_keys`); `validation` asks the store besides, so that a revocation counts at once, and tells
+//! [`Revocations`], so that nobody goes on trusting what it remembers. A program holds an **API key** (`api_keys`)
+//! instead. What a caller may do is not decided here: `organization` is asked for the permissions.
+//!
+//! The **local operator** is the account behind the command line on the node's own machine (`operator`). The first
+//! administrator, who sets the platform up in a browser, shares the operator's organization, so that each sees what the
+//! other deployed.
+
+mod access_tokens;
+mod accounts;
+mod api_keys;
+mod invitations;
+mod lockout;
+mod login;
+mod opaque;
+mod operator;
+mod passwords;
+mod refresh;
+mod registration;
+mod server_keys;
+mod sessions;
+mod settings;
+mod signing_keys;
+mod state;
+mod validation;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use callboard_messages::auth::{
+    CreateApiKey, CreateInvitation, GetJwks, IssueLocalKey, IssueSetupToken, ListApiKeys, ListSessions, Login, Logout,
+    LogoutAll, RefreshToken, Register, RevokeApiKey, RevokeSession, RotateSigningKey, ValidateToken, WhoAmI,
+};
+use callboard_supervisors::{
+    BlockingPool, Bulkhead, Domain, ShardContext, StartError, breaker, db::Databases, revocations::Revocations,
+};
+use tokio::sync::OnceCell;
+
+pub use settings::{AuthSettings, Registration};
+
+use state::{Auth, Shared};
+
+/// The domain's name, in its tables' schema, its operations and its metrics.
+pub const DOMAIN: &str = "auth";
+
+/// The domain's schema.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/auth");
+
+/// The domain, with a shard on every worker thread. Its database must have been migrated by [`MIGRATIONS`]; it asks the
+/// domain `organization`. Whatever remembers verified tokens must watch the same `revocations`.
+#[must_use]
+pub fn domain(settings: AuthSettings, databases: Databases, revocations: Revocations) -> Domain {
+    counted_domain(settings, databases, revocations, Arc::default())
+}
+
+/// The domain, which counts in `password_work` how often bcrypt ran.
+fn counted_domain(
+    settings: AuthSettings,
+    databases: Databases,
+    revocations: Revocations,
+    password_work: Arc<AtomicU64>,
+) -> Domain {
+    let settings = Arc::new(settings);
+    let pool = BlockingPool::new("bcrypt", settings.bcrypt_threads, settings.bcrypt_queue);
+    let bcrypt = pool.clone();
+    // What every shard of the node has in common, made by the first.
+    let shared: Arc<OnceCell<Arc<Shared>>> = Arc::default();
+    Domain::new(DOMAIN, bulkhead())
+        .shared(move |context: ShardContext| {
+            let (settings, databases, revocations) = (settings.clone(), databases.clone(), revocations.clone());
+            let (shared, bcrypt, password_work) = (shared.clone(), bcrypt.clone(), password_work.clone());
+            async move {
+                let database = databases.open(DOMAIN).await.map_err(StartError::new)?;
+                let shared = shared
+                    .get_or_try_init(|| Shared::open(&settings, &database, &context.clock, bcrypt, password_work))
+                    .await?
+                    .clone();
+                Ok(Auth { settings, database, shared, revocations, context })
+            }
+        })
+        // registration.rs, invitations.rs
+        .on::<Register>()
+        .on::<CreateInvitation>()
+        .on::<IssueSetupToken>()
+        // operator.rs
+        .on::<IssueLocalKey>()
+        // login.rs, refresh.rs
+        .on::<Login>()
+        .on::<RefreshToken>()
+        // sessions.rs
+        .on::<Logout>()
+        .on::<LogoutAll>()
+        .on::<ListSessions>()
+        .on::<RevokeSession>()
+        // accounts.rs
+        .on::<WhoAmI>()
+        // validation.rs
+        .on::<ValidateToken>()
+        // api_keys.rs
+        .on::<CreateApiKey>()
+        .on::<ListApiKeys>()
+        .on::<RevokeApiKey>()
+        // signing_keys.rs
+        .on::<GetJwks>()
+        .on::<RotateSigningKey>()
+        .pool(&pool)
+        .build()
+}
+
+/// A sign-in waits for bcrypt, and longer in a storm of them: that is no reason for the breaker to refuse the tokens of
+/// everybody else.
+fn bulkhead() -> Bulkhead {
+    let breaker = breaker::Settings { slow_after: Duration::from_secs(8), ..breaker::Settings::default() };
+    Bulkhead { breaker, ..Bulkhead::default() }
+}

@@ -1,0 +1,143 @@
+//! Failed sign-ins slow the next one down, for this account and from this address.
+//!
+//! The first few failures cost nothing; then the delay doubles from a second to a quarter of an hour. It is never a
+//! lock that somebody else could cause for ever: another address of the same account is not concerned, and a day after
+//! the last failure all is forgotten. Accounts that do not exist are treated alike.
+
+use std::{net::IpAddr, time::Duration};
+
+use callboard_messages::{CallError, Caller, auth::AuthError};
+use callboard_supervisors::db::{Database, Error};
+use chrono::{DateTime, Utc};
+
+/// Failures without a delay.
+const FREE: i64 = 4;
+const LONGEST: Duration = Duration::from_secs(15 * 60);
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The failures of one account from one address.
+pub(crate) struct Lockout<'a> {
+    database: &'a Database,
+    email: &'a str,
+    address: String,
+}
+
+impl<'a> Lockout<'a> {
+    pub(crate) fn new(database: &'a Database, email: &'a str, caller: &Caller) -> Self {
+        Self { database, email, address: caller.address.map_or_else(|| "unknown".to_owned(), network) }
+    }
+
+    /// Refuses while a delay lasts.
+    pub(crate) async fn check(&self, now: DateTime<Utc>) -> Result<(), CallError<AuthError>> {
+        let row: Option<(DateTime<Utc>,)> = self
+            .database
+            .query("SELECT locked_until FROM login_failures WHERE email = $1 AND address = $2")
+            .bind(self.email.to_owned())
+            .bind(self.address.clone())
+            .fetch_optional()
+            .await?;
+        match row {
+            Some((locked_until,)) if locked_until > now => {
+                let retry_after = (locked_until - now).to_std().unwrap_or_default();
+                Err(AuthError::LockedOut { retry_after }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a failure, unless others that ran beside it have brought about a delay: then it is refused unheard.
+    pub(crate) async fn failed(&self, now: DateTime<Utc>) -> Result<(), CallError<AuthError>> {
+        let mut transaction = self.database.begin().await?;
+        transaction
+            .query("DELETE FROM login_failures WHERE last_failed_at < $1")
+            .bind(now - FORGOTTEN_AFTER)
+            .execute()
+            .await?;
+        let failures: Option<(i64,)> = transaction
+            .query(
+                "INSERT INTO login_failures (email, address, failures, last_failed_at, locked_until)
+                 VALUES ($1, $2, 1, $3, $3)
+                 ON CONFLICT (email, address) DO UPDATE
+                 SET failures = login_failures.failures + 1, last_failed_at = excluded.last_failed_at
+                 WHERE login_failures.locked_until <= excluded.last_failed_at
+                 RETURNING failures",
+            )
+            .bind(self.email.to_owned())
+            .bind(self.address.clone())
+            .bind(now)
+            .fetch_optional()
+            .await?;
+        let Some((failures,)) = failures else {
+            transaction.rollback().await?;
+            return self.check(now).await;
+        };
+        let delay = delay(failures);
+        if !delay.is_zero() {
+            transaction
+                .query("UPDATE login_failures SET locked_until = $3 WHERE email = $1 AND address = $2")
+                .bind(self.email.to_owned())
+                .bind(self.address.clone())
+                .bind(now + delay)
+                .execute()
+                .await?;
+        }
+        transaction.commit().await?;
+        if !delay.is_zero() {
+            tracing::warn!(
+                target: "callboard::security",
+                email = self.email, address = self.address, failures, delay_seconds = delay.as_secs(),
+                "sign-in is delayed after failed attempts"
+            );
+        }
+        Ok(())
+    }
+
+    /// Forgets the failures: the right password was given while no delay lasted.
+    pub(crate) async fn succeeded(&self) -> Result<(), Error> {
+        self.database
+            .query("DELETE FROM login_failures WHERE email = $1 AND address = $2")
+            .bind(self.email.to_owned())
+            .bind(self.address.clone())
+            .execute()
+            .await?;
+        Ok(())
+    }
+}
+
+fn delay(failures: i64) -> Duration {
+    let doublings = match failures - FREE - 1 {
+        ..0 => return Duration::ZERO,
+        doublings => u32::try_from(doublings).unwrap_or(u32::MAX),
+    };
+    Duration::from_secs(1).saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST)
+}
+
+/// Whoever has one address of an IPv6 /64 has them all.
+fn network(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_delay_doubles_from_a_second_to_a_quarter_of_an_hour() {
+        let seconds = |failures| delay(failures).as_secs();
+        assert_eq!([1, 4, 5, 6, 7, 14, 15, 100, i64::MAX].map(seconds), [0, 0, 1, 2, 4, 512, 900, 900, 900]);
+    }
+
+    #[test]
+    fn one_network_counts_as_one_address() {
+        let network = |text: &str| network(text.parse().unwrap());
+        assert_eq!(network("2001:db8:1:2::1"), network("2001:db8:1:2:ffff::9"));
+        assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));
+        assert_eq!(network("::ffff:192.0.2.1"), "192.0.2.1");
+    }
+}

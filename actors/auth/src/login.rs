@@ -1,0 +1,52 @@
+//! Starting a session with a password.
+
+use callboard_messages::{
+    Caller,
+    auth::{AuthError, Login},
+};
+use callboard_supervisors::{Handle, Outcome};
+
+use crate::{
+    accounts::{self, AccountRow},
+    lockout::Lockout,
+    state::Auth,
+};
+
+/// An account with the hash of its password.
+#[derive(sqlx::FromRow)]
+struct AccountWithHash {
+    #[sqlx(flatten)]
+    account: AccountRow,
+    password_hash: Option<String>,
+}
+
+impl Handle<Login> for Auth {
+    async fn handle(&self, caller: &Caller, message: Login) -> Outcome<Login> {
+        let email = accounts::email(&message.email)?;
+        let lockout = Lockout::new(&self.database, &email, caller);
+        lockout.check(self.now()).await?;
+        let found: Option<AccountWithHash> = self
+            .database
+            .query(
+                "SELECT id, email, name, administrator, founder, created_at, password_hash
+                 FROM accounts WHERE email = $1",
+            )
+            .bind(email.clone())
+            .fetch_optional()
+            .await?;
+        let (account, hash) = found.map_or((None, None), |found| (Some(found.account), found.password_hash));
+
+        // The same work whether or not there is such an account.
+        let right = self.shared.passwords.verify(caller, &message.password, hash).await?;
+        let Some(account) = account.filter(|_| right) else {
+            lockout.failed(self.now()).await?;
+            return Err(AuthError::WrongCredentials.into());
+        };
+        // Guesses side by side get no more answers than guesses in a row, not even when one of them is right.
+        lockout.check(self.now()).await?;
+        lockout.succeeded().await?;
+
+        let organization_id = self.ensure_organization(caller, &account).await?;
+        self.start_session(caller, account, organization_id).await
+    }
+}

@@ -1,0 +1,96 @@
+//! The local operator: who the command line on the node's own machine is.
+//!
+//! It administers the platform, can't sign in with a password, and holds one API key that the node writes into a file
+//! only its own user can read. It does not count as the first administrator, who shares its organization.
+
+use callboard_messages::{
+    ApiKeyId, CallError, Caller, Failure, OrganizationId,
+    auth::{AuthError, CredentialRevoked, IssueLocalKey},
+    organization::EnsurePersonal,
+};
+use callboard_supervisors::{Handle, Outcome, db::Error};
+use uuid::Uuid;
+
+use crate::{
+    accounts::{self, AccountRow, OPERATOR_EMAIL},
+    api_keys::{self, NewKey},
+    state::Auth,
+};
+
+/// What the organization's name derives from, which the operator and the first administrator share.
+const ORGANIZATION: &str = "main";
+
+impl Auth {
+    /// The operator's organization, with its account if there is none yet.
+    pub(crate) async fn operators_organization(&self, caller: &Caller) -> Result<OrganizationId, CallError<AuthError>> {
+        let operator = self.ensure_operator().await?;
+        let ensure = EnsurePersonal {
+            user_id: operator.user_id(),
+            account_name: ORGANIZATION.to_owned(),
+            organization_id: None,
+        };
+        Ok(self.ask_organization(caller, ensure).await?.id)
+    }
+
+    async fn ensure_operator(&self) -> Result<AccountRow, CallError<AuthError>> {
+        if let Some(operator) = self.operator().await? {
+            return Ok(operator);
+        }
+        let operator = AccountRow {
+            id: Uuid::now_v7(),
+            email: OPERATOR_EMAIL.to_owned(),
+            name: "Operator".to_owned(),
+            administrator: true,
+            founder: false,
+            created_at: self.now(),
+        };
+        let mut transaction = self.database.begin().await?;
+        match accounts::insert(&mut transaction, &operator, None).await {
+            Ok(()) => {
+                transaction.commit().await?;
+                Ok(operator)
+            }
+            Err(error)
+                if error.violates("accounts_email_key", "accounts.email")
+                    || error.violates("accounts_operator_key", "accounts.operator") =>
+            {
+                transaction.rollback().await?;
+                let faster = self.operator().await?;
+                Ok(faster.ok_or_else(|| Failure::Internal("the operator's account vanished".to_owned()))?)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn operator(&self) -> Result<Option<AccountRow>, Error> {
+        self.database
+            .query("SELECT id, email, name, administrator, founder, created_at FROM accounts WHERE operator")
+            .fetch_optional()
+            .await
+    }
+}
+
+impl Handle<IssueLocalKey> for Auth {
+    async fn handle(&self, caller: &Caller, _: IssueLocalKey) -> Outcome<IssueLocalKey> {
+        let organization_id = self.operators_organization(caller).await?;
+        let operator = self.ensure_operator().await?;
+        let now = self.now();
+        let mut transaction = self.database.begin().await?;
+        let replaced: Vec<(Uuid,)> =
+            transaction.query("DELETE FROM api_keys WHERE local RETURNING id").fetch_all().await?;
+        let key = NewKey {
+            account_id: operator.id,
+            organization_id,
+            name: "the command line on this machine".to_owned(),
+            scopes: vec!["*".to_owned()],
+            expires_at: None,
+            local: true,
+        };
+        let created = api_keys::insert(&mut transaction, key, now).await?;
+        transaction.commit().await?;
+        for (id,) in replaced {
+            self.revocations.revoke(&CredentialRevoked::ApiKey(ApiKeyId(id)));
+        }
+        Ok(created)
+    }
+}

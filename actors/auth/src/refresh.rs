@@ -1,0 +1,181 @@
+//! Exchanging a refresh token for its successor.
+//!
+//! The exchange is one conditional `UPDATE`, so of any number of parallel attempts one spends the token. The others,
+//! and a client whose answer was lost, must not be logged out: for ten seconds the spent token yields **the same
+//! successor**. That is possible without storing the successor in the clear because it is derived,
+//! `HMAC-SHA-256(key, predecessor)`: a new 256-bit secret to everybody without the platform's key. A token that is
+//! spent for longer can only come from a thief or a copy: the session ends, with every token it ever had.
+
+use std::time::Duration;
+
+use callboard_messages::{
+    CallError, Caller, Failure, Secret, SessionId,
+    auth::{AuthError, CredentialRevoked, RefreshToken},
+};
+use callboard_supervisors::{
+    Handle, Outcome,
+    db::{Error, Transaction},
+};
+use chrono::{DateTime, Utc};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use uuid::Uuid;
+
+use crate::{accounts::AccountRow, opaque, state::Auth};
+
+/// What every refresh token begins with.
+pub(crate) const PREFIX: &str = "cbr";
+
+/// How long a spent token still yields its successor.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Derives each token's successor.
+pub(crate) struct Successors([u8; 32]);
+
+impl Successors {
+    pub(crate) fn new(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+
+    fn of(&self, token: &Secret) -> Result<Secret, Failure> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).map_err(|error| Failure::Internal(error.to_string()))?;
+        mac.update(token.expose().as_bytes());
+        Ok(opaque::from_bytes(PREFIX, &mac.finalize().into_bytes().into()))
+    }
+}
+
+/// A token of a live session.
+#[derive(sqlx::FromRow)]
+struct Presented {
+    session_id: Uuid,
+    spent_at: Option<DateTime<Utc>>,
+    revoked_at: Option<DateTime<Utc>>,
+    #[sqlx(flatten)]
+    account: AccountRow,
+}
+
+/// Stores a token that was not used yet.
+pub(crate) async fn insert(
+    transaction: &mut Transaction,
+    token: &Secret,
+    session_id: SessionId,
+    expires_at: DateTime<Utc>,
+) -> Result<(), Error> {
+    transaction
+        .query("INSERT INTO refresh_tokens (token_hash, session_id, expires_at) VALUES ($1, $2, $3)")
+        .bind(opaque::hash(token.expose()))
+        .bind(session_id.0)
+        .bind(expires_at)
+        .execute()
+        .await?;
+    Ok(())
+}
+
+impl Handle<RefreshToken> for Auth {
+    async fn handle(&self, caller: &Caller, message: RefreshToken) -> Outcome<RefreshToken> {
+        let now = self.now();
+        let presented: Option<Presented> = self
+            .database
+            .query(
+                "SELECT t.session_id, t.spent_at, s.revoked_at,
+                        a.id, a.email, a.name, a.administrator, a.founder, a.created_at
+                 FROM refresh_tokens t
+                 JOIN sessions s ON s.id = t.session_id
+                 JOIN accounts a ON a.id = s.account_id
+                 WHERE t.token_hash = $1 AND t.expires_at > $2",
+            )
+            .bind(opaque::hash(message.refresh_token.expose()))
+            .bind(now)
+            .fetch_optional()
+            .await?;
+        let presented = presented.filter(|token| token.revoked_at.is_none()).ok_or(AuthError::InvalidToken)?;
+        let session_id = SessionId(presented.session_id);
+
+        let successor = self.shared.successors.of(&message.refresh_token)?;
+        let spent_at = match presented.spent_at {
+            Some(spent_at) => Some(spent_at),
+            None => self.spend(&message.refresh_token, &successor, session_id, now).await?,
+        };
+        if spent_at.is_some_and(|spent_at| spent_at + GRACE < now) {
+            return self.end_family(caller, presented.account.id, session_id, now).await;
+        }
+        let organization_id = self.ensure_organization(caller, &presented.account).await?;
+        self.tokens(presented.account, session_id, organization_id, successor).await
+    }
+}
+
+impl Auth {
+    /// Spends the token and makes its successor valid. When another was faster, says when that was.
+    async fn spend(
+        &self,
+        token: &Secret,
+        successor: &Secret,
+        session_id: SessionId,
+        now: DateTime<Utc>,
+    ) -> Result<Option<DateTime<Utc>>, CallError<AuthError>> {
+        let expires_at = now + self.settings.refresh_token_lifetime;
+        let token_hash = opaque::hash(token.expose());
+        let mut transaction = self.database.begin().await?;
+        let spent = transaction
+            .query("UPDATE refresh_tokens SET spent_at = $2 WHERE token_hash = $1 AND spent_at IS NULL")
+            .bind(token_hash.clone())
+            .bind(now)
+            .execute()
+            .await?;
+        if spent == 0 {
+            let other: Option<(Option<DateTime<Utc>>,)> = transaction
+                .query("SELECT spent_at FROM refresh_tokens WHERE token_hash = $1")
+                .bind(token_hash)
+                .fetch_optional()
+                .await?;
+            let (spent_at,) = other.ok_or(AuthError::InvalidToken)?;
+            return Ok(spent_at);
+        }
+        // The condition, again: the session may have ended since the token was looked up.
+        let alive = transaction
+            .query("UPDATE sessions SET last_seen_at = $2, expires_at = $3 WHERE id = $1 AND revoked_at IS NULL")
+            .bind(session_id.0)
+            .bind(now)
+            .bind(expires_at)
+            .execute()
+            .await?;
+        if alive == 0 {
+            return Err(AuthError::InvalidToken.into());
+        }
+        insert(&mut transaction, successor, session_id, expires_at).await?;
+        transaction
+            .query("DELETE FROM refresh_tokens WHERE session_id = $1 AND expires_at < $2")
+            .bind(session_id.0)
+            .bind(now)
+            .execute()
+            .await?;
+        transaction.commit().await?;
+        Ok(None)
+    }
+
+    /// A spent token came back: nobody can tell its owner from a thief, so both are signed out.
+    async fn end_family(
+        &self,
+        caller: &Caller,
+        account_id: Uuid,
+        session_id: SessionId,
+        now: DateTime<Utc>,
+    ) -> Outcome<RefreshToken> {
+        let ended = self
+            .database
+            .query("UPDATE sessions SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL")
+            .bind(session_id.0)
+            .bind(now)
+            .execute()
+            .await?;
+        if ended > 0 {
+            self.revocations.revoke(&CredentialRevoked::Session(session_id));
+            tracing::warn!(
+                target: "callboard::security",
+                event = "auth.refresh_reuse_detected", user_id = %account_id, %session_id, address = ?caller.address,
+                "a spent refresh token was presented again; its session was ended"
+            );
+        }
+        Err(AuthError::RefreshReused.into())
+    }
+}

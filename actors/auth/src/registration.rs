@@ -1,0 +1,54 @@
+//! Making an account.
+//!
+//! The account and the permission to make it are one transaction; the organization is another domain's. A crash between
+//! the two leaves an account that can sign in, and signing in makes the organization.
+
+use callboard_messages::{
+    Caller,
+    auth::{AuthError, Register},
+};
+use callboard_supervisors::{Handle, Outcome};
+use uuid::Uuid;
+
+use crate::{
+    accounts::{self, AccountRow, OPERATOR_EMAIL},
+    invitations::{self, Permit},
+    passwords,
+    state::Auth,
+};
+
+impl Handle<Register> for Auth {
+    async fn handle(&self, caller: &Caller, message: Register) -> Outcome<Register> {
+        let email = accounts::email(&message.email)?;
+        if email == OPERATOR_EMAIL {
+            return Err(AuthError::InvalidEmail.into());
+        }
+        let name = accounts::name(message.name.as_deref(), &email)?;
+        passwords::check(&message.password, &email)?;
+        let permit = self.permit(message.invitation.as_ref(), &email).await?;
+        let password_hash = self.shared.passwords.hash(caller, &message.password).await?;
+
+        let first = permit == Permit::Setup;
+        let now = self.now();
+        let account =
+            AccountRow { id: Uuid::now_v7(), email, name, administrator: first, founder: first, created_at: now };
+        let mut transaction = self.database.begin().await?;
+        if let Some(token) = &message.invitation {
+            invitations::spend(&mut transaction, token, &account.email, now).await?;
+        }
+        match accounts::insert(&mut transaction, &account, Some(password_hash)).await {
+            Err(error) if error.violates("accounts_email_key", "accounts.email") => {
+                return Err(AuthError::EmailTaken.into());
+            }
+            Err(error) if error.violates("accounts_founder_key", "accounts.founder") => {
+                return Err(AuthError::InvitationRequired.into());
+            }
+            other => other?,
+        }
+        transaction.commit().await?;
+        tracing::info!(target: "callboard::security", user_id = %account.id, ?permit, "an account was registered");
+
+        let organization_id = self.ensure_organization(caller, &account).await?;
+        self.start_session(caller, account, organization_id).await
+    }
+}

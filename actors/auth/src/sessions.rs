@@ -1,0 +1,183 @@
+//! Sign-ins: started with a first pair of tokens, listed, ended.
+
+use callboard_messages::{
+    CallError, Caller, Failure, OrganizationId, Principal, Secret, SessionId, UserId,
+    auth::{AuthError, CredentialRevoked, ListSessions, Logout, LogoutAll, RevokeSession, Session, Tokens},
+};
+use callboard_supervisors::{Handle, Outcome};
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use crate::{accounts::AccountRow, opaque, refresh, state::Auth};
+
+const LISTED: i64 = 100;
+const USER_AGENT_LONGEST: usize = 200;
+
+#[derive(sqlx::FromRow)]
+struct SessionRow {
+    id: Uuid,
+    address: Option<String>,
+    user_agent: Option<String>,
+    created_at: DateTime<Utc>,
+    last_seen_at: DateTime<Utc>,
+}
+
+impl Auth {
+    /// Starts a session of `account`, whose password or registration was just accepted.
+    pub(crate) async fn start_session(
+        &self,
+        caller: &Caller,
+        account: AccountRow,
+        organization_id: OrganizationId,
+    ) -> Result<Tokens, CallError<AuthError>> {
+        let now = self.now();
+        let expires_at = now + self.settings.refresh_token_lifetime;
+        let (session_id, refresh_token) = (SessionId::new(), opaque::random(refresh::PREFIX));
+        let user_agent = caller.user_agent.as_deref().map(|agent| {
+            agent.chars().filter(|character| !character.is_control()).take(USER_AGENT_LONGEST).collect::<String>()
+        });
+        let mut transaction = self.database.begin().await?;
+        transaction
+            .query("DELETE FROM sessions WHERE account_id = $1 AND expires_at < $2")
+            .bind(account.id)
+            .bind(now)
+            .execute()
+            .await?;
+        transaction
+            .query(
+                "INSERT INTO sessions (id, account_id, address, user_agent, created_at, last_seen_at, expires_at)
+                 VALUES ($1, $2, $3, $4, $5, $5, $6)",
+            )
+            .bind(session_id.0)
+            .bind(account.id)
+            .bind(caller.address.map(|address| address.to_string()))
+            .bind(user_agent)
+            .bind(now)
+            .bind(expires_at)
+            .execute()
+            .await?;
+        refresh::insert(&mut transaction, &refresh_token, session_id, expires_at).await?;
+        transaction.commit().await?;
+        tracing::info!(target: "callboard::security", user_id = %account.id, %session_id, "a session was started");
+        self.tokens(account, session_id, organization_id, refresh_token).await
+    }
+
+    /// What a session is given at its start and at each refresh.
+    pub(crate) async fn tokens(
+        &self,
+        account: AccountRow,
+        session_id: SessionId,
+        organization_id: OrganizationId,
+        refresh_token: Secret,
+    ) -> Result<Tokens, CallError<AuthError>> {
+        let access_token = self.access_token(account.user_id(), session_id, organization_id).await?;
+        Ok(Tokens {
+            access_token,
+            refresh_token,
+            token_type: "Bearer".to_owned(),
+            expires_in: self.settings.access_token_lifetime.as_secs(),
+            session_id,
+            account: account.into(),
+        })
+    }
+
+    /// Ends one session of `user_id`. Whether there is such a session, alive or ended before.
+    async fn end_session(&self, user_id: UserId, session_id: SessionId) -> Result<bool, CallError<AuthError>> {
+        let ended = self
+            .database
+            .query("UPDATE sessions SET revoked_at = $3 WHERE id = $1 AND account_id = $2 AND revoked_at IS NULL")
+            .bind(session_id.0)
+            .bind(user_id.0)
+            .bind(self.now())
+            .execute()
+            .await?;
+        if ended > 0 {
+            self.revocations.revoke(&CredentialRevoked::Session(session_id));
+            return Ok(true);
+        }
+        let there: Option<(Uuid,)> = self
+            .database
+            .query("SELECT id FROM sessions WHERE id = $1 AND account_id = $2")
+            .bind(session_id.0)
+            .bind(user_id.0)
+            .fetch_optional()
+            .await?;
+        Ok(there.is_some())
+    }
+}
+
+/// Whose sessions the caller may touch: its own. A program needs the permission besides.
+fn owner(caller: &Caller, permission: &'static str) -> Result<UserId, Failure> {
+    if caller.principal == Principal::ApiKey && !caller.scopes.allows(permission) {
+        return Err(Failure::Forbidden(permission.into()));
+    }
+    caller.user_id.ok_or(Failure::Unauthenticated)
+}
+
+impl Handle<Logout> for Auth {
+    async fn handle(&self, caller: &Caller, _: Logout) -> Outcome<Logout> {
+        let user_id = caller.user_id.ok_or(Failure::Unauthenticated)?;
+        let Some(session_id) = caller.session_id else {
+            return Err(
+                AuthError::Invalid("an API key has no session to end; revoke the key instead".to_owned()).into()
+            );
+        };
+        self.end_session(user_id, session_id).await?;
+        Ok(())
+    }
+}
+
+impl Handle<LogoutAll> for Auth {
+    async fn handle(&self, caller: &Caller, _: LogoutAll) -> Outcome<LogoutAll> {
+        let user_id = owner(caller, "session:write")?;
+        let ended = self
+            .database
+            .query("UPDATE sessions SET revoked_at = $2 WHERE account_id = $1 AND revoked_at IS NULL")
+            .bind(user_id.0)
+            .bind(self.now())
+            .execute()
+            .await?;
+        if ended > 0 {
+            self.revocations.revoke(&CredentialRevoked::User(user_id));
+        }
+        Ok(())
+    }
+}
+
+impl Handle<ListSessions> for Auth {
+    async fn handle(&self, caller: &Caller, _: ListSessions) -> Outcome<ListSessions> {
+        let user_id = owner(caller, "session:read")?;
+        let rows: Vec<SessionRow> = self
+            .database
+            .query(
+                "SELECT id, address, user_agent, created_at, last_seen_at FROM sessions
+                 WHERE account_id = $1 AND revoked_at IS NULL AND expires_at > $2
+                 ORDER BY id DESC LIMIT $3",
+            )
+            .bind(user_id.0)
+            .bind(self.now())
+            .bind(LISTED)
+            .fetch_all()
+            .await?;
+        let session = |row: SessionRow| Session {
+            id: SessionId(row.id),
+            address: row.address,
+            user_agent: row.user_agent,
+            created_at: row.created_at,
+            last_seen_at: row.last_seen_at,
+            current: caller.session_id == Some(SessionId(row.id)),
+        };
+        Ok(rows.into_iter().map(session).collect())
+    }
+}
+
+impl Handle<RevokeSession> for Auth {
+    async fn handle(&self, caller: &Caller, message: RevokeSession) -> Outcome<RevokeSession> {
+        let user_id = owner(caller, "session:write")?;
+        if self.end_session(user_id, message.session_id).await? {
+            Ok(())
+        } else {
+            Err(AuthError::NotFound("session".to_owned()).into())
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What an operator of the platform can decide about auth.
+
+use std::{num::NonZero, thread, time::Duration};
+
+use callboard_supervisors::seal::MasterKey;
+
+/// Who may make an account. Before the first administrator exists, only the set-up token can.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Registration {
+    /// Anybody.
+    Open,
+    /// Whoever an administrator invited.
+    #[default]
+    Invite,
+    /// Nobody.
+    Closed,
+}
+
+/// The settings of auth, each with its default in [`AuthSettings::new`].
+#[derive(Debug, Clone)]
+pub struct AuthSettings {
+    /// `iss` of every token, and where the discovery documents are served: the platform's own URL.
+    pub issuer: String,
+    /// `aud` of every token. `callboard`.
+    pub audience: String,
+    /// 15 minutes.
+    pub access_token_lifetime: Duration,
+    /// From its last refresh on; 7 days.
+    pub refresh_token_lifetime: Duration,
+    /// By invitation.
+    pub registration: Registration,
+    /// Logarithm of the rounds of bcrypt; 12.
+    pub bcrypt_cost: u32,
+    /// Threads that compute bcrypt; half of the processors, so that a storm of sign-ins leaves the rest of the node its
+    /// share.
+    pub bcrypt_threads: usize,
+    /// Sign-ins that may wait for such a thread; 16 for each. One more is refused at once.
+    pub bcrypt_queue: usize,
+    /// Seals what auth must keep secret at rest. Another key than the one before makes auth refuse to start.
+    pub master_key: MasterKey,
+}
+
+impl AuthSettings {
+    /// The defaults.
+    pub fn new(issuer: impl Into<String>, master_key: MasterKey) -> Self {
+        let threads = (thread::available_parallelism().map_or(1, NonZero::get) / 2).max(1);
+        Self {
+            issuer: issuer.into(),
+            audience: "callboard".to_owned(),
+            access_token_lifetime: Duration::from_secs(15 * 60),
+            refresh_token_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
+            registration: Registration::default(),
+            bcrypt_cost: 12,
+            bcrypt_threads: threads,
+            bcrypt_queue: 16 * threads,
+            master_key,
+        }
+    }
+
+    /// Whether the settings make sense together.
+    ///
+    /// # Errors
+    /// A sentence for each that does not.
+    pub fn validate(&self) -> Result<(), Vec<String>> {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let mut wrong = Vec::new();
+        if self.issuer.trim().is_empty() {
+            wrong.push("auth: the issuer must be the platform's URL".to_owned());
+        }
+        if self.audience.trim().is_empty() {
+            wrong.push("auth: the audience must not be empty".to_owned());
+        }
+        if !(Duration::from_secs(60)..=DAY).contains(&self.access_token_lifetime) {
+            wrong.push("auth: an access token must live between a minute and a day".to_owned());
+        }
+        if self.refresh_token_lifetime < self.access_token_lifetime || self.refresh_token_lifetime > 365 * DAY {
+            wrong.push("auth: a refresh token must live longer than an access token, and a year at most".to_owned());
+        }
+        if !(4..=16).contains(&self.bcrypt_cost) {
+            wrong.push("auth: the cost of bcrypt must be between 4 and 16; 12 is right for most machines".to_owned());
+        }
+        if self.bcrypt_threads == 0 || self.bcrypt_queue == 0 {
+            wrong.push("auth: bcrypt needs at least one thread and one waiting place".to_owned());
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_every_mistake_has_its_sentence() {
+        let settings = AuthSettings::new("http://localhost:8080", MasterKey::generate().unwrap());
+        assert_eq!(settings.validate(), Ok(()));
+        let wrong = AuthSettings {
+            issuer: String::new(),
+            audience: " ".to_owned(),
+            access_token_lifetime: Duration::ZERO,
+            refresh_token_lifetime: Duration::from_secs(400 * 24 * 60 * 60),
+            bcrypt_cost: 3,
+            bcrypt_threads: 0,
+            ..settings
+        };
+        assert_eq!(wrong.validate().unwrap_err().len(), 6);
+    }
+}

@@ -1,0 +1,309 @@
+//! The keys that sign access tokens.
+//!
+//! One key is active. Rotation makes a new one and retires the old, which is served and believed until the last token it
+//! can have signed has expired: nobody is signed out. Every node reads the keys again once a minute, and at once, though
+//! at most every five seconds, when a token names a key it does not know.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aws_lc_rs::{
+    encoding::AsDer,
+    rand::SystemRandom,
+    rsa::{KeyPair, KeySize, PublicKeyComponents},
+    signature::{KeyPair as _, RSA_PKCS1_SHA256},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use callboard_messages::{
+    CallError, Caller, Failure,
+    auth::{AuthError, GetJwks, Jwk, Jwks, RotateSigningKey},
+};
+use callboard_supervisors::{
+    BlockingPool, Clock, Handle, Outcome, StartError,
+    db::{Database, Transaction},
+    seal::SealError,
+};
+use chrono::{DateTime, Utc};
+use jsonwebtoken::DecodingKey;
+use std::sync::RwLock;
+use uuid::Uuid;
+
+use crate::{server_keys::wrong_master_key, settings::AuthSettings, state::Auth};
+
+/// How often a node looks whether another rotated the key.
+const FRESH: Duration = Duration::from_secs(60);
+/// How often a token with an unknown key may make a node look.
+const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(5);
+
+/// A key that signs.
+#[derive(Clone)]
+pub(crate) struct SigningKey {
+    pub(crate) kid: String,
+    pair: Arc<KeyPair>,
+}
+
+impl SigningKey {
+    /// RS256.
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
+        let mut signature = vec![0; self.pair.public_modulus_len()];
+        self.pair
+            .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature)
+            .map_err(|_| Failure::Internal("an access token could not be signed".to_owned()))?;
+        Ok(signature)
+    }
+}
+
+/// A key that verifies.
+pub(crate) struct VerifyingKey {
+    pub(crate) key: DecodingKey,
+    jwk: Jwk,
+    /// When its last token has expired; absent while it is active.
+    until: Option<DateTime<Utc>>,
+}
+
+/// The keys as they were when read.
+pub(crate) struct Ring {
+    pub(crate) signing: SigningKey,
+    verifying: Vec<VerifyingKey>,
+    read_at: Instant,
+}
+
+impl Ring {
+    /// The key of that name, while tokens of it can be valid.
+    pub(crate) fn verifying(&self, kid: &str, now: DateTime<Utc>) -> Option<&VerifyingKey> {
+        self.usable(now).find(|key| key.jwk.kid == kid)
+    }
+
+    fn usable(&self, now: DateTime<Utc>) -> impl Iterator<Item = &VerifyingKey> {
+        self.verifying.iter().filter(move |key| key.until.is_none_or(|until| now < until))
+    }
+
+    fn jwks(&self, now: DateTime<Utc>) -> Jwks {
+        Jwks { keys: self.usable(now).map(|key| key.jwk.clone()).collect() }
+    }
+}
+
+/// The node's copy of the keys.
+pub(crate) struct SigningKeys(RwLock<Arc<Ring>>);
+
+#[derive(sqlx::FromRow)]
+struct SigningKeyRow {
+    kid: String,
+    active: bool,
+    wrapped_key: Vec<u8>,
+    sealed_private_key: Vec<u8>,
+    modulus: String,
+    exponent: String,
+    retired_at: Option<DateTime<Utc>>,
+}
+
+impl SigningKeys {
+    /// Reads the keys; makes the first one.
+    pub(crate) async fn open(
+        settings: &AuthSettings,
+        database: &Database,
+        clock: &Clock,
+        pool: &BlockingPool,
+    ) -> Result<Self, StartError> {
+        let active: Option<(String,)> = database
+            .query("SELECT kid FROM signing_keys WHERE active")
+            .fetch_optional()
+            .await
+            .map_err(StartError::new)?;
+        if active.is_none() {
+            let generated = generate(pool, None).await?;
+            let mut transaction = database.begin().await.map_err(StartError::new)?;
+            insert(&mut transaction, settings, &generated, clock.now()).await?;
+            transaction.commit().await.map_err(StartError::new)?;
+        }
+        let ring = read(settings, database, clock).await?;
+        Ok(Self(RwLock::new(Arc::new(ring))))
+    }
+
+    /// The keys, a minute old at most.
+    pub(crate) async fn current(
+        &self,
+        settings: &AuthSettings,
+        database: &Database,
+        clock: &Clock,
+    ) -> Result<Arc<Ring>, Failure> {
+        self.not_older_than(FRESH, settings, database, clock).await
+    }
+
+    /// The keys, read again when `kid` is not among them.
+    pub(crate) async fn holding(
+        &self,
+        kid: &str,
+        settings: &AuthSettings,
+        database: &Database,
+        clock: &Clock,
+    ) -> Result<Arc<Ring>, Failure> {
+        let ring = self.current(settings, database, clock).await?;
+        if ring.verifying.iter().any(|key| key.jwk.kid == kid) {
+            return Ok(ring);
+        }
+        self.not_older_than(UNKNOWN_KEY_PAUSE, settings, database, clock).await
+    }
+
+    async fn not_older_than(
+        &self,
+        age: Duration,
+        settings: &AuthSettings,
+        database: &Database,
+        clock: &Clock,
+    ) -> Result<Arc<Ring>, Failure> {
+        let ring = self.ring();
+        if clock.instant().saturating_duration_since(ring.read_at) < age {
+            return Ok(ring);
+        }
+        self.read_again(settings, database, clock).await
+    }
+
+    async fn read_again(
+        &self,
+        settings: &AuthSettings,
+        database: &Database,
+        clock: &Clock,
+    ) -> Result<Arc<Ring>, Failure> {
+        let ring = read(settings, database, clock).await.map_err(|error| Failure::Internal(error.to_string()))?;
+        let ring = Arc::new(ring);
+        *self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = ring.clone();
+        Ok(ring)
+    }
+
+    fn ring(&self) -> Arc<Ring> {
+        self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+}
+
+async fn read(settings: &AuthSettings, database: &Database, clock: &Clock) -> Result<Ring, StartError> {
+    let read_at = clock.instant();
+    let rows: Vec<SigningKeyRow> = database
+        .query(
+            "SELECT kid, active, wrapped_key, sealed_private_key, modulus, exponent, retired_at
+             FROM signing_keys WHERE active OR retired_at > $1 ORDER BY created_at DESC",
+        )
+        .bind(clock.now() - retention(settings))
+        .fetch_all()
+        .await
+        .map_err(StartError::new)?;
+    let (mut signing, mut verifying) = (None, Vec::new());
+    for row in rows {
+        if row.active {
+            signing = Some(SigningKey { kid: row.kid.clone(), pair: Arc::new(open_pair(settings, &row)?) });
+        }
+        let key = DecodingKey::from_rsa_components(&row.modulus, &row.exponent).map_err(StartError::new)?;
+        let until = row.retired_at.map(|retired_at| retired_at + retention(settings));
+        verifying.push(VerifyingKey { key, jwk: jwk(row.kid, row.modulus, row.exponent), until });
+    }
+    let signing = signing.ok_or_else(|| StartError::from("auth has no active signing key"))?;
+    Ok(Ring { signing, verifying, read_at })
+}
+
+/// How long a retired key is believed: another node may sign with it until it looks again.
+fn retention(settings: &AuthSettings) -> Duration {
+    settings.access_token_lifetime + FRESH
+}
+
+fn jwk(kid: String, n: String, e: String) -> Jwk {
+    Jwk { kty: "RSA".to_owned(), usage: "sig".to_owned(), alg: "RS256".to_owned(), kid, n, e }
+}
+
+fn identity(kid: &str) -> String {
+    format!("auth/signing_keys/{kid}")
+}
+
+fn open_pair(settings: &AuthSettings, row: &SigningKeyRow) -> Result<KeyPair, StartError> {
+    let identity = identity(&row.kid);
+    let opened: Result<Vec<u8>, SealError> = settings
+        .master_key
+        .unwrap(&row.wrapped_key, identity.as_bytes())
+        .and_then(|data_key| data_key.open(&row.sealed_private_key, identity.as_bytes()));
+    KeyPair::from_pkcs8(&opened.map_err(wrong_master_key)?).map_err(StartError::new)
+}
+
+/// A new key, before it is stored.
+struct Generated {
+    kid: String,
+    private_key: Vec<u8>,
+    modulus: String,
+    exponent: String,
+}
+
+async fn generate(pool: &BlockingPool, deadline: Option<Instant>) -> Result<Generated, Failure> {
+    let generated = pool
+        .run(deadline, || {
+            let pair = KeyPair::generate(KeySize::Rsa2048)?;
+            let public = PublicKeyComponents::<Vec<u8>>::from(pair.public_key());
+            Ok(Generated {
+                kid: Uuid::now_v7().simple().to_string(),
+                private_key: pair.as_der()?.as_ref().to_vec(),
+                modulus: URL_SAFE_NO_PAD.encode(public.n),
+                exponent: URL_SAFE_NO_PAD.encode(public.e),
+            })
+        })
+        .await?;
+    generated.map_err(|_: aws_lc_rs::error::Unspecified| Failure::Internal("no signing key could be made".to_owned()))
+}
+
+/// Stores the key as the active one, unless another node was faster.
+async fn insert(
+    transaction: &mut Transaction,
+    settings: &AuthSettings,
+    generated: &Generated,
+    now: DateTime<Utc>,
+) -> Result<(), Failure> {
+    let identity = identity(&generated.kid);
+    let sealing = |error: SealError| Failure::Internal(error.to_string());
+    let (wrapped, data_key) = settings.master_key.wrap_new_key(identity.as_bytes()).map_err(sealing)?;
+    let sealed = data_key.seal(&generated.private_key, identity.as_bytes()).map_err(sealing)?;
+    transaction
+        .query(
+            "INSERT INTO signing_keys (kid, active, wrapped_key, sealed_private_key, modulus, exponent, created_at)
+             VALUES ($1, TRUE, $2, $3, $4, $5, $6)
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(generated.kid.clone())
+        .bind(wrapped)
+        .bind(sealed)
+        .bind(generated.modulus.clone())
+        .bind(generated.exponent.clone())
+        .bind(now)
+        .execute()
+        .await?;
+    Ok(())
+}
+
+impl Handle<GetJwks> for Auth {
+    async fn handle(&self, _: &Caller, _: GetJwks) -> Outcome<GetJwks> {
+        let ring = self.shared.signing_keys.current(&self.settings, &self.database, &self.context.clock).await?;
+        Ok(ring.jwks(self.now()))
+    }
+}
+
+impl Handle<RotateSigningKey> for Auth {
+    async fn handle(&self, caller: &Caller, _: RotateSigningKey) -> Outcome<RotateSigningKey> {
+        let generated = generate(self.shared.passwords.pool(), caller.deadline).await?;
+        let now = self.now();
+        let mut transaction = self.database.begin().await?;
+        transaction
+            .query("UPDATE signing_keys SET active = FALSE, retired_at = $1 WHERE active")
+            .bind(now)
+            .execute()
+            .await?;
+        insert(&mut transaction, &self.settings, &generated, now).await?;
+        transaction
+            .query("DELETE FROM signing_keys WHERE retired_at < $1")
+            .bind(now - retention(&self.settings))
+            .execute()
+            .await?;
+        transaction.commit().await?;
+        tracing::info!(target: "callboard::security", kid = generated.kid, "a new signing key took over");
+        let keys = &self.shared.signing_keys;
+        let ring: Result<_, CallError<AuthError>> =
+            keys.read_again(&self.settings, &self.database, &self.context.clock).await.map_err(Into::into);
+        Ok(ring?.jwks(now))
+    }
+}

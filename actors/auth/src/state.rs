@@ -1,0 +1,97 @@
+//! What the handlers stand on.
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use callboard_messages::{
+    CallError, Caller, Failure, Operation, OrganizationId, UserId,
+    auth::AuthError,
+    organization::{EnsurePersonal, GetPermissions, OrganizationError, Permissions},
+};
+use callboard_supervisors::{BlockingPool, Clock, ShardContext, StartError, db::Database, revocations::Revocations};
+use chrono::{DateTime, Utc};
+
+use crate::{
+    accounts::AccountRow, passwords::Passwords, refresh::Successors, server_keys, settings::AuthSettings,
+    signing_keys::SigningKeys,
+};
+
+/// The state of one shard.
+pub(crate) struct Auth {
+    pub(crate) settings: Arc<AuthSettings>,
+    pub(crate) database: Database,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) revocations: Revocations,
+    pub(crate) context: ShardContext,
+}
+
+/// What all shards of a node have in common: keys, and the threads for bcrypt.
+pub(crate) struct Shared {
+    pub(crate) passwords: Passwords,
+    pub(crate) successors: Successors,
+    pub(crate) signing_keys: SigningKeys,
+}
+
+impl Shared {
+    pub(crate) async fn open(
+        settings: &AuthSettings,
+        database: &Database,
+        clock: &Clock,
+        pool: BlockingPool,
+        password_work: Arc<AtomicU64>,
+    ) -> Result<Arc<Self>, StartError> {
+        let now = clock.now();
+        let pepper = server_keys::ensure(database, &settings.master_key, "password", now).await?;
+        let successors = server_keys::ensure(database, &settings.master_key, "refresh", now).await?;
+        let signing_keys = SigningKeys::open(settings, database, clock, &pool).await?;
+        Ok(Arc::new(Self {
+            passwords: Passwords::new(pool, settings.bcrypt_cost, pepper, password_work),
+            successors: Successors::new(successors),
+            signing_keys,
+        }))
+    }
+}
+
+impl Auth {
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.context.clock.now()
+    }
+
+    /// What a person may do in `organization_id`, or in its default organization.
+    pub(crate) async fn permissions(
+        &self,
+        caller: &Caller,
+        user_id: UserId,
+        organization_id: Option<OrganizationId>,
+    ) -> Result<Permissions, CallError<AuthError>> {
+        self.ask_organization(caller, GetPermissions { user_id, organization_id }).await
+    }
+
+    /// The organization a person acts for unless told otherwise. Made now if a crash prevented it at registration.
+    pub(crate) async fn ensure_organization(
+        &self,
+        caller: &Caller,
+        account: &AccountRow,
+    ) -> Result<OrganizationId, CallError<AuthError>> {
+        let mut ensure =
+            EnsurePersonal { user_id: account.user_id(), account_name: account.name.clone(), organization_id: None };
+        if account.founder {
+            ensure.organization_id = Some(self.operators_organization(caller).await?);
+        }
+        Ok(self.ask_organization(caller, ensure).await?.id)
+    }
+
+    pub(crate) async fn ask_organization<M>(
+        &self,
+        caller: &Caller,
+        message: M,
+    ) -> Result<M::Reply, CallError<AuthError>>
+    where
+        M: Operation<Error = OrganizationError>,
+    {
+        self.context.bus.ask(&caller.as_system(), message).await.map_err(|error| match error {
+            CallError::Refused(OrganizationError::NotFound) => AuthError::NotFound("organization".to_owned()).into(),
+            CallError::Refused(other) => Failure::Internal(format!("organization refused auth: {other}")).into(),
+            CallError::Failed(failure) => failure.into(),
+        })
+    }
+}

@@ -1,0 +1,131 @@
+//! Every operation, asked through the runtime beside the real `organization`, on both engines.
+
+mod access_tokens;
+mod api_keys;
+mod login;
+mod operator;
+mod refresh;
+mod registration;
+mod sessions;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use callboard_messages::{
+    Caller, OrganizationId, Secret,
+    auth::{Login, Register, Tokens, ValidateToken, Validated},
+};
+use callboard_supervisors::{
+    Bus, Clock, Domain, Outcome, Runtime, db::Databases, revocations::Revocations, seal::MasterKey,
+    testing::on_both_engines,
+};
+use chrono::DateTime;
+
+use super::{AuthSettings, Registration, counted_domain};
+
+const PASSWORD: &str = "correct horse battery";
+
+/// A node with auth and organization, on a clock that stands.
+struct Node {
+    runtime: Runtime,
+    bus: Bus,
+    clock: Clock,
+    databases: Databases,
+    revocations: Revocations,
+    settings: AuthSettings,
+    password_work: Arc<AtomicU64>,
+}
+
+/// Runs `body` on each engine, with open registration and whatever else `adjust` sets.
+async fn on_each_with(adjust: impl Fn(&mut AuthSettings), body: impl AsyncFn(&Node)) {
+    let migrators =
+        [(super::DOMAIN, &super::MIGRATIONS), (callboard_organization::DOMAIN, &callboard_organization::MIGRATIONS)];
+    on_both_engines(&migrators, async |databases| {
+        let mut settings = AuthSettings {
+            registration: Registration::Open,
+            bcrypt_cost: 4,
+            ..AuthSettings::new("http://callboard.test", MasterKey::generate().unwrap())
+        };
+        adjust(&mut settings);
+        let clock = Clock::manual(DateTime::from_timestamp(1_800_000_000, 0).unwrap());
+        let node = Node::start(databases, settings, clock, true).await;
+        body(&node).await;
+        node.runtime.stop(Duration::from_secs(5)).await;
+    })
+    .await;
+}
+
+async fn on_each(body: impl AsyncFn(&Node)) {
+    on_each_with(|_| (), body).await;
+}
+
+impl Node {
+    async fn start(databases: Databases, settings: AuthSettings, clock: Clock, with_organization: bool) -> Self {
+        let (revocations, password_work) = (Revocations::default(), Arc::<AtomicU64>::default());
+        let auth = counted_domain(settings.clone(), databases.clone(), revocations.clone(), password_work.clone());
+        let organization = with_organization.then(|| callboard_organization::domain(databases.clone()));
+        let domains: Vec<Domain> = [Some(auth), organization].into_iter().flatten().collect();
+        let runtime = Runtime::builder().clock(clock.clone()).workers(1).build(domains).unwrap();
+        runtime.attach().await;
+        let bus = runtime.bus().clone();
+        Self { runtime, bus, clock, databases, revocations, settings, password_work }
+    }
+
+    /// Another node of the same platform, a moment later.
+    async fn restarted(&self, settings: AuthSettings) -> Self {
+        Self::start(self.databases.clone(), settings, self.clock.clone(), true).await
+    }
+
+    fn password_work(&self) -> u64 {
+        self.password_work.load(Ordering::Relaxed)
+    }
+
+    async fn register(&self, email: &str) -> Tokens {
+        self.bus.ask(&visitor(), register(email)).await.unwrap()
+    }
+
+    async fn login_from(&self, address: &str, email: &str, password: &str) -> Outcome<Login> {
+        let caller = Caller { address: Some(address.parse().unwrap()), ..visitor() };
+        self.bus.ask(&caller, Login { email: email.to_owned(), password: Secret::new(password) }).await
+    }
+
+    async fn login(&self, email: &str, password: &str) -> Outcome<Login> {
+        self.login_from("192.0.2.1", email, password).await
+    }
+
+    async fn validate(&self, token: &Secret) -> Outcome<ValidateToken> {
+        self.validate_for(token, None).await
+    }
+
+    async fn validate_for(&self, token: &Secret, organization_id: Option<OrganizationId>) -> Outcome<ValidateToken> {
+        self.bus.ask(&Caller::system(), ValidateToken { token: token.clone(), organization_id }).await
+    }
+
+    /// The caller behind a token.
+    async fn caller(&self, token: &Secret) -> Caller {
+        let Validated { caller, .. } = self.validate(token).await.unwrap();
+        caller
+    }
+}
+
+/// Somebody who has not signed in.
+fn visitor() -> Caller {
+    Caller {
+        address: Some("192.0.2.1".parse().unwrap()),
+        user_agent: Some("browser\r\nof the test".into()),
+        ..Caller::anonymous()
+    }
+}
+
+fn register(email: &str) -> Register {
+    Register { email: email.to_owned(), password: Secret::new(PASSWORD), name: None, invitation: None }
+}
+
+fn register_with(email: &str, invitation: &Secret) -> Register {
+    Register { invitation: Some(invitation.clone()), ..register(email) }
+}

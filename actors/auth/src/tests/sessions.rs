@@ -1,0 +1,93 @@
+use std::time::Duration;
+
+use callboard_messages::{
+    CallError, Caller, Code, SessionId,
+    auth::{AuthError, ListSessions, Logout, LogoutAll, RevokeSession},
+};
+
+use super::{PASSWORD, on_each};
+
+#[actix_rt::test]
+async fn sessions_are_listed_newest_first_with_where_they_came_from() {
+    on_each(async |node| {
+        let first = node.register("ada@example.org").await;
+        node.clock.advance(Duration::from_secs(5));
+        let second = node.login_from("2001:db8::7", "ada@example.org", PASSWORD).await.unwrap();
+        node.register("bob@example.org").await;
+        let caller = node.caller(&first.access_token).await;
+        let sessions = node.bus.ask(&caller, ListSessions {}).await.unwrap();
+        let seen: Vec<_> =
+            sessions.iter().map(|session| (session.id, session.address.as_deref().unwrap(), session.current)).collect();
+        assert_eq!(seen, [(second.session_id, "2001:db8::7", false), (first.session_id, "192.0.2.1", true)]);
+        assert_eq!(sessions[0].user_agent.as_deref(), Some("browserof the test"));
+        assert_eq!(sessions[0].created_at, node.clock.now());
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn logout_ends_the_session_at_once_and_no_other() {
+    on_each(async |node| {
+        let first = node.register("ada@example.org").await;
+        let second = node.login("ada@example.org", PASSWORD).await.unwrap();
+        let caller = node.caller(&first.access_token).await;
+        let epoch = node.revocations.epoch();
+        node.bus.ask(&caller, Logout {}).await.unwrap();
+        assert!(node.revocations.epoch() > epoch);
+        let outcome = node.validate(&first.access_token).await;
+        assert_eq!(outcome.unwrap_err(), CallError::Refused(AuthError::InvalidToken));
+        node.validate(&second.access_token).await.unwrap();
+        node.bus.ask(&caller, Logout {}).await.unwrap();
+        let caller = node.caller(&second.access_token).await;
+        assert_eq!(node.bus.ask(&caller, ListSessions {}).await.unwrap().len(), 1);
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn logout_all_ends_every_session_of_the_person_only() {
+    on_each(async |node| {
+        let first = node.register("ada@example.org").await;
+        let second = node.login("ada@example.org", PASSWORD).await.unwrap();
+        let bob = node.register("bob@example.org").await;
+        let caller = node.caller(&first.access_token).await;
+        node.bus.ask(&caller, LogoutAll {}).await.unwrap();
+        for tokens in [&first, &second] {
+            assert_eq!(node.validate(&tokens.access_token).await.unwrap_err().code(), Code::Unauthenticated);
+        }
+        node.validate(&bob.access_token).await.unwrap();
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_person_ends_its_own_sessions_only() {
+    on_each(async |node| {
+        let ada = node.register("ada@example.org").await;
+        let second = node.login("ada@example.org", PASSWORD).await.unwrap();
+        let bob = node.register("bob@example.org").await;
+        let caller = node.caller(&ada.access_token).await;
+        for session_id in [bob.session_id, SessionId::new()] {
+            let outcome = node.bus.ask(&caller, RevokeSession { session_id }).await;
+            assert_eq!(outcome.unwrap_err(), CallError::Refused(AuthError::NotFound("session".to_owned())));
+        }
+        node.validate(&bob.access_token).await.unwrap();
+        for _ in 0..2 {
+            node.bus.ask(&caller, RevokeSession { session_id: second.session_id }).await.unwrap();
+        }
+        assert_eq!(node.validate(&second.access_token).await.unwrap_err().code(), Code::Unauthenticated);
+        node.validate(&ada.access_token).await.unwrap();
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_visitor_has_no_sessions() {
+    on_each(async |node| {
+        let nobody = Caller::anonymous();
+        assert_eq!(node.bus.ask(&nobody, ListSessions {}).await.unwrap_err().code(), Code::Unauthenticated);
+        assert_eq!(node.bus.ask(&nobody, Logout {}).await.unwrap_err().code(), Code::Unauthenticated);
+        assert_eq!(node.bus.ask(&nobody, LogoutAll {}).await.unwrap_err().code(), Code::Unauthenticated);
+    })
+    .await;
+}

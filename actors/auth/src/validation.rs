@@ -1,0 +1,111 @@
+//! Who a credential belongs to, and what it allows: asked by the gateway once per token.
+
+use std::time::Duration;
+
+use callboard_messages::{
+    ApiKeyId, CallError, Caller, OrganizationId, Principal, SessionId, UserId,
+    auth::{AuthError, ValidateToken, Validated},
+};
+use callboard_supervisors::{Handle, Outcome};
+
+use crate::{access_tokens::Claims, api_keys, state::Auth};
+
+/// How long a validated API key may be remembered, so that its last use is known to the minute.
+const KEY_REMEMBERED: Duration = Duration::from_secs(60);
+
+impl Handle<ValidateToken> for Auth {
+    async fn handle(&self, caller: &Caller, message: ValidateToken) -> Outcome<ValidateToken> {
+        let token = message.token.expose();
+        if token.starts_with(api_keys::PREFIX) {
+            self.validate_api_key(caller, token, message.organization_id).await
+        } else {
+            self.validate_access_token(caller, token, message.organization_id).await
+        }
+    }
+}
+
+impl Auth {
+    async fn validate_access_token(
+        &self,
+        caller: &Caller,
+        token: &str,
+        organization_id: Option<OrganizationId>,
+    ) -> Outcome<ValidateToken> {
+        let claims = self.verified_claims(token).await?;
+        let administrator = self.live_session(&claims).await?.ok_or(AuthError::InvalidToken)?;
+        let user_id = UserId(claims.sub);
+        let wanted = organization_id.unwrap_or(OrganizationId(claims.org));
+        let permissions = match self.permissions(caller, user_id, Some(wanted)).await {
+            // The token's own organization is gone, or the person was removed from it: sign in again.
+            Err(CallError::Refused(AuthError::NotFound(_))) if organization_id.is_none() => {
+                return Err(AuthError::InvalidToken.into());
+            }
+            other => other?,
+        };
+        Ok(Validated {
+            expires_at: claims.expires_at(),
+            caller: Caller {
+                principal: Principal::User,
+                user_id: Some(user_id),
+                organization_id: Some(permissions.organization_id),
+                session_id: Some(SessionId(claims.sid)),
+                api_key_id: None,
+                scopes: permissions.scopes,
+                administrator,
+                ..caller.clone()
+            },
+        })
+    }
+
+    /// Whether the person administers the platform; nothing when the token's session was ended.
+    async fn live_session(&self, claims: &Claims) -> Result<Option<bool>, CallError<AuthError>> {
+        let session: Option<(bool,)> = self
+            .database
+            .query(
+                "SELECT a.administrator FROM sessions s JOIN accounts a ON a.id = s.account_id
+                 WHERE s.id = $1 AND s.account_id = $2 AND s.revoked_at IS NULL AND s.expires_at > $3",
+            )
+            .bind(claims.sid)
+            .bind(claims.sub)
+            .bind(self.now())
+            .fetch_optional()
+            .await?;
+        Ok(session.map(|(administrator,)| administrator))
+    }
+
+    async fn validate_api_key(
+        &self,
+        caller: &Caller,
+        token: &str,
+        organization_id: Option<OrganizationId>,
+    ) -> Outcome<ValidateToken> {
+        let now = self.now();
+        let key = self.find_api_key(token).await?.ok_or(AuthError::InvalidToken)?;
+        let own = OrganizationId(key.organization_id);
+        if organization_id.is_some_and(|wanted| wanted != own) {
+            return Err(AuthError::NotFound("organization".to_owned()).into());
+        }
+        let user_id = UserId(key.account_id);
+        let permissions = match self.permissions(caller, user_id, Some(own)).await {
+            Err(CallError::Refused(AuthError::NotFound(_))) => return Err(AuthError::InvalidToken.into()),
+            other => other?,
+        };
+        self.note_use(&key, now);
+        let scopes = api_keys::both(&key.scopes.0, &permissions.scopes);
+        let remembered_until = now + KEY_REMEMBERED;
+        Ok(Validated {
+            expires_at: key.expires_at.map_or(remembered_until, |expires_at| expires_at.min(remembered_until)),
+            caller: Caller {
+                principal: Principal::ApiKey,
+                user_id: Some(user_id),
+                organization_id: Some(own),
+                session_id: None,
+                api_key_id: Some(ApiKeyId(key.id)),
+                // An administrator's key administers only if it was made to.
+                administrator: key.administrator && scopes.allows("platform:administer"),
+                scopes,
+                ..caller.clone()
+            },
+        })
+    }
+}

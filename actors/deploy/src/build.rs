@@ -1,0 +1,317 @@
+//! Builds an app by its plan, with a live log and within limits.
+//!
+//! Each step is a child of its own with an environment that holds nothing of the node's: a build runs the app's own
+//! code and the code of everything it depends on.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io,
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    detect::{Plan, Step},
+    folder,
+    limits::{Launch, NOT_FOUND, RunAs},
+    output::{LineSink, OutputLimits, Stream, Tail},
+    process::{CgroupLimits, Check, End, Job, Launcher, run},
+};
+
+/// What a build may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BuildLimits {
+    /// For all steps together. 15 minutes unless told.
+    pub time: Duration,
+    /// The app's folder after and during the build, in bytes. 2 GiB unless told.
+    pub size: u64,
+    /// Files, folders and links in it. 200,000 unless told.
+    pub entries: u64,
+    /// Memory of all of its processes together where the kernel counts, of each of them elsewhere, in bytes. 4 GiB
+    /// unless told.
+    pub memory: u64,
+    /// Processes at a time. 1,024 unless told.
+    pub processes: u64,
+    /// Lines in the log; what is more is left out. 20,000 unless told.
+    pub log_lines: u64,
+    /// How long a step may take to end after SIGTERM. 5 seconds unless told.
+    pub grace: Duration,
+    /// What passes of its output.
+    pub output: OutputLimits,
+}
+
+impl Default for BuildLimits {
+    fn default() -> Self {
+        const GIB: u64 = 1024 * 1024 * 1024;
+        Self {
+            time: Duration::from_secs(900),
+            size: 2 * GIB,
+            entries: 200_000,
+            memory: 4 * GIB,
+            processes: 1_024,
+            log_lines: 20_000,
+            grace: Duration::from_secs(5),
+            output: OutputLimits::default(),
+        }
+    }
+}
+
+/// How builds run; one per node.
+#[derive(Debug, Clone)]
+pub struct BuildSettings {
+    /// How steps are started.
+    pub launcher: Launcher,
+    /// The limits of every build.
+    pub limits: BuildLimits,
+    /// Variables of the node that builds see, by name: those that say which certificates to trust, unless told.
+    /// A proxy or a package index with a password in its address is a secret; name it only when builds may see it.
+    pub pass_through: Vec<String>,
+    /// The user builds run as.
+    pub run_as: Option<RunAs>,
+}
+
+impl BuildSettings {
+    /// The defaults.
+    #[must_use]
+    pub fn new(launcher: Launcher) -> Self {
+        let trust = ["SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "PIP_CERT"];
+        let pass_through = trust.map(str::to_owned).to_vec();
+        Self { launcher, limits: BuildLimits::default(), pass_through, run_as: None }
+    }
+}
+
+/// A build that succeeded. Its result is the app's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// The folder that becomes the release: the plan's root inside the source.
+    pub folder: PathBuf,
+    /// What is in it.
+    pub size: folder::Size,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Why a build failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A step ended with an error.
+    #[error("`{step}` failed: {reason}")]
+    Failed {
+        /// The command.
+        step: String,
+        /// How it ended.
+        reason: String,
+        /// The last lines of its own output.
+        output: Vec<String>,
+    },
+    /// A program is not installed on this node.
+    #[error(
+        "`{program}` is not installed on this node, and this app needs it to build; ask its operator to install it"
+    )]
+    NotInstalled {
+        /// Its name.
+        program: String,
+    },
+    /// It took too long.
+    #[error("the build did not end within {} seconds and was stopped; make it faster, or build before you deploy", .0.as_secs())]
+    TimedOut(Duration),
+    /// Its result is too large, or it started too many processes.
+    #[error("the build was stopped: {0}")]
+    OverLimit(String),
+    /// Somebody cancelled it.
+    #[error("the build was cancelled")]
+    Cancelled,
+    /// Our own disk or processes.
+    #[error("the build could not be run: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Runs the steps of `plan` in `source`, the unpacked source.
+///
+/// `environment` is what the owner of the app wants builds to see. Dropping the future ends the build.
+///
+/// # Errors
+/// See [`BuildError`]. The folder is left as it is then; it is the caller's to remove.
+pub async fn run_plan(
+    plan: &Plan,
+    source: &Path,
+    environment: &BTreeMap<String, String>,
+    settings: &BuildSettings,
+    sink: &LineSink,
+    cancel: &CancellationToken,
+) -> Result<Built, BuildError> {
+    let started = Instant::now();
+    let app = source.join(&plan.root);
+    let sink = bounded(sink, settings.limits.log_lines);
+    for reason in &plan.reasons {
+        sink.say(reason.clone());
+    }
+    // Beside the source, so that it is on the same disk and not in the release.
+    let home = tempfile::Builder::new().prefix("home-").tempdir_in(source.parent().unwrap_or(source))?;
+    if let Some(user) = settings.run_as {
+        for folder in [home.path(), source] {
+            folder::give(folder, user)?;
+        }
+    }
+    let build = Build {
+        settings,
+        environment: variables(plan, &app, environment, settings, home.path()),
+        app: &app,
+        own: vec![source.to_owned(), home.path().to_owned()],
+        sink,
+        cancel,
+        deadline: started + settings.limits.time,
+    };
+    for step in &plan.steps {
+        build.step(step).await?;
+    }
+    let size = build.size().await?;
+    Ok(Built { folder: app, size, took: started.elapsed() })
+}
+
+struct Build<'a> {
+    settings: &'a BuildSettings,
+    environment: Vec<(OsString, OsString)>,
+    app: &'a Path,
+    own: Vec<PathBuf>,
+    sink: LineSink,
+    cancel: &'a CancellationToken,
+    deadline: Instant,
+}
+
+impl Build<'_> {
+    async fn step(&self, step: &Step) -> Result<(), BuildError> {
+        let limits = &self.settings.limits;
+        self.sink.say(step.title.clone());
+        let shown = step.command.shown();
+        self.sink.say(format!("$ {shown}"));
+        let argv: Vec<OsString> = step.command.argv(&[]).into_iter().map(OsString::from).collect();
+        let tail = Arc::new(Mutex::new(Tail::default()));
+        let sink = LineSink::new({
+            let (tail, sink) = (tail.clone(), self.sink.clone());
+            move |line| {
+                if line.stream != Stream::System {
+                    tail.lock().push(&line.text);
+                }
+                sink.pass(line);
+            }
+        });
+        let job = Job {
+            launcher: &self.settings.launcher,
+            launch: Launch {
+                open_files: 16_384,
+                file_size: limits.size,
+                data: Some(limits.memory),
+                run_as: self.settings.run_as,
+                own: self.own.clone(),
+                ..Launch::default()
+            },
+            limits: CgroupLimits { processes: limits.processes, memory: limits.memory, cpus: None },
+            argv: &argv,
+            folder: self.app,
+            environment: &self.environment,
+            deadline: self.deadline,
+            output: limits.output.clone(),
+            grace: limits.grace,
+        };
+        let check = (Duration::from_secs(2), self.size_check());
+        let failed = |reason: String| BuildError::Failed { step: shown.clone(), reason, output: tail.lock().lines() };
+        match run(job, &sink, self.cancel, Some(check)).await? {
+            End::Exited(status) if status.success() => Ok(()),
+            End::Exited(status) if status.code() == Some(NOT_FOUND.into()) && is_missing(&argv, &tail.lock()) => {
+                let program = argv.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                Err(BuildError::NotInstalled { program })
+            }
+            End::Exited(status) => Err(failed(match (status.code(), status.signal()) {
+                // SIGXFSZ, as it is and as a shell tells it.
+                (Some(153), _) | (None, Some(25)) => {
+                    format!("it wrote a file larger than {} MiB", limits.size / 1_048_576)
+                }
+                (Some(code), _) => format!("it ended with status {code}"),
+                (None, Some(signal)) => format!("it was killed by signal {signal}"),
+                (None, None) => "it ended in an unknown way".to_owned(),
+            })),
+            End::TimedOut => Err(BuildError::TimedOut(limits.time)),
+            End::Cancelled => Err(BuildError::Cancelled),
+            End::Refused(sentence) => Err(BuildError::OverLimit(sentence)),
+        }
+    }
+
+    fn size_check(&self) -> Check {
+        let (app, limits) = (self.app.to_owned(), self.settings.limits.clone());
+        Arc::new(move || too_large(folder::measure(&app, limits.size, limits.entries), &limits))
+    }
+
+    async fn size(&self) -> Result<folder::Size, BuildError> {
+        let (app, limits) = (self.app.to_owned(), self.settings.limits.clone());
+        let measured = tokio::task::spawn_blocking(move || folder::measure(&app, limits.size, limits.entries)).await;
+        let size = measured.map_err(io::Error::other)?;
+        too_large(size, &self.settings.limits).map_or(Ok(size), |sentence| Err(BuildError::OverLimit(sentence)))
+    }
+}
+
+fn too_large(size: folder::Size, limits: &BuildLimits) -> Option<String> {
+    if size.bytes > limits.size {
+        let limit = limits.size / 1_048_576;
+        return Some(format!("the built app is larger than {limit} MiB; remove what it does not need to run"));
+    }
+    (size.entries > limits.entries)
+        .then(|| format!("the built app has more than {} files; remove what it does not need to run", limits.entries))
+}
+
+/// Whether 127 means that the step's own program was missing, and not one that it called.
+fn is_missing(argv: &[OsString], tail: &Tail) -> bool {
+    let program = argv.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    tail.lines()
+        .iter()
+        .any(|line| line.starts_with("callboard: the program `") && line.contains(&format!("`{program}`")))
+}
+
+fn variables(
+    plan: &Plan,
+    app: &Path,
+    own: &BTreeMap<String, String>,
+    settings: &BuildSettings,
+    home: &Path,
+) -> Vec<(OsString, OsString)> {
+    let mut all = plan.environment.variables(app, &settings.launcher.path);
+    // Otherwise npm would leave out what builds the app.
+    all.remove("NODE_ENV");
+    let home = home.display().to_string();
+    for (name, value) in [("LANG", "C.UTF-8"), ("CI", "true"), ("HOME", &home), ("TMPDIR", &home), ("NO_COLOR", "1")] {
+        all.insert(name.to_owned(), value.to_owned());
+    }
+    all.extend(settings.pass_through.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?))));
+    all.extend(
+        own.iter().filter(|(name, _)| !matches!(name.as_str(), "HOME" | "TMPDIR")).map(|(n, v)| (n.clone(), v.clone())),
+    );
+    all.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+/// Lets `limit` lines through and says so when there are more.
+fn bounded(sink: &LineSink, limit: u64) -> LineSink {
+    let (sink, count) = (sink.clone(), AtomicU64::new(0));
+    LineSink::new(move |line| {
+        let number = count.fetch_add(1, Ordering::Relaxed);
+        if number < limit {
+            sink.pass(line);
+        } else if number == limit {
+            sink.say(format!("the log has {limit} lines; the rest is left out"));
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! The builder pool: takes queued deployments, oldest first, so many at a time as the node allows.
+//!
+//! The queue is the table: a signal only says that it is worth a look. Each build is a child of its own, so that one
+//! that fails in a way nobody foresaw ends its own deployment and no other.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use callboard_messages::{DeploymentId, Failure};
+use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart, Supervisor};
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{
+    context::{Context, World},
+    making::{self, MakeError},
+    store::deployments,
+};
+
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// What a build gets to end its processes and tell so when the node stops.
+const STOP_WITHIN: Duration = Duration::from_secs(8);
+
+/// The supervisor of all builds.
+pub(crate) fn supervisor(world: Arc<World>) -> ChildSpec {
+    let dispatcher = ChildSpec::new("dispatcher", move |child: ChildContext| dispatch(world.clone(), child));
+    Supervisor::new("builders").child(dispatcher).into_child(Restart::Permanent)
+}
+
+async fn dispatch(world: Arc<World>, child: ChildContext) -> Exit {
+    let context = match Context::of_child(world, &child).await {
+        Ok(context) => context,
+        Err(error) => return Exit::Abnormal(error.to_string()),
+    };
+    tokio::select! {
+        () = child.stopping() => Exit::Shutdown,
+        () = context.closing.cancelled() => {
+            child.stopping().await;
+            Exit::Shutdown
+        }
+        exit = take_turns(&context, &child) => exit,
+    }
+}
+
+async fn take_turns(context: &Context, child: &ChildContext) -> Exit {
+    let mut recovered = context.recovered.subscribe();
+    if recovered.wait_for(|recovered| *recovered).await.is_err() {
+        return Exit::Normal;
+    }
+    loop {
+        let Ok(place) = context.places.clone().acquire_owned().await else { return Exit::Normal };
+        match deployments::claim(&context.database).await {
+            Ok(Some(id)) => {
+                if let Err(reason) = child.supervisor.start_child(build(context.clone(), id, place)).await {
+                    return Exit::Abnormal(reason);
+                }
+            }
+            Ok(None) => {
+                drop(place);
+                context.queued.notified().await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the queue of builds could not be read; trying again");
+                context.clock.sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+}
+
+fn build(context: Context, id: DeploymentId, place: OwnedSemaphorePermit) -> ChildSpec {
+    let place = Arc::new(Mutex::new(Some(place)));
+    let factory = move |_: ChildContext| {
+        let (context, place) = (context.clone(), place.lock().take());
+        async move {
+            // There may be more in the queue: whoever waits for a place looks.
+            let _place = place;
+            run(&context, id).await;
+            Exit::Normal
+        }
+    };
+    ChildSpec::new(format!("build {id}"), factory).restart(Restart::Temporary).stop_within(STOP_WITHIN)
+}
+
+async fn run(context: &Context, id: DeploymentId) {
+    let cancel = context.cancel_token(id);
+    let made = AssertUnwindSafe(making::make(context, id, &cancel)).catch_unwind().await;
+    context.cancels.lock().remove(&id);
+    loop {
+        let settled = match &made {
+            Ok(outcome) => settle(context, id, outcome).await,
+            Err(_) => {
+                context.fail(id, "the build failed by a fault of the platform; its log has the cause").await.map(drop)
+            }
+        };
+        match settled {
+            Ok(()) => return,
+            Err(failure) => {
+                tracing::warn!(%id, %failure, "the end of a build could not be recorded; trying again");
+                context.clock.sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+}
+
+async fn settle(context: &Context, id: DeploymentId, outcome: &Result<(), MakeError>) -> Result<(), Failure> {
+    let Some(deployment) = deployments::get(&context.database, id).await? else { return Ok(()) };
+    match outcome {
+        Ok(()) => {}
+        Err(_) if context.closing.is_cancelled() => {
+            deployments::requeue(&context.database, id).await?;
+            return Ok(());
+        }
+        // The row says so already.
+        Err(MakeError::Cancelled) => context.deployment_log(id).heading("Cancelled"),
+        Err(MakeError::Failed { sentence, output }) => {
+            let log = context.deployment_log(id);
+            for line in output {
+                log.detail(line);
+            }
+            context.fail(id, sentence).await?;
+        }
+        Err(MakeError::Fault(failure)) => {
+            tracing::error!(%id, %failure, "a build failed by a fault of the platform");
+            context.fail(id, "the build failed by a fault of the platform; deploy again").await?;
+        }
+    }
+    if outcome.is_ok() {
+        context.stage.wake(deployment.project_id);
+        return Ok(());
+    }
+    context.refresh_route(deployment.project_id).await
+}

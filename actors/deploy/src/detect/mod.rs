@@ -1,0 +1,369 @@
+//! Finds out what an app is: how it is built, and what of it runs.
+//!
+//! A `Procfile` names the processes; `package.json`, `requirements.txt` or `pyproject.toml` say how to build and,
+//! without a `Procfile`, what to run; an `index.html` alone is a static site. Every decision leaves a sentence in
+//! [`Plan::reasons`], which the build log shows. Nothing of the app is executed here.
+
+mod node;
+mod procfile;
+mod python;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read as _},
+    path::{Component, Path, PathBuf},
+};
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+/// What the owner of an app decides about its build.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BuildConfig {
+    /// The folder of the app inside the source, such as `apps/web`.
+    pub root: Option<String>,
+    /// Runs instead of the steps that were detected; a line of shell.
+    pub build_command: Option<String>,
+    /// Runs as `web` instead of what was detected; a line of shell.
+    pub start_command: Option<String>,
+}
+
+/// What an app is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Language {
+    /// Node.js.
+    Node,
+    /// Python.
+    Python,
+    /// Files only.
+    Static,
+    /// A `Procfile`, or the owner's own commands.
+    Other,
+}
+
+impl Language {
+    /// As people write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Node => "Node.js",
+            Self::Python => "Python",
+            Self::Static => "static site",
+            Self::Other => "own commands",
+        }
+    }
+}
+
+/// How an app is built and what of it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What it is written in.
+    pub language: Language,
+    /// The app's folder inside the source; empty for the source itself. This folder becomes the release.
+    pub root: PathBuf,
+    /// What is run to build it, in order.
+    pub steps: Vec<Step>,
+    /// What runs, by process type. `web` is the one that listens on `PORT`.
+    pub processes: IndexMap<String, Command>,
+    /// What its processes find in their environment besides the owner's variables.
+    pub environment: RunEnvironment,
+    /// Why, in sentences.
+    pub reasons: Vec<String>,
+}
+
+/// One step of a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What it does, for the log.
+    pub title: String,
+    /// What is run, in the app's folder.
+    pub command: Command,
+}
+
+/// What is run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// A program and its arguments.
+    Exec(Vec<String>),
+    /// The owner's own line of shell, from a `Procfile` or the build configuration.
+    Shell(String),
+    /// The platform's own server for a folder, relative to the release.
+    StaticSite {
+        /// The folder.
+        root: PathBuf,
+    },
+}
+
+impl Command {
+    /// As shown to people.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Exec(argv) => argv.join(" "),
+            Self::Shell(line) => line.clone(),
+            Self::StaticSite { root } if root.as_os_str().is_empty() => "static site".to_owned(),
+            Self::StaticSite { root } => format!("static site in {}", root.display()),
+        }
+    }
+
+    /// The program and arguments that run it; `static_server` serves the folder that follows it.
+    ///
+    /// A line of shell gets `exec` where it is one plain command, so that no shell stands between the app and its
+    /// signals.
+    #[must_use]
+    pub fn argv(&self, static_server: &[String]) -> Vec<String> {
+        match self {
+            Self::Exec(argv) => argv.clone(),
+            Self::Shell(line) => {
+                let line = if is_plain(line) { format!("exec {line}") } else { line.clone() };
+                vec!["/bin/sh".to_owned(), "-c".to_owned(), line]
+            }
+            Self::StaticSite { root } => {
+                let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
+                static_server.iter().cloned().chain([root.display().to_string()]).collect()
+            }
+        }
+    }
+}
+
+/// Variables of an app's processes that depend on where its release is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunEnvironment {
+    /// Folders of the release that come first in `PATH`.
+    pub path: Vec<PathBuf>,
+    /// Variables whose value is a folder of the release.
+    pub folders: BTreeMap<String, PathBuf>,
+    /// Variables, unless the owner sets them.
+    pub variables: BTreeMap<String, String>,
+}
+
+impl RunEnvironment {
+    /// The variables for a release in `release`, with `path` as the rest of `PATH`.
+    #[must_use]
+    pub fn variables(&self, release: &Path, path: &str) -> BTreeMap<String, String> {
+        let mut all = self.variables.clone();
+        all.extend(
+            self.folders.iter().map(|(name, folder)| (name.clone(), release.join(folder).display().to_string())),
+        );
+        let own = self.path.iter().map(|folder| release.join(folder).display().to_string());
+        all.insert("PATH".to_owned(), own.chain([path.to_owned()]).collect::<Vec<_>>().join(":"));
+        all
+    }
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum DetectError {
+    /// Nothing we know.
+    #[error(
+        "nothing in {folder} tells what this app is; looked for Procfile, package.json, requirements.txt, \
+         pyproject.toml, main.py, app.py and index.html (also in public/ and dist/). Add one of them, or set a start \
+         command. Found: {found}"
+    )]
+    NothingRecognized {
+        /// Where.
+        folder: String,
+        /// What there is instead.
+        found: String,
+    },
+    /// Only a Dockerfile.
+    #[error(
+        "this app has only a Dockerfile, and this node runs apps as processes, without a container engine; add a \
+         Procfile with the command of its CMD, such as `web: ./server`, and what builds it, or deploy it to a node \
+         with a container runtime"
+    )]
+    DockerfileOnly,
+    /// We know how to build it, but not what to run.
+    #[error("{0}")]
+    NoProcess(String),
+    /// A file of the app can't be read as what it is.
+    #[error("{file} can't be used: {reason}")]
+    BadFile {
+        /// Its name.
+        file: &'static str,
+        /// What is wrong and how to mend it.
+        reason: String,
+    },
+    /// The build configuration is wrong.
+    #[error("the build configuration can't be used: {0}")]
+    BadConfig(String),
+    /// Our own disk.
+    #[error("the app could not be looked at: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Makes the plan of the app in `source`.
+///
+/// # Errors
+/// See [`DetectError`].
+pub fn detect(source: &Path, config: &BuildConfig) -> Result<Plan, DetectError> {
+    let mut reasons = Vec::new();
+    let root = match &config.root {
+        Some(root) => chosen_root(source, root)?,
+        None => implied_root(source, &mut reasons)?,
+    };
+    let app = App { folder: source.join(&root) };
+    let mut plan = Plan {
+        language: Language::Other,
+        root,
+        steps: Vec::new(),
+        processes: IndexMap::new(),
+        environment: RunEnvironment::default(),
+        reasons,
+    };
+    let procfile = procfile::read(&app)?;
+    // The later one gives way where both decide: many a Python app has a package.json for its assets.
+    let missing_start = [node::plan(&app, &mut plan)?, python::plan(&app, &mut plan)?];
+    let mut missing_start = missing_start.into_iter().flatten().next();
+    if let Some(procfile) = procfile {
+        plan.reasons.push("Procfile names the processes".to_owned());
+        if procfile.has_release_command {
+            plan.reasons.push("the `release` line of the Procfile is not run by this version".to_owned());
+        }
+        plan.processes = procfile.processes;
+        missing_start = None;
+    }
+    if let Some(line) = owner_line(config.build_command.as_deref(), "build command")? {
+        plan.reasons.push("the build configuration replaces the build steps".to_owned());
+        plan.steps = vec![Step { title: line.to_owned(), command: Command::Shell(line.to_owned()) }];
+    }
+    if let Some(line) = owner_line(config.start_command.as_deref(), "start command")? {
+        plan.reasons.push("the build configuration sets the start command".to_owned());
+        plan.processes.insert("web".to_owned(), Command::Shell(line.to_owned()));
+        missing_start = None;
+    }
+    if plan.processes.is_empty()
+        && missing_start.is_none()
+        && let Some(root) = static_root(&app)
+    {
+        plan.language = Language::Static;
+        plan.reasons.push(format!("{} makes it a static site", root.join("index.html").display()));
+        plan.processes.insert("web".to_owned(), Command::StaticSite { root });
+    }
+    if app.has("Dockerfile") && !plan.processes.is_empty() {
+        plan.reasons.push("the Dockerfile is not used: this node runs apps as processes".to_owned());
+    }
+    match (plan.processes.is_empty(), missing_start) {
+        (false, _) => Ok(plan),
+        (true, Some(sentence)) => Err(DetectError::NoProcess(sentence)),
+        (true, None) if app.has("Dockerfile") => Err(DetectError::DockerfileOnly),
+        (true, None) => Err(DetectError::NothingRecognized { folder: app.shown(source), found: app.listing() }),
+    }
+}
+
+/// The app's folder, as far as detection reads it.
+struct App {
+    folder: PathBuf,
+}
+
+impl App {
+    const MAXIMUM: u64 = 1024 * 1024;
+
+    fn has(&self, name: &str) -> bool {
+        self.folder.join(name).is_file()
+    }
+
+    fn read(&self, name: &'static str) -> Result<Option<String>, DetectError> {
+        if !self.has(name) {
+            return Ok(None);
+        }
+        let bad = |reason: String| DetectError::BadFile { file: name, reason };
+        let mut bytes = Vec::new();
+        File::open(self.folder.join(name))?.take(Self::MAXIMUM + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > Self::MAXIMUM {
+            return Err(bad("it is larger than 1 MiB".to_owned()));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| bad("it is not UTF-8 text".to_owned()))?;
+        Ok(Some(text.trim_start_matches('\u{feff}').to_owned()))
+    }
+
+    fn shown(&self, source: &Path) -> String {
+        let inner = self.folder.strip_prefix(source).unwrap_or(Path::new(""));
+        if inner.as_os_str().is_empty() { "the source".to_owned() } else { format!("`{}`", inner.display()) }
+    }
+
+    fn listing(&self) -> String {
+        let mut names = visible(&self.folder).unwrap_or_default();
+        if names.is_empty() {
+            return "no files".to_owned();
+        }
+        let more = names.len().saturating_sub(15);
+        names.truncate(15);
+        names.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
+    }
+}
+
+fn chosen_root(source: &Path, root: &str) -> Result<PathBuf, DetectError> {
+    let bad = |reason: &str| DetectError::BadConfig(format!("the root folder `{root}` {reason}"));
+    let mut clean = PathBuf::new();
+    for part in Path::new(root).components() {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::CurDir => {}
+            _ => return Err(bad("must be relative and without `..`")),
+        }
+    }
+    let folder = source.join(&clean).canonicalize().map_err(|_| bad("is not in the source"))?;
+    if !folder.starts_with(source.canonicalize()?) {
+        return Err(bad("is a link out of the source"));
+    }
+    if !folder.is_dir() {
+        return Err(bad("is not a folder"));
+    }
+    Ok(clean)
+}
+
+/// An archive often holds one folder, and the app in it.
+fn implied_root(source: &Path, reasons: &mut Vec<String>) -> Result<PathBuf, DetectError> {
+    let names = visible(source)?;
+    let [only] = names.as_slice() else { return Ok(PathBuf::new()) };
+    let kind = fs::symlink_metadata(source.join(only))?;
+    if !kind.is_dir() || matches!(only.as_str(), "public" | "dist") {
+        return Ok(PathBuf::new());
+    }
+    reasons.push(format!("the source holds only the folder `{only}`, which is taken as the app"));
+    Ok(PathBuf::from(only))
+}
+
+/// Names in a folder, sorted, without hidden ones and what a Mac adds to an archive.
+fn visible(folder: &Path) -> io::Result<Vec<String>> {
+    let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names = names.collect::<io::Result<Vec<_>>>()?;
+    names.retain(|name| !name.starts_with('.') && name != "__MACOSX");
+    names.sort();
+    Ok(names)
+}
+
+fn static_root(app: &App) -> Option<PathBuf> {
+    let roots = ["", "public", "dist"].map(PathBuf::from);
+    roots.into_iter().find(|root| app.folder.join(root).join("index.html").is_file())
+}
+
+fn owner_line<'a>(line: Option<&'a str>, what: &str) -> Result<Option<&'a str>, DetectError> {
+    let Some(line) = line.map(str::trim).filter(|line| !line.is_empty()) else { return Ok(None) };
+    if line.len() > 4_096 || line.contains('\0') {
+        return Err(DetectError::BadConfig(format!("the {what} is longer than 4,096 bytes or holds a NUL")));
+    }
+    Ok(Some(line))
+}
+
+/// One command, without anything of the shell's own.
+fn is_plain(line: &str) -> bool {
+    const SHELL: [&str; 16] = [
+        "exec", "cd", "export", "set", "unset", "source", ".", "if", "for", "while", "until", "case", "eval", "trap",
+        "test", "[",
+    ];
+    let first = line.split_whitespace().next().unwrap_or_default();
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || "._/-+".contains(letter);
+    !line.contains(['&', '|', ';', '<', '>', '(', ')', '{', '}', '`', '\n', '#', '!'])
+        && !first.is_empty()
+        && first.chars().all(is_name)
+        && !SHELL.contains(&first)
+}

@@ -1,0 +1,51 @@
+//! `Procfile`: one `name: command` per line.
+
+use indexmap::IndexMap;
+
+use super::{App, Command, DetectError};
+
+pub(super) struct Procfile {
+    pub(super) processes: IndexMap<String, Command>,
+    pub(super) has_release_command: bool,
+}
+
+const MAXIMUM_PROCESSES: usize = 20;
+
+pub(super) fn read(app: &App) -> Result<Option<Procfile>, DetectError> {
+    let Some(text) = app.read("Procfile")? else { return Ok(None) };
+    let bad = |reason: String| DetectError::BadFile { file: "Procfile", reason };
+    let mut processes = IndexMap::new();
+    let mut has_release_command = false;
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let number = index + 1;
+        let (name, command) = line
+            .split_once(':')
+            .map(|(name, command)| (name.trim(), command.trim()))
+            .ok_or_else(|| bad(format!("line {number} is not `name: command`")))?;
+        let letters = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
+        if name.is_empty() || name.len() > 40 || !name.chars().all(letters) {
+            return Err(bad(format!("line {number}: a process type is named by letters, digits, `-` and `_`")));
+        }
+        if command.is_empty() || command.len() > 4_096 || command.contains('\0') {
+            return Err(bad(format!("line {number}: `{name}` needs a command of at most 4,096 bytes")));
+        }
+        if name == "release" {
+            has_release_command = true;
+            continue;
+        }
+        if processes.insert(name.to_owned(), Command::Shell(command.to_owned())).is_some() {
+            return Err(bad(format!("line {number}: `{name}` is there twice")));
+        }
+    }
+    if processes.is_empty() {
+        return Err(bad("it names no process; add a line such as `web: node server.js`".to_owned()));
+    }
+    if processes.len() > MAXIMUM_PROCESSES {
+        return Err(bad(format!("it names more than {MAXIMUM_PROCESSES} process types")));
+    }
+    Ok(Some(Procfile { processes, has_release_command }))
+}

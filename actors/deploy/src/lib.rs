@@ -1,0 +1,101 @@
+//! The deploy domain: from source to running, routed apps.
+//!
+//! A source is unpacked ([`archive`]) or fetched ([`fetch`]); [`detect`] makes a plan of it, [`build`] carries it
+//! out, [`package`] makes an immutable release of the result, and a [`runtime`] runs it. Each of these knows nothing
+//! of the database or of messages.
+//!
+//! [`domain`] puts them together. A handler only changes the store and wakes an actor: the builder pool takes queued
+//! deployments, an actor for each app carries out rollouts and keeps what runs as it is wanted, and an actor for each
+//! instance starts its process, asks for its health and starts it again. All of them go on from the store after a
+//! crash.
+
+pub mod archive;
+pub mod build;
+pub mod detect;
+pub mod fetch;
+pub mod folder;
+pub mod limits;
+pub mod output;
+pub mod package;
+pub mod process;
+pub mod runtime;
+
+mod builders;
+mod closing;
+mod context;
+mod journal;
+mod log;
+mod making;
+mod objects;
+mod operations;
+mod prune;
+mod recovery;
+mod settings;
+mod stage;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use callboard_messages::deploy::{
+    CancelDeployment, CleanupEnvironment, CreateDeployment, GetBuildLog, GetDeployment, GetLogs, ListDeployments,
+    ListInstances, ListReleases, RegisterSource, Restart, Rollback, Scale, Stop,
+};
+use callboard_supervisors::{Bulkhead, Domain, ShardContext, db::Databases, routing::RoutingTable};
+use object_store::ObjectStore;
+
+pub use crate::settings::{DeploySettings, InstanceSettings};
+use crate::{context::World, operations::Deploys, runtime::Runtime};
+
+/// The domain's one word.
+pub const DOMAIN: &str = "deploy";
+
+/// The process type that listens and is routed to.
+pub const WEB: &str = "web";
+
+/// The domain's tables.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/deploy");
+
+/// The domain. Uploads and releases are kept in `objects`, apps run on `runtime`, and `routes` learns where they answer.
+///
+/// # Errors
+/// A sentence for each setting that cannot be.
+pub fn domain(
+    settings: DeploySettings,
+    bulkhead: Bulkhead,
+    databases: Databases,
+    objects: Arc<dyn ObjectStore>,
+    routes: RoutingTable,
+    runtime: Arc<dyn Runtime>,
+) -> Result<Domain, Vec<String>> {
+    settings.validate()?;
+    let world = Arc::new(World::new(settings, databases, objects, routes, runtime));
+    let (apps, builders) = (stage::supervisor(world.clone()), builders::supervisor(world.clone()));
+    let (archives, logs) = (world.archives.clone(), world.journals.pool().clone());
+    let closing = closing::last_child(world.clone());
+    // One thread: instances, builds and handlers share it, and what is heavy runs in pools and child processes.
+    let domain = Domain::new(DOMAIN, bulkhead)
+        .dedicated(1, move |context: ShardContext| Deploys::new(world.clone(), context))
+        .on::<RegisterSource>()
+        .on::<CreateDeployment>()
+        .on::<GetDeployment>()
+        .on::<ListDeployments>()
+        .on::<CancelDeployment>()
+        .on::<ListReleases>()
+        .on::<Rollback>()
+        .on::<Scale>()
+        .on::<Stop>()
+        .on::<Restart>()
+        .on::<ListInstances>()
+        .on::<GetBuildLog>()
+        .on::<GetLogs>()
+        .on::<CleanupEnvironment>()
+        .child(apps)
+        .child(builders)
+        .child(closing)
+        .pool(&archives)
+        .pool(&logs)
+        .build();
+    Ok(domain)
+}

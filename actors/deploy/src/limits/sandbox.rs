@@ -1,0 +1,109 @@
+//! Keeps a child out of the node's own folders, processes and signals, by Landlock.
+//!
+//! A child often runs as the node's own user, which may read the master key and the node's memory. Landlock takes that
+//! away from a process and all it will start, needs no privilege, and no privilege of the child undoes it: what is
+//! hidden can't be opened, and of other processes only the child's own can be traced, signalled or looked into.
+//!
+//! It only knows what is allowed, so everything beside the hidden folders, at each level above them, is allowed one by
+//! one. What appears there later is not; a program finds a place for its files in `HOME` and `TMPDIR`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
+use landlock::{
+    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
+    RulesetCreated, RulesetCreatedAttr as _, RulesetError, Scope,
+};
+
+/// Hides `hidden`, apart from `own`, from this process for good. Returns whether the kernel could.
+pub(super) fn hide(hidden: &[PathBuf], own: &[PathBuf]) -> Result<bool, RulesetError> {
+    let hidden: Vec<PathBuf> = hidden.iter().filter_map(|folder| folder.canonicalize().ok()).collect();
+    if hidden.is_empty() {
+        return Ok(true);
+    }
+    let Ok(mut rules) = rules() else { return Ok(false) };
+    for path in beside(&hidden).iter().chain(own) {
+        // Gone meanwhile, or not ours to enter: then it is not the child's either.
+        let Ok(descriptor) = PathFd::new(path) else { continue };
+        rules = rules.add_rule(PathBeneath::new(descriptor, AccessFs::from_all(ABI::V3)))?;
+    }
+    rules.restrict_self()?;
+    Ok(true)
+}
+
+/// What programs of root get to do on their own files and ports, as in most containers; nothing to the machine.
+const KEPT: [Capability; 11] = [
+    Capability::CAP_CHOWN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_FOWNER,
+    Capability::CAP_FSETID,
+    Capability::CAP_KILL,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETUID,
+    Capability::CAP_SETPCAP,
+    Capability::CAP_NET_BIND_SERVICE,
+    Capability::CAP_SYS_CHROOT,
+    Capability::CAP_SETFCAP,
+];
+
+/// Where the node is root, bounds what its children can be: they become a program with no more than this.
+pub(super) fn bound_privileges() -> Result<(), CapsError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let kept = CapsHashSet::from(KEPT);
+    for capability in caps::read(None, CapSet::Bounding)?.difference(&kept) {
+        caps::drop(None, CapSet::Bounding, *capability)?;
+    }
+    Ok(())
+}
+
+/// Whether this kernel can.
+#[cfg(test)]
+pub(super) fn is_supported() -> bool {
+    rules().is_ok()
+}
+
+fn rules() -> Result<RulesetCreated, RulesetError> {
+    Ruleset::default()
+        // The first version forbids to move files between folders, which package managers do.
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V2))?
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::Truncate)?
+        .scope(Scope::Signal)?
+        .create()
+}
+
+/// What stands beside `hidden` and beside the folders above it. Links are left out: one could lead into what is hidden,
+/// and what they lead to is allowed where it stands.
+fn beside(hidden: &[PathBuf]) -> Vec<PathBuf> {
+    let mut above: Vec<&Path> = hidden.iter().flat_map(|folder| folder.ancestors().skip(1)).collect();
+    above.sort_unstable();
+    above.dedup();
+    let entries = above.into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    let real = entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_symlink()));
+    real.map(|entry| entry.path()).filter(|path| !hidden.iter().any(|folder| folder.starts_with(path))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_but_what_is_hidden_and_the_way_to_it_is_allowed() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("home/node/data/objects")).unwrap();
+        fs::create_dir_all(root.join("home/other")).unwrap();
+        fs::write(root.join("home/node/file"), "").unwrap();
+        std::os::unix::fs::symlink(root.join("home/node/data"), root.join("home/link")).unwrap();
+        let mut allowed = beside(&[root.join("home/node/data")]);
+        allowed.retain(|path| path.starts_with(&root));
+        allowed.sort();
+        assert_eq!(allowed, [root.join("home/node/file"), root.join("home/other")]);
+    }
+}

@@ -1,0 +1,265 @@
+//! From a source to a release: fetch, detect, build, pack, store.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use callboard_messages::{
+    CallError, Caller, DeploymentId, Failure, ReleaseId,
+    deploy::DeploymentSource,
+    project::{Config, GetConfig},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    archive,
+    build::{self, BuildError},
+    context::Context,
+    detect::{self, Language, Plan},
+    fetch::{self, FetchError, GitSource},
+    log::Log,
+    objects::Objects,
+    package::{self, Packed},
+    store::{
+        deployments::{self, DeploymentRow},
+        releases::{self, ReleaseRow},
+    },
+};
+
+/// How often the project is asked for its configuration.
+const CONFIG_TRIES: u32 = 30;
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why there is no release.
+pub(crate) enum MakeError {
+    /// The source or its build is at fault.
+    Failed {
+        sentence: String,
+        /// What the log does not show yet and belongs to it.
+        output: Vec<String>,
+    },
+    /// Its owner, or the node's stop, ended it.
+    Cancelled,
+    /// We are.
+    Fault(Failure),
+}
+
+impl From<Failure> for MakeError {
+    fn from(failure: Failure) -> Self {
+        Self::Fault(failure)
+    }
+}
+
+impl From<callboard_supervisors::db::Error> for MakeError {
+    fn from(error: callboard_supervisors::db::Error) -> Self {
+        Self::Fault(error.into())
+    }
+}
+
+fn failed(sentence: impl std::fmt::Display) -> MakeError {
+    MakeError::Failed { sentence: sentence.to_string(), output: Vec::new() }
+}
+
+/// Makes a release of a deployment's source. Then the deployment stands as rolling, or was cancelled meanwhile.
+pub(crate) async fn make(context: &Context, id: DeploymentId, cancel: &CancellationToken) -> Result<(), MakeError> {
+    let Some(deployment) = deployments::get(&context.database, id).await? else { return Err(MakeError::Cancelled) };
+    context.announce(id).await?;
+    let folder = context.work_folder().join(id.to_string());
+    let made = Making { context, deployment, cancel, log: context.deployment_log(id), folder: folder.clone() };
+    let outcome = tokio::select! {
+        biased;
+        outcome = made.run() => outcome,
+        () = gone(cancel) => Err(MakeError::Cancelled),
+    };
+    let removed = context.archives.run(None, move || std::fs::remove_dir_all(folder)).await;
+    if let Ok(Err(error)) = removed
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%id, %error, "the folder of a build could not be removed");
+    }
+    outcome
+}
+
+/// A build that is cancelled ends its processes itself; this is for the steps that know no cancel.
+async fn gone(cancel: &CancellationToken) {
+    cancel.cancelled().await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+}
+
+struct Making<'a> {
+    context: &'a Context,
+    deployment: DeploymentRow,
+    cancel: &'a CancellationToken,
+    log: Log,
+    folder: PathBuf,
+}
+
+impl Making<'_> {
+    async fn run(&self) -> Result<(), MakeError> {
+        let config = self.config().await?;
+        tokio::fs::create_dir_all(&self.folder).await.map_err(|error| Failure::Internal(error.to_string()))?;
+        let source = self.folder.join("source");
+        let commit = self.fetch(&source).await?;
+        self.check_cancel()?;
+        let plan = self.detect(&source, &config).await?;
+        self.check_cancel()?;
+        let built = self.build(&plan, &source, &config).await?;
+        self.check_cancel()?;
+        let archive = self.folder.join("release.tar.gz");
+        let packed = self.pack(built, archive.clone()).await?;
+        self.check_cancel()?;
+        self.store(&archive, packed, plan, config, commit).await
+    }
+
+    fn check_cancel(&self) -> Result<(), MakeError> {
+        if self.cancel.is_cancelled() { Err(MakeError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Just after the start of a node the project domain may not answer yet, so this is tried for a while.
+    async fn config(&self) -> Result<Config, MakeError> {
+        let mut tries = 0;
+        loop {
+            self.check_cancel()?;
+            let message = GetConfig { project_id: self.deployment.project_id, environment_version: None };
+            match self.context.bus.ask(&Caller::system(), message).await {
+                Ok(config) => return Ok(config),
+                Err(CallError::Refused(refusal)) => return Err(failed(refusal)),
+                Err(CallError::Failed(failure @ Failure::Internal(_))) => return Err(failure.into()),
+                Err(CallError::Failed(failure)) if tries == CONFIG_TRIES => return Err(failure.into()),
+                Err(CallError::Failed(_)) => {
+                    tries += 1;
+                    self.context.clock.sleep(RETRY_AFTER).await;
+                }
+            }
+        }
+    }
+
+    /// Puts the source into `target`; answers its commit.
+    async fn fetch(&self, target: &Path) -> Result<Option<String>, MakeError> {
+        match &self.deployment.source {
+            Some(DeploymentSource::Archive { source_id }) => {
+                self.log.heading("Unpacking the source");
+                let archive = self.folder.join("upload");
+                if !self.context.objects.download(&Objects::source(*source_id), &archive).await? {
+                    return Err(failed("the uploaded source is no longer there; upload it again"));
+                }
+                let (target, limits) = (target.to_owned(), self.context.settings.archive.clone());
+                let unpacked = self.context.archives.run(None, move || archive::unpack(&archive, &target, &limits));
+                match unpacked.await? {
+                    Ok(summary) => self.log.detail(&format!("{} files and folders", summary.entries)),
+                    Err(error) if error.is_refusal() => return Err(failed(error)),
+                    Err(error) => return Err(Failure::Internal(error.to_string()).into()),
+                }
+                Ok(None)
+            }
+            Some(DeploymentSource::Git { url, reference }) => {
+                self.log.heading("Fetching the source");
+                let source = GitSource { url: url.clone(), reference: reference.clone() };
+                let (settings, sink) = (&self.context.settings.fetch, self.log.build_sink());
+                match fetch::clone(&source, target, settings, &sink, self.cancel).await {
+                    Ok(commit) => {
+                        self.log.detail(&format!("{} {}", commit.id.get(..10).unwrap_or(&commit.id), commit.subject));
+                        deployments::set_commit(&self.context.database, self.deployment.id, &commit.id).await?;
+                        Ok(Some(commit.id))
+                    }
+                    Err(FetchError::Cancelled) => Err(MakeError::Cancelled),
+                    Err(error) => Err(failed(error)),
+                }
+            }
+            None => Err(failed("the deployment has no source")),
+        }
+    }
+
+    async fn detect(&self, source: &Path, config: &Config) -> Result<Plan, MakeError> {
+        let own = detect::BuildConfig {
+            root: config.build.root.clone(),
+            build_command: config.build.build_command.clone(),
+            start_command: config.build.start_command.clone(),
+        };
+        let source = source.to_owned();
+        let plan = self.context.archives.run(None, move || detect::detect(&source, &own)).await?.map_err(failed)?;
+        self.log.heading(&match plan.language {
+            Language::Node | Language::Python => format!("{} app detected", plan.language.name()),
+            Language::Static => "Static site detected".to_owned(),
+            Language::Other if plan.reasons.iter().any(|reason| reason.starts_with("Procfile")) => {
+                "Procfile app detected".to_owned()
+            }
+            Language::Other => "App with its own start command detected".to_owned(),
+        });
+        Ok(plan)
+    }
+
+    /// Answers the folder that was built.
+    async fn build(&self, plan: &Plan, source: &Path, config: &Config) -> Result<PathBuf, MakeError> {
+        let environment: BTreeMap<String, String> =
+            config.environment.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
+        let (settings, sink) = (&self.context.settings.build, self.log.build_sink());
+        match build::run_plan(plan, source, &environment, settings, &sink, self.cancel).await {
+            Ok(built) => Ok(built.folder),
+            Err(BuildError::Cancelled) => Err(MakeError::Cancelled),
+            Err(BuildError::Failed { step, reason, output }) => {
+                let last = output.iter().rev().find(|line| !line.trim().is_empty());
+                let said = last.map(|line| format!("; its last line: {line}")).unwrap_or_default();
+                Err(failed(format!("`{step}` failed: {reason}{said}")))
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn pack(&self, folder: PathBuf, archive: PathBuf) -> Result<Packed, MakeError> {
+        self.log.heading("Packing the release");
+        let packed = self.context.archives.run(None, move || package::pack(&folder, &archive)).await?;
+        let packed = packed.map_err(failed)?;
+        let size = packed.packed_bytes as f64 / 1_048_576.0;
+        self.log.detail(&format!("{} files and folders, {size:.1} MiB packed", packed.entries));
+        Ok(packed)
+    }
+
+    async fn store(
+        &self,
+        archive: &Path,
+        packed: Packed,
+        plan: Plan,
+        config: Config,
+        commit: Option<String>,
+    ) -> Result<(), MakeError> {
+        let release = ReleaseRow {
+            id: ReleaseId::new(),
+            project_id: self.deployment.project_id,
+            version: 0,
+            digest: packed.id.to_string(),
+            language: language(&plan),
+            processes: plan.processes,
+            environment: plan.environment,
+            build: config.build,
+            environment_version: config.environment_version,
+            deployment_id: self.deployment.id,
+            commit,
+            kept: true,
+            created_at: self.context.clock.now(),
+        };
+        let path = Objects::release(&release.digest);
+        {
+            let objects = &self.context.objects;
+            let _exclusive = objects.exclusive().await;
+            if !objects.has(&path).await? {
+                objects.upload(archive, &path).await?;
+            }
+            if deployments::built(&self.context.database, &release).await?.is_none() {
+                if !releases::is_needed(&self.context.database, &release.digest).await? {
+                    objects.remove(&path).await?;
+                }
+                return Err(MakeError::Cancelled);
+            }
+        }
+        self.context.announce(self.deployment.id).await?;
+        Ok(())
+    }
+}
+
+/// As clients know it: `node`, `python`, `static`, `other`.
+fn language(plan: &Plan) -> String {
+    serde_json::to_value(plan.language).ok().and_then(|name| Some(name.as_str()?.to_owned())).unwrap_or_default()
+}

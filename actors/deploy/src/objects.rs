@@ -1,0 +1,88 @@
+//! The object store: uploads under `sources/`, releases under `releases/`, named by their content.
+
+use std::{path::Path as FilePath, sync::Arc};
+
+use callboard_messages::Failure;
+use futures_util::TryStreamExt;
+use object_store::{ObjectStore, ObjectStoreExt, buffered::BufWriter, path::Path};
+use tokio::io::AsyncWriteExt;
+use uuid::Uuid;
+
+/// The domain's part of the object store. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Objects {
+    store: Arc<dyn ObjectStore>,
+    /// Storing a release and letting the last use of one go exclude each other: both have the same name when the
+    /// content is the same, whoever's it is.
+    releases: Arc<tokio::sync::Mutex<()>>,
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::Internal(format!("object store: {error}"))
+}
+
+impl Objects {
+    pub(crate) fn new(store: Arc<dyn ObjectStore>) -> Self {
+        Self { store, releases: Arc::default() }
+    }
+
+    /// Where an upload is.
+    pub(crate) fn source(id: Uuid) -> Path {
+        Path::from(format!("sources/{id}"))
+    }
+
+    /// Where a release is.
+    pub(crate) fn release(digest: &str) -> Path {
+        Path::from(format!("releases/{digest}.tar.gz"))
+    }
+
+    /// Held while it is decided whether a release is stored or removed.
+    pub(crate) async fn exclusive(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.releases.lock().await
+    }
+
+    /// Whether there is such an object.
+    pub(crate) async fn has(&self, path: &Path) -> Result<bool, Failure> {
+        match self.store.head(path).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Copies an object into a new file. False when there is none.
+    pub(crate) async fn download(&self, path: &Path, file: &FilePath) -> Result<bool, Failure> {
+        let object = match self.store.get(path).await {
+            Ok(object) => object,
+            Err(object_store::Error::NotFound { .. }) => return Ok(false),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut file = tokio::fs::File::create(file).await.map_err(failed)?;
+        let mut chunks = object.into_stream();
+        while let Some(chunk) = chunks.try_next().await.map_err(failed)? {
+            file.write_all(&chunk).await.map_err(failed)?;
+        }
+        file.flush().await.map_err(failed).map(|()| true)
+    }
+
+    /// Stores a file as an object, which appears whole or not at all.
+    pub(crate) async fn upload(&self, file: &FilePath, path: &Path) -> Result<(), Failure> {
+        let mut file = tokio::fs::File::open(file).await.map_err(failed)?;
+        let mut object = BufWriter::new(self.store.clone(), path.clone());
+        match tokio::io::copy(&mut file, &mut object).await {
+            Ok(_) => object.shutdown().await.map_err(failed),
+            Err(error) => {
+                let _ = object.abort().await;
+                Err(failed(error))
+            }
+        }
+    }
+
+    /// Removes an object; one that is not there is removed already.
+    pub(crate) async fn remove(&self, path: &Path) -> Result<(), Failure> {
+        match self.store.delete(path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What the domain answers, a file for each noun.
+//!
+//! A handler changes the store and wakes whoever acts on it; nothing that takes long happens here. The tenant stands
+//! in every question: what is another's is not there.
+
+mod cleanup;
+mod deployments;
+mod formation;
+mod instances;
+mod logs;
+mod releases;
+mod sources;
+
+use std::sync::Arc;
+
+use callboard_messages::{
+    CallError, Caller, Failure, OrganizationId, ProjectId,
+    deploy::{DeployError, Deployment},
+    project::{GetProject, Project, ProjectError},
+};
+use callboard_supervisors::{ShardContext, StartError};
+
+use crate::{
+    context::{Context, World},
+    store::{
+        apps::{self, AppRow},
+        deployments::{self as table, NewDeployment},
+    },
+};
+
+/// The state of the domain's shard: its ways to the world. Everything that lives on stands elsewhere.
+pub(crate) struct Deploys {
+    context: Context,
+}
+
+type Refusable<T> = Result<T, CallError<DeployError>>;
+
+/// The tenant a caller acts for; the gateway gives every signed-in caller one.
+fn tenant(caller: &Caller) -> Result<OrganizationId, Failure> {
+    caller.organization_id.ok_or(Failure::Unauthenticated)
+}
+
+fn no_project() -> CallError<DeployError> {
+    DeployError::NotFound("project".to_owned()).into()
+}
+
+impl Deploys {
+    pub(crate) async fn new(world: Arc<World>, shard: ShardContext) -> Result<Self, StartError> {
+        Ok(Self { context: Context::of_shard(world, shard).await? })
+    }
+
+    /// The caller's project, as its own domain knows it.
+    async fn project(&self, caller: &Caller, project_id: ProjectId) -> Refusable<Project> {
+        match self.context.bus.ask(&caller.as_system(), GetProject { project_id }).await {
+            Ok(project) => Ok(project),
+            Err(CallError::Refused(ProjectError::NotFound)) => Err(no_project()),
+            Err(CallError::Refused(refusal)) => Err(DeployError::Invalid(refusal.to_string()).into()),
+            Err(CallError::Failed(failure)) => Err(failure.into()),
+        }
+    }
+
+    /// The app of the caller's project; `None` when the project was never deployed.
+    async fn app(&self, caller: &Caller, project_id: ProjectId) -> Refusable<Option<AppRow>> {
+        let app = apps::owned(&self.context.database, project_id, tenant(caller)?).await?;
+        if app.is_none() {
+            self.project(caller, project_id).await?;
+        }
+        Ok(app)
+    }
+
+    /// The app of the caller's project, which must have been deployed.
+    async fn deployed(&self, caller: &Caller, project_id: ProjectId) -> Refusable<AppRow> {
+        let app = self.app(caller, project_id).await?.filter(|app| app.serving.is_some());
+        app.ok_or_else(|| DeployError::NoRelease.into())
+    }
+
+    /// Stores a deployment that begins, unless another one of the project runs.
+    async fn begin(&self, new: NewDeployment, name: &str) -> Refusable<Deployment> {
+        let database = &self.context.database;
+        let mut transaction = database.begin().await?;
+        apps::ensure(&mut transaction, new.project_id, new.organization_id, name, new.created_at).await?;
+        if let Err(error) = table::insert(&mut transaction, &new).await {
+            drop(transaction);
+            if !table::is_in_progress(&error) {
+                return Err(error.into());
+            }
+            let running = table::running(database, new.project_id).await?;
+            let (id, _) = running.ok_or(Failure::Unavailable { retry_after: std::time::Duration::from_secs(1) })?;
+            return Err(DeployError::InProgress(id).into());
+        }
+        transaction.commit().await?;
+        let begun = self.context.announce(new.id).await?;
+        begun.ok_or_else(|| Failure::Internal("a deployment that was stored is not there".to_owned()).into())
+    }
+}

@@ -1,0 +1,340 @@
+//! Control groups, where the node may make them: the kernel then counts and kills for us.
+//!
+//! Version 2 is used when the node's own group is writable (root, or `Delegate=yes`), with the controllers that are
+//! switched on there; version 1 hierarchies for pids, memory and cpu are used as well when they are mounted and
+//! writable. Nothing outside a folder of our own is changed. Where none of this works, [`Cgroups::none`] does, and
+//! the runtime counts processes and memory by itself once in a while.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// What the kernel enforces.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CgroupLimits {
+    /// Processes and threads together.
+    pub processes: u64,
+    /// Bytes.
+    pub memory: u64,
+    /// Processors, such as 0.5.
+    pub cpus: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Unified,
+    Pids,
+    Memory,
+    Cpu,
+}
+
+/// The hierarchies the node may use.
+#[derive(Debug, Clone, Default)]
+pub struct Cgroups {
+    bases: Arc<Bases>,
+}
+
+#[derive(Debug, Default)]
+struct Bases(Vec<(Kind, PathBuf)>);
+
+// The folders of our own go with the node, if no child is left in them.
+impl Drop for Bases {
+    fn drop(&mut self) {
+        for (_, base) in &self.0 {
+            drop(fs::remove_dir(base));
+        }
+    }
+}
+
+/// The control groups of one child, one per hierarchy.
+#[derive(Debug)]
+pub struct Cgroup {
+    folders: Vec<(Kind, PathBuf)>,
+}
+
+impl Cgroups {
+    /// No control groups.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Looks for hierarchies in which a folder of our own, named after the node's token, can be made.
+    #[must_use]
+    pub fn detect(node: &str) -> Self {
+        let (Ok(mounts), Ok(own)) =
+            (fs::read_to_string("/proc/self/mountinfo"), fs::read_to_string("/proc/self/cgroup"))
+        else {
+            return Self::none();
+        };
+        // The whole token: what is found in the folder of this name is ended as an orphan of this node.
+        let name = format!("callboard-{}", node.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-"));
+        let mut bases = Vec::new();
+        for (kind, mount) in hierarchies(&mounts) {
+            let path = own_path(&own, kind).unwrap_or_default();
+            // In a container the path may be one that only the host sees.
+            let parent = [mount.join(path.trim_start_matches('/')), mount].into_iter().find(|folder| folder.is_dir());
+            let Some(base) = parent.map(|folder| folder.join(&name)) else { continue };
+            if (base.is_dir() || fs::create_dir(&base).is_ok()) && is_usable(&base) {
+                if kind == Kind::Unified {
+                    for controller in ["+pids", "+memory", "+cpu"] {
+                        drop(fs::write(base.join("cgroup.subtree_control"), controller));
+                    }
+                }
+                bases.push((kind, base));
+            }
+        }
+        Self { bases: Arc::new(Bases(bases)) }
+    }
+
+    /// Whether there is no hierarchy to use.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.bases.0.is_empty()
+    }
+
+    /// Whether the kernel counts processes.
+    #[must_use]
+    pub fn limits_processes(&self) -> bool {
+        self.has(Kind::Pids, "pids")
+    }
+
+    /// Whether the kernel limits memory.
+    #[must_use]
+    pub fn limits_memory(&self) -> bool {
+        self.has(Kind::Memory, "memory")
+    }
+
+    /// Whether the kernel limits processor time.
+    #[must_use]
+    pub fn limits_cpu(&self) -> bool {
+        self.has(Kind::Cpu, "cpu")
+    }
+
+    fn has(&self, wanted: Kind, controller: &str) -> bool {
+        self.bases.0.iter().any(|(kind, base)| {
+            let controllers = || fs::read_to_string(base.join("cgroup.subtree_control")).unwrap_or_default();
+            *kind == wanted
+                || (*kind == Kind::Unified && controllers().split_whitespace().any(|name| name == controller))
+        })
+    }
+
+    /// Makes the groups of one child; `None` when there is no hierarchy.
+    ///
+    /// # Errors
+    /// When a group can't be made after all.
+    pub fn create(&self, id: Uuid, limits: &CgroupLimits) -> io::Result<Option<Cgroup>> {
+        if self.is_none() {
+            return Ok(None);
+        }
+        let mut cgroup = Cgroup { folders: Vec::new() };
+        for (kind, base) in &self.bases.0 {
+            let folder = base.join(id.to_string());
+            fs::create_dir(&folder).or_else(|error| if folder.is_dir() { Ok(()) } else { Err(error) })?;
+            cgroup.folders.push((*kind, folder.clone()));
+            set(*kind, &folder, limits);
+        }
+        Ok(Some(cgroup))
+    }
+
+    /// The groups that are there, with the child they were made for.
+    #[must_use]
+    pub fn existing(&self, in_use: impl Fn(Uuid) -> bool) -> Vec<(Uuid, Cgroup)> {
+        let mut found: Vec<(Uuid, Cgroup)> = Vec::new();
+        for (kind, base) in &self.bases.0 {
+            for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+                let id = entry.file_name().to_str().and_then(|name| name.parse().ok());
+                // A child that is about to enter its group must still find it: the last handle removes an empty one.
+                let Some(id) = id.filter(|id| !in_use(*id)) else { continue };
+                match found.iter_mut().find(|(other, _)| *other == id) {
+                    Some((_, cgroup)) => cgroup.folders.push((*kind, entry.path())),
+                    None => found.push((id, Cgroup { folders: vec![(*kind, entry.path())] })),
+                }
+            }
+        }
+        found
+    }
+}
+
+impl Cgroup {
+    /// The files a child writes itself into.
+    #[must_use]
+    pub fn procs_files(&self) -> Vec<PathBuf> {
+        self.folders.iter().map(|(_, folder)| folder.join("cgroup.procs")).collect()
+    }
+
+    /// The processes in it.
+    #[must_use]
+    pub fn pids(&self) -> Vec<i32> {
+        let Some((_, folder)) = self.folders.first() else { return Vec::new() };
+        let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Processes and threads in it, if the kernel counts them.
+    #[must_use]
+    pub fn processes(&self) -> Option<u64> {
+        self.number(&[Kind::Pids, Kind::Unified], "pids.current")
+    }
+
+    /// Memory in use in bytes, if the kernel counts it; without what it only caches of files.
+    #[must_use]
+    pub fn memory(&self) -> Option<u64> {
+        let folder = self.folders.iter().find(|(kind, folder)| {
+            *kind == Kind::Memory || (*kind == Kind::Unified && folder.join("memory.stat").is_file())
+        });
+        let (kind, folder) = folder?;
+        let name = if *kind == Kind::Memory { "total_rss" } else { "anon" };
+        let stat = fs::read_to_string(folder.join("memory.stat")).ok()?;
+        stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// How many processes the kernel has killed in it because it ran out of its memory.
+    #[must_use]
+    pub fn killed_for_memory(&self) -> bool {
+        self.folders.iter().any(|(kind, folder)| {
+            let file = match kind {
+                Kind::Memory => "memory.oom_control",
+                Kind::Unified => "memory.events",
+                Kind::Pids | Kind::Cpu => return false,
+            };
+            let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
+            text.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0"))
+        })
+    }
+
+    /// Kills everything in it at once, where the kernel can (5.14 and newer).
+    pub fn kill(&self) {
+        for (_, folder) in self.folders.iter().filter(|(kind, _)| *kind == Kind::Unified) {
+            drop(fs::write(folder.join("cgroup.kill"), "1"));
+        }
+    }
+
+    fn number(&self, kinds: &[Kind], file: &str) -> Option<u64> {
+        let folders = self.folders.iter().filter(|(kind, _)| kinds.contains(kind));
+        folders.filter_map(|(_, folder)| fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok()).next()
+    }
+}
+
+// An empty group goes with its child; one with processes in it stays, and the next start of the node ends them.
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for (_, folder) in &self.folders {
+            drop(fs::remove_dir(folder));
+        }
+    }
+}
+
+fn hierarchies(mounts: &str) -> Vec<(Kind, PathBuf)> {
+    // id parent major:minor root mount-point options … - type source super-options
+    let parse = |line: &str| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let path = PathBuf::from(mount.split(' ').nth(4)?);
+        let mut filesystem = filesystem.split(' ');
+        let (kind, options) = (filesystem.next()?.to_owned(), filesystem.nth(1)?.to_owned());
+        let kinds: Vec<Kind> = match kind.as_str() {
+            "cgroup2" => vec![Kind::Unified],
+            "cgroup" => options.split(',').filter_map(v1_kind).collect(),
+            _ => Vec::new(),
+        };
+        Some(kinds.into_iter().map(move |kind| (kind, path.clone())).collect::<Vec<_>>())
+    };
+    mounts.lines().filter_map(parse).flatten().collect()
+}
+
+fn v1_kind(controller: &str) -> Option<Kind> {
+    match controller {
+        "pids" => Some(Kind::Pids),
+        "memory" => Some(Kind::Memory),
+        "cpu" => Some(Kind::Cpu),
+        _ => None,
+    }
+}
+
+fn own_path(own: &str, kind: Kind) -> Option<&str> {
+    let name = match kind {
+        Kind::Unified => "",
+        Kind::Pids => "pids",
+        Kind::Memory => "memory",
+        Kind::Cpu => "cpu",
+    };
+    own.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let controllers = parts.next()?;
+        controllers.split(',').any(|controller| controller == name).then(|| parts.next()).flatten()
+    })
+}
+
+fn is_usable(base: &Path) -> bool {
+    // A probe: to make a group is one right, to move a process into it is another.
+    let probe = base.join(format!("probe-{}", std::process::id()));
+    let made = fs::create_dir(&probe).is_ok();
+    let writable = fs::OpenOptions::new().write(true).open(probe.join("cgroup.procs")).is_ok();
+    drop(fs::remove_dir(&probe));
+    made && writable
+}
+
+fn set(kind: Kind, folder: &Path, limits: &CgroupLimits) {
+    const PERIOD: f64 = 100_000.0;
+    let write = |file: &str, value: String| {
+        let path = folder.join(file);
+        if path.exists()
+            && let Err(error) = fs::write(&path, value)
+        {
+            tracing::warn!(file = %path.display(), %error, "a control group limit could not be set");
+        }
+    };
+    let quota = limits.cpus.map(|cpus| (cpus.max(0.01) * PERIOD).round());
+    match kind {
+        Kind::Unified => {
+            write("pids.max", limits.processes.to_string());
+            write("memory.max", limits.memory.to_string());
+            write("memory.swap.max", "0".to_owned());
+            write("cpu.max", quota.map_or("max 100000".to_owned(), |quota| format!("{quota} 100000")));
+        }
+        Kind::Pids => write("pids.max", limits.processes.to_string()),
+        Kind::Memory => write("memory.limit_in_bytes", limits.memory.to_string()),
+        Kind::Cpu => {
+            if let Some(quota) = quota {
+                write("cpu.cfs_quota_us", quota.to_string());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "24 1 0:21 / /proc rw - proc proc rw\n\
+        30 24 0:26 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+        31 24 0:27 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+        32 24 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n";
+
+    #[test]
+    fn hierarchies_are_read_from_the_mounts() {
+        let found = hierarchies(MOUNTS);
+        assert_eq!(
+            found,
+            [
+                (Kind::Cpu, "/sys/fs/cgroup/cpu,cpuacct".into()),
+                (Kind::Pids, "/sys/fs/cgroup/pids".into()),
+                (Kind::Unified, "/sys/fs/cgroup/unified".into()),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_own_group_is_read_per_hierarchy() {
+        let own = "9:cpu,cpuacct:/a\n8:pids:/b\n0::/c\n";
+        assert_eq!(own_path(own, Kind::Cpu), Some("/a"));
+        assert_eq!(own_path(own, Kind::Pids), Some("/b"));
+        assert_eq!(own_path(own, Kind::Unified), Some("/c"));
+        assert_eq!(own_path(own, Kind::Memory), None);
+    }
+}

@@ -1,0 +1,150 @@
+//! How the deploy domain works; the binary fills it in.
+
+use std::{path::PathBuf, time::Duration};
+
+use callboard_supervisors::Backoff;
+
+use crate::{archive, build::BuildSettings, fetch::FetchSettings};
+
+/// Settings of the domain. Each bound has a default.
+#[derive(Clone)]
+pub struct DeploySettings {
+    /// For work in progress, running instances and logs. The domain's own; made if it is not there.
+    pub folder: PathBuf,
+    /// Where an app answers; `{app}` stands for its name: `http://{app}.localhost:8080`.
+    pub url_template: String,
+    /// The largest upload, in bytes. 512 MiB unless told.
+    pub source_bytes: u64,
+    /// What an uploaded archive may hold.
+    pub archive: archive::Limits,
+    /// How git repositories are fetched.
+    pub fetch: FetchSettings,
+    /// How apps are built.
+    pub build: BuildSettings,
+    /// Builds at the same time. 2 unless told.
+    pub builders: usize,
+    /// How rollouts and instances behave.
+    pub instances: InstanceSettings,
+    /// Of one app's run log, in bytes, twice. 4 MiB unless told.
+    pub app_log_bytes: u64,
+    /// Of one deployment's log, in bytes, twice. 2 MiB unless told.
+    pub build_log_bytes: u64,
+    /// Releases whose archive is kept, besides the one that serves. 20 unless told.
+    pub releases_kept: u32,
+    /// Deployments whose log is kept. 50 unless told.
+    pub build_logs_kept: u32,
+    /// Uploads kept for another deployment. 3 unless told.
+    pub sources_kept: u32,
+}
+
+/// How rollouts and instances behave.
+#[derive(Debug, Clone)]
+pub struct InstanceSettings {
+    /// New instances of a process type that a rollout starts at a time. 1 unless told.
+    pub surge: usize,
+    /// How often a new instance is asked for its health. 100 ms unless told.
+    pub probe_new_every: Duration,
+    /// How often a healthy instance is asked. 10 s unless told.
+    pub probe_every: Duration,
+    /// How long an answer may take. 5 s unless told.
+    pub probe_timeout: Duration,
+    /// How long a new instance may take until it is healthy, unless its project says. 60 s unless told.
+    pub grace: Duration,
+    /// How long a process that has no port must run until it counts as healthy. 1 s unless told.
+    pub settle: Duration,
+    /// Failed probes in a row after which an instance gets no more requests. 3 unless told.
+    pub unhealthy_after: u32,
+    /// Failed probes in a row after which an instance is started again. 6 unless told.
+    pub restart_after: u32,
+    /// How long requests may take to finish once an instance gets no new ones. 30 s unless told.
+    pub drain: Duration,
+    /// The same when the whole node stops. 2 s unless told.
+    pub drain_at_stop: Duration,
+    /// How long an instance may take to end after SIGTERM. 10 s unless told.
+    pub stop_grace: Duration,
+    /// How long the next start waits after a crash. 100 ms to 30 s unless told.
+    pub backoff: Backoff,
+    /// Memory of one instance, in MiB, unless its project says. 512 unless told.
+    pub memory_mib: u32,
+    /// What one instance may keep in its own folders, in bytes: the release, its home and its temporary files. 2 GiB
+    /// unless told.
+    pub disk_bytes: u64,
+}
+
+impl Default for InstanceSettings {
+    fn default() -> Self {
+        Self {
+            surge: 1,
+            probe_new_every: Duration::from_millis(100),
+            probe_every: Duration::from_secs(10),
+            probe_timeout: Duration::from_secs(5),
+            grace: Duration::from_secs(60),
+            settle: Duration::from_secs(1),
+            unhealthy_after: 3,
+            restart_after: 6,
+            drain: Duration::from_secs(30),
+            drain_at_stop: Duration::from_secs(2),
+            stop_grace: Duration::from_secs(10),
+            backoff: Backoff::default(),
+            memory_mib: 512,
+            disk_bytes: 2 * 1024 * 1024 * 1024,
+        }
+    }
+}
+
+impl DeploySettings {
+    /// The defaults.
+    pub fn new(
+        folder: impl Into<PathBuf>,
+        url_template: impl Into<String>,
+        fetch: FetchSettings,
+        build: BuildSettings,
+    ) -> Self {
+        Self {
+            folder: folder.into(),
+            url_template: url_template.into(),
+            source_bytes: 512 * 1024 * 1024,
+            archive: archive::Limits::default(),
+            fetch,
+            build,
+            builders: 2,
+            instances: InstanceSettings::default(),
+            app_log_bytes: 4 * 1024 * 1024,
+            build_log_bytes: 2 * 1024 * 1024,
+            releases_kept: 20,
+            build_logs_kept: 50,
+            sources_kept: 3,
+        }
+    }
+
+    /// Where the app of this name answers.
+    #[must_use]
+    pub fn url(&self, app: &str) -> String {
+        self.url_template.replace("{app}", app)
+    }
+
+    /// What cannot be, a sentence each.
+    ///
+    /// # Errors
+    /// When there is any.
+    pub fn validate(&self) -> Result<(), Vec<String>> {
+        let instances = &self.instances;
+        let rules = [
+            (self.url_template.contains("{app}"), "deploy: the URL template must hold {app}"),
+            ((1..=64).contains(&self.builders), "deploy: builders must be 1 to 64"),
+            ((1..=100).contains(&instances.surge), "deploy: surge must be 1 to 100"),
+            (instances.unhealthy_after >= 1, "deploy: unhealthy_after must be at least 1"),
+            (
+                instances.restart_after >= instances.unhealthy_after,
+                "deploy: restart_after must be at least unhealthy_after",
+            ),
+            (instances.disk_bytes >= 1024 * 1024, "deploy: disk_bytes must be at least 1 MiB"),
+            (!instances.probe_every.is_zero(), "deploy: probe_every must be longer than zero"),
+            (!instances.probe_new_every.is_zero(), "deploy: probe_new_every must be longer than zero"),
+            (self.releases_kept >= 1, "deploy: releases_kept must be at least 1"),
+        ];
+        let wrong: Vec<String> =
+            rules.iter().filter(|(holds, _)| !holds).map(|(_, sentence)| (*sentence).to_owned()).collect();
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+}

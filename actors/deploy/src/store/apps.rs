@@ -1,0 +1,272 @@
+//! What a project runs and shall run.
+
+use std::collections::BTreeMap;
+
+use callboard_messages::{DeploymentId, OrganizationId, ProjectId, ReleaseId, deploy::Formation};
+use callboard_supervisors::db::{Database, Error, Transaction};
+use chrono::{DateTime, Utc};
+use sqlx::types::Json;
+use uuid::Uuid;
+
+/// What its owner wants of an app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AppState {
+    Running,
+    /// No instances; the formation is kept for the next start.
+    Stopped,
+    /// On its way out: everything ends, nothing begins.
+    Removed,
+}
+
+impl AppState {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Removed => "removed",
+        }
+    }
+
+    fn of(text: &str) -> Self {
+        match text {
+            "running" => Self::Running,
+            "stopped" => Self::Stopped,
+            _ => Self::Removed,
+        }
+    }
+}
+
+/// A row of `apps`.
+#[derive(Debug, Clone)]
+pub(crate) struct AppRow {
+    pub(crate) project_id: ProjectId,
+    pub(crate) organization_id: OrganizationId,
+    pub(crate) name: String,
+    /// What serves.
+    pub(crate) serving: Option<Serving>,
+    /// Absent until the first release is known.
+    pub(crate) formation: Option<BTreeMap<String, u32>>,
+    pub(crate) state: AppState,
+    /// Grows with every change of the row.
+    pub(crate) revision: i64,
+}
+
+/// A release in service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Serving {
+    pub(crate) release_id: ReleaseId,
+    pub(crate) environment_version: i64,
+    /// The deployment that brought it into service: instances of another one are outdated.
+    pub(crate) deployment_id: DeploymentId,
+}
+
+impl AppRow {
+    /// Whether it is on its way out.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.state == AppState::Removed
+    }
+
+    /// What is wanted now, as its owner sees it.
+    pub(crate) fn shown_formation(&self) -> Formation {
+        let mut processes = self.formation.clone().unwrap_or_default();
+        if self.state != AppState::Running {
+            processes.values_mut().for_each(|count| *count = 0);
+        }
+        Formation { processes }
+    }
+}
+
+type StoredFormation = Option<Json<BTreeMap<String, u32>>>;
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    project_id: Uuid,
+    organization_id: Uuid,
+    name: String,
+    release_id: Option<Uuid>,
+    environment_version: i64,
+    deployment_id: Option<Uuid>,
+    formation: StoredFormation,
+    state: String,
+    revision: i64,
+}
+
+impl From<Row> for AppRow {
+    fn from(row: Row) -> Self {
+        Self {
+            project_id: ProjectId(row.project_id),
+            organization_id: OrganizationId(row.organization_id),
+            name: row.name,
+            serving: row.release_id.zip(row.deployment_id).map(|(release_id, deployment_id)| Serving {
+                release_id: ReleaseId(release_id),
+                environment_version: row.environment_version,
+                deployment_id: DeploymentId(deployment_id),
+            }),
+            formation: row.formation.map(|Json(formation)| formation),
+            state: AppState::of(&row.state),
+            revision: row.revision,
+        }
+    }
+}
+
+/// The app of a project, whoever owns it.
+pub(crate) async fn get(database: &Database, project_id: ProjectId) -> Result<Option<AppRow>, Error> {
+    let row: Option<Row> = database
+        .query(
+            "SELECT project_id, organization_id, name, release_id, environment_version, deployment_id, formation, state,
+                    revision
+             FROM apps WHERE project_id = $1",
+        )
+        .bind(project_id.0)
+        .fetch_optional()
+        .await?;
+    Ok(row.map(AppRow::from))
+}
+
+/// The app of a tenant's project.
+pub(crate) async fn owned(
+    database: &Database,
+    project_id: ProjectId,
+    organization_id: OrganizationId,
+) -> Result<Option<AppRow>, Error> {
+    let row: Option<Row> = database
+        .query(
+            "SELECT project_id, organization_id, name, release_id, environment_version, deployment_id, formation, state,
+                    revision
+             FROM apps WHERE project_id = $1 AND organization_id = $2 AND state <> 'removed'",
+        )
+        .bind(project_id.0)
+        .bind(organization_id.0)
+        .fetch_optional()
+        .await?;
+    Ok(row.map(AppRow::from))
+}
+
+/// A page of all apps, by project.
+pub(crate) async fn page(database: &Database, after: ProjectId, limit: u32) -> Result<Vec<AppRow>, Error> {
+    let rows: Vec<Row> = database
+        .query(
+            "SELECT project_id, organization_id, name, release_id, environment_version, deployment_id, formation, state,
+                    revision
+             FROM apps WHERE project_id > $1 ORDER BY project_id LIMIT $2",
+        )
+        .bind(after.0)
+        .bind(i64::from(limit))
+        .fetch_all()
+        .await?;
+    Ok(rows.into_iter().map(AppRow::from).collect())
+}
+
+/// Makes the row of a project that is deployed for the first time; a second time changes nothing.
+pub(crate) async fn ensure(
+    transaction: &mut Transaction,
+    project_id: ProjectId,
+    organization_id: OrganizationId,
+    name: &str,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    transaction
+        .query(
+            "INSERT INTO apps (project_id, organization_id, name, environment_version, state, revision, created_at,
+                               updated_at)
+             VALUES ($1, $2, $3, 0, 'running', 1, $4, $4) ON CONFLICT (project_id) DO NOTHING",
+        )
+        .bind(project_id.0)
+        .bind(organization_id.0)
+        .bind(name.to_owned())
+        .bind(now)
+        .execute()
+        .await?;
+    Ok(())
+}
+
+/// Sets what is wanted, if the row is still as the caller read it.
+pub(crate) async fn want(
+    database: &Database,
+    read: &AppRow,
+    formation: Option<BTreeMap<String, u32>>,
+    state: AppState,
+    now: DateTime<Utc>,
+) -> Result<bool, Error> {
+    let changed = database
+        .query(
+            "UPDATE apps SET formation = COALESCE($3, formation), state = $4, revision = revision + 1, updated_at = $5
+             WHERE project_id = $1 AND revision = $2",
+        )
+        .bind(read.project_id.0)
+        .bind(read.revision)
+        .bind(formation.map(Json))
+        .bind(state.as_str().to_owned())
+        .bind(now)
+        .execute()
+        .await?;
+    Ok(changed > 0)
+}
+
+/// Marks the app as on its way out, for good.
+pub(crate) async fn condemn(database: &Database, project_id: ProjectId, now: DateTime<Utc>) -> Result<(), Error> {
+    database
+        .query("UPDATE apps SET state = 'removed', revision = revision + 1, updated_at = $2 WHERE project_id = $1")
+        .bind(project_id.0)
+        .bind(now)
+        .execute()
+        .await?;
+    Ok(())
+}
+
+/// Brings a release into service. Its process types become the formation's: those it has not are forgotten, new ones
+/// get the count that `default` says. False when the app is on its way out.
+pub(crate) async fn serve(
+    transaction: &mut Transaction,
+    project_id: ProjectId,
+    serving: Serving,
+    default: &BTreeMap<String, u32>,
+    now: DateTime<Utc>,
+) -> Result<bool, Error> {
+    // The row stays locked from here on, so no scale is lost.
+    let before: Option<(StoredFormation,)> = transaction
+        .query(
+            "UPDATE apps SET release_id = $2, environment_version = $3, deployment_id = $4, state = 'running',
+                             revision = revision + 1, updated_at = $5
+             WHERE project_id = $1 AND state <> 'removed' RETURNING formation",
+        )
+        .bind(project_id.0)
+        .bind(serving.release_id.0)
+        .bind(serving.environment_version)
+        .bind(serving.deployment_id.0)
+        .bind(now)
+        .fetch_optional()
+        .await?;
+    let Some((before,)) = before else { return Ok(false) };
+    let formation = formation_for(before.map(|Json(formation)| formation).as_ref(), default);
+    transaction
+        .query("UPDATE apps SET formation = $2 WHERE project_id = $1")
+        .bind(project_id.0)
+        .bind(Json(formation))
+        .execute()
+        .await?;
+    Ok(true)
+}
+
+/// The formation of a release whose process types are the keys of `default`, for an app that had `before`.
+pub(crate) fn formation_for(
+    before: Option<&BTreeMap<String, u32>>,
+    default: &BTreeMap<String, u32>,
+) -> BTreeMap<String, u32> {
+    let Some(before) = before else { return default.clone() };
+    // A process type that comes later is not started by itself, as on the first deployment only `web` is.
+    default.keys().map(|process| (process.clone(), before.get(process).copied().unwrap_or(0))).collect()
+}
+
+/// Removes every row of a project.
+pub(crate) async fn erase(transaction: &mut Transaction, project_id: ProjectId) -> Result<(), Error> {
+    for statement in [
+        "DELETE FROM deployments WHERE project_id = $1",
+        "DELETE FROM releases WHERE project_id = $1",
+        "DELETE FROM sources WHERE project_id = $1",
+        "DELETE FROM apps WHERE project_id = $1",
+    ] {
+        transaction.query(statement).bind(project_id.0).execute().await?;
+    }
+    Ok(())
+}

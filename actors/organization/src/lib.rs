@@ -1,0 +1,59 @@
+//! `organization`: tenants, their members, and what those may do.
+//!
+//! Every person has exactly one **default organization**, the one it acts for unless told otherwise: its personal one,
+//! made at registration, or the one it was told to join instead ([`EnsurePersonal::organization_id`]). Membership stands
+//! in every SQL predicate: to somebody who is no member an organization is not there.
+
+mod name;
+mod organizations;
+mod permissions;
+mod personal;
+
+#[cfg(test)]
+mod tests;
+
+use callboard_messages::organization::{
+    CreateOrganization, EnsurePersonal, GetOrganization, GetPermissions, ListOrganizations,
+};
+use callboard_supervisors::{
+    Bulkhead, Clock, Domain, ShardContext, StartError,
+    db::{Database, Databases},
+};
+
+/// The domain's name, in its tables' schema, its operations and its metrics.
+pub const DOMAIN: &str = "organization";
+
+/// The domain's schema.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/organization");
+
+/// The domain, with a shard on every worker thread. Its database must have been migrated by [`MIGRATIONS`].
+#[must_use]
+pub fn domain(databases: Databases) -> Domain {
+    Domain::new(DOMAIN, Bulkhead::default())
+        .shared(move |context: ShardContext| {
+            let databases = databases.clone();
+            async move { Organizations::new(&databases, context).await }
+        })
+        // organizations.rs
+        .on::<CreateOrganization>()
+        .on::<GetOrganization>()
+        .on::<ListOrganizations>()
+        // personal.rs
+        .on::<EnsurePersonal>()
+        // permissions.rs
+        .on::<GetPermissions>()
+        .build()
+}
+
+/// The state of one shard: nothing but its way to the store.
+struct Organizations {
+    database: Database,
+    clock: Clock,
+}
+
+impl Organizations {
+    async fn new(databases: &Databases, context: ShardContext) -> Result<Self, StartError> {
+        let database = databases.open(DOMAIN).await.map_err(StartError::new)?;
+        Ok(Self { database, clock: context.clock })
+    }
+}

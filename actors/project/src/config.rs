@@ -1,0 +1,54 @@
+//! What a deployment is told of a project: the only place from which opened secrets leave the domain.
+
+use callboard_messages::{
+    Caller,
+    project::{BuildConfig, Config, GetConfig, Project, ProjectError},
+};
+use callboard_supervisors::{Handle, Outcome};
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use crate::{
+    environment::Owner,
+    projects::{ProjectRow, Projects},
+};
+
+#[derive(sqlx::FromRow)]
+struct ConfigRow {
+    #[sqlx(flatten)]
+    project: ProjectRow,
+    environment_version: i64,
+    build: Option<Json<BuildConfig>>,
+}
+
+impl Handle<GetConfig> for Projects {
+    /// The caller is the platform. If it acts for a tenant, the project must be that tenant's.
+    async fn handle(&self, caller: &Caller, message: GetConfig) -> Outcome<GetConfig> {
+        let tenant = caller.organization_id.map(|organization_id| organization_id.0);
+        let row: Option<ConfigRow> = self
+            .database
+            .query(
+                "SELECT id, organization_id, name, description, version, created_at, updated_at,
+                        environment_version, build
+                 FROM projects
+                 WHERE id = $1 AND organization_id = COALESCE($2, organization_id) AND deleting_at IS NULL",
+            )
+            .bind(message.project_id.0)
+            .bind::<Option<Uuid>>(tenant)
+            .fetch_optional()
+            .await?;
+        let row = row.ok_or(ProjectError::NotFound)?;
+        let project = Project::from(row.project);
+        let version = message.environment_version.unwrap_or(row.environment_version);
+        if !(0..=row.environment_version).contains(&version) {
+            return Err(ProjectError::Invalid(format!("the environment has no version {version}")).into());
+        }
+        let owner = Owner { organization_id: project.organization_id, project_id: project.id };
+        Ok(Config {
+            environment: self.opened(owner, version).await?,
+            build: row.build.map(|Json(build)| build).unwrap_or_default(),
+            environment_version: version,
+            project,
+        })
+    }
+}

@@ -1,0 +1,345 @@
+//! A project's environment variables.
+//!
+//! Each change makes a new version of the environment; a variable's row holds from its version until the next row of
+//! its name, so every version stays readable and a rollback runs with the environment its release was made with.
+//! Secrets are sealed under the project's data key, which the master key wraps, for exactly the row they stand in.
+
+use callboard_messages::{
+    Caller, Failure, OrganizationId, ProjectId, Secret,
+    project::{Environment, ListEnv, NewVariable, ProjectError, SetEnv, UnsetEnv, Variable},
+};
+use callboard_supervisors::{
+    Handle, Outcome,
+    db::{Database, Transaction},
+    seal::{DataKey, MasterKey, SealError},
+};
+use chrono::{DateTime, Utc};
+
+use crate::projects::{Projects, tenant};
+
+const VARIABLES_MAXIMUM: usize = 256;
+const NAME_MAXIMUM: usize = 128;
+const VALUE_MAXIMUM: usize = 32 * 1024;
+/// All values together: the operating system gives a process about two megabytes for arguments and environment.
+const TOTAL_MAXIMUM: i64 = 512 * 1024;
+
+/// Where secrets are sealed and opened.
+#[derive(Clone)]
+pub(crate) struct Vault {
+    master: MasterKey,
+}
+
+impl Vault {
+    pub(crate) const fn new(master: MasterKey) -> Self {
+        Self { master }
+    }
+
+    /// The project's data key, made if it has none yet.
+    async fn key(&self, transaction: &mut Transaction, owner: Owner, now: DateTime<Utc>) -> Result<DataKey, Failure> {
+        let kept: Option<(Vec<u8>,)> = transaction
+            .query("SELECT wrapped FROM data_keys WHERE project_id = $1")
+            .bind(owner.project_id.0)
+            .fetch_optional()
+            .await?;
+        if let Some((wrapped,)) = kept {
+            return self.unwrap(&wrapped, owner);
+        }
+        let (wrapped, key) = self.master.wrap_new_key(owner.key_place().as_bytes()).map_err(fault)?;
+        transaction
+            .query("INSERT INTO data_keys (project_id, wrapped, created_at) VALUES ($1, $2, $3)")
+            .bind(owner.project_id.0)
+            .bind(wrapped)
+            .bind(now)
+            .execute()
+            .await?;
+        Ok(key)
+    }
+
+    fn unwrap(&self, wrapped: &[u8], owner: Owner) -> Result<DataKey, Failure> {
+        self.master.unwrap(wrapped, owner.key_place().as_bytes()).map_err(fault)
+    }
+}
+
+fn fault(error: SealError) -> Failure {
+    Failure::Internal(error.to_string())
+}
+
+/// Whose environment: the associated data of everything that is sealed.
+#[derive(Clone, Copy)]
+pub(crate) struct Owner {
+    pub(crate) organization_id: OrganizationId,
+    pub(crate) project_id: ProjectId,
+}
+
+impl Owner {
+    fn key_place(self) -> String {
+        format!("{}/{}", self.organization_id, self.project_id)
+    }
+
+    fn place(self, name: &str, version: i64) -> String {
+        format!("{}/{}/{name}/{version}", self.organization_id, self.project_id)
+    }
+}
+
+/// A variable as its table has it.
+#[derive(sqlx::FromRow)]
+struct VariableRow {
+    name: String,
+    version: i64,
+    plain: Option<String>,
+    sealed: Option<Vec<u8>>,
+    secret: bool,
+    updated_at: DateTime<Utc>,
+}
+
+/// The rows that hold at one version, by name; removed variables are left out.
+async fn rows_at(database: &Database, project_id: ProjectId, version: i64) -> Result<Vec<VariableRow>, Failure> {
+    Ok(database
+        .query(
+            "SELECT name, version, plain, sealed, secret, updated_at
+             FROM variables AS v
+             WHERE project_id = $1 AND (plain IS NOT NULL OR sealed IS NOT NULL)
+               AND version = (SELECT MAX(version) FROM variables AS newest
+                              WHERE newest.project_id = v.project_id AND newest.name = v.name AND newest.version <= $2)
+             ORDER BY name",
+        )
+        .bind(project_id.0)
+        .bind(version)
+        .fetch_all()
+        .await?)
+}
+
+impl Handle<ListEnv> for Projects {
+    async fn handle(&self, caller: &Caller, message: ListEnv) -> Outcome<ListEnv> {
+        let version: Option<(i64,)> = self
+            .database
+            .query(
+                "SELECT environment_version FROM projects
+                 WHERE id = $1 AND organization_id = $2 AND deleting_at IS NULL",
+            )
+            .bind(message.project_id.0)
+            .bind(tenant(caller)?.0)
+            .fetch_optional()
+            .await?;
+        let (version,) = version.ok_or(ProjectError::NotFound)?;
+        Ok(self.environment(message.project_id, version).await?)
+    }
+}
+
+impl Handle<SetEnv> for Projects {
+    async fn handle(&self, caller: &Caller, message: SetEnv) -> Outcome<SetEnv> {
+        check(&message.variables).map_err(ProjectError::Invalid)?;
+        let owner = Owner { organization_id: tenant(caller)?, project_id: message.project_id };
+        let now = self.clock.now();
+        let mut transaction = self.database.begin().await?;
+        let version = new_version(&mut transaction, owner).await?.ok_or(ProjectError::NotFound)?;
+        let key = if message.variables.iter().any(|variable| variable.secret) {
+            Some(self.vault.key(&mut transaction, owner, now).await?)
+        } else {
+            None
+        };
+        for variable in message.variables {
+            let value = variable.value.expose();
+            let size = i64::try_from(value.len()).unwrap_or(i64::MAX);
+            let sealed = match &key {
+                Some(key) if variable.secret => {
+                    let place = owner.place(&variable.name, version);
+                    Some(key.seal(value.as_bytes(), place.as_bytes()).map_err(fault)?)
+                }
+                _ => None,
+            };
+            let plain = (!variable.secret).then(|| value.to_owned());
+            transaction
+                .query(
+                    "INSERT INTO variables (project_id, name, version, plain, sealed, secret, size, updated_at)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                )
+                .bind(owner.project_id.0)
+                .bind(variable.name)
+                .bind(version)
+                .bind(plain)
+                .bind(sealed)
+                .bind(variable.secret)
+                .bind(size)
+                .bind(now)
+                .execute()
+                .await?;
+        }
+        check_totals(&mut transaction, owner.project_id).await?;
+        transaction.commit().await?;
+        Ok(self.environment(owner.project_id, version).await?)
+    }
+}
+
+impl Handle<UnsetEnv> for Projects {
+    async fn handle(&self, caller: &Caller, message: UnsetEnv) -> Outcome<UnsetEnv> {
+        let owner = Owner { organization_id: tenant(caller)?, project_id: message.project_id };
+        let mut transaction = self.database.begin().await?;
+        let version = new_version(&mut transaction, owner).await?.ok_or(ProjectError::NotFound)?;
+        // A row without a value ends the variable; the one before must have one.
+        let removed = transaction
+            .query(
+                "INSERT INTO variables (project_id, name, version, secret, size, updated_at)
+                 SELECT project_id, name, $3, secret, 0, $4 FROM variables AS v
+                 WHERE project_id = $1 AND name = $2 AND (plain IS NOT NULL OR sealed IS NOT NULL)
+                   AND version = (SELECT MAX(version) FROM variables AS newest
+                                  WHERE newest.project_id = v.project_id AND newest.name = v.name)",
+            )
+            .bind(owner.project_id.0)
+            .bind(message.name.clone())
+            .bind(version)
+            .bind(self.clock.now())
+            .execute()
+            .await?;
+        if removed == 0 {
+            return Err(ProjectError::NoSuchVariable(message.name).into());
+        }
+        transaction.commit().await?;
+        Ok(self.environment(owner.project_id, version).await?)
+    }
+}
+
+impl Projects {
+    async fn environment(&self, project_id: ProjectId, version: i64) -> Result<Environment, Failure> {
+        let rows = rows_at(&self.database, project_id, version).await?;
+        let variables = rows
+            .into_iter()
+            .map(|row| Variable {
+                name: row.name,
+                value: row.plain,
+                secret: row.secret,
+                version: row.version,
+                updated_at: row.updated_at,
+            })
+            .collect();
+        Ok(Environment { version, variables })
+    }
+
+    /// Every variable with its value, secrets opened.
+    pub(crate) async fn opened(&self, owner: Owner, version: i64) -> Result<Vec<(String, Secret)>, Failure> {
+        let rows = rows_at(&self.database, owner.project_id, version).await?;
+        let key = if rows.iter().any(|row| row.sealed.is_some()) {
+            let (wrapped,): (Vec<u8>,) = self
+                .database
+                .query("SELECT wrapped FROM data_keys WHERE project_id = $1")
+                .bind(owner.project_id.0)
+                .fetch_one()
+                .await?;
+            Some(self.vault.unwrap(&wrapped, owner)?)
+        } else {
+            None
+        };
+        rows.into_iter()
+            .map(|row| {
+                let value = match (row.sealed, &key) {
+                    (Some(sealed), Some(key)) => {
+                        let place = owner.place(&row.name, row.version);
+                        let value = key.open(&sealed, place.as_bytes()).map_err(fault)?;
+                        String::from_utf8(value).map_err(|_| Failure::Internal("a secret is no text".to_owned()))?
+                    }
+                    _ => row.plain.unwrap_or_default(),
+                };
+                Ok((row.name, Secret::new(value)))
+            })
+            .collect()
+    }
+}
+
+/// Counts the environment's version up. The row stays locked until the transaction ends, so versions have no gaps
+/// and no two changes mix.
+async fn new_version(transaction: &mut Transaction, owner: Owner) -> Result<Option<i64>, Failure> {
+    let row: Option<(i64,)> = transaction
+        .query(
+            "UPDATE projects SET environment_version = environment_version + 1
+             WHERE id = $1 AND organization_id = $2 AND deleting_at IS NULL
+             RETURNING environment_version",
+        )
+        .bind(owner.project_id.0)
+        .bind(owner.organization_id.0)
+        .fetch_optional()
+        .await?;
+    Ok(row.map(|(version,)| version))
+}
+
+async fn check_totals(
+    transaction: &mut Transaction,
+    project_id: ProjectId,
+) -> Result<(), callboard_messages::CallError<ProjectError>> {
+    let (count, size): (i64, i64) = transaction
+        .query(
+            "SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM variables AS v
+             WHERE project_id = $1 AND (plain IS NOT NULL OR sealed IS NOT NULL)
+               AND version = (SELECT MAX(version) FROM variables AS newest
+                              WHERE newest.project_id = v.project_id AND newest.name = v.name)",
+        )
+        .bind(project_id.0)
+        .fetch_one()
+        .await?;
+    if count > VARIABLES_MAXIMUM as i64 || size > TOTAL_MAXIMUM {
+        let sentence = format!(
+            "a project may have at most {VARIABLES_MAXIMUM} variables of {} KiB together",
+            TOTAL_MAXIMUM / 1024
+        );
+        return Err(ProjectError::Invalid(sentence).into());
+    }
+    Ok(())
+}
+
+fn check(variables: &[NewVariable]) -> Result<(), String> {
+    if variables.is_empty() || variables.len() > VARIABLES_MAXIMUM {
+        return Err(format!("give 1 to {VARIABLES_MAXIMUM} variables"));
+    }
+    for (index, variable) in variables.iter().enumerate() {
+        let name = &variable.name;
+        check_name(name)?;
+        if variables.iter().take(index).any(|other| other.name == *name) {
+            return Err(format!("the variable {name} is given twice"));
+        }
+        if variable.value.expose().len() > VALUE_MAXIMUM || variable.value.expose().contains('\0') {
+            return Err(format!("the value of {name} must have at most {VALUE_MAXIMUM} bytes, and no NUL"));
+        }
+    }
+    Ok(())
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let begins = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+    let is_name = begins && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if !is_name || name.len() > NAME_MAXIMUM {
+        return Err(format!(
+            "a variable's name is a letter or _, then letters, digits and _, at most {NAME_MAXIMUM} together"
+        ));
+    }
+    if name == "PORT" || name.starts_with("CALLBOARD_") {
+        return Err(format!("{name} is set by the platform"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variable(name: &str, value: &str) -> NewVariable {
+        NewVariable { name: name.to_owned(), value: Secret::new(value), secret: true }
+    }
+
+    #[test]
+    fn names_that_a_shell_can_use_are_names() {
+        for name in ["A", "_a1", "DATABASE_URL", &"A".repeat(128)] {
+            assert_eq!(check_name(name), Ok(()), "{name}");
+        }
+        for name in ["", "1A", "A-B", "A B", "Ä", "PORT", "CALLBOARD_NODE", &"A".repeat(129)] {
+            assert!(check_name(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn values_are_bounded_and_names_are_given_once() {
+        assert!(check(&[]).is_err());
+        assert!(check(&[variable("A", &"x".repeat(VALUE_MAXIMUM))]).is_ok());
+        assert!(check(&[variable("A", &"x".repeat(VALUE_MAXIMUM + 1))]).is_err());
+        assert!(check(&[variable("A", "a\0b")]).is_err());
+        assert!(check(&[variable("A", "1"), variable("A", "2")]).unwrap_err().contains("twice"));
+    }
+}

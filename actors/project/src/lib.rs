@@ -1,0 +1,49 @@
+//! `project`: apps, their configuration and secrets.
+//!
+//! A project is a row: nothing runs for it until it is deployed. Its shards run on the HTTP workers' own threads, so
+//! that reading one is a single statement on a connection of that thread.
+
+mod build_config;
+mod config;
+mod deletion;
+mod environment;
+mod name;
+mod projects;
+#[cfg(test)]
+mod tests;
+
+use callboard_messages::project::{
+    CreateProject, DeleteProject, GetBuildConfig, GetConfig, GetProject, ListEnv, ListProjects, SetBuildConfig, SetEnv,
+    UnsetEnv, UpdateProject,
+};
+use callboard_supervisors::{Bulkhead, Domain, ShardContext, db::Databases, seal::MasterKey};
+
+use crate::{environment::Vault, projects::Projects};
+
+/// The domain's one word.
+pub const DOMAIN: &str = "project";
+
+/// The domain's tables.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/project");
+
+/// The domain. `master_key` wraps the data keys that seal its secrets.
+#[must_use]
+pub fn domain(bulkhead: Bulkhead, databases: Databases, master_key: MasterKey) -> Domain {
+    let vault = Vault::new(master_key);
+    let reconciler = deletion::reconciler(databases.clone());
+    Domain::new(DOMAIN, bulkhead)
+        .shared(move |context: ShardContext| Projects::new(databases.clone(), vault.clone(), context))
+        .on::<CreateProject>()
+        .on::<GetProject>()
+        .on::<ListProjects>()
+        .on::<UpdateProject>()
+        .on::<DeleteProject>()
+        .on::<SetEnv>()
+        .on::<UnsetEnv>()
+        .on::<ListEnv>()
+        .on::<GetBuildConfig>()
+        .on::<SetBuildConfig>()
+        .on::<GetConfig>()
+        .child(reconciler)
+        .build()
+}

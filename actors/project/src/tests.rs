@@ -1,0 +1,380 @@
+//! Every operation, on both engines.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use callboard_messages::{
+    CallError, Caller, Code, OrganizationId, ProjectId, Secret,
+    deploy::{CleanupEnvironment, DeployError},
+    project::*,
+};
+use callboard_supervisors::{
+    Bulkhead, Clock, Domain, Handle, Outcome, Runtime, StartError, db::Databases, seal::MasterKey,
+    testing::on_both_engines,
+};
+
+use crate::MIGRATIONS;
+
+/// A deploy domain that only counts what it is asked to clean up, or refuses.
+#[derive(Clone, Default)]
+struct Deploys {
+    asked: Arc<AtomicUsize>,
+    refuses: Arc<AtomicBool>,
+}
+
+impl Handle<CleanupEnvironment> for Deploys {
+    async fn handle(&self, _: &Caller, _: CleanupEnvironment) -> Outcome<CleanupEnvironment> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.refuses.load(Ordering::SeqCst) {
+            return Err(DeployError::Invalid("not now".to_owned()).into());
+        }
+        Ok(())
+    }
+}
+
+struct Node {
+    runtime: Runtime,
+    deploys: Deploys,
+    databases: Databases,
+}
+
+impl Node {
+    async fn start(databases: &Databases) -> Self {
+        Self::start_with(databases, Deploys::default(), MasterKey::generate().unwrap()).await
+    }
+
+    async fn start_with(databases: &Databases, deploys: Deploys, master_key: MasterKey) -> Self {
+        let stub = {
+            let deploys = deploys.clone();
+            Domain::new("deploy", Bulkhead::default())
+                .shared(move |_| {
+                    let deploys = deploys.clone();
+                    async move { Ok::<_, StartError>(deploys) }
+                })
+                .on::<CleanupEnvironment>()
+                .build()
+        };
+        let project = crate::domain(Bulkhead::default(), databases.clone(), master_key);
+        let runtime = Runtime::builder().clock(Clock::system()).workers(1).build(vec![stub, project]).unwrap();
+        runtime.attach().await;
+        Self { runtime, deploys, databases: databases.clone() }
+    }
+
+    async fn ask<M: callboard_messages::Operation>(&self, caller: &Caller, message: M) -> Outcome<M> {
+        self.runtime.bus().ask(caller, message).await
+    }
+
+    async fn create(&self, caller: &Caller, name: &str) -> Project {
+        self.ask(caller, CreateProject { name: name.to_owned(), description: None }).await.unwrap()
+    }
+
+    async fn stop(self) {
+        self.runtime.stop(Duration::from_secs(5)).await;
+    }
+}
+
+fn member() -> Caller {
+    Caller { organization_id: Some(OrganizationId::new()), ..Caller::system() }
+}
+
+fn refusal<T: std::fmt::Debug>(outcome: Result<T, CallError<ProjectError>>) -> ProjectError {
+    match outcome {
+        Err(CallError::Refused(error)) => error,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+fn set(project_id: ProjectId, variables: &[(&str, &str, bool)]) -> SetEnv {
+    let variables = variables
+        .iter()
+        .map(|(name, value, secret)| NewVariable {
+            name: (*name).to_owned(),
+            value: Secret::new(*value),
+            secret: *secret,
+        })
+        .collect();
+    SetEnv { project_id, variables }
+}
+
+async fn on_both(body: impl AsyncFn(&Node)) {
+    on_both_engines(&[("project", &MIGRATIONS)], async |databases| {
+        let node = Node::start(&databases).await;
+        body(&node).await;
+        node.stop().await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_created_project_is_there_for_its_organization_only() {
+    on_both(async |node| {
+        let (owner, stranger) = (member(), member());
+        let project = node.create(&owner, "shop").await;
+        assert_eq!((project.version, project.description.as_str()), (1, ""));
+        let get = || GetProject { project_id: project.id };
+        assert_eq!(node.ask(&owner, get()).await.unwrap(), project);
+        assert_eq!(refusal(node.ask(&stranger, get()).await), ProjectError::NotFound);
+        let update = UpdateProject { project_id: project.id, description: Some("mine".to_owned()), if_match: None };
+        assert_eq!(refusal(node.ask(&stranger, update).await), ProjectError::NotFound);
+        let delete = DeleteProject { project_id: project.id, if_match: None };
+        assert_eq!(refusal(node.ask(&stranger, delete).await), ProjectError::NotFound);
+        assert_eq!(refusal(node.ask(&stranger, set(project.id, &[("A", "1", false)])).await), ProjectError::NotFound);
+        assert_eq!(refusal(node.ask(&stranger, ListEnv { project_id: project.id }).await), ProjectError::NotFound);
+        let unset = UnsetEnv { project_id: project.id, name: "A".to_owned() };
+        assert_eq!(refusal(node.ask(&stranger, unset).await), ProjectError::NotFound);
+        let config = GetBuildConfig { project_id: project.id };
+        assert_eq!(refusal(node.ask(&stranger, config).await), ProjectError::NotFound);
+        let config = SetBuildConfig { project_id: project.id, config: BuildConfig::default() };
+        assert_eq!(refusal(node.ask(&stranger, config).await), ProjectError::NotFound);
+        let config = GetConfig { project_id: project.id, environment_version: None };
+        assert_eq!(refusal(node.ask(&stranger, config).await), ProjectError::NotFound);
+        assert!(node.ask(&stranger, list(None, None)).await.unwrap().items.is_empty());
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_name_is_taken_once_on_the_platform() {
+    on_both(async |node| {
+        node.create(&member(), "shop").await;
+        let again = CreateProject { name: "shop".to_owned(), description: None };
+        assert_eq!(refusal(node.ask(&member(), again).await), ProjectError::NameTaken("shop".to_owned()));
+        let reserved = CreateProject { name: "www".to_owned(), description: None };
+        assert_eq!(node.ask(&member(), reserved).await.unwrap_err().code(), Code::Invalid);
+        let long = CreateProject { name: "a".to_owned(), description: Some("x".repeat(1_001)) };
+        assert_eq!(node.ask(&member(), long).await.unwrap_err().code(), Code::Invalid);
+    })
+    .await;
+}
+
+fn list(limit: Option<u32>, cursor: Option<callboard_messages::Cursor>) -> ListProjects {
+    ListProjects { name: None, limit, cursor }
+}
+
+#[actix_rt::test]
+async fn a_list_is_read_page_by_page_newest_first() {
+    on_both(async |node| {
+        let owner = member();
+        for name in ["one", "two", "three"] {
+            node.create(&owner, name).await;
+        }
+        node.create(&member(), "other").await;
+        let names = |page: &callboard_messages::Page<Project>| -> Vec<String> {
+            page.items.iter().map(|project| project.name.clone()).collect()
+        };
+        let first = node.ask(&owner, list(Some(2), None)).await.unwrap();
+        assert_eq!(names(&first), ["three", "two"]);
+        let second = node.ask(&owner, list(Some(2), first.next)).await.unwrap();
+        assert_eq!((names(&second), second.next), (vec!["one".to_owned()], None));
+        let by_name = ListProjects { name: Some("two".to_owned()), limit: None, cursor: None };
+        assert_eq!(names(&node.ask(&owner, by_name.clone()).await.unwrap()), ["two"]);
+        assert!(node.ask(&member(), by_name).await.unwrap().items.is_empty());
+        for limit in [0, 101] {
+            let sentence = format!("`limit` must be 1 to 100, not {limit}");
+            assert_eq!(refusal(node.ask(&owner, list(Some(limit), None)).await), ProjectError::Invalid(sentence));
+        }
+        assert_eq!(names(&node.ask(&owner, list(Some(100), None)).await.unwrap()).len(), 3);
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn an_update_of_an_old_version_is_refused() {
+    on_both(async |node| {
+        let owner = member();
+        let project = node.create(&owner, "shop").await;
+        let update = |text: &str, if_match| UpdateProject {
+            project_id: project.id,
+            description: Some(text.to_owned()),
+            if_match,
+        };
+        let updated = node.ask(&owner, update("first", Some(1))).await.unwrap();
+        assert_eq!((updated.version, updated.description.as_str()), (2, "first"));
+        assert_eq!(refusal(node.ask(&owner, update("second", Some(1))).await), ProjectError::VersionMismatch);
+        assert_eq!(node.ask(&owner, update("third", None)).await.unwrap().version, 3);
+        let nothing = UpdateProject { project_id: project.id, description: None, if_match: None };
+        assert_eq!(node.ask(&owner, nothing).await.unwrap().description, "third");
+    })
+    .await;
+}
+
+async fn opened(node: &Node, caller: &Caller, project_id: ProjectId, version: Option<i64>) -> Vec<(String, String)> {
+    let config = node.ask(caller, GetConfig { project_id, environment_version: version }).await.unwrap();
+    config.environment.into_iter().map(|(name, value)| (name, value.expose().to_owned())).collect()
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[actix_rt::test]
+async fn every_version_of_the_environment_stays_readable() {
+    on_both(async |node| {
+        let owner = member();
+        let id = node.create(&owner, "shop").await.id;
+        assert_eq!(node.ask(&owner, ListEnv { project_id: id }).await.unwrap().version, 0);
+        node.ask(&owner, set(id, &[("A", "1", false), ("TOKEN", "s3cret", true)])).await.unwrap();
+        node.ask(&owner, set(id, &[("A", "2", false)])).await.unwrap();
+        let last = node.ask(&owner, UnsetEnv { project_id: id, name: "TOKEN".to_owned() }).await.unwrap();
+        assert_eq!((last.version, last.variables.len()), (3, 1));
+        assert_eq!(opened(node, &owner, id, None).await, pairs(&[("A", "2")]));
+        assert_eq!(opened(node, &owner, id, Some(2)).await, pairs(&[("A", "2"), ("TOKEN", "s3cret")]));
+        assert_eq!(opened(node, &owner, id, Some(1)).await, pairs(&[("A", "1"), ("TOKEN", "s3cret")]));
+        assert_eq!(opened(node, &owner, id, Some(0)).await, []);
+        let future = GetConfig { project_id: id, environment_version: Some(4) };
+        assert_eq!(node.ask(&owner, future).await.unwrap_err().code(), Code::Invalid);
+        let again = UnsetEnv { project_id: id, name: "TOKEN".to_owned() };
+        assert_eq!(refusal(node.ask(&owner, again).await), ProjectError::NoSuchVariable("TOKEN".to_owned()));
+        assert_eq!(node.ask(&owner, ListEnv { project_id: id }).await.unwrap().version, 3, "a refusal changes nothing");
+        assert_eq!(opened(node, &Caller::system(), id, None).await, pairs(&[("A", "2")]));
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_secret_is_written_but_never_shown_and_stored_sealed() {
+    on_both(async |node| {
+        let owner = member();
+        let id = node.create(&owner, "shop").await.id;
+        let environment =
+            node.ask(&owner, set(id, &[("OPEN", "seen", false), ("TOKEN", "s3cret", true)])).await.unwrap();
+        let shown: Vec<_> = environment.variables.iter().map(|v| (v.name.as_str(), v.value.as_deref())).collect();
+        assert_eq!(shown, [("OPEN", Some("seen")), ("TOKEN", None)]);
+        let database = node.databases.open("project").await.unwrap();
+        let (plain, sealed): (Option<String>, Vec<u8>) =
+            database.query("SELECT plain, sealed FROM variables WHERE name = 'TOKEN'").fetch_one().await.unwrap();
+        assert_eq!(plain, None);
+        assert!(!sealed.windows(6).any(|window| window == b"s3cret"));
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_secret_that_was_moved_to_another_row_does_not_open() {
+    on_both(async |node| {
+        let owner = member();
+        let id = node.create(&owner, "shop").await.id;
+        node.ask(&owner, set(id, &[("A", "one", true), ("B", "two", true)])).await.unwrap();
+        let database = node.databases.open("project").await.unwrap();
+        database
+            .query(
+                "UPDATE variables SET sealed = (SELECT sealed FROM variables AS other WHERE other.name = 'A')
+                 WHERE name = 'B'",
+            )
+            .execute()
+            .await
+            .unwrap();
+        let config = GetConfig { project_id: id, environment_version: None };
+        assert_eq!(node.ask(&owner, config).await.unwrap_err().code(), Code::Internal);
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn variables_are_bounded_in_number_and_size() {
+    on_both(async |node| {
+        let owner = member();
+        let id = node.create(&owner, "shop").await.id;
+        let names: Vec<String> = (0..256).map(|n| format!("V{n}")).collect();
+        let all: Vec<_> = names.iter().map(|name| (name.as_str(), "x", false)).collect();
+        node.ask(&owner, set(id, &all)).await.unwrap();
+        assert_eq!(node.ask(&owner, set(id, &[("ONE_MORE", "x", false)])).await.unwrap_err().code(), Code::Invalid);
+        node.ask(&owner, set(id, &[("V0", "y", false)])).await.unwrap();
+        let large = "x".repeat(32 * 1024);
+        let many: Vec<_> = names.iter().take(20).map(|name| (name.as_str(), large.as_str(), false)).collect();
+        assert_eq!(node.ask(&owner, set(id, &many)).await.unwrap_err().code(), Code::Invalid);
+        assert_eq!(opened(node, &owner, id, None).await.len(), 256);
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn concurrent_changes_of_an_environment_each_get_a_version() {
+    on_both(async |node| {
+        let owner = member();
+        let id = node.create(&owner, "shop").await.id;
+        let names: Vec<String> = (0..10).map(|n| format!("V{n}")).collect();
+        let changes = names.iter().map(|name| node.ask(&owner, set(id, &[(name, "x", true)])));
+        let mut versions: Vec<i64> = Vec::new();
+        for outcome in futures_util::future::join_all(changes).await {
+            versions.push(outcome.unwrap().version);
+        }
+        versions.sort_unstable();
+        assert_eq!(versions, (1..=10).collect::<Vec<_>>());
+        assert_eq!(opened(node, &owner, id, None).await.len(), 10);
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_build_config_is_kept_whole() {
+    on_both(async |node| {
+        let owner = member();
+        let id = node.create(&owner, "shop").await.id;
+        assert_eq!(node.ask(&owner, GetBuildConfig { project_id: id }).await.unwrap(), BuildConfig::default());
+        let config =
+            BuildConfig { start_command: Some("./run".to_owned()), memory_mib: Some(64), ..BuildConfig::default() };
+        node.ask(&owner, SetBuildConfig { project_id: id, config: config.clone() }).await.unwrap();
+        assert_eq!(node.ask(&owner, GetBuildConfig { project_id: id }).await.unwrap(), config);
+        let broken = BuildConfig { memory_mib: Some(1), ..BuildConfig::default() };
+        let broken = SetBuildConfig { project_id: id, config: broken };
+        assert_eq!(node.ask(&owner, broken).await.unwrap_err().code(), Code::Invalid);
+        let told = node.ask(&owner, GetConfig { project_id: id, environment_version: None }).await.unwrap();
+        assert_eq!((told.build, told.project.name.as_str()), (config, "shop"));
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_deleted_project_is_gone_with_its_app_and_its_name_is_free() {
+    on_both(async |node| {
+        let owner = member();
+        let id = node.create(&owner, "shop").await.id;
+        node.ask(&owner, set(id, &[("A", "1", true)])).await.unwrap();
+        let stale = DeleteProject { project_id: id, if_match: Some(7) };
+        assert_eq!(refusal(node.ask(&owner, stale).await), ProjectError::VersionMismatch);
+        node.ask(&owner, DeleteProject { project_id: id, if_match: Some(1) }).await.unwrap();
+        assert_eq!(node.deploys.asked.load(Ordering::SeqCst), 1);
+        assert_eq!(refusal(node.ask(&owner, GetProject { project_id: id }).await), ProjectError::NotFound);
+        let again = DeleteProject { project_id: id, if_match: None };
+        assert_eq!(refusal(node.ask(&owner, again).await), ProjectError::NotFound);
+        node.create(&member(), "shop").await;
+        let database = node.databases.open("project").await.unwrap();
+        assert_eq!(database.query("SELECT COUNT(*) FROM variables").fetch_scalar::<i64>().await.unwrap(), 0);
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn an_interrupted_deletion_is_finished_by_the_next_try_or_the_next_start() {
+    on_both_engines(&[("project", &MIGRATIONS)], async |databases| {
+        let node = Node::start(&databases).await;
+        let owner = member();
+        let (by_hand, at_start) = (node.create(&owner, "by-hand").await.id, node.create(&owner, "at-start").await.id);
+        node.deploys.refuses.store(true, Ordering::SeqCst);
+        for project_id in [by_hand, at_start] {
+            let refused = refusal(node.ask(&owner, DeleteProject { project_id, if_match: None }).await);
+            assert_eq!(refused, ProjectError::CleanupFailed("not now".to_owned()));
+            assert!(node.ask(&owner, GetProject { project_id }).await.is_ok(), "kept, and seen");
+            let deploying = GetConfig { project_id, environment_version: None };
+            assert_eq!(refusal(node.ask(&owner, deploying).await), ProjectError::NotFound, "but not to be deployed");
+        }
+        node.deploys.refuses.store(false, Ordering::SeqCst);
+        node.ask(&owner, DeleteProject { project_id: by_hand, if_match: None }).await.unwrap();
+        node.stop().await;
+
+        let node = Node::start(&databases).await;
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while node.ask(&owner, GetProject { project_id: at_start }).await.is_ok() {
+            assert!(std::time::Instant::now() < deadline, "the reconciler has not finished it");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        node.stop().await;
+    })
+    .await;
+}
