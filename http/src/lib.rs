@@ -1,0 +1,49 @@
+//! The gateway: HTTP in front of the domains.
+//!
+//! [`serve`] starts it. A request for an app's host goes to the [`router`]; every other passes `worker`: it is named,
+//! found in the route table (`routes`, one line per operation), admitted (`session`, `limits`) and handed to its
+//! endpoint, most of which are `ask::<M>()`: the request becomes the message `M` (`message`), the domain answers, the
+//! reply becomes JSON (`answer`). Errors become problem documents in one place (`problem`). The OpenAPI document
+//! and the tests that walk every route read the same table.
+
+mod address;
+mod answer;
+mod ask;
+mod headers;
+mod idempotency;
+mod limits;
+mod live;
+mod message;
+mod metrics;
+mod openapi;
+mod pages;
+mod problem;
+pub mod router;
+mod routes;
+mod server;
+mod session;
+mod settings;
+mod system;
+mod table;
+mod upload;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+pub use limits::{Class, InProcess, RateLimitStore, Take, Verdict};
+pub use server::{Gateway, GatewayError, Ready, Serving, Stop, serve, serve_on};
+pub use settings::{GatewaySettings, Rate, RateLimits};
+pub use table::{RouteView, route_table};
+
+/// The name of the gateway's own database.
+pub const DOMAIN: &str = "gateway";
+
+/// The gateway's tables.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/gateway");
+
+/// The OpenAPI 3.1 document of the API.
+#[must_use]
+pub fn openapi_document() -> serde_json::Value {
+    openapi::document(&routes::all())
+}

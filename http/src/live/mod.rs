@@ -1,0 +1,113 @@
+//! Live updates: `GET /api/v1/live?topics=…`, as server-sent events or over a WebSocket.
+//!
+//! Topics are `project:<id>` (deployments and instances), `deployment:<id>` (the deployment and its build log) and
+//! `logs:<id>` (what a project's instances write). Each is authorized by asking its domain in the caller's name.
+//!
+//! Every event is `{"topic", "id", "kind", "data"}`. Ids grow within a topic. To resume, a reader gives the last id of
+//! each topic, in the order of `topics`, with `;` between them: as `Last-Event-ID` (that is what the SSE `id` holds, so a
+//! browser resumes by itself) or as `after=`. Lines of a log come from the store then, so none is lost, however long ago;
+//! `after=0` is a log from its beginning. Of a project's older events only the newest are remembered: a reader that
+//! missed some gets the event `gap`, and reads the project again.
+//!
+//! A stream ends when the caller's token expires or is revoked, and when its reader does not keep up; an event `end` says
+//! why.
+
+mod feed;
+mod sse;
+mod topic;
+mod websocket;
+
+use std::time::Duration;
+
+use actix_web::{HttpResponse, http::header};
+use serde_json::json;
+
+use self::{feed::Feed, topic::Topic};
+use crate::{message, openapi::Docs, problem::Problem, worker::Request};
+
+/// Topics of one stream.
+const TOPICS: usize = 64;
+/// How long an event may wait for its reader.
+const SEND_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+
+#[derive(serde::Deserialize)]
+struct Query {
+    topics: String,
+    #[serde(default)]
+    after: Option<String>,
+}
+
+/// Follows topics.
+pub(crate) async fn follow(request: Request) -> Result<HttpResponse, Problem> {
+    let mut fields = Vec::new();
+    message::push_query(&mut fields, request.http.query_string())?;
+    let query: Query = message::without_body(fields)?;
+    let topics = query.topics.split(',').map(Topic::parse).collect::<Result<Vec<_>, _>>()?;
+    if topics.len() > TOPICS {
+        return Err(Problem::invalid(format!("one stream follows at most {TOPICS} topics")));
+    }
+    let last_event = request.http.headers().get("last-event-id").and_then(|id| id.to_str().ok());
+    let after = after(last_event.or(query.after.as_deref()), topics.len())?;
+
+    let headers = request.http.headers();
+    let names = |name: header::HeaderName, wanted: &str| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| value.to_ascii_lowercase().contains(wanted))
+    };
+    if names(header::UPGRADE, "websocket") {
+        websocket::check_origin(&request)?;
+        let feed = Feed::open(&request, topics, after).await?;
+        return websocket::answer(request, feed).await;
+    }
+    if !names(header::ACCEPT, "text/event-stream") {
+        return Err(Problem::invalid("ask with Accept: text/event-stream, or upgrade to a WebSocket"));
+    }
+    let feed = Feed::open(&request, topics, after).await?;
+    Ok(sse::answer(feed))
+}
+
+/// The id after which each topic resumes.
+fn after(text: Option<&str>, topics: usize) -> Result<Vec<Option<u64>>, Problem> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(vec![None; topics]) };
+    let ids: Option<Vec<Option<u64>>> =
+        text.split(';').map(|id| if id.is_empty() { Some(None) } else { id.trim().parse().ok().map(Some) }).collect();
+    ids.filter(|ids| ids.len() == topics).ok_or_else(|| {
+        Problem::invalid("a stream resumes after one id for each topic, in their order, with ; between them")
+    })
+}
+
+pub(crate) fn docs() -> Docs {
+    let fields = json!({
+        "topics": {
+            "type": "string",
+            "description": "project:<id>, deployment:<id> and logs:<project id>, with commas between them.",
+        },
+        "after": {
+            "type": "string",
+            "description": "The last id seen of each topic, in their order, with ; between them; Last-Event-ID goes before it.",
+        },
+    });
+    Docs::saying::<String>(
+        "Live updates as server-sent events (Accept: text/event-stream) or over a WebSocket. Each event is a JSON object \
+         with topic, id, kind and data.",
+    )
+    .with_fields(fields, &["topics"])
+    .with_media("application/json", "text/event-stream")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_resumes_each_topic_after_its_own_id() {
+        assert_eq!(after(None, 2).unwrap(), [None, None]);
+        assert_eq!(after(Some("7;"), 2).unwrap(), [Some(7), None]);
+        assert_eq!(after(Some("7"), 1).unwrap(), [Some(7)]);
+        for bad in ["7", "7;8;9", "a;b", "-1;2"] {
+            assert!(after(Some(bad), 2).is_err(), "{bad}");
+        }
+    }
+}

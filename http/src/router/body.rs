@@ -1,0 +1,180 @@
+//! Bodies on their way through: each side is asked for the next piece only when the other side has taken the last.
+
+use std::{
+    cell::Cell,
+    error::Error,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use actix_http::{
+    Payload,
+    body::{BodySize, MessageBody},
+};
+use bytes::Bytes;
+use futures_util::Stream;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use super::{forward::Exchange, upgrade::Tunnel};
+
+/// How far the client's body has come, for whoever waits for the answer.
+#[derive(Debug)]
+pub(super) struct Upload {
+    moved: Cell<Instant>,
+    waiting_for_client: Cell<bool>,
+    broken: Cell<bool>,
+}
+
+impl Upload {
+    pub fn new() -> Rc<Self> {
+        Rc::new(Self {
+            moved: Cell::new(Instant::now()),
+            waiting_for_client: Cell::new(false),
+            broken: Cell::new(false),
+        })
+    }
+
+    /// When the last piece passed.
+    pub fn moved(&self) -> Instant {
+        self.moved.get()
+    }
+
+    /// Whether the instance would take more than the client has sent.
+    pub fn waiting_for_client(&self) -> bool {
+        self.waiting_for_client.get()
+    }
+
+    /// Whether the client's side ended before its body did, or was no valid body.
+    pub fn broken(&self) -> bool {
+        self.broken.get()
+    }
+}
+
+/// The client's body as hyper reads it.
+pub(super) struct RequestBody {
+    payload: Option<Payload>,
+    length: Option<u64>,
+    upload: Rc<Upload>,
+}
+
+impl RequestBody {
+    pub fn empty(upload: &Rc<Upload>) -> Self {
+        Self { payload: None, length: Some(0), upload: Rc::clone(upload) }
+    }
+
+    pub fn new(payload: Payload, length: Option<u64>, upload: &Rc<Upload>) -> Self {
+        Self { payload: Some(payload), length, upload: Rc::clone(upload) }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let Some(payload) = self.payload.as_mut() else { return Poll::Ready(None) };
+        let piece = Pin::new(payload).poll_next(cx);
+        self.upload.waiting_for_client.set(piece.is_pending());
+        let Poll::Ready(piece) = piece else { return Poll::Pending };
+        self.upload.moved.set(Instant::now());
+        match piece {
+            Some(Ok(piece)) => {
+                self.length = self.length.map(|left| left.saturating_sub(piece.len() as u64));
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
+            Some(Err(error)) => {
+                self.upload.broken.set(true);
+                Poll::Ready(Some(Err(io::Error::other(error.to_string()).into())))
+            }
+            None => {
+                self.payload = None;
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.payload.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// What the client is sent.
+pub enum ResponseBody {
+    /// No bytes; the size is what the head says about them (a HEAD request, 304).
+    Empty(BodySize),
+    /// A page of the router.
+    Page(Bytes),
+    /// The instance's body.
+    Relay(Relay),
+    /// The instance's side of a WebSocket.
+    Tunnel(Tunnel),
+}
+
+/// The instance's body, and the connection it comes from.
+pub struct Relay {
+    incoming: Incoming,
+    size: BodySize,
+    exchange: Option<Exchange>,
+}
+
+impl Relay {
+    pub(super) fn new(incoming: Incoming, size: BodySize, exchange: Exchange) -> Self {
+        Self { incoming, size, exchange: Some(exchange) }
+    }
+}
+
+impl MessageBody for ResponseBody {
+    type Error = Box<dyn Error>;
+
+    fn size(&self) -> BodySize {
+        match self {
+            Self::Empty(size) => *size,
+            Self::Page(page) => BodySize::Sized(page.len() as u64),
+            Self::Relay(relay) => relay.size,
+            Self::Tunnel(_) => BodySize::Stream,
+        }
+    }
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        match self.get_mut() {
+            Self::Empty(_) => Poll::Ready(None),
+            Self::Page(page) if page.is_empty() => Poll::Ready(None),
+            Self::Page(page) => Poll::Ready(Some(Ok(std::mem::take(page)))),
+            Self::Relay(relay) => relay.poll_next(cx),
+            Self::Tunnel(tunnel) => tunnel.poll_next(cx),
+        }
+    }
+}
+
+impl Relay {
+    /// An error here makes actix-http drop the connection: the client must see that the body is not whole.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Box<dyn Error>>>> {
+        loop {
+            let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => return Poll::Pending,
+            };
+            match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    // An empty piece would end a chunked body.
+                    Ok(piece) if !piece.is_empty() => return Poll::Ready(Some(Ok(piece))),
+                    _ => continue,
+                },
+                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                None => {
+                    if let Some(exchange) = self.exchange.take() {
+                        exchange.complete();
+                    }
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+}

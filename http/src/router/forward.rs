@@ -1,0 +1,282 @@
+//! One request's way to an instance and its answer's way back.
+//!
+//! What may be sent again, and what never: a request that no instance has accepted a connection for goes to the next
+//! one; a request that is known not to have left goes to a new connection; a request that left on a connection which
+//! had been kept, and was closed without a byte of answer, is sent once more if that can't do anything twice (an
+//! idempotent method without a body). Everything else that breaks is told to the client.
+
+use std::{
+    future::Future,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use actix_http::{
+    ConnectionType, Payload, Request, RequestHead, Response, StatusCode, Version,
+    body::BodySize,
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+};
+use callboard_supervisors::routing::{AppRoute, InFlight};
+use hyper::body::{Body, Incoming};
+use uuid::Uuid;
+
+use super::{
+    Worker,
+    body::{Relay, RequestBody, ResponseBody, Upload},
+    failure::{Failure, Visitor},
+    headers::{self, Origin},
+    pool::{Connection, Pool},
+    upgrade,
+};
+
+/// How long an instance that refused a connection is passed over while there are others.
+const SUSPICION: Duration = Duration::from_secs(2);
+
+/// An exchange whose answer is on its way to the client; it counts as in flight until it is dropped.
+pub(super) struct Exchange {
+    connection: Option<Connection>,
+    pool: Rc<Pool>,
+    route: Arc<AppRoute>,
+    started: Instant,
+    _place: InFlight,
+}
+
+impl Exchange {
+    /// The whole answer was received: the connection can serve another request.
+    pub fn complete(mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.pool.put(connection);
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.route.metrics().took(self.started.elapsed());
+    }
+}
+
+/// A request under way.
+struct Errand<'a> {
+    head: &'a RequestHead,
+    app: &'a str,
+    host: &'a str,
+    request_id: &'a str,
+    started: Instant,
+    websocket: bool,
+    /// Sending it twice does what sending it once does, and we still could.
+    replayable: bool,
+    length: Option<u64>,
+    upload: Rc<Upload>,
+}
+
+impl Worker {
+    /// Proxies the request. Whatever happens, there is an answer.
+    pub async fn forward(&self, mut request: Request, app: String, host: String) -> Response<ResponseBody> {
+        let payload = Some(request.take_payload()).filter(|payload| !matches!(payload, Payload::None));
+        let head = request.head();
+        let request_id = headers::request_id(head);
+        let websocket = headers::asks_for_websocket(head);
+        let errand = Errand {
+            head,
+            app: &app,
+            host: &host,
+            request_id: &request_id,
+            started: Instant::now(),
+            websocket,
+            replayable: is_idempotent(head) && (payload.is_none() || websocket),
+            length: head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()),
+            upload: Upload::new(),
+        };
+        match self.run(&errand, payload).await {
+            Ok(response) => response,
+            Err(failure) => {
+                tracing::debug!(app, request_id, status = failure.status().as_u16(), reason = %failure.reason(), "not proxied");
+                if let Some(route) = self.router.table.get(&app) {
+                    route.metrics().answered(failure.status().as_u16());
+                    route.metrics().took(errand.started.elapsed());
+                }
+                failure.page(&Visitor { head, app: &app, request_id: &request_id })
+            }
+        }
+    }
+
+    async fn run(&self, errand: &Errand<'_>, mut payload: Option<Payload>) -> Result<Response<ResponseBody>, Failure> {
+        check(errand)?;
+        let mut unsent = None;
+        let mut tried: Vec<Uuid> = Vec::new();
+        let mut failed = None;
+        let mut renew = false;
+        loop {
+            let route = self.router.table.get(errand.app).ok_or(Failure::UnknownApp)?;
+            let Some(place) = route.acquire(&tried) else {
+                if route.is_outdated() {
+                    continue;
+                }
+                return Err(failed.unwrap_or(Failure::NoInstance(route.state())));
+            };
+            let kept = if renew { None } else { self.pool.take(&place, errand.replayable) };
+            let was_kept = kept.is_some();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => match self.pool.connect(place.endpoint()).await {
+                    Ok(connection) => connection,
+                    Err(error) => {
+                        tracing::debug!(app = errand.app, instance = %place.instance_id(), %error, "not accepted");
+                        place.suspect(SUSPICION);
+                        tried.push(place.instance_id());
+                        failed = Some(Failure::refused(&error));
+                        continue;
+                    }
+                },
+            };
+            let message = match unsent.take() {
+                Some(message) => message,
+                None => self.compose(errand, &mut payload)?,
+            };
+            connection.received.store(false, Ordering::Relaxed);
+            let answer = connection.sender.try_send_request(message);
+            let mut error = match self.within_timeout(answer, &errand.upload).await {
+                Some(Ok(answer)) => return self.answer(errand, answer, connection, route, place, payload).await,
+                Some(Err(error)) => error,
+                None if errand.upload.waiting_for_client() => return Err(Failure::ClientTooSlow),
+                None => return Err(Failure::TooSlow(self.router.settings.response_timeout)),
+            };
+            let silent = !connection.received.load(Ordering::Relaxed);
+            if let Some(message) = error.take_message() {
+                unsent = Some(message);
+                if !was_kept {
+                    place.suspect(SUSPICION);
+                    tried.push(place.instance_id());
+                    failed = Some(Failure::Broken("it closed the connection before the request was sent".to_owned()));
+                }
+                renew = was_kept;
+            } else if was_kept && errand.replayable && silent {
+                renew = true;
+            } else if errand.upload.broken() {
+                return Err(Failure::ClientBroke);
+            } else {
+                return Err(Failure::broken(error.error(), silent));
+            }
+        }
+    }
+
+    fn compose(
+        &self,
+        errand: &Errand<'_>,
+        payload: &mut Option<Payload>,
+    ) -> Result<hyper::Request<RequestBody>, Failure> {
+        let peer = errand.head.peer_addr.map(|peer| peer.ip());
+        let origin = Origin {
+            host: errand.host,
+            peer,
+            trusted: self.router.settings.trusts(peer),
+            request_id: errand.request_id,
+            websocket: errand.websocket,
+        };
+        let message = headers::request(errand.head, &origin).ok_or(Failure::Inexpressible)?;
+        // A WebSocket's payload is the stream after the handshake: it stays here.
+        let payload = if errand.websocket { None } else { payload.take() };
+        Ok(message.map(|()| match payload {
+            Some(payload) => RequestBody::new(payload, errand.length, &errand.upload),
+            None => RequestBody::empty(&errand.upload),
+        }))
+    }
+
+    /// Waits for the head of the answer; the time counts from the last piece of the request's body.
+    async fn within_timeout<T>(&self, answer: impl Future<Output = T>, upload: &Upload) -> Option<T> {
+        let timeout = self.router.settings.response_timeout;
+        let mut deadline = Instant::now() + timeout;
+        tokio::pin!(answer);
+        loop {
+            if let Ok(answer) = tokio::time::timeout_at(deadline.into(), &mut answer).await {
+                return Some(answer);
+            }
+            let moved = upload.moved() + timeout;
+            if moved <= Instant::now() {
+                return None;
+            }
+            deadline = moved;
+        }
+    }
+
+    async fn answer(
+        &self,
+        errand: &Errand<'_>,
+        answer: hyper::Response<Incoming>,
+        connection: Connection,
+        route: Arc<AppRoute>,
+        place: InFlight,
+        payload: Option<Payload>,
+    ) -> Result<Response<ResponseBody>, Failure> {
+        let status = StatusCode::from_u16(answer.status().as_u16()).map_err(|_| Failure::Inexpressible)?;
+        let mut head = Response::with_body(status, ());
+        headers::response(answer.headers(), head.head_mut(), errand.request_id, status == StatusCode::NOT_MODIFIED);
+
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(payload) = payload.filter(|_| errand.websocket) else {
+                return Err(Failure::Broken("it switched protocols without being asked to".to_owned()));
+            };
+            let tunnel = upgrade::tunnel(answer, payload, place).await?;
+            route.metrics().answered(status.as_u16());
+            head.head_mut().set_connection_type(ConnectionType::Upgrade);
+            return Ok(head.set_body(ResponseBody::Tunnel(tunnel)));
+        }
+
+        route.metrics().answered(status.as_u16());
+        let exchange = Exchange {
+            connection: Some(connection),
+            pool: Rc::clone(&self.pool),
+            route,
+            started: errand.started,
+            _place: place,
+        };
+        let stated = answer.headers().get(hyper::header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
+        let incoming = answer.into_body();
+        let size = match (status, &errand.head.method) {
+            (StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED, _) => BodySize::None,
+            (_, &actix_http::Method::HEAD) => stated.map_or(BodySize::None, BodySize::Sized),
+            _ => incoming.size_hint().exact().map_or(BodySize::Stream, BodySize::Sized),
+        };
+        frame(head.head_mut(), errand, size);
+        if incoming.is_end_stream() {
+            exchange.complete();
+            return Ok(head.set_body(ResponseBody::Empty(size)));
+        }
+        Ok(head.set_body(ResponseBody::Relay(Relay::new(incoming, size, exchange))))
+    }
+}
+
+/// Keeps actix-http from a framing that the client could not read.
+fn frame(head: &mut actix_http::ResponseHead, errand: &Errand<'_>, size: BodySize) {
+    let old = errand.head.version < Version::HTTP_11;
+    // After an upgrade that was refused, all that follows from this client is taken for the stream.
+    let spoilt = errand.websocket;
+    if old || spoilt {
+        head.no_chunking(true);
+    }
+    let upgrade = errand.head.connection_type() == ConnectionType::Upgrade;
+    if upgrade || spoilt || (old && size == BodySize::Stream) {
+        head.set_connection_type(ConnectionType::Close);
+    }
+}
+
+fn check(errand: &Errand<'_>) -> Result<(), Failure> {
+    let head = errand.head;
+    if matches!(head.method, actix_http::Method::CONNECT | actix_http::Method::TRACE) {
+        return Err(Failure::MethodRefused);
+    }
+    if headers::names_websocket(head) {
+        let body = head.headers.contains_key(TRANSFER_ENCODING) || errand.length.is_some_and(|length| length > 0);
+        if !errand.websocket || body || head.method != actix_http::Method::GET || head.version != Version::HTTP_11 {
+            return Err(Failure::BadUpgrade);
+        }
+    }
+    Ok(())
+}
+
+fn is_idempotent(head: &RequestHead) -> bool {
+    use actix_http::Method;
+    matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
+}

@@ -1,0 +1,46 @@
+//! `deploy`.
+
+use callboard_messages::{
+    Access, Operation,
+    deploy::{
+        CancelDeployment, CreateDeployment, GetBuildLog, GetDeployment, GetLogs, ListDeployments, ListInstances,
+        ListReleases, RegisterSource, Restart, Rollback, Scale, Stop,
+    },
+};
+
+use crate::{
+    ask::ask,
+    table::{Routes, endpoint},
+    upload,
+};
+
+const UPLOAD: Access = RegisterSource::ACCESS;
+
+pub(super) fn routes() -> Routes {
+    Routes::new(super::API)
+        .post(
+            "/projects/{project_id}/sources",
+            endpoint("deploy.upload_source", UPLOAD, upload::source).documented(upload::docs),
+        )
+        .get("/projects/{project_id}/deployments", ask::<ListDeployments>().paged())
+        .post(
+            "/projects/{project_id}/deployments",
+            ask::<CreateDeployment>().created(|deployment| format!("/api/v1/deployments/{}", deployment.id)),
+        )
+        .get("/deployments/{deployment_id}", ask::<GetDeployment>())
+        .post("/deployments/{deployment_id}/cancel", ask::<CancelDeployment>())
+        .get("/deployments/{deployment_id}/logs", ask::<GetBuildLog>())
+        .get("/projects/{project_id}/logs", ask::<GetLogs>())
+        .get("/projects/{project_id}/releases", ask::<ListReleases>().paged())
+        .post(
+            "/projects/{project_id}/rollback",
+            ask::<Rollback>().created(|deployment| format!("/api/v1/deployments/{}", deployment.id)),
+        )
+        .post("/projects/{project_id}/scale", ask::<Scale>())
+        .post(
+            "/projects/{project_id}/restart",
+            ask::<Restart>().created(|deployment| format!("/api/v1/deployments/{}", deployment.id)),
+        )
+        .post("/projects/{project_id}/stop", ask::<Stop>())
+        .get("/projects/{project_id}/instances", ask::<ListInstances>())
+}

@@ -1,0 +1,337 @@
+//! The gateway as a server: what it needs, and how it starts and stops.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use actix_cors::Cors;
+use actix_service::{Service, ServiceFactory};
+use actix_web::{
+    App, Error, HttpServer,
+    dev::{Server, ServerHandle, ServiceRequest, ServiceResponse},
+    http::Method,
+    web::{self, ServiceConfig},
+};
+use bytes::Bytes;
+use callboard_supervisors::{Runtime, db::Databases, revocations::Revocations};
+use futures_util::{FutureExt, future::LocalBoxFuture};
+use object_store::ObjectStore;
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+
+use crate::{
+    address::TrustedProxies,
+    idempotency,
+    limits::{Limits, RateLimitStore},
+    metrics::Metrics,
+    openapi, pages,
+    router::Router,
+    routes,
+    settings::GatewaySettings,
+    worker::Worker,
+};
+
+/// How often answers and rate limits that are over are forgotten.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// Everything the gateway is made of.
+pub struct Gateway {
+    /// What the operator set.
+    pub settings: GatewaySettings,
+    /// The node's domains.
+    pub runtime: Runtime,
+    /// Where the gateway's own database, `gateway`, is.
+    pub databases: Databases,
+    /// Auth's count of revocations.
+    pub revocations: Revocations,
+    /// Where uploads go.
+    pub objects: Arc<dyn ObjectStore>,
+    /// Serves the apps, before everything else.
+    pub router: Router,
+    /// The issuer of auth's tokens, for OpenID discovery; the platform's own address unless told.
+    pub issuer: Option<String>,
+    /// Counts requests for several gateways together; in this process unless told.
+    pub rate_limits: Option<Box<dyn RateLimitStore>>,
+}
+
+/// What all worker threads share.
+pub(crate) struct Shared {
+    pub(crate) settings: GatewaySettings,
+    pub(crate) runtime: Runtime,
+    pub(crate) databases: Databases,
+    pub(crate) revocations: Revocations,
+    pub(crate) objects: Arc<dyn ObjectStore>,
+    pub(crate) issuer: Option<String>,
+    pub(crate) proxies: TrustedProxies,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Metrics,
+    pub(crate) pages: pages::Templates,
+    pub(crate) stopping: Stopping,
+    /// Worker threads that accept requests.
+    started: watch::Sender<usize>,
+    document: OnceLock<Document>,
+}
+
+/// The OpenAPI document, made at first use.
+pub(crate) struct Document {
+    pub(crate) value: serde_json::Value,
+    pub(crate) bytes: Bytes,
+    pub(crate) etag: String,
+}
+
+impl Shared {
+    pub(crate) fn document(&self) -> &Document {
+        self.document.get_or_init(|| {
+            let value = openapi::document(&routes::all());
+            let bytes = Bytes::from(value.to_string());
+            let hash = Sha256::digest(&bytes);
+            let etag = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
+            Document { value, bytes, etag: format!("\"{etag}\"") }
+        })
+    }
+}
+
+/// Whether the node is on its way out.
+#[derive(Clone)]
+pub(crate) struct Stopping(watch::Receiver<bool>);
+
+impl Stopping {
+    pub(crate) fn is_begun(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    pub(crate) async fn begun(&mut self) {
+        if self.0.wait_for(|stopping| *stopping).await.is_err() {
+            // Nobody is left who could say so.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Why the gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// One sentence per mistake.
+    #[error("the gateway's settings are not valid: {}", .0.join("; "))]
+    Settings(Vec<String>),
+    /// The address is in use, or not ours.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Its database can't be opened or migrated.
+    #[error(transparent)]
+    Database(#[from] callboard_supervisors::db::MigrationError),
+    /// A mistake in the program.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// A gateway that serves.
+pub struct Serving {
+    /// Resolves when the server has stopped: await it, or spawn it.
+    pub server: Server,
+    /// Where it listens.
+    pub addresses: Vec<SocketAddr>,
+    /// To stop it.
+    pub stop: Stop,
+    /// To wait until it serves.
+    pub ready: Ready,
+}
+
+/// Resolves when every worker thread has its shards and accepts requests, while the server is being awaited.
+pub struct Ready {
+    started: watch::Receiver<usize>,
+    workers: usize,
+}
+
+impl Ready {
+    /// Waits. `false` when the server ended before it was ready.
+    pub async fn wait(&mut self) -> bool {
+        self.started.wait_for(|started| *started >= self.workers).await.is_ok()
+    }
+}
+
+/// Stops a gateway. Cheap to clone.
+#[derive(Clone)]
+pub struct Stop {
+    handle: ServerHandle,
+    begin: Arc<watch::Sender<bool>>,
+}
+
+impl Stop {
+    /// `/ready` answers 503 and live streams end; everything else is served on.
+    pub fn drain(&self) {
+        self.begin.send_replace(true);
+    }
+
+    /// Drains, accepts nothing new, and waits for the requests that are open, for as long as the settings say.
+    pub async fn stop(&self) {
+        self.drain();
+        self.handle.stop(true).await;
+    }
+
+    /// Ends at once.
+    pub async fn abort(&self) {
+        self.drain();
+        self.handle.stop(false).await;
+    }
+}
+
+/// Starts serving. Every worker thread starts its shards, then accepts requests. Signals are the caller's to handle.
+///
+/// # Errors
+/// A sentence for the operator; nothing serves then.
+pub async fn serve(gateway: Gateway) -> Result<Serving, GatewayError> {
+    let address = gateway.settings.listen;
+    let listener = TcpListener::bind(address).map_err(|source| GatewayError::Listen { address, source })?;
+    serve_on(listener, gateway).await
+}
+
+/// The same, on a socket that is bound already: whoever has to know the port before anything serves binds it.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_on(listener: TcpListener, gateway: Gateway) -> Result<Serving, GatewayError> {
+    let Gateway { settings, runtime, databases, revocations, objects, router, issuer, rate_limits } = gateway;
+    settings.validate().map_err(GatewayError::Settings)?;
+    databases.migrate(crate::DOMAIN, &crate::MIGRATIONS).await?;
+    let internal = |error: &dyn std::fmt::Display| GatewayError::Internal(error.to_string());
+    let (begin, begun) = watch::channel(false);
+    let metrics = Metrics::new().map_err(|error| internal(&error))?;
+    metrics.registry.register(Box::new(router.table().clone())).map_err(|error| internal(&error))?;
+    let shared = Arc::new(Shared {
+        proxies: TrustedProxies::new(settings.trusted_proxies.clone()),
+        limits: Limits::new(&settings.rate_limits, rate_limits),
+        metrics,
+        pages: pages::Templates::new().map_err(|error| internal(&error))?,
+        stopping: Stopping(begun),
+        started: watch::Sender::new(0),
+        document: OnceLock::new(),
+        settings,
+        runtime,
+        databases,
+        revocations,
+        objects,
+        issuer,
+    });
+    // A mistake in the route table shows here, not on a worker's thread.
+    Worker::new(Arc::clone(&shared)).map_err(|error| internal(&error))?;
+
+    let settings = &shared.settings;
+    let workers = match settings.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    let of_apps = Box::new(router.table().clone());
+    shared.runtime.metrics().register(of_apps).map_err(|error| internal(&error))?;
+    let factory_shared = Arc::clone(&shared);
+    let http = HttpServer::new(move || router.in_front_of(App::new().configure(application(&factory_shared))))
+        .workers(workers)
+        // A streamed answer's next piece must not wait for the acknowledgement of the last.
+        .tcp_nodelay(true)
+        .keep_alive(Duration::from_secs(settings.keep_alive_seconds))
+        .client_request_timeout(Duration::from_secs(settings.head_timeout_seconds))
+        .client_disconnect_timeout(Duration::from_secs(1))
+        .shutdown_timeout(settings.shutdown_seconds)
+        .disable_signals()
+        .listen(listener)
+        .map_err(|source| GatewayError::Listen { address: settings.listen, source })?;
+    let addresses = http.addrs();
+    let server = http.run();
+    let handle = server.handle();
+    actix_rt::spawn(sweep(Arc::clone(&shared)));
+    let ready = Ready { started: shared.started.subscribe(), workers };
+    Ok(Serving { server, addresses, stop: Stop { handle, begin: Arc::new(begin) }, ready })
+}
+
+fn application(shared: &Arc<Shared>) -> impl FnOnce(&mut ServiceConfig) + use<> {
+    let shared = Arc::clone(shared);
+    move |config| {
+        let origins = shared.settings.cors_origins.clone();
+        let dispatch = Dispatch(shared);
+        if origins.is_empty() {
+            config.default_service(dispatch);
+        } else {
+            config.service(web::scope("").wrap(cors(&origins)).default_service(dispatch));
+        }
+    }
+}
+
+/// Named origins, without cookies.
+fn cors(origins: &[String]) -> Cors {
+    let cors = Cors::default()
+        .allowed_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allowed_headers(["authorization", "content-type", "callboard-organization", "idempotency-key", "if-match"])
+        .expose_headers(["etag", "link", "location", "retry-after", "x-request-id", "ratelimit"])
+        .max_age(600);
+    origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin))
+}
+
+/// Makes the one service of a worker thread, once its shards run.
+struct Dispatch(Arc<Shared>);
+
+impl ServiceFactory<ServiceRequest> for Dispatch {
+    type Response = ServiceResponse;
+    type Error = Error;
+    type Config = ();
+    type Service = DispatchService;
+    type InitError = ();
+    type Future = LocalBoxFuture<'static, Result<DispatchService, ()>>;
+
+    fn new_service(&self, (): ()) -> Self::Future {
+        let shared = Arc::clone(&self.0);
+        async move {
+            shared.runtime.attach().await;
+            let worker = Worker::new(shared).map_err(|error| tracing::error!(error, "a worker could not start"))?;
+            worker.shared.started.send_modify(|started| *started += 1);
+            Ok(DispatchService(worker))
+        }
+        .boxed_local()
+    }
+}
+
+struct DispatchService(Rc<Worker>);
+
+impl Service<ServiceRequest> for DispatchService {
+    type Response = ServiceResponse;
+    type Error = Error;
+    type Future = LocalBoxFuture<'static, Result<ServiceResponse, Error>>;
+
+    actix_service::always_ready!();
+
+    fn call(&self, request: ServiceRequest) -> Self::Future {
+        let worker = Rc::clone(&self.0);
+        async move {
+            let (http, payload) = request.into_parts();
+            let response = worker.serve(http.clone(), payload).await;
+            Ok(ServiceResponse::new(http, response))
+        }
+        .boxed_local()
+    }
+}
+
+/// Forgets what is over, until the node stops.
+async fn sweep(shared: Arc<Shared>) {
+    let mut stopping = shared.stopping.clone();
+    let database = match shared.databases.open(crate::DOMAIN).await {
+        Ok(database) => database,
+        Err(error) => return tracing::error!(%error, "the gateway's database can't be swept"),
+    };
+    loop {
+        tokio::select! {
+            () = stopping.begun() => return,
+            () = tokio::time::sleep(SWEEP) => {}
+        }
+        shared.limits.sweep();
+        if let Err(error) = idempotency::forget_expired(&database, shared.runtime.clock().now()).await {
+            tracing::warn!(%error, "old idempotency keys could not be forgotten");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Who is calling.
+//!
+//! A token comes in `Authorization: Bearer` (a JWT or an API key), or in the cookies of the pages. Auth says once who it
+//! belongs to; the answer is remembered on this thread until the token expires or anything is revoked ([`Memory`]).
+//! Cookies are sent by browsers unasked, so a request with cookies that changes state must come from our own pages
+//! ([`origin`]); the apps' host names are the same site as ours, therefore `SameSite` alone would not do.
+
+pub(crate) mod cookies;
+mod memory;
+pub(crate) mod origin;
+
+use actix_web::{HttpRequest, http::header};
+use callboard_messages::{
+    CallError, Caller, Code, DomainError, OrganizationId, Secret,
+    auth::{RefreshToken, Tokens, ValidateToken, Validated},
+};
+use chrono::{DateTime, Utc};
+
+pub(crate) use memory::Memory;
+
+use crate::{
+    limits::Class,
+    problem::Problem,
+    worker::{Arrival, Worker},
+};
+
+/// The header that names the organization to act for.
+pub(crate) const ORGANIZATION: &str = "callboard-organization";
+
+/// A caller whose credentials are valid.
+pub(crate) struct Session {
+    pub(crate) caller: Caller,
+    pub(crate) expires_at: DateTime<Utc>,
+    /// New tokens, when those in the cookies were refreshed on the way.
+    pub(crate) refreshed: Option<Box<Tokens>>,
+}
+
+/// Where the token was.
+enum Credentials<'a> {
+    Bearer(&'a str),
+    Cookies { access: Option<String>, refresh: Option<String> },
+}
+
+/// The caller of a request; `Unauthenticated` when it has no valid credentials.
+pub(crate) async fn authenticate(worker: &Worker, http: &HttpRequest, from: &Arrival) -> Result<Session, Problem> {
+    let organization_id = organization(http)?;
+    match credentials(worker, http)? {
+        Credentials::Bearer(token) => worker.validate(token, organization_id, from).await,
+        Credentials::Cookies { access, refresh } => {
+            if !http.method().is_safe() && !origin::is_own(http, worker) {
+                return Err(foreign_page());
+            }
+            from_cookies(worker, access, refresh, organization_id, from).await
+        }
+    }
+}
+
+pub(crate) fn foreign_page() -> Problem {
+    Problem::of(Code::Forbidden, "a page of another origin may not do this in your name")
+}
+
+async fn from_cookies(
+    worker: &Worker,
+    access: Option<String>,
+    refresh: Option<String>,
+    organization_id: Option<OrganizationId>,
+    from: &Arrival,
+) -> Result<Session, Problem> {
+    let refused = match access {
+        Some(token) => match worker.validate(&token, organization_id, from).await {
+            Err(problem) if problem.code == Code::Unauthenticated.as_str() => problem,
+            other => return other,
+        },
+        None => Problem::unauthenticated(),
+    };
+    let Some(refresh) = refresh else { return Err(refused) };
+    worker.admit(Class::SignIn, from).await?;
+    let message = RefreshToken { refresh_token: Secret::new(refresh) };
+    let tokens = worker.bus().ask(&from.anonymous(), message).await?;
+    let mut session = worker.validate(tokens.access_token.expose(), organization_id, from).await?;
+    session.refreshed = Some(Box::new(tokens));
+    Ok(session)
+}
+
+fn organization(http: &HttpRequest) -> Result<Option<OrganizationId>, Problem> {
+    let Some(value) = http.headers().get(ORGANIZATION) else { return Ok(None) };
+    let id = value.to_str().ok().and_then(|text| text.parse().ok());
+    id.map(Some).ok_or_else(|| Problem::invalid("Callboard-Organization must be the id of an organization"))
+}
+
+fn credentials<'a>(worker: &Worker, http: &'a HttpRequest) -> Result<Credentials<'a>, Problem> {
+    if let Some(value) = http.headers().get(header::AUTHORIZATION) {
+        let text = value.to_str().unwrap_or_default();
+        return match text.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() => {
+                Ok(Credentials::Bearer(token.trim()))
+            }
+            _ => Err(Problem {
+                detail: "the Authorization header must be: Bearer <token>".into(),
+                ..Problem::unauthenticated()
+            }),
+        };
+    }
+    let (access, refresh) = cookies::read(http, worker.secure());
+    match (access, refresh) {
+        (None, None) => Err(Problem::unauthenticated()),
+        (access, refresh) => Ok(Credentials::Cookies { access, refresh }),
+    }
+}
+
+impl Worker {
+    /// Who a token belongs to: from memory, or from auth.
+    pub(crate) async fn validate(
+        &self,
+        token: &str,
+        organization_id: Option<OrganizationId>,
+        from: &Arrival,
+    ) -> Result<Session, Problem> {
+        let key = memory::key(token, organization_id);
+        let now = self.clock().now();
+        let epoch = self.shared.revocations.epoch();
+        if let Some((caller, expires_at)) = self.memory.get(&key, epoch, now) {
+            let caller = from.sign(caller);
+            return Ok(Session { caller, expires_at, refreshed: None });
+        }
+        // Whoever guesses tokens is limited by address, before auth has any work of it.
+        self.admit(Class::Address, from).await?;
+        let validated = self.ask_auth(Secret::new(token), organization_id, from).await?;
+        self.memory.put(key, validated.caller.clone(), validated.expires_at, epoch, now);
+        Ok(Session { caller: from.sign(validated.caller), expires_at: validated.expires_at, refreshed: None })
+    }
+
+    /// Asks auth, whatever is remembered.
+    pub(crate) async fn ask_auth(
+        &self,
+        token: Secret,
+        organization_id: Option<OrganizationId>,
+        from: &Arrival,
+    ) -> Result<Validated, Problem> {
+        let asker = from.anonymous().as_system();
+        let message = ValidateToken { token, organization_id };
+        self.bus().ask(&asker, message).await.map_err(|error| match error {
+            // What a caller may not know of auth's reasons is one answer: it has no valid credentials.
+            CallError::Refused(refusal) if refusal.code() == Code::Invalid => {
+                Problem { detail: refusal.to_string().into(), ..Problem::unauthenticated() }
+            }
+            other => other.into(),
+        })
+    }
+}
+
+/// The token of a request, once more, for a stream that outlives the request.
+pub(crate) fn token_of(worker: &Worker, http: &HttpRequest, from: &Arrival) -> Option<Secret> {
+    if let Some(tokens) = &*from.refreshed.borrow() {
+        return Some(tokens.access_token.clone());
+    }
+    match credentials(worker, http).ok()? {
+        Credentials::Bearer(token) => Some(Secret::new(token)),
+        Credentials::Cookies { access, .. } => access.map(Secret::new),
+    }
+}
+
+/// The organization a request names, for the same.
+pub(crate) fn organization_of(http: &HttpRequest) -> Option<OrganizationId> {
+    organization(http).ok().flatten()
+}

@@ -1,0 +1,162 @@
+//! What an operator can set, with its defaults.
+
+use std::{net::SocketAddr, time::Duration};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+/// The gateway's settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GatewaySettings {
+    /// Where it listens; port 0 takes a free one. Default `127.0.0.1:8080`.
+    pub listen: SocketAddr,
+    /// Worker threads; 0 (the default) is one for each core.
+    pub workers: usize,
+    /// How browsers reach the platform, when that is not what the `Host` header says. With `https`, cookies are
+    /// `Secure` and `Strict-Transport-Security` is sent. Default none.
+    pub public_url: Option<Url>,
+    /// Peers whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Request-Id` are believed. Default none.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Origins whose scripts may read the API (CORS), such as `https://console.example.com`. They authenticate with a
+    /// token: cookies are never allowed across origins. Default none.
+    pub cors_origins: Vec<String>,
+    /// The largest JSON body, in bytes. Default 1 MiB.
+    pub json_limit: usize,
+    /// The largest uploaded source, in bytes. Default 512 MiB.
+    pub upload_limit: u64,
+    /// How long a JSON body may take to arrive, and an upload may stand still, in seconds. Default 30.
+    pub body_timeout_seconds: u64,
+    /// How long a request's head may take to arrive, in seconds. Default 5.
+    pub head_timeout_seconds: u64,
+    /// How long a connection is kept without a request, in seconds. Default 75.
+    pub keep_alive_seconds: u64,
+    /// How long open requests may take when the node stops, in seconds. Default 25.
+    pub shutdown_seconds: u64,
+    /// Who may ask how often.
+    pub rate_limits: RateLimits,
+}
+
+impl Default for GatewaySettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            workers: 0,
+            public_url: None,
+            trusted_proxies: Vec::new(),
+            cors_origins: Vec::new(),
+            json_limit: 1024 * 1024,
+            upload_limit: 512 * 1024 * 1024,
+            body_timeout_seconds: 30,
+            head_timeout_seconds: 5,
+            keep_alive_seconds: 75,
+            shutdown_seconds: 25,
+            rate_limits: RateLimits::default(),
+        }
+    }
+}
+
+/// How often a principal or an address may ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RateLimits {
+    /// Off for benchmarks only. Default on.
+    pub enabled: bool,
+    /// Each user or API key. Default 6,000 a minute, 1,000 at once.
+    pub principal: Rate,
+    /// Each address (IPv6: each /64) without credentials, and each token seen for the first time. Default 600 a
+    /// minute, 300 at once.
+    pub address: Rate,
+    /// Each address, for what takes passwords and refresh tokens. Default 60 a minute, 30 at once.
+    pub sign_in: Rate,
+}
+
+impl Default for RateLimits {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            principal: Rate { per_minute: 6000, burst: 1000 },
+            address: Rate { per_minute: 600, burst: 300 },
+            sign_in: Rate { per_minute: 60, burst: 30 },
+        }
+    }
+}
+
+/// A steady rate, and what may come at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// Requests a minute, in the long run.
+    pub per_minute: u32,
+    /// Requests at once, after a pause.
+    pub burst: u32,
+}
+
+impl GatewaySettings {
+    /// Checks all of it.
+    ///
+    /// # Errors
+    /// One sentence per mistake.
+    pub fn validate(&self) -> Result<(), Vec<String>> {
+        let mut mistakes = Vec::new();
+        let mut check = |holds: bool, sentence: &str| {
+            if !holds {
+                mistakes.push(sentence.to_owned());
+            }
+        };
+        check(self.json_limit >= 1024, "the JSON limit must be at least 1,024 bytes");
+        check(self.upload_limit > 0, "the upload limit must be above zero");
+        check(self.body_timeout_seconds > 0, "the body timeout must be above zero");
+        check(self.head_timeout_seconds > 0, "the head timeout must be above zero");
+        check(self.workers <= 1024, "there can be at most 1,024 workers");
+        let rates = [self.rate_limits.principal, self.rate_limits.address, self.rate_limits.sign_in];
+        check(rates.iter().all(|rate| rate.per_minute > 0 && rate.burst > 0), "a rate limit must be above zero");
+        if let Some(url) = &self.public_url {
+            check(
+                matches!(url.scheme(), "http" | "https") && url.host().is_some() && url.path() == "/",
+                "the public URL must be http(s)://<host>, without a path",
+            );
+        }
+        for origin in &self.cors_origins {
+            let exact = Url::parse(origin).is_ok_and(|url| {
+                matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == *origin
+            });
+            if !exact {
+                mistakes.push(format!("the CORS origin {origin:?} must be exactly <scheme>://<host>[:<port>]"));
+            }
+        }
+        if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
+    }
+
+    /// Whether browsers reach the platform by TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.public_url.as_ref().is_some_and(|url| url.scheme() == "https")
+    }
+
+    pub(crate) fn body_timeout(&self) -> Duration {
+        Duration::from_secs(self.body_timeout_seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(GatewaySettings::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn an_origin_that_would_let_anyone_in_is_refused() {
+        for origin in ["*", "null", "https://*.example.com/", "https://example.com/", "example.com", "file://x"] {
+            let settings = GatewaySettings { cors_origins: vec![origin.to_owned()], ..Default::default() };
+            assert_eq!(settings.validate().unwrap_err().len(), 1, "{origin}");
+        }
+        let settings =
+            GatewaySettings { cors_origins: vec!["https://example.com:8443".to_owned()], ..Default::default() };
+        assert_eq!(settings.validate(), Ok(()));
+    }
+}

@@ -1,0 +1,129 @@
+//! Probes, metrics, discovery and the actor tree.
+
+use std::net::IpAddr;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{self, HeaderValue},
+};
+use callboard_messages::{Code, auth::GetJwks};
+use prometheus::{Encoder, TextEncoder};
+use serde_json::json;
+
+use crate::{openapi::Docs, problem::Problem, session, worker::Request};
+
+/// The process answers.
+pub(crate) async fn health(_: Request) -> Result<HttpResponse, Problem> {
+    Ok(HttpResponse::Ok().json(json!({"status": "ok"})))
+}
+
+/// Whether this node may take traffic, and if not, which domain keeps it from it.
+pub(crate) async fn ready(request: Request) -> Result<HttpResponse, Problem> {
+    let domains = request.worker.shared.runtime.ready();
+    let draining = request.worker.shared.stopping.is_begun();
+    let ready = !draining && domains.iter().all(|domain| domain.ready);
+    let status = if draining {
+        "draining"
+    } else if ready {
+        "ready"
+    } else {
+        "unavailable"
+    };
+    let mut response = if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    Ok(response.json(json!({"status": status, "domains": domains})))
+}
+
+/// Prometheus text. Open to programs on this machine; from elsewhere it takes an administrator.
+pub(crate) async fn metrics(request: Request) -> Result<HttpResponse, Problem> {
+    if !is_local(&request) {
+        let session = session::authenticate(&request.worker, &request.http, &request.arrival).await?;
+        if !session.caller.administrator {
+            return Err(Problem::of(Code::Forbidden, "this needs the permission administrator"));
+        }
+    }
+    let shared = &request.worker.shared;
+    let mut families = shared.runtime.metrics().gather();
+    families.extend(shared.metrics.registry.gather());
+    let mut text = Vec::new();
+    let encoder = TextEncoder::new();
+    encoder.encode(&families, &mut text).map_err(|error| Problem::internal(format!("metrics: {error}")))?;
+    Ok(HttpResponse::Ok().content_type(encoder.format_type()).body(text))
+}
+
+/// From this machine, directly, and by a name of this machine: neither a proxy on it nor a page that had a name of its
+/// own resolve to loopback passes for it.
+fn is_local(request: &Request) -> bool {
+    let http = &request.http;
+    let direct = !http.headers().contains_key("x-forwarded-for") && !http.headers().contains_key(header::FORWARDED);
+    direct && request.arrival.client.address.is_loopback() && host_is_local(http)
+}
+
+fn host_is_local(http: &HttpRequest) -> bool {
+    let Some(host) = http.headers().get(header::HOST).and_then(|host| host.to_str().ok()) else { return true };
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// The actor tree as it is.
+pub(crate) async fn actors(request: Request) -> Result<HttpResponse, Problem> {
+    if !request.http.query_string().is_empty() {
+        return Err(Problem::invalid("this takes no query parameters"));
+    }
+    Ok(HttpResponse::Ok().json(request.worker.shared.runtime.tree()))
+}
+
+pub(crate) fn actors_docs() -> Docs {
+    Docs::saying::<serde_json::Value>(
+        "The actor tree: domains, shards and background children. Each with its state, restarts, queue depth, calls in \
+         flight and their limit, and breaker.",
+    )
+}
+
+/// The API's own description.
+pub(crate) async fn openapi(request: Request) -> Result<HttpResponse, Problem> {
+    let document = request.worker.shared.document();
+    let known = request.http.headers().get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let mut response = if known == Some(document.etag.as_str()) {
+        HttpResponse::NotModified().finish()
+    } else {
+        HttpResponse::Ok().content_type("application/json").body(document.bytes.clone())
+    };
+    if let Ok(etag) = HeaderValue::from_str(&document.etag) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Ok(response)
+}
+
+/// The public signing keys.
+pub(crate) async fn jwks(request: Request) -> Result<HttpResponse, Problem> {
+    let keys = request.worker.bus().ask(&request.caller, GetJwks {}).await?;
+    Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "public, max-age=60")).json(keys))
+}
+
+/// OpenID Connect Discovery: what a program needs to check our tokens.
+pub(crate) async fn discovery(request: Request) -> Result<HttpResponse, Problem> {
+    let shared = &request.worker.shared;
+    let base = match &shared.settings.public_url {
+        Some(url) => url.origin().ascii_serialization(),
+        None => {
+            let connection = request.http.connection_info();
+            let host = request.http.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+            format!("http://{}", host.unwrap_or(connection.host()))
+        }
+    };
+    let issuer = shared.issuer.clone().unwrap_or_else(|| base.clone());
+    let document = json!({
+        "issuer": issuer,
+        "jwks_uri": format!("{base}/.well-known/jwks.json"),
+        "token_endpoint": format!("{base}/api/v1/auth/login"),
+        "userinfo_endpoint": format!("{base}/api/v1/auth/whoami"),
+        "id_token_signing_alg_values_supported": ["RS256"],
+        "response_types_supported": ["token"],
+        "subject_types_supported": ["public"],
+    });
+    Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "public, max-age=60")).json(document))
+}

@@ -1,0 +1,255 @@
+//! Live updates.
+
+use std::time::{Duration, Instant};
+
+use callboard_messages::{ProjectId, deploy::LogLine};
+use callboard_supervisors::LiveEvent;
+use chrono::DateTime;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio_tungstenite::{
+    connect_async,
+    tungstenite::{Message, client::IntoClientRequest},
+};
+
+use super::stage::{By, Stage, User, refused};
+
+/// The events of a stream, one by one.
+struct Events {
+    response: reqwest::Response,
+    text: String,
+}
+
+#[derive(Debug)]
+struct Told {
+    id: String,
+    event: String,
+    data: Value,
+}
+
+impl Events {
+    async fn open(stage: &Stage, user: &User, topics: &str, after: Option<&str>) -> Self {
+        let mut request =
+            stage.get(&format!("/api/v1/live?topics={topics}")).by(user).header("accept", "text/event-stream");
+        if let Some(after) = after {
+            request = request.header("last-event-id", after);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/event-stream"));
+        Self { response, text: String::new() }
+    }
+
+    /// `None` when the stream has ended.
+    async fn next(&mut self) -> Option<Told> {
+        loop {
+            if let Some((block, rest)) = self.text.split_once("\n\n") {
+                let field = |name: &str| {
+                    let line = block.lines().find_map(|line| line.strip_prefix(name));
+                    line.unwrap_or_default().to_owned()
+                };
+                let told = Told {
+                    id: field("id: "),
+                    event: field("event: "),
+                    data: serde_json::from_str(&field("data: ")).unwrap_or_default(),
+                };
+                self.text = rest.to_owned();
+                if told.event.is_empty() {
+                    continue;
+                }
+                return Some(told);
+            }
+            let chunk =
+                tokio::time::timeout(Duration::from_secs(10), self.response.chunk()).await.expect("nothing came");
+            self.text.push_str(std::str::from_utf8(&chunk.unwrap()?).unwrap());
+        }
+    }
+}
+
+fn publish(stage: &Stage, topic: &str, kind: &'static str, n: u64) -> u64 {
+    stage.runtime.live().publish(topic, LiveEvent::new(kind, json!({"n": n})))
+}
+
+fn log(stage: &Stage, topic: &str, id: u64) {
+    let line = LogLine { id, at: DateTime::UNIX_EPOCH, from: "web.1".to_owned(), text: format!("line {id}") };
+    stage.runtime.live().publish(topic, LiveEvent::new("log", serde_json::to_value(line).unwrap()));
+}
+
+async fn project(stage: &Stage, user: &User, name: &str) -> ProjectId {
+    stage.project(user, name).await["id"].as_str().unwrap().parse().unwrap()
+}
+
+#[actix_rt::test]
+async fn a_reader_follows_and_resumes_where_it_was() {
+    let stage = Stage::new().await;
+    let user = stage.administrator().await;
+    let (one, two) = (project(&stage, &user, "one").await, project(&stage, &user, "two").await);
+    let topics = format!("project:{one},project:{two}");
+    let mut events = Events::open(&stage, &user, &topics, None).await;
+    let first = publish(&stage, &format!("project:{one}"), "deployment", 1);
+    let told = events.next().await.unwrap();
+    assert_eq!((told.event.as_str(), told.id.as_str()), ("deployment", format!("{first};").as_str()));
+    assert_eq!(told.data["data"]["n"], 1);
+    assert_eq!(told.data["topic"], format!("project:{one}"));
+    drop(events);
+
+    publish(&stage, &format!("project:{two}"), "instance", 2);
+    publish(&stage, &format!("project:{one}"), "instance", 3);
+    let mut events = Events::open(&stage, &user, &topics, Some(&told.id)).await;
+    // Of the second topic nothing was seen, so it begins now.
+    assert_eq!(events.next().await.unwrap().data["data"]["n"], 3);
+    stage.end().await;
+}
+
+#[actix_rt::test]
+async fn a_log_is_resumed_from_the_store_without_loss_or_repetition() {
+    let stage = Stage::new().await;
+    let user = stage.administrator().await;
+    let topic = format!("logs:{}", project(&stage, &user, "one").await);
+    let mut events = Events::open(&stage, &user, &topic, Some("7")).await;
+    log(&stage, &topic, 10);
+    log(&stage, &topic, 11);
+    for id in [8, 9, 10, 11] {
+        let told = events.next().await.unwrap();
+        assert_eq!((told.id, told.event.as_str()), (id.to_string(), "log"));
+        assert_eq!(told.data["data"]["text"], format!("line {id}"));
+    }
+    stage.end().await;
+}
+
+#[actix_rt::test]
+async fn a_deployment_is_told_as_it_is_and_then_as_it_changes() {
+    let stage = Stage::new().await;
+    let user = stage.administrator().await;
+    let topic = format!("deployment:{}", project(&stage, &user, "one").await);
+    let mut events = Events::open(&stage, &user, &topic, Some("0")).await;
+    let told = events.next().await.unwrap();
+    assert_eq!((told.event.as_str(), &told.data["data"]["status"]), ("deployment", &json!("building")));
+    for id in 1..=10 {
+        assert_eq!(events.next().await.unwrap().id, id.to_string());
+    }
+    publish(&stage, &topic, "deployment", 1);
+    let told = events.next().await.unwrap();
+    assert_eq!((told.event.as_str(), told.id.as_str()), ("deployment", "10"));
+    stage.end().await;
+}
+
+#[actix_rt::test]
+async fn what_is_not_the_caller_s_can_t_be_followed() {
+    let stage = Stage::new().await;
+    let owner = stage.administrator().await;
+    let stranger = stage.user("stranger@example.com").await;
+    let id = project(&stage, &owner, "one").await;
+    let follow = |topics: String, user: &User| {
+        stage.get(&format!("/api/v1/live?topics={topics}")).by(user).header("accept", "text/event-stream")
+    };
+    for topic in ["project", "deployment", "logs"] {
+        assert_eq!(refused(follow(format!("{topic}:{id}"), &stranger)).await.0, 404, "{topic}");
+    }
+    for topics in ["", "project:", "everything", "project:%2A"] {
+        assert_eq!(refused(follow(topics.to_owned(), &owner)).await.0, 400, "{topics}");
+    }
+    let many = vec![format!("project:{id}"); 65].join(",");
+    assert_eq!(refused(follow(many, &owner)).await.0, 400);
+    assert_eq!(refused(stage.get(&format!("/api/v1/live?topics=project:{id}")).by(&owner)).await.0, 400);
+    stage.end().await;
+}
+
+#[actix_rt::test]
+async fn a_stream_ends_with_its_session() {
+    let stage = Stage::new().await;
+    let user = stage.administrator().await;
+    let topic = format!("project:{}", project(&stage, &user, "one").await);
+    let mut events = Events::open(&stage, &user, &topic, None).await;
+    assert_eq!(stage.request("POST", "/api/v1/auth/logout").by(&user).send().await.unwrap().status(), 204);
+    let told = events.next().await.unwrap();
+    assert_eq!(told.event, "end");
+    assert!(told.data["reason"].as_str().unwrap().contains("session"));
+    assert!(events.next().await.is_none());
+    stage.end().await;
+}
+
+#[actix_rt::test]
+async fn a_node_that_drains_says_so_and_ends_its_streams() {
+    let stage = Stage::new().await;
+    let user = stage.administrator().await;
+    let topic = format!("project:{}", project(&stage, &user, "one").await);
+    let mut events = Events::open(&stage, &user, &topic, None).await;
+    stage.stop.drain();
+    assert_eq!(events.next().await.unwrap().event, "end");
+    let ready = stage.get("/ready").send().await.unwrap();
+    assert_eq!(ready.status(), 503);
+    assert_eq!(ready.json::<Value>().await.unwrap()["status"], "draining");
+    assert_eq!(stage.get("/api/v1/projects").by(&user).send().await.unwrap().status(), 200);
+    stage.end().await;
+}
+
+#[actix_rt::test]
+async fn a_reader_that_stands_still_is_cut() {
+    let stage = Stage::new().await;
+    let user = stage.administrator().await;
+    let topic = format!("project:{}", project(&stage, &user, "one").await);
+    let mut socket = TcpStream::connect(stage.address).await.unwrap();
+    let (path, token) = (format!("/api/v1/live?topics={topic}"), user.token());
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nAuthorization: Bearer {token}\r\n\r\n"
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let streams = async |count: u32| {
+        let metrics = stage.get("/metrics").send().await.unwrap().text().await.unwrap();
+        metrics.contains(&format!("\ncallboard_http_live_streams {count}\n"))
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !streams(1).await {
+        assert!(Instant::now() < deadline, "no stream was opened");
+    }
+    while !streams(0).await {
+        assert!(Instant::now() < deadline, "the reader was not cut");
+        for _ in 0..20 {
+            stage.runtime.live().publish(&topic, LiveEvent::new("instance", json!("x".repeat(64 * 1024))));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(socket);
+    stage.end().await;
+}
+
+#[actix_rt::test]
+async fn a_web_socket_tells_the_same_and_is_guarded() {
+    let stage = Stage::new().await;
+    let user = stage.administrator().await;
+    let topic = format!("project:{}", project(&stage, &user, "one").await);
+    let connect = |origin: Option<String>, token: Option<&str>| {
+        let url = format!("ws://{}/api/v1/live?topics={topic}", stage.address);
+        let mut request = url.into_client_request().unwrap();
+        if let Some(token) = token {
+            request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        if let Some(origin) = origin {
+            request.headers_mut().insert("origin", origin.parse().unwrap());
+        }
+        connect_async(request)
+    };
+    for origin in ["https://evil.example.com", "null", "http://app.localhost:80"] {
+        assert!(connect(Some(origin.to_owned()), Some(user.token())).await.is_err(), "{origin}");
+    }
+    assert!(connect(None, None).await.is_err());
+
+    let (mut socket, _) = connect(Some(format!("http://{}", stage.address)), Some(user.token())).await.unwrap();
+    publish(&stage, &topic, "instance", 5);
+    let Message::Text(text) = socket.next().await.unwrap().unwrap() else { panic!("not a text") };
+    let told: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&told["kind"], &told["data"]["n"]), (&json!("instance"), &json!(5)));
+    // It may answer before it has read all of it.
+    let _ = socket.send(Message::binary(vec![0_u8; 1024 * 1024])).await;
+    let closed = tokio::time::timeout(Duration::from_secs(10), async {
+        while let Some(Ok(message)) = socket.next().await {
+            if message.is_close() {
+                break;
+            }
+        }
+    });
+    closed.await.expect("a reader that sends a megabyte is closed");
+    stage.end().await;
+}

@@ -1,0 +1,60 @@
+//! What an operator asks.
+
+use serde_json::Value;
+
+use super::stage::{Stage, refused};
+
+#[actix_rt::test]
+async fn a_node_tells_how_it_is() {
+    let stage = Stage::new().await;
+    assert_eq!(stage.get("/health").send().await.unwrap().status(), 200);
+    let ready: Value = stage.get("/ready").send().await.unwrap().json().await.unwrap();
+    assert_eq!(ready["status"], "ready");
+    assert!(ready["domains"].as_array().unwrap().len() >= 4);
+    let metrics = stage.get("/metrics").send().await.unwrap().text().await.unwrap();
+    assert!(
+        metrics.contains("callboard_http_requests_total{operation=\"system.health\",status=\"2xx\"} 1"),
+        "{metrics}"
+    );
+    let document: Value = stage.get("/api/v1/openapi.json").send().await.unwrap().json().await.unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+    assert_eq!(document, crate::openapi_document());
+    stage.end().await;
+}
+
+#[actix_rt::test]
+async fn metrics_are_for_this_machine() {
+    let stage = Stage::with(|settings| settings.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()]).await;
+    for (name, value) in
+        [("x-forwarded-for", "203.0.113.7"), ("x-forwarded-for", "127.0.0.1"), ("host", "rebound.example.com")]
+    {
+        assert_eq!(refused(stage.get("/metrics").header(name, value)).await.0, 401, "{name}: {value}");
+    }
+    stage.end().await;
+}
+
+#[actix_rt::test]
+async fn other_programs_find_the_signing_keys() {
+    let stage = Stage::new().await;
+    let base = format!("http://{}", stage.address);
+    let discovery: Value = stage.get("/.well-known/openid-configuration").send().await.unwrap().json().await.unwrap();
+    assert_eq!(discovery["jwks_uri"], format!("{base}/.well-known/jwks.json"));
+    let keys: Value = stage.get("/.well-known/jwks.json").send().await.unwrap().json().await.unwrap();
+    assert_eq!(keys["keys"][0]["alg"], "RS256");
+    stage.end().await;
+}
+
+#[test]
+fn every_parameter_of_a_path_is_a_field_of_its_message() {
+    let document = crate::openapi_document();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let in_path = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        let in_path: Vec<_> = in_path.collect();
+        for (method, operation) in methods.as_object().unwrap() {
+            let parameters = operation["parameters"].as_array().unwrap();
+            for name in &in_path {
+                assert!(parameters.iter().any(|p| p["name"] == *name && p["in"] == "path"), "{method} {path}: {name}");
+            }
+        }
+    }
+}

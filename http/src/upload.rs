@@ -1,0 +1,180 @@
+//! An uploaded source goes straight to the object store: counted, hashed, never whole in memory.
+
+use std::{error::Error, io, time::Duration};
+
+use actix_web::{HttpResponse, http::header};
+use callboard_messages::{
+    Code, Operation,
+    deploy::{RegisterSource, Source},
+    project::GetProject,
+};
+use futures_util::StreamExt;
+use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart, path::Path};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::{message, openapi::Docs, problem::Problem, worker::Request};
+
+/// Parts of the object that are on their way at once.
+const PARTS: usize = 4;
+/// What a client waits when the disk is full: somebody has to make room.
+const RETRY_WHEN_FULL: Duration = Duration::from_secs(60);
+const MEDIA_TYPES: [&str; 6] = [
+    "application/gzip",
+    "application/x-gzip",
+    "application/x-tar+gzip",
+    "application/zip",
+    "application/x-zip-compressed",
+    "application/octet-stream",
+];
+
+/// Streams the body into the store, then has the deploy domain record it. Who may not is told before the body is read.
+pub(crate) async fn source(mut request: Request) -> Result<HttpResponse, Problem> {
+    let project: GetProject = message::without_body(request.fields()?)?;
+    if !request.http.query_string().is_empty() {
+        return Err(Problem::invalid("this takes no query parameters"));
+    }
+    check_media_type(&request)?;
+    let project_id = project.project_id;
+    request.worker.bus().ask(&request.caller, project).await?;
+    let limit = request.worker.shared.settings.upload_limit;
+    if message::declared_length(&request.http).is_some_and(|length| length > limit) {
+        message::discard(&mut request.payload, &request.worker.shared.settings).await;
+        return Err(Problem::too_large(limit));
+    }
+
+    let id = Uuid::now_v7();
+    let path = Path::from(format!("sources/{id}"));
+    let objects = request.worker.shared.objects.clone();
+    let upload = objects.put_multipart(&path).await.map_err(|error| store_failed(&error))?;
+    // Parts already written go away with this, also when the client does and this future is dropped.
+    let mut unfinished = Unfinished { upload: Some(WriteMultipart::new(upload)), stored: None };
+    let (size, sha256) = receive(&mut request, &mut unfinished, limit).await?;
+    unfinished.stored = Some((objects, path));
+    if let Some(upload) = unfinished.upload.take() {
+        upload.finish().await.map_err(|error| store_failed(&error))?;
+    }
+
+    let register = RegisterSource { project_id, source: Source { id, size, sha256 } };
+    let outcome = request.worker.bus().ask(&request.caller, register).await;
+    let source = match outcome {
+        Ok(source) => source,
+        Err(error) => {
+            let problem = Problem::from(error);
+            if !problem.certain {
+                // It may be recorded after all: then the object must stay.
+                unfinished.stored = None;
+            }
+            return Err(problem);
+        }
+    };
+    unfinished.stored = None;
+    Ok(HttpResponse::Created().json(source))
+}
+
+/// Removes what was stored of an upload that came to nothing.
+struct Unfinished {
+    upload: Option<WriteMultipart>,
+    stored: Option<(std::sync::Arc<dyn ObjectStore>, Path)>,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let (upload, stored) = (self.upload.take(), self.stored.take());
+        if upload.is_none() && stored.is_none() {
+            return;
+        }
+        actix_rt::spawn(async move {
+            if let Some(upload) = upload
+                && let Err(error) = upload.abort().await
+            {
+                tracing::warn!(%error, "an unfinished upload could not be removed");
+            }
+            if let Some((objects, path)) = stored
+                && let Err(error) = objects.delete(&path).await
+                && !matches!(error, object_store::Error::NotFound { .. })
+            {
+                tracing::warn!(%error, %path, "an upload that was refused could not be removed");
+            }
+        });
+    }
+}
+
+async fn receive(request: &mut Request, to: &mut Unfinished, limit: u64) -> Result<(u64, String), Problem> {
+    let timeout = request.worker.shared.settings.body_timeout();
+    let mut hash = Sha256::new();
+    let mut size = 0_u64;
+    loop {
+        let chunk = match actix_rt::time::timeout(timeout, request.payload.next()).await {
+            Ok(Some(chunk)) => chunk.map_err(|_| broken_off("the upload broke off"))?,
+            Ok(None) => break,
+            Err(_) => return Err(broken_off("the upload stood still for too long")),
+        };
+        size += chunk.len() as u64;
+        if size > limit {
+            message::discard(&mut request.payload, &request.worker.shared.settings).await;
+            return Err(Problem::too_large(limit));
+        }
+        hash.update(&chunk);
+        if let Some(upload) = &mut to.upload {
+            if let Err(error) = upload.wait_for_capacity(PARTS).await {
+                // Whoever is still sending would not read an answer on a connection that is cut.
+                message::discard(&mut request.payload, &request.worker.shared.settings).await;
+                return Err(Problem { close: true, ..store_failed(&error) });
+            }
+            upload.put(chunk);
+        }
+    }
+    if size == 0 {
+        return Err(Problem::invalid("the body is empty: send a tar.gz or zip archive"));
+    }
+    let digest = hash.finalize();
+    Ok((size, digest.iter().map(|byte| format!("{byte:02x}")).collect()))
+}
+
+fn broken_off(why: &'static str) -> Problem {
+    Problem { close: true, ..Problem::invalid(why) }
+}
+
+fn store_failed(error: &object_store::Error) -> Problem {
+    let cause = format!("object store: {error}");
+    if !is_full(error) {
+        return Problem::internal(cause);
+    }
+    let detail = "the disk of the node is full, so that the source could not be kept; make room there, then retry";
+    let problem = Problem::of(Code::Unavailable, detail);
+    Problem { retry_after: Some(RETRY_WHEN_FULL), cause: Some(cause), ..problem }
+}
+
+/// Whether there was no room, on the disk or within a quota.
+fn is_full(error: &object_store::Error) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+fn check_media_type(request: &Request) -> Result<(), Problem> {
+    let Some(value) = request.http.headers().get(header::CONTENT_TYPE) else { return Ok(()) };
+    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let known = MEDIA_TYPES.iter().any(|known| known.eq_ignore_ascii_case(essence));
+    if known { Ok(()) } else { Err(message::unsupported("application/gzip or application/zip")) }
+}
+
+pub(crate) fn docs() -> Docs {
+    let fields = json!({
+        "project_id": {"type": "string", "format": "uuid", "description": "Whose source."},
+        "": {"type": "string", "format": "binary"},
+    });
+    Docs::saying::<<RegisterSource as Operation>::Reply>(
+        "Uploads a source: the bytes of a tar.gz or zip archive. Its id is what POST /deployments takes.",
+    )
+    .with_fields(fields, &["project_id"])
+    .with_media("application/gzip", "application/json")
+}
