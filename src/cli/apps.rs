@@ -1,0 +1,47 @@
+//! `callboard projects` and `callboard create`.
+
+use callboard_messages::project::Project;
+use clap::Args;
+use serde_json::json;
+
+use super::session::Session;
+use crate::{error::Result, output::table};
+
+#[derive(Debug, Args)]
+pub struct Projects {}
+
+impl Projects {
+    pub async fn run(self, session: &Session) -> Result {
+        let projects: Vec<Project> = session.all("/projects").await?;
+        session.output.show(&projects, |projects| match projects.as_slice() {
+            [] => "There are no apps yet. Deploy one: callboard deploy <folder>".to_owned(),
+            projects => table(
+                ["APP", "CREATED", "DESCRIPTION"],
+                projects
+                    .iter()
+                    .map(|p| [p.name.clone(), p.created_at.format("%F %R").to_string(), p.description.clone()]),
+            ),
+        });
+        Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Create {
+    /// 1 to 40 of a-z, 0-9 and -, beginning with a letter; also the app's host name
+    name: String,
+    /// What it is
+    #[arg(long)]
+    description: Option<String>,
+}
+
+impl Create {
+    pub async fn run(self, session: &Session) -> Result {
+        let body = json!({ "name": self.name, "description": self.description });
+        let project: Project = session.client.post("/projects", &body).await?;
+        session.output.show(&project, |project| {
+            format!("Created the app {0}. Deploy it: callboard deploy <folder> --app {0}", project.name)
+        });
+        Ok(())
+    }
+}

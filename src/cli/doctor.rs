@@ -1,0 +1,227 @@
+//! `callboard doctor`: what is wrong, and how to mend it.
+
+use std::{
+    net::TcpListener,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use clap::Args;
+use nix::sys::{
+    resource::{Resource, getrlimit},
+    statvfs::statvfs,
+};
+use serde::Serialize;
+
+use super::Globals;
+use crate::{
+    client::{Client, Credential, contexts::is_private, target},
+    config::Settings,
+    error::{Error, Result},
+    output::Output,
+};
+
+const GIB: u64 = 1024 * 1024 * 1024;
+
+#[derive(Debug, Args)]
+pub struct Doctor {}
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Level {
+    Good,
+    /// Something can't be done, the rest can.
+    Warning,
+    /// A node can't work like this.
+    Problem,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    subject: &'static str,
+    level: Level,
+    what: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mend: Option<String>,
+}
+
+fn good(subject: &'static str, what: impl Into<String>) -> Finding {
+    Finding { subject, level: Level::Good, what: what.into(), mend: None }
+}
+
+fn warning(subject: &'static str, what: impl Into<String>, mend: impl Into<String>) -> Finding {
+    Finding { subject, level: Level::Warning, what: what.into(), mend: Some(mend.into()) }
+}
+
+fn problem(subject: &'static str, what: impl Into<String>, mend: impl Into<String>) -> Finding {
+    Finding { level: Level::Problem, ..warning(subject, what, mend) }
+}
+
+impl Doctor {
+    pub async fn run(self, globals: &Globals, output: Output) -> Result {
+        let mut findings = Vec::new();
+        match Settings::read(globals, &[]) {
+            Ok((settings, _)) => {
+                findings.push(good("configuration", "is valid"));
+                let node = running_node(&settings.node.data).await;
+                findings.extend(data_folder(&settings.node.data));
+                findings.push(disk(&settings.node.data));
+                findings.push(match node {
+                    Some(finding) => finding,
+                    None => port(&settings),
+                });
+            }
+            Err(error) => findings.push(problem("configuration", error.sentence, error.hint.unwrap_or_default())),
+        }
+        findings.push(open_files());
+        findings.push(clock());
+        findings.extend(programs());
+
+        let problems = findings.iter().filter(|finding| finding.level == Level::Problem).count();
+        let text = |findings: &Vec<Finding>| findings.iter().map(|finding| line(finding, output)).collect::<String>();
+        let sentence = match problems {
+            0 => {
+                output.show(&findings, text);
+                return Ok(());
+            }
+            1 => "there is a problem, see above".to_owned(),
+            count => format!("there are {count} problems, see above"),
+        };
+        output.line(text(&findings).trim_end());
+        Err(Error::failure(sentence).showing(&findings))
+    }
+}
+
+fn line(finding: &Finding, output: Output) -> String {
+    let mark = match finding.level {
+        Level::Good => "ok      ",
+        Level::Warning => "warning ",
+        Level::Problem => "PROBLEM ",
+    };
+    let mend = finding.mend.iter().map(|mend| output.dim(&format!("        -> {mend}\n"))).collect::<String>();
+    format!("{mark}{:<14} {}\n{mend}", finding.subject, finding.what)
+}
+
+fn data_folder(data: &Path) -> Vec<Finding> {
+    let shown = data.display();
+    let nearest = data.ancestors().find(|folder| folder.as_os_str().is_empty() || folder.exists());
+    let nearest = nearest.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let writable = nix::unistd::access(nearest, nix::unistd::AccessFlags::W_OK).is_ok();
+    let mut findings = vec![match (data.is_dir(), writable) {
+        (true, true) => good("data folder", format!("{shown} can be written")),
+        (false, true) => good("data folder", format!("{shown} will be made at the first start")),
+        (_, false) => problem(
+            "data folder",
+            format!("{} can't be written", nearest.display()),
+            "give it to the user who runs callboard, or choose another with --data",
+        ),
+    }];
+    let key = data.join("master.key");
+    if key.exists() && !is_private(&key) {
+        let key = key.display();
+        findings.push(problem("master key", format!("{key} can be read by others"), format!("chmod 600 {key}")));
+    }
+    findings
+}
+
+fn disk(data: &Path) -> Finding {
+    let folder = data.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
+    let Ok(stat) = statvfs(folder) else {
+        return warning("disk", "its free space could not be read", "make sure that there is at least 1 GiB");
+    };
+    #[expect(clippy::useless_conversion, reason = "the types differ between systems")]
+    let free = u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size()));
+    let shown = format!("{:.1} GiB free", free as f64 / GIB as f64);
+    match free {
+        0..GIB => problem("disk", shown, "make room: sources, builds and releases need at least 1 GiB"),
+        _ => good("disk", shown),
+    }
+}
+
+/// The node that serves this folder; nothing when there is none.
+async fn running_node(data: &Path) -> Option<Finding> {
+    let path = data.join(target::LOCAL_FILE);
+    let local = match target::read_local(&path) {
+        Ok(local) => local?,
+        Err(error) => return Some(problem("command line", error.sentence, error.hint.unwrap_or_default())),
+    };
+    let url = local.url.clone();
+    let client = Client::new(local.url, Credential::Key(local.key)).ok()?;
+    let asked = tokio::time::timeout(Duration::from_secs(5), client.get::<serde_json::Value>("/auth/whoami")).await;
+    match asked {
+        Ok(Ok(_)) => Some(good("running node", format!("runs at {url}, and you are signed in"))),
+        Ok(Err(error)) if error.status == crate::error::Status::Unreachable => None,
+        Ok(Err(error)) => Some(problem("running node", format!("at {url}: {}", error.sentence), "restart the node")),
+        Err(_) => Some(problem(
+            "running node",
+            format!("at {url} accepts connections but does not answer"),
+            "restart the node",
+        )),
+    }
+}
+
+fn port(settings: &Settings) -> Finding {
+    let listen = settings.gateway.listen;
+    match TcpListener::bind(listen) {
+        Ok(_) => good("port", format!("{listen} is free")),
+        Err(error) => problem(
+            "port",
+            format!("a node can't listen on {listen}: {error}"),
+            "stop the program that has it, or choose another: callboard dev --listen 127.0.0.1:9090",
+        ),
+    }
+}
+
+fn open_files() -> Finding {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, _)) if soft < 1024 => {
+            problem("open files", format!("at most {soft}"), "ulimit -n 65536, before the node starts")
+        }
+        Ok((soft, hard)) if soft < 8192 => warning(
+            "open files",
+            format!("at most {soft}, which bounds the connections"),
+            format!("ulimit -n {}, before the node starts", hard.min(65_536)),
+        ),
+        Ok((soft, _)) => good("open files", format!("at most {soft}")),
+        Err(error) => warning("open files", format!("the limit could not be read: {error}"), "check ulimit -n"),
+    }
+}
+
+/// Tokens and certificates are void when the clock is.
+fn clock() -> Finding {
+    const RELEASED: u64 = 1_767_225_600; // 2026-01-01
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    match now {
+        RELEASED.. => good("clock", "is plausible"),
+        _ => problem("clock", "is years behind", "set it; tokens and certificates depend on it"),
+    }
+}
+
+fn programs() -> Vec<Finding> {
+    [
+        ("git", "--version", "git repositories can't be deployed", "apt-get install git"),
+        ("node", "--version", "Node apps can't run", "https://nodejs.org, or apt-get install nodejs npm"),
+        ("npm", "--version", "Node apps with dependencies can't be built", "apt-get install npm"),
+        ("python3", "--version", "Python apps can't run", "apt-get install python3"),
+        (
+            "pip3",
+            "--version",
+            "Python apps with dependencies can't be built",
+            "apt-get install python3-pip python3-venv",
+        ),
+    ]
+    .into_iter()
+    .map(|(program, option, without, mend)| match version(program, option) {
+        Some(version) => good(program, version),
+        None => warning(program, format!("is not there: {without}"), mend),
+    })
+    .collect()
+}
+
+fn version(program: &str, option: &str) -> Option<String> {
+    let output = Command::new(program).arg(option).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    output.status.success().then(|| text.lines().next().unwrap_or_default().trim().to_owned())
+}

@@ -1,0 +1,37 @@
+//! The `callboard` binary: a node, and the command line that talks to one.
+//!
+//! `config` reads and checks the settings, `node` assembles the domains and the gateway (the only place that names
+//! every domain), `cli` has a file per verb, `client` is the HTTP client they share.
+
+mod cli;
+mod client;
+mod config;
+mod error;
+mod node;
+mod output;
+mod static_server;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The hidden verb that becomes an app's process. It comes before everything else, because it must not start a thread.
+pub(crate) const LAUNCH: &str = "launch";
+/// The hidden verb that serves a static site; `cli` has it under this name.
+pub(crate) const STATIC_SERVER: &str = "static-server";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    if arguments.nth(1).is_some_and(|verb| verb == LAUNCH) {
+        return callboard_deploy::limits::launch(arguments);
+    }
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(wrong) => cli::end(&wrong),
+    };
+    let json = cli.globals.json;
+    match cli::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(json),
+    }
+}

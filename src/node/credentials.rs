@@ -1,0 +1,97 @@
+//! What a node issues at each start: the set-up link, and the key of the command line on this machine.
+//!
+//! Neither is a reason not to run. What can't be issued, as on a full disk, is tried again in the background, while
+//! the apps serve. Each part is issued once: a second key would end the first, which may be in use by then.
+
+use std::{path::PathBuf, time::Duration};
+
+use callboard_messages::{
+    Caller, Operation, Secret,
+    auth::{IssueLocalKey, IssueSetupToken},
+};
+use callboard_supervisors::Runtime;
+use url::Url;
+
+use crate::{
+    client::{contexts::write_private, target},
+    error::{Context, Result},
+};
+
+/// The pauses between attempts double from the first to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What has been issued so far.
+pub struct Credentials {
+    runtime: Runtime,
+    path: PathBuf,
+    url: Url,
+    /// The answer, which is no token when there is an administrator.
+    setup: Option<Option<Secret>>,
+    key: Option<Secret>,
+    is_written: bool,
+}
+
+impl Credentials {
+    /// Nothing yet, for the node at `url` with this data folder.
+    pub fn new(runtime: Runtime, data: &std::path::Path, url: Url) -> Self {
+        Self { runtime, path: data.join(target::LOCAL_FILE), url, setup: None, key: None, is_written: false }
+    }
+
+    /// Of the set-up link, when it has been issued and somebody needs it.
+    pub fn setup(&self) -> Option<&Secret> {
+        self.setup.as_ref()?.as_ref()
+    }
+
+    /// Of the local operator, when it has been issued.
+    pub fn key(&self) -> Option<&Secret> {
+        self.key.as_ref()
+    }
+
+    /// Issues what is missing. The parts do not depend on one another.
+    pub async fn issue(&mut self) -> Result {
+        let setup = self.issue_setup().await;
+        self.issue_key().await.and(setup)
+    }
+
+    /// Issues what is missing, as soon as that can be done.
+    pub async fn issue_later(&mut self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            self.runtime.clock().sleep(pause).await;
+            pause = LONGEST_PAUSE.min(pause * 2);
+            match self.issue().await {
+                Ok(()) => return tracing::info!("the set-up link and the key of the command line are issued"),
+                Err(error) => tracing::warn!(next_seconds = pause.as_secs(), "{}", error.sentence),
+            }
+        }
+    }
+
+    async fn issue_setup(&mut self) -> Result {
+        if self.setup.is_none() {
+            self.setup = Some(self.ask(IssueSetupToken {}).await?);
+        }
+        Ok(())
+    }
+
+    /// Signs in the command line on this machine.
+    async fn issue_key(&mut self) -> Result {
+        if self.is_written {
+            return Ok(());
+        }
+        let key = match &self.key {
+            Some(key) => key.clone(),
+            None => self.key.insert(self.ask(IssueLocalKey {}).await?.secret).clone(),
+        };
+        let local = target::LocalNode { url: self.url.clone(), key, pid: std::process::id() };
+        let json = serde_json::to_vec_pretty(&local).context(|| "write the local key".to_owned())?;
+        write_private(&self.path, &json).context(|| format!("write {}", self.path.display()))?;
+        self.is_written = true;
+        Ok(())
+    }
+
+    async fn ask<M: Operation>(&self, message: M) -> Result<M::Reply> {
+        let answer = self.runtime.bus().ask(&Caller::system(), message).await;
+        answer.context(|| format!("start: {}", M::NAME))
+    }
+}

@@ -1,0 +1,197 @@
+//! `callboard static-server`: what a static site runs on. Serves a folder on `$PORT`, and nothing outside it.
+//!
+//! actix-files answers conditional and range requests; names with a leading dot and links that lead out of the folder
+//! are refused before it sees them.
+
+use std::{
+    net::Ipv4Addr,
+    path::{Component, Path, PathBuf},
+};
+
+use actix_files::NamedFile;
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, http::StatusCode, http::header, web};
+use clap::Args;
+use percent_encoding::percent_decode_str;
+
+use crate::error::{Context, Error, Result};
+
+#[derive(Debug, Args)]
+pub struct StaticServer {
+    /// The folder to serve
+    #[arg(default_value = ".")]
+    folder: PathBuf,
+    /// The port to listen on
+    #[arg(long, env = "PORT")]
+    port: u16,
+}
+
+impl StaticServer {
+    pub fn run(self) -> Result {
+        let root = self.folder.canonicalize().context(|| format!("open {}", self.folder.display()))?;
+        actix_rt::System::new().block_on(serve(root, self.port))
+    }
+}
+
+async fn serve(root: PathBuf, port: u16) -> Result {
+    let root = web::Data::new(root);
+    let server = HttpServer::new(move || App::new().app_data(root.clone()).default_service(web::to(answer)))
+        .workers(1)
+        .worker_max_blocking_threads(4)
+        .shutdown_timeout(10)
+        .bind((Ipv4Addr::LOCALHOST, port))
+        .map_err(|error| Error::failure(format!("could not listen on port {port}: {error}")))?;
+    println!("serving static files on port {port}");
+    server.run().await.context(|| "serve".to_owned())
+}
+
+async fn answer(request: HttpRequest, root: web::Data<PathBuf>) -> HttpResponse {
+    if !matches!(request.method().as_str(), "GET" | "HEAD") {
+        return HttpResponse::MethodNotAllowed().insert_header((header::ALLOW, "GET, HEAD")).finish();
+    }
+    let path = request.path();
+    let Some(wanted) = relative(path) else { return not_found(&request, &root) };
+    let Some(found) = inside(&root, &wanted) else { return not_found(&request, &root) };
+    if found.is_dir() {
+        if !path.ends_with('/') {
+            return HttpResponse::PermanentRedirect()
+                .insert_header((header::LOCATION, local_location(&request)))
+                .finish();
+        }
+        let Some(index) = inside(&root, &wanted.join("index.html")) else { return not_found(&request, &root) };
+        return file(&request, &root, &index);
+    }
+    file(&request, &root, &found)
+}
+
+/// The path with a slash at its end. One leading slash only: `//host/` would lead to another host.
+fn local_location(request: &HttpRequest) -> String {
+    let path = format!("/{}/", request.path().trim_matches('/'));
+    match request.query_string() {
+        "" => path,
+        query => format!("{path}?{query}"),
+    }
+}
+
+fn file(request: &HttpRequest, root: &Path, path: &Path) -> HttpResponse {
+    match NamedFile::open(path) {
+        Ok(file) => file.prefer_utf8(true).disable_content_disposition().into_response(request),
+        Err(_) => not_found(request, root),
+    }
+}
+
+fn not_found(request: &HttpRequest, root: &Path) -> HttpResponse {
+    let page = inside(root, Path::new("404.html")).and_then(|page| std::fs::read(page).ok());
+    let mut answer = HttpResponse::build(StatusCode::NOT_FOUND);
+    match page {
+        Some(page) => answer.content_type("text/html; charset=utf-8").body(page),
+        None => {
+            answer.content_type("text/plain; charset=utf-8").body(format!("There is no {} here.\n", request.path()))
+        }
+    }
+}
+
+/// The path below the folder that a request names; nothing for a path that could lead elsewhere or is hidden.
+fn relative(path: &str) -> Option<PathBuf> {
+    let decoded = percent_decode_str(path).decode_utf8().ok()?;
+    if decoded.contains(['\0', '\\']) {
+        return None;
+    }
+    let path = Path::new(decoded.trim_start_matches('/'));
+    let plain = |part: Component<'_>| match part {
+        Component::Normal(name) => !name.as_encoded_bytes().starts_with(b"."),
+        _ => false,
+    };
+    path.components().all(plain).then(|| path.to_path_buf())
+}
+
+/// What is really there, when it is below the folder. `.well-known` is hidden like any other: the platform owns it.
+fn inside(root: &Path, wanted: &Path) -> Option<PathBuf> {
+    let real = root.join(wanted).canonicalize().ok()?;
+    let below = real.strip_prefix(root).ok()?;
+    let hidden = below.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."));
+    (!hidden && (real.is_file() || real.is_dir())).then_some(real)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use actix_web::test;
+
+    use super::*;
+
+    fn site() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("site");
+        fs::create_dir_all(root.join("sub")).unwrap();
+        fs::create_dir_all(root.join(".git")).unwrap();
+        for (name, text) in [
+            ("site/index.html", "<h1>home</h1>"),
+            ("site/sub/index.html", "sub"),
+            ("site/a b.txt", "0123456789"),
+            ("site/404.html", "nothing here"),
+            ("site/.env", "SECRET=1"),
+            ("site/.git/config", "x"),
+            ("outside.txt", "outside"),
+        ] {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        symlink("../outside.txt", root.join("out.txt")).unwrap();
+        symlink("a b.txt", root.join("in.txt")).unwrap();
+        symlink(".env", root.join("env.txt")).unwrap();
+        folder
+    }
+
+    async fn ask(request: test::TestRequest) -> (u16, String) {
+        let folder = site();
+        let root = web::Data::new(folder.path().join("site").canonicalize().unwrap());
+        let app = test::init_service(App::new().app_data(root).default_service(web::to(answer))).await;
+        let response = test::call_service(&app, request.to_request()).await;
+        let status = response.status().as_u16();
+        (status, String::from_utf8(test::read_body(response).await.to_vec()).unwrap())
+    }
+
+    async fn get(path: &str) -> (u16, String) {
+        ask(test::TestRequest::get().uri(path)).await
+    }
+
+    #[actix_rt::test]
+    async fn files_and_indexes_are_served() {
+        assert_eq!(get("/").await, (200, "<h1>home</h1>".to_owned()));
+        assert_eq!(get("/a%20b.txt").await, (200, "0123456789".to_owned()));
+        assert_eq!(get("/in.txt").await, (200, "0123456789".to_owned()));
+        assert_eq!(get("/sub/").await, (200, "sub".to_owned()));
+        assert_eq!(get("/sub").await.0, 308);
+    }
+
+    #[actix_rt::test]
+    async fn nothing_hidden_or_outside_is_served() {
+        for path in [
+            "/.env",
+            "/.git/config",
+            "/env.txt",
+            "/out.txt",
+            "/../outside.txt",
+            "/%2e%2e/outside.txt",
+            "/..%2foutside.txt",
+            "/sub/..%5c..%5coutside.txt",
+            "/a%00",
+            "/none",
+        ] {
+            assert_eq!(get(path).await, (404, "nothing here".to_owned()), "{path}");
+        }
+    }
+
+    #[actix_rt::test]
+    async fn ranges_are_answered_and_writes_are_not() {
+        let range = test::TestRequest::get().uri("/a%20b.txt").insert_header(("Range", "bytes=2-4"));
+        assert_eq!(ask(range).await, (206, "234".to_owned()));
+        assert_eq!(ask(test::TestRequest::post().uri("/")).await.0, 405);
+    }
+
+    #[actix_rt::test]
+    async fn a_redirect_stays_on_this_host() {
+        let request = test::TestRequest::get().uri("//sub?x=1").to_http_request();
+        assert_eq!(local_location(&request), "/sub/?x=1");
+    }
+}
