@@ -1,0 +1,204 @@
+//! Every route of the API, as its own description lists them: nobody passes without a session, and another tenant's
+//! things are not there.
+
+use std::collections::BTreeMap;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{App, Node};
+
+/// What answers without credentials. This list only ever gets shorter.
+const PUBLIC: &[&str] = &["POST /auth/register", "POST /auth/login", "POST /auth/refresh"];
+
+/// Method and path below `/api/v1`, with the operation.
+async fn routes(node: &Node) -> Vec<(Method, String, Value)> {
+    let anonymous = node.anonymous();
+    let document = anonymous.get("/openapi.json").await.ok();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
+    let mut routes = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let Some(path) = path.strip_prefix("/api/v1") else { continue };
+        for (method, operation) in item.as_object().unwrap() {
+            if let Ok(method) = method.to_uppercase().parse::<Method>()
+                && ["get", "post", "put", "patch", "delete"].contains(&method.as_str().to_lowercase().as_str())
+            {
+                routes.push((method, path.to_owned(), operation.clone()));
+            }
+        }
+    }
+    assert!(routes.len() > 25, "the description lists {} routes", routes.len());
+    routes
+}
+
+fn filled(path: &str, ids: &BTreeMap<&str, String>) -> String {
+    let mut filled = path.to_owned();
+    for (name, id) in ids {
+        filled = filled.replace(&format!("{{{name}}}"), id);
+    }
+    assert!(!filled.contains('{'), "no example for {path}");
+    filled
+}
+
+fn unknown_ids() -> BTreeMap<&'static str, String> {
+    let names =
+        ["project_id", "deployment_id", "organization_id", "session_id", "api_key_id", "source_id", "release_id"];
+    let mut ids: BTreeMap<_, _> = names.map(|name| (name, uuid::Uuid::now_v7().to_string())).into();
+    ids.insert("name", "NAME".to_owned());
+    ids
+}
+
+#[tokio::test]
+async fn every_route_refuses_a_caller_without_a_session() {
+    let node = Node::start().await;
+    let anonymous = node.anonymous();
+    for (method, path, _) in routes(&node).await {
+        let label = format!("{method} {path}");
+        if PUBLIC.contains(&label.as_str()) || path == "/openapi.json" {
+            continue;
+        }
+        let answer = anonymous.send(anonymous.request(method, &filled(&path, &unknown_ids())).json(&json!({}))).await;
+        assert_eq!(answer.status, 401, "{label}: {}", answer.text);
+        assert_eq!(answer.body["code"], "unauthenticated", "{label}");
+    }
+    node.finish().await;
+}
+
+/// A body that every rule accepts, so that the answer tells about the id and nothing else.
+fn body(method: &Method, path: &str) -> Value {
+    match (method.as_str(), path) {
+        (_, "/projects/{project_id}/deployments") => {
+            json!({ "source": { "archive": { "source_id": uuid::Uuid::now_v7() } } })
+        }
+        (_, "/projects/{project_id}/env") => json!({ "variables": [{ "name": "A", "value": "1" }] }),
+        (_, "/projects/{project_id}/build-config") => json!({ "config": {} }),
+        (_, "/projects/{project_id}/scale") => json!({ "processes": { "web": 1 } }),
+        _ => json!({}),
+    }
+}
+
+#[tokio::test]
+async fn another_tenants_things_are_not_there() {
+    let node = Node::start().await;
+    let owner = node.user("owner").await;
+    let project = owner.create_project("shop").await;
+    let app = App::web(&node, "shop", "one");
+    let archive = pack(&app);
+    let deployment = owner.deploy_archive(&project, archive).await.ok();
+    let deployment_id = deployment["id"].as_str().unwrap().to_owned();
+    crate::harness::eventually("the app serves", || async {
+        let deployment = owner.get(&format!("/deployments/{deployment_id}")).await.ok();
+        (deployment["status"] == "completed").then_some(())
+    })
+    .await;
+    let me = owner.get("/auth/whoami").await.ok();
+    let key = owner.post("/auth/api-keys", json!({ "name": "k", "scopes": ["project:read"] })).await.ok();
+    let mut ids = unknown_ids();
+    ids.insert("project_id", project.clone());
+    ids.insert("deployment_id", deployment_id);
+    ids.insert("organization_id", me["organization_id"].as_str().unwrap().to_owned());
+    ids.insert("session_id", me["session_id"].as_str().unwrap().to_owned());
+    ids.insert("api_key_id", key["id"].as_str().unwrap().to_owned());
+
+    let stranger = node.user("stranger").await;
+    let mut asked = 0;
+    for (method, path, _) in routes(&node).await.into_iter().filter(|(_, path, _)| path.contains('{')) {
+        let request = stranger.request(method.clone(), &filled(&path, &ids));
+        let request = match path.ends_with("/sources") {
+            true => request.header("Content-Type", "application/gzip").body(vec![0_u8; 16]),
+            false => request.json(&body(&method, &path)),
+        };
+        let answer = stranger.send(request).await;
+        assert_eq!(answer.status, 404, "{method} {path}: {}", answer.text);
+        asked += 1;
+    }
+    assert!(asked > 15, "{asked} routes have an id");
+    for topic in ["project", "logs"] {
+        let request = stranger.request(Method::GET, &format!("/live?topics={topic}:{project}"));
+        let answer = stranger.send(request.header("Accept", "text/event-stream")).await;
+        assert_eq!(answer.status, 404, "{topic}: {}", answer.text);
+    }
+    assert_eq!(stranger.get("/projects").await.ok()["items"], json!([]));
+    assert_eq!(owner.get(&format!("/projects/{project}")).await.ok()["name"], "shop");
+    assert_eq!(app.version().await, "one");
+    node.finish().await;
+}
+
+fn pack(app: &App<'_>) -> Vec<u8> {
+    let encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut archive = tar::Builder::new(encoder);
+    archive.append_dir_all(".", &app.folder).unwrap();
+    archive.into_inner().unwrap().finish().unwrap()
+}
+
+#[tokio::test]
+async fn a_key_can_do_no_more_than_it_was_given() {
+    let node = Node::start().await;
+    let owner = node.user("owner").await;
+    let project = owner.create_project("shop").await;
+    let key = owner.post("/auth/api-keys", json!({ "name": "reader", "scopes": ["project:read"] })).await.ok();
+    let reader = owner.with_token(key["secret"].as_str().unwrap());
+    reader.get(&format!("/projects/{project}")).await.ok();
+    assert_eq!(reader.post("/projects", json!({ "name": "x" })).await.refused(403)["code"], "forbidden");
+    let more = json!({ "name": "more", "scopes": ["project:write"] });
+    assert!([403, 400].contains(&reader.post("/auth/api-keys", more).await.status.as_u16()));
+    owner.delete(&format!("/auth/api-keys/{}", key["id"].as_str().unwrap())).await.ok();
+    reader.get(&format!("/projects/{project}")).await.refused(401);
+    node.finish().await;
+}
+
+/// Answers what it could get of the node that runs it. Landlock's system call tells whether the kernel can hide it.
+const SPY: &str = r#"
+import ctypes, json, os
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+def tried(what):
+    try:
+        return bool(what())
+    except OSError:
+        return False
+
+def spy(data, node):
+    here = os.getcwd()
+    return {
+        "landlock": ctypes.CDLL(None).syscall(444, None, 0, 1),
+        "key": tried(lambda: open(f"{data}/master.key").read()),
+        "client": tried(lambda: open(f"{data}/cli.json").read()),
+        "databases": tried(lambda: os.listdir(f"{data}/databases")),
+        "others": tried(lambda: os.listdir(os.path.dirname(here))),
+        "variables": tried(lambda: open(f"/proc/{node}/environ").read()),
+        "memory": tried(lambda: open(f"/proc/{node}/mem", "rb")),
+        "own": tried(lambda: open("own", "w").write("x") and os.listdir(here)),
+        "home": tried(lambda: open(os.path.expanduser("~/own"), "w").write("x")),
+    }
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps(spy(os.environ["DATA"], os.getppid())).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"#;
+
+#[tokio::test]
+async fn an_app_gets_nothing_of_its_node_and_keeps_what_is_its_own() {
+    let node = Node::start().await;
+    let app = App::new(&node, "spy", &[("app.py", SPY), ("Procfile", "web: exec python3 app.py\n")]);
+    let data = node.data().canonicalize().unwrap();
+    node.cli_json(&["create", "spy"]).await;
+    node.cli_json(&["env", "set", &format!("DATA={}", data.display()), "--plain", "--app", "spy"]).await;
+    app.deploy().await;
+    let got: Value = serde_json::from_str(&app.text("/").await).unwrap();
+    assert_eq!((&got["own"], &got["home"]), (&true.into(), &true.into()), "{got}");
+    if got["landlock"].as_i64() < Some(2) {
+        eprintln!("this kernel can't hide a folder; nothing more is tested");
+    } else {
+        for hidden in ["key", "client", "databases", "others", "variables", "memory"] {
+            assert_eq!(got[hidden], false, "{hidden}: {got}");
+        }
+    }
+    node.finish().await;
+}

@@ -1,0 +1,173 @@
+//! Apps to deploy, and how they answer.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use reqwest::{Response, StatusCode};
+use serde_json::Value;
+
+use super::{Node, Ran, eventually};
+
+/// One of the examples, where it stands in the tree.
+pub fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
+}
+
+/// A small web app. It answers `<version> <greeting> <pid>`; at `/slow` after 300 ms, at `/asked` with the slow
+/// requests under way, and `/exit` ends it.
+const WEB: &str = r#"
+import os, signal, sys, threading, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+VERSION = "@version@"
+slow = []
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        if self.path == "/exit":
+            os._exit(3)
+        if self.path == "/slow":
+            slow.append("slow")
+            time.sleep(0.3)
+            slow.pop()
+        body = f"{VERSION} {os.environ.get('GREETING', '-')} {os.getpid()} {slow}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 256
+    daemon_threads = True
+
+server = Server(("127.0.0.1", int(os.environ["PORT"])), Handler)
+signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+print(f"version {VERSION} listens", flush=True)
+server.serve_forever()
+print("ends", flush=True)
+"#;
+
+/// An app in a folder of its own.
+pub struct App<'a> {
+    node: &'a Node,
+    pub name: String,
+    pub folder: PathBuf,
+}
+
+impl<'a> App<'a> {
+    /// A folder with these files.
+    pub fn new(node: &'a Node, name: &str, files: &[(&str, &str)]) -> Self {
+        let app = Self { node, name: name.to_owned(), folder: node.scratch(name) };
+        files.iter().for_each(|(file, text)| app.write(file, text));
+        app
+    }
+
+    /// The small web app.
+    pub fn web(node: &'a Node, name: &str, version: &str) -> Self {
+        let app = Self::new(node, name, &[("Procfile", "web: python3 app.py\n")]);
+        app.set_version(version);
+        app
+    }
+
+    /// A copy of an example.
+    pub fn example(node: &'a Node, name: &str) -> Self {
+        let app = Self::new(node, name, &[]);
+        copy(&example(name), &app.folder);
+        app
+    }
+
+    /// The web app answers with this from the next deploy on.
+    pub fn set_version(&self, version: &str) {
+        self.write("app.py", &WEB.replace("@version@", version));
+    }
+
+    pub fn write(&self, file: &str, text: &str) {
+        let path = self.folder.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Deploys the folder; it must succeed.
+    pub async fn deploy(&self) -> Value {
+        let deployed = self.node.cli_json(&["deploy", self.folder.to_str().unwrap(), "--app", &self.name]).await;
+        assert_eq!(deployed["status"], "completed", "{deployed}");
+        deployed
+    }
+
+    /// Begins a deployment and does not wait for it.
+    pub async fn begin_deploy(&self) -> Value {
+        self.node.cli_json(&["deploy", self.folder.to_str().unwrap(), "--app", &self.name, "--detach"]).await
+    }
+
+    /// Tries to begin a deployment while another one runs.
+    pub async fn begin_deploy_refused(&self) -> Ran {
+        self.node.cli(&["deploy", self.folder.to_str().unwrap(), "--app", &self.name, "--detach"]).await
+    }
+
+    /// Asks the app as a browser would: by its host name, on the node's port.
+    pub async fn ask(&self, path: &str) -> Response {
+        visit(self.node.port, &self.name, path).await.unwrap()
+    }
+
+    /// What it answers; it must answer.
+    pub async fn text(&self, path: &str) -> String {
+        let response = self.ask(path).await;
+        let status = response.status();
+        let text = response.text().await.unwrap();
+        assert_eq!(status, StatusCode::OK, "{text}");
+        text
+    }
+
+    /// The version of the small web app that answers now.
+    pub async fn version(&self) -> String {
+        self.text("/").await.split(' ').next().unwrap_or_default().to_owned()
+    }
+
+    pub async fn ps(&self) -> Value {
+        self.node.cli_json(&["ps", "--app", &self.name]).await
+    }
+
+    /// The healthy instances of a process type.
+    pub async fn healthy(&self, process: &str) -> Vec<Value> {
+        let instances = self.ps().await;
+        let items = instances["items"].as_array().unwrap();
+        items.iter().filter(|i| i["process"] == process && i["status"] == "healthy").cloned().collect()
+    }
+
+    /// Waits until exactly this many instances of a process type are healthy, and nothing else of it is there.
+    pub async fn settle(&self, process: &str, count: usize) -> Vec<Value> {
+        eventually(&format!("{count} healthy {process} of {}", self.name), || async {
+            let instances = self.ps().await;
+            let items: Vec<Value> = instances["items"].as_array().unwrap().clone();
+            let of_it: Vec<Value> = items.into_iter().filter(|instance| instance["process"] == process).collect();
+            let settled = of_it.len() == count && of_it.iter().all(|instance| instance["status"] == "healthy");
+            settled.then_some(of_it)
+        })
+        .await
+    }
+}
+
+/// One request to an app on a connection of its own.
+pub async fn visit(port: u16, app: &str, path: &str) -> reqwest::Result<Response> {
+    let client = super::http().build()?;
+    client.get(format!("http://127.0.0.1:{port}{path}")).header("Host", format!("{app}.localhost:{port}")).send().await
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! End-to-end tests: each starts a real node as a child process on a free port with a data folder of its own, and uses
+//! it as people do, by HTTP and by the command line. Nothing is shared between tests, and each checks at its end that
+//! its node left nothing running.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test says so by panicking")]
+
+mod harness;
+
+mod access;
+mod bad_input;
+mod cli;
+mod crash;
+mod examples;
+mod postgres;
+mod rollout;
+mod start;
