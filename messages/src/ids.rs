@@ -69,3 +69,7 @@ id!(
     /// One running copy of a process type.
     InstanceId
 );
+id!(
+    /// One process of the cluster, by its data folder.
+    NodeId
+);

@@ -5,6 +5,7 @@
 
 pub mod auth;
 pub mod caller;
+pub mod cluster;
 pub mod code;
 pub mod deploy;
 pub mod ids;

@@ -8,6 +8,7 @@
 
 pub mod blocking;
 pub mod breaker;
+pub mod cluster;
 pub mod db;
 pub mod live;
 pub mod revocations;

@@ -1,0 +1,273 @@
+//! `cluster`: the nodes, how they are, and the events that nobody could apply.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{Access, Code, Cursor, DomainError, NodeId, Operation, Page};
+
+/// What cluster refuses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// Not there, or gone.
+    #[error("there is no such {0}")]
+    NotFound(String),
+    /// A field breaks its rule.
+    #[error("{0}")]
+    Invalid(String),
+    /// The domain is not in the state that this would change.
+    #[error("{0}")]
+    NotNow(String),
+    /// The subscriber failed again; the dead letter was kept.
+    #[error("the event could not be applied, so the dead letter was kept: {0}")]
+    ReplayFailed(String),
+}
+
+impl DomainError for ClusterError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NotFound(_) => Code::NotFound,
+            Self::Invalid(_) => Code::Invalid,
+            Self::NotNow(_) | Self::ReplayFailed(_) => Code::Conflict,
+        }
+    }
+}
+
+/// Whether a node takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// It renews its row, and takes on work.
+    Up,
+    /// It finishes or hands over what it has, and takes on nothing new.
+    Draining,
+    /// It has stopped, or was declared gone by a node that saw no sign of it.
+    Gone,
+}
+
+/// One process of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Node {
+    /// Stays with its data folder.
+    pub id: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// Where other nodes reach its listener: `http://host:port`.
+    pub address: String,
+    /// The domains it hosts.
+    pub domains: Vec<String>,
+    /// Of its program.
+    pub version: String,
+    /// Whether it takes part.
+    pub state: NodeState,
+    /// Grows each time the node joins.
+    pub incarnation: i64,
+    /// UTC, by the node's own clock.
+    pub joined_at: DateTime<Utc>,
+}
+
+/// Lists the nodes: those that take part, and those that are gone and not yet forgotten.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ListNodes {}
+
+impl Operation for ListNodes {
+    const NAME: &'static str = "cluster.list_nodes";
+    const ACCESS: Access = Access::Administrator;
+    const IDEMPOTENT: bool = true;
+    type Reply = Vec<Node>;
+    type Error = ClusterError;
+}
+
+/// Whether a domain may take traffic on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DomainHealth {
+    /// The domain.
+    pub domain: String,
+    /// Whether it may.
+    pub ready: bool,
+    /// If not, why not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+}
+
+/// How a node is, told by itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeHealth {
+    /// The node.
+    pub id: NodeId,
+    /// Each domain, also those that it reaches on other nodes.
+    pub domains: Vec<DomainHealth>,
+    /// Its actor tree, as at `/api/v1/actors`.
+    pub tree: Value,
+}
+
+/// Asks a node how it is; any node passes the question on to it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct GetNodeHealth {
+    /// Which.
+    pub node_id: NodeId,
+}
+
+impl Operation for GetNodeHealth {
+    const NAME: &'static str = "cluster.get_node_health";
+    const ACCESS: Access = Access::Administrator;
+    const IDEMPOTENT: bool = true;
+    const TIMEOUT: Duration = Duration::from_secs(3);
+    type Reply = NodeHealth;
+    type Error = ClusterError;
+}
+
+/// Gives a domain of a node that was given up after too many restarts another chance.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ReviveDomain {
+    /// On which node.
+    pub node_id: NodeId,
+    /// Which domain.
+    pub domain: String,
+}
+
+impl Operation for ReviveDomain {
+    const NAME: &'static str = "cluster.revive_domain";
+    const ACCESS: Access = Access::Administrator;
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    type Reply = ();
+    type Error = ClusterError;
+}
+
+/// How an operator holds a breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BreakerHold {
+    /// Every call is refused.
+    Open,
+    /// Every call passes.
+    Closed,
+    /// The breaker judges by itself again.
+    Released,
+}
+
+/// Holds the breakers of a domain on a node open or closed, or lets them judge again.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct HoldBreaker {
+    /// On which node.
+    pub node_id: NodeId,
+    /// Of which domain.
+    pub domain: String,
+    /// How.
+    pub hold: BreakerHold,
+}
+
+impl Operation for HoldBreaker {
+    const NAME: &'static str = "cluster.hold_breaker";
+    const ACCESS: Access = Access::Administrator;
+    const IDEMPOTENT: bool = true;
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    type Reply = ();
+    type Error = ClusterError;
+}
+
+/// An event that a subscriber could not apply, however often it was delivered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DeadLetter {
+    /// The dead letter's own id.
+    pub id: Uuid,
+    /// The domain that could not apply it.
+    pub domain: String,
+    /// The event as it was delivered (CloudEvents 1.0), or the text of what was no event.
+    pub event: Value,
+    /// What the last attempt said.
+    pub error: String,
+    /// How often it was delivered.
+    pub attempts: u32,
+    /// UTC.
+    pub died_at: DateTime<Utc>,
+}
+
+/// Keeps a dead letter. Repeated with the same id it does nothing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Bury {
+    /// What to keep.
+    pub letter: DeadLetter,
+}
+
+impl Operation for Bury {
+    const NAME: &'static str = "cluster.bury";
+    const ACCESS: Access = Access::Internal;
+    const IDEMPOTENT: bool = true;
+    type Reply = ();
+    type Error = ClusterError;
+}
+
+/// Lists the dead letters, newest first.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ListDeadLetters {
+    /// Only those of this subscriber.
+    #[serde(default)]
+    pub domain: Option<String>,
+    /// Where the page begins.
+    #[serde(default)]
+    pub cursor: Option<Cursor>,
+    /// At most 100; 20 unless told.
+    #[serde(default)]
+    pub limit: Option<u32>,
+}
+
+impl Operation for ListDeadLetters {
+    const NAME: &'static str = "cluster.list_dead_letters";
+    const ACCESS: Access = Access::Administrator;
+    const IDEMPOTENT: bool = true;
+    type Reply = Page<DeadLetter>;
+    type Error = ClusterError;
+}
+
+/// Reads one dead letter.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct GetDeadLetter {
+    /// Which.
+    pub dead_letter_id: Uuid,
+}
+
+impl Operation for GetDeadLetter {
+    const NAME: &'static str = "cluster.get_dead_letter";
+    const ACCESS: Access = Access::Administrator;
+    const IDEMPOTENT: bool = true;
+    type Reply = DeadLetter;
+    type Error = ClusterError;
+}
+
+/// Delivers the event again, to the subscriber that could not apply it, and drops the dead letter. If the subscriber
+/// fails again, it comes back as a new one.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ReplayDeadLetter {
+    /// Which.
+    pub dead_letter_id: Uuid,
+}
+
+impl Operation for ReplayDeadLetter {
+    const NAME: &'static str = "cluster.replay_dead_letter";
+    const ACCESS: Access = Access::Administrator;
+    const IDEMPOTENT: bool = true;
+    type Reply = ();
+    type Error = ClusterError;
+}
+
+/// Forgets a dead letter: its event will never be applied by that subscriber.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DropDeadLetter {
+    /// Which.
+    pub dead_letter_id: Uuid,
+}
+
+impl Operation for DropDeadLetter {
+    const NAME: &'static str = "cluster.drop_dead_letter";
+    const ACCESS: Access = Access::Administrator;
+    const IDEMPOTENT: bool = true;
+    type Reply = ();
+    type Error = ClusterError;
+}
