@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::{
     Access, ApiKeyId, Caller, Code, DomainError, Event, Operation, OrganizationId, Scopes, SessionId, UserId,
@@ -480,4 +481,32 @@ pub enum CredentialRevoked {
 
 impl Event for CredentialRevoked {
     const NAME: &'static str = "auth.credential_revoked";
+
+    fn aggregate(&self) -> Uuid {
+        match self {
+            Self::Session(id) => id.0,
+            Self::ApiKey(id) => id.0,
+            Self::User(id) => id.0,
+        }
+    }
+}
+
+/// Somebody has an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRegistered {
+    /// Who.
+    pub user_id: UserId,
+    /// As the person is addressed.
+    pub name: String,
+    /// The organization the person joins as an owner instead of getting one of its own.
+    #[serde(default)]
+    pub organization_id: Option<OrganizationId>,
+}
+
+impl Event for UserRegistered {
+    const NAME: &'static str = "user.registered";
+
+    fn aggregate(&self) -> Uuid {
+        self.user_id.0
+    }
 }

@@ -1,4 +1,4 @@
-//! What an operation and an event are.
+//! What an operation is.
 
 use std::time::Duration;
 
@@ -45,10 +45,4 @@ pub trait Operation: Serialize + DeserializeOwned + Send + 'static {
     fn domain() -> &'static str {
         Self::NAME.split_once('.').map_or(Self::NAME, |(domain, _)| domain)
     }
-}
-
-/// A fact, in the past tense, such as `project.created`.
-pub trait Event: Serialize + DeserializeOwned + Send + 'static {
-    /// `<noun>.<past participle>`.
-    const NAME: &'static str;
 }

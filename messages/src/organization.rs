@@ -3,8 +3,9 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
-use crate::{Access, Code, Cursor, DomainError, Operation, OrganizationId, Page, Scopes, UserId};
+use crate::{Access, Code, Cursor, DomainError, Event, Operation, OrganizationId, Page, Scopes, UserId};
 
 /// What organization refuses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -194,4 +195,31 @@ pub struct Permissions {
     pub role: Role,
     /// The role's permissions.
     pub scopes: Scopes,
+}
+
+/// There is a new tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrganizationCreated {
+    /// Which.
+    pub organization_id: OrganizationId,
+    /// Its name in URLs.
+    pub name: String,
+    /// As shown.
+    pub display_name: String,
+    /// Whether it came with its owner's account.
+    pub personal: bool,
+    /// Who owns it.
+    pub owner: UserId,
+}
+
+impl Event for OrganizationCreated {
+    const NAME: &'static str = "organization.created";
+
+    fn aggregate(&self) -> Uuid {
+        self.organization_id.0
+    }
+
+    fn organization(&self) -> Option<OrganizationId> {
+        Some(self.organization_id)
+    }
 }

@@ -5,8 +5,14 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
-use crate::{Access, Code, Cursor, DomainError, Operation, OrganizationId, Page, ProjectId, secret::Secret};
+pub use self::events::{ProjectCreated, ProjectDeleted, ProjectEnvChanged, ProjectFact, ProjectUpdated};
+use crate::{
+    Access, Code, Cursor, DomainError, Operation, OrganizationId, Page, ProjectId, SagaStatus, SagaView, secret::Secret,
+};
+
+mod events;
 
 /// What project refuses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -28,6 +34,18 @@ pub enum ProjectError {
     /// No such environment variable.
     #[error("there is no environment variable {0}")]
     NoSuchVariable(String),
+    /// Its creation is still under way, or was interrupted and is being finished.
+    #[error("the creation of this project is not finished yet; try again shortly")]
+    Unfinished,
+    /// Its app's place could not be prepared, so that nothing of it was kept.
+    #[error("the project could not be created: {0}")]
+    SetupFailed(String),
+    /// No such saga of this domain.
+    #[error("there is no such saga")]
+    NoSuchSaga,
+    /// Only a stuck saga can be retried.
+    #[error("the saga is {0}; only a stuck one can be retried")]
+    NotStuck(String),
     /// Its app could not be taken down, so the project was kept.
     #[error("the app could not be taken down, so the project was kept: {0}")]
     CleanupFailed(String),
@@ -36,11 +54,11 @@ pub enum ProjectError {
 impl DomainError for ProjectError {
     fn code(&self) -> Code {
         match self {
-            Self::NotFound | Self::NoSuchVariable(_) => Code::NotFound,
-            Self::NameTaken(_) => Code::Conflict,
+            Self::NotFound | Self::NoSuchVariable(_) | Self::NoSuchSaga => Code::NotFound,
+            Self::NameTaken(_) | Self::NotStuck(_) => Code::Conflict,
             Self::Invalid(_) => Code::Invalid,
             Self::VersionMismatch => Code::PreconditionFailed,
-            Self::CleanupFailed(_) => Code::Unavailable,
+            Self::CleanupFailed(_) | Self::SetupFailed(_) | Self::Unfinished => Code::Unavailable,
         }
     }
 }
@@ -325,4 +343,40 @@ pub struct Config {
     pub environment_version: i64,
     /// Name and value, by name.
     pub environment: Vec<(String, Secret)>,
+}
+
+/// Lists the sagas of this domain, newest first.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ListSagas {
+    /// Only those with this status; those that have not ended, unless told.
+    #[serde(default)]
+    pub status: Option<SagaStatus>,
+    /// How many rows, 1 to 100; 20 unless told.
+    #[serde(default)]
+    pub limit: Option<u32>,
+    /// The `next` of the page before.
+    #[serde(default)]
+    pub cursor: Option<Cursor>,
+}
+
+impl Operation for ListSagas {
+    const NAME: &'static str = "project.list_sagas";
+    const ACCESS: Access = Access::Administrator;
+    const IDEMPOTENT: bool = true;
+    type Reply = Page<SagaView>;
+    type Error = ProjectError;
+}
+
+/// Lets a stuck saga go on from where it is.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RetrySaga {
+    /// Which.
+    pub saga_id: Uuid,
+}
+
+impl Operation for RetrySaga {
+    const NAME: &'static str = "project.retry_saga";
+    const ACCESS: Access = Access::Administrator;
+    type Reply = SagaView;
+    type Error = ProjectError;
 }
