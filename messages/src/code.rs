@@ -100,6 +100,9 @@ pub enum Failure {
     /// The deadline passed while the work ran: it may or may not have happened.
     #[error("no answer within the deadline; the request may or may not have been carried out")]
     Timeout,
+    /// Another node was asked, and its reply is lost: it may or may not have happened.
+    #[error("the outcome is unknown: the request may or may not have been carried out; look before you repeat it")]
+    Unknown,
     /// A fault of ours, for the log; the client reads a fixed sentence.
     #[error("{0}")]
     Internal(String),
@@ -114,7 +117,7 @@ impl Failure {
             Self::Forbidden(_) => Code::Forbidden,
             Self::Overloaded { .. } => Code::Overloaded,
             Self::Unavailable { .. } => Code::Unavailable,
-            Self::Expired | Self::Timeout => Code::Timeout,
+            Self::Expired | Self::Timeout | Self::Unknown => Code::Timeout,
             Self::Internal(_) => Code::Internal,
         }
     }
@@ -122,7 +125,7 @@ impl Failure {
     /// Whether nothing can have happened, so that a retry is safe whatever the operation.
     #[must_use]
     pub const fn is_certain(&self) -> bool {
-        !matches!(self, Self::Timeout | Self::Internal(_))
+        !matches!(self, Self::Timeout | Self::Unknown | Self::Internal(_))
     }
 }
 

@@ -1,12 +1,17 @@
 //! What delivers operations: a caller names the operation by its type and does not know where it runs.
 
-use std::{any::TypeId, collections::HashMap, hash::BuildHasherDefault, sync::Arc};
+use std::{any::TypeId, collections::HashMap, hash::BuildHasherDefault, sync::Arc, time::Duration};
 
-use callboard_messages::{Caller, Operation};
+use callboard_messages::{Caller, Failure, Operation};
+use futures_util::{FutureExt, future::LocalBoxFuture};
+use uuid::Uuid;
 
 use crate::{
     actor_ref::ActorRef,
+    clock::Clock,
     domain_core::DomainCore,
+    operation::{Outcome, check_access},
+    remote::{self, Serve, Served, Traces, Transport},
     shard::{Ask, TypeIdHasher},
 };
 
@@ -18,15 +23,39 @@ pub struct Bus(Arc<Routes>);
 struct Routes {
     domains: Vec<Arc<DomainCore>>,
     by_operation: HashMap<TypeId, Arc<DomainCore>, BuildHasherDefault<TypeIdHasher>>,
+    by_name: HashMap<&'static str, (Serve, Arc<DomainCore>)>,
+    place: Place,
+    clock: Clock,
 }
 
+/// Where this node is among others.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) node: Uuid,
+    pub(crate) transport: Option<Arc<dyn Transport>>,
+    pub(crate) traces: Option<Arc<dyn Traces>>,
+}
+
+impl Default for Place {
+    /// A node alone.
+    fn default() -> Self {
+        Self { node: Uuid::now_v7(), transport: None, traces: None }
+    }
+}
+
+/// What somebody is told to wait who asks for a node that cannot be reached.
+const UNREACHABLE_RETRY_AFTER: Duration = Duration::from_secs(1);
+
 impl Bus {
-    pub(crate) fn new(domains: Vec<Arc<DomainCore>>) -> Self {
-        let by_operation = domains
-            .iter()
-            .flat_map(|domain| domain.operations.iter().map(|operation| (operation.id, domain.clone())))
-            .collect();
-        Self(Arc::new(Routes { domains, by_operation }))
+    pub(crate) fn new(domains: Vec<Arc<DomainCore>>, place: Place, clock: Clock) -> Self {
+        let operations = || domains.iter().flat_map(|domain| domain.operations.iter().map(move |info| (info, domain)));
+        Self(Arc::new(Routes {
+            by_operation: operations().map(|(info, domain)| (info.id, domain.clone())).collect(),
+            by_name: operations().map(|(info, domain)| (info.name, (info.serve, domain.clone()))).collect(),
+            domains,
+            place,
+            clock,
+        }))
     }
 
     /// Asks the domain that answers `M`, and waits for its outcome.
@@ -42,5 +71,49 @@ impl Bus {
     #[must_use]
     pub fn actor(&self, domain: &str) -> Option<ActorRef> {
         self.0.domains.iter().find(|core| core.name == domain).cloned().map(ActorRef::new)
+    }
+
+    /// This node's id.
+    #[must_use]
+    pub fn node(&self) -> Uuid {
+        self.0.place.node
+    }
+
+    /// Asks the domain as one node hosts it, for what only that node can answer.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask); [`Failure::Unavailable`] when the node cannot be reached.
+    pub async fn ask_at<M: Operation>(&self, node: Uuid, caller: &Caller, message: M) -> Outcome<M> {
+        if node == self.node() {
+            return self.ask(caller, message).await;
+        }
+        check_access::<M>(caller)?;
+        let Some(transport) = &self.0.place.transport else {
+            return Err(Failure::Unavailable { retry_after: UNREACHABLE_RETRY_AFTER }.into());
+        };
+        let clock = &self.0.clock;
+        let traceparent = self.0.place.traces.as_ref().and_then(|traces| traces.current());
+        let request = remote::request_to(node, caller, &message, clock.instant(), traceparent)?;
+        let deadline = request.deadline;
+        let outcome = clock.timeout_at(deadline, remote::carry::<M>(&**transport, clock, request)).await;
+        outcome.unwrap_or_else(|| Err(Failure::Unknown.into()))
+    }
+
+    /// Carries out a call that came from another node, by its name. Only a domain that this node hosts answers.
+    #[must_use]
+    pub fn serve(&self, operation: &str, caller: Caller, body: &[u8]) -> LocalBoxFuture<'static, Served> {
+        match self.0.by_name.get(operation) {
+            Some((serve, core)) if core.transport.is_none() => serve(core.clone(), caller, body),
+            _ => {
+                let failure = Failure::Internal(format!("this node does not answer {operation}"));
+                std::future::ready(remote::failed(failure)).boxed_local()
+            }
+        }
+    }
+
+    /// What ties spans to those of other nodes, if anything does.
+    #[must_use]
+    pub fn traces(&self) -> Option<Arc<dyn Traces>> {
+        self.0.place.traces.clone()
     }
 }

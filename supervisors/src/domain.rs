@@ -12,30 +12,25 @@
 //! # impl Handle<CreateProject> for Projects { async fn handle(&self, _: &Caller, _: CreateProject) -> Outcome<CreateProject> { Ok(()) } }
 //! pub fn domain() -> Domain {
 //!     Domain::new("project", Bulkhead::default())
-//!         .shared(|_context| async { Ok(Projects) })
+//!         .answering::<Projects>()
 //!         .on::<CreateProject>()
+//!         .shared(|_context| async { Ok(Projects) })
 //!         .build()
 //! }
 //! ```
 
-use std::{
-    any::{Any, TypeId},
-    cell::RefCell,
-    future::Future,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{any::TypeId, cell::RefCell, future::Future, rc::Rc, sync::Arc, time::Duration};
 
-use callboard_messages::Operation;
 use futures_util::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
     blocking::BlockingPool,
     bulkhead::Bulkhead,
     context::ShardContext,
-    operation::{Handle, StartError},
-    shard::{Build, Operations, StateCell, local_operation},
+    contract::{DomainPlan, Install, Terms},
+    operation::StartError,
+    remote::{Serve, Transport},
+    shard::{Build, Operations, StateCell},
     supervise::{ChildSpec, Strategy, Supervisor},
 };
 
@@ -57,6 +52,8 @@ pub struct Domain {
     pub(crate) operations: Vec<OperationInfo>,
     pub(crate) supervisor: Supervisor,
     pub(crate) pools: Vec<BlockingPool>,
+    /// Set when other nodes do its work.
+    pub(crate) transport: Option<Arc<dyn Transport>>,
 }
 
 /// What the runtime knows of an operation without its type.
@@ -65,26 +62,20 @@ pub(crate) struct OperationInfo {
     pub(crate) name: &'static str,
     pub(crate) id: TypeId,
     pub(crate) timeout: Duration,
-}
-
-/// A domain's name and bounds: the first step, before its state is known.
-pub struct DomainPlan {
-    name: &'static str,
-    bulkhead: Bulkhead,
+    /// Carries out a request that came by name.
+    pub(crate) serve: Serve,
 }
 
 type Factory<S> = Arc<dyn Fn(ShardContext) -> LocalBoxFuture<'static, Result<S, StartError>> + Send + Sync>;
-type Install<S> = fn(&StateCell<S>, usize) -> Box<dyn Any>;
 
-/// A domain whose state is `S`: the second step, to which operations and children are added.
+/// A domain whose state is `S`: the last step, to which children and pools are added.
 pub struct DomainOf<S> {
-    name: &'static str,
-    bulkhead: Bulkhead,
+    terms: Terms<S>,
     placement: Placement,
     factory: Factory<S>,
-    operations: Vec<(OperationInfo, Install<S>)>,
     supervisor: Supervisor,
     pools: Vec<BlockingPool>,
+    transport: Option<Arc<dyn Transport>>,
 }
 
 impl Domain {
@@ -92,60 +83,30 @@ impl Domain {
     #[expect(clippy::new_ret_no_self, reason = "a domain is built in steps")]
     #[must_use]
     pub const fn new(name: &'static str, bulkhead: Bulkhead) -> DomainPlan {
-        DomainPlan { name, bulkhead }
-    }
-}
-
-impl DomainPlan {
-    /// One shard on every worker thread: a call finds the shard of its own thread and pays for no hop.
-    ///
-    /// The factory builds a shard's state, at the start and again after a fault, on the shard's thread.
-    pub fn shared<S, F, Fut>(self, factory: F) -> DomainOf<S>
-    where
-        S: 'static,
-        F: Fn(ShardContext) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<S, StartError>> + 'static,
-    {
-        self.placed(Placement::Shared, factory)
-    }
-
-    /// Shards on `threads` threads of their own, so that heavy work does not slow the others down.
-    pub fn dedicated<S, F, Fut>(self, threads: usize, factory: F) -> DomainOf<S>
-    where
-        S: 'static,
-        F: Fn(ShardContext) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<S, StartError>> + 'static,
-    {
-        self.placed(Placement::Dedicated(threads), factory)
-    }
-
-    fn placed<S, F, Fut>(self, placement: Placement, factory: F) -> DomainOf<S>
-    where
-        S: 'static,
-        F: Fn(ShardContext) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<S, StartError>> + 'static,
-    {
-        DomainOf {
-            name: self.name,
-            supervisor: Supervisor::new(self.name).intensity(self.bulkhead.intensity).backoff(self.bulkhead.backoff),
-            bulkhead: self.bulkhead,
-            placement,
-            factory: Arc::new(move |context| factory(context).boxed_local()),
-            operations: Vec::new(),
-            pools: Vec::new(),
-        }
+        DomainPlan::new(name, bulkhead)
     }
 }
 
 impl<S: 'static> DomainOf<S> {
-    /// Answers `M`.
-    #[must_use]
-    pub fn on<M: Operation>(mut self) -> Self
+    pub(crate) fn new<F, Fut>(terms: Terms<S>, placement: Placement, factory: F) -> Self
     where
-        S: Handle<M>,
+        F: Fn(ShardContext) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<S, StartError>> + 'static,
     {
-        let info = OperationInfo { name: M::NAME, id: TypeId::of::<M>(), timeout: M::TIMEOUT };
-        self.operations.push((info, local_operation::<S, M>));
+        let bulkhead = &terms.bulkhead;
+        Self {
+            supervisor: Supervisor::new(terms.name).intensity(bulkhead.intensity).backoff(bulkhead.backoff),
+            terms,
+            placement,
+            factory: Arc::new(move |context| factory(context).boxed_local()),
+            pools: Vec::new(),
+            transport: None,
+        }
+    }
+
+    /// Its work is done elsewhere, behind `transport`.
+    pub(crate) fn behind(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.transport = Some(transport);
         self
     }
 
@@ -173,15 +134,16 @@ impl<S: 'static> DomainOf<S> {
     /// The domain.
     #[must_use]
     pub fn build(self) -> Domain {
-        let operations = self.operations.iter().map(|(info, _)| *info).collect();
+        let Terms { name, bulkhead, operations } = self.terms;
         Domain {
-            name: self.name,
-            bulkhead: self.bulkhead,
+            name,
+            bulkhead,
             placement: self.placement,
-            operations,
+            operations: operations.iter().map(|(info, _)| *info).collect(),
             supervisor: self.supervisor,
             pools: self.pools,
-            blueprint: Arc::new(BlueprintOf { factory: self.factory, operations: self.operations }),
+            transport: self.transport,
+            blueprint: Arc::new(BlueprintOf { factory: self.factory, operations }),
         }
     }
 }

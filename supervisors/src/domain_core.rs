@@ -20,6 +20,7 @@ use crate::{
     domain::{Blueprint, Domain, OperationInfo, Placement},
     keys::Keys,
     port::{Port, Rejection, ShardState},
+    remote::Transport,
     shard::Control,
     supervise::{Exit, RestartLog, Services, Supervisor, SupervisorRef},
 };
@@ -44,6 +45,8 @@ pub(crate) struct DomainCore {
     pub(crate) placement: Placement,
     pub(crate) blueprint: Arc<dyn Blueprint>,
     pub(crate) operations: Vec<OperationInfo>,
+    /// Set when other nodes do its work.
+    pub(crate) transport: Option<Arc<dyn Transport>>,
     plan: Supervisor,
     supervisor: Mutex<Option<SupervisorRef>>,
     workers: usize,
@@ -72,6 +75,7 @@ impl DomainCore {
             placement: domain.placement,
             blueprint: domain.blueprint,
             operations: domain.operations,
+            transport: domain.transport,
             plan: domain.supervisor,
             supervisor: Mutex::new(None),
             workers,
@@ -153,6 +157,11 @@ impl DomainCore {
 
     pub(crate) fn unavailable(&self) -> Failure {
         Failure::Unavailable { retry_after: DOWN_RETRY_AFTER }
+    }
+
+    /// What a call is told that runs when its deadline passes.
+    pub(crate) fn overdue(&self) -> Failure {
+        if self.transport.is_some() { Failure::Unknown } else { Failure::Timeout }
     }
 
     pub(crate) fn reject(&self, why: Rejection) {
@@ -281,6 +290,9 @@ impl DomainCore {
         }
         if ports.iter().any(|port| port.pulse.is_blocked()) {
             return Some("blocked");
+        }
+        if self.transport.as_ref().is_some_and(|transport| !transport.is_connected()) {
+            return Some("disconnected");
         }
         ports.iter().map(|port| port.state()).find(|state| *state != ShardState::Ready).map(ShardState::as_str)
     }

@@ -1,13 +1,14 @@
-//! Live updates within a node: a hub of topics.
+//! Live updates: a hub of topics on every node, which tell each other what is published.
 //!
 //! A topic keeps its last events, so that a reader who lost its connection resumes after the last id it saw. Nobody
 //! waits for a reader: each has a bounded buffer, and one that does not keep up is told so and cut.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, VecDeque},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -16,7 +17,7 @@ use std::{
 
 use futures_util::Stream;
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
@@ -31,13 +32,13 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 const TOPICS: usize = 1024;
 
 /// One update.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LiveEvent {
     /// Increasing within a topic, also over restarts of the node. Assigned when the event is published, unless its
     /// publisher keeps ids of its own: a greater one than the topic's last stays as it is.
     pub id: u64,
     /// What happened, such as `deployment.status`.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// The view of it.
     pub data: serde_json::Value,
 }
@@ -46,7 +47,7 @@ impl LiveEvent {
     /// An event whose id the hub assigns.
     #[must_use]
     pub const fn new(kind: &'static str, data: serde_json::Value) -> Self {
-        Self { id: 0, kind, data }
+        Self { id: 0, kind: Cow::Borrowed(kind), data }
     }
 }
 
@@ -66,12 +67,19 @@ pub enum LiveError {
 pub struct Live {
     clock: Clock,
     topics: Arc<Mutex<HashMap<String, Topic>>>,
+    others: Arc<OnceLock<Arc<dyn LiveTransport>>>,
+}
+
+/// What tells the hubs of other nodes.
+pub trait LiveTransport: Send + Sync {
+    /// Tells them. Never waits: an event that can't be told now is lost to them.
+    fn tell(&self, topic: &str, event: &LiveEvent);
 }
 
 struct Topic {
     last_id: u64,
     last_use: Instant,
-    /// Whether events older than the history were published, or may have been by an earlier run.
+    /// The last events, by their ids.
     history: VecDeque<Arc<LiveEvent>>,
     readers: Vec<Reader>,
 }
@@ -85,31 +93,39 @@ impl Live {
     /// An empty hub.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self { clock, topics: Arc::default() }
+        Self { clock, topics: Arc::default(), others: Arc::default() }
     }
 
-    /// Publishes an event and returns the id it was given. Never waits.
+    /// Tells other nodes from now on, once for the life of the hub.
+    pub fn connect(&self, others: Arc<dyn LiveTransport>) {
+        if self.others.set(others).is_err() {
+            tracing::error!("the live hub is connected already, and stays connected as it was");
+        }
+    }
+
+    /// Publishes an event, here and on other nodes, and returns the id it was given. Never waits.
     pub fn publish(&self, topic: &str, mut event: LiveEvent) -> u64 {
-        let mut topics = self.topics.lock();
-        let topic = self.topic(&mut topics, topic);
-        if event.id <= topic.last_id {
-            event.id = self.next_id(topic);
-        }
-        topic.last_id = event.id;
-        let event = Arc::new(event);
-        topic.readers.retain(|reader| match reader.events.try_send(event.clone()) {
-            Ok(()) => true,
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                reader.lagged.store(true, Ordering::Release);
-                false
+        let event = {
+            let mut topics = self.topics.lock();
+            let topic = self.topic(&mut topics, topic);
+            if event.id <= topic.last_id {
+                event.id = self.next_id(topic);
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
-        });
-        if topic.history.len() == HISTORY {
-            topic.history.pop_front();
+            let event = Arc::new(event);
+            topic.append(event.clone());
+            event
+        };
+        if let Some(others) = self.others.get() {
+            others.tell(topic, &event);
         }
-        topic.history.push_back(event.clone());
         event.id
+    }
+
+    /// Takes an event that another node published, with the id it has there. One that is known already, or is older
+    /// than what is remembered, is ignored.
+    pub fn receive(&self, topic: &str, event: LiveEvent) {
+        let mut topics = self.topics.lock();
+        self.topic(&mut topics, topic).insert(Arc::new(event));
     }
 
     /// Follows a topic: from now on, or after the event `after` that the reader saw last.
@@ -154,6 +170,47 @@ impl Live {
     /// The time in microseconds, or one more than the last: an id from before a restart is never met again.
     fn next_id(&self, topic: &Topic) -> u64 {
         u64::try_from(self.clock.now().timestamp_micros()).unwrap_or(0).max(topic.last_id + 1)
+    }
+}
+
+impl Topic {
+    fn append(&mut self, event: Arc<LiveEvent>) {
+        self.last_id = event.id;
+        self.deliver(&event);
+        self.history.push_back(event);
+        self.trim();
+    }
+
+    /// Nodes that publish to one topic give ids that grow, but what they tell may come in another order.
+    fn insert(&mut self, event: Arc<LiveEvent>) {
+        if event.id > self.last_id {
+            return self.append(event);
+        }
+        let place = self.history.partition_point(|known| known.id < event.id);
+        let is_known = self.history.get(place).is_some_and(|known| known.id == event.id);
+        let is_forgotten = place == 0 && self.history.len() >= HISTORY;
+        if !is_known && !is_forgotten {
+            self.deliver(&event);
+            self.history.insert(place, event);
+            self.trim();
+        }
+    }
+
+    fn deliver(&mut self, event: &Arc<LiveEvent>) {
+        self.readers.retain(|reader| match reader.events.try_send(event.clone()) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                reader.lagged.store(true, Ordering::Release);
+                false
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        });
+    }
+
+    fn trim(&mut self) {
+        while self.history.len() > HISTORY {
+            self.history.pop_front();
+        }
     }
 }
 

@@ -14,10 +14,11 @@ use parking_lot::Mutex;
 use prometheus::Registry;
 use serde::Serialize;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use crate::{
     breaker::Force,
-    bus::Bus,
+    bus::{Bus, Place},
     clock::Clock,
     domain::{Domain, Placement},
     domain_core::DomainCore,
@@ -25,6 +26,7 @@ use crate::{
     live::Live,
     local,
     metrics::{NodeCollector, PoolCollector},
+    remote::{Traces, Transport},
     shard::{Control, Shard},
     supervise::Services,
     tree::TreeView,
@@ -67,6 +69,7 @@ pub struct Readiness {
 pub struct RuntimeBuilder {
     clock: Clock,
     workers: Option<usize>,
+    place: Place,
 }
 
 impl RuntimeBuilder {
@@ -81,6 +84,27 @@ impl RuntimeBuilder {
     #[must_use]
     pub const fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
+        self
+    }
+
+    /// Sets the node's id. Default: a new one.
+    #[must_use]
+    pub const fn node(mut self, node: Uuid) -> Self {
+        self.place.node = node;
+        self
+    }
+
+    /// Sets the way to other nodes. Default: there is none.
+    #[must_use]
+    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.place.transport = Some(transport);
+        self
+    }
+
+    /// Sets what ties the spans of this node to those of others. Default: nothing.
+    #[must_use]
+    pub fn traces(mut self, traces: Arc<dyn Traces>) -> Self {
+        self.place.traces = Some(traces);
         self
     }
 
@@ -113,8 +137,11 @@ impl RuntimeBuilder {
             .into_iter()
             .map(|domain| Arc::new(DomainCore::new(domain, number, workers, self.clock.clone())))
             .collect();
-        let services =
-            Services { bus: Bus::new(domains.clone()), live: Live::new(self.clock.clone()), clock: self.clock };
+        let services = Services {
+            bus: Bus::new(domains.clone(), self.place, self.clock.clone()),
+            live: Live::new(self.clock.clone()),
+            clock: self.clock,
+        };
         let cannot = |what: &str, error: &dyn std::fmt::Display| vec![format!("cannot {what}: {error}")];
         let registry = Registry::new();
         NodeCollector::new(domains.clone())

@@ -41,7 +41,8 @@ use callboard_messages::auth::{
     LogoutAll, RefreshToken, Register, RevokeApiKey, RevokeSession, RotateSigningKey, ValidateToken, WhoAmI,
 };
 use callboard_supervisors::{
-    BlockingPool, Bulkhead, Domain, ShardContext, StartError, breaker, db::Databases, revocations::Revocations,
+    BlockingPool, Bulkhead, Contract, Domain, ShardContext, StartError, breaker, db::Databases, remote::Transport,
+    revocations::Revocations,
 };
 use tokio::sync::OnceCell;
 
@@ -62,6 +63,12 @@ pub fn domain(settings: AuthSettings, databases: Databases, revocations: Revocat
     counted_domain(settings, databases, revocations, Arc::default())
 }
 
+/// The domain on a node that does not host it.
+#[must_use]
+pub fn remote(transport: Arc<dyn Transport>) -> Domain {
+    contract().remote(transport)
+}
+
 /// The domain, which counts in `password_work` how often bcrypt ran.
 fn counted_domain(
     settings: AuthSettings,
@@ -74,7 +81,7 @@ fn counted_domain(
     let bcrypt = pool.clone();
     // What every shard of the node has in common, made by the first.
     let shared: Arc<OnceCell<Arc<Shared>>> = Arc::default();
-    Domain::new(DOMAIN, bulkhead())
+    contract()
         .shared(move |context: ShardContext| {
             let (settings, databases, revocations) = (settings.clone(), databases.clone(), revocations.clone());
             let (shared, bcrypt, password_work) = (shared.clone(), bcrypt.clone(), password_work.clone());
@@ -87,6 +94,21 @@ fn counted_domain(
                 Ok(Auth { settings, database, shared, revocations, context })
             }
         })
+        .pool(&pool)
+        .build()
+}
+
+/// A sign-in waits for bcrypt, and longer in a storm of them: that is no reason for the breaker to refuse the tokens of
+/// everybody else.
+fn bulkhead() -> Bulkhead {
+    let breaker = breaker::Settings { slow_after: Duration::from_secs(8), ..breaker::Settings::default() };
+    Bulkhead { breaker, ..Bulkhead::default() }
+}
+
+/// What the domain answers.
+fn contract() -> Contract<Auth> {
+    Domain::new(DOMAIN, bulkhead())
+        .answering()
         // registration.rs, invitations.rs
         .on::<Register>()
         .on::<CreateInvitation>()
@@ -112,13 +134,4 @@ fn counted_domain(
         // signing_keys.rs
         .on::<GetJwks>()
         .on::<RotateSigningKey>()
-        .pool(&pool)
-        .build()
-}
-
-/// A sign-in waits for bcrypt, and longer in a storm of them: that is no reason for the breaker to refuse the tokens of
-/// everybody else.
-fn bulkhead() -> Bulkhead {
-    let breaker = breaker::Settings { slow_after: Duration::from_secs(8), ..breaker::Settings::default() };
-    Bulkhead { breaker, ..Bulkhead::default() }
 }

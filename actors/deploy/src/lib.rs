@@ -42,7 +42,9 @@ use callboard_messages::deploy::{
     CancelDeployment, CleanupEnvironment, CreateDeployment, GetBuildLog, GetDeployment, GetLogs, ListDeployments,
     ListInstances, ListReleases, RegisterSource, Restart, Rollback, Scale, Stop,
 };
-use callboard_supervisors::{Bulkhead, Domain, ShardContext, db::Databases, routing::RoutingTable};
+use callboard_supervisors::{
+    Bulkhead, Contract, Domain, ShardContext, db::Databases, remote::Transport, routing::RoutingTable,
+};
 use object_store::ObjectStore;
 
 pub use crate::settings::{DeploySettings, InstanceSettings};
@@ -75,8 +77,27 @@ pub fn domain(
     let (archives, logs) = (world.archives.clone(), world.journals.pool().clone());
     let closing = closing::last_child(world.clone());
     // One thread: instances, builds and handlers share it, and what is heavy runs in pools and child processes.
-    let domain = Domain::new(DOMAIN, bulkhead)
+    let domain = contract(bulkhead)
         .dedicated(1, move |context: ShardContext| Deploys::new(world.clone(), context))
+        .child(apps)
+        .child(builders)
+        .child(closing)
+        .pool(&archives)
+        .pool(&logs)
+        .build();
+    Ok(domain)
+}
+
+/// The domain on a node that does not host it.
+#[must_use]
+pub fn remote(bulkhead: Bulkhead, transport: Arc<dyn Transport>) -> Domain {
+    contract(bulkhead).remote(transport)
+}
+
+/// What the domain answers.
+fn contract(bulkhead: Bulkhead) -> Contract<Deploys> {
+    Domain::new(DOMAIN, bulkhead)
+        .answering()
         .on::<RegisterSource>()
         .on::<CreateDeployment>()
         .on::<GetDeployment>()
@@ -91,11 +112,4 @@ pub fn domain(
         .on::<GetBuildLog>()
         .on::<GetLogs>()
         .on::<CleanupEnvironment>()
-        .child(apps)
-        .child(builders)
-        .child(closing)
-        .pool(&archives)
-        .pool(&logs)
-        .build();
-    Ok(domain)
 }

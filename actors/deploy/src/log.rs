@@ -50,7 +50,7 @@ impl Log {
         let line = self.journal.write(self.clock.now(), from, text.into());
         let id = line.id;
         if let Ok(data) = serde_json::to_value(line) {
-            self.live.publish(&self.topic, LiveEvent { id, kind: "log", data });
+            self.live.publish(&self.topic, LiveEvent { id, kind: "log".into(), data });
         }
     }
 

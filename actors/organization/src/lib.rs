@@ -12,12 +12,15 @@ mod personal;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use callboard_messages::organization::{
     CreateOrganization, EnsurePersonal, GetOrganization, GetPermissions, ListOrganizations,
 };
 use callboard_supervisors::{
-    Bulkhead, Clock, Domain, ShardContext, StartError,
+    Bulkhead, Clock, Contract, Domain, ShardContext, StartError,
     db::{Database, Databases},
+    remote::Transport,
 };
 
 /// The domain's name, in its tables' schema, its operations and its metrics.
@@ -29,11 +32,24 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migration
 /// The domain, with a shard on every worker thread. Its database must have been migrated by [`MIGRATIONS`].
 #[must_use]
 pub fn domain(databases: Databases) -> Domain {
-    Domain::new(DOMAIN, Bulkhead::default())
+    contract()
         .shared(move |context: ShardContext| {
             let databases = databases.clone();
             async move { Organizations::new(&databases, context).await }
         })
+        .build()
+}
+
+/// The domain on a node that does not host it.
+#[must_use]
+pub fn remote(transport: Arc<dyn Transport>) -> Domain {
+    contract().remote(transport)
+}
+
+/// What the domain answers.
+fn contract() -> Contract<Organizations> {
+    Domain::new(DOMAIN, Bulkhead::default())
+        .answering()
         // organizations.rs
         .on::<CreateOrganization>()
         .on::<GetOrganization>()
@@ -42,7 +58,6 @@ pub fn domain(databases: Databases) -> Domain {
         .on::<EnsurePersonal>()
         // permissions.rs
         .on::<GetPermissions>()
-        .build()
 }
 
 /// The state of one shard: nothing but its way to the store.

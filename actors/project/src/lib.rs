@@ -12,11 +12,15 @@ mod projects;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use callboard_messages::project::{
     CreateProject, DeleteProject, GetBuildConfig, GetConfig, GetProject, ListEnv, ListProjects, SetBuildConfig, SetEnv,
     UnsetEnv, UpdateProject,
 };
-use callboard_supervisors::{Bulkhead, Domain, ShardContext, db::Databases, seal::MasterKey};
+use callboard_supervisors::{
+    Bulkhead, Contract, Domain, ShardContext, db::Databases, remote::Transport, seal::MasterKey,
+};
 
 use crate::{environment::Vault, projects::Projects};
 
@@ -31,8 +35,22 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migration
 pub fn domain(bulkhead: Bulkhead, databases: Databases, master_key: MasterKey) -> Domain {
     let vault = Vault::new(master_key);
     let reconciler = deletion::reconciler(databases.clone());
-    Domain::new(DOMAIN, bulkhead)
+    contract(bulkhead)
         .shared(move |context: ShardContext| Projects::new(databases.clone(), vault.clone(), context))
+        .child(reconciler)
+        .build()
+}
+
+/// The domain on a node that does not host it.
+#[must_use]
+pub fn remote(bulkhead: Bulkhead, transport: Arc<dyn Transport>) -> Domain {
+    contract(bulkhead).remote(transport)
+}
+
+/// What the domain answers.
+fn contract(bulkhead: Bulkhead) -> Contract<Projects> {
+    Domain::new(DOMAIN, bulkhead)
+        .answering()
         .on::<CreateProject>()
         .on::<GetProject>()
         .on::<ListProjects>()
@@ -44,6 +62,4 @@ pub fn domain(bulkhead: Bulkhead, databases: Databases, master_key: MasterKey) -
         .on::<GetBuildConfig>()
         .on::<SetBuildConfig>()
         .on::<GetConfig>()
-        .child(reconciler)
-        .build()
 }

@@ -52,11 +52,12 @@ impl Node {
         let stub = {
             let deploys = deploys.clone();
             Domain::new("deploy", Bulkhead::default())
+                .answering()
+                .on::<CleanupEnvironment>()
                 .shared(move |_| {
                     let deploys = deploys.clone();
                     async move { Ok::<_, StartError>(deploys) }
                 })
-                .on::<CleanupEnvironment>()
                 .build()
         };
         let project = crate::domain(Bulkhead::default(), databases.clone(), master_key);

@@ -1,6 +1,6 @@
 //! The events of several topics for one reader, until something ends it.
 
-use std::{collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 
 use callboard_messages::{OrganizationId, Secret};
 use callboard_supervisors::{LiveError, LiveEvent, LiveStream};
@@ -39,7 +39,7 @@ pub(super) enum Item {
 pub(super) struct Event {
     pub(super) topic: Arc<str>,
     pub(super) id: u64,
-    pub(super) kind: &'static str,
+    pub(super) kind: Cow<'static, str>,
     pub(super) data: Value,
     #[serde(skip)]
     pub(super) position: String,
@@ -140,7 +140,7 @@ impl Feed {
         }
         loop {
             if let Some((index, id, kind, data)) = self.backlog.pop_front() {
-                return self.event(index, id, kind, data).map(Item::Event);
+                return self.event(index, id, kind.into(), data).map(Item::Event);
             }
             tokio::select! {
                 biased;
@@ -188,10 +188,10 @@ impl Feed {
                 None => id = topic.last_line,
             }
         }
-        self.event(index, id, event.kind, event.data.clone())
+        self.event(index, id, event.kind.clone(), event.data.clone())
     }
 
-    fn event(&mut self, index: usize, id: u64, kind: &'static str, data: Value) -> Option<Event> {
+    fn event(&mut self, index: usize, id: u64, kind: Cow<'static, str>, data: Value) -> Option<Event> {
         let topic = self.topics.get_mut(index)?;
         topic.last_id = Some(id);
         let name = Arc::clone(&topic.name);

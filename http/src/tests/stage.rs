@@ -214,13 +214,14 @@ pub(super) async fn refused(request: RequestBuilder) -> (u16, String, String) {
 /// Plays the deploy domain: every deployment is of the project with the same id, and a log has ten lines.
 fn deploy() -> Domain {
     Domain::new("deploy", Bulkhead::default())
-        .shared(|context: ShardContext| async move { Ok::<_, StartError>(Deploy { context }) })
+        .answering()
         .on::<GetDeployment>()
         .on::<GetLogs>()
         .on::<GetBuildLog>()
         .on::<RegisterSource>()
         .on::<ListReleases>()
         .on::<CleanupEnvironment>()
+        .shared(|context: ShardContext| async move { Ok::<_, StartError>(Deploy { context }) })
         .build()
 }
 

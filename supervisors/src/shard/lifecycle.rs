@@ -9,7 +9,6 @@ use std::{
 };
 
 use actix::Actor;
-use callboard_messages::Failure;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 
@@ -200,7 +199,7 @@ impl Shard {
         }
         let running: Vec<Rc<dyn Running>> = self.running.borrow().iter().cloned().collect();
         for call in running {
-            call.end(Failure::Timeout);
+            call.end(self.core.overdue());
         }
         if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(|| (self.clear)())) {
             tracing::error!(domain = self.core.name, panic = %panic_message(&*panic), "a state panicked as it was dropped");

@@ -202,7 +202,7 @@ impl Sweep for Shard {
         let due: Vec<Rc<dyn Running>> =
             self.running.borrow().iter().filter(|call| call.deadline() <= now).cloned().collect();
         for call in due {
-            call.end(Failure::Timeout);
+            call.end(self.core.overdue());
         }
         self.drop_dead(now);
         self.pump();

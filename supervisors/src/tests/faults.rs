@@ -171,6 +171,8 @@ async fn a_factory_that_fails_or_panics_is_tried_again_and_then_given_up() {
     let attempts = Arc::new(AtomicUsize::new(0));
     let counted = attempts.clone();
     let domain = Domain::new("stage", Bulkhead::default())
+        .answering::<Stage>()
+        .on::<Perform>()
         .shared(move |_| {
             let attempt = counted.fetch_add(1, Ordering::SeqCst);
             async move {
@@ -178,7 +180,6 @@ async fn a_factory_that_fails_or_panics_is_tried_again_and_then_given_up() {
                 Err::<Stage, _>(StartError::from("the database is away"))
             }
         })
-        .on::<Perform>()
         .build();
     let (runtime, bus, clock) = node(vec![domain]).await;
     assert_eq!(attempts.load(Ordering::SeqCst), 1, "attach returns after the first attempt");
@@ -208,6 +209,8 @@ async fn tasks_of_a_state_end_with_it_and_their_panics_hurt_nobody() {
     let watch = Watch::default();
     let inside = watch.clone();
     let domain = Domain::new("stage", Bulkhead::default())
+        .answering::<Stage>()
+        .on::<Perform>()
         .shared(move |context| {
             let alive = ALIVE.with(Rc::clone);
             alive.update(|alive| alive + 1);
@@ -220,7 +223,6 @@ async fn tasks_of_a_state_end_with_it_and_their_panics_hurt_nobody() {
             let watch = inside.clone();
             async move { Ok(Stage::new(watch, context)) }
         })
-        .on::<Perform>()
         .build();
     let (runtime, bus, clock) = node(vec![domain]).await;
     let caller = Caller::anonymous();

@@ -51,8 +51,11 @@ async fn configurations_that_cannot_be_are_refused_each_with_its_sentence() {
     let domains = [
         (vec![stage(base(), &watch).build(), stage(base(), &watch).build()], "two domains are named stage"),
         (vec![dedicated_stage(base(), 0, &watch).build()], "at least one thread"),
-        (vec![stage(base(), &watch).on::<Perform>().build()], "stage.perform is answered twice"),
-        (vec![stage(base(), &watch).on::<Elsewhere>().build()], "elsewhere.perform is not named stage.<verb>"),
+        (vec![contract(base()).on::<Perform>().shared(factory(&watch)).build()], "stage.perform is answered twice"),
+        (
+            vec![contract(base()).on::<Elsewhere>().shared(factory(&watch)).build()],
+            "elsewhere.perform is not named stage.<verb>",
+        ),
         (vec![stage(base(), &watch).child(child()).child(child()).build()], "two children are named twin"),
     ];
     for (domains, says) in domains {
@@ -177,6 +180,7 @@ async fn domains_stop_in_reverse_order_children_before_state() {
         let order = order.clone();
         let [first, second] = children;
         Domain::new(name, Bulkhead::default())
+            .answering()
             .shared(move |_| {
                 let noted = Noted(order.clone(), state);
                 async move { Ok(noted) }

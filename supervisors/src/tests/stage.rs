@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::{Bulkhead, Bus, Clock, Domain, DomainOf, Handle, Outcome, Runtime, ShardContext};
+use crate::{Bulkhead, Bus, Clock, Contract, Domain, DomainOf, Handle, Outcome, Runtime, ShardContext};
 
 /// What a handler does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,23 +216,25 @@ pub fn manual() -> Clock {
 }
 
 pub fn stage(bulkhead: Bulkhead, watch: &Watch) -> DomainOf<Stage> {
-    answered(Domain::new("stage", bulkhead).shared(factory(watch)))
+    contract(bulkhead).shared(factory(watch))
 }
 
 pub fn dedicated_stage(bulkhead: Bulkhead, threads: usize, watch: &Watch) -> DomainOf<Stage> {
-    answered(Domain::new("stage", bulkhead).dedicated(threads, factory(watch)))
+    contract(bulkhead).dedicated(threads, factory(watch))
 }
 
-fn answered(domain: DomainOf<Stage>) -> DomainOf<Stage> {
-    domain.on::<Perform>().on::<Keyed>().on::<Known>().on::<Permitted>().on::<Inner>()
+pub fn contract(bulkhead: Bulkhead) -> Contract<Stage> {
+    let plan = Domain::new("stage", bulkhead).answering();
+    plan.on::<Perform>().on::<Keyed>().on::<Known>().on::<Permitted>().on::<Inner>()
 }
 
 /// Another domain, on the same threads.
 pub fn elsewhere(watch: &Watch) -> Domain {
-    Domain::new("elsewhere", Bulkhead::default()).shared(factory(watch)).on::<Elsewhere>().build()
+    let plan = Domain::new("elsewhere", Bulkhead::default()).answering();
+    plan.on::<Elsewhere>().shared(factory(watch)).build()
 }
 
-fn factory(
+pub fn factory(
     watch: &Watch,
 ) -> impl Fn(ShardContext) -> std::future::Ready<Result<Stage, crate::StartError>> + Send + Sync + 'static {
     let watch = watch.clone();

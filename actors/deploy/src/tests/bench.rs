@@ -196,13 +196,14 @@ impl Bench {
         let stub = {
             let projects = projects.clone();
             Domain::new("project", Bulkhead::default())
+                .answering()
+                .on::<GetProject>()
+                .on::<GetConfig>()
+                .on::<ListEnv>()
                 .shared(move |_| {
                     let projects = projects.clone();
                     async move { Ok::<_, StartError>(projects) }
                 })
-                .on::<GetProject>()
-                .on::<GetConfig>()
-                .on::<ListEnv>()
                 .build()
         };
         let node = Node::builder().clock(Clock::system()).workers(1).build(vec![deploy, stub]).unwrap();

@@ -47,12 +47,12 @@ impl Handle<Add> for Adder {
 
 pub fn callboard(load: Load) -> Outcome<Duration> {
     System::new().block_on(async {
-        let plan = Domain::new("bench", Bulkhead::default());
+        let contract = Domain::new("bench", Bulkhead::default()).answering().on::<Add>();
         let domain = match load.place {
-            Place::Here => plan.shared(|_| async { Ok(Adder) }),
-            Place::Across => plan.dedicated(1, |_| async { Ok(Adder) }),
+            Place::Here => contract.shared(|_| async { Ok(Adder) }),
+            Place::Across => contract.dedicated(1, |_| async { Ok(Adder) }),
         };
-        let domain = domain.on::<Add>().build();
+        let domain = domain.build();
         let runtime = Runtime::builder().workers(1).build(vec![domain]).map_err(|wrong| wrong.join("; "))?;
         runtime.attach().await;
         let actor = runtime.bus().actor("bench").ok_or("no such domain")?;

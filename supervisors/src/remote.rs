@@ -1,0 +1,258 @@
+//! Domains of other nodes: what carries a call there, and how one that came from there is carried out.
+//!
+//! A domain that this node does not host is an ordinary [`Domain`](crate::Domain) whose state sends every call over a
+//! [`Transport`], so that bulkhead, breaker, deadlines, typed errors and metrics are those of any domain. On the other
+//! side [`Bus::serve`](crate::Bus::serve) finds the operation by its name.
+//!
+//! Messages are JSON: unknown fields are ignored and missing optional ones are defaulted, so that two versions of the
+//! platform understand each other.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use callboard_messages::{CallError, Caller, Failure, Operation};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, LocalBoxFuture},
+};
+use serde::{Deserialize, Serialize};
+use tracing::Span;
+use uuid::Uuid;
+
+use crate::{
+    clock::Clock,
+    context::ShardContext,
+    domain_core::DomainCore,
+    operation::{Handle, Outcome},
+    shard::Ask,
+    supervise::Backoff,
+};
+
+/// A call on its way to another node.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The operation's name.
+    pub operation: &'static str,
+    /// The domain that answers it.
+    pub domain: &'static str,
+    /// Which node is to answer.
+    pub target: Target,
+    /// Whether a second execution has no second effect.
+    pub idempotent: bool,
+    /// Who asks.
+    pub caller: Caller,
+    /// When the caller stops waiting.
+    pub deadline: Instant,
+    /// The message.
+    pub body: Bytes,
+    /// The trace it belongs to, as W3C Trace Context writes it.
+    pub traceparent: Option<String>,
+    /// The same for every attempt at one call.
+    pub idempotency_key: Option<Uuid>,
+}
+
+/// Which node is to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// Any that hosts the domain.
+    Domain,
+    /// This one, which hosts the domain: for what only the owner of a running thing can answer.
+    Node(Uuid),
+}
+
+/// Why a call brought back nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallFailure {
+    /// It was not sent, or nobody is there to take it: nothing was executed.
+    #[error("no other node can be reached, or none answers for this domain")]
+    Unavailable {
+        /// When it is likely to work again.
+        retry_after: Duration,
+    },
+    /// Too many calls wait for replies: it was not sent.
+    #[error("too many calls wait for replies of other nodes")]
+    Overloaded {
+        /// When a place is likely to be free.
+        retry_after: Duration,
+    },
+    /// The deadline had passed before it was sent, or began there.
+    #[error("the deadline passed before the work began")]
+    Expired,
+    /// It is larger than what the transport carries, in bytes: it was not sent.
+    #[error("a message of {0} bytes is too large for the way to another node")]
+    TooLarge(usize),
+    /// It was sent, and its reply is lost.
+    #[error("the reply is lost")]
+    Unknown,
+}
+
+impl From<CallFailure> for Failure {
+    fn from(failure: CallFailure) -> Self {
+        match failure {
+            CallFailure::Unavailable { retry_after } => Self::Unavailable { retry_after },
+            CallFailure::Overloaded { retry_after } => Self::Overloaded { retry_after },
+            CallFailure::Expired => Self::Expired,
+            CallFailure::TooLarge(_) => Self::Internal(failure.to_string()),
+            CallFailure::Unknown => Self::Unknown,
+        }
+    }
+}
+
+/// What carries calls to other nodes.
+pub trait Transport: Send + Sync {
+    /// Carries a call there and its reply back: what [`Bus::serve`](crate::Bus::serve) returned. Dropped, it forgets the
+    /// call. It need not watch the deadline once the call is sent: whoever polls it does.
+    fn call(&self, request: Request) -> BoxFuture<'static, Result<Bytes, CallFailure>>;
+
+    /// Whether calls can be sent now.
+    fn is_connected(&self) -> bool;
+}
+
+/// What ties the spans of two nodes together.
+pub trait Traces: Send + Sync {
+    /// The current span as a `traceparent`, if anybody collects it.
+    fn current(&self) -> Option<String>;
+
+    /// Makes `span` a child of the span that `traceparent` names.
+    fn adopt(&self, span: &Span, traceparent: &str);
+}
+
+/// Stands for a domain that other nodes host, on one shard.
+pub(crate) struct Remote {
+    domain: &'static str,
+    transport: Arc<dyn Transport>,
+    clock: Clock,
+    traces: Option<Arc<dyn Traces>>,
+}
+
+impl Remote {
+    pub(crate) fn new(domain: &'static str, transport: Arc<dyn Transport>, context: ShardContext) -> Self {
+        Self { domain, transport, clock: context.clock, traces: context.bus.traces() }
+    }
+}
+
+impl<M: Operation> Handle<M> for Remote {
+    async fn handle(&self, caller: &Caller, message: M) -> Outcome<M> {
+        let latest = self.clock.instant() + M::TIMEOUT;
+        let request = Request {
+            operation: M::NAME,
+            domain: self.domain,
+            target: Target::Domain,
+            idempotent: M::IDEMPOTENT,
+            caller: caller.clone(),
+            deadline: caller.deadline.map_or(latest, |deadline| deadline.min(latest)),
+            body: encode(&message)?,
+            traceparent: self.traces.as_ref().and_then(|traces| traces.current()),
+            idempotency_key: None,
+        };
+        carry::<M>(&*self.transport, &self.clock, request).await
+    }
+}
+
+/// The pause before a call whose outcome is unknown is sent again.
+const PAUSE: Backoff =
+    Backoff { first: Duration::from_millis(50), at_most: Duration::from_secs(1), factor: 2.0, jitter: 0.2 };
+
+/// Sends a call, again after an unknown outcome if that can do no harm, until there is an answer or its time is up.
+pub(crate) async fn carry<M: Operation>(transport: &dyn Transport, clock: &Clock, mut request: Request) -> Outcome<M> {
+    if !M::IDEMPOTENT {
+        return decode::<M>(transport.call(request).await);
+    }
+    request.idempotency_key.get_or_insert_with(Uuid::now_v7);
+    let mut unknown = false;
+    for attempt in 0.. {
+        let answer = transport.call(request.clone()).await;
+        let again = match &answer {
+            Err(CallFailure::Unknown) => true,
+            // Nothing was executed now, but an earlier attempt may have been.
+            Err(CallFailure::Unavailable { .. } | CallFailure::Overloaded { .. }) => unknown,
+            _ => false,
+        };
+        unknown |= again;
+        let pause = PAUSE.delay(attempt);
+        if !again || clock.instant() + pause >= request.deadline {
+            let answer = if again { Err(CallFailure::Unknown) } else { answer };
+            return decode::<M>(answer);
+        }
+        clock.sleep(pause).await;
+    }
+    Err(Failure::Unknown.into())
+}
+
+fn encode<M: Operation>(message: &M) -> Result<Bytes, Failure> {
+    let body = serde_json::to_vec(message);
+    body.map(Bytes::from).map_err(|error| Failure::Internal(format!("{} cannot be written: {error}", M::NAME)))
+}
+
+fn decode<M: Operation>(answer: Result<Bytes, CallFailure>) -> Outcome<M> {
+    let body = answer.map_err(Failure::from)?;
+    serde_json::from_slice::<Outcome<M>>(&body).unwrap_or_else(|error| {
+        Err(Failure::Internal(format!("the answer to {} cannot be read: {error}", M::NAME)).into())
+    })
+}
+
+/// What a call that came by name ends in: an outcome as the caller's node reads it.
+pub type Served = Vec<u8>;
+
+/// Carries out a call by name.
+pub(crate) type Serve = fn(Arc<DomainCore>, Caller, &[u8]) -> LocalBoxFuture<'static, Served>;
+
+pub(crate) fn serve<M: Operation>(
+    core: Arc<DomainCore>,
+    caller: Caller,
+    body: &[u8],
+) -> LocalBoxFuture<'static, Served> {
+    match serde_json::from_slice::<M>(body) {
+        Ok(message) => async move {
+            let outcome = Ask::new(Some(&core), &caller, message).await;
+            written::<M>(&outcome)
+        }
+        .boxed_local(),
+        Err(error) => {
+            let failure = Failure::Internal(format!("the body of {} cannot be read: {error}", M::NAME));
+            std::future::ready(failed(failure)).boxed_local()
+        }
+    }
+}
+
+fn written<M: Operation>(outcome: &Outcome<M>) -> Served {
+    serde_json::to_vec(outcome).unwrap_or_else(|error| {
+        failed(Failure::Internal(format!("the reply of {} cannot be written: {error}", M::NAME)))
+    })
+}
+
+/// Of no operation in particular: every caller can read it, whatever its errors are.
+#[derive(Serialize, Deserialize)]
+enum Nothing {}
+
+/// A failure as the answer to any operation.
+#[must_use]
+pub fn failed(failure: Failure) -> Served {
+    let outcome: Result<(), CallError<Nothing>> = Err(CallError::Failed(failure));
+    serde_json::to_vec(&outcome).unwrap_or_default()
+}
+
+/// What `M` asks of one node.
+pub(crate) fn request_to<M: Operation>(
+    node: Uuid,
+    caller: &Caller,
+    message: &M,
+    now: Instant,
+    traceparent: Option<String>,
+) -> Result<Request, Failure> {
+    let latest = now + M::TIMEOUT;
+    Ok(Request {
+        operation: M::NAME,
+        domain: M::domain(),
+        target: Target::Node(node),
+        idempotent: M::IDEMPOTENT,
+        caller: caller.clone(),
+        deadline: caller.deadline.map_or(latest, |deadline| deadline.min(latest)),
+        body: encode(message)?,
+        traceparent,
+        idempotency_key: None,
+    })
+}
