@@ -1,6 +1,10 @@
 //! `deploy`: from source to a running, routed app.
 
-use std::{collections::BTreeMap, time::Duration};
+mod environment;
+mod events;
+mod inside;
+
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -10,6 +14,14 @@ use uuid::Uuid;
 use crate::{
     Access, Code, Cursor, DeploymentId, DomainError, InstanceId, Operation, OrganizationId, Page, ProjectId, ReleaseId,
 };
+
+pub use environment::{CleanupEnvironment, SetupEnvironment};
+pub use events::{
+    AppTakenOver, DeploymentBuilding, DeploymentCompleted, DeploymentFact, DeploymentFailed, DeploymentQueued,
+    DeploymentRolledBack, DeploymentStarted, InstanceCrashed, InstanceFact, InstanceStarted, InstanceStopped,
+    TakeoverFact,
+};
+pub use inside::{AppRoute, AppRoutes, ListRoutes, LogName, ReadLog, RouteState, RunningInstances};
 
 /// What deploy refuses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -491,22 +503,6 @@ impl Operation for GetLogs {
     const ACCESS: Access = Access::Permission("deploy:read");
     const IDEMPOTENT: bool = true;
     type Reply = LogLines;
-    type Error = DeployError;
-}
-
-/// Ends all that a project runs and removes its releases, sources and logs. Asked by project when it is deleted.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CleanupEnvironment {
-    /// Whose.
-    pub project_id: ProjectId,
-}
-
-impl Operation for CleanupEnvironment {
-    const NAME: &'static str = "deploy.cleanup_environment";
-    const ACCESS: Access = Access::Internal;
-    const IDEMPOTENT: bool = true;
-    const TIMEOUT: Duration = Duration::from_secs(25);
-    type Reply = ();
     type Error = DeployError;
 }
 

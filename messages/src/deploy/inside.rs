@@ -1,0 +1,108 @@
+//! What the platform's own nodes ask each other.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{DeployError, Instance, LogLines};
+use crate::{Access, DeploymentId, Operation, ProjectId};
+
+/// Where every app is answered, for the routers of all nodes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ListRoutes {
+    /// The [`AppRoutes::version`] that the caller has: the same routes are not sent twice.
+    #[serde(default)]
+    pub known: Option<String>,
+}
+
+impl Operation for ListRoutes {
+    const NAME: &'static str = "deploy.list_routes";
+    const ACCESS: Access = Access::Internal;
+    const IDEMPOTENT: bool = true;
+    type Reply = AppRoutes;
+    type Error = DeployError;
+}
+
+/// The routes of all apps at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppRoutes {
+    /// Of their content.
+    pub version: String,
+    /// Every app, by name; absent when the caller has them already.
+    #[serde(default)]
+    pub items: Option<Vec<AppRoute>>,
+}
+
+/// Which node answers for an app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppRoute {
+    /// Its host name's first part.
+    pub app: String,
+    /// The node that runs its instances, while there is one.
+    #[serde(default)]
+    pub node: Option<Uuid>,
+    /// What to tell a visitor when nobody answers.
+    pub state: RouteState,
+}
+
+/// The state of an app as far as its visitors are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteState {
+    /// It has a release that should be answering.
+    Serving,
+    /// Nothing was deployed yet.
+    NoRelease,
+    /// Its first release is on the way.
+    Deploying,
+    /// Stopped, or scaled to zero.
+    Stopped,
+    /// It has a release, but no instance of it is healthy.
+    Unhealthy,
+    /// The node that ran it is gone, and another takes it over.
+    Moving,
+}
+
+/// The instances that the asked node runs of an app: only their node knows them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunningInstances {
+    /// Of which project.
+    pub project_id: ProjectId,
+}
+
+impl Operation for RunningInstances {
+    const NAME: &'static str = "deploy.running_instances";
+    const ACCESS: Access = Access::Internal;
+    const IDEMPOTENT: bool = true;
+    type Reply = Vec<Instance>;
+    type Error = DeployError;
+}
+
+/// Which log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogName {
+    /// Of a deployment: build and rollout.
+    Deployment(DeploymentId),
+    /// Of an app: what its instances write.
+    App(ProjectId),
+}
+
+/// Lines of a log as the asked node, which writes it, has them: the newest are not in the object store yet.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReadLog {
+    /// Which.
+    pub log: LogName,
+    /// Only lines after this id, oldest first; else the last ones.
+    #[serde(default)]
+    pub after: Option<u64>,
+    /// The most lines.
+    pub limit: u32,
+}
+
+impl Operation for ReadLog {
+    const NAME: &'static str = "deploy.read_log";
+    const ACCESS: Access = Access::Internal;
+    const IDEMPOTENT: bool = true;
+    type Reply = LogLines;
+    type Error = DeployError;
+}
