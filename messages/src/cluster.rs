@@ -72,18 +72,6 @@ pub struct Node {
     pub joined_at: DateTime<Utc>,
 }
 
-/// Lists the nodes: those that take part, and those that are gone and not yet forgotten.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct ListNodes {}
-
-impl Operation for ListNodes {
-    const NAME: &'static str = "cluster.list_nodes";
-    const ACCESS: Access = Access::Administrator;
-    const IDEMPOTENT: bool = true;
-    type Reply = Vec<Node>;
-    type Error = ClusterError;
-}
-
 /// Whether a domain may take traffic on a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DomainHealth {
@@ -105,6 +93,42 @@ pub struct NodeHealth {
     pub domains: Vec<DomainHealth>,
     /// Its actor tree, as at `/api/v1/actors`.
     pub tree: Value,
+}
+
+/// A node, and how it says it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeReport {
+    /// What the cluster knows of it.
+    #[serde(flatten)]
+    pub node: Node,
+    /// What it says itself; absent when it is gone or does not answer.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub health: Option<NodeHealth>,
+    /// Why it does not say.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trouble: Option<String>,
+}
+
+/// The nodes: those that take part, and those that are gone and not yet forgotten.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ClusterView {
+    /// The node that answers.
+    pub answered_by: NodeId,
+    /// By name.
+    pub nodes: Vec<NodeReport>,
+}
+
+/// Asks every node how it is.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct GetCluster {}
+
+impl Operation for GetCluster {
+    const NAME: &'static str = "cluster.get";
+    const ACCESS: Access = Access::Administrator;
+    const IDEMPOTENT: bool = true;
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    type Reply = ClusterView;
+    type Error = ClusterError;
 }
 
 /// Asks a node how it is; any node passes the question on to it.

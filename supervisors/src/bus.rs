@@ -73,6 +73,10 @@ impl Bus {
         self.0.domains.iter().find(|core| core.name == domain).cloned().map(ActorRef::new)
     }
 
+    pub(crate) fn domains(&self) -> &[Arc<DomainCore>] {
+        &self.0.domains
+    }
+
     /// This node's id.
     #[must_use]
     pub fn node(&self) -> Uuid {

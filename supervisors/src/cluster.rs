@@ -5,7 +5,10 @@
 //! was declared gone although it lives is **fenced**: it learns so at its next renewal, joins anew under a higher
 //! incarnation, and whoever owns something in the node's name then reads again what is still the node's own.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 pub use callboard_messages::{
     NodeId,
@@ -37,6 +40,18 @@ impl Membership {
 pub struct Members {
     publish: Arc<watch::Sender<Arc<Membership>>>,
     seen: watch::Receiver<Arc<Membership>>,
+    draining: Arc<AtomicBool>,
+    holds: Arc<watch::Sender<usize>>,
+}
+
+/// Keeps a node that drains from ending before something is handed over; dropped, it does not any longer.
+#[derive(Debug)]
+pub struct Hold(Arc<watch::Sender<usize>>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.send_modify(|holds| *holds = holds.saturating_sub(1));
+    }
 }
 
 impl Members {
@@ -45,7 +60,7 @@ impl Members {
     pub fn alone(me: Member) -> Self {
         let (publish, seen) =
             watch::channel(Arc::new(Membership { me: me.id, incarnation: me.incarnation, members: vec![me] }));
-        Self { publish: Arc::new(publish), seen }
+        Self { publish: Arc::new(publish), seen, draining: Arc::default(), holds: Arc::new(watch::Sender::new(0)) }
     }
 
     /// This process.
@@ -101,8 +116,39 @@ impl Members {
         }
     }
 
+    /// This node takes on nothing new from now on, and hands over what it has. Its own parts learn so at once, the other
+    /// nodes from the domain `cluster`.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        let now = self.all();
+        self.publish(now.incarnation, now.members.clone());
+    }
+
+    /// Whether this node drains.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Keeps this node from ending, should it drain, until the hold is dropped; there is a limit to how long.
+    #[must_use]
+    pub fn hold(&self) -> Hold {
+        self.holds.send_modify(|holds| *holds += 1);
+        Hold(self.holds.clone())
+    }
+
+    /// Waits until nobody holds this node.
+    pub async fn released(&self) {
+        // The sender lives as long as this does.
+        drop(self.holds.subscribe().wait_for(|holds| *holds == 0).await);
+    }
+
     /// Tells everybody in this process; nobody is woken when nothing has changed. For the domain `cluster`.
-    pub fn publish(&self, incarnation: i64, members: Vec<Member>) {
+    pub fn publish(&self, incarnation: i64, mut members: Vec<Member>) {
+        let (me, draining) = (self.me(), self.is_draining());
+        for member in members.iter_mut().filter(|member| draining && member.id == me && member.state == NodeState::Up) {
+            member.state = NodeState::Draining;
+        }
         self.publish.send_if_modified(|current| {
             let next = Membership { me: current.me, incarnation, members };
             let changed = **current != next;
@@ -153,5 +199,22 @@ mod tests {
             });
         assert!(fenced.is_ok());
         assert_eq!(members.incarnation(), 2);
+    }
+
+    #[actix_rt::test]
+    async fn a_node_that_drains_waits_for_what_is_handed_over() {
+        let me = member(NodeState::Up);
+        let members = Members::alone(me.clone());
+        let hold = members.hold();
+        members.drain();
+        assert!(!members.is_up(me.id) && members.is_present(me.id));
+        members.publish(1, vec![me.clone()]);
+        assert!(!members.is_up(me.id), "a late reading of the store does not undo it");
+        tokio::select! {
+            biased;
+            () = members.released() => panic!("it is held"),
+            () = std::future::ready(()) => drop(hold),
+        }
+        members.released().await;
     }
 }

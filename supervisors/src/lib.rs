@@ -35,6 +35,7 @@ mod keys;
 mod local;
 mod metrics;
 mod operation;
+mod operator;
 mod port;
 mod runtime;
 mod shard;
@@ -53,7 +54,8 @@ pub use contract::{Contract, DomainPlan};
 pub use domain::{Domain, DomainOf};
 pub use live::{Live, LiveError, LiveEvent, LiveStream, LiveTransport};
 pub use operation::{Handle, Outcome, StartError};
-pub use runtime::{Readiness, Runtime, RuntimeBuilder};
+pub use operator::Readiness;
+pub use runtime::{Runtime, RuntimeBuilder};
 pub use shard::Ask;
 pub use supervise::{
     Backoff, ChildContext, ChildSpec, Exit, Intensity, Restart, Services, Strategy, Supervisor, SupervisorRef,

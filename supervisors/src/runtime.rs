@@ -12,7 +12,6 @@ use std::{
 use actix_rt::{Arbiter, System};
 use parking_lot::Mutex;
 use prometheus::Registry;
-use serde::Serialize;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -26,6 +25,7 @@ use crate::{
     live::Live,
     local,
     metrics::{NodeCollector, PoolCollector},
+    operator::Readiness,
     remote::{Traces, Transport},
     shard::{Control, Shard},
     supervise::Services,
@@ -50,18 +50,6 @@ struct Node {
     domains: Vec<Arc<DomainCore>>,
     arbiters: Mutex<Vec<Arbiter>>,
     _heartbeat: Heartbeat,
-}
-
-/// Whether a domain may take traffic.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Readiness {
-    /// The domain.
-    pub domain: &'static str,
-    /// Whether it may.
-    pub ready: bool,
-    /// If not, why not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
 }
 
 /// Settings of a [`Runtime`].
@@ -226,32 +214,24 @@ impl Runtime {
     /// it had still stops, or when there is no such domain.
     #[must_use]
     pub fn revive(&self, domain: &str) -> bool {
-        self.0.domains.iter().find(|core| core.name == domain).is_some_and(|core| core.revive())
+        self.bus().revive(domain)
     }
 
     /// Holds the breakers of a domain open or closed, or lets them judge again; false when there is no such domain.
     pub fn force_breaker(&self, domain: &str, force: Option<Force>) -> bool {
-        let core = self.0.domains.iter().find(|core| core.name == domain);
-        core.is_some_and(|core| {
-            core.force_breaker(force);
-            true
-        })
+        self.bus().force_breaker(domain, force)
     }
 
     /// The actor tree as it is.
     #[must_use]
     pub fn tree(&self) -> TreeView {
-        TreeView::of_node(&self.0.domains)
+        self.bus().tree()
     }
 
     /// Which domains may take traffic.
     #[must_use]
     pub fn ready(&self) -> Vec<Readiness> {
-        let readiness = |core: &Arc<DomainCore>| {
-            let reason = core.condition().map(|state| core.reason().unwrap_or_else(|| state.to_owned()));
-            Readiness { domain: core.name, ready: reason.is_none(), reason }
-        };
-        self.0.domains.iter().map(readiness).collect()
+        self.bus().ready()
     }
 
     /// Stops the domains, the last first: each refuses new calls, stops its children in reverse order, ends the calls

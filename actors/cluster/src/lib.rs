@@ -1,0 +1,112 @@
+//! `cluster`: which nodes there are, how each of them is, and the events that nobody could apply.
+//!
+//! Every node hosts it, on a thread of its own: a node whose workers are busy still says that it lives. A node renews
+//! its row every second; another that has seen no renewal for four declares it gone, by a conditional update that raises
+//! the row's incarnation. Both measure on their own monotonic clocks, so that no two clocks need agree, and time counts
+//! only while the observer itself looks regularly: after an outage of the database nobody is gone.
+
+mod dead_letters;
+mod health;
+mod membership;
+mod metrics;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use callboard_messages::cluster::{
+    Bury, DropDeadLetter, GetCluster, GetDeadLetter, GetNodeHealth, HoldBreaker, ListDeadLetters, ReplayDeadLetter,
+    ReviveDomain,
+};
+use callboard_supervisors::{
+    Bulkhead, Bus, Clock, Contract, Domain, ShardContext, StartError,
+    cluster::Members,
+    db::{Database, Databases},
+};
+
+pub use crate::{dead_letters::Redeliver, metrics::ClusterMetrics};
+
+/// The domain's one word.
+pub const DOMAIN: &str = "cluster";
+
+/// The domain's tables.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/cluster");
+
+/// How the nodes watch each other, and how many dead letters are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct ClusterSettings {
+    /// Whether there may be other nodes. A node alone writes nothing about itself.
+    pub watches: bool,
+    /// How often a node renews its row.
+    pub beat: Duration,
+    /// How long another must have seen no renewal to declare it gone.
+    pub gone_after: Duration,
+    /// Dead letters above which the oldest are dropped.
+    pub dead_letters: u32,
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        Self { watches: true, beat: Duration::from_secs(1), gone_after: Duration::from_secs(4), dead_letters: 10_000 }
+    }
+}
+
+/// The domain. What it learns it tells `members`; `redeliver` brings an event to one subscriber again.
+#[must_use]
+pub fn domain(
+    settings: ClusterSettings,
+    databases: Databases,
+    members: Members,
+    redeliver: std::sync::Arc<dyn Redeliver>,
+    metrics: ClusterMetrics,
+) -> Domain {
+    let watch = membership::child(settings, databases.clone(), members.clone(), metrics.clone());
+    let domain = contract().dedicated(1, move |context: ShardContext| {
+        let (databases, members) = (databases.clone(), members.clone());
+        let (redeliver, metrics) = (redeliver.clone(), metrics.clone());
+        async move {
+            let database = databases.open(DOMAIN).await?;
+            let cluster = Cluster {
+                settings,
+                database,
+                members,
+                redeliver,
+                metrics,
+                bus: context.bus.clone(),
+                clock: context.clock.clone(),
+            };
+            cluster.count_dead_letters().await.map_err(StartError::new)?;
+            Ok(cluster)
+        }
+    });
+    if settings.watches { domain.child(watch).build() } else { domain.build() }
+}
+
+/// What the domain answers.
+fn contract() -> Contract<Cluster> {
+    Domain::new(DOMAIN, Bulkhead::default())
+        .answering()
+        // health.rs
+        .on::<GetCluster>()
+        .on::<GetNodeHealth>()
+        .on::<ReviveDomain>()
+        .on::<HoldBreaker>()
+        // dead_letters.rs
+        .on::<Bury>()
+        .on::<ListDeadLetters>()
+        .on::<GetDeadLetter>()
+        .on::<ReplayDeadLetter>()
+        .on::<DropDeadLetter>()
+}
+
+/// The state of the one shard.
+struct Cluster {
+    settings: ClusterSettings,
+    database: Database,
+    members: Members,
+    redeliver: std::sync::Arc<dyn Redeliver>,
+    metrics: ClusterMetrics,
+    bus: Bus,
+    clock: Clock,
+}

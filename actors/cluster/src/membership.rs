@@ -1,0 +1,213 @@
+//! Joining, renewing, watching the others, leaving.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use callboard_messages::{NodeId, cluster::NodeState};
+use callboard_supervisors::{
+    ChildContext, ChildSpec, Exit, LiveEvent,
+    cluster::{Member, Members},
+    db::{Database, Databases, Error},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::StreamExt;
+
+use crate::{
+    ClusterMetrics, ClusterSettings, DOMAIN,
+    rows::{self, NodeRow},
+};
+
+/// Tells the other nodes that something has changed, so that they look at once.
+const TOPIC: &str = "internal:cluster";
+/// How long a node that is gone is shown.
+const SHOWN: TimeDelta = TimeDelta::hours(24);
+
+/// Keeps this node's row, and watches those of the others.
+pub(crate) fn child(
+    settings: ClusterSettings,
+    databases: Databases,
+    members: Members,
+    metrics: ClusterMetrics,
+) -> ChildSpec {
+    ChildSpec::new("membership", move |context: ChildContext| {
+        let (databases, members, metrics) = (databases.clone(), members.clone(), metrics.clone());
+        async move {
+            let database = match databases.open(DOMAIN).await {
+                Ok(database) => database,
+                Err(error) => return Exit::Abnormal(error.to_string()),
+            };
+            let watch = Watch { settings, database, members, metrics, context, sightings: Sightings::default() };
+            watch.run().await
+        }
+    })
+}
+
+struct Watch {
+    settings: ClusterSettings,
+    database: Database,
+    members: Members,
+    metrics: ClusterMetrics,
+    context: ChildContext,
+    sightings: Sightings,
+}
+
+impl Watch {
+    async fn run(mut self) -> Exit {
+        let mut nudges = self.context.live.subscribe(TOPIC, None);
+        let mut changes = self.members.clone();
+        let mut due = self.context.clock.instant();
+        let mut was_draining = self.members.is_draining();
+        loop {
+            let clock = self.context.clock.clone();
+            let deadline = clock.instant() + self.settings.gone_after / 2;
+            match clock.timeout_at(deadline, self.pass()).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::warn!(%error, "this node could not renew its place in the cluster"),
+                None => tracing::warn!("this node could not renew its place in the cluster in time"),
+            }
+            due = (due + self.settings.beat).max(self.context.clock.instant());
+            loop {
+                tokio::select! {
+                    () = self.context.stopping() => return self.leave().await,
+                    () = self.context.clock.sleep_until(due) => break,
+                    nudge = nudges.next() => {
+                        if nudge.is_none() {
+                            nudges = self.context.live.subscribe(TOPIC, None);
+                        }
+                        break;
+                    }
+                    () = changes.changed() => {
+                        if self.members.is_draining() != was_draining {
+                            was_draining = self.members.is_draining();
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Joins or renews, reads what the others do, and tells this process.
+    async fn pass(&mut self) -> Result<(), Error> {
+        let (clock, me) = (self.context.clock.clone(), self.members.me());
+        let known = self.members.all();
+        let state = if self.members.is_draining() { NodeState::Draining } else { NodeState::Up };
+        let (mut incarnation, mut has_changed) = (known.incarnation, known.get(me).map(|me| me.state) != Some(state));
+        let is_known = incarnation > 0 && rows::renew(&self.database, me, incarnation, state, clock.now()).await?;
+        if !is_known && let Some(member) = known.get(me) {
+            let fenced = incarnation > 0;
+            let member = Member { incarnation, ..member.clone() };
+            incarnation = rows::join(&self.database, &member, state, clock.now()).await?;
+            has_changed = true;
+            if fenced {
+                self.metrics.fenced();
+                tracing::error!(
+                    node = %me,
+                    incarnation,
+                    "the others had declared this node gone, because it did not renew its place; it joins anew"
+                );
+            } else {
+                tracing::info!(node = %me, incarnation, "this node has joined the cluster");
+            }
+        }
+        let mut seen = rows::all(&self.database).await?;
+        for row in self.sightings.overdue(&seen, me, clock.instant(), &self.settings) {
+            if rows::declare_gone(&self.database, &row, clock.now()).await? {
+                tracing::error!(node = %row.id(), "a node has shown no sign of life and is declared gone");
+                seen = rows::all(&self.database).await?;
+                has_changed = true;
+            }
+        }
+        self.tell(incarnation, seen, has_changed);
+        self.forget(clock.now()).await
+    }
+
+    fn tell(&self, incarnation: i64, rows: Vec<NodeRow>, has_changed: bool) {
+        let members: Vec<Member> = rows.into_iter().map(NodeRow::into_member).collect();
+        self.metrics.count_nodes(&members);
+        self.members.publish(incarnation, members);
+        if has_changed {
+            self.context.live.publish(TOPIC, LiveEvent::new("changed", serde_json::Value::Null));
+        }
+    }
+
+    async fn forget(&mut self, now: DateTime<Utc>) -> Result<(), Error> {
+        if self.sightings.may_forget(self.context.clock.instant())
+            && let Some(then) = now.checked_sub_signed(SHOWN)
+        {
+            rows::forget(&self.database, then).await?;
+        }
+        Ok(())
+    }
+
+    /// Others take over at once, rather than when they miss this node.
+    async fn leave(self) -> Exit {
+        let (clock, me, incarnation) = (&self.context.clock, self.members.me(), self.members.incarnation());
+        let left = rows::leave(&self.database, me, incarnation, clock.now());
+        match clock.timeout_at(clock.instant() + Duration::from_secs(2), left).await {
+            Some(Ok(())) => {
+                self.context.live.publish(TOPIC, LiveEvent::new("changed", serde_json::Value::Null));
+                tracing::info!("this node has left the cluster");
+            }
+            Some(Err(error)) => tracing::warn!(%error, "this node could not say that it leaves the cluster"),
+            None => tracing::warn!("this node could not say in time that it leaves the cluster"),
+        }
+        Exit::Shutdown
+    }
+}
+
+/// Since when each node's row stands still, as far as this node has looked.
+#[derive(Default)]
+pub(crate) struct Sightings {
+    last_look: Option<Instant>,
+    last_forgotten: Option<Instant>,
+    since: HashMap<NodeId, Sighting>,
+}
+
+struct Sighting {
+    incarnation: i64,
+    beat: i64,
+    first: Instant,
+}
+
+impl Sightings {
+    /// The nodes that have stood still for too long. Time during which this node did not look counts for nobody: it may
+    /// itself have been stopped, or the database may have been away for all.
+    pub(crate) fn overdue(
+        &mut self,
+        rows: &[NodeRow],
+        me: NodeId,
+        now: Instant,
+        settings: &ClusterSettings,
+    ) -> Vec<NodeRow> {
+        let gap = settings.beat * 2 + Duration::from_millis(500);
+        let looked_away = self.last_look.is_none_or(|last| now.saturating_duration_since(last) > gap);
+        self.last_look = Some(now);
+        let others = || rows.iter().filter(|row| row.id() != me && row.state() != NodeState::Gone);
+        self.since.retain(|id, _| others().any(|row| row.id() == *id));
+        let mut overdue = Vec::new();
+        for row in others() {
+            let fresh = Sighting { incarnation: row.incarnation, beat: row.beat, first: now };
+            let sighting = self.since.entry(row.id()).or_insert(Sighting { ..fresh });
+            let stands = (sighting.incarnation, sighting.beat) == (row.incarnation, row.beat);
+            if !stands || looked_away {
+                *sighting = Sighting { incarnation: row.incarnation, beat: row.beat, first: now };
+            } else if now.saturating_duration_since(sighting.first) >= settings.gone_after {
+                overdue.push(row.clone());
+            }
+        }
+        overdue
+    }
+
+    /// At the start, and then once an hour.
+    fn may_forget(&mut self, now: Instant) -> bool {
+        const EVERY: Duration = Duration::from_secs(3600);
+        let due = self.last_forgotten.is_none_or(|last| now.saturating_duration_since(last) >= EVERY);
+        if due {
+            self.last_forgotten = Some(now);
+        }
+        due
+    }
+}

@@ -1,0 +1,157 @@
+//! The rows of nodes: how they are written and read.
+
+use callboard_messages::{NodeId, cluster::NodeState};
+use callboard_supervisors::{
+    cluster::Member,
+    db::{Database, Error},
+};
+use chrono::{DateTime, Utc};
+use sqlx::types::Json;
+use uuid::Uuid;
+
+/// Rows read at once: far above what a cluster has.
+const LIMIT: i64 = 1_000;
+
+/// A node as its table has it.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(crate) struct NodeRow {
+    id: Uuid,
+    name: String,
+    address: String,
+    domains: Json<Vec<String>>,
+    version: String,
+    state: String,
+    pub(crate) beat: i64,
+    pub(crate) incarnation: i64,
+    joined_at: DateTime<Utc>,
+}
+
+impl NodeRow {
+    pub(crate) const fn id(&self) -> NodeId {
+        NodeId(self.id)
+    }
+
+    pub(crate) fn state(&self) -> NodeState {
+        match self.state.as_str() {
+            "up" => NodeState::Up,
+            "draining" => NodeState::Draining,
+            // The table's own check leaves nothing else.
+            _ => NodeState::Gone,
+        }
+    }
+
+    pub(crate) fn into_member(self) -> Member {
+        Member {
+            id: self.id(),
+            state: self.state(),
+            name: self.name,
+            address: self.address,
+            domains: self.domains.0,
+            version: self.version,
+            incarnation: self.incarnation,
+            joined_at: self.joined_at,
+        }
+    }
+}
+
+pub(crate) const fn word(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Up => "up",
+        NodeState::Draining => "draining",
+        NodeState::Gone => "gone",
+    }
+}
+
+/// Every node that is known.
+pub(crate) async fn all(database: &Database) -> Result<Vec<NodeRow>, Error> {
+    database
+        .query(
+            "SELECT id, name, address, domains, version, state, beat, incarnation, joined_at
+             FROM nodes ORDER BY name, id LIMIT $1",
+        )
+        .bind(LIMIT)
+        .fetch_all()
+        .await
+}
+
+/// Joins under an incarnation above every earlier one; which.
+pub(crate) async fn join(database: &Database, me: &Member, state: NodeState, now: DateTime<Utc>) -> Result<i64, Error> {
+    database
+        .query(
+            "INSERT INTO nodes (id, name, address, domains, version, state, beat, incarnation, joined_at, changed_at)
+             VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $8, $8)
+             ON CONFLICT (id) DO UPDATE SET name = excluded.name, address = excluded.address,
+                domains = excluded.domains, version = excluded.version, state = excluded.state,
+                beat = nodes.beat + 1,
+                incarnation = CASE WHEN nodes.incarnation >= excluded.incarnation
+                                   THEN nodes.incarnation + 1 ELSE excluded.incarnation END,
+                joined_at = excluded.joined_at, changed_at = excluded.changed_at
+             RETURNING incarnation",
+        )
+        .bind(me.id.0)
+        .bind(me.name.clone())
+        .bind(me.address.clone())
+        .bind(Json(me.domains.clone()))
+        .bind(me.version.clone())
+        .bind(word(state))
+        .bind(me.incarnation + 1)
+        .bind(now)
+        .fetch_scalar()
+        .await
+}
+
+/// Renews a node's row; false when it was fenced.
+pub(crate) async fn renew(
+    database: &Database,
+    id: NodeId,
+    incarnation: i64,
+    state: NodeState,
+    now: DateTime<Utc>,
+) -> Result<bool, Error> {
+    let renewed = database
+        .query(
+            "UPDATE nodes SET beat = beat + 1, state = $3,
+                changed_at = CASE WHEN state = $3 THEN changed_at ELSE $4 END
+             WHERE id = $1 AND incarnation = $2 AND state <> 'gone'",
+        )
+        .bind(id.0)
+        .bind(incarnation)
+        .bind(word(state))
+        .bind(now)
+        .execute()
+        .await?;
+    Ok(renewed > 0)
+}
+
+/// A node leaves by itself.
+pub(crate) async fn leave(database: &Database, id: NodeId, incarnation: i64, now: DateTime<Utc>) -> Result<(), Error> {
+    database
+        .query("UPDATE nodes SET state = 'gone', changed_at = $3 WHERE id = $1 AND incarnation = $2")
+        .bind(id.0)
+        .bind(incarnation)
+        .bind(now)
+        .execute()
+        .await
+        .map(drop)
+}
+
+/// Declares a node gone that has not renewed since it was seen like this; false when it has, or another was faster.
+pub(crate) async fn declare_gone(database: &Database, seen: &NodeRow, now: DateTime<Utc>) -> Result<bool, Error> {
+    let changed = database
+        .query(
+            "UPDATE nodes SET state = 'gone', incarnation = incarnation + 1, changed_at = $4
+             WHERE id = $1 AND incarnation = $2 AND beat = $3 AND state <> 'gone'",
+        )
+        .bind(seen.id)
+        .bind(seen.incarnation)
+        .bind(seen.beat)
+        .bind(now)
+        .execute()
+        .await?;
+    Ok(changed > 0)
+}
+
+/// Forgets the nodes that have been gone since before `then`.
+pub(crate) async fn forget(database: &Database, then: DateTime<Utc>) -> Result<u64, Error> {
+    database.query("DELETE FROM nodes WHERE state = 'gone' AND changed_at < $1").bind(then).execute().await
+}

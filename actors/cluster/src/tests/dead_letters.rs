@@ -1,0 +1,115 @@
+//! Kept, listed, replayed, dropped, and never too many.
+
+use callboard_messages::{
+    Caller, Code,
+    cluster::{Bury, DeadLetter, DropDeadLetter, GetDeadLetter, ListDeadLetters, ReplayDeadLetter},
+};
+use callboard_supervisors::{Bus, Clock, testing::on_both_engines};
+use chrono::DateTime;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::Node;
+use crate::{ClusterSettings, DOMAIN, MIGRATIONS};
+
+fn letter(domain: &str, event: Value) -> DeadLetter {
+    DeadLetter {
+        id: Uuid::now_v7(),
+        domain: domain.to_owned(),
+        event,
+        error: "it can't be applied".to_owned(),
+        attempts: 5,
+        died_at: DateTime::UNIX_EPOCH,
+    }
+}
+
+async fn bury(bus: &Bus, letter: &DeadLetter) {
+    bus.ask(&Caller::system(), Bury { letter: letter.clone() }).await.unwrap();
+}
+
+async fn list(bus: &Bus, domain: Option<&str>) -> Vec<DeadLetter> {
+    let message = ListDeadLetters { domain: domain.map(str::to_owned), cursor: None, limit: Some(100) };
+    bus.ask(&Caller::system(), message).await.unwrap().items
+}
+
+async fn on_each(body: impl AsyncFn(Node)) {
+    on_both_engines(&[(DOMAIN, &MIGRATIONS)], async |databases| {
+        let settings = ClusterSettings { watches: false, dead_letters: 10, ..ClusterSettings::default() };
+        body(Node::start(&databases, Clock::system(), settings)).await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_letter_is_kept_once_and_listed_newest_first() {
+    on_each(async |node| {
+        let bus = node.runtime.bus().clone();
+        let (old, new) = (letter("deploy", json!({ "type": "a" })), letter("project", json!("no event\0at all")));
+        for letter in [&old, &new, &old] {
+            bury(&bus, letter).await;
+        }
+        let all = list(&bus, None).await;
+        assert_eq!(all.iter().map(|letter| letter.id).collect::<Vec<_>>(), [new.id, old.id]);
+        assert_eq!(all[0].event, json!("no event\u{fffd}at all"));
+        assert_eq!(list(&bus, Some("deploy")).await, std::slice::from_ref(&old));
+        let message = ListDeadLetters { domain: None, cursor: None, limit: Some(1) };
+        let page = bus.ask(&Caller::system(), message).await.unwrap();
+        let message = ListDeadLetters { domain: None, cursor: page.next, limit: Some(1) };
+        assert_eq!(bus.ask(&Caller::system(), message).await.unwrap().items, std::slice::from_ref(&old));
+        let got = bus.ask(&Caller::system(), GetDeadLetter { dead_letter_id: old.id }).await.unwrap();
+        assert_eq!(got, old);
+        node.stop().await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_replayed_letter_goes_to_its_subscriber_and_is_gone() {
+    on_each(async |mut node| {
+        let bus = node.runtime.bus().clone();
+        let event = json!({ "type": "project.deleted" });
+        let good = letter("deploy", event.clone());
+        bury(&bus, &good).await;
+        bus.ask(&Caller::system(), ReplayDeadLetter { dead_letter_id: good.id }).await.unwrap();
+        assert_eq!(node.redelivered.recv().await.unwrap(), ("deploy".to_owned(), event));
+        let again = bus.ask(&Caller::system(), ReplayDeadLetter { dead_letter_id: good.id }).await;
+        assert_eq!(again.unwrap_err().code(), Code::NotFound);
+        assert!(node.redelivered.try_recv().is_err());
+        node.stop().await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_letter_that_nobody_takes_stays_until_it_is_dropped() {
+    on_each(async |node| {
+        let bus = node.runtime.bus().clone();
+        let refused = letter("deploy", json!({ "refuse": true }));
+        bury(&bus, &refused).await;
+        let replay = bus.ask(&Caller::system(), ReplayDeadLetter { dead_letter_id: refused.id }).await;
+        assert_eq!(replay.unwrap_err().code(), Code::Conflict);
+        assert_eq!(list(&bus, None).await.len(), 1);
+        bus.ask(&Caller::system(), DropDeadLetter { dead_letter_id: refused.id }).await.unwrap();
+        let again = bus.ask(&Caller::system(), DropDeadLetter { dead_letter_id: refused.id }).await;
+        assert_eq!(again.unwrap_err().code(), Code::NotFound);
+        assert!(list(&bus, None).await.is_empty());
+        node.stop().await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn the_oldest_are_dropped_when_there_are_too_many() {
+    on_each(async |node| {
+        let bus = node.runtime.bus().clone();
+        let letters: Vec<DeadLetter> = (0..13).map(|n| letter("deploy", json!({ "n": n }))).collect();
+        for letter in &letters {
+            bury(&bus, letter).await;
+        }
+        let kept = list(&bus, None).await;
+        assert_eq!(kept.len(), 10);
+        assert_eq!(kept[9].id, letters[3].id);
+        node.stop().await;
+    })
+    .await;
+}

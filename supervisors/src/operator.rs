@@ -1,0 +1,55 @@
+//! What an operator sees of the domains, and does about them, from wherever a bus is.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::{breaker::Force, bus::Bus, domain_core::DomainCore, tree::TreeView};
+
+/// Whether a domain may take traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// The domain.
+    pub domain: &'static str,
+    /// Whether it may.
+    pub ready: bool,
+    /// Whether other nodes do its work.
+    pub remote: bool,
+    /// If it may not, why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl Bus {
+    /// The actor tree as it is.
+    #[must_use]
+    pub fn tree(&self) -> TreeView {
+        TreeView::of_node(self.domains())
+    }
+
+    /// Which domains may take traffic.
+    #[must_use]
+    pub fn ready(&self) -> Vec<Readiness> {
+        let readiness = |core: &Arc<DomainCore>| {
+            let reason = core.condition().map(|state| core.reason().unwrap_or_else(|| state.to_owned()));
+            Readiness { domain: core.name, ready: reason.is_none(), remote: core.transport.is_some(), reason }
+        };
+        self.domains().iter().map(readiness).collect()
+    }
+
+    /// Gives a domain that is `unavailable` after too many restarts another chance; false when it is not, when what
+    /// it had still stops, or when there is no such domain.
+    #[must_use]
+    pub fn revive(&self, domain: &str) -> bool {
+        self.domains().iter().find(|core| core.name == domain).is_some_and(|core| core.revive())
+    }
+
+    /// Holds the breakers of a domain open or closed, or lets them judge again; false when there is no such domain.
+    pub fn force_breaker(&self, domain: &str, force: Option<Force>) -> bool {
+        let core = self.domains().iter().find(|core| core.name == domain);
+        core.is_some_and(|core| {
+            core.force_breaker(force);
+            true
+        })
+    }
+}
