@@ -7,10 +7,12 @@
 mod harness;
 
 mod access;
+mod backup;
 mod bad_input;
 mod cli;
 mod crash;
 mod examples;
 mod postgres;
 mod rollout;
+mod servers;
 mod start;

@@ -5,6 +5,9 @@ mod apps;
 mod cli;
 mod node;
 mod processes;
+pub mod proxy;
+mod random;
+pub mod servers;
 mod visitors;
 
 use std::{future::Future, time::Duration};

@@ -31,9 +31,4 @@ impl Random {
     pub fn chance(&mut self, probability: f64) -> bool {
         (self.next() >> 11) as f64 / ((1_u64 << 53) as f64) < probability
     }
-
-    /// One of them.
-    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[usize::try_from(self.below(of.len() as u64)).unwrap()]
-    }
 }

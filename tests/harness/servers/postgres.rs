@@ -58,11 +58,6 @@ impl Postgres {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.0.port)
     }
 
-    /// Its port.
-    pub fn port(&self) -> u16 {
-        self.0.port
-    }
-
     /// `pg_ctl -m immediate restart`: no checkpoint, every connection breaks, the log is replayed.
     pub async fn restart_immediately(&mut self) {
         self.0.end_with(Signal::SIGQUIT).await;

@@ -1,6 +1,6 @@
 //! Redis of a test's own.
 
-use std::{process::Command, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use nix::sys::signal::Signal;
 use tokio::{
@@ -37,6 +37,16 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.0.port)
     }
 
+    /// Its data folder.
+    pub fn data(&self) -> &Path {
+        self.0.folder.path()
+    }
+
+    /// One command, and the first line of its answer.
+    pub async fn ask(&self, command: &str) -> String {
+        say(self.0.port, command).await.unwrap().trim_end().to_owned()
+    }
+
     /// Its port.
     pub fn port(&self) -> u16 {
         self.0.port
@@ -44,14 +54,12 @@ impl Redis {
 
     /// Forgets everything.
     pub async fn flush(&self) {
-        let answer = say(self.0.port, "FLUSHALL").await.unwrap();
-        assert!(answer.starts_with("+OK"), "{answer}");
+        assert_eq!(self.ask("FLUSHALL").await, "+OK");
     }
 
     /// Every command waits for so long, by its own `CLIENT PAUSE`.
     pub async fn hold(&self, time: Duration) {
-        let answer = say(self.0.port, &format!("CLIENT PAUSE {}", time.as_millis())).await.unwrap();
-        assert!(answer.starts_with("+OK"), "{answer}");
+        assert_eq!(self.ask(&format!("CLIENT PAUSE {}", time.as_millis())).await, "+OK");
     }
 
     /// Stops it as an operator would.

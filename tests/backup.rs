@@ -1,0 +1,154 @@
+//! Backup and restore, by the very scripts that the CronJobs of docker/kubernetes run.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use sqlx::{Connection, Executor, PgConnection};
+use tempfile::TempDir;
+
+use crate::harness::servers::{Postgres, Redis};
+
+/// The folder of backups, and the file with the server's URL beside it.
+struct Backups {
+    folder: TempDir,
+    variable: &'static str,
+    keep: u32,
+}
+
+impl Backups {
+    fn of(url: &str, variable: &'static str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("url"), url).unwrap();
+        Self { folder, variable, keep: 2 }
+    }
+
+    fn run(&self, script: &str, arguments: &[&Path]) -> Output {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/kubernetes/base/backup");
+        let mut command = Command::new(scripts.join(script));
+        command.args(arguments).env(self.variable, self.folder.path().join("url"));
+        command.env("BACKUPS", self.folder.path()).env("KEEP", self.keep.to_string()).output().unwrap()
+    }
+
+    #[track_caller]
+    fn succeed(&self, script: &str, arguments: &[&Path]) {
+        let ran = self.run(script, arguments);
+        assert!(ran.status.success(), "{script}: {}", String::from_utf8_lossy(&ran.stderr));
+    }
+
+    #[track_caller]
+    fn fail(&self, script: &str, arguments: &[&Path]) -> String {
+        let ran = self.run(script, arguments);
+        assert!(!ran.status.success(), "{script} must fail");
+        String::from_utf8(ran.stderr).unwrap()
+    }
+
+    /// The backups there are, the newest last.
+    fn list(&self, end: &str) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.folder.path()).unwrap().flatten().map(|entry| entry.path());
+        let mut found: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|it| it == end)).collect();
+        found.sort();
+        found
+    }
+}
+
+/// Everything in a database, as text; ours and a restored one must be the same.
+async fn contents(url: &str) -> String {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let query = "SELECT coalesce(string_agg(line, E'\n' ORDER BY line), '') FROM (
+        SELECT 'note ' || id || ' ' || encode(body, 'hex') || ' ' || at AS line FROM app.notes
+        UNION ALL SELECT 'mark ' || id FROM marks
+        UNION ALL SELECT 'constraint ' || conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
+                  WHERE connamespace IN ('app'::regnamespace, 'public'::regnamespace)
+        UNION ALL SELECT 'index ' || indexdef FROM pg_indexes WHERE schemaname IN ('app', 'public')
+        UNION ALL SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%') AS everything";
+    sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_database_is_restored_as_it_was_backed_up() {
+    let server = Postgres::start().await;
+    let url = server.url();
+    let backups = Backups::of(&url, "DATABASE_URL_FILE");
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let made = "CREATE SCHEMA app;
+        CREATE TABLE app.notes (id BIGINT PRIMARY KEY, body BYTEA NOT NULL, at TIMESTAMPTZ NOT NULL,
+                                CONSTRAINT not_empty CHECK (length(body) > 0));
+        CREATE INDEX notes_at ON app.notes (at) WHERE id > 10;
+        CREATE TABLE marks (id BIGINT PRIMARY KEY);
+        INSERT INTO marks SELECT generate_series(1, 10);
+        INSERT INTO app.notes SELECT id, decode(md5(id::text), 'hex'), to_timestamp(id * 1000.001)
+                              FROM generate_series(1, 5000) AS id";
+    connection.execute(made).await.unwrap();
+    let before = contents(&url).await;
+    backups.succeed("backup-postgres", &[]);
+    let dump = backups.list("dump").pop().expect("a dump");
+
+    // Rows change and go, and a table and a schema come that the dump does not know.
+    let changed = "UPDATE app.notes SET body = 'changed' WHERE id % 2 = 0; DELETE FROM app.notes WHERE id % 3 = 0;
+        DELETE FROM marks; CREATE SCHEMA later; CREATE TABLE later.things (id BIGINT);
+        ALTER TABLE app.notes DROP CONSTRAINT not_empty; DROP INDEX app.notes_at";
+    connection.execute(changed).await.unwrap();
+    let after = contents(&url).await;
+    assert_ne!(before, after);
+
+    let refusal = backups.fail("restore-postgres", &[&dump]);
+    assert!(refusal.contains("1 others are connected"), "{refusal}");
+    connection.close().await.unwrap();
+
+    // A dump that is cut short changes nothing.
+    let whole = fs::read(&dump).unwrap();
+    let cut = backups.folder.path().join("cut");
+    fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+    backups.fail("restore-postgres", &[&cut]);
+    assert_eq!(contents(&url).await, after);
+
+    backups.succeed("restore-postgres", &[&dump]);
+    assert_eq!(contents(&url).await, before);
+}
+
+#[tokio::test]
+async fn only_the_newest_backups_are_kept_and_a_failed_one_gets_no_name() {
+    let mut server = Postgres::start().await;
+    let backups = Backups::of(&server.url(), "DATABASE_URL_FILE");
+    for day in ["20260101T000000Z", "20260102T000000Z", "20260103T000000Z"] {
+        fs::write(backups.folder.path().join(format!("postgres-{day}.dump")), "old").unwrap();
+    }
+    server.stop().await;
+    backups.fail("backup-postgres", &[]);
+    assert_eq!(backups.list("dump").len(), 3, "none was removed for one that failed");
+    server.start_again().await;
+    backups.succeed("backup-postgres", &[]);
+    let left = backups.list("dump");
+    assert_eq!(left.len(), 2);
+    assert!(left[0].to_str().unwrap().contains("20260103"), "{left:?}");
+    assert!(backups.list("part").is_empty());
+}
+
+#[tokio::test]
+async fn redis_is_restored_as_it_was_backed_up() {
+    let mut server = Redis::start().await;
+    let backups = Backups::of(&server.url(), "REDIS_URL_FILE");
+    for number in 0..50 {
+        assert_eq!(server.ask(&format!("SET key:{number} value-{number}")).await, "+OK");
+    }
+    assert_eq!(server.ask("SET short lived EX 1000").await, "+OK");
+    backups.succeed("backup-redis", &[]);
+    let snapshot = backups.list("rdb").pop().expect("a snapshot");
+    server.flush().await;
+
+    let refusal = backups.fail("restore-redis", &[&snapshot, server.data()]);
+    assert!(refusal.contains("stop it first"), "{refusal}");
+    server.stop().await;
+    let broken = backups.folder.path().join("broken");
+    fs::write(&broken, "REDIS0009 and no more").unwrap();
+    backups.fail("restore-redis", &[&broken, server.data()]);
+    backups.succeed("restore-redis", &[&snapshot, server.data()]);
+    server.start_again().await;
+    assert_eq!(server.ask("DBSIZE").await, ":51");
+    assert_eq!(server.ask("EXISTS key:0 key:49 short").await, ":3");
+    let left: i64 = server.ask("TTL short").await.trim_start_matches(':').parse().unwrap();
+    assert!((900..=1000).contains(&left), "{left} s");
+}
