@@ -10,18 +10,24 @@ pub mod blocking;
 pub mod breaker;
 pub mod cluster;
 pub mod db;
+pub mod events;
+pub mod lease;
 pub mod limits;
 pub mod live;
 pub mod remote;
 pub mod revocations;
 pub mod routing;
+pub mod saga;
+pub mod schedule;
 pub mod seal;
 pub mod supervise;
 #[doc(hidden)]
 pub mod testing;
+pub mod trace;
 
 mod actor_ref;
 mod anchored;
+mod background;
 mod bulkhead;
 mod bus;
 mod clock;

@@ -15,7 +15,9 @@ use tracing::Span;
 use uuid::Uuid;
 
 use super::{LocalOperation, Shard, slot::Reply};
-use crate::{blocking::panic_message, breaker::Admission, keys::KeyGuard, operation::Outcome, stats::Ending};
+use crate::{
+    blocking::panic_message, breaker::Admission, keys::KeyGuard, operation::Outcome, stats::Ending, trace::Scope,
+};
 
 /// What the runtime knows of a call that runs. It holds a permit until [`Shard::conclude`].
 pub(crate) struct Call {
@@ -33,6 +35,11 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    #[inline]
+    fn scope(&self) -> Scope {
+        Scope::new(self.correlation_id, self.name, &self.span)
+    }
+
     /// The client reads a fixed sentence; the log has the cause.
     #[inline]
     fn log<R, E>(&self, outcome: &Result<R, CallError<E>>) {
@@ -64,6 +71,7 @@ pub(crate) fn run<M: Operation>(
     message: M,
     cx: &mut Context<'_>,
 ) -> Step<M> {
+    let entered = call.scope().enter();
     let polled = call.span.in_scope(|| {
         catch_unwind(AssertUnwindSafe(|| {
             let mut future = (operation.invoke)(caller, message);
@@ -76,6 +84,7 @@ pub(crate) fn run<M: Operation>(
             }
         }))
     });
+    drop(entered);
     match polled {
         Ok(Ok(outcome)) => {
             call.log(&outcome);
@@ -146,8 +155,10 @@ impl<M: Operation> RunningCall<M> {
         let mut rest = self.rest.borrow_mut();
         let Some((execution, _)) = &mut *rest else { return Poll::Ready(()) };
         let future = &mut execution.future;
-        let span = &execution.call.span;
-        let polled = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))));
+        let call = &execution.call;
+        let entered = call.scope().enter();
+        let polled = call.span.in_scope(|| catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))));
+        drop(entered);
         let (outcome, fault) = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(outcome)) => (outcome, None),
