@@ -49,6 +49,8 @@ const UNREACHABLE_RETRY_AFTER: Duration = Duration::from_secs(1);
 impl Bus {
     pub(crate) fn new(domains: Vec<Arc<DomainCore>>, place: Place, clock: Clock) -> Self {
         let operations = || domains.iter().flat_map(|domain| domain.operations.iter().map(move |info| (info, domain)));
+        // What a domain does about an event is reached by the event alone.
+        let operations = || operations().filter(|(info, _)| info.reaction.is_none());
         Self(Arc::new(Routes {
             by_operation: operations().map(|(info, domain)| (info.id, domain.clone())).collect(),
             by_name: operations().map(|(info, domain)| (info.name, (info.serve, domain.clone()))).collect(),

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    anchored::Anchored, blocking::panic_message, bus::Bus, clock::Clock, live::Live, port::Port,
+    anchored::Anchored, blocking::panic_message, bus::Bus, clock::Clock, events::Events, live::Live, port::Port,
     supervise::SupervisorRef,
 };
 
@@ -21,6 +21,8 @@ pub struct ShardContext {
     pub bus: Bus,
     /// The live hub.
     pub live: Live,
+    /// The node's events.
+    pub events: Events,
     /// Which of the domain's shards this is, from zero.
     pub index: usize,
     /// How many there are, or will be once every worker has attached.

@@ -7,12 +7,13 @@ use std::{
     sync::Arc,
 };
 
-use callboard_messages::Operation;
+use callboard_messages::{Event, Operation};
 
 use crate::{
     bulkhead::Bulkhead,
     context::ShardContext,
     domain::{Domain, DomainOf, OperationInfo, Placement},
+    events::{React, Reaction, deliver, local_reaction},
     operation::{Handle, StartError},
     remote::{self, Remote, Transport},
     shard::{StateCell, local_operation},
@@ -67,9 +68,32 @@ impl<S: 'static> Contract<S> {
     where
         S: Handle<M>,
     {
-        let info =
-            OperationInfo { name: M::NAME, id: TypeId::of::<M>(), timeout: M::TIMEOUT, serve: remote::serve::<M> };
+        let info = OperationInfo {
+            name: M::NAME,
+            id: TypeId::of::<M>(),
+            timeout: M::TIMEOUT,
+            serve: remote::serve::<M>,
+            reaction: None,
+        };
         self.operations.push(Term { info, here: local_operation::<S, M>, elsewhere: local_operation::<Remote, M> });
+        self
+    }
+
+    /// Reacts to `E`, whichever domain emits it.
+    #[must_use]
+    pub fn reacts_to<E: Event>(mut self) -> Self
+    where
+        S: React<E>,
+    {
+        let info = OperationInfo {
+            name: E::NAME,
+            id: TypeId::of::<Reaction<E>>(),
+            timeout: Reaction::<E>::TIMEOUT,
+            serve: remote::serve::<Reaction<E>>,
+            reaction: Some(deliver::<E>),
+        };
+        let here = local_reaction::<S, E>;
+        self.operations.push(Term { info, here, elsewhere: local_operation::<Remote, Reaction<E>> });
         self
     }
 

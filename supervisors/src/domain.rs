@@ -28,6 +28,8 @@ use crate::{
     bulkhead::Bulkhead,
     context::ShardContext,
     contract::{DomainPlan, Install, Terms},
+    db::Databases,
+    events::{self, Deliver},
     operation::StartError,
     remote::{Serve, Transport},
     shard::{Build, Operations, StateCell},
@@ -64,6 +66,8 @@ pub(crate) struct OperationInfo {
     pub(crate) timeout: Duration,
     /// Carries out a request that came by name.
     pub(crate) serve: Serve,
+    /// Set when it is no operation but what the domain does about an event.
+    pub(crate) reaction: Option<Deliver>,
 }
 
 type Factory<S> = Arc<dyn Fn(ShardContext) -> LocalBoxFuture<'static, Result<S, StartError>> + Send + Sync>;
@@ -76,6 +80,7 @@ pub struct DomainOf<S> {
     supervisor: Supervisor,
     pools: Vec<BlockingPool>,
     transport: Option<Arc<dyn Transport>>,
+    databases: Option<Databases>,
 }
 
 impl Domain {
@@ -101,6 +106,7 @@ impl<S: 'static> DomainOf<S> {
             factory: Arc::new(move |context| factory(context).boxed_local()),
             pools: Vec::new(),
             transport: None,
+            databases: None,
         }
     }
 
@@ -114,6 +120,14 @@ impl<S: 'static> DomainOf<S> {
     #[must_use]
     pub fn child(mut self, child: ChildSpec) -> Self {
         self.supervisor = self.supervisor.child(child);
+        self
+    }
+
+    /// The domain keeps its own database among these, migrated already: its outbox is relayed, and what the runtime
+    /// keeps there is pruned. A domain that emits, reacts, has sagas or schedules says so.
+    #[must_use]
+    pub fn stored(mut self, databases: &Databases) -> Self {
+        self.databases = Some(databases.clone());
         self
     }
 
@@ -133,7 +147,10 @@ impl<S: 'static> DomainOf<S> {
 
     /// The domain.
     #[must_use]
-    pub fn build(self) -> Domain {
+    pub fn build(mut self) -> Domain {
+        if let Some(databases) = self.databases.take() {
+            self.supervisor = self.supervisor.child(events::relay(self.terms.name, databases));
+        }
         let Terms { name, bulkhead, operations } = self.terms;
         Domain {
             name,
@@ -167,7 +184,7 @@ impl Domain {
         }
         for (index, operation) in self.operations.iter().enumerate() {
             let own = operation.name.split_once('.').is_some_and(|(of, verb)| of == name && !verb.is_empty());
-            if !own {
+            if !own && operation.reaction.is_none() {
                 wrong.push(format!("domain {name}: the operation {} is not named {name}.<verb>", operation.name));
             }
             if self.operations.iter().take(index).any(|other| other.name == operation.name) {

@@ -18,6 +18,7 @@ use crate::{
     bulkhead::Bulkhead,
     clock::Clock,
     domain::{Blueprint, Domain, OperationInfo, Placement},
+    events::{Deliver, Subscription},
     keys::Keys,
     port::{Port, Rejection, ShardState},
     remote::Transport,
@@ -157,6 +158,22 @@ impl DomainCore {
 
     pub(crate) fn unavailable(&self) -> Failure {
         Failure::Unavailable { retry_after: DOWN_RETRY_AFTER }
+    }
+
+    /// Whether this node does its work.
+    pub(crate) const fn is_hosted(&self) -> bool {
+        self.transport.is_none()
+    }
+
+    /// What it does about events of this type.
+    pub(crate) fn reaction(&self, kind: &str) -> Option<Deliver> {
+        self.operations.iter().filter(|operation| operation.name == kind).find_map(|operation| operation.reaction)
+    }
+
+    /// The events it reacts to.
+    pub(crate) fn subscription(&self) -> Subscription {
+        let reactions = self.operations.iter().filter(|operation| operation.reaction.is_some());
+        Subscription { domain: self.name, types: reactions.map(|operation| operation.name).collect() }
     }
 
     /// What a call is told that runs when its deadline passes.

@@ -17,8 +17,6 @@ pub mod live;
 pub mod remote;
 pub mod revocations;
 pub mod routing;
-pub mod saga;
-pub mod schedule;
 pub mod seal;
 pub mod supervise;
 #[doc(hidden)]

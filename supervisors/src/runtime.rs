@@ -16,11 +16,13 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::{
+    background::BackgroundStats,
     breaker::Force,
     bus::{Bus, Place},
     clock::Clock,
     domain::{Domain, Placement},
     domain_core::DomainCore,
+    events::{Catalogue, EventSink, EventTransport, Events, InProcess},
     heartbeat::Heartbeat,
     live::Live,
     local,
@@ -53,11 +55,17 @@ struct Node {
 }
 
 /// Settings of a [`Runtime`].
-#[derive(Default)]
 pub struct RuntimeBuilder {
     clock: Clock,
     workers: Option<usize>,
     place: Place,
+    events: Arc<dyn EventTransport>,
+}
+
+impl Default for RuntimeBuilder {
+    fn default() -> Self {
+        Self { clock: Clock::default(), workers: None, place: Place::default(), events: Arc::new(InProcess::default()) }
+    }
 }
 
 impl RuntimeBuilder {
@@ -86,6 +94,13 @@ impl RuntimeBuilder {
     #[must_use]
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
         self.place.transport = Some(transport);
+        self
+    }
+
+    /// Sets what brings events to the domains that react to them. Default: within this process.
+    #[must_use]
+    pub fn events(mut self, events: Arc<dyn EventTransport>) -> Self {
+        self.events = events;
         self
     }
 
@@ -125,13 +140,21 @@ impl RuntimeBuilder {
             .into_iter()
             .map(|domain| Arc::new(DomainCore::new(domain, number, workers, self.clock.clone())))
             .collect();
+        let cannot = |what: &str, error: &dyn std::fmt::Display| vec![format!("cannot {what}: {error}")];
+        let registry = Registry::new();
+        let stats = BackgroundStats::new(&registry).map_err(|error| cannot("register the metrics", &error))?;
+        let catalogue = Catalogue::new(domains.iter().map(|core| core.subscription()));
+        self.events.declare(catalogue.clone());
         let services = Services {
+            events: Events::new(self.events.clone(), catalogue, stats.clone()),
             bus: Bus::new(domains.clone(), self.place, self.clock.clone()),
             live: Live::new(self.clock.clone()),
             clock: self.clock,
         };
-        let cannot = |what: &str, error: &dyn std::fmt::Display| vec![format!("cannot {what}: {error}")];
-        let registry = Registry::new();
+        for core in domains.iter().filter(|core| core.is_hosted() && !core.subscription().types.is_empty()) {
+            let (bus, clock) = (services.bus.clone(), services.clock.clone());
+            self.events.subscribe(EventSink::new(core.clone(), bus, clock, stats.clone()));
+        }
         NodeCollector::new(domains.clone())
             .and_then(|collector| registry.register(Box::new(collector)))
             .and_then(|()| registry.register(Box::new(PoolCollector::new(pools)?)))
@@ -190,6 +213,12 @@ impl Runtime {
     #[must_use]
     pub fn bus(&self) -> &Bus {
         &self.0.services.bus
+    }
+
+    /// The node's events.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.0.services.events
     }
 
     /// The live hub.

@@ -6,15 +6,43 @@ use callboard_messages::{CallError, Failure};
 
 /// A statement failed.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct Error(#[from] sqlx::Error);
+#[error("{source}")]
+pub struct Error {
+    source: sqlx::Error,
+    /// Whether what was asked for may have happened all the same.
+    unknown: bool,
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(source: sqlx::Error) -> Self {
+        Self { source, unknown: false }
+    }
+}
 
 impl Error {
+    /// The answer to something that writes, which was sent, did not come.
+    pub(super) const fn unknown(source: sqlx::Error) -> Self {
+        Self { source, unknown: true }
+    }
+
+    /// Whether nobody knows if what was asked for has happened: the connection broke, or the deadline passed, after it
+    /// was sent and before its answer came.
+    #[must_use]
+    pub const fn is_unknown(&self) -> bool {
+        self.unknown
+    }
+
+    /// Whether another transaction stood in the way, so that all of this one was taken back and may be run again.
+    #[must_use]
+    pub fn is_clash(&self) -> bool {
+        !self.unknown && is_clash(&self.source)
+    }
+
     /// Whether a unique constraint refused the row: `constraint` as PostgreSQL names it, or `column` as SQLite does
     /// (`table.column`, several joined by `, `).
     #[must_use]
     pub fn violates(&self, constraint: &str, column: &str) -> bool {
-        let sqlx::Error::Database(error) = &self.0 else { return false };
+        let sqlx::Error::Database(error) = &self.source else { return false };
         if !error.is_unique_violation() {
             return false;
         }
@@ -28,13 +56,13 @@ impl Error {
     /// Whether a check or not-null constraint refused the row.
     #[must_use]
     pub fn is_check_violation(&self) -> bool {
-        matches!(&self.0, sqlx::Error::Database(error) if error.is_check_violation())
+        matches!(&self.source, sqlx::Error::Database(error) if error.is_check_violation())
     }
 
     /// Whether the connection broke or could not be had, so that the statement may never have arrived.
     #[must_use]
     pub fn is_connection(&self) -> bool {
-        match &self.0 {
+        match &self.source {
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_)
@@ -53,8 +81,14 @@ impl Error {
     #[must_use]
     pub fn is_full(&self) -> bool {
         // SQLITE_FULL; disk_full.
-        matches!(&self.0, sqlx::Error::Database(error) if matches!(error.code().as_deref(), Some("13" | "53100")))
+        matches!(&self.source, sqlx::Error::Database(error) if matches!(error.code().as_deref(), Some("13" | "53100")))
     }
+}
+
+pub(super) fn is_clash(error: &sqlx::Error) -> bool {
+    // serialization_failure, deadlock_detected; SQLITE_BUSY, SQLITE_BUSY_SNAPSHOT.
+    matches!(error, sqlx::Error::Database(error)
+        if matches!(error.code().as_deref(), Some("40001" | "40P01" | "5" | "517")))
 }
 
 impl<E> From<Error> for CallError<E> {
@@ -65,15 +99,19 @@ impl<E> From<Error> for CallError<E> {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
+        if error.is_unknown() {
+            tracing::warn!(%error, "the database did not say whether something was written");
+            return Self::Unknown;
+        }
         if error.is_full() {
-            tracing::error!(error = %error.0, "the database has no room left: free some space on its disk");
+            tracing::error!(error = %error, "the database has no room left: free some space on its disk");
             return Self::Unavailable { retry_after: Duration::from_secs(10) };
         }
         if error.is_connection() {
-            tracing::warn!(error = %error.0, "the database can't be reached");
+            tracing::warn!(error = %error, "the database can't be reached");
             return Self::Unavailable { retry_after: Duration::from_secs(1) };
         }
-        Self::Internal(format!("database: {}", error.0))
+        Self::Internal(format!("database: {}", error.source))
     }
 }
 

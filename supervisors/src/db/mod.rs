@@ -8,6 +8,7 @@
 mod error;
 mod pools;
 mod query;
+mod retry;
 mod transaction;
 
 pub use error::{Error, MigrationError};

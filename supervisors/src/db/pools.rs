@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     str::FromStr,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     thread::{self, ThreadId},
     time::Duration,
 };
@@ -18,7 +18,14 @@ use sqlx::{
 };
 use tracing::log::LevelFilter;
 
-use super::{Error, MigrationError, Query, Transaction};
+use super::{Error, MigrationError, Query, Transaction, transaction::Origin};
+
+/// The tables that the runtime itself keeps beside those of each domain: outbox, inbox, leases, sagas, schedules.
+static RUNTIME: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrator = sqlx::migrate!("../migrations/runtime");
+    migrator.dangerous_set_table_name("_runtime_migrations");
+    migrator
+});
 
 /// A connection that was idle for longer is tested before it is used; under load none is.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
@@ -85,6 +92,7 @@ struct Inner {
     settings: DatabaseSettings,
     sqlite: Mutex<HashMap<String, SqlitePools>>,
     postgres: Mutex<HashMap<(ThreadId, String), PgPool>>,
+    origins: Mutex<HashMap<String, Arc<Origin>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -97,6 +105,7 @@ pub(super) struct SqlitePools {
 #[derive(Debug, Clone)]
 pub struct Database {
     pub(super) pools: Pools,
+    pub(super) origin: Arc<Origin>,
 }
 
 #[derive(Debug, Clone)]
@@ -114,6 +123,7 @@ impl Databases {
                 settings,
                 sqlite: Mutex::new(HashMap::new()),
                 postgres: Mutex::new(HashMap::new()),
+                origins: Mutex::new(HashMap::new()),
             }),
         }
     }
@@ -133,7 +143,12 @@ impl Databases {
             DatabaseSettings::Sqlite { folder } => Pools::Sqlite(self.open_sqlite(domain, folder.clone()).await?),
             DatabaseSettings::Postgres { .. } => Pools::Postgres(self.open_postgres(domain)?),
         };
-        Ok(Database { pools })
+        Ok(Database { pools, origin: self.origin(domain) })
+    }
+
+    fn origin(&self, domain: &str) -> Arc<Origin> {
+        let mut origins = self.inner.origins.lock();
+        origins.entry(domain.to_owned()).or_insert_with(|| Arc::new(Origin::new(domain))).clone()
     }
 
     async fn open_sqlite(&self, domain: &str, folder: PathBuf) -> Result<SqlitePools, Error> {
@@ -211,7 +226,8 @@ impl Databases {
         Ok(options)
     }
 
-    /// Brings the schema of `domain` up to date. Nodes that start together wait for one another.
+    /// Brings the schema of `domain` up to date, and the runtime's own tables in it. Nodes that start together wait for
+    /// one another.
     ///
     /// # Errors
     /// When the database can't be opened, is newer than this program, or a migration fails.
@@ -221,14 +237,17 @@ impl Databases {
             self.create_schema(domain).await.map_err(open)?;
         }
         let database = self.open(domain).await.map_err(open)?;
-        let outcome = match &database.pools {
-            Pools::Sqlite(pools) => migrator.run(&pools.writer).await,
-            Pools::Postgres(pool) => migrator.run(pool).await,
-        };
-        outcome.map_err(|error| match error {
-            MigrateError::VersionMissing(version) => MigrationError::TooNew { domain: domain.to_owned(), version },
-            source => MigrationError::Failed { domain: domain.to_owned(), source },
-        })
+        for migrator in [&*RUNTIME, migrator] {
+            let outcome = match &database.pools {
+                Pools::Sqlite(pools) => migrator.run(&pools.writer).await,
+                Pools::Postgres(pool) => migrator.run(pool).await,
+            };
+            outcome.map_err(|error| match error {
+                MigrateError::VersionMissing(version) => MigrationError::TooNew { domain: domain.to_owned(), version },
+                source => MigrationError::Failed { domain: domain.to_owned(), source },
+            })?;
+        }
+        Ok(())
     }
 
     async fn create_schema(&self, domain: &str) -> Result<(), Error> {
@@ -295,6 +314,18 @@ impl Database {
     /// # Errors
     /// When no connection can be had in time.
     pub async fn begin(&self) -> Result<Transaction, Error> {
-        Transaction::begin(&self.pools).await
+        Transaction::begin(&self.pools, self.origin.clone()).await
+    }
+
+    /// Whose database it is.
+    #[must_use]
+    pub fn domain(&self) -> &str {
+        &self.origin.domain
+    }
+
+    /// Waits until a transaction of this process has committed events to the outbox; one that did so since the last
+    /// wait counts.
+    pub(crate) async fn outbox_filled(&self) {
+        self.origin.outbox_filled.notified().await;
     }
 }

@@ -5,12 +5,14 @@ use sqlx::{
     postgres::{PgArguments, PgRow},
     sqlite::{SqliteArguments, SqliteRow},
 };
+use tracing::{Instrument, Span, field};
 
 use super::{
     Error,
     pools::Pools,
     transaction::{Connection, Transaction},
 };
+use crate::trace;
 
 /// What both engines can store.
 pub trait Bind:
@@ -66,19 +68,49 @@ macro_rules! fetch {
                 let pool = if is_read(sql) { &pools.readers } else { &pools.writer };
                 sqlx::query_as_with::<_, $row, _>(sql, values).$fetch(pool).await
             }
-            (Target::Transaction(transaction), values) => match (&mut transaction.connection, values) {
-                (Connection::Postgres(connection), Values::Postgres(values)) => {
-                    sqlx::query_as_with::<_, $row, _>(sql, values).$fetch(&mut **connection).await
-                }
-                (Connection::Sqlite(connection), Values::Sqlite(values)) => {
-                    sqlx::query_as_with::<_, $row, _>(sql, values).$fetch(&mut **connection).await
-                }
-                _ => Err(mixed_engines()),
-            },
+            (Target::Transaction(transaction), values) => {
+                let outcome = match (&mut transaction.connection, values) {
+                    (Connection::Postgres(connection), Values::Postgres(values)) => {
+                        sqlx::query_as_with::<_, $row, _>(sql, values).$fetch(&mut **connection).await
+                    }
+                    (Connection::Sqlite(connection), Values::Sqlite(values)) => {
+                        sqlx::query_as_with::<_, $row, _>(sql, values).$fetch(&mut **connection).await
+                    }
+                    _ => Err(mixed_engines()),
+                };
+                outcome.map_err(|error| transaction.note(error))
+            }
             _ => Err(mixed_engines()),
         }
         .map_err(Error::from)
     }};
+}
+
+/// The first word of a statement.
+fn verb(sql: &str) -> &str {
+    sql.split_whitespace().next().unwrap_or_default()
+}
+
+/// A statement has a span with its text, in which values are placeholders.
+pub(super) fn statement_span(is_postgres: bool, sql: &str) -> Span {
+    tracing::debug_span!(
+        target: trace::SQL,
+        "sql",
+        otel.name = verb(sql),
+        otel.kind = "client",
+        otel.status_code = field::Empty,
+        db.system = if is_postgres { "postgresql" } else { "sqlite" },
+        db.statement = sql,
+    )
+}
+
+/// Awaits a statement within its span, which costs next to nothing unless somebody wants spans.
+pub(super) async fn traced<T>(span: Span, statement: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let outcome = statement.instrument(span.clone()).await;
+    if outcome.is_err() {
+        span.record("otel.status_code", "ERROR");
+    }
+    outcome
 }
 
 fn is_read(sql: &str) -> bool {
@@ -107,6 +139,14 @@ impl<'c> Query<'c> {
         Self { sql, target: Target::Transaction(transaction), values: Ok(values) }
     }
 
+    fn span(&self) -> Span {
+        let is_postgres = match &self.target {
+            Target::Pools(pools) => matches!(pools, Pools::Postgres(_)),
+            Target::Transaction(transaction) => matches!(transaction.connection, Connection::Postgres(_)),
+        };
+        statement_span(is_postgres, self.sql)
+    }
+
     /// Gives the next placeholder (`$1`, `$2`, …) its value.
     pub fn bind<T: Bind>(mut self, value: T) -> Self {
         if let Ok(values) = &mut self.values {
@@ -126,7 +166,8 @@ impl<'c> Query<'c> {
     /// # Errors
     /// When the statement fails or the row does not fit `R`.
     pub async fn fetch_optional<R: Row>(self) -> Result<Option<R>, Error> {
-        fetch!(self, R, fetch_optional)
+        let span = self.span();
+        traced(span, async { fetch!(self, R, fetch_optional) }).await
     }
 
     /// The one row.
@@ -134,7 +175,8 @@ impl<'c> Query<'c> {
     /// # Errors
     /// When there is none, the statement fails, or the row does not fit `R`.
     pub async fn fetch_one<R: Row>(self) -> Result<R, Error> {
-        fetch!(self, R, fetch_one)
+        let span = self.span();
+        traced(span, async { fetch!(self, R, fetch_one) }).await
     }
 
     /// Every row. Only for lists with a limit.
@@ -142,7 +184,8 @@ impl<'c> Query<'c> {
     /// # Errors
     /// When the statement fails or a row does not fit `R`.
     pub async fn fetch_all<R: Row>(self) -> Result<Vec<R>, Error> {
-        fetch!(self, R, fetch_all)
+        let span = self.span();
+        traced(span, async { fetch!(self, R, fetch_all) }).await
     }
 
     /// The one column of the one row.
@@ -162,6 +205,11 @@ impl<'c> Query<'c> {
     /// # Errors
     /// When the statement fails.
     pub async fn execute(self) -> Result<u64, Error> {
+        let span = self.span();
+        traced(span, self.run()).await
+    }
+
+    async fn run(self) -> Result<u64, Error> {
         let Self { sql, target, values } = self;
         let changed = match (target, values?) {
             (Target::Pools(Pools::Postgres(pool)), Values::Postgres(values)) => {
@@ -170,15 +218,18 @@ impl<'c> Query<'c> {
             (Target::Pools(Pools::Sqlite(pools)), Values::Sqlite(values)) => {
                 sqlx::query_with(sql, values).execute(&pools.writer).await?.rows_affected()
             }
-            (Target::Transaction(transaction), values) => match (&mut transaction.connection, values) {
-                (Connection::Postgres(connection), Values::Postgres(values)) => {
-                    sqlx::query_with(sql, values).execute(&mut **connection).await?.rows_affected()
-                }
-                (Connection::Sqlite(connection), Values::Sqlite(values)) => {
-                    sqlx::query_with(sql, values).execute(&mut **connection).await?.rows_affected()
-                }
-                _ => return Err(mixed_engines().into()),
-            },
+            (Target::Transaction(transaction), values) => {
+                let changed = match (&mut transaction.connection, values) {
+                    (Connection::Postgres(connection), Values::Postgres(values)) => {
+                        sqlx::query_with(sql, values).execute(&mut **connection).await.map(|done| done.rows_affected())
+                    }
+                    (Connection::Sqlite(connection), Values::Sqlite(values)) => {
+                        sqlx::query_with(sql, values).execute(&mut **connection).await.map(|done| done.rows_affected())
+                    }
+                    _ => return Err(mixed_engines().into()),
+                };
+                changed.map_err(|error| transaction.note(error))?
+            }
             _ => return Err(mixed_engines().into()),
         };
         Ok(changed)

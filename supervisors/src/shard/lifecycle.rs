@@ -152,6 +152,7 @@ impl Shard {
             clock: self.clock.clone(),
             bus: self.services.bus.clone(),
             live: self.services.live.clone(),
+            events: self.services.events.clone(),
             index: self.port.index,
             count: self.core.expected_shards().max(self.port.index + 1),
             supervisor: self.core.supervisor()?,

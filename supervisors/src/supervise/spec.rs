@@ -6,7 +6,7 @@ use futures_util::{FutureExt, future::LocalBoxFuture};
 use tokio_util::sync::CancellationToken;
 
 use super::{Exit, Restart, SupervisorRef, reference::Views};
-use crate::{bus::Bus, clock::Clock, live::Live};
+use crate::{bus::Bus, clock::Clock, events::Events, live::Live};
 
 /// How long a child may take to stop, unless it says otherwise.
 pub const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -77,6 +77,8 @@ pub struct ChildContext {
     pub bus: Bus,
     /// The live hub.
     pub live: Live,
+    /// The node's events.
+    pub events: Events,
     /// The supervisor, for children that start others.
     pub supervisor: SupervisorRef,
     pub(crate) stop: CancellationToken,

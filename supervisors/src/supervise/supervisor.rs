@@ -11,7 +11,7 @@ use super::{
     reference::{SupervisorRef, Views},
     tree::Tree,
 };
-use crate::{bus::Bus, clock::Clock, live::Live};
+use crate::{bus::Bus, clock::Clock, events::Events, live::Live};
 
 /// What every child can rely on.
 #[derive(Clone)]
@@ -22,13 +22,15 @@ pub struct Services {
     pub bus: Bus,
     /// The live hub.
     pub live: Live,
+    /// The node's events.
+    pub events: Events,
 }
 
 impl Services {
     /// Of no node: a bus without domains, for tests and tools.
     #[must_use]
     pub fn detached(clock: Clock) -> Self {
-        Self { bus: Bus::default(), live: Live::new(clock.clone()), clock }
+        Self { bus: Bus::default(), live: Live::new(clock.clone()), events: Events::detached(), clock }
     }
 }
 
@@ -114,7 +116,8 @@ impl Supervisor {
         let stop_within = self.children.iter().map(|child| child.stop_within).sum::<Duration>() + super::STOP_WITHIN;
         let name = self.name.clone();
         ChildSpec::new(name, move |context: ChildContext| {
-            let services = Services { clock: context.clock, bus: context.bus, live: context.live };
+            let services =
+                Services { clock: context.clock, bus: context.bus, live: context.live, events: context.events };
             let (_, running) = self.clone().prepare(services, context.stop, context.children);
             running
         })

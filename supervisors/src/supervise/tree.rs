@@ -132,6 +132,7 @@ impl Tree {
             clock: self.services.clock.clone(),
             bus: self.services.bus.clone(),
             live: self.services.live.clone(),
+            events: self.services.events.clone(),
             supervisor: self.reference.clone(),
             stop: stop.clone(),
             children: child.below.clone(),

@@ -1,0 +1,299 @@
+//! The relay: a child of every domain with a database, which publishes what stands in its outbox.
+//!
+//! On each node that hosts the domain there is one, and a lease lets one of them work: it is taken when something waits
+//! and given back when nothing has for a while. Whoever works takes the first event of each aggregate, as many
+//! aggregates at a time as it may, and the next of an aggregate only when the one before is confirmed and marked. A
+//! relay that was paused and goes on after another has taken over can at most repeat an event that is in an inbox.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
+use uuid::Uuid;
+
+use super::{
+    Events, PublishError,
+    outbox::{self, Pending},
+};
+use crate::{
+    db::{Database, Databases, Error},
+    lease::{Lease, Leases, TTL},
+    live::{LiveEvent, LiveStream},
+    supervise::{Backoff, ChildContext, ChildSpec, Exit},
+};
+
+const LEASE: &str = "outbox";
+/// How often a relay looks without being woken: for what a node left that is gone.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How soon a relay asks again for the lease that another holds.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// How often a relay that works counts what waits.
+const MEASURE_EVERY: Duration = Duration::from_secs(2);
+/// For how long the lease is kept when nothing waits.
+const LINGER: Duration = Duration::from_secs(1);
+/// Events under way at a time, each of another aggregate.
+const AT_ONCE: usize = 64;
+const PAGE: i64 = 256;
+/// How long a transport may take with one event; a subscriber that fails takes its time until it is buried.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(60);
+const PAUSE: Backoff =
+    Backoff { first: Duration::from_millis(200), at_most: Duration::from_secs(10), factor: 2.0, jitter: 0.2 };
+
+/// The relay of the domain that keeps its database among these.
+pub(crate) fn relay(domain: &'static str, databases: Databases) -> ChildSpec {
+    ChildSpec::new("relay", move |context: ChildContext| {
+        let databases = databases.clone();
+        async move {
+            let database = match databases.open(domain).await {
+                Ok(database) => database,
+                Err(error) => return Exit::Abnormal(error.to_string()),
+            };
+            Relay::new(domain, database, context).run().await
+        }
+    })
+}
+
+struct Relay {
+    domain: &'static str,
+    database: Database,
+    context: ChildContext,
+    events: Events,
+    leases: Leases,
+    lease: Option<Lease>,
+    /// Tells of other nodes that have something for whoever holds the lease.
+    nudges: Option<LiveStream>,
+    topic: String,
+    /// Whether this process has committed events since it last had the lease, or told whoever has.
+    filled: bool,
+    /// When the lease was last of use.
+    used: Instant,
+    measured: Instant,
+    under_way: FuturesUnordered<LocalBoxFuture<'static, (Pending, Result<(), PublishError>)>>,
+    busy: HashSet<Uuid>,
+    /// Aggregates whose first event could not be published: how often, and when it is tried again.
+    waiting: HashMap<Uuid, (u32, Instant)>,
+}
+
+impl Relay {
+    fn new(domain: &'static str, database: Database, context: ChildContext) -> Self {
+        let leases = Leases::new(database.clone(), context.clock.clone(), context.bus.node());
+        Self {
+            domain,
+            leases,
+            database,
+            events: context.events.clone(),
+            nudges: None,
+            topic: format!("internal:outbox:{domain}"),
+            filled: false,
+            used: context.clock.instant(),
+            measured: context.clock.instant(),
+            context,
+            lease: None,
+            under_way: FuturesUnordered::new(),
+            busy: HashSet::new(),
+            waiting: HashMap::new(),
+        }
+    }
+
+    async fn run(mut self) -> Exit {
+        loop {
+            let pause = match self.pass().await {
+                Ok(pause) => pause,
+                Err(error) => {
+                    tracing::warn!(domain = self.domain, %error, "the outbox could not be relayed");
+                    LOOK_EVERY
+                }
+            };
+            let clock = self.context.clock.clone();
+            let due = clock.instant() + pause;
+            let lost = async {
+                match &self.lease {
+                    Some(lease) => lease.lost().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.context.stopping() => break,
+                () = lost => {
+                    tracing::warn!(domain = self.domain, "the lease on the outbox is lost");
+                    self.let_go();
+                }
+                Some(ended) = self.under_way.next(), if !self.under_way.is_empty() => {
+                    if let Err(error) = self.settle(ended).await {
+                        tracing::warn!(domain = self.domain, %error, "published events could not be marked");
+                        // They are published again, and their subscribers know them.
+                        self.let_go();
+                    }
+                }
+                () = self.database.outbox_filled() => self.filled = true,
+                () = nudged(&mut self.nudges) => {}
+                () = clock.sleep_until(due) => {}
+            }
+        }
+        self.under_way.clear();
+        if let Some(lease) = self.lease.take() {
+            lease.release().await;
+        }
+        Exit::Shutdown
+    }
+
+    /// Begins what can be begun; how long until something changes by itself.
+    async fn pass(&mut self) -> Result<Duration, Error> {
+        let now = self.context.clock.instant();
+        let is_held = self.lease.as_ref().is_some_and(Lease::is_held);
+        if !is_held {
+            self.let_go();
+            if self.measure(now).await? == 0 {
+                return Ok(LOOK_EVERY);
+            }
+            self.lease = self.leases.acquire(LEASE, TTL).await?;
+            if self.lease.is_none() {
+                if std::mem::take(&mut self.filled) {
+                    // Whoever holds it sits on another node.
+                    self.context.live.publish(&self.topic, LiveEvent::new("outbox.filled", serde_json::Value::Null));
+                }
+                return Ok(ASK_AGAIN);
+            }
+            self.nudges = Some(self.context.live.subscribe(&self.topic, None));
+        } else if now.saturating_duration_since(self.measured) >= MEASURE_EVERY {
+            self.measure(now).await?;
+        }
+        self.filled = false;
+        if self.under_way.len() >= AT_ONCE {
+            return Ok(LOOK_EVERY);
+        }
+        self.begin(now).await
+    }
+
+    /// Shows what waits; how many there are.
+    async fn measure(&mut self, now: Instant) -> Result<i64, Error> {
+        self.measured = now;
+        let backlog = outbox::backlog(&self.database).await?;
+        let lag = backlog.oldest.map(|oldest| self.context.clock.now() - oldest);
+        let lag = lag.and_then(|lag| lag.to_std().ok()).unwrap_or_default();
+        self.events.stats.show_outbox(self.domain, backlog.pending, lag.as_secs_f64(), backlog.unroutable);
+        Ok(backlog.pending)
+    }
+
+    /// Nothing waits: gives the lease back after a while.
+    async fn rest(&mut self, now: Instant) -> Result<Duration, Error> {
+        self.waiting.clear();
+        let idle = now.saturating_duration_since(self.used);
+        if idle < LINGER {
+            return Ok(LINGER - idle);
+        }
+        self.measure(now).await?;
+        self.nudges = None;
+        if let Some(lease) = self.lease.take() {
+            lease.release().await;
+        }
+        Ok(LOOK_EVERY)
+    }
+
+    async fn begin(&mut self, now: Instant) -> Result<Duration, Error> {
+        let mut unheard = Vec::new();
+        let mut after = Uuid::nil();
+        let mut waits = false;
+        loop {
+            let page = outbox::first_of_each(&self.database, after, PAGE).await?;
+            let is_last = i64::try_from(page.len()).unwrap_or(i64::MAX) < PAGE;
+            after = page.last().map_or(after, |row| row.aggregate);
+            waits |= !page.is_empty();
+            for row in page {
+                if self.events.catalogue().is_unheard(&row.kind) {
+                    unheard.push(row.id);
+                } else if self.under_way.len() < AT_ONCE && self.may_begin(row.aggregate, now) {
+                    self.publish(row);
+                }
+            }
+            if is_last || self.under_way.len() >= AT_ONCE {
+                break;
+            }
+        }
+        if !waits {
+            return self.rest(now).await;
+        }
+        self.used = now;
+        if !unheard.is_empty() {
+            outbox::mark(&self.database, &unheard, self.context.clock.now()).await?;
+            return Ok(Duration::ZERO);
+        }
+        let next = self.waiting.values().map(|(_, due)| due.saturating_duration_since(now)).min();
+        Ok(next.unwrap_or(LOOK_EVERY).min(LOOK_EVERY))
+    }
+
+    fn may_begin(&self, aggregate: Uuid, now: Instant) -> bool {
+        !self.busy.contains(&aggregate) && self.waiting.get(&aggregate).is_none_or(|(_, due)| *due <= now)
+    }
+
+    fn publish(&mut self, row: Pending) {
+        self.busy.insert(row.aggregate);
+        let published = self.events.publish(row.event.0.clone());
+        let clock = self.context.clock.clone();
+        let under_way = async move {
+            let within = clock.timeout_at(clock.instant() + CONFIRMED_WITHIN, published).await;
+            let late = || Err(PublishError::Unconfirmed(format!("not within {CONFIRMED_WITHIN:?}")));
+            (row, within.unwrap_or_else(late))
+        };
+        self.under_way.push(under_way.boxed_local());
+    }
+
+    /// Marks what was published, together with whatever else has ended meanwhile.
+    async fn settle(&mut self, first: (Pending, Result<(), PublishError>)) -> Result<(), Error> {
+        let mut published = Vec::new();
+        let mut next = Some(first);
+        while let Some((row, outcome)) = next {
+            self.busy.remove(&row.aggregate);
+            match outcome {
+                Ok(()) => {
+                    self.waiting.remove(&row.aggregate);
+                    published.push(row.id);
+                }
+                Err(error) => self.postpone(&row, &error).await?,
+            }
+            next = self.under_way.next().now_or_never().flatten();
+        }
+        outbox::mark(&self.database, &published, self.context.clock.now()).await
+    }
+
+    /// The event keeps its row, and those of its aggregate wait behind it.
+    async fn postpone(&mut self, row: &Pending, error: &PublishError) -> Result<(), Error> {
+        let tried = self.waiting.get(&row.aggregate).map_or(0, |(tried, _)| *tried);
+        let due = self.context.clock.instant() + PAUSE.delay(tried);
+        self.waiting.insert(row.aggregate, (tried + 1, due));
+        let (domain, event, id) = (self.domain, &row.kind, row.id);
+        match error {
+            PublishError::Unroutable(reason) => {
+                tracing::error!(domain, %event, %id, aggregate = %row.aggregate, %reason, "nobody takes an event");
+                outbox::note_trouble(&self.database, row.id, reason).await
+            }
+            PublishError::Unconfirmed(reason) => {
+                tracing::warn!(domain, %event, %id, since = %row.created_at, %reason, "an event was not published");
+                Ok(())
+            }
+        }
+    }
+
+    fn let_go(&mut self) {
+        self.under_way.clear();
+        self.busy.clear();
+        self.nudges = None;
+        self.lease = None;
+    }
+}
+
+/// Waits for a nudge; nobody gives one to a relay that does not work.
+async fn nudged(nudges: &mut Option<LiveStream>) {
+    match nudges {
+        // The stream ends when it was not read for long, and that is a reason to look as well.
+        Some(stream) => {
+            if stream.next().await.is_none() {
+                *nudges = None;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,149 @@
+//! A lease that is held, and what renews it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::FenceError;
+use crate::{
+    anchored::Anchored,
+    clock::Clock,
+    db::{Database, Error, Transaction},
+};
+
+/// The right to act, for as long as it is renewed. Dropped, it is renewed no more, and free when its time is over;
+/// [`Lease::release`] gives it back at once.
+pub struct Lease {
+    held: Arc<Held>,
+    /// Ends the renewal when the lease is dropped.
+    _renewal: DropGuard,
+}
+
+struct Held {
+    database: Database,
+    clock: Clock,
+    name: String,
+    token: i64,
+    /// Until when its holder may act, if nothing more is heard.
+    until: Mutex<Instant>,
+    lost: CancellationToken,
+}
+
+impl Lease {
+    /// `sent` is from before the statement that made it ours was sent.
+    pub(super) fn keep(
+        database: Database,
+        clock: Clock,
+        name: String,
+        token: i64,
+        ttl: Duration,
+        sent: Instant,
+    ) -> Self {
+        let until = Mutex::new(sent + ours(ttl));
+        let held = Arc::new(Held { database, clock, name, token, until, lost: CancellationToken::new() });
+        let stop = CancellationToken::new();
+        let (renewed, stopped) = (held.clone(), stop.clone());
+        actix_rt::spawn(Anchored::new(async move {
+            // Stopping takes a renewal that is on its way back.
+            let _ = stopped.run_until_cancelled(renewed.renew_until_lost(ttl)).await;
+        }));
+        Self { held, _renewal: stop.drop_guard() }
+    }
+
+    /// Grows with every holder; higher than that of anybody who held it before.
+    #[must_use]
+    pub fn token(&self) -> i64 {
+        self.held.token
+    }
+
+    /// Whether its holder may still act. Ask right before acting, and [`fence`](Self::fence) what is written.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        !self.held.lost.is_cancelled() && self.held.clock.instant() < *self.held.until.lock()
+    }
+
+    /// Waits until it is lost.
+    pub async fn lost(&self) {
+        self.held.lost.cancelled().await;
+    }
+
+    /// Refuses, within a transaction, unless the lease is still ours, and keeps it from being taken over before the
+    /// transaction ends. The transaction must be of the database that has the lease.
+    ///
+    /// # Errors
+    /// [`FenceError::Lost`] when another has it: take the transaction back.
+    pub async fn fence(&self, transaction: &mut Transaction) -> Result<(), FenceError> {
+        let ours = transaction
+            .query("UPDATE leases SET beat = beat + 1 WHERE name = $1 AND token = $2 AND holder IS NOT NULL")
+            .bind(self.held.name.clone())
+            .bind(self.held.token)
+            .execute()
+            .await?;
+        if ours == 1 {
+            return Ok(());
+        }
+        self.held.lost.cancel();
+        Err(FenceError::Lost(self.held.name.clone()))
+    }
+
+    /// Gives it back, so that another need not wait. If that fails, it is free when its time is over.
+    pub async fn release(self) {
+        let held = self.held.clone();
+        drop(self);
+        let released = held
+            .database
+            .query("UPDATE leases SET holder = NULL, beat = beat + 1 WHERE name = $1 AND token = $2")
+            .bind(held.name.clone())
+            .bind(held.token)
+            .execute()
+            .await;
+        held.lost.cancel();
+        if let Err(error) = released {
+            tracing::warn!(lease = held.name, %error, "a lease could not be given back, and runs out instead");
+        }
+    }
+}
+
+impl Held {
+    async fn renew_until_lost(&self, ttl: Duration) {
+        let mut pause = ttl / 4;
+        loop {
+            self.clock.sleep(pause).await;
+            let until = *self.until.lock();
+            let sent = self.clock.instant();
+            if sent >= until {
+                break;
+            }
+            pause = ttl / 4;
+            match self.clock.timeout_at(until, self.renew()).await {
+                Some(Ok(true)) => *self.until.lock() = sent + ours(ttl),
+                Some(Err(error)) => {
+                    tracing::warn!(lease = self.name, %error, "a lease could not be renewed");
+                    pause = (ttl / 20).min(until.saturating_duration_since(self.clock.instant()));
+                }
+                Some(Ok(false)) | None => break,
+            }
+        }
+        self.lost.cancel();
+    }
+
+    async fn renew(&self) -> Result<bool, Error> {
+        let renewed = self
+            .database
+            .query("UPDATE leases SET beat = beat + 1 WHERE name = $1 AND token = $2 AND holder IS NOT NULL")
+            .bind(self.name.clone())
+            .bind(self.token)
+            .execute()
+            .await?;
+        Ok(renewed == 1)
+    }
+}
+
+/// For how long after it was asked for a lease's holder acts: less than its whole life, as clocks differ.
+fn ours(ttl: Duration) -> Duration {
+    ttl / 4 * 3
+}

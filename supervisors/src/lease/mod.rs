@@ -1,0 +1,143 @@
+//! Leases: who may act, decided by the domain's own database.
+//!
+//! No clock is compared with another. The holder renews its **beat**; a contender takes a lease over only when it has
+//! itself seen the same token and beat for as long as the lease lives, on its own monotonic clock, and does so by a
+//! conditional update that raises the **token**. The holder counts from before its renewal was sent and stops acting
+//! when three quarters of the time are over, so that two can't act at once as long as their clocks run at about the same
+//! speed. For a process that was paused between the check and the act there is [`Lease::fence`]: within the transaction
+//! of the act, the database refuses whoever does not have the newest token.
+
+mod keeper;
+mod sighting;
+
+use std::{sync::Arc, time::Duration};
+
+use callboard_messages::{CallError, Failure};
+use uuid::Uuid;
+
+pub use self::keeper::Lease;
+pub(crate) use self::sighting::Sightings;
+use crate::{
+    clock::Clock,
+    db::{Database, Error},
+};
+
+/// How long a lease lives without renewal, unless told otherwise.
+pub const TTL: Duration = Duration::from_secs(5);
+
+/// A lease is not ours, or is no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum FenceError {
+    /// Another has taken it over.
+    #[error("the lease {0} was lost to another")]
+    Lost(String),
+    /// The database could not tell.
+    #[error(transparent)]
+    Database(#[from] Error),
+}
+
+impl From<FenceError> for Failure {
+    fn from(error: FenceError) -> Self {
+        match error {
+            // Nothing was written, and another does it.
+            FenceError::Lost(_) => Self::Unavailable { retry_after: Duration::from_secs(1) },
+            FenceError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl<E> From<FenceError> for CallError<E> {
+    fn from(error: FenceError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// The leases in one domain's database, as one contender sees them. Cheap to clone; clones remember together what they
+/// have seen.
+#[derive(Clone)]
+pub struct Leases {
+    database: Database,
+    clock: Clock,
+    holder: Uuid,
+    sightings: Arc<Sightings<String>>,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    holder: Option<Uuid>,
+    token: i64,
+    beat: i64,
+    ttl: i64,
+}
+
+impl Leases {
+    /// For a contender that is shown to others as `holder`, such as its node's id.
+    #[must_use]
+    pub fn new(database: Database, clock: Clock, holder: Uuid) -> Self {
+        Self { database, sightings: Arc::new(Sightings::new(clock.clone())), clock, holder }
+    }
+
+    /// Takes the lease if nobody has it, or if its holder has shown no sign of life for the whole of its time. `None`
+    /// means that another has it, or was faster: ask again later. Needs an actix arbiter on this thread, on which it is
+    /// renewed every quarter of `ttl`.
+    ///
+    /// # Errors
+    /// When the database can't tell.
+    pub async fn acquire(&self, name: &str, ttl: Duration) -> Result<Option<Lease>, Error> {
+        let row: Option<Row> = self
+            .database
+            .query("SELECT holder, token, beat, ttl FROM leases WHERE name = $1")
+            .bind(name.to_owned())
+            .fetch_optional()
+            .await?;
+        // From before the statement that makes it ours.
+        let sent = self.clock.instant();
+        let Some(row) = row else { return self.create(name, ttl, sent).await };
+        let lives = Duration::from_millis(u64::try_from(row.ttl).unwrap_or(u64::MAX)).max(ttl);
+        if row.holder.is_some() && !self.sightings.has_lapsed(name.to_owned(), row.token, row.beat, lives) {
+            return Ok(None);
+        }
+        let token = row.token + 1;
+        let taken = self
+            .database
+            .query(
+                "UPDATE leases SET holder = $2, token = $3, beat = 0, ttl = $4
+                 WHERE name = $1 AND token = $5 AND beat = $6",
+            )
+            .bind(name.to_owned())
+            .bind(self.holder)
+            .bind(token)
+            .bind(millis(ttl))
+            .bind(row.token)
+            .bind(row.beat)
+            .execute()
+            .await?;
+        if taken == 0 {
+            return Ok(None);
+        }
+        self.sightings.forget(name);
+        Ok(Some(self.held(name, token, ttl, sent)))
+    }
+
+    async fn create(&self, name: &str, ttl: Duration, sent: std::time::Instant) -> Result<Option<Lease>, Error> {
+        let created = self
+            .database
+            .query(
+                "INSERT INTO leases (name, holder, token, beat, ttl) VALUES ($1, $2, 1, 0, $3) ON CONFLICT DO NOTHING",
+            )
+            .bind(name.to_owned())
+            .bind(self.holder)
+            .bind(millis(ttl))
+            .execute()
+            .await?;
+        Ok((created == 1).then(|| self.held(name, 1, ttl, sent)))
+    }
+
+    fn held(&self, name: &str, token: i64, ttl: Duration, sent: std::time::Instant) -> Lease {
+        Lease::keep(self.database.clone(), self.clock.clone(), name.to_owned(), token, ttl, sent)
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
