@@ -272,7 +272,8 @@ impl RunningInstance {
             if Instant::now() + check.interval >= deadline {
                 let (process, grace, output) = (self.process.clone(), check.grace, self.last_lines());
                 if matches!(reason, Unhealthy::NotListening { .. }) {
-                    let listens_on = (self.link.ports)();
+                    // A slow app may have begun to listen on its own port just now: that is no other port.
+                    let listens_on = (self.link.ports)().into_iter().filter(|other| *other != port).collect();
                     return Err(StartError::NeverListened { process, port, grace, listens_on, output });
                 }
                 return Err(StartError::Unhealthy { process, grace, reason, output });
