@@ -2,11 +2,11 @@
 
 mod api;
 mod apps;
-mod cli;
+pub mod cli;
 mod node;
-mod processes;
+pub mod processes;
 pub mod proxy;
-mod random;
+pub mod random;
 pub mod servers;
 mod visitors;
 
