@@ -43,6 +43,15 @@ impl Default for Place {
     }
 }
 
+/// A domain of this node, as those see it who bring it the calls of other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostedDomain {
+    /// Its name.
+    pub name: &'static str,
+    /// Calls that may run at the same time on one of its shards.
+    pub in_flight: usize,
+}
+
 /// What somebody is told to wait who asks for a node that cannot be reached.
 const UNREACHABLE_RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -115,6 +124,14 @@ impl Bus {
                 std::future::ready(remote::failed(failure)).boxed_local()
             }
         }
+    }
+
+    /// The domains that this node hosts and that answer anything.
+    #[must_use]
+    pub fn hosted(&self) -> Vec<HostedDomain> {
+        let hosted = self.0.domains.iter().filter(|core| core.transport.is_none());
+        let answering = hosted.filter(|core| core.operations.iter().any(|info| info.reaction.is_none()));
+        answering.map(|core| HostedDomain { name: core.name, in_flight: core.bulkhead.in_flight }).collect()
     }
 
     /// What ties spans to those of other nodes, if anything does.

@@ -1,13 +1,19 @@
 //! What a shard is given when it is built.
 
-use std::{borrow::Cow, future::Future, panic::AssertUnwindSafe, sync::Arc};
+use std::{borrow::Cow, future::Future, panic::AssertUnwindSafe, rc::Rc, sync::Arc};
 
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    anchored::Anchored, blocking::panic_message, bus::Bus, clock::Clock, events::Events, live::Live, port::Port,
-    supervise::SupervisorRef,
+    anchored::Anchored,
+    blocking::panic_message,
+    bus::Bus,
+    clock::Clock,
+    events::Events,
+    live::Live,
+    port::Port,
+    supervise::{Exit, Services, Supervisor, SupervisorRef},
 };
 
 /// The surroundings of one shard. It stays on the shard's thread; its parts may go anywhere.
@@ -38,6 +44,25 @@ impl ShardContext {
     pub fn spawn(&self, name: impl Into<Cow<'static, str>>, future: impl Future<Output = ()> + 'static) {
         self.tasks.spawn(self.domain, name.into(), future);
     }
+
+    /// Runs a supervisor on the shard's thread until this state of the shard ends, and shows its children below the
+    /// shard. One that gives up is a fault of the shard: the state is built anew, with a supervisor that begins anew.
+    pub fn supervise(&self, plan: Supervisor) {
+        let (clock, bus, live) = (self.clock.clone(), self.bus.clone(), self.live.clone());
+        let running = plan.start(Services { clock, bus, live, events: self.events.clone() });
+        self.tasks.port.show(running.clone());
+        let (tasks, domain) = (self.tasks.clone(), self.domain);
+        actix_rt::spawn(async move {
+            match tasks.stop.run_until_cancelled(running.ended()).await {
+                Some(Exit::Abnormal(reason)) => {
+                    tracing::error!(domain, %reason, "a supervisor of a shard gave up");
+                    (tasks.fault)(&reason);
+                }
+                Some(_) => {}
+                None => running.stop().await,
+            }
+        });
+    }
 }
 
 /// The tasks of one state of a shard.
@@ -45,11 +70,13 @@ impl ShardContext {
 pub(crate) struct Tasks {
     stop: CancellationToken,
     port: Arc<Port>,
+    /// Has the state built anew, for a reason.
+    fault: Rc<dyn Fn(&str)>,
 }
 
 impl Tasks {
-    pub(crate) fn new(port: Arc<Port>) -> Self {
-        Self { stop: CancellationToken::new(), port }
+    pub(crate) fn new(port: Arc<Port>, fault: Rc<dyn Fn(&str)>) -> Self {
+        Self { stop: CancellationToken::new(), port, fault }
     }
 
     fn spawn(&self, domain: &'static str, name: Cow<'static, str>, future: impl Future<Output = ()> + 'static) {

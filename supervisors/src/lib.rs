@@ -17,6 +17,8 @@ pub mod live;
 pub mod remote;
 pub mod revocations;
 pub mod routing;
+pub mod saga;
+pub mod schedule;
 pub mod seal;
 pub mod supervise;
 #[doc(hidden)]
@@ -51,7 +53,7 @@ mod tree;
 pub use actor_ref::ActorRef;
 pub use blocking::BlockingPool;
 pub use bulkhead::Bulkhead;
-pub use bus::Bus;
+pub use bus::{Bus, HostedDomain};
 pub use clock::Clock;
 pub use context::ShardContext;
 pub use contract::{Contract, DomainPlan};

@@ -14,6 +14,7 @@ use std::{
 
 use actix::Addr;
 use callboard_messages::Failure;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
     inbox::{Inbox, Sent},
     shard::{Ring, ShardActor},
     stats::OperationStats,
+    supervise::{ChildView, SupervisorRef},
 };
 
 /// Whether a shard answers.
@@ -101,6 +103,8 @@ pub(crate) struct Port {
     /// What the operator wants of the breaker.
     forced: AtomicU8,
     pub(crate) pulse: Pulse,
+    /// The supervisors that run on the shard's thread.
+    supervisors: Mutex<Vec<SupervisorRef>>,
     /// The domain waits here for a shard to change its state.
     changed: Arc<Notify>,
 }
@@ -160,6 +164,18 @@ pub(crate) fn bump(counter: &AtomicU64) {
 }
 
 impl Port {
+    /// Shows a supervisor that runs on the shard's thread.
+    pub(crate) fn show(&self, supervisor: SupervisorRef) {
+        let mut supervisors = self.supervisors.lock();
+        supervisors.retain(|other| !other.has_ended());
+        supervisors.push(supervisor);
+    }
+
+    /// The children of the supervisors on the shard's thread.
+    pub(crate) fn children(&self) -> Vec<ChildView> {
+        self.supervisors.lock().iter().flat_map(SupervisorRef::children).collect()
+    }
+
     pub(crate) fn new(
         index: usize,
         bulkhead: &Bulkhead,
@@ -187,6 +203,7 @@ impl Port {
             origin,
             forced: AtomicU8::new(0),
             pulse: Pulse::default(),
+            supervisors: Mutex::default(),
             changed,
         }
     }

@@ -73,7 +73,7 @@ impl TreeView {
             limit: port.in_flight_limit,
             breaker: Some(port.breaker().as_str()),
             reason: None,
-            children: Vec::new(),
+            children: port.children().into_iter().map(Self::of_child).collect(),
         }
     }
 

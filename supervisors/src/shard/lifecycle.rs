@@ -118,7 +118,13 @@ impl Shard {
             if matches!(self.port.state(), ShardState::Stopping | ShardState::Stopped) {
                 return;
             }
-            let tasks = Tasks::new(self.port.clone());
+            let (own, generation) = (self.own.clone(), self.generation.get());
+            let fault = move |reason: &str| {
+                if let Some(shard) = own.upgrade() {
+                    shard.fault(generation, reason);
+                }
+            };
+            let tasks = Tasks::new(self.port.clone(), Rc::new(fault));
             if let Some(old) = self.tasks.replace(Some(tasks.clone())) {
                 old.stop();
             }

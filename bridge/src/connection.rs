@@ -1,0 +1,173 @@
+//! The actor that has the connection: it makes one, watches over it, and when it is lost makes another, for as long as
+//! the node lives. That the broker is away is no fault of the actor: it waits, a little longer each time.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use callboard_supervisors::{Backoff, ChildContext, Exit};
+use lapin::options::QueueDeclareOptions;
+use tokio::time::timeout;
+
+use crate::{
+    link::{ANSWER_WITHIN, Link, answered},
+    presence::{Place, Whom},
+    shared::Shared,
+    topology,
+};
+
+/// The pauses between attempts to connect.
+const PAUSE: Backoff =
+    Backoff { first: Duration::from_millis(50), at_most: Duration::from_secs(2), factor: 2.0, jitter: 0.2 };
+/// How often the connection is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often the broker is asked whether it is still there.
+const PROBE: Duration = Duration::from_secs(1);
+/// How often it is asked who takes requests: while somebody is missed, and otherwise.
+const CENSUS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
+
+pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
+    let living = async {
+        let mut failures = 0;
+        loop {
+            match Link::open(&shared.settings, &shared.runtime).await {
+                Ok(link) => {
+                    failures = 0;
+                    let reason = live_with(&shared, Arc::new(link)).await;
+                    tracing::warn!(%reason, "the connection to the broker is lost");
+                }
+                Err(error) => {
+                    if failures % 20 == 0 {
+                        tracing::warn!(%error, attempts = failures + 1, "no connection to the broker");
+                    }
+                    failures += 1;
+                }
+            }
+            tokio::time::sleep(PAUSE.delay(failures)).await;
+        }
+    };
+    tokio::select! {
+        () = context.stopping() => {}
+        () = living => {}
+    }
+    let link = shared.link();
+    shared.publisher.switch(None);
+    shared.set_link(None);
+    if let Some(link) = link {
+        link.close().await;
+    }
+    Exit::Shutdown
+}
+
+/// Uses a connection until it is lost, and says why it is.
+async fn live_with(shared: &Shared, link: Arc<Link>) -> String {
+    if let Err(reason) = open_publisher(shared, &link).await {
+        return reason;
+    }
+    shared.metrics.connections.inc();
+    shared.set_link(Some(link.clone()));
+    tracing::info!("connected to the broker");
+    let reason = tokio::select! {
+        reason = watch(shared, &link) => reason,
+        reason = probe(&link, shared.settings.silence) => reason,
+        reason = census(shared, &link) => reason,
+    };
+    shared.publisher.switch(None);
+    shared.set_link(None);
+    link.cut();
+    reason
+}
+
+/// The exchanges, and a channel to send over.
+async fn open_publisher(shared: &Shared, link: &Link) -> Result<(), String> {
+    let control = link.incoming().await?;
+    topology::exchanges(&control, &shared.names).await?;
+    let channel = link.outgoing().await?;
+    shared.metrics.channels.with_label_values(&["sending"]).inc();
+    shared.publisher.switch(Some(channel));
+    Ok(())
+}
+
+/// Looks at the connection, and gives the publisher another channel when it has lost its own.
+async fn watch(shared: &Shared, link: &Link) -> String {
+    loop {
+        let _ = timeout(LOOK, shared.publisher.broken.notified()).await;
+        if !link.is_up() {
+            return "it was closed".to_owned();
+        }
+        let blocked = link.is_blocked();
+        if shared.blocked.swap(blocked, Ordering::Relaxed) != blocked {
+            shared.metrics.blocked.set(i64::from(blocked));
+            if blocked {
+                tracing::warn!("the broker takes no messages for now: it is short of memory or disk");
+            } else {
+                tracing::info!("the broker takes messages again");
+            }
+        }
+        if !shared.publisher.is_up() {
+            tracing::warn!("the channel for sending was closed; another one takes its place");
+            if let Err(reason) = open_publisher(shared, link).await {
+                return reason;
+            }
+        }
+    }
+}
+
+/// A broker that is silent is given up, whatever the socket says.
+async fn probe(link: &Link, silence: Duration) -> String {
+    loop {
+        tokio::time::sleep(PROBE.min(silence)).await;
+        match timeout(silence, link.probe()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(reason)) => return reason,
+            Err(_) => return format!("the broker was silent for {silence:?}"),
+        }
+    }
+}
+
+/// Looks who takes the requests that this node sends.
+async fn census(shared: &Shared, link: &Link) -> String {
+    loop {
+        let began = Instant::now();
+        for place in shared.presence.recent() {
+            match count(shared, link, &place).await {
+                Ok(consumers) => place.set_absent(consumers == 0),
+                Err(reason) if !link.is_up() => return reason,
+                Err(reason) => {
+                    tracing::warn!(queue = %place.to.queue, %reason, "cannot tell who takes requests");
+                    place.set_absent(false);
+                }
+            }
+        }
+        shared.metrics.waiting.set(i64::try_from(shared.calls.len()).unwrap_or(i64::MAX));
+        shared.metrics.serving.set(i64::try_from(shared.serving.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
+        let every = if shared.presence.any_absent() { CENSUS.0 } else { CENSUS.1 };
+        tokio::time::sleep(every.saturating_sub(began.elapsed()).max(LOOK)).await;
+    }
+}
+
+/// How many take from a queue. One of a domain is made if it is not there; one of a node that is gone is not.
+async fn count(shared: &Shared, link: &Link, place: &Place) -> Result<u32, String> {
+    // A channel of its own: the answer may be that it is closed.
+    let channel = link.incoming().await?;
+    let queue = &place.to.queue;
+    let counted = match place.whom {
+        Whom::Domain(_) => topology::requests(&channel, &shared.names, queue).await.map(|queue| queue.consumer_count()),
+        Whom::Node(_) => {
+            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let asked = channel.queue_declare(queue.as_ref().into(), options, topology::none());
+            match timeout(ANSWER_WITHIN, asked).await {
+                Ok(Ok(queue)) => Ok(queue.consumer_count()),
+                // Not found: the channel is closed with it.
+                Ok(Err(_)) if link.is_up() => return Ok(0),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("the broker did not answer".to_owned()),
+            }
+        }
+    };
+    if channel.status().connected() {
+        answered(channel.close(200, "".into())).await?;
+    }
+    counted
+}

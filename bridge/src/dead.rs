@@ -1,0 +1,112 @@
+//! The actor that keeps what the broker gave up: events that were no events, and those that were delivered too often.
+
+use std::{sync::Arc, time::Duration};
+
+use callboard_messages::{
+    Caller,
+    cluster::{Bury, DeadLetter},
+};
+use callboard_supervisors::{ChildContext, Exit};
+use futures_util::{FutureExt, StreamExt};
+use lapin::{
+    message::Delivery,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
+    types::{AMQPValue, FieldTable},
+};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::{
+    link::{Link, answered},
+    shared::{Shared, keep},
+    topology,
+};
+
+/// The longest text of something that was no event, in bytes: the rest is not kept.
+const LONGEST: usize = 64 * 1024;
+/// The pause before a dead letter that could not be kept is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
+    keep(&context, &shared, async |link| bury(&context, &shared, &link).await.err().unwrap_or_default()).await
+}
+
+async fn bury(context: &ChildContext, shared: &Shared, link: &Link) -> Result<(), String> {
+    let queue = &shared.names.dead;
+    let channel = link.incoming().await?;
+    shared.metrics.channels.with_label_values(&["dead letters"]).inc();
+    topology::events(&channel, &shared.names).await?;
+    answered(channel.basic_qos(16, BasicQosOptions::default())).await?;
+    let options = BasicConsumeOptions::default();
+    let consume = channel.basic_consume(queue.as_str().into(), "".into(), options, topology::none());
+    let mut dead = answered(consume).await?;
+    while let Some(delivery) = dead.next().await {
+        let delivery = delivery.map_err(|error| error.to_string())?;
+        let letter = letter(context, shared, &delivery);
+        // Until it is kept: a dead letter has nowhere else to go.
+        while channel.status().connected() {
+            match context.bus.ask(&Caller::system(), Bury { letter: letter.clone() }).await {
+                Ok(()) => {
+                    tracing::error!(domain = letter.domain, dead_letter = %letter.id, reason = letter.error, "buried");
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a dead letter can't be kept now");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+        let acknowledged = channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).now_or_never();
+        acknowledged.unwrap_or(Ok(())).map_err(|error| error.to_string())?;
+    }
+    Err("the broker ended the consumer of dead letters".to_owned())
+}
+
+fn letter(context: &ChildContext, shared: &Shared, delivery: &Delivery) -> DeadLetter {
+    let death = delivery.properties.headers().as_ref().and_then(last_death);
+    let queue = death.and_then(|death| text(death, "queue")).unwrap_or_default();
+    let domain = shared.names.subscriber(&queue).unwrap_or("unknown").to_owned();
+    let reason = match death.and_then(|death| text(death, "reason")).as_deref() {
+        Some("rejected") => "this was no event of the cluster",
+        Some("delivery_limit") => "it was delivered too often without an end",
+        _ => "the broker gave it up",
+    };
+    let event = serde_json::from_slice::<Value>(&delivery.data).unwrap_or_else(|_| {
+        let kept = delivery.data.get(..LONGEST).unwrap_or(&delivery.data);
+        Value::String(String::from_utf8_lossy(kept).into_owned())
+    });
+    DeadLetter {
+        id: identity(&domain, &delivery.data),
+        domain,
+        event,
+        error: reason.to_owned(),
+        attempts: 1,
+        died_at: context.clock.now(),
+    }
+}
+
+/// The same for the same words of the same domain: one that is delivered twice is kept once.
+fn identity(domain: &str, body: &[u8]) -> Uuid {
+    let digest = Sha256::new().chain_update(domain).chain_update([0]).chain_update(body).finalize();
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
+}
+
+/// Where it died last.
+fn last_death(headers: &FieldTable) -> Option<&FieldTable> {
+    let AMQPValue::FieldArray(deaths) = headers.inner().get("x-death")? else { return None };
+    match deaths.as_slice().first()? {
+        AMQPValue::FieldTable(death) => Some(death),
+        _ => None,
+    }
+}
+
+fn text(death: &FieldTable, name: &str) -> Option<String> {
+    match death.inner().get(name)? {
+        AMQPValue::LongString(text) => Some(text.to_string()),
+        AMQPValue::ShortString(text) => Some(text.to_string()),
+        _ => None,
+    }
+}

@@ -1,0 +1,91 @@
+//! Opens messages: what is not of this version, not signed by the cluster's key, not whole or not new is not read.
+
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use lapin::{message::Delivery, types::AMQPValue};
+use parking_lot::Mutex;
+
+use crate::{
+    metrics::Refusal,
+    publisher::{SIGNATURE_HEADER, VERSION_HEADER},
+    shared::Shared,
+    wire::{self, Kind, Opening, VERSION},
+};
+
+/// A message that may be read.
+pub(crate) struct Message {
+    pub(crate) opening: Opening,
+    pub(crate) entries: Vec<Range<usize>>,
+    /// How long it was on its way.
+    pub(crate) waited: Duration,
+    pub(crate) body: Bytes,
+}
+
+/// Opens what came to `to` as a message of this kind.
+pub(crate) fn open(shared: &Shared, kind: Kind, to: &str, delivery: &mut Delivery) -> Result<Message, Refusal> {
+    shared.metrics.received.with_label_values(&[kind.as_str()]).inc();
+    check(shared, kind, to, delivery)?;
+    let body = Bytes::from(std::mem::take(&mut delivery.data));
+    let (opening, entries) = wire::read(&body).ok_or(Refusal::Malformed)?;
+    let waited = shared.peers.read(&opening).ok_or(Refusal::Duplicate)?;
+    Ok(Message { opening, entries, waited, body })
+}
+
+/// Whether the cluster's key signed it, and this node speaks its version.
+pub(crate) fn check(shared: &Shared, kind: Kind, to: &str, delivery: &Delivery) -> Result<(), Refusal> {
+    if delivery.data.len() > shared.settings.message_bytes.saturating_mul(2) {
+        return Err(Refusal::Oversized);
+    }
+    let headers = delivery.properties.headers().as_ref();
+    let header = |name: &str| headers.and_then(|headers| headers.inner().get(name));
+    let signature = match header(SIGNATURE_HEADER) {
+        Some(AMQPValue::ByteArray(bytes)) => bytes.as_slice(),
+        Some(AMQPValue::LongString(text)) => text.as_bytes(),
+        _ => return Err(Refusal::Signature),
+    };
+    let version = match header(VERSION_HEADER) {
+        Some(AMQPValue::ShortShortUInt(version)) => i64::from(*version),
+        Some(AMQPValue::ShortShortInt(version)) => i64::from(*version),
+        Some(AMQPValue::ShortInt(version)) => i64::from(*version),
+        Some(AMQPValue::LongInt(version)) => i64::from(*version),
+        Some(AMQPValue::LongLongInt(version)) => *version,
+        _ => return Err(Refusal::Version),
+    };
+    if version != i64::from(VERSION) {
+        return Err(Refusal::Version);
+    }
+    if shared.settings.key.has_signed(signature, kind as u8, to, &delivery.data) {
+        Ok(())
+    } else {
+        Err(Refusal::Signature)
+    }
+}
+
+/// Counts what was not read, and says so in the log, but not so often that the log is flooded.
+#[derive(Default)]
+pub(crate) struct Refusals(Mutex<Option<(Instant, u64)>>);
+
+/// The least time between two lines in the log.
+const QUIET: Duration = Duration::from_secs(1);
+
+impl Refusals {
+    pub(crate) fn note(&self, shared: &Shared, queue: &str, refusal: Refusal) {
+        shared.metrics.refuse(refusal);
+        let mut last = self.0.lock();
+        let unsaid = match &mut *last {
+            Some((at, unsaid)) if at.elapsed() < QUIET => {
+                *unsaid += 1;
+                return;
+            }
+            Some((_, unsaid)) => *unsaid,
+            None => 0,
+        };
+        *last = Some((Instant::now(), 0));
+        drop(last);
+        tracing::warn!(queue, reason = refusal.as_str(), others_since_the_last_line = unsaid, "a message was not read");
+    }
+}

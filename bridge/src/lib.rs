@@ -1,0 +1,196 @@
+//! The bridge: domains of other nodes, events and live updates, over RabbitMQ.
+//!
+//! ```no_run
+//! # use callboard_bridge::{Bridge, BridgeSettings, ClusterKey};
+//! # use callboard_supervisors::{Domain, Runtime};
+//! # use callboard_messages::Secret;
+//! # async fn node(mut domains: Vec<Domain>, remote: fn(std::sync::Arc<dyn callboard_supervisors::remote::Transport>) -> Domain) -> Result<(), Box<dyn std::error::Error>> {
+//! let node = uuid::Uuid::now_v7();
+//! let key = ClusterKey::new("a text of at least 32 bytes, the same on every node")?;
+//! let bridge = Bridge::start(BridgeSettings::new(Secret::new("amqp://localhost/%2f"), node, key)).await?;
+//! domains.insert(0, bridge.domain());        // first, so that it stops last
+//! domains.push(remote(bridge.transport()));  // one for every domain that this node does not host
+//! let runtime = Runtime::builder()
+//!     .node(node)
+//!     .transport(bridge.transport())
+//!     .events(bridge.events())
+//!     .build(domains)
+//!     .map_err(|wrong| wrong.join("; "))?;
+//! bridge.connect_live(runtime.live());
+//! bridge.register_metrics(runtime.metrics())?;
+//! runtime.attach().await;                    // on every worker thread
+//! // … and at the end:
+//! bridge.drain(std::time::Duration::from_secs(10)).await;
+//! runtime.stop(std::time::Duration::from_secs(5)).await;
+//! # Ok(()) }
+//! ```
+//!
+//! **Operations.** A request goes through the exchange `<prefix>.operations` to the queue of its domain, which all nodes
+//! that host the domain share, or to that of one node; its reply goes to the queue of the node that asked. What is ready
+//! together on a thread travels in one message, in order; limits, deadlines and refusals stay those of each request. A
+//! message expires with the deadline of its requests, and what has expired never runs. A message that was delivered
+//! before is only carried out if that can do no harm; otherwise the caller is told that the outcome is unknown.
+//!
+//! **Events** go through `<prefix>.events` to a durable queue of each domain that reacts, and what nobody could take to
+//! `<prefix>.dead`. **Live updates** go to every node, and are lost when a node does not keep up.
+//!
+//! Every message has a version and a signature of the cluster's key: what has neither is refused and counted, and its
+//! sender's word for who the caller is counts for nothing.
+//!
+//! The connection belongs to an actor that makes another when it is lost; every other actor opens a channel of its own,
+//! declares what it uses, and begins anew when the broker closes the channel. Nothing of a lost connection is used
+//! again, and nothing waits for the broker without a deadline.
+
+mod calls;
+mod connection;
+mod dead;
+mod domain;
+mod events;
+mod inbound;
+mod key;
+mod link;
+mod live;
+mod metrics;
+mod names;
+mod outgoing;
+mod peers;
+mod presence;
+mod publisher;
+mod replies;
+mod requests;
+mod settings;
+mod shared;
+mod topology;
+mod transport;
+mod wire;
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use async_rs::TokioRuntime;
+use callboard_supervisors::{Domain, Live, LiveTransport, events::EventTransport, remote::Transport};
+use prometheus::Registry;
+
+pub use key::ClusterKey;
+pub use settings::BridgeSettings;
+
+use crate::{
+    events::Publishing,
+    link::{Link, LinkError},
+    live::Teller,
+    metrics::Metrics,
+    shared::Shared,
+    transport::Outbound,
+};
+
+/// Why a bridge can't be started.
+#[derive(Debug, thiserror::Error)]
+pub enum BridgeError {
+    /// Settings that can't be: a sentence for each.
+    #[error("{}", .0.join("; "))]
+    Invalid(Vec<String>),
+    /// The broker is there and does not let this node in.
+    #[error("{0}")]
+    Refused(String),
+    /// A fault of this machine.
+    #[error("the bridge can't be started: {0}")]
+    Broken(String),
+}
+
+/// A node's way to the others. Cheap to clone.
+#[derive(Clone)]
+pub struct Bridge(Arc<Shared>);
+
+impl Bridge {
+    /// Checks the settings, and asks the broker whether it lets this node in. A broker that is away now is no error:
+    /// the bridge connects when it comes back.
+    ///
+    /// # Errors
+    /// [`BridgeError`]. No message shows the URL's password.
+    pub async fn start(settings: BridgeSettings) -> Result<Self, BridgeError> {
+        settings.validate().map_err(BridgeError::Invalid)?;
+        install_tls();
+        let broken = |error: &dyn std::fmt::Display| BridgeError::Broken(error.to_string());
+        let threads = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("bridge")
+            .enable_all()
+            .build()
+            .map_err(|error| broken(&error))?;
+        let metrics = Metrics::new().map_err(|error| broken(&error))?;
+        let shared = Shared::new(settings, metrics, TokioRuntime::tokio_with_runtime(threads));
+        match Link::open(&shared.settings, &shared.runtime).await {
+            Ok(link) => link.close().await,
+            Err(LinkError::Refused(reason)) => return Err(BridgeError::Refused(reason)),
+            Err(away @ LinkError::Away(_)) => tracing::warn!(%away, "the node starts without the broker"),
+        }
+        Ok(Self(Arc::new(shared)))
+    }
+
+    /// The way of operations, for the domains that this node does not host and for
+    /// [`Bus::ask_at`](callboard_supervisors::Bus::ask_at).
+    #[must_use]
+    pub fn transport(&self) -> Arc<dyn Transport> {
+        Arc::new(Outbound(self.0.clone()))
+    }
+
+    /// The way of events.
+    #[must_use]
+    pub fn events(&self) -> Arc<dyn EventTransport> {
+        Arc::new(Publishing::new(self.0.clone()))
+    }
+
+    /// The actors of the bridge, as a domain that answers nothing: the connection, who takes replies, events, dead
+    /// letters and live updates, and on every worker thread who sends and who takes requests, for the domains that the
+    /// runtime hosts. It stands before all other domains, so that it stops after them.
+    #[must_use]
+    pub fn domain(&self) -> Domain {
+        domain::domain(&self.0)
+    }
+
+    /// Tells other nodes what is published here.
+    pub fn connect_live(&self, live: &Live) {
+        let teller: Arc<dyn LiveTransport> = Arc::new(Teller(self.0.clone()));
+        live.connect(teller);
+    }
+
+    /// Shows the bridge's figures among the node's.
+    ///
+    /// # Errors
+    /// When the registry has them already.
+    pub fn register_metrics(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        self.0.metrics.register(registry)
+    }
+
+    /// Whether the broker is reached.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.0.is_connected()
+    }
+
+    /// Takes no more requests and no more events of other nodes, carries out those it has, and sends their replies. What
+    /// is asked of other nodes goes on. False when the time `within` was too short; what is left then is delivered to
+    /// other nodes.
+    pub async fn drain(&self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        self.0.draining.cancel();
+        let mut quiet = 0;
+        // Replies are collected on their threads for a moment before they are sent.
+        while quiet < 3 {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            let is_quiet = self.0.serving.load(Ordering::Acquire) == 0 && self.0.publisher.is_flushed();
+            quiet = if is_quiet { quiet + 1 } else { 0 };
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        true
+    }
+}
+
+/// The cryptography of `amqps`, unless the process has chosen already.
+fn install_tls() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

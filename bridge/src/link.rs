@@ -1,0 +1,194 @@
+//! A connection to the broker, as long as it lasts. It is never repaired: another one takes its place.
+//!
+//! It is two connections, because a broker that runs out of memory stops reading from those that publish: what arrives
+//! is still acknowledged then.
+
+use std::{
+    net::{Shutdown, TcpStream},
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_rs::{TokioRuntime, traits::Reactor};
+use lapin::{
+    Channel, Connection, ConnectionProperties, Error, ErrorKind,
+    options::BasicQosOptions,
+    protocol::{AMQPError, AMQPErrorKind, AMQPHardError},
+    tcp::{AsyncTcpStream, OwnedTLSConfig},
+    uri::{AMQPScheme, AMQPUri},
+};
+use parking_lot::Mutex;
+use tokio::time::timeout;
+
+use crate::settings::BridgeSettings;
+
+/// How long anything that the broker must answer may take.
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long a connection may take to be closed.
+const CLOSE_WITHIN: Duration = Duration::from_millis(500);
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LinkError {
+    /// The broker does not want us: waiting does not help.
+    #[error("the broker refused the connection: {0}")]
+    Refused(String),
+    /// The broker is not there, or not now.
+    #[error("the broker can't be reached: {0}")]
+    Away(String),
+}
+
+/// One life of the connection.
+pub(crate) struct Link {
+    /// Unique within the process.
+    pub(crate) number: u64,
+    outgoing: Half,
+    incoming: Half,
+}
+
+struct Half {
+    connection: Connection,
+    socket: Arc<Mutex<Option<TcpStream>>>,
+    control: Channel,
+}
+
+impl Link {
+    pub(crate) async fn open(settings: &BridgeSettings, runtime: &TokioRuntime) -> Result<Self, LinkError> {
+        let uri = settings.uri().map_err(LinkError::Refused)?;
+        let both = futures_util::future::try_join(
+            Half::open(uri.clone(), format!("{} (out)", settings.name), runtime),
+            Half::open(uri, format!("{} (in)", settings.name), runtime),
+        );
+        let (outgoing, incoming) = timeout(settings.connect_within, both)
+            .await
+            .map_err(|_| LinkError::Away(format!("no answer within {:?}", settings.connect_within)))??;
+        Ok(Self { number: NEXT.fetch_add(1, Ordering::Relaxed), outgoing, incoming })
+    }
+
+    /// A channel to send on.
+    pub(crate) async fn outgoing(&self) -> Result<Channel, String> {
+        self.outgoing.channel().await
+    }
+
+    /// A channel to receive on.
+    pub(crate) async fn incoming(&self) -> Result<Channel, String> {
+        self.incoming.channel().await
+    }
+
+    /// Whether neither half has noticed that it is broken.
+    pub(crate) fn is_up(&self) -> bool {
+        self.outgoing.is_up() && self.incoming.is_up()
+    }
+
+    /// Whether the broker takes no messages for now.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.outgoing.connection.status().blocked()
+    }
+
+    /// Asks the broker something that changes nothing.
+    pub(crate) async fn probe(&self) -> Result<(), String> {
+        self.incoming.probe().await?;
+        // Nothing is written to a connection that is blocked, so it can't be asked.
+        if self.is_blocked() { Ok(()) } else { self.outgoing.probe().await }
+    }
+
+    /// Ends it, in good manners if the broker has any left.
+    pub(crate) async fn close(&self) {
+        futures_util::future::join(self.outgoing.close(), self.incoming.close()).await;
+    }
+
+    /// Ends it at once: whoever waits for an answer is told.
+    pub(crate) fn cut(&self) {
+        self.outgoing.cut();
+        self.incoming.cut();
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
+impl Half {
+    async fn open(uri: AMQPUri, name: String, runtime: &TokioRuntime) -> Result<Self, LinkError> {
+        let socket = Arc::new(Mutex::new(None));
+        let kept = socket.clone();
+        let connect = async move |uri: AMQPUri, runtime: TokioRuntime| {
+            let address = (uri.authority.host.clone(), uri.authority.port);
+            let stream = runtime.tcp_connect(runtime.to_socket_addrs(address)).await?;
+            // A second handle: a socket whose other end says nothing is only given up when it is shut down.
+            let handle = stream.get_ref().as_fd().try_clone_to_owned()?;
+            *kept.lock() = Some(TcpStream::from(handle));
+            let stream = AsyncTcpStream::Plain(stream);
+            match uri.scheme {
+                AMQPScheme::AMQP => Ok(stream),
+                AMQPScheme::AMQPS => {
+                    Ok(stream.into_tls(&uri.authority.host, OwnedTLSConfig::default().as_ref()).await?)
+                }
+            }
+        };
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let connection =
+            Connection::connector(uri, runtime.clone(), connect, properties).await.map_err(|error| why(&error))?;
+        let control = connection.create_channel().await.map_err(|error| why(&error))?;
+        Ok(Self { connection, socket, control })
+    }
+
+    async fn channel(&self) -> Result<Channel, String> {
+        answered(self.connection.create_channel()).await
+    }
+
+    fn is_up(&self) -> bool {
+        self.connection.status().connected() && self.control.status().connected()
+    }
+
+    async fn probe(&self) -> Result<(), String> {
+        answered(self.control.basic_qos(1, BasicQosOptions::default())).await
+    }
+
+    async fn close(&self) {
+        let _ = timeout(CLOSE_WITHIN, self.connection.close(200, "the node stops".into())).await;
+        self.cut();
+    }
+
+    fn cut(&self) {
+        if let Some(socket) = self.socket.lock().take() {
+            // It may have been closed by the other side, which is as well.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Waits for the broker, not for ever.
+pub(crate) async fn answered<T>(asked: impl Future<Output = lapin::Result<T>>) -> Result<T, String> {
+    match timeout(ANSWER_WITHIN, asked).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("the broker did not answer within {ANSWER_WITHIN:?}")),
+    }
+}
+
+fn why(error: &Error) -> LinkError {
+    match error.kind() {
+        ErrorKind::ProtocolError(AMQPError { .. }) if is_refusal(error) => LinkError::Refused(error.to_string()),
+        ErrorKind::InvalidProtocolVersion(_) | ErrorKind::AuthProviderError(_) => LinkError::Refused(error.to_string()),
+        _ => LinkError::Away(error.to_string()),
+    }
+}
+
+/// Wrong credentials, or a virtual host that is not there or not for this user.
+fn is_refusal(error: &Error) -> bool {
+    let ErrorKind::ProtocolError(error) = error.kind() else { return false };
+    matches!(
+        error.kind(),
+        AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH)
+            | AMQPErrorKind::Soft(lapin::protocol::AMQPSoftError::ACCESSREFUSED)
+    )
+}

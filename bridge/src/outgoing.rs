@@ -1,0 +1,184 @@
+//! What a thread is about to send. Requests, and replies, that are ready together travel in one message: the thread's
+//! flusher sends them once everything that was ready has had its turn. Nothing waits for company.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use callboard_supervisors::remote::CallFailure;
+use tokio::sync::Notify;
+
+use crate::{
+    publisher::Parcel,
+    shared::{RETRY_AFTER, Shared},
+    wire::{self, Kind, OPENING, Opening},
+};
+
+thread_local! {
+    /// The threads that have a flusher have a place here. A thread-local is the one way to find it from a future that
+    /// may be polled on any thread.
+    static OUTGOING: RefCell<Vec<(u64, Rc<Outgoing>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The messages that a thread is filling.
+pub(crate) struct Outgoing {
+    shared: Arc<Shared>,
+    batches: RefCell<Vec<Batch>>,
+    woken: Cell<bool>,
+    wake: Notify,
+}
+
+/// Where a message goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Destination {
+    pub(crate) kind: Kind,
+    pub(crate) queue: Arc<str>,
+}
+
+struct Batch {
+    to: Destination,
+    entries: usize,
+    /// The calls in it, for requests.
+    calls: Vec<u64>,
+    expires: Duration,
+    body: Vec<u8>,
+}
+
+impl Batch {
+    fn new(to: Destination) -> Self {
+        let mut body = Vec::with_capacity(1024);
+        body.resize(OPENING, 0);
+        Self { to, entries: 0, calls: Vec::new(), expires: Duration::ZERO, body }
+    }
+}
+
+/// Gives this thread a place to collect what it sends, until the guard is dropped.
+pub(crate) struct Installed {
+    bridge: u64,
+    pub(crate) outgoing: Rc<Outgoing>,
+}
+
+impl Installed {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let bridge = shared.number;
+        let outgoing =
+            Rc::new(Outgoing { shared, batches: RefCell::default(), woken: Cell::new(false), wake: Notify::new() });
+        OUTGOING.with_borrow_mut(|all| all.push((bridge, outgoing.clone())));
+        Self { bridge, outgoing }
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        self.outgoing.flush();
+        let mine = &self.outgoing;
+        OUTGOING.with_borrow_mut(|all| all.retain(|(of, other)| *of != self.bridge || !Rc::ptr_eq(other, mine)));
+    }
+}
+
+/// Puts an entry into this thread's message to `to`; a thread without a flusher sends it by itself.
+pub(crate) fn put(
+    shared: &Arc<Shared>,
+    to: &Destination,
+    call: Option<u64>,
+    expires: Duration,
+    write: impl FnOnce(&mut Vec<u8>),
+) {
+    let outgoing = OUTGOING
+        .with_borrow(|all| all.iter().rev().find(|(of, _)| *of == shared.number).map(|(_, outgoing)| outgoing.clone()));
+    if let Some(outgoing) = outgoing {
+        return outgoing.put(to, call, expires, write);
+    }
+    let mut batch = Batch::new(to.clone());
+    batch.add(call, expires, write);
+    send(shared, batch);
+}
+
+impl Batch {
+    fn add(&mut self, call: Option<u64>, expires: Duration, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.body);
+        self.entries += 1;
+        self.calls.extend(call);
+        self.expires = self.expires.max(expires);
+    }
+}
+
+impl Outgoing {
+    fn put(&self, to: &Destination, call: Option<u64>, expires: Duration, write: impl FnOnce(&mut Vec<u8>)) {
+        let full = {
+            let mut batches = self.batches.borrow_mut();
+            let place = batches.iter().position(|batch| batch.to == *to);
+            let place = place.unwrap_or_else(|| {
+                batches.push(Batch::new(to.clone()));
+                batches.len() - 1
+            });
+            let Some(batch) = batches.get_mut(place) else { return };
+            batch.add(call, expires, write);
+            let settings = &self.shared.settings;
+            let is_full = batch.entries >= settings.batch_requests || batch.body.len() >= settings.batch_bytes;
+            is_full.then(|| batches.swap_remove(place))
+        };
+        match full {
+            Some(batch) => send(&self.shared, batch),
+            None if !self.woken.replace(true) => self.wake.notify_one(),
+            None => {}
+        }
+    }
+
+    /// Sends what there is.
+    pub(crate) fn flush(&self) {
+        self.woken.set(false);
+        loop {
+            let batch = self.batches.borrow_mut().pop();
+            let Some(batch) = batch else { return };
+            send(&self.shared, batch);
+        }
+    }
+
+    /// Sends whatever is ready, each time that everything else which was ready on this thread has had its turn.
+    pub(crate) async fn keep_flushing(&self) {
+        loop {
+            self.wake.notified().await;
+            // Comes back after every task that is ready now, and whatever the network has for this thread.
+            tokio::task::yield_now().await;
+            self.flush();
+        }
+    }
+}
+
+fn send(shared: &Shared, mut batch: Batch) {
+    let opening = Opening {
+        node: shared.settings.node,
+        number: shared.next_number(),
+        life: shared.life,
+        sent: shared.peers.clock(),
+    };
+    opening.write(&mut batch.body);
+    let kind = batch.to.kind;
+    let metrics = &shared.metrics;
+    let (exchange, expires) = match kind {
+        Kind::Requests => (shared.names.operations.as_str(), batch.expires),
+        Kind::Live => (shared.names.live.as_str(), batch.expires),
+        Kind::Replies | Kind::Event => ("", batch.expires),
+    };
+    let entries = u64::try_from(batch.entries).unwrap_or(0);
+    let parcel = Parcel { kind, exchange, to: &batch.to.queue, expires, body: batch.body };
+    if shared.publisher.send(&shared.settings.key, parcel) {
+        metrics.sent.with_label_values(&[kind.as_str()]).inc();
+        metrics.requests.with_label_values(&["out"]).inc_by(entries);
+        return;
+    }
+    metrics.dropped.with_label_values(&[kind.as_str()]).inc();
+    for call in batch.calls {
+        // It never left this node.
+        shared.calls.answer(call, Err(CallFailure::Unavailable { retry_after: RETRY_AFTER }));
+    }
+}
+
+/// Whether a body of this length fits into a message.
+pub(crate) fn fits(shared: &Shared, length: usize) -> bool {
+    length + wire::OPENING <= shared.settings.message_bytes
+}

@@ -1,0 +1,141 @@
+//! What is known of the senders of messages: which of their messages were read, and how far their clocks are from ours.
+//!
+//! A network, a broker that redelivers, or somebody who recorded a message may bring it twice; its number tells. Clocks
+//! of two machines can't be compared, but the least difference seen between sending and receiving is that of a message
+//! which did not wait; what is above it, a message has waited.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::wire::Opening;
+
+/// Numbers that are remembered below the greatest one.
+const WINDOW: u64 = 1 << 18;
+/// How long a least difference holds before another is looked for: clocks drift.
+const EPOCH: Duration = Duration::from_secs(300);
+/// Senders that are remembered; beyond it the ones that said nothing for longest are forgotten.
+const SENDERS: usize = 1024;
+
+/// The senders of the messages that came to this node.
+pub(crate) struct Peers {
+    origin: Instant,
+    senders: Mutex<HashMap<(Uuid, u64), Sender>>,
+}
+
+struct Sender {
+    greatest: u64,
+    /// Bit `n % WINDOW` is whether the message `n` was read.
+    read: Box<[u64]>,
+    heard: Instant,
+    least: i64,
+    last_least: i64,
+    epoch: Instant,
+}
+
+impl Peers {
+    pub(crate) fn new() -> Self {
+        Self { origin: Instant::now(), senders: Mutex::default() }
+    }
+
+    /// The clock that goes into messages.
+    pub(crate) fn clock(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// How long a message was on its way, or `None` when it was read before.
+    pub(crate) fn read(&self, opening: &Opening) -> Option<Duration> {
+        let now = Instant::now();
+        let received = i64::try_from(now.duration_since(self.origin).as_millis()).unwrap_or(i64::MAX);
+        let sent = i64::try_from(opening.sent).unwrap_or(i64::MAX);
+        let difference = received.saturating_sub(sent);
+        let mut senders = self.senders.lock();
+        if senders.len() >= SENDERS && !senders.contains_key(&(opening.node, opening.life)) {
+            let longest = senders.iter().min_by_key(|(_, sender)| sender.heard).map(|(id, _)| *id);
+            longest.and_then(|id| senders.remove(&id));
+        }
+        let sender = senders.entry((opening.node, opening.life)).or_insert_with(|| Sender {
+            greatest: opening.number,
+            read: Box::default(),
+            heard: now,
+            least: difference,
+            last_least: difference,
+            epoch: now,
+        });
+        sender.heard = now;
+        if !sender.is_first(opening.number) {
+            return None;
+        }
+        if now.duration_since(sender.epoch) >= EPOCH {
+            (sender.last_least, sender.least, sender.epoch) = (sender.least, difference, now);
+        }
+        sender.least = sender.least.min(difference);
+        let waited = difference.saturating_sub(sender.least.min(sender.last_least));
+        Some(Duration::from_millis(u64::try_from(waited).unwrap_or(0)))
+    }
+}
+
+impl Sender {
+    fn is_first(&mut self, number: u64) -> bool {
+        if self.read.is_empty() {
+            self.read = vec![0; usize::try_from(WINDOW / 64).unwrap_or(0)].into_boxed_slice();
+        }
+        if number > self.greatest {
+            let from = if number - self.greatest >= WINDOW { number - WINDOW } else { self.greatest };
+            for passed in from + 1..=number {
+                self.change(passed, |word, bit| *word &= !bit);
+            }
+            self.greatest = number;
+        } else if self.greatest - number >= WINDOW {
+            return false;
+        }
+        let mut first = false;
+        self.change(number, |word, bit| {
+            first = *word & bit == 0;
+            *word |= bit;
+        });
+        first
+    }
+
+    fn change(&mut self, number: u64, change: impl FnOnce(&mut u64, u64)) {
+        let place = number % WINDOW;
+        if let Some(word) = usize::try_from(place / 64).ok().and_then(|place| self.read.get_mut(place)) {
+            change(word, 1 << (place % 64));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opening(number: u64, sent: u64) -> Opening {
+        Opening { node: Uuid::nil(), number, life: 1, sent }
+    }
+
+    #[test]
+    fn a_message_is_read_once_in_whatever_order_it_comes() {
+        let peers = Peers::new();
+        let mut read = |number| peers.read(&opening(number, 0)).is_some();
+        assert!(read(10) && read(8) && read(12) && read(9));
+        assert!(!read(10) && !read(8) && !read(12) && !read(9));
+        assert!(read(11));
+        assert!(read(12 + 3 * WINDOW), "a gap of more than the window");
+        assert!(!read(13), "too old to tell");
+        assert!(read(12 + 3 * WINDOW - 1));
+    }
+
+    #[test]
+    fn a_message_that_waited_is_known_by_its_senders_clock() {
+        let peers = Peers::new();
+        let far = 1_000_000;
+        assert_eq!(peers.read(&opening(1, far)), Some(Duration::ZERO), "nothing to compare with");
+        let waited = peers.read(&opening(2, far - 30_000)).unwrap();
+        assert!(waited >= Duration::from_secs(30), "{waited:?}");
+        assert!(peers.read(&opening(3, far)).unwrap() < Duration::from_secs(1));
+    }
+}

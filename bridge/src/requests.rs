@@ -1,0 +1,222 @@
+//! The actor that takes the requests of other nodes, one on each worker thread: the shards of that thread carry them
+//! out. A queue is shared by all nodes that host its domain, each takes as many messages as its domain may run calls.
+//!
+//! A message is acknowledged when all of its requests are answered. If this node ends before, the broker delivers it
+//! again, to whoever is there: then only those requests are carried out that may be twice, and for the others the
+//! caller is told that the outcome is unknown.
+
+use std::{
+    cell::Cell,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use callboard_messages::Caller;
+use callboard_supervisors::{Bus, ChildContext, Exit, HostedDomain};
+use futures_util::{FutureExt, StreamExt, stream::select_all};
+use lapin::{
+    Channel,
+    message::Delivery,
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions},
+};
+use tracing::Instrument;
+
+use crate::{
+    inbound::{self, Message},
+    link::{Link, answered},
+    metrics::Refusal,
+    outgoing::{self, Destination},
+    shared::{Shared, keep},
+    topology,
+    wire::{self, Kind, RequestEntry, Status},
+};
+
+pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
+    let host = Rc::new(Host { shared: shared.clone(), bus: context.bus.clone() });
+    keep(&context, &shared, async |link| host.take(&link).await.err().unwrap_or_default()).await
+}
+
+struct Host {
+    shared: Arc<Shared>,
+    bus: Bus,
+}
+
+/// A message whose requests are not all answered yet.
+struct Open {
+    channel: Channel,
+    tag: u64,
+    left: Cell<usize>,
+}
+
+impl Host {
+    async fn take(self: &Rc<Self>, link: &Link) -> Result<(), String> {
+        let shared = &self.shared;
+        let channel = link.incoming().await?;
+        shared.metrics.channels.with_label_values(&["requests"]).inc();
+        topology::exchanges(&channel, &shared.names).await?;
+        let mut consumers = Vec::new();
+        let mut tags = Vec::new();
+        let hosted = self.bus.hosted();
+        let widest = hosted.iter().map(|domain| domain.in_flight).max().unwrap_or(1);
+        let own = (shared.names.node(shared.node()), widest);
+        let queues = hosted.iter().map(|HostedDomain { name, in_flight, .. }| (shared.names.domain(name), *in_flight));
+        for (queue, at_most) in queues.chain([own]) {
+            topology::requests(&channel, &shared.names, &queue).await?;
+            let prefetch = u16::try_from(at_most).unwrap_or(u16::MAX).max(1);
+            answered(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+            let consume = channel.basic_consume(
+                queue.as_str().into(),
+                "".into(),
+                BasicConsumeOptions::default(),
+                topology::none(),
+            );
+            let consumer = answered(consume).await?;
+            tags.push(consumer.tag());
+            let queue: Arc<str> = queue.into();
+            consumers.push(consumer.map(move |delivery| (queue.clone(), delivery)));
+        }
+        let count = consumers.len();
+        let mut deliveries = select_all(consumers);
+        let mut draining = shared.draining.clone().cancelled_owned().boxed();
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut draining => break,
+                next = deliveries.next() => {
+                    let Some((queue, delivery)) = next else { return Err("the consumers have ended".to_owned()) };
+                    self.receive(&channel, &queue, delivery.map_err(|error| error.to_string())?);
+                    if deliveries.len() < count {
+                        return Err("the broker ended a consumer: its queue was deleted".to_owned());
+                    }
+                }
+            }
+        }
+        for tag in tags {
+            answered(channel.basic_cancel(tag, BasicCancelOptions::default())).await?;
+        }
+        // What the broker had sent already is still carried out.
+        while let Some((queue, delivery)) = deliveries.next().await {
+            self.receive(&channel, &queue, delivery.map_err(|error| error.to_string())?);
+        }
+        std::future::pending().await
+    }
+
+    fn receive(self: &Rc<Self>, channel: &Channel, queue: &str, mut delivery: Delivery) {
+        // The channel of what was delivered is gone, and others have been given it.
+        if !channel.status().connected() {
+            return;
+        }
+        let (tag, redelivered) = (delivery.delivery_tag, delivery.redelivered);
+        match inbound::open(&self.shared, Kind::Requests, queue, &mut delivery) {
+            Ok(message) if message.entries.is_empty() => acknowledge(channel, tag),
+            Ok(message) => self.begin(channel, tag, redelivered, &message),
+            Err(refusal) => {
+                self.shared.refusals.note(&self.shared, queue, refusal);
+                reject(channel, tag);
+            }
+        }
+    }
+
+    fn begin(self: &Rc<Self>, channel: &Channel, tag: u64, redelivered: bool, message: &Message) {
+        let open = Rc::new(Open { channel: channel.clone(), tag, left: Cell::new(message.entries.len()) });
+        let to = Destination { kind: Kind::Replies, queue: self.shared.names.replies(message.opening.node).into() };
+        for entry in &message.entries {
+            self.shared.metrics.requests.with_label_values(&["in"]).inc();
+            let Some(request) = message.body.get(entry.clone()).and_then(wire::read_request) else {
+                self.shared.refusals.note(&self.shared, &to.queue, Refusal::Malformed);
+                open.answered();
+                continue;
+            };
+            let left = Duration::from_millis(u64::from(request.left)).saturating_sub(message.waited);
+            if left.is_zero() {
+                self.shared.metrics.expired.inc();
+                self.reply(&to, request.call, Status::Expired, &[]);
+                open.answered();
+            } else if redelivered && !request.idempotent {
+                self.shared.metrics.unknown.inc();
+                self.reply(&to, request.call, Status::Unknown, &[]);
+                open.answered();
+            } else {
+                self.carry_out(request, left, to.clone(), open.clone());
+            }
+        }
+    }
+
+    /// Each request is one call like any other: what one waits for, or is refused, is nothing to the others.
+    fn carry_out(self: &Rc<Self>, request: RequestEntry<'_>, left: Duration, to: Destination, open: Rc<Open>) {
+        let call = request.call;
+        let deadline = Instant::now() + left;
+        let caller = Caller { deadline: Some(deadline), ..request.caller };
+        let span = self.span(request.operation, request.traceparent);
+        let served = self.bus.serve(request.operation, caller, request.body);
+        let (host, serving) = (self.clone(), Serving::begin(&self.shared));
+        let work = async move {
+            let reply = served.await;
+            if outgoing::fits(&host.shared, reply.len()) {
+                host.reply(&to, call, Status::Answered, &reply);
+            } else {
+                let reason = format!("the reply of {} bytes is too large for the way to another node", reply.len());
+                let failure = callboard_messages::Failure::Internal(reason);
+                host.reply(&to, call, Status::Answered, &callboard_supervisors::remote::failed(failure));
+            }
+            open.answered();
+            drop(serving);
+        };
+        actix_rt::spawn(work.instrument(span));
+    }
+
+    /// A child of the caller's span, if it has one.
+    fn span(&self, operation: &str, traceparent: Option<&str>) -> tracing::Span {
+        let (Some(traces), Some(traceparent)) = (self.bus.traces(), traceparent) else { return tracing::Span::none() };
+        let span = tracing::debug_span!(target: "callboard::operation", "bridge", name = operation);
+        traces.adopt(&span, traceparent);
+        span
+    }
+
+    fn reply(&self, to: &Destination, call: u64, status: Status, body: &[u8]) {
+        outgoing::put(&self.shared, to, None, Duration::ZERO, |message| wire::write_reply(message, call, status, body));
+    }
+}
+
+impl Open {
+    fn answered(&self) {
+        let left = self.left.get().saturating_sub(1);
+        self.left.set(left);
+        if left == 0 {
+            acknowledge(&self.channel, self.tag);
+        }
+    }
+}
+
+/// A request that is carried out, as the drain of a node sees it.
+struct Serving(Arc<Shared>);
+
+impl Serving {
+    fn begin(shared: &Arc<Shared>) -> Self {
+        shared.serving.fetch_add(1, Ordering::AcqRel);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.serving.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Tags belong to their channel, and a channel is never repaired: on one that is closed this does nothing. It is not
+/// waited for: what the broker does not hear of it delivers again.
+fn acknowledge(channel: &Channel, tag: u64) {
+    let ended = channel.basic_ack(tag, BasicAckOptions::default()).now_or_never();
+    if let Some(Err(error)) = ended {
+        tracing::debug!(%error, "an acknowledgement was too late");
+    }
+}
+
+fn reject(channel: &Channel, tag: u64) {
+    let ended = channel.basic_reject(tag, BasicRejectOptions { requeue: false }).now_or_never();
+    if let Some(Err(error)) = ended {
+        tracing::debug!(%error, "a refusal was too late");
+    }
+}

@@ -1,0 +1,311 @@
+//! How requests and replies lie in the body of an AMQP message.
+//!
+//! A message begins with who sent it, the number it has among the messages of that sender, and the sender's clock. Then
+//! come the entries, each with its length: what was ready together travels together. Numbers are big-endian. The
+//! message has the version and the signature, over all of this, in its AMQP headers.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use callboard_messages::Caller;
+use uuid::Uuid;
+
+/// The version of this layout. What is inside the entries is JSON and takes care of itself.
+pub(crate) const VERSION: u8 = 1;
+
+/// The length of what stands before the entries.
+pub(crate) const OPENING: usize = 40;
+
+/// What a message is, which is signed with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Requests = 1,
+    Replies = 2,
+    Live = 3,
+    Event = 4,
+}
+
+impl Kind {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Replies => "replies",
+            Self::Live => "live",
+            Self::Event => "event",
+        }
+    }
+}
+
+/// Who sent a message, and which of its messages it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Opening {
+    pub(crate) node: Uuid,
+    /// Of all messages of this sender.
+    pub(crate) number: u64,
+    /// One life of the sender.
+    pub(crate) life: u64,
+    /// The sender's monotonic clock, in milliseconds.
+    pub(crate) sent: u64,
+}
+
+impl Opening {
+    /// Writes it where [`OPENING`] bytes were left free.
+    pub(crate) fn write(&self, body: &mut [u8]) {
+        let words = [self.number, self.life, self.sent].map(u64::to_be_bytes);
+        let bytes = self.node.as_bytes().iter().chain(words.iter().flatten());
+        body.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let node = Uuid::from_bytes(reader.array()?);
+        let [number, life, sent] = [reader.u64()?, reader.u64()?, reader.u64()?];
+        Some(Self { node, number, life, sent })
+    }
+}
+
+/// A request within a message.
+#[derive(Debug)]
+pub(crate) struct RequestEntry<'a> {
+    pub(crate) call: u64,
+    /// What is left of the deadline, in milliseconds.
+    pub(crate) left: u32,
+    pub(crate) idempotent: bool,
+    pub(crate) operation: &'a str,
+    pub(crate) caller: Caller,
+    pub(crate) traceparent: Option<&'a str>,
+    pub(crate) body: &'a [u8],
+}
+
+const IDEMPOTENT: u8 = 1;
+
+/// How a call ended, when it brought no outcome of the domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Status {
+    /// The outcome follows.
+    Answered = 0,
+    /// It may have been carried out before, and may not be again.
+    Unknown = 1,
+    /// It came too late to begin.
+    Expired = 2,
+}
+
+/// A reply within a message.
+#[derive(Debug)]
+pub(crate) struct ReplyEntry {
+    pub(crate) call: u64,
+    pub(crate) status: Status,
+    pub(crate) body: Range<usize>,
+}
+
+/// Writes an entry: its length, then what `write` writes.
+pub(crate) fn entry(body: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = body.len();
+    body.extend_from_slice(&[0; 4]);
+    write(body);
+    let length = u32::try_from(body.len() - start - 4).unwrap_or(u32::MAX).to_be_bytes();
+    body.iter_mut().skip(start).zip(length).for_each(|(to, from)| *to = from);
+}
+
+/// What a request says, before it is written.
+pub(crate) struct RequestParts<'a> {
+    pub(crate) call: u64,
+    pub(crate) left: u32,
+    pub(crate) idempotent: bool,
+    pub(crate) operation: &'a str,
+    pub(crate) caller: &'a [u8],
+    pub(crate) traceparent: Option<&'a str>,
+    pub(crate) body: &'a [u8],
+}
+
+impl RequestParts<'_> {
+    pub(crate) fn len(&self) -> usize {
+        32 + self.operation.len() + self.caller.len() + self.traceparent.map_or(0, str::len) + self.body.len()
+    }
+
+    pub(crate) fn write(&self, to: &mut Vec<u8>) {
+        entry(to, |to| {
+            to.extend_from_slice(&self.call.to_be_bytes());
+            to.extend_from_slice(&self.left.to_be_bytes());
+            to.push(if self.idempotent { IDEMPOTENT } else { 0 });
+            short(to, self.operation.as_bytes());
+            short(to, self.traceparent.unwrap_or_default().as_bytes());
+            let length = u32::try_from(self.caller.len()).unwrap_or(u32::MAX);
+            to.extend_from_slice(&length.to_be_bytes());
+            to.extend_from_slice(self.caller);
+            to.extend_from_slice(self.body);
+        });
+    }
+}
+
+pub(crate) fn write_reply(to: &mut Vec<u8>, call: u64, status: Status, body: &[u8]) {
+    entry(to, |to| {
+        to.extend_from_slice(&call.to_be_bytes());
+        to.push(status as u8);
+        to.extend_from_slice(body);
+    });
+}
+
+pub(crate) fn write_live(to: &mut Vec<u8>, topic: &str, event: &[u8]) {
+    entry(to, |to| {
+        let length = u16::try_from(topic.len()).unwrap_or(u16::MAX);
+        to.extend_from_slice(&length.to_be_bytes());
+        to.extend_from_slice(topic.as_bytes());
+        to.extend_from_slice(event);
+    });
+}
+
+/// What is longer than 255 bytes is cut: an operation's name and a `traceparent` never are.
+fn short(to: &mut Vec<u8>, bytes: &[u8]) {
+    let length = u8::try_from(bytes.len()).unwrap_or(u8::MAX);
+    to.push(length);
+    to.extend(bytes.iter().take(usize::from(length)));
+}
+
+/// The opening of a message, and where its entries lie; `None` when it is not whole.
+pub(crate) fn read(body: &[u8]) -> Option<(Opening, Vec<Range<usize>>)> {
+    let mut reader = Reader(body);
+    let opening = Opening::read(&mut reader)?;
+    let mut entries = Vec::new();
+    while !reader.0.is_empty() {
+        let length = usize::try_from(reader.u32()?).ok()?;
+        let start = body.len() - reader.0.len();
+        reader.take(length)?;
+        entries.push(start..start + length);
+    }
+    Some((opening, entries))
+}
+
+/// A request; `None` when it is no whole one.
+pub(crate) fn read_request(entry: &[u8]) -> Option<RequestEntry<'_>> {
+    let mut reader = Reader(entry);
+    let call = reader.u64()?;
+    let left = reader.u32()?;
+    let flags = reader.u8()?;
+    let operation = reader.short()?;
+    let traceparent = Some(reader.short()?).filter(|text| !text.is_empty());
+    let length = usize::try_from(reader.u32()?).ok()?;
+    let caller = serde_json::from_slice(reader.take(length)?).ok()?;
+    Some(RequestEntry {
+        call,
+        left,
+        idempotent: flags & IDEMPOTENT != 0,
+        operation,
+        caller,
+        traceparent,
+        body: reader.0,
+    })
+}
+
+/// A reply; `None` when it is no whole one. Its body is a part of `message`.
+pub(crate) fn read_reply(message: &Bytes, entry: Range<usize>) -> Option<ReplyEntry> {
+    let mut reader = Reader(message.get(entry.clone())?);
+    let call = reader.u64()?;
+    let status = match reader.u8()? {
+        0 => Status::Answered,
+        1 => Status::Unknown,
+        2 => Status::Expired,
+        _ => return None,
+    };
+    Some(ReplyEntry { call, status, body: entry.end - reader.0.len()..entry.end })
+}
+
+/// A topic, and the event that was published to it.
+pub(crate) fn read_live(entry: &[u8]) -> Option<(&str, &[u8])> {
+    let mut reader = Reader(entry);
+    let length = u16::from_be_bytes(reader.array()?);
+    let topic = str::from_utf8(reader.take(usize::from(length))?).ok()?;
+    Some((topic, reader.0))
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array().map(u8::from_be_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    fn short(&mut self) -> Option<&'a str> {
+        let length = self.u8()?;
+        str::from_utf8(self.take(usize::from(length))?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message() -> Vec<u8> {
+        let mut body = vec![0; OPENING];
+        let caller = serde_json::to_vec(&Caller::system()).unwrap();
+        for call in [7, 8] {
+            RequestParts {
+                call,
+                left: 1000,
+                idempotent: call == 8,
+                operation: "stage.perform",
+                caller: &caller,
+                traceparent: None,
+                body: b"{}",
+            }
+            .write(&mut body);
+        }
+        Opening { node: Uuid::nil(), number: 1, life: 2, sent: 3 }.write(&mut body);
+        body
+    }
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        let body = message();
+        let (opening, entries) = read(&body).unwrap();
+        assert_eq!(opening, Opening { node: Uuid::nil(), number: 1, life: 2, sent: 3 });
+        let requests: Vec<_> = entries.into_iter().map(|entry| read_request(&body[entry]).unwrap()).collect();
+        let calls: Vec<_> = requests.iter().map(|request| (request.call, request.left, request.idempotent)).collect();
+        assert_eq!(calls, [(7, 1000, false), (8, 1000, true)]);
+        assert!(requests.iter().all(|request| request.operation == "stage.perform" && request.body == b"{}"));
+        assert!(requests.iter().all(|request| request.traceparent.is_none() && request.caller.administrator));
+    }
+
+    #[test]
+    fn a_message_that_was_cut_anywhere_is_no_message_or_has_no_whole_request() {
+        let body = message();
+        for length in 0..body.len() {
+            let cut = &body[..length];
+            let whole = read(cut).is_some_and(|(_, entries)| {
+                entries.len() == 2 && entries.into_iter().all(|entry| read_request(&cut[entry]).is_some())
+            });
+            assert!(!whole, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_reply_names_the_part_of_the_message_that_is_its_body() {
+        let mut body = vec![0; OPENING];
+        write_reply(&mut body, 5, Status::Answered, b"\"yes\"");
+        write_reply(&mut body, 6, Status::Unknown, b"");
+        let body = Bytes::from(body);
+        let (_, entries) = read(&body).unwrap();
+        let replies: Vec<_> = entries.into_iter().map(|entry| read_reply(&body, entry).unwrap()).collect();
+        assert_eq!((replies[0].call, &body[replies[0].body.clone()]), (5, &b"\"yes\""[..]));
+        assert_eq!((replies[1].call, replies[1].status, replies[1].body.len()), (6, Status::Unknown, 0));
+    }
+}
