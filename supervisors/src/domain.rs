@@ -32,6 +32,8 @@ use crate::{
     events::{self, Deliver},
     operation::StartError,
     remote::{Serve, Transport},
+    saga::Sagas,
+    schedule::{self, Schedule},
     shard::{Build, Operations, StateCell},
     supervise::{ChildSpec, Strategy, Supervisor},
 };
@@ -56,6 +58,8 @@ pub struct Domain {
     pub(crate) pools: Vec<BlockingPool>,
     /// Set when other nodes do its work.
     pub(crate) transport: Option<Arc<dyn Transport>>,
+    /// What cannot be, found while it was put together.
+    wrong: Vec<String>,
 }
 
 /// What the runtime knows of an operation without its type.
@@ -81,6 +85,7 @@ pub struct DomainOf<S> {
     pools: Vec<BlockingPool>,
     transport: Option<Arc<dyn Transport>>,
     databases: Option<Databases>,
+    schedules: Vec<Schedule>,
 }
 
 impl Domain {
@@ -107,6 +112,7 @@ impl<S: 'static> DomainOf<S> {
             pools: Vec::new(),
             transport: None,
             databases: None,
+            schedules: Vec::new(),
         }
     }
 
@@ -131,6 +137,19 @@ impl<S: 'static> DomainOf<S> {
         self
     }
 
+    /// Adds work that is done at certain times, once on however many nodes host the domain.
+    #[must_use]
+    pub fn schedule(mut self, schedule: Schedule) -> Self {
+        self.schedules.push(schedule);
+        self
+    }
+
+    /// Adds the domain's sagas: those whose node is gone are taken over here.
+    #[must_use]
+    pub fn sagas(self, sagas: &Sagas) -> Self {
+        self.child(sagas.sweeper())
+    }
+
     /// Shows a blocking pool of the domain among the node's metrics.
     #[must_use]
     pub fn pool(mut self, pool: &BlockingPool) -> Self {
@@ -148,8 +167,15 @@ impl<S: 'static> DomainOf<S> {
     /// The domain.
     #[must_use]
     pub fn build(mut self) -> Domain {
+        let mut wrong: Vec<String> = self.schedules.iter().filter_map(|schedule| schedule.validate().err()).collect();
         if let Some(databases) = self.databases.take() {
-            self.supervisor = self.supervisor.child(events::relay(self.terms.name, databases));
+            let name = self.terms.name;
+            let mut schedules = std::mem::take(&mut self.schedules);
+            schedules.push(schedule::housekeeping());
+            let relay = events::relay(name, databases.clone());
+            self.supervisor = self.supervisor.child(relay).child(schedule::keeper(name, databases, schedules));
+        } else if !self.schedules.is_empty() {
+            wrong.push(format!("domain {}: one with schedules must be stored", self.terms.name));
         }
         let Terms { name, bulkhead, operations } = self.terms;
         Domain {
@@ -160,6 +186,7 @@ impl<S: 'static> DomainOf<S> {
             supervisor: self.supervisor,
             pools: self.pools,
             transport: self.transport,
+            wrong,
             blueprint: Arc::new(BlueprintOf { factory: self.factory, operations }),
         }
     }
@@ -175,7 +202,7 @@ impl Domain {
     /// A sentence for everything that cannot be.
     pub(crate) fn validate(&self) -> Vec<String> {
         let name = self.name;
-        let mut wrong = Vec::new();
+        let mut wrong = self.wrong.clone();
         if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
             wrong.push(format!("domain {name:?}: a name is made of lower-case letters"));
         }

@@ -17,6 +17,9 @@ mod react;
 mod relay;
 mod sink;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use futures_util::future::LocalBoxFuture;

@@ -17,7 +17,7 @@ use crate::{
 
 /// The pauses between the deliveries of an event that could not be applied.
 const PAUSE: Backoff =
-    Backoff { first: Duration::from_millis(100), at_most: Duration::from_secs(5), factor: 4.0, jitter: 0.2 };
+    Backoff { first: Duration::from_millis(100), at_most: Duration::from_secs(1), factor: 3.0, jitter: 0.2 };
 /// The pauses of a domain that cannot take anything now.
 const UNAVAILABLE: Duration = Duration::from_secs(1);
 

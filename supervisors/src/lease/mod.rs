@@ -10,6 +10,9 @@
 mod keeper;
 mod sighting;
 
+#[cfg(test)]
+mod tests;
+
 use std::{sync::Arc, time::Duration};
 
 use callboard_messages::{CallError, Failure};

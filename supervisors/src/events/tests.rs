@@ -1,0 +1,387 @@
+//! The outbox, the relay and the inbox, on both engines.
+
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use callboard_messages::{CallError, Caller, Failure, cluster::{Bury, DeadLetter}};
+use futures_util::{FutureExt, future::{LocalBoxFuture, join_all}};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use sqlx::{SqlSafeStr, migrate::{Migration, MigrationType, Migrator}};
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    Bulkhead, Clock, Domain, Handle, Outcome, Runtime, StartError,
+    db::{Database, Databases, Transaction},
+    testing::on_both_engines,
+};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Happened {
+    to: Uuid,
+    number: i64,
+}
+
+impl Event for Happened {
+    const NAME: &'static str = "thing.happened";
+    fn aggregate(&self) -> Uuid {
+        self.to
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Unheard(Uuid);
+
+impl Event for Unheard {
+    const NAME: &'static str = "thing.unheard";
+    fn aggregate(&self) -> Uuid {
+        self.0
+    }
+}
+
+/// What `target` cannot apply, however often it is delivered.
+const POISON: i64 = 13;
+
+struct Target(Database);
+
+impl Stored for Target {
+    fn database(&self) -> &Database {
+        &self.0
+    }
+}
+
+impl React<Happened> for Target {
+    async fn react(
+        &self,
+        transaction: &mut Transaction,
+        event: &Occurred<Happened>,
+    ) -> Result<(), CallError<Inapplicable>> {
+        transaction
+            .query("INSERT INTO applied (event, aggregate, number, place) SELECT $1, $2, $3, COUNT(*) FROM applied")
+            .bind(event.id)
+            .bind(event.event.to)
+            .bind(event.event.number)
+            .execute()
+            .await?;
+        if event.event.number == POISON {
+            return Err(Inapplicable("thirteen".to_owned()).into());
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Default)]
+struct Graves(Arc<Mutex<Vec<DeadLetter>>>);
+
+impl Handle<Bury> for Graves {
+    async fn handle(&self, _: &Caller, message: Bury) -> Outcome<Bury> {
+        self.0.lock().push(message.letter);
+        Ok(())
+    }
+}
+
+struct Node {
+    runtime: Runtime,
+    graves: Graves,
+}
+
+impl Node {
+    async fn start(databases: &Databases, transport: Arc<dyn EventTransport>) -> Self {
+        let graves = Graves::default();
+        let (kept, opened) = (graves.clone(), databases.clone());
+        let cluster = Domain::new("cluster", Bulkhead::default()).answering::<Graves>().on::<Bury>().shared(move |_| {
+            let kept = kept.clone();
+            async move { Ok::<_, StartError>(kept) }
+        });
+        let source = Domain::new("source", Bulkhead::default()).answering::<()>().shared(|_| async { Ok(()) });
+        let target =
+            Domain::new("target", Bulkhead::default()).answering::<Target>().reacts_to::<Happened>().shared(move |_| {
+                let opened = opened.clone();
+                async move { Ok(Target(opened.open("target").await?)) }
+            });
+        let domains = vec![cluster.build(), source.stored(databases).build(), target.stored(databases).build()];
+        let runtime = Runtime::builder().workers(1).events(transport).build(domains).unwrap();
+        runtime.attach().await;
+        Self { runtime, graves }
+    }
+
+    async fn stop(&self) {
+        self.runtime.stop(Duration::from_secs(5)).await;
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        let families = self.runtime.metrics().gather();
+        let family = families.iter().find(|family| family.name() == name);
+        family.map_or(0.0, |family| family.get_metric().iter().map(|metric| metric.get_gauge().value()).sum())
+    }
+}
+
+fn migrations() -> [Migrator; 2] {
+    let table = "CREATE TABLE applied (event UUID NOT NULL, aggregate UUID NOT NULL, number BIGINT NOT NULL,
+                                       place BIGINT NOT NULL)";
+    let applied = Migration::new(1, "applied".into(), MigrationType::Simple, table.into_sql_str(), false);
+    [Migrator::with_migrations(Vec::new()), Migrator::with_migrations(vec![applied])]
+}
+
+async fn on_both(body: impl AsyncFn(Databases)) {
+    let [source, target] = migrations();
+    on_both_engines(&[("source", &source), ("target", &target)], body).await;
+}
+
+async fn emit_one<E: Event>(database: &Database, event: &E) {
+    let mut transaction = database.begin().await.unwrap();
+    emit(&mut transaction, &Caller::system(), event).await.unwrap();
+    transaction.commit().await.unwrap();
+}
+
+async fn pending(database: &Database) -> i64 {
+    database.query("SELECT COUNT(*) FROM outbox WHERE published_at IS NULL").fetch_scalar().await.unwrap()
+}
+
+/// The numbers that were applied, by aggregate, in their order.
+async fn applied(databases: &Databases) -> HashMap<Uuid, Vec<i64>> {
+    let database = databases.open("target").await.unwrap();
+    let rows: Vec<(Uuid, i64)> =
+        database.query("SELECT aggregate, number FROM applied ORDER BY place").fetch_all().await.unwrap();
+    let mut numbers: HashMap<Uuid, Vec<i64>> = HashMap::new();
+    for (aggregate, number) in rows {
+        numbers.entry(aggregate).or_default().push(number);
+    }
+    numbers
+}
+
+async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "not within a minute: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A transport that keeps what is published, and lets a test decide what becomes of it.
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<Recorded>>);
+
+#[derive(Default)]
+struct Recorded {
+    published: Vec<CloudEvent>,
+    sinks: Vec<EventSink>,
+    fails: Option<PublishError>,
+    catalogue: Catalogue,
+}
+
+impl EventTransport for Recorder {
+    fn declare(&self, catalogue: Catalogue) {
+        self.0.lock().catalogue = catalogue;
+    }
+    fn subscribe(&self, sink: EventSink) {
+        self.0.lock().sinks.push(sink);
+    }
+    fn publish(&self, event: CloudEvent) -> LocalBoxFuture<'static, Result<(), PublishError>> {
+        let this = self.clone();
+        async move {
+            // A broker takes its time.
+            tokio::task::yield_now().await;
+            let mut recorded = this.0.lock();
+            if let Some(error) = recorded.fails.clone() {
+                return Err(error);
+            }
+            recorded.published.push(event);
+            Ok(())
+        }
+        .boxed_local()
+    }
+    fn redeliver(&self, _: &str, event: CloudEvent) -> LocalBoxFuture<'static, Result<(), PublishError>> {
+        self.publish(event)
+    }
+}
+
+#[actix_rt::test]
+async fn committed_events_are_applied_once_in_the_order_of_their_aggregate() {
+    on_both(async |databases| {
+        let source = databases.open("source").await.unwrap();
+        let aggregates: Vec<Uuid> = (0..5).map(|_| Uuid::now_v7()).collect();
+        // Some before any node runs: what a crash left behind.
+        for number in 0..4 {
+            for to in &aggregates {
+                emit_one(&source, &Happened { to: *to, number }).await;
+            }
+        }
+        let node = Node::start(&databases, Arc::new(InProcess::default())).await;
+        for number in 4..8 {
+            for to in &aggregates {
+                emit_one(&source, &Happened { to: *to, number }).await;
+            }
+        }
+        let mut undone = source.begin().await.unwrap();
+        emit(&mut undone, &Caller::system(), &Happened { to: aggregates[0], number: 99 }).await.unwrap();
+        undone.rollback().await.unwrap();
+        emit_one(&source, &Unheard(aggregates[0])).await;
+        eventually("the outbox is empty", async || pending(&source).await == 0).await;
+        let numbers = applied(&databases).await;
+        for to in &aggregates {
+            assert_eq!(numbers[to], (0..8).collect::<Vec<_>>());
+        }
+        node.stop().await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn what_cannot_be_applied_is_buried_and_what_stands_behind_it_goes_on() {
+    on_both(async |databases| {
+        let node = Node::start(&databases, Arc::new(InProcess::default())).await;
+        let source = databases.open("source").await.unwrap();
+        let (poisoned, other) = (Uuid::now_v7(), Uuid::now_v7());
+        for number in [12, POISON, 14] {
+            emit_one(&source, &Happened { to: poisoned, number }).await;
+        }
+        emit_one(&source, &Happened { to: other, number: 1 }).await;
+        eventually("the other aggregate", async || applied(&databases).await.contains_key(&other)).await;
+        eventually("the outbox is empty", async || pending(&source).await == 0).await;
+        assert_eq!(applied(&databases).await[&poisoned], [12, 14], "and nothing is left of thirteen");
+        let letters = node.graves.0.lock().clone();
+        let [letter] = letters.as_slice() else { panic!("one dead letter, not {letters:?}") };
+        assert_eq!((letter.domain.as_str(), letter.attempts, letter.error.as_str()), ("target", DELIVERIES, "thirteen"));
+        let buried: CloudEvent = serde_json::from_value(letter.event.clone()).unwrap();
+        assert_eq!(buried.read::<Happened>().unwrap().number, POISON);
+        assert!((node.runtime.events().redeliver("nobody", buried).await).is_err());
+        node.stop().await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_second_delivery_has_no_second_effect_whoever_brings_it() {
+    on_both(async |databases| {
+        let recorder = Recorder::default();
+        let node = Node::start(&databases, Arc::new(recorder.clone())).await;
+        let sink = recorder.0.lock().sinks[0].clone();
+        let happened = Happened { to: Uuid::now_v7(), number: 1 };
+        let event = CloudEvent::new("source", Clock::system().now(), &happened).unwrap();
+        let attempts = join_all((0..8).map(|_| sink.attempt(event.clone()))).await;
+        let count = |wanted: Attempt| attempts.iter().filter(|attempt| **attempt == wanted).count();
+        assert_eq!((count(Attempt::Applied), count(Attempt::Duplicate)), (1, 7), "{attempts:?}");
+        assert_eq!(sink.attempt(event.clone()).await, Attempt::Duplicate);
+        assert_eq!(applied(&databases).await[&happened.to], [1]);
+
+        let mut strange = event.clone();
+        (strange.id, strange.data) = (Uuid::now_v7(), serde_json::json!("nothing of the kind"));
+        assert!(matches!(sink.attempt(strange).await, Attempt::Failed(reason) if reason.contains("thing.happened")));
+        let newer = CloudEvent { kind: "thing.of_a_later_version".to_owned(), ..event };
+        assert!(matches!(sink.attempt(newer).await, Attempt::Later { .. }));
+        node.stop().await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn what_nobody_takes_keeps_its_row_and_is_seen() {
+    on_both(async |databases| {
+        let recorder = Recorder::default();
+        recorder.0.lock().fails = Some(PublishError::Unroutable("no queue".to_owned()));
+        let node = Node::start(&databases, Arc::new(recorder.clone())).await;
+        let heard = recorder.0.lock().catalogue.clone();
+        assert_eq!(heard.subscriptions(), [Subscription { domain: "target", types: vec!["thing.happened"] }]);
+        let source = databases.open("source").await.unwrap();
+        let to = Uuid::now_v7();
+        for number in 0..3 {
+            emit_one(&source, &Happened { to, number }).await;
+        }
+        eventually("the alert", async || node.metric("callboard_outbox_unroutable") == 1.0).await;
+        assert_eq!((pending(&source).await, node.metric("callboard_outbox_pending")), (3, 3.0));
+        let (trouble,): (String,) =
+            source.query("SELECT trouble FROM outbox WHERE trouble IS NOT NULL").fetch_one().await.unwrap();
+        assert_eq!(trouble, "no queue");
+
+        recorder.0.lock().fails = None;
+        eventually("the outbox is empty", async || pending(&source).await == 0).await;
+        let published: Vec<i64> = {
+            let recorded = recorder.0.lock();
+            recorded.published.iter().map(|event| event.read::<Happened>().unwrap().number).collect()
+        };
+        assert_eq!(published, [0, 1, 2]);
+        eventually("the alert is over", async || node.metric("callboard_outbox_unroutable") == 0.0).await;
+        node.stop().await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn nodes_that_relay_together_lose_nothing_and_keep_the_order() {
+    on_both(async |databases| {
+        let recorder = Recorder::default();
+        let first = Node::start(&databases, Arc::new(recorder.clone())).await;
+        let second = Node::start(&databases, Arc::new(recorder.clone())).await;
+        let source = databases.open("source").await.unwrap();
+        let aggregates: Vec<Uuid> = (0..10).map(|_| Uuid::now_v7()).collect();
+        for number in 0..10 {
+            join_all(aggregates.iter().map(async |to| emit_one(&source, &Happened { to: *to, number }).await)).await;
+            if number == 5 {
+                first.stop().await;
+            }
+        }
+        eventually("the outbox is empty", async || pending(&source).await == 0).await;
+        let published = recorder.0.lock().published.clone();
+        for to in &aggregates {
+            let mut seen = HashSet::new();
+            let numbers: Vec<i64> = published
+                .iter()
+                .filter(|event| event.subject == *to && seen.insert(event.id))
+                .map(|event| event.read::<Happened>().unwrap().number)
+                .collect();
+            assert_eq!(numbers, (0..10).collect::<Vec<_>>(), "in their order, and none is missing");
+        }
+        second.stop().await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn transactions_that_emit_for_one_aggregate_get_their_places_in_the_order_they_commit() {
+    on_both(async |databases| {
+        let source = databases.open("source").await.unwrap();
+        let to = Uuid::now_v7();
+        let order = Rc::new(RefCell::new(Vec::new()));
+        join_all((0..20).map(async |number| {
+            let mut transaction = source.begin().await.unwrap();
+            emit(&mut transaction, &Caller::system(), &Happened { to, number }).await.unwrap();
+            tokio::task::yield_now().await;
+            order.borrow_mut().push(number);
+            transaction.commit().await.unwrap();
+        }))
+        .await;
+        let rows: Vec<(sqlx::types::Json<CloudEvent>,)> =
+            source.query("SELECT event FROM outbox ORDER BY position").fetch_all().await.unwrap();
+        let numbers: Vec<i64> = rows.iter().map(|(event,)| event.read::<Happened>().unwrap().number).collect();
+        assert_eq!(numbers, *order.borrow());
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_domain_that_is_away_is_waited_for() {
+    let refused: Failure = Failure::Unavailable { retry_after: Duration::from_secs(1) };
+    assert!(refused.is_certain());
+    on_both(async |databases| {
+        let recorder = Recorder::default();
+        let node = Node::start(&databases, Arc::new(recorder.clone())).await;
+        let sink = recorder.0.lock().sinks[0].clone();
+        node.runtime.force_breaker("target", Some(crate::breaker::Force::Open));
+        let happened = Happened { to: Uuid::now_v7(), number: 1 };
+        let event = CloudEvent::new("source", Clock::system().now(), &happened).unwrap();
+        eventually("the breaker is open", async || {
+            matches!(sink.attempt(event.clone()).await, Attempt::Later { .. })
+        })
+        .await;
+        assert!(node.graves.0.lock().is_empty());
+        node.stop().await;
+    })
+    .await;
+}

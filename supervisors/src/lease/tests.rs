@@ -1,0 +1,169 @@
+//! Leases on both engines, under clocks that the tests move.
+
+use std::time::Instant as Real;
+
+use chrono::DateTime;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use sqlx::migrate::Migrator;
+
+use super::*;
+use crate::{db::Databases, testing::on_both_engines};
+
+const TTL: Duration = Duration::from_secs(4);
+
+async fn on_both(body: impl AsyncFn(Databases)) {
+    on_both_engines(&[("stage", &Migrator::with_migrations(Vec::new()))], body).await;
+}
+
+fn clock() -> Clock {
+    Clock::manual(DateTime::UNIX_EPOCH)
+}
+
+async fn contender(databases: &Databases, clock: &Clock) -> Leases {
+    Leases::new(databases.open("stage").await.unwrap(), clock.clone(), Uuid::now_v7())
+}
+
+async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Real::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Real::now() < deadline, "not within half a minute: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn beat(databases: &Databases) -> i64 {
+    let database = databases.open("stage").await.unwrap();
+    database.query("SELECT beat FROM leases WHERE name = 'x'").fetch_scalar().await.unwrap()
+}
+
+#[actix_rt::test]
+async fn a_lease_that_is_renewed_is_not_taken_over() {
+    on_both(async |databases| {
+        let clock = clock();
+        let (ours, theirs) = (contender(&databases, &clock).await, contender(&databases, &clock).await);
+        let lease = ours.acquire("x", TTL).await.unwrap().unwrap();
+        for _ in 0..12 {
+            assert!(theirs.acquire("x", TTL).await.unwrap().is_none());
+            let before = beat(&databases).await;
+            eventually("the keeper sleeps", || clock.sleepers() > 0).await;
+            clock.advance(TTL / 4);
+            let deadline = Real::now() + Duration::from_secs(30);
+            while beat(&databases).await == before {
+                assert!(Real::now() < deadline, "it is not renewed");
+            }
+            assert!(lease.is_held());
+        }
+        assert!(theirs.acquire("y", TTL).await.unwrap().is_some(), "another name is another lease");
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_lease_that_is_given_back_is_free_at_once() {
+    on_both(async |databases| {
+        let clock = clock();
+        let (ours, theirs) = (contender(&databases, &clock).await, contender(&databases, &clock).await);
+        let first = ours.acquire("x", TTL).await.unwrap().unwrap();
+        let token = first.token();
+        first.release().await;
+        let second = theirs.acquire("x", TTL).await.unwrap().unwrap();
+        assert!(second.token() > token);
+        assert!(ours.acquire("x", TTL).await.unwrap().is_none());
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_holder_that_was_paused_is_replaced_and_then_refused() {
+    on_both(async |databases| {
+        // The clock of a process that is stopped stands still.
+        let (paused, moving) = (clock(), clock());
+        let (ours, theirs) = (contender(&databases, &paused).await, contender(&databases, &moving).await);
+        let old = ours.acquire("x", TTL).await.unwrap().unwrap();
+        assert!(theirs.acquire("x", TTL).await.unwrap().is_none(), "seen for the first time");
+        moving.advance(TTL - Duration::from_millis(1));
+        assert!(theirs.acquire("x", TTL).await.unwrap().is_none(), "not seen for long enough");
+        moving.advance(Duration::from_millis(1));
+        let new = theirs.acquire("x", TTL).await.unwrap().unwrap();
+        assert!(new.token() > old.token());
+
+        assert!(old.is_held(), "it cannot know yet");
+        let database = databases.open("stage").await.unwrap();
+        let mut transaction = database.begin().await.unwrap();
+        assert!(matches!(old.fence(&mut transaction).await, Err(FenceError::Lost(name)) if name == "x"));
+        drop(transaction);
+        assert!(!old.is_held(), "now it does");
+        old.lost().await;
+        let mut transaction = database.begin().await.unwrap();
+        new.fence(&mut transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+        old.release().await;
+        assert!(new.is_held());
+        let mut transaction = database.begin().await.unwrap();
+        new.fence(&mut transaction).await.unwrap();
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_holder_stops_before_another_may_begin() {
+    on_both(async |databases| {
+        let clock = clock();
+        let (ours, theirs) = (contender(&databases, &clock).await, contender(&databases, &clock).await);
+        let lease = ours.acquire("x", TTL).await.unwrap().unwrap();
+        assert!(theirs.acquire("x", TTL).await.unwrap().is_none());
+        eventually("the keeper sleeps", || clock.sleepers() > 0).await;
+        // All at once: nothing could be renewed in between.
+        clock.advance(TTL / 4 * 3);
+        assert!(!lease.is_held());
+        lease.lost().await;
+        assert!(theirs.acquire("x", TTL).await.unwrap().is_none(), "a quarter is left, for clocks that differ");
+        clock.advance(TTL / 4);
+        assert!(theirs.acquire("x", TTL).await.unwrap().is_some());
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn of_many_contenders_never_two_hold_it() {
+    let seed = rand::random();
+    println!("seed {seed}");
+    on_both(async |databases| {
+        let mut random = StdRng::seed_from_u64(seed);
+        let clock = clock();
+        let mut contenders = Vec::new();
+        for _ in 0..3 {
+            contenders.push((contender(&databases, &clock).await, None::<Lease>));
+        }
+        let mut highest = 0;
+        for _ in 0..150 {
+            let chosen = random.random_range(0..contenders.len());
+            match random.random_range(0..6) {
+                0 => {
+                    if let Some(lease) = contenders[chosen].1.take() {
+                        lease.release().await;
+                    }
+                }
+                // A crash: nobody gives it back.
+                1 => contenders[chosen].1 = None,
+                2 => clock.advance(TTL.mul_f64(random.random_range(0.0..1.5))),
+                _ => {
+                    if contenders[chosen].1.as_ref().is_none_or(|lease| !lease.is_held()) {
+                        let (leases, held) = &mut contenders[chosen];
+                        *held = leases.acquire("x", TTL).await.unwrap();
+                        if let Some(lease) = held {
+                            assert!(lease.token() > highest, "tokens grow");
+                            highest = lease.token();
+                        }
+                    }
+                    clock.advance(TTL / 5);
+                }
+            }
+            tokio::task::yield_now().await;
+            let holders = contenders.iter().filter(|(_, lease)| lease.as_ref().is_some_and(Lease::is_held)).count();
+            assert!(holders <= 1, "{holders} hold it");
+        }
+        assert!(highest > 3, "it changed hands");
+    })
+    .await;
+}

@@ -1,0 +1,33 @@
+//! What the runtime keeps in a domain's database, and for how long.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Schedule, Slot};
+use crate::{
+    db::{Database, Error},
+    events, saga,
+};
+
+/// Events that were published, for whoever wants to see what was.
+const PUBLISHED: TimeDelta = TimeDelta::days(1);
+/// Events that were applied: longer than any broker or operator may take to deliver one again.
+const APPLIED: TimeDelta = TimeDelta::days(30);
+/// Sagas that ended well or were undone.
+const ENDED: TimeDelta = TimeDelta::days(7);
+/// Rows removed by one statement, so that none holds the database for long.
+const AT_ONCE: i64 = 1_000;
+
+/// Every hour, forgets what was kept long enough.
+pub(crate) fn housekeeping() -> Schedule {
+    Schedule::cron("housekeeping", "17 * * * *", |slot: Slot| async move {
+        let now = slot.clock.now();
+        forget(&slot.database, now).await
+    })
+}
+
+pub(super) async fn forget(database: &Database, now: DateTime<Utc>) -> Result<(), Error> {
+    while events::prune_outbox(database, now - PUBLISHED, AT_ONCE).await? > 0 {}
+    while events::prune_inbox(database, now - APPLIED, AT_ONCE).await? > 0 {}
+    while saga::prune(database, now - ENDED, AT_ONCE).await? > 0 {}
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! The child of a domain that keeps its schedules.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::{Schedule, Slot};
+use crate::{
+    db::{Database, Databases, Error},
+    lease::{FenceError, Leases, TTL},
+    supervise::{ChildContext, ChildSpec, Exit},
+};
+
+/// How soon a slot is looked at again that failed, or that another node is at.
+const AGAIN: Duration = Duration::from_secs(10);
+/// The longest sleep: a clock that is set back or forth is noticed after it.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Keeps the schedules of the domain that has its database among these.
+pub(crate) fn keeper(domain: &'static str, databases: Databases, schedules: Vec<Schedule>) -> ChildSpec {
+    ChildSpec::new("schedules", move |context: ChildContext| {
+        let (databases, schedules) = (databases.clone(), schedules.clone());
+        async move {
+            match databases.open(domain).await {
+                Ok(database) => Keeper::new(database, context).run(&schedules).await,
+                Err(error) => Exit::Abnormal(error.to_string()),
+            }
+        }
+    })
+}
+
+struct Keeper {
+    database: Database,
+    leases: Leases,
+    context: ChildContext,
+}
+
+impl Keeper {
+    fn new(database: Database, context: ChildContext) -> Self {
+        let leases = Leases::new(database.clone(), context.clock.clone(), context.bus.node());
+        Self { database, leases, context }
+    }
+
+    async fn run(&self, schedules: &[Schedule]) -> Exit {
+        loop {
+            let mut pause = LONGEST;
+            for schedule in schedules {
+                let wait = tokio::select! {
+                    biased;
+                    () = self.context.stopping() => return Exit::Shutdown,
+                    wait = self.attend(schedule) => wait,
+                };
+                let wait = wait.unwrap_or_else(|error| {
+                    tracing::warn!(domain = self.database.domain(), schedule = schedule.name, %error, "a schedule waits");
+                    AGAIN
+                });
+                pause = pause.min(wait);
+            }
+            if !self.context.sleep(pause).await {
+                return Exit::Shutdown;
+            }
+        }
+    }
+
+    /// Does what is due; how long until it is to be looked at again.
+    async fn attend(&self, schedule: &Schedule) -> Result<Duration, FenceError> {
+        let now = self.context.clock.now();
+        let until_next = || {
+            let next = schedule.next(now).and_then(|next| (next - now).to_std().ok());
+            next.unwrap_or(LONGEST).clamp(Duration::from_millis(1), LONGEST)
+        };
+        let Some(slot) = schedule.due(now) else { return Ok(until_next()) };
+        match last(&self.database, schedule.name).await? {
+            Some(last) if last >= slot => return Ok(until_next()),
+            Some(_) => {}
+            // A schedule begins with the first slot after it was made.
+            None => {
+                begin(&self.database, schedule.name, slot).await?;
+                return Ok(until_next());
+            }
+        }
+        let Some(lease) = self.leases.acquire(&format!("schedule:{}", schedule.name), TTL).await? else {
+            return Ok(AGAIN.min(until_next()));
+        };
+        // Another may have been at it until now.
+        let outcome = if last(&self.database, schedule.name).await?.is_some_and(|last| last >= slot) {
+            Ok(until_next())
+        } else {
+            let (database, bus) = (self.database.clone(), self.context.bus.clone());
+            let work = (schedule.work)(Slot { time: slot, database, bus, clock: self.context.clock.clone() });
+            let done = tokio::select! {
+                done = work => done,
+                () = lease.lost() => Err("the lease was lost to another node".to_owned()),
+            };
+            self.tell(schedule, slot, &done);
+            match done {
+                Ok(()) => self.finish(&lease, schedule, slot).await.map(|()| until_next()),
+                Err(_) => Ok(AGAIN.min(until_next())),
+            }
+        };
+        lease.release().await;
+        outcome
+    }
+
+    async fn finish(
+        &self,
+        lease: &crate::lease::Lease,
+        schedule: &Schedule,
+        slot: DateTime<Utc>,
+    ) -> Result<(), FenceError> {
+        let mut transaction = self.database.begin().await?;
+        lease.fence(&mut transaction).await?;
+        transaction
+            .query("UPDATE schedules SET slot = $2 WHERE name = $1 AND slot < $2")
+            .bind(schedule.name)
+            .bind(slot)
+            .execute()
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    fn tell(&self, schedule: &Schedule, slot: DateTime<Utc>, done: &Result<(), String>) {
+        let (domain, name) = (self.database.domain(), schedule.name);
+        let outcome = if done.is_ok() { "done" } else { "failed" };
+        self.context.events.stats.schedule_ran(domain, name, outcome);
+        match done {
+            Ok(()) => tracing::debug!(domain, schedule = name, %slot, "a schedule ran"),
+            Err(error) => tracing::warn!(domain, schedule = name, %slot, %error, "a schedule failed"),
+        }
+    }
+}
+
+async fn last(database: &Database, name: &'static str) -> Result<Option<DateTime<Utc>>, Error> {
+    let row: Option<(DateTime<Utc>,)> =
+        database.query("SELECT slot FROM schedules WHERE name = $1").bind(name).fetch_optional().await?;
+    Ok(row.map(|(slot,)| slot))
+}
+
+async fn begin(database: &Database, name: &'static str, slot: DateTime<Utc>) -> Result<(), Error> {
+    database
+        .query("INSERT INTO schedules (name, slot) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        .bind(name)
+        .bind(slot)
+        .execute()
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Work that is done at certain times, once on however many nodes host the domain.
+//!
+//! The row of a schedule tells the last slot that was carried out. When the next one is due, one node gets the
+//! schedule's lease, does the work and writes the slot down. A node that dies in between leaves the slot to another, so
+//! the work may begin twice and must bear it. Slots that went by while no node ran are made up for by one run.
+//! Expressions are in UTC.
+
+mod housekeeping;
+mod keeper;
+
+#[cfg(test)]
+mod tests;
+
+use std::{fmt::Display, str::FromStr, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use croner::Cron;
+use futures_util::{FutureExt, future::LocalBoxFuture};
+
+pub(crate) use self::{housekeeping::housekeeping, keeper::keeper};
+use crate::{bus::Bus, clock::Clock, db::Database};
+
+/// One run of a schedule.
+#[derive(Clone)]
+pub struct Slot {
+    /// The time it stands for, in UTC: the latest that is due.
+    pub time: DateTime<Utc>,
+    /// The domain's own database.
+    pub database: Database,
+    /// The way to other domains.
+    pub bus: Bus,
+    /// The node's clock.
+    pub clock: Clock,
+}
+
+type Work = Arc<dyn Fn(Slot) -> LocalBoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// What is done, and when.
+#[derive(Clone)]
+pub struct Schedule {
+    pub(crate) name: &'static str,
+    cron: Result<Cron, String>,
+    work: Work,
+}
+
+impl Schedule {
+    /// Does `work` at the times of a cron expression with five fields, or six with seconds first, such as `17 * * * *`.
+    /// A failure is logged, and the slot is tried again until the next one is due.
+    pub fn cron<F, Fut, E>(name: &'static str, expression: &str, work: F) -> Self
+    where
+        F: Fn(Slot) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + 'static,
+        E: Display,
+    {
+        let cron = Cron::from_str(expression);
+        let cron = cron.map_err(|error| format!("schedule {name}: {expression:?} is no cron expression: {error}"));
+        let work = move |slot| {
+            let done = work(slot);
+            async move { done.await.map_err(|error| error.to_string()) }.boxed_local()
+        };
+        Self { name, cron, work: Arc::new(work) }
+    }
+
+    /// A sentence, when its expression is none.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        self.cron.as_ref().map(drop).map_err(Clone::clone)
+    }
+
+    /// The latest time that is due at `now`.
+    fn due(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.cron.as_ref().ok()?.find_previous_occurrence(&now, true).ok()
+    }
+
+    /// The first time after `now`.
+    fn next(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.cron.as_ref().ok()?.find_next_occurrence(&now, false).ok()
+    }
+}
