@@ -31,9 +31,9 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-pub use limits::{Class, InProcess, RateLimitStore, Take, Verdict};
+pub use limits::{Class, InProcess, Rate, RateLimitStore, RateLimits, Take, Verdict};
 pub use server::{Gateway, GatewayError, Ready, Serving, Stop, serve, serve_on};
-pub use settings::{GatewaySettings, Rate, RateLimits};
+pub use settings::GatewaySettings;
 pub use table::{RouteView, route_table};
 
 /// The name of the gateway's own database.

@@ -3,7 +3,10 @@
 use std::{
     net::{SocketAddr, TcpListener},
     rc::Rc,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -54,7 +57,7 @@ pub struct Gateway {
     /// The issuer of auth's tokens, for OpenID discovery; the platform's own address unless told.
     pub issuer: Option<String>,
     /// Counts requests for several gateways together; in this process unless told.
-    pub rate_limits: Option<Box<dyn RateLimitStore>>,
+    pub rate_limits: Option<Arc<dyn RateLimitStore>>,
 }
 
 /// What all worker threads share.
@@ -72,6 +75,8 @@ pub(crate) struct Shared {
     pub(crate) stopping: Stopping,
     /// Worker threads that accept requests.
     started: watch::Sender<usize>,
+    /// Set while the node serves, but is not to be sent traffic yet.
+    pub(crate) held: Arc<AtomicBool>,
     document: OnceLock<Document>,
 }
 
@@ -149,12 +154,23 @@ pub struct Serving {
 pub struct Ready {
     started: watch::Receiver<usize>,
     workers: usize,
+    held: Arc<AtomicBool>,
 }
 
 impl Ready {
     /// Waits. `false` when the server ended before it was ready.
     pub async fn wait(&mut self) -> bool {
         self.started.wait_for(|started| *started >= self.workers).await.is_ok()
+    }
+
+    /// `/ready` answers 503 until [`release`](Self::release), whatever the domains say.
+    pub fn hold(&self) {
+        self.held.store(true, Ordering::Release);
+    }
+
+    /// `/ready` tells what the domains say.
+    pub fn release(&self) {
+        self.held.store(false, Ordering::Release);
     }
 }
 
@@ -213,6 +229,7 @@ pub async fn serve_on(listener: TcpListener, gateway: Gateway) -> Result<Serving
         pages: pages::Templates::new().map_err(|error| internal(&error))?,
         stopping: Stopping(begun),
         started: watch::Sender::new(0),
+        held: Arc::default(),
         document: OnceLock::new(),
         settings,
         runtime,
@@ -230,6 +247,7 @@ pub async fn serve_on(listener: TcpListener, gateway: Gateway) -> Result<Serving
         workers => workers,
     };
     let of_apps = Box::new(router.table().clone());
+    let (follower, bus, live) = (router.clone(), shared.runtime.bus().clone(), shared.runtime.live().clone());
     shared.runtime.metrics().register(of_apps).map_err(|error| internal(&error))?;
     let factory_shared = Arc::clone(&shared);
     let http = HttpServer::new(move || router.in_front_of(App::new().configure(application(&factory_shared))))
@@ -247,7 +265,8 @@ pub async fn serve_on(listener: TcpListener, gateway: Gateway) -> Result<Serving
     let server = http.run();
     let handle = server.handle();
     actix_rt::spawn(sweep(Arc::clone(&shared)));
-    let ready = Ready { started: shared.started.subscribe(), workers };
+    actix_rt::spawn(async move { follower.follow(bus, live).await });
+    let ready = Ready { started: shared.started.subscribe(), workers, held: Arc::clone(&shared.held) };
     Ok(Serving { server, addresses, stop: Stop { handle, begin: Arc::new(begin) }, ready })
 }
 

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use callboard_messages::Secret;
+use callboard_supervisors::limits::RateLimits;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -36,6 +38,9 @@ pub struct GatewaySettings {
     pub shutdown_seconds: u64,
     /// Who may ask how often.
     pub rate_limits: RateLimits,
+    /// With it as a bearer token, a collector on another machine may read `/metrics`. Default none.
+    #[serde(skip_serializing)]
+    pub metrics_token: Option<Secret>,
 }
 
 impl Default for GatewaySettings {
@@ -53,44 +58,9 @@ impl Default for GatewaySettings {
             keep_alive_seconds: 75,
             shutdown_seconds: 25,
             rate_limits: RateLimits::default(),
+            metrics_token: None,
         }
     }
-}
-
-/// How often a principal or an address may ask.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RateLimits {
-    /// Off for benchmarks only. Default on.
-    pub enabled: bool,
-    /// Each user or API key. Default 6,000 a minute, 1,000 at once.
-    pub principal: Rate,
-    /// Each address (IPv6: each /64) without credentials, and each token seen for the first time. Default 600 a
-    /// minute, 300 at once.
-    pub address: Rate,
-    /// Each address, for what takes passwords and refresh tokens. Default 60 a minute, 30 at once.
-    pub sign_in: Rate,
-}
-
-impl Default for RateLimits {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            principal: Rate { per_minute: 6000, burst: 1000 },
-            address: Rate { per_minute: 600, burst: 300 },
-            sign_in: Rate { per_minute: 60, burst: 30 },
-        }
-    }
-}
-
-/// A steady rate, and what may come at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rate {
-    /// Requests a minute, in the long run.
-    pub per_minute: u32,
-    /// Requests at once, after a pause.
-    pub burst: u32,
 }
 
 impl GatewaySettings {
@@ -109,6 +79,8 @@ impl GatewaySettings {
         check(self.upload_limit > 0, "the upload limit must be above zero");
         check(self.body_timeout_seconds > 0, "the body timeout must be above zero");
         check(self.head_timeout_seconds > 0, "the head timeout must be above zero");
+        let short = self.metrics_token.as_ref().is_some_and(|token| token.expose().len() < 16);
+        check(!short, "the metrics token must have at least 16 characters");
         check(self.workers <= 1024, "there can be at most 1,024 workers");
         let rates = [self.rate_limits.principal, self.rate_limits.address, self.rate_limits.sign_in];
         check(rates.iter().all(|rate| rate.per_minute > 0 && rate.burst > 0), "a rate limit must be above zero");

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    Access, ApiKeyId, Caller, Code, DomainError, Event, Operation, OrganizationId, Scopes, SessionId, UserId,
+    Access, ApiKeyId, Caller, Code, DomainError, Event, NodeId, Operation, OrganizationId, Scopes, SessionId, UserId,
     secret::Secret,
 };
 
@@ -200,6 +200,9 @@ pub struct ValidateToken {
     pub token: Secret,
     /// The organization to act for, when it is not the token's own.
     pub organization_id: Option<OrganizationId>,
+    /// The count of revocations that the asker has heard of: the answer takes all of them into account.
+    #[serde(default)]
+    pub revocation_count: u64,
 }
 
 impl Operation for ValidateToken {
@@ -217,6 +220,27 @@ pub struct Validated {
     pub caller: Caller,
     /// From when on it must not be remembered.
     pub expires_at: DateTime<Utc>,
+}
+
+/// How many credentials were revoked so far: asked by nodes that can't hear of revocations otherwise.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetRevocationCount {}
+
+impl Operation for GetRevocationCount {
+    const NAME: &'static str = "auth.revocation_count";
+    const ACCESS: Access = Access::Internal;
+    const IDEMPOTENT: bool = true;
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    type Reply = RevocationCount;
+    type Error = AuthError;
+}
+
+/// A number that rises with each revocation, in the transaction that revokes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationCount {
+    /// Not how many there were: it is at least the time in microseconds since 1970 of the last one, so that a database
+    /// restored from a backup can't repeat a number.
+    pub count: u64,
 }
 
 /// Who the caller is.
@@ -395,10 +419,15 @@ pub struct Invitation {
     pub expires_at: DateTime<Utc>,
 }
 
-/// The one-time set-up token of a platform without an administrator; nothing once there is one. Asked by the node when it
-/// starts; each call replaces the token before.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct IssueSetupToken {}
+/// The one-time set-up token of a platform without an administrator; nothing once there is one. Asked by a node when it
+/// starts; each call replaces the token that this node had before. Of the tokens of several nodes one makes the
+/// administrator, and the others are worth nothing then.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct IssueSetupToken {
+    /// Which node asks.
+    #[serde(default)]
+    pub node: Option<NodeId>,
+}
 
 impl Operation for IssueSetupToken {
     const NAME: &'static str = "auth.issue_setup_token";
@@ -408,9 +437,13 @@ impl Operation for IssueSetupToken {
 }
 
 /// The credentials of the command line on the node's own machine: an API key of the local operator account, who
-/// administers the platform and can't sign in with a password. Each call replaces the key before.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct IssueLocalKey {}
+/// administers the platform and can't sign in with a password. Each call replaces the key that this node had before.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct IssueLocalKey {
+    /// Which node asks.
+    #[serde(default)]
+    pub node: Option<NodeId>,
+}
 
 impl Operation for IssueLocalKey {
     const NAME: &'static str = "auth.issue_local_key";

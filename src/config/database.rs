@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use callboard_messages::Secret;
-use callboard_supervisors::db::DatabaseSettings;
+use callboard_supervisors::db::{DatabaseSettings, PostgresSettings};
 
 use super::reader::Reader;
 
@@ -12,6 +12,10 @@ use super::reader::Reader;
 pub struct DatabaseChoice {
     /// `CALLBOARD_DATABASE_URL`, or `_FILE`: `postgres://…`. SQLite in the data folder unless set.
     pub url: Option<Secret>,
+    /// `CALLBOARD_<DOMAIN>_DATABASE_URL`, or `_FILE`: of one domain alone, by its name.
+    pub own_urls: Vec<(&'static str, Secret)>,
+    /// `CALLBOARD_DATABASE_READ_URL`, or `_FILE`: a replica, for reads that may be a little old.
+    pub read_url: Option<Secret>,
     /// `CALLBOARD_DATABASE_CONNECTIONS`: of one domain on one thread.
     pub connections: u32,
     /// `CALLBOARD_DATABASE_STATEMENT_TIMEOUT`.
@@ -20,12 +24,38 @@ pub struct DatabaseChoice {
     pub schema_prefix: String,
 }
 
+/// The variables that give one domain a server or a database of its own.
+const OWN_URLS: [(&str, &str, &str); 6] = [
+    ("auth", "CALLBOARD_AUTH_DATABASE_URL", "PostgreSQL: another server or database for auth alone."),
+    (
+        "organization",
+        "CALLBOARD_ORGANIZATION_DATABASE_URL",
+        "PostgreSQL: another server or database for organization alone.",
+    ),
+    ("project", "CALLBOARD_PROJECT_DATABASE_URL", "PostgreSQL: another server or database for project alone."),
+    ("deploy", "CALLBOARD_DEPLOY_DATABASE_URL", "PostgreSQL: another server or database for deploy alone."),
+    ("cluster", "CALLBOARD_CLUSTER_DATABASE_URL", "PostgreSQL: another server or database for cluster alone."),
+    ("gateway", "CALLBOARD_GATEWAY_DATABASE_URL", "PostgreSQL: another server or database for the gateway alone."),
+];
+
+fn is_postgres(url: &Secret) -> bool {
+    url::Url::parse(url.expose()).is_ok_and(|url| matches!(url.scheme(), "postgres" | "postgresql"))
+}
+
 impl DatabaseChoice {
     pub(super) fn read(reader: &mut Reader) -> Self {
         let choice = Self {
             url: reader.secret(
                 "CALLBOARD_DATABASE_URL",
                 "A PostgreSQL server, postgres://user:password@host/database; SQLite files in the data folder when not set.",
+            ),
+            own_urls: OWN_URLS
+                .into_iter()
+                .filter_map(|(domain, variable, about)| Some((domain, reader.secret(variable, about)?)))
+                .collect(),
+            read_url: reader.secret(
+                "CALLBOARD_DATABASE_READ_URL",
+                "PostgreSQL: a replica of CALLBOARD_DATABASE_URL, for reads that may be a little behind.",
             ),
             connections: reader.within(
                 "CALLBOARD_DATABASE_CONNECTIONS",
@@ -45,10 +75,18 @@ impl DatabaseChoice {
                 "",
             ),
         };
-        let good = choice.url.as_ref().is_none_or(|url| {
-            url::Url::parse(url.expose()).is_ok_and(|url| matches!(url.scheme(), "postgres" | "postgresql"))
+        let urls = [("CALLBOARD_DATABASE_URL", &choice.url), ("CALLBOARD_DATABASE_READ_URL", &choice.read_url)];
+        for (variable, url) in urls {
+            reader.require(url.as_ref().is_none_or(is_postgres), || format!("{variable} must begin with postgres://"));
+        }
+        for (domain, url) in &choice.own_urls {
+            let variable = OWN_URLS.iter().find(|(of, ..)| of == domain).map_or(*domain, |(_, variable, _)| variable);
+            reader.require(is_postgres(url), || format!("{variable} must begin with postgres://"));
+            reader.require(choice.url.is_some(), || format!("{variable} needs CALLBOARD_DATABASE_URL for the rest"));
+        }
+        reader.require(choice.read_url.is_none() || choice.url.is_some(), || {
+            "CALLBOARD_DATABASE_READ_URL needs CALLBOARD_DATABASE_URL, which it is a replica of".to_owned()
         });
-        reader.require(good, || "CALLBOARD_DATABASE_URL must begin with postgres://".to_owned());
         choice
     }
 
@@ -56,12 +94,14 @@ impl DatabaseChoice {
     pub fn settings(&self, data: &Path) -> DatabaseSettings {
         match &self.url {
             None => DatabaseSettings::Sqlite { folder: data.join("databases") },
-            Some(url) => DatabaseSettings::Postgres {
-                url: url.expose().to_owned(),
+            Some(url) => DatabaseSettings::Postgres(PostgresSettings {
+                own_urls: self.own_urls.iter().map(|(of, url)| ((*of).to_owned(), url.expose().to_owned())).collect(),
+                read_url: self.read_url.as_ref().map(|url| url.expose().to_owned()),
                 schema_prefix: self.schema_prefix.clone(),
                 connections: self.connections,
                 statement_timeout: self.statement_timeout,
-            },
+                ..PostgresSettings::new(url.expose())
+            }),
         }
     }
 }

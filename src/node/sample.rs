@@ -31,7 +31,7 @@ pub async fn deploy(bus: Bus, objects: Arc<dyn ObjectStore>, key: Secret) {
 }
 
 async fn try_deploy(bus: &Bus, objects: &dyn ObjectStore, key: Secret) -> Result {
-    let validate = ValidateToken { token: key, organization_id: None };
+    let validate = ValidateToken { token: key, organization_id: None, revocation_count: 0 };
     let operator = bus.ask(&Caller::system(), validate).await.context(|| "sign in".to_owned())?.caller;
     let project = CreateProject { name: NAME.to_owned(), description: Some("The sample app.".to_owned()) };
     let project_id = bus.ask(&operator, project).await.context(|| "create the project".to_owned())?.id;

@@ -32,9 +32,9 @@ pub async fn on_both_engines(migrators: &[(&str, &Migrator)], body: impl AsyncFn
     resume("SQLite", outcome);
 
     let mut settings = DatabaseSettings::postgres(postgres_url());
-    if let DatabaseSettings::Postgres { schema_prefix, connections, .. } = &mut settings {
-        *schema_prefix = format!("test_{unique}_");
-        *connections = 4;
+    if let DatabaseSettings::Postgres(postgres) = &mut settings {
+        postgres.schema_prefix = format!("test_{unique}_");
+        postgres.connections = 4;
     }
     let postgres = Databases::new(settings);
     let outcome = run(&postgres, migrators, &body).await;

@@ -71,6 +71,8 @@ pub(crate) struct NewKey {
     pub(crate) expires_at: Option<DateTime<Utc>>,
     /// For the command line on the node's own machine.
     pub(crate) local: bool,
+    /// Whose machine that is.
+    pub(crate) node: Option<Uuid>,
 }
 
 /// Stores a new key.
@@ -98,8 +100,9 @@ pub(crate) async fn insert(
     transaction
         .query(
             "INSERT INTO api_keys
-                 (id, account_id, organization_id, name, prefix, secret_hash, scopes, local, created_at, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                 (id, account_id, organization_id, name, prefix, secret_hash, scopes, local, created_at, expires_at,
+                  node)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         )
         .bind(row.id)
         .bind(row.account_id)
@@ -111,6 +114,7 @@ pub(crate) async fn insert(
         .bind(key.local)
         .bind(row.created_at)
         .bind(row.expires_at)
+        .bind(key.node)
         .execute()
         .await?;
     Ok(ApiKeyWithSecret { api_key: row.into(), secret })
@@ -225,6 +229,7 @@ impl Handle<CreateApiKey> for Auth {
             scopes: message.scopes,
             expires_at: message.expires_at.and_then(|at| DateTime::from_timestamp_micros(at.timestamp_micros())),
             local: false,
+            node: None,
         };
         let created = insert(&mut transaction, key, now).await?;
         transaction.commit().await?;
@@ -260,20 +265,24 @@ impl Handle<ListApiKeys> for Auth {
 impl Handle<RevokeApiKey> for Auth {
     async fn handle(&self, caller: &Caller, message: RevokeApiKey) -> Outcome<RevokeApiKey> {
         let (user_id, organization_id) = tenant(caller)?;
+        let now = self.now();
         let revoked = self
-            .database
-            .query(
-                "UPDATE api_keys SET revoked_at = $4
-                 WHERE id = $1 AND account_id = $2 AND organization_id = $3 AND revoked_at IS NULL",
-            )
-            .bind(message.api_key_id.0)
-            .bind(user_id.0)
-            .bind(organization_id.0)
-            .bind(self.now())
-            .execute()
+            .revoking(async |transaction| {
+                let revoked = transaction
+                    .query(
+                        "UPDATE api_keys SET revoked_at = $4
+                         WHERE id = $1 AND account_id = $2 AND organization_id = $3 AND revoked_at IS NULL",
+                    )
+                    .bind(message.api_key_id.0)
+                    .bind(user_id.0)
+                    .bind(organization_id.0)
+                    .bind(now)
+                    .execute()
+                    .await?;
+                Ok((revoked > 0).then_some(CredentialRevoked::ApiKey(message.api_key_id)).into_iter().collect())
+            })
             .await?;
-        if revoked > 0 {
-            self.revocations.revoke(&CredentialRevoked::ApiKey(message.api_key_id));
+        if revoked {
             return Ok(());
         }
         let there: Result<Option<(Uuid,)>, CallError<AuthError>> = self

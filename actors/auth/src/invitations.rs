@@ -78,26 +78,32 @@ pub(crate) async fn spend(
     if spent == 1 { Ok(()) } else { Err(AuthError::InvitationRequired.into()) }
 }
 
-async fn insert(
-    transaction: &mut Transaction,
-    token: &Secret,
-    setup: bool,
-    email: Option<String>,
-    created_by: Option<UserId>,
-    now: DateTime<Utc>,
-) -> Result<(), Error> {
+/// Whom a token is for.
+enum For {
+    /// The first administrator, by the link of this node.
+    Setup { node: Option<Uuid> },
+    /// Whom somebody invites: anybody, or only this address.
+    Invited { email: Option<String>, by: UserId },
+}
+
+async fn insert(transaction: &mut Transaction, token: &Secret, whom: For, now: DateTime<Utc>) -> Result<(), Error> {
+    let (setup, node, email, created_by) = match whom {
+        For::Setup { node } => (true, node, None, None),
+        For::Invited { email, by } => (false, None, email, Some(by.0)),
+    };
     transaction
         .query(
-            "INSERT INTO invitations (id, token_hash, setup, email, created_by, created_at, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            "INSERT INTO invitations (id, token_hash, setup, email, created_by, created_at, expires_at, node)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         )
         .bind(Uuid::now_v7())
         .bind(opaque::hash(token.expose()))
         .bind(setup)
         .bind(email)
-        .bind(created_by.map(|id| id.0))
+        .bind(created_by)
         .bind(now)
         .bind(now + LIFETIME)
+        .bind(node)
         .execute()
         .await?;
     Ok(())
@@ -112,23 +118,28 @@ impl Handle<CreateInvitation> for Auth {
         let email = message.email.as_deref().map(accounts::email).transpose()?;
         let (token, now) = (opaque::random("cbi"), self.now());
         let mut transaction = self.database.begin().await?;
-        insert(&mut transaction, &token, false, email, Some(account.user_id()), now).await?;
+        insert(&mut transaction, &token, For::Invited { email, by: account.user_id() }, now).await?;
         transaction.commit().await?;
         Ok(Invitation { token, expires_at: now + LIFETIME })
     }
 }
 
 impl Handle<IssueSetupToken> for Auth {
-    async fn handle(&self, _: &Caller, _: IssueSetupToken) -> Outcome<IssueSetupToken> {
+    async fn handle(&self, _: &Caller, message: IssueSetupToken) -> Outcome<IssueSetupToken> {
         let mut transaction = self.database.begin().await?;
         let administrators: i64 = transaction
             .query("SELECT COUNT(*) FROM accounts WHERE administrator AND NOT operator")
             .fetch_scalar()
             .await?;
-        transaction.query("DELETE FROM invitations WHERE setup").execute().await?;
+        let node = message.node.map(|node| node.0);
+        transaction
+            .query("DELETE FROM invitations WHERE setup AND (node IS NULL OR node = $1)")
+            .bind::<Option<Uuid>>(node)
+            .execute()
+            .await?;
         let token = (administrators == 0).then(|| opaque::random("cbs"));
         if let Some(token) = &token {
-            insert(&mut transaction, token, true, None, None, self.now()).await?;
+            insert(&mut transaction, token, For::Setup { node }, self.now()).await?;
         }
         transaction.commit().await?;
         Ok(token)

@@ -21,6 +21,7 @@ mod operator;
 mod passwords;
 mod refresh;
 mod registration;
+mod revocation;
 mod server_keys;
 mod sessions;
 mod settings;
@@ -37,9 +38,10 @@ use std::{
 };
 
 use callboard_messages::auth::{
-    CreateApiKey, CreateInvitation, GetJwks, IssueLocalKey, IssueSetupToken, ListApiKeys, ListSessions, Login, Logout,
+    CreateApiKey, CreateInvitation, GetJwks, GetRevocationCount, IssueLocalKey, IssueSetupToken, ListApiKeys, ListSessions, Login, Logout,
     LogoutAll, RefreshToken, Register, RevokeApiKey, RevokeSession, RotateSigningKey, ValidateToken, WhoAmI,
 };
+use callboard_cache::Cache;
 use callboard_supervisors::{
     BlockingPool, Bulkhead, Contract, Domain, ShardContext, StartError, breaker, db::Databases, remote::Transport,
     revocations::Revocations,
@@ -57,10 +59,11 @@ pub const DOMAIN: &str = "auth";
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/auth");
 
 /// The domain, with a shard on every worker thread. Its database must have been migrated by [`MIGRATIONS`]; it asks the
-/// domain `organization`. Whatever remembers verified tokens must watch the same `revocations`.
+/// domain `organization`. Whatever remembers verified tokens must watch the same `revocations`. `cache` is what nodes
+/// that host auth remember together.
 #[must_use]
-pub fn domain(settings: AuthSettings, databases: Databases, revocations: Revocations) -> Domain {
-    counted_domain(settings, databases, revocations, Arc::default())
+pub fn domain(settings: AuthSettings, databases: Databases, revocations: Revocations, cache: Cache) -> Domain {
+    counted_domain(settings, databases, revocations, cache, Arc::default())
 }
 
 /// The domain on a node that does not host it.
@@ -74,6 +77,7 @@ fn counted_domain(
     settings: AuthSettings,
     databases: Databases,
     revocations: Revocations,
+    cache: Cache,
     password_work: Arc<AtomicU64>,
 ) -> Domain {
     let settings = Arc::new(settings);
@@ -81,19 +85,24 @@ fn counted_domain(
     let bcrypt = pool.clone();
     // What every shard of the node has in common, made by the first.
     let shared: Arc<OnceCell<Arc<Shared>>> = Arc::default();
+    let stored = databases.clone();
     contract()
         .shared(move |context: ShardContext| {
             let (settings, databases, revocations) = (settings.clone(), databases.clone(), revocations.clone());
             let (shared, bcrypt, password_work) = (shared.clone(), bcrypt.clone(), password_work.clone());
+            let cache = cache.clone();
             async move {
                 let database = databases.open(DOMAIN).await.map_err(StartError::new)?;
                 let shared = shared
-                    .get_or_try_init(|| Shared::open(&settings, &database, &context.clock, bcrypt, password_work))
+                    .get_or_try_init(|| {
+                        Shared::open(&settings, &database, &context.clock, bcrypt, password_work, cache)
+                    })
                     .await?
                     .clone();
                 Ok(Auth { settings, database, shared, revocations, context })
             }
         })
+        .stored(&stored)
         .pool(&pool)
         .build()
 }
@@ -127,6 +136,8 @@ fn contract() -> Contract<Auth> {
         .on::<WhoAmI>()
         // validation.rs
         .on::<ValidateToken>()
+        // revocation.rs
+        .on::<GetRevocationCount>()
         // api_keys.rs
         .on::<CreateApiKey>()
         .on::<ListApiKeys>()

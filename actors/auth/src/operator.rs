@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::{
     accounts::{self, AccountRow, OPERATOR_EMAIL},
     api_keys::{self, NewKey},
+    revocation,
     state::Auth,
 };
 
@@ -71,13 +72,17 @@ impl Auth {
 }
 
 impl Handle<IssueLocalKey> for Auth {
-    async fn handle(&self, caller: &Caller, _: IssueLocalKey) -> Outcome<IssueLocalKey> {
+    async fn handle(&self, caller: &Caller, message: IssueLocalKey) -> Outcome<IssueLocalKey> {
         let organization_id = self.operators_organization(caller).await?;
         let operator = self.ensure_operator().await?;
         let now = self.now();
         let mut transaction = self.database.begin().await?;
-        let replaced: Vec<(Uuid,)> =
-            transaction.query("DELETE FROM api_keys WHERE local RETURNING id").fetch_all().await?;
+        let node = message.node.map(|node| node.0);
+        let replaced: Vec<(Uuid,)> = transaction
+            .query("DELETE FROM api_keys WHERE local AND (node IS NULL OR node = $1) RETURNING id")
+            .bind::<Option<Uuid>>(node)
+            .fetch_all()
+            .await?;
         let key = NewKey {
             account_id: operator.id,
             organization_id,
@@ -85,11 +90,16 @@ impl Handle<IssueLocalKey> for Auth {
             scopes: vec!["*".to_owned()],
             expires_at: None,
             local: true,
+            node,
         };
         let created = api_keys::insert(&mut transaction, key, now).await?;
+        let count = match replaced.is_empty() {
+            true => None,
+            false => Some(revocation::raise(&mut transaction, now).await?),
+        };
         transaction.commit().await?;
         for (id,) in replaced {
-            self.revocations.revoke(&CredentialRevoked::ApiKey(ApiKeyId(id)));
+            self.revocations.revoke(&CredentialRevoked::ApiKey(ApiKeyId(id)), count.unwrap_or_default());
         }
         Ok(created)
     }

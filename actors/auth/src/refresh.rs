@@ -162,14 +162,17 @@ impl Auth {
         now: DateTime<Utc>,
     ) -> Outcome<RefreshToken> {
         let ended = self
-            .database
-            .query("UPDATE sessions SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL")
-            .bind(session_id.0)
-            .bind(now)
-            .execute()
+            .revoking(async |transaction| {
+                let ended = transaction
+                    .query("UPDATE sessions SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL")
+                    .bind(session_id.0)
+                    .bind(now)
+                    .execute()
+                    .await?;
+                Ok((ended > 0).then_some(CredentialRevoked::Session(session_id)).into_iter().collect())
+            })
             .await?;
-        if ended > 0 {
-            self.revocations.revoke(&CredentialRevoked::Session(session_id));
+        if ended {
             tracing::warn!(
                 target: "callboard::security",
                 event = "auth.refresh_reuse_detected", user_id = %account_id, %session_id, address = ?caller.address,

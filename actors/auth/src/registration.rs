@@ -1,13 +1,13 @@
 //! Making an account.
 //!
-//! The account and the permission to make it are one transaction; the organization is another domain's. A crash between
-//! the two leaves an account that can sign in, and signing in makes the organization.
+//! The account and the permission to make it are one transaction; the organization is another domain's, which is asked
+//! for it and told by an event as well: a crash between the two leaves nobody without one.
 
 use callboard_messages::{
     Caller,
-    auth::{AuthError, Register},
+    auth::{AuthError, Register, UserRegistered},
 };
-use callboard_supervisors::{Handle, Outcome};
+use callboard_supervisors::{Handle, Outcome, events::emit};
 use uuid::Uuid;
 
 use crate::{
@@ -29,6 +29,8 @@ impl Handle<Register> for Auth {
         let password_hash = self.shared.passwords.hash(caller, &message.password).await?;
 
         let first = permit == Permit::Setup;
+        // The founder shares the operator's organization, and the event has to say so.
+        let organization_id = if first { Some(self.operators_organization(caller).await?) } else { None };
         let now = self.now();
         let account =
             AccountRow { id: Uuid::now_v7(), email, name, administrator: first, founder: first, created_at: now };
@@ -45,6 +47,9 @@ impl Handle<Register> for Auth {
             }
             other => other?,
         }
+        let registered =
+            UserRegistered { user_id: account.user_id(), name: account.name.clone(), organization_id };
+        emit(&mut transaction, caller, &registered).await?;
         transaction.commit().await?;
         tracing::info!(target: "callboard::security", user_id = %account.id, ?permit, "an account was registered");
 

@@ -83,16 +83,23 @@ impl Auth {
 
     /// Ends one session of `user_id`. Whether there is such a session, alive or ended before.
     async fn end_session(&self, user_id: UserId, session_id: SessionId) -> Result<bool, CallError<AuthError>> {
+        let now = self.now();
         let ended = self
-            .database
-            .query("UPDATE sessions SET revoked_at = $3 WHERE id = $1 AND account_id = $2 AND revoked_at IS NULL")
-            .bind(session_id.0)
-            .bind(user_id.0)
-            .bind(self.now())
-            .execute()
+            .revoking(async |transaction| {
+                let ended = transaction
+                    .query(
+                        "UPDATE sessions SET revoked_at = $3
+                         WHERE id = $1 AND account_id = $2 AND revoked_at IS NULL",
+                    )
+                    .bind(session_id.0)
+                    .bind(user_id.0)
+                    .bind(now)
+                    .execute()
+                    .await?;
+                Ok((ended > 0).then_some(CredentialRevoked::Session(session_id)).into_iter().collect())
+            })
             .await?;
-        if ended > 0 {
-            self.revocations.revoke(&CredentialRevoked::Session(session_id));
+        if ended {
             return Ok(true);
         }
         let there: Option<(Uuid,)> = self
@@ -130,16 +137,17 @@ impl Handle<Logout> for Auth {
 impl Handle<LogoutAll> for Auth {
     async fn handle(&self, caller: &Caller, _: LogoutAll) -> Outcome<LogoutAll> {
         let user_id = owner(caller, "session:write")?;
-        let ended = self
-            .database
-            .query("UPDATE sessions SET revoked_at = $2 WHERE account_id = $1 AND revoked_at IS NULL")
-            .bind(user_id.0)
-            .bind(self.now())
-            .execute()
-            .await?;
-        if ended > 0 {
-            self.revocations.revoke(&CredentialRevoked::User(user_id));
-        }
+        let now = self.now();
+        self.revoking(async |transaction| {
+            let ended = transaction
+                .query("UPDATE sessions SET revoked_at = $2 WHERE account_id = $1 AND revoked_at IS NULL")
+                .bind(user_id.0)
+                .bind(now)
+                .execute()
+                .await?;
+            Ok((ended > 0).then_some(CredentialRevoked::User(user_id)).into_iter().collect())
+        })
+        .await?;
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, atomic::AtomicU64};
 
+use callboard_cache::{Cache, Cached, CachedSettings};
 use callboard_messages::{
     CallError, Caller, Failure, Operation, OrganizationId, UserId,
     auth::AuthError,
@@ -12,7 +13,7 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     accounts::AccountRow, passwords::Passwords, refresh::Successors, server_keys, settings::AuthSettings,
-    signing_keys::SigningKeys,
+    signing_keys::SigningKeys, validation::Standing,
 };
 
 /// The state of one shard.
@@ -29,6 +30,9 @@ pub(crate) struct Shared {
     pub(crate) passwords: Passwords,
     pub(crate) successors: Successors,
     pub(crate) signing_keys: SigningKeys,
+    /// Whether several nodes remember together.
+    pub(crate) is_shared: bool,
+    pub(crate) standings: Cached<String, Standing, CallError<AuthError>>,
 }
 
 impl Shared {
@@ -38,6 +42,7 @@ impl Shared {
         clock: &Clock,
         pool: BlockingPool,
         password_work: Arc<AtomicU64>,
+        cache: Cache,
     ) -> Result<Arc<Self>, StartError> {
         let now = clock.now();
         let pepper = server_keys::ensure(database, &settings.master_key, "password", now).await?;
@@ -47,6 +52,8 @@ impl Shared {
             passwords: Passwords::new(pool, settings.bcrypt_cost, pepper, password_work),
             successors: Successors::new(successors),
             signing_keys,
+            is_shared: cache.is_shared(),
+            standings: Cached::new(cache, None, CachedSettings::new("standings", 1)),
         }))
     }
 }

@@ -5,13 +5,26 @@ use std::time::Duration;
 use callboard_messages::{
     ApiKeyId, CallError, Caller, OrganizationId, Principal, SessionId, UserId,
     auth::{AuthError, ValidateToken, Validated},
+    organization::Permissions,
 };
 use callboard_supervisors::{Handle, Outcome};
+use serde::{Deserialize, Serialize};
 
 use crate::{access_tokens::Claims, api_keys, state::Auth};
 
 /// How long a validated API key may be remembered, so that its last use is known to the minute.
 const KEY_REMEMBERED: Duration = Duration::from_secs(60);
+
+/// What a live session may do in an organization: what the store and `organization` say, and a token does not.
+///
+/// After each revocation every worker thread of every gateway asks about every token it remembers. So it is remembered
+/// here for all of them, with the count of revocations in its key: a revocation makes everything that was read before it
+/// unreachable, on every node that has heard of it, also when Redis has not.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Standing {
+    administrator: bool,
+    permissions: Permissions,
+}
 
 impl Handle<ValidateToken> for Auth {
     async fn handle(&self, caller: &Caller, message: ValidateToken) -> Outcome<ValidateToken> {
@@ -19,7 +32,7 @@ impl Handle<ValidateToken> for Auth {
         if token.starts_with(api_keys::PREFIX) {
             self.validate_api_key(caller, token, message.organization_id).await
         } else {
-            self.validate_access_token(caller, token, message.organization_id).await
+            self.validate_access_token(caller, token, message.organization_id, message.revocation_count).await
         }
     }
 }
@@ -30,18 +43,18 @@ impl Auth {
         caller: &Caller,
         token: &str,
         organization_id: Option<OrganizationId>,
+        revocation_count: u64,
     ) -> Outcome<ValidateToken> {
         let claims = self.verified_claims(token).await?;
-        let administrator = self.live_session(&claims).await?.ok_or(AuthError::InvalidToken)?;
         let user_id = UserId(claims.sub);
-        let wanted = organization_id.unwrap_or(OrganizationId(claims.org));
-        let permissions = match self.permissions(caller, user_id, Some(wanted)).await {
+        let standing = match self.known_standing(caller, &claims, organization_id, revocation_count).await {
             // The token's own organization is gone, or the person was removed from it: sign in again.
             Err(CallError::Refused(AuthError::NotFound(_))) if organization_id.is_none() => {
                 return Err(AuthError::InvalidToken.into());
             }
             other => other?,
         };
+        let Standing { administrator, permissions } = standing;
         Ok(Validated {
             expires_at: claims.expires_at(),
             caller: Caller {
@@ -55,6 +68,36 @@ impl Auth {
                 ..caller.clone()
             },
         })
+    }
+
+    /// As it was read since the last revocation that anybody has heard of, or as it is.
+    async fn known_standing(
+        &self,
+        caller: &Caller,
+        claims: &Claims,
+        organization_id: Option<OrganizationId>,
+        revocation_count: u64,
+    ) -> Result<Standing, CallError<AuthError>> {
+        let wanted = organization_id.unwrap_or(OrganizationId(claims.org));
+        let is_current = self.revocations.is_current();
+        let count = self.revocations.count();
+        if !self.shared.is_shared || !is_current || count < revocation_count {
+            return self.standing(caller, claims, wanted).await;
+        }
+        let key = format!("{}:{}:{}:{count}", claims.sub, claims.sid, wanted.0);
+        let load = async || self.standing(caller, claims, wanted).await.map(Some);
+        self.shared.standings.get(&key, load).await?.ok_or_else(|| AuthError::InvalidToken.into())
+    }
+
+    async fn standing(
+        &self,
+        caller: &Caller,
+        claims: &Claims,
+        organization_id: OrganizationId,
+    ) -> Result<Standing, CallError<AuthError>> {
+        let administrator = self.live_session(claims).await?.ok_or(AuthError::InvalidToken)?;
+        let permissions = self.permissions(caller, UserId(claims.sub), Some(organization_id)).await?;
+        Ok(Standing { administrator, permissions })
     }
 
     /// Whether the person administers the platform; nothing when the token's session was ended.

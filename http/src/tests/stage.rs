@@ -8,6 +8,7 @@ use std::{
 };
 
 use callboard_auth::{AuthSettings, Registration};
+use callboard_cache::Cache;
 use callboard_messages::{
     Caller, DeploymentId, OrganizationId, ProjectId,
     auth::{IssueSetupToken, Tokens},
@@ -88,7 +89,7 @@ impl Stage {
             .workers(1)
             .build(vec![
                 callboard_organization::domain(databases.clone()),
-                callboard_auth::domain(auth, databases.clone(), revocations.clone()),
+                callboard_auth::domain(auth, databases.clone(), revocations.clone(), Cache::none()),
                 callboard_project::domain(Bulkhead::default(), databases.clone(), key()),
                 deploy(),
             ])
@@ -154,7 +155,7 @@ impl Stage {
 
     /// The first account of the platform, by its set-up token.
     pub(super) async fn administrator(&self) -> User {
-        let token = self.runtime.bus().ask(&Caller::system(), IssueSetupToken {}).await.unwrap().unwrap();
+        let token = self.runtime.bus().ask(&Caller::system(), IssueSetupToken::default()).await.unwrap().unwrap();
         self.register("admin@example.com", Some(token.expose())).await
     }
 

@@ -77,6 +77,16 @@ impl Error {
         }
     }
 
+    /// Whether the server is there and does not let this node in, or could never be reached as it is written.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match &self.source {
+            sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => true,
+            sqlx::Error::Database(_) => !self.is_connection(),
+            _ => false,
+        }
+    }
+
     /// Whether there is no room left to write; what is there can still be read.
     #[must_use]
     pub fn is_full(&self) -> bool {

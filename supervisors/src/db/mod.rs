@@ -6,14 +6,19 @@
 //! writer and a few readers.
 
 mod error;
+mod metrics;
+mod migrate;
+mod pool;
 mod pools;
 mod query;
 mod retry;
+mod settings;
 mod transaction;
 
 pub use error::{Error, MigrationError};
-pub use pools::{Database, DatabaseSettings, Databases, Engine};
+pub use pools::{Database, Databases, Reads};
 pub use query::{Bind, Query, Row};
+pub use settings::{DatabaseSettings, Engine, PostgresSettings};
 pub use transaction::Transaction;
 
 #[cfg(test)]

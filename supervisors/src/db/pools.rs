@@ -4,82 +4,37 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     str::FromStr,
-    sync::{Arc, LazyLock},
+    sync::Arc,
     thread::{self, ThreadId},
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use sqlx::{
-    ConnectOptions, Connection, PgPool, SqlitePool,
-    migrate::{MigrateError, Migrator},
-    postgres::{PgConnectOptions, PgPoolOptions},
+    ConnectOptions, SqlitePool,
+    postgres::PgConnectOptions,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use tokio::time::timeout;
 use tracing::log::LevelFilter;
 
-use super::{Error, MigrationError, Query, Transaction, transaction::Origin};
+use super::{
+    DatabaseSettings, Engine, Error, PostgresSettings, Query, Transaction,
+    pool::{Bounds, Counts, Pool},
+    query::Replica,
+    transaction::Origin,
+};
+use crate::{
+    Clock,
+    breaker::{self, Breaker, Window},
+};
 
-/// The tables that the runtime itself keeps beside those of each domain: outbox, inbox, leases, sagas, schedules.
-static RUNTIME: LazyLock<Migrator> = LazyLock::new(|| {
-    let mut migrator = sqlx::migrate!("../migrations/runtime");
-    migrator.dangerous_set_table_name("_runtime_migrations");
-    migrator
-});
+/// How long the connections that are in use may take to come back when everything closes.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
-/// A connection that was idle for longer is tested before it is used; under load none is.
-const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
-
-/// Which engine, and its bounds.
-#[derive(Debug, Clone)]
-pub enum DatabaseSettings {
-    /// Files in this folder, one a domain.
-    Sqlite {
-        /// Made when it is not there.
-        folder: PathBuf,
-    },
-    /// One server, a schema a domain.
-    Postgres {
-        /// `postgres://…`.
-        url: String,
-        /// Before the domain's name in its schema's name.
-        schema_prefix: String,
-        /// Connections of one domain on one thread.
-        connections: u32,
-        /// The server ends a statement that takes longer.
-        statement_timeout: Duration,
-    },
-}
-
-impl DatabaseSettings {
-    /// A PostgreSQL server with the defaults: 8 connections for each domain and thread, 10 s for a statement.
-    pub fn postgres(url: impl Into<String>) -> Self {
-        Self::Postgres {
-            url: url.into(),
-            schema_prefix: String::new(),
-            connections: 8,
-            statement_timeout: Duration::from_secs(10),
-        }
-    }
-
-    /// Which engine.
-    #[must_use]
-    pub const fn engine(&self) -> Engine {
-        match self {
-            Self::Sqlite { .. } => Engine::Sqlite,
-            Self::Postgres { .. } => Engine::Postgres,
-        }
-    }
-}
-
-/// The engine behind a [`Database`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
-    /// A file of the domain's own.
-    Sqlite,
-    /// A schema of the domain's own.
-    Postgres,
-}
+/// How long a read waits for a connection to the replica before the primary answers it.
+const REPLICA_WITHIN: Duration = Duration::from_secs(1);
 
 /// Every domain's database; cheap to clone.
 #[derive(Debug, Clone)]
@@ -91,7 +46,9 @@ pub struct Databases {
 struct Inner {
     settings: DatabaseSettings,
     sqlite: Mutex<HashMap<String, SqlitePools>>,
-    postgres: Mutex<HashMap<(ThreadId, String), PgPool>>,
+    postgres: Mutex<HashMap<(ThreadId, String), PostgresPools>>,
+    /// Of the replica, for all threads.
+    breaker: Option<Breaker>,
     origins: Mutex<HashMap<String, Arc<Origin>>>,
 }
 
@@ -99,6 +56,12 @@ struct Inner {
 pub(super) struct SqlitePools {
     pub(super) writer: SqlitePool,
     pub(super) readers: SqlitePool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct PostgresPools {
+    pub(super) primary: Pool,
+    pub(super) replica: Option<Replica>,
 }
 
 /// One domain's database, for use on the thread that opened it.
@@ -111,15 +74,17 @@ pub struct Database {
 #[derive(Debug, Clone)]
 pub(super) enum Pools {
     Sqlite(SqlitePools),
-    Postgres(PgPool),
+    Postgres(PostgresPools),
 }
 
 impl Databases {
     /// Opens nothing yet.
     #[must_use]
     pub fn new(settings: DatabaseSettings) -> Self {
+        let has_replica = matches!(&settings, DatabaseSettings::Postgres(PostgresSettings { read_url: Some(_), .. }));
         Self {
             inner: Arc::new(Inner {
+                breaker: has_replica.then(replica_breaker).flatten(),
                 settings,
                 sqlite: Mutex::new(HashMap::new()),
                 postgres: Mutex::new(HashMap::new()),
@@ -141,7 +106,7 @@ impl Databases {
     pub async fn open(&self, domain: &str) -> Result<Database, Error> {
         let pools = match &self.inner.settings {
             DatabaseSettings::Sqlite { folder } => Pools::Sqlite(self.open_sqlite(domain, folder.clone()).await?),
-            DatabaseSettings::Postgres { .. } => Pools::Postgres(self.open_postgres(domain)?),
+            DatabaseSettings::Postgres(settings) => Pools::Postgres(self.open_postgres(settings, domain)?),
         };
         Ok(Database { pools, origin: self.origin(domain) })
     }
@@ -179,118 +144,97 @@ impl Databases {
         Ok(self.inner.sqlite.lock().entry(domain.to_owned()).or_insert(opened).clone())
     }
 
-    fn open_postgres(&self, domain: &str) -> Result<PgPool, Error> {
-        let DatabaseSettings::Postgres { connections, .. } = &self.inner.settings else {
-            return Err(sqlx::Error::PoolClosed.into());
-        };
-        let options = self.postgres_options(Some(domain))?;
+    fn open_postgres(&self, settings: &PostgresSettings, domain: &str) -> Result<PostgresPools, Error> {
         let key = (thread::current().id(), domain.to_owned());
-        let mut pools = self.inner.postgres.lock();
-        let pool = pools.entry(key).or_insert_with(|| {
-            PgPoolOptions::new()
-                .max_connections(*connections)
-                .acquire_timeout(Duration::from_secs(5))
-                .idle_timeout(Duration::from_secs(60))
-                .test_before_acquire(false)
-                .before_acquire(|connection, meta| {
-                    Box::pin(async move {
-                        if meta.idle_for < TEST_AFTER_IDLE {
-                            return Ok(true);
-                        }
-                        connection.ping().await.map(|()| true)
-                    })
-                })
-                .connect_lazy_with(options)
-        });
-        Ok(pool.clone())
+        if let Some(pools) = self.inner.postgres.lock().get(&key) {
+            return Ok(pools.clone());
+        }
+        let bounds = Bounds {
+            connections: settings.connections,
+            acquire_within: settings.acquire_timeout,
+            statement_timeout: settings.statement_timeout,
+            idle_for: Duration::from_secs(60),
+        };
+        let options = |url: &str| -> Result<PgConnectOptions, Error> {
+            let timeout = settings.statement_timeout.as_millis().to_string();
+            Ok(self
+                .postgres_options(url)?
+                .options([("statement_timeout", timeout), ("search_path", self.schema(domain))]))
+        };
+        let primary = Pool::new(options(settings.url_of(domain))?, bounds);
+        let replica = match (settings.read_url_of(domain), &self.inner.breaker) {
+            (Some(url), Some(breaker)) => {
+                let bounds = Bounds { acquire_within: REPLICA_WITHIN.min(bounds.acquire_within), ..bounds };
+                Some(Replica { pool: Pool::new(options(url)?, bounds), breaker: breaker.clone() })
+            }
+            _ => None,
+        };
+        let pools = PostgresPools { primary, replica };
+        Ok(self.inner.postgres.lock().entry(key).or_insert(pools).clone())
     }
 
-    fn schema(&self, domain: &str) -> String {
+    pub(super) fn settings(&self) -> &DatabaseSettings {
+        &self.inner.settings
+    }
+
+    pub(super) fn schema(&self, domain: &str) -> String {
         match &self.inner.settings {
-            DatabaseSettings::Postgres { schema_prefix, .. } => format!("{schema_prefix}{domain}"),
+            DatabaseSettings::Postgres(settings) => format!("{}{domain}", settings.schema_prefix),
             DatabaseSettings::Sqlite { .. } => domain.to_owned(),
         }
     }
 
-    fn postgres_options(&self, domain: Option<&str>) -> Result<PgConnectOptions, Error> {
-        let DatabaseSettings::Postgres { url, statement_timeout, .. } = &self.inner.settings else {
-            return Err(sqlx::Error::PoolClosed.into());
-        };
-        let mut options = PgConnectOptions::from_str(url)?
-            .application_name("callboard")
-            .log_statements(LevelFilter::Trace)
-            .options([("statement_timeout", statement_timeout.as_millis().to_string())]);
-        if let Some(domain) = domain {
-            options = options.options([("search_path", self.schema(domain))]);
-        }
-        Ok(options)
+    pub(super) fn postgres_options(&self, url: &str) -> Result<PgConnectOptions, Error> {
+        Ok(PgConnectOptions::from_str(url)?.application_name("callboard").log_statements(LevelFilter::Trace))
     }
 
-    /// Brings the schema of `domain` up to date, and the runtime's own tables in it. Nodes that start together wait for
-    /// one another.
-    ///
-    /// # Errors
-    /// When the database can't be opened, is newer than this program, or a migration fails.
-    pub async fn migrate(&self, domain: &str, migrator: &Migrator) -> Result<(), MigrationError> {
-        let open = |source: Error| MigrationError::Open { domain: domain.to_owned(), source };
-        if self.engine() == Engine::Postgres {
-            self.create_schema(domain).await.map_err(open)?;
+    /// How many connections each domain has, all threads together: domain, server, and counts.
+    pub(super) fn counts(&self) -> Vec<(String, &'static str, Counts)> {
+        let mut sums: HashMap<(String, &'static str), Counts> = HashMap::new();
+        for ((_, domain), pools) in &*self.inner.postgres.lock() {
+            let replica = pools.replica.as_ref().map(|replica| ("replica", replica.pool.counts()));
+            for (server, counts) in [Some(("primary", pools.primary.counts())), replica].into_iter().flatten() {
+                let sum = sums.entry((domain.clone(), server)).or_default();
+                sum.in_use += counts.in_use;
+                sum.idle += counts.idle;
+                sum.limit += counts.limit;
+            }
         }
-        let database = self.open(domain).await.map_err(open)?;
-        for migrator in [&*RUNTIME, migrator] {
-            let outcome = match &database.pools {
-                Pools::Sqlite(pools) => migrator.run(&pools.writer).await,
-                Pools::Postgres(pool) => migrator.run(pool).await,
-            };
-            outcome.map_err(|error| match error {
-                MigrateError::VersionMissing(version) => MigrationError::TooNew { domain: domain.to_owned(), version },
-                source => MigrationError::Failed { domain: domain.to_owned(), source },
-            })?;
-        }
-        Ok(())
+        sums.into_iter().map(|((domain, server), counts)| (domain, server, counts)).collect()
     }
 
-    async fn create_schema(&self, domain: &str) -> Result<(), Error> {
-        let schema = quoted(&self.schema(domain));
-        let mut connection = self.postgres_options(None)?.connect().await?;
-        let statement = format!("CREATE SCHEMA IF NOT EXISTS {schema}");
-        let created = sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await;
-        connection.close().await?;
-        match created {
-            // Two nodes that start together: IF NOT EXISTS looks before it writes, and the other was faster.
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(()),
-            other => Ok(other.map(drop)?),
-        }
-    }
-
-    /// Closes every pool, so that files can be removed and a server sees no connection.
+    /// Closes every pool, so that files can be removed and a server sees no connection. What is in use then is waited
+    /// for, but not for long.
     pub async fn close(&self) {
         let sqlite: Vec<_> = self.inner.sqlite.lock().drain().map(|(_, pools)| pools).collect();
         for pools in sqlite {
-            pools.readers.close().await;
-            pools.writer.close().await;
+            let closed = async {
+                pools.readers.close().await;
+                pools.writer.close().await;
+            };
+            if timeout(CLOSE_WITHIN, closed).await.is_err() {
+                tracing::warn!("a database file is still in use");
+            }
         }
-        let postgres: Vec<_> = self.inner.postgres.lock().drain().map(|(_, pool)| pool).collect();
-        for pool in postgres {
-            pool.close().await;
-        }
-    }
-
-    /// Removes the schema of `domain` with all that is in it. For tests.
-    ///
-    /// # Errors
-    /// When the server can't be reached.
-    pub(crate) async fn drop_schema(&self, domain: &str) -> Result<(), Error> {
-        let mut connection = self.postgres_options(None)?.connect().await?;
-        let statement = format!("DROP SCHEMA IF EXISTS {} CASCADE", quoted(&self.schema(domain)));
-        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await?;
-        connection.close().await?;
-        Ok(())
+        let postgres: Vec<_> = self.inner.postgres.lock().drain().map(|(_, pools)| pools).collect();
+        let all = postgres.iter().flat_map(|pools| {
+            [Some(&pools.primary), pools.replica.as_ref().map(|replica| &replica.pool)].into_iter().flatten()
+        });
+        join_all(all.map(|pool| pool.close(CLOSE_WITHIN))).await;
     }
 }
 
-fn quoted(identifier: &str) -> String {
-    format!("\"{}\"", identifier.replace('"', "\"\""))
+/// A replica that fails is left alone for a while, so that reads do not wait for it one by one.
+fn replica_breaker() -> Option<Breaker> {
+    let settings = breaker::Settings {
+        window: Window::Count(10),
+        minimum_calls: 3,
+        open_for: Duration::from_secs(1),
+        open_at_most: Duration::from_secs(10),
+        probes: 1,
+        ..breaker::Settings::default()
+    };
+    Breaker::new("database replica", settings, Clock::system()).ok()
 }
 
 impl Database {
@@ -306,6 +250,13 @@ impl Database {
     /// One statement, outside a transaction.
     pub fn query(&self, sql: &'static str) -> Query<'_> {
         Query::on_pools(&self.pools, sql)
+    }
+
+    /// For statements that only read, and whose answer may be as old as the replica is behind: from the replica when
+    /// there is one that answers, and from the database itself otherwise.
+    #[must_use]
+    pub const fn read(&self) -> Reads<'_> {
+        Reads(self)
     }
 
     /// A transaction that can write. On SQLite it takes the one writer at once, because a transaction that begins as a
@@ -327,5 +278,16 @@ impl Database {
     /// wait counts.
     pub(crate) async fn outbox_filled(&self) {
         self.origin.outbox_filled.notified().await;
+    }
+}
+
+/// A database for statements that only read.
+#[derive(Debug, Clone, Copy)]
+pub struct Reads<'d>(&'d Database);
+
+impl<'d> Reads<'d> {
+    /// One statement that only reads.
+    pub fn query(self, sql: &'static str) -> Query<'d> {
+        Query::on_replica(&self.0.pools, sql)
     }
 }

@@ -1,7 +1,8 @@
 //! One statement with its values.
 
+use futures_util::TryFutureExt;
 use sqlx::{
-    Arguments, Encode, FromRow, Postgres, Sqlite, Type,
+    Arguments, Encode, FromRow, PgConnection, Postgres, Sqlite, Type,
     postgres::{PgArguments, PgRow},
     sqlite::{SqliteArguments, SqliteRow},
 };
@@ -9,10 +10,14 @@ use tracing::{Instrument, Span, field};
 
 use super::{
     Error,
+    pool::Pool,
     pools::Pools,
     transaction::{Connection, Transaction},
 };
-use crate::trace;
+use crate::{
+    breaker::{Breaker, Verdict},
+    trace,
+};
 
 /// What both engines can store.
 pub trait Bind:
@@ -32,12 +37,21 @@ impl<T> Row for T where T: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, Sqli
 
 enum Target<'c> {
     Pools(&'c Pools),
+    /// The replica, if there is one; for reads only.
+    Replica(&'c Pools),
     Transaction(&'c mut Transaction),
 }
 
 enum Values {
     Postgres(PgArguments),
     Sqlite(SqliteArguments),
+}
+
+/// A second server that has what the first one had a moment ago.
+#[derive(Debug, Clone)]
+pub(super) struct Replica {
+    pub(super) pool: Pool,
+    pub(super) breaker: Breaker,
 }
 
 /// A statement that waits for its values and its execution.
@@ -48,42 +62,103 @@ pub struct Query<'c> {
     values: Result<Values, sqlx::Error>,
 }
 
-/// Runs one `query_as` on whatever the target is; `$fetch` is the method of sqlx.
-macro_rules! fetch {
-    ($query:expr, $row:ty, $fetch:ident) => {{
-        let Query { sql, target, values } = $query;
+/// Runs one statement on whatever the target is: `$on` makes the future from a connection and values.
+macro_rules! run {
+    ($query:expr, |$sql:ident, $connection:ident, $values:ident| $on:expr) => {{
+        let Query { sql: $sql, target, values } = $query;
         match (target, values?) {
-            (Target::Pools(Pools::Postgres(pool)), Values::Postgres(values)) => {
-                let again = is_read(sql).then(|| values.clone());
-                match sqlx::query_as_with::<_, $row, _>(sql, values).$fetch(pool).await {
-                    // A reader whose connection was broken while it lay idle has seen no row yet.
-                    Err(error @ (sqlx::Error::Io(_) | sqlx::Error::Protocol(_))) => match again {
-                        Some(values) => sqlx::query_as_with::<_, $row, _>(sql, values).$fetch(pool).await,
-                        None => Err(error),
-                    },
-                    other => other,
+            (Target::Replica(Pools::Postgres(pools)), Values::Postgres(values)) => {
+                let first = match &pools.replica {
+                    Some(replica) => {
+                        let $values = values.clone();
+                        replica.ask(async |$connection: &mut PgConnection| $on.await).await
+                    }
+                    None => None,
+                };
+                match first {
+                    Some(outcome) => outcome,
+                    None => {
+                        read(&pools.primary, values, async |$connection: &mut PgConnection, $values| $on.await).await
+                    }
                 }
             }
-            (Target::Pools(Pools::Sqlite(pools)), Values::Sqlite(values)) => {
-                let pool = if is_read(sql) { &pools.readers } else { &pools.writer };
-                sqlx::query_as_with::<_, $row, _>(sql, values).$fetch(pool).await
+            (Target::Pools(Pools::Postgres(pools)), Values::Postgres(values)) if is_read($sql) => {
+                read(&pools.primary, values, async |$connection: &mut PgConnection, $values| $on.await).await
+            }
+            (Target::Pools(Pools::Postgres(pools)), Values::Postgres($values)) => {
+                write(&pools.primary, async |$connection: &mut PgConnection| $on.await).await
+            }
+            (Target::Pools(Pools::Sqlite(pools)) | Target::Replica(Pools::Sqlite(pools)), Values::Sqlite($values)) => {
+                let $connection = if is_read($sql) { &pools.readers } else { &pools.writer };
+                $on.await.map_err(Error::from)
             }
             (Target::Transaction(transaction), values) => {
                 let outcome = match (&mut transaction.connection, values) {
-                    (Connection::Postgres(connection), Values::Postgres(values)) => {
-                        sqlx::query_as_with::<_, $row, _>(sql, values).$fetch(&mut **connection).await
+                    (Some(Connection::Postgres(held)), Values::Postgres($values)) => {
+                        held.run(async |$connection: &mut PgConnection| $on.await).await
                     }
-                    (Connection::Sqlite(connection), Values::Sqlite(values)) => {
-                        sqlx::query_as_with::<_, $row, _>(sql, values).$fetch(&mut **connection).await
+                    (Some(Connection::Sqlite(connection)), Values::Sqlite($values)) => {
+                        let $connection = &mut **connection;
+                        $on.await
                     }
                     _ => Err(mixed_engines()),
                 };
-                outcome.map_err(|error| transaction.note(error))
+                outcome.map_err(|error| Error::from(transaction.note(error)))
             }
-            _ => Err(mixed_engines()),
+            _ => Err(mixed_engines().into()),
         }
-        .map_err(Error::from)
     }};
+}
+
+/// A statement that only reads. A connection that was broken while it lay idle has shown no row yet: once more, then.
+async fn read<T>(
+    pool: &Pool,
+    values: PgArguments,
+    statement: impl AsyncFn(&mut PgConnection, PgArguments) -> Result<T, sqlx::Error>,
+) -> Result<T, Error> {
+    let again = values.clone();
+    let mut held = pool.acquire().await?;
+    match held.run(async |connection| statement(connection, values).await).await {
+        Err(sqlx::Error::Io(error)) if error.kind() == std::io::ErrorKind::TimedOut => {
+            Err(sqlx::Error::Io(error).into())
+        }
+        Err(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)) => {
+            drop(held);
+            let mut held = pool.acquire().await?;
+            Ok(held.run(async |connection| statement(connection, again).await).await?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// A statement that may write: once it was sent, a broken connection does not tell what became of it.
+async fn write<T>(
+    pool: &Pool,
+    statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+) -> Result<T, Error> {
+    let mut held = pool.acquire().await?;
+    let outcome = held.run(statement).await;
+    outcome.map_err(|error| if held.is_in_step() { error.into() } else { Error::unknown(error) })
+}
+
+impl Replica {
+    /// The outcome, unless the replica could not be asked or did not answer.
+    async fn ask<T>(
+        &self,
+        statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Option<Result<T, Error>> {
+        let permit = self.breaker.admit().ok()?;
+        let asked = async { self.pool.acquire().await?.run(statement).await };
+        let outcome = asked.await.map_err(Error::from);
+        // It also ends what conflicts with what it must copy (40001): the primary does not.
+        let failed = outcome.as_ref().is_err_and(|error| error.is_connection() || error.is_clash());
+        permit.record(if failed { Verdict::Fails } else { Verdict::Works });
+        if let (true, Err(error)) = (failed, &outcome) {
+            tracing::debug!(%error, "the replica did not answer a read; the primary does");
+            return None;
+        }
+        Some(outcome)
+    }
 }
 
 /// The first word of a statement.
@@ -131,18 +206,28 @@ impl<'c> Query<'c> {
         Self { sql, target: Target::Pools(pools), values: Ok(values) }
     }
 
+    pub(super) fn on_replica(pools: &'c Pools, sql: &'static str) -> Self {
+        let Self { sql, values, .. } = Self::on_pools(pools, sql);
+        if is_read(sql) {
+            return Self { sql, target: Target::Replica(pools), values };
+        }
+        let wrong =
+            sqlx::Error::InvalidArgument("a statement that is no SELECT, among those that only read".to_owned());
+        Self { sql, target: Target::Replica(pools), values: Err(wrong) }
+    }
+
     pub(super) fn on_transaction(transaction: &'c mut Transaction, sql: &'static str) -> Self {
         let values = match transaction.connection {
-            Connection::Postgres(_) => Values::Postgres(PgArguments::default()),
-            Connection::Sqlite(_) => Values::Sqlite(SqliteArguments::default()),
+            Some(Connection::Sqlite(_)) => Values::Sqlite(SqliteArguments::default()),
+            _ => Values::Postgres(PgArguments::default()),
         };
         Self { sql, target: Target::Transaction(transaction), values: Ok(values) }
     }
 
     fn span(&self) -> Span {
         let is_postgres = match &self.target {
-            Target::Pools(pools) => matches!(pools, Pools::Postgres(_)),
-            Target::Transaction(transaction) => matches!(transaction.connection, Connection::Postgres(_)),
+            Target::Pools(pools) | Target::Replica(pools) => matches!(pools, Pools::Postgres(_)),
+            Target::Transaction(transaction) => matches!(transaction.connection, Some(Connection::Postgres(_))),
         };
         statement_span(is_postgres, self.sql)
     }
@@ -167,7 +252,10 @@ impl<'c> Query<'c> {
     /// When the statement fails or the row does not fit `R`.
     pub async fn fetch_optional<R: Row>(self) -> Result<Option<R>, Error> {
         let span = self.span();
-        traced(span, async { fetch!(self, R, fetch_optional) }).await
+        traced(span, async {
+            run!(self, |sql, connection, values| sqlx::query_as_with::<_, R, _>(sql, values).fetch_optional(connection))
+        })
+        .await
     }
 
     /// The one row.
@@ -176,7 +264,10 @@ impl<'c> Query<'c> {
     /// When there is none, the statement fails, or the row does not fit `R`.
     pub async fn fetch_one<R: Row>(self) -> Result<R, Error> {
         let span = self.span();
-        traced(span, async { fetch!(self, R, fetch_one) }).await
+        traced(span, async {
+            run!(self, |sql, connection, values| sqlx::query_as_with::<_, R, _>(sql, values).fetch_one(connection))
+        })
+        .await
     }
 
     /// Every row. Only for lists with a limit.
@@ -185,7 +276,10 @@ impl<'c> Query<'c> {
     /// When the statement fails or a row does not fit `R`.
     pub async fn fetch_all<R: Row>(self) -> Result<Vec<R>, Error> {
         let span = self.span();
-        traced(span, async { fetch!(self, R, fetch_all) }).await
+        traced(span, async {
+            run!(self, |sql, connection, values| sqlx::query_as_with::<_, R, _>(sql, values).fetch_all(connection))
+        })
+        .await
     }
 
     /// The one column of the one row.
@@ -210,28 +304,22 @@ impl<'c> Query<'c> {
     }
 
     async fn run(self) -> Result<u64, Error> {
-        let Self { sql, target, values } = self;
-        let changed = match (target, values?) {
-            (Target::Pools(Pools::Postgres(pool)), Values::Postgres(values)) => {
-                sqlx::query_with(sql, values).execute(pool).await?.rows_affected()
+        // The two engines count in types of their own.
+        trait Changed {
+            fn changed(&self) -> u64;
+        }
+        impl Changed for sqlx::postgres::PgQueryResult {
+            fn changed(&self) -> u64 {
+                self.rows_affected()
             }
-            (Target::Pools(Pools::Sqlite(pools)), Values::Sqlite(values)) => {
-                sqlx::query_with(sql, values).execute(&pools.writer).await?.rows_affected()
+        }
+        impl Changed for sqlx::sqlite::SqliteQueryResult {
+            fn changed(&self) -> u64 {
+                self.rows_affected()
             }
-            (Target::Transaction(transaction), values) => {
-                let changed = match (&mut transaction.connection, values) {
-                    (Connection::Postgres(connection), Values::Postgres(values)) => {
-                        sqlx::query_with(sql, values).execute(&mut **connection).await.map(|done| done.rows_affected())
-                    }
-                    (Connection::Sqlite(connection), Values::Sqlite(values)) => {
-                        sqlx::query_with(sql, values).execute(&mut **connection).await.map(|done| done.rows_affected())
-                    }
-                    _ => return Err(mixed_engines().into()),
-                };
-                changed.map_err(|error| transaction.note(error))?
-            }
-            _ => return Err(mixed_engines().into()),
-        };
-        Ok(changed)
+        }
+        run!(self, |sql, connection, values| sqlx::query_with(sql, values)
+            .execute(connection)
+            .map_ok(|done| Changed::changed(&done)))
     }
 }

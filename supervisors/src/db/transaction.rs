@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use sqlx::{Postgres, Sqlite};
+use sqlx::Sqlite;
 use tokio::sync::Notify;
 
 use super::{
     Error, Query,
+    pool::{Held, Pool},
     pools::Pools,
     query::{statement_span, traced},
 };
@@ -26,30 +27,34 @@ impl Origin {
 
 /// Rolled back when dropped without [`Transaction::commit`].
 pub struct Transaction {
-    pub(super) connection: Connection,
+    /// None once it has ended.
+    pub(super) connection: Option<Connection>,
     origin: Arc<Origin>,
     emitted: bool,
     /// Whether a statement of it was refused because of another transaction.
-    pub(super) clashed: bool,
+    clashed: bool,
+    /// Whether a statement of it failed: PostgreSQL then takes all of it back, and calls that a commit.
+    failed: bool,
     hooks: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 pub(super) enum Connection {
-    Postgres(sqlx::Transaction<'static, Postgres>),
+    Postgres(Held),
     Sqlite(sqlx::Transaction<'static, Sqlite>),
 }
 
 impl Transaction {
     pub(super) async fn begin(pools: &Pools, origin: Arc<Origin>) -> Result<Self, Error> {
         let connection = match pools {
-            Pools::Postgres(pool) => Connection::Postgres(match pool.begin().await {
+            Pools::Postgres(pools) => Connection::Postgres(match begin(&pools.primary).await {
                 // BEGIN on a connection that broke while it lay idle has done nothing yet.
-                Err(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)) => pool.begin().await?,
+                Err(error) if is_broken(&error) => begin(&pools.primary).await?,
                 other => other?,
             }),
             Pools::Sqlite(pools) => Connection::Sqlite(pools.writer.begin_with("BEGIN IMMEDIATE").await?),
         };
-        Ok(Self { connection, origin, emitted: false, clashed: false, hooks: Vec::new() })
+        let connection = Some(connection);
+        Ok(Self { connection, origin, emitted: false, clashed: false, failed: false, hooks: Vec::new() })
     }
 
     /// Whose database it is.
@@ -71,6 +76,7 @@ impl Transaction {
     /// Notes what a statement of it failed with.
     pub(super) fn note(&mut self, error: sqlx::Error) -> sqlx::Error {
         self.clashed |= super::error::is_clash(&error);
+        self.failed |= matches!(error, sqlx::Error::Database(_));
         error
     }
 
@@ -86,15 +92,24 @@ impl Transaction {
     /// Makes it all true.
     ///
     /// # Errors
-    /// When the commit is refused, or its outcome can't be known because the connection broke.
-    pub async fn commit(self) -> Result<(), Error> {
-        let span = statement_span(matches!(self.connection, Connection::Postgres(_)), "COMMIT");
-        traced(span, async {
-            match self.connection {
-                Connection::Postgres(transaction) => transaction.commit().await.map_err(|error| match error {
-                    error @ sqlx::Error::Database(_) => Error::from(error),
-                    error => Error::unknown(error),
-                }),
+    /// When the commit is refused, which takes everything back; or, [`Error::is_unknown`], when its answer did not come.
+    pub async fn commit(mut self) -> Result<(), Error> {
+        let Some(connection) = self.connection.take() else { return Err(sqlx::Error::PoolClosed.into()) };
+        let span = statement_span(matches!(connection, Connection::Postgres(_)), "COMMIT");
+        let failed = self.failed;
+        traced(span, async move {
+            match connection {
+                Connection::Postgres(held) if failed => {
+                    held.take_back();
+                    Err(sqlx::Error::Protocol("a statement of the transaction failed before its commit".into()).into())
+                }
+                Connection::Postgres(mut held) => {
+                    let outcome = held.run(async |connection| sqlx::raw_sql("COMMIT").execute(connection).await).await;
+                    outcome.map(drop).map_err(|error| match held.is_in_step() {
+                        true => Error::from(error),
+                        false => Error::unknown(error),
+                    })
+                }
                 Connection::Sqlite(transaction) => transaction.commit().await.map_err(Error::from),
             }
         })
@@ -102,7 +117,7 @@ impl Transaction {
         if self.emitted {
             self.origin.outbox_filled.notify_one();
         }
-        for hook in self.hooks {
+        for hook in std::mem::take(&mut self.hooks) {
             hook();
         }
         Ok(())
@@ -112,10 +127,13 @@ impl Transaction {
     ///
     /// # Errors
     /// When the connection broke; the database then takes it back by itself.
-    pub async fn rollback(self) -> Result<(), Error> {
-        match self.connection {
-            Connection::Postgres(transaction) => transaction.rollback().await?,
-            Connection::Sqlite(transaction) => transaction.rollback().await?,
+    pub async fn rollback(mut self) -> Result<(), Error> {
+        match self.connection.take() {
+            Some(Connection::Postgres(mut held)) => {
+                held.run(async |connection| sqlx::raw_sql("ROLLBACK").execute(connection).await).await?;
+            }
+            Some(Connection::Sqlite(transaction)) => transaction.rollback().await?,
+            None => {}
         }
         Ok(())
     }
@@ -124,5 +142,31 @@ impl Transaction {
         if let Err(error) = self.rollback().await {
             tracing::debug!(%error, "a transaction could not be taken back; the database does it");
         }
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if let Some(Connection::Postgres(held)) = self.connection.take() {
+            held.take_back();
+        }
+    }
+}
+
+/// A connection in a transaction that has just begun.
+async fn begin(pool: &Pool) -> Result<Held, sqlx::Error> {
+    let mut held = pool.acquire().await?;
+    held.run(async |connection| sqlx::raw_sql("BEGIN").execute(connection).await).await?;
+    Ok(held)
+}
+
+/// Whether the connection broke at once, rather than fell silent.
+fn is_broken(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::TimedOut,
+        sqlx::Error::Protocol(_) => true,
+        // The server's last word on a connection, said while it lay idle.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+        _ => false,
     }
 }

@@ -289,7 +289,11 @@ async fn validation_keeps_who_asked_from_where() {
     on_each(async |node| {
         let tokens = node.register("ada@example.org").await;
         let request = Caller { address: Some("203.0.113.9".parse().unwrap()), ..Caller::anonymous() };
-        let message = callboard_messages::auth::ValidateToken { token: tokens.access_token, organization_id: None };
+        let message = callboard_messages::auth::ValidateToken {
+            token: tokens.access_token,
+            organization_id: None,
+            revocation_count: 0,
+        };
         assert_eq!(node.bus.ask(&request, message.clone()).await.unwrap_err().code(), Code::Forbidden);
         let validated = node.bus.ask(&request.as_system(), message).await.unwrap();
         assert_eq!(validated.caller.address, request.address);
@@ -361,7 +365,9 @@ async fn another_master_key_is_refused_at_start() {
         let wrong = AuthSettings { master_key: MasterKey::generate().unwrap(), ..node.settings.clone() };
         let database = node.databases.open(crate::DOMAIN).await.unwrap();
         let pool = callboard_supervisors::BlockingPool::new("bcrypt", 1, 8);
-        let opened = crate::state::Shared::open(&wrong, &database, &node.clock, pool, std::sync::Arc::default()).await;
+        let cache = callboard_cache::Cache::none();
+        let opened =
+            crate::state::Shared::open(&wrong, &database, &node.clock, pool, std::sync::Arc::default(), cache).await;
         assert!(opened.err().unwrap().to_string().contains("CALLBOARD_MASTER_KEY"));
     })
     .await;

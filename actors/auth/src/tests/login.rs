@@ -26,7 +26,7 @@ async fn a_password_starts_a_session() {
 async fn unknown_account_and_wrong_password_get_the_same_answer_after_the_same_work() {
     on_each(async |node| {
         node.register("ada@example.org").await;
-        node.bus.ask(&Caller::system(), IssueLocalKey {}).await.unwrap();
+        node.bus.ask(&Caller::system(), IssueLocalKey::default()).await.unwrap();
         let mut answers = Vec::new();
         for email in ["ada@example.org", "nobody@example.org", "operator@localhost"] {
             let before = node.password_work();

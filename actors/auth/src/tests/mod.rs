@@ -20,6 +20,7 @@ use callboard_messages::{
     Caller, OrganizationId, Secret,
     auth::{Login, Register, Tokens, ValidateToken, Validated},
 };
+use callboard_cache::Cache;
 use callboard_supervisors::{
     Bus, Clock, Domain, Outcome, Runtime, db::Databases, revocations::Revocations, seal::MasterKey,
     testing::on_both_engines,
@@ -67,7 +68,7 @@ async fn on_each(body: impl AsyncFn(&Node)) {
 impl Node {
     async fn start(databases: Databases, settings: AuthSettings, clock: Clock, with_organization: bool) -> Self {
         let (revocations, password_work) = (Revocations::default(), Arc::<AtomicU64>::default());
-        let auth = counted_domain(settings.clone(), databases.clone(), revocations.clone(), password_work.clone());
+        let auth = counted_domain(settings.clone(), databases.clone(), revocations.clone(), Cache::none(), password_work.clone());
         let organization = with_organization.then(|| callboard_organization::domain(databases.clone()));
         let domains: Vec<Domain> = [Some(auth), organization].into_iter().flatten().collect();
         let runtime = Runtime::builder().clock(clock.clone()).workers(1).build(domains).unwrap();
@@ -103,7 +104,7 @@ impl Node {
     }
 
     async fn validate_for(&self, token: &Secret, organization_id: Option<OrganizationId>) -> Outcome<ValidateToken> {
-        self.bus.ask(&Caller::system(), ValidateToken { token: token.clone(), organization_id }).await
+        self.bus.ask(&Caller::system(), ValidateToken { token: token.clone(), organization_id, revocation_count: 0 }).await
     }
 
     /// The caller behind a token.

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use super::{Node, PASSWORD, Registration, on_each, on_each_with, register, register_with, visitor};
 
 async fn setup_token(node: &Node) -> Option<Secret> {
-    node.bus.ask(&Caller::system(), IssueSetupToken {}).await.unwrap()
+    node.bus.ask(&Caller::system(), IssueSetupToken::default()).await.unwrap()
 }
 
 #[actix_rt::test]

@@ -1,0 +1,274 @@
+//! The way to the server: a connection for each thread, a deadline for each command, and a breaker before all of them.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, ThreadId},
+    time::Duration,
+};
+
+use callboard_supervisors::{
+    Clock,
+    breaker::{self, Breaker, Permit, Verdict, Window},
+    limits::{InProcess, RateLimitStore, RateLimits},
+};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use parking_lot::Mutex;
+use prometheus::Registry;
+use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult, Script, aio::MultiplexedConnection};
+
+use crate::{
+    error::{CacheError, CheckError},
+    metrics::Metrics,
+    rates::SharedRates,
+    settings::CacheSettings,
+};
+
+/// How long the way to the server may take, TLS and sign-in included. Longer than a command: who can't wait that long
+/// goes on without, and a later command finds the connection.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+
+/// The way to a Redis server. Cheap to clone.
+///
+/// Connections are made when they are needed, one for each thread that asks, so that no answer has to cross threads;
+/// the commands of a thread share its connection and do not wait for one another.
+#[derive(Clone)]
+pub struct Cache {
+    pub(crate) metrics: Option<Metrics>,
+    server: Option<Arc<Server>>,
+}
+
+struct Server {
+    client: Client,
+    prefix: String,
+    timeout: Duration,
+    breaker: Breaker,
+    clock: Clock,
+    links: Mutex<HashMap<ThreadId, Link>>,
+    next_link: AtomicU64,
+}
+
+type Connecting = Shared<BoxFuture<'static, Result<MultiplexedConnection, RedisError>>>;
+
+#[derive(Clone)]
+struct Link {
+    number: u64,
+    connection: Connecting,
+}
+
+/// A moment of trouble must not be paid for by everyone, and a short one must not be felt for long: five failures in a
+/// row are enough, and half a second later it is tried again.
+fn breaker_settings(timeout: Duration) -> breaker::Settings {
+    breaker::Settings {
+        window: Window::Count(10),
+        minimum_calls: 5,
+        slow_after: timeout,
+        open_for: Duration::from_millis(500),
+        open_at_most: Duration::from_secs(2),
+        probes: 2,
+        half_open_at_most: Duration::from_secs(2),
+        ..breaker::Settings::default()
+    }
+}
+
+impl Cache {
+    /// The way to the server of these settings. Nothing is connected yet, so that a server that is down delays no start.
+    ///
+    /// # Errors
+    /// A sentence for each setting that can't be.
+    pub fn connect(settings: &CacheSettings, clock: Clock) -> Result<Self, Vec<String>> {
+        settings.validate()?;
+        let client = Client::open(settings.url.expose()).map_err(|error| vec![error.category().to_owned()])?;
+        let breaker = Breaker::new("redis", breaker_settings(settings.timeout), clock.clone())?;
+        let metrics = Metrics::new(breaker.clone()).map_err(|error| vec![error.to_string()])?;
+        let server = Server {
+            client,
+            prefix: settings.prefix.clone(),
+            timeout: settings.timeout,
+            breaker,
+            clock,
+            links: Mutex::default(),
+            next_link: AtomicU64::new(0),
+        };
+        Ok(Self { metrics: Some(metrics), server: Some(Arc::new(server)) })
+    }
+
+    /// No server: what a node that is alone has. Whatever stands on it works within the process.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { metrics: None, server: None }
+    }
+
+    /// Whether there is a server at all, up or not.
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        self.server.is_some()
+    }
+
+    /// Looks at the server once, at the start of a node.
+    ///
+    /// # Errors
+    /// [`CheckError::Refused`] is a reason not to start; [`CheckError::Unreachable`] is not.
+    pub async fn check(&self) -> Result<(), CheckError> {
+        let Some(server) = &self.server else { return Ok(()) };
+        let look = async {
+            let mut connection = server.connecting().await?;
+            let key = self.key("check", "start");
+            let mut set = redis::cmd("SET");
+            set.arg(&key).arg(1).arg("PX").arg(1000).exec_async(&mut connection).await?;
+            Script::new("return redis.call('GET', KEYS[1])").key(key).invoke_async::<Option<i64>>(&mut connection).await
+        };
+        match tokio::time::timeout(CONNECT_WITHIN, look).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(CacheError::from(error).into()),
+            Err(_) => Err(CacheError::Late.into()),
+        }
+    }
+
+    /// Counts the requests of all nodes together, by `limits`; in this process when there is no server, or none that
+    /// answers.
+    #[must_use]
+    pub fn rate_limits(&self, limits: &RateLimits) -> Arc<dyn RateLimitStore> {
+        if self.is_shared() {
+            Arc::new(SharedRates::new(self.clone(), limits))
+        } else {
+            Arc::new(InProcess::new(limits))
+        }
+    }
+
+    /// Shows its metrics. Once a node.
+    ///
+    /// # Errors
+    /// When they are registered already.
+    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        self.metrics.iter().try_for_each(|metrics| registry.register(Box::new(metrics.clone())))
+    }
+
+    /// `<prefix>:<kind>:<name>`.
+    pub(crate) fn key(&self, kind: &str, name: impl std::fmt::Display) -> String {
+        let prefix = self.server.as_ref().map_or("", |server| server.prefix.as_str());
+        format!("{prefix}:{kind}:{name}")
+    }
+
+    /// The right to one command.
+    pub(crate) fn admit(&self) -> Result<Turn, CacheError> {
+        let server = self.server.clone().ok_or(CacheError::None)?;
+        match server.breaker.admit() {
+            Ok(permit) => Ok(Turn { permit, server, metrics: self.metrics.clone() }),
+            Err(failure) => {
+                count(self.metrics.as_ref(), "not_asked");
+                let retry_after = match failure {
+                    callboard_messages::Failure::Unavailable { retry_after } => retry_after,
+                    _ => Duration::ZERO,
+                };
+                Err(CacheError::Resting { retry_after })
+            }
+        }
+    }
+
+    /// One command or script, within the deadline.
+    pub(crate) async fn run<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
+    ) -> Result<T, CacheError> {
+        self.admit()?.run(work).await
+    }
+}
+
+/// The right to one command.
+pub(crate) struct Turn {
+    permit: Permit,
+    server: Arc<Server>,
+    metrics: Option<Metrics>,
+}
+
+impl Turn {
+    pub(crate) async fn run<T>(
+        self,
+        work: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
+    ) -> Result<T, CacheError> {
+        let Self { permit, server, metrics } = self;
+        let link = server.link();
+        let command = async {
+            let mut connection = link.connection.clone().await?;
+            work(&mut connection).await
+        };
+        let (outcome, verdict, said) = match tokio::time::timeout(server.timeout, command).await {
+            Ok(Ok(value)) => (Ok(value), Verdict::Works, "done"),
+            Ok(Err(error)) => match CacheError::from(error) {
+                refused @ CacheError::Refused(_) => (Err(refused), Verdict::Works, "refused"),
+                broken => {
+                    server.forget(link.number);
+                    (Err(broken), Verdict::Fails, "unreachable")
+                }
+            },
+            Err(_) => {
+                // A connection that was made and is silent may be so for ever: the next command gets a new one. One
+                // that is still being made goes on, within its own time.
+                if link.connection.peek().is_some() {
+                    server.forget(link.number);
+                }
+                (Err(CacheError::Late), Verdict::Fails, "late")
+            }
+        };
+        permit.record(verdict);
+        count(metrics.as_ref(), said);
+        outcome
+    }
+}
+
+fn count(metrics: Option<&Metrics>, outcome: &str) {
+    if let Some(metrics) = metrics {
+        metrics.commands.with_label_values(&[outcome]).inc();
+    }
+}
+
+impl Server {
+    fn link(&self) -> Link {
+        let thread = thread::current().id();
+        let mut links = self.links.lock();
+        if let Some(link) = links.get(&thread)
+            && !matches!(link.connection.peek(), Some(Err(_)))
+        {
+            return link.clone();
+        }
+        let connection = self.connecting().shared();
+        // On its own feet: whoever began it may not wait for the end.
+        tokio::spawn(connection.clone().map(drop));
+        let link = Link { number: self.next_link.fetch_add(1, Ordering::Relaxed), connection };
+        links.insert(thread, link.clone());
+        link
+    }
+
+    fn connecting(&self) -> BoxFuture<'static, Result<MultiplexedConnection, RedisError>> {
+        let client = self.client.clone();
+        // Each command has its deadline in `Turn::run`.
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_WITHIN)).set_response_timeout(None);
+        async move { client.get_multiplexed_async_connection_with_config(&config).await }.boxed()
+    }
+
+    fn forget(&self, number: u64) {
+        self.links.lock().retain(|_, link| link.number != number);
+    }
+}
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = self.server.as_ref().map(|server| server.breaker.state());
+        f.debug_struct("Cache").field("state", &state).finish_non_exhaustive()
+    }
+}
+
+impl Cache {
+    /// The node's clock, by which lifetimes are measured; the system's when there is no server.
+    pub(crate) fn clock(&self) -> Clock {
+        self.server.as_ref().map_or_else(Clock::system, |server| server.clock.clone())
+    }
+}

@@ -1,0 +1,163 @@
+//! How a node hears of the revocations that others make, and tells its own.
+//!
+//! The count stands in auth's database. Redis holds a copy that forgets itself half a second after the count was read
+//! there, by the server's own clock, whoever read it and however late the copy arrived: a copy that nobody could correct
+//! (Redis was away when a credential was revoked) is therefore soon gone. Of all nodes the one that finds no copy asks
+//! auth and leaves one. Without Redis every node asks auth itself. A nudge on the live hub comes before all that, and
+//! may be lost.
+
+use std::time::{Duration, Instant};
+
+use callboard_messages::{
+    Caller,
+    auth::{GetRevocationCount, RevocationCount},
+};
+use callboard_supervisors::{Bus, ChildContext, ChildSpec, Clock, Exit, Live, LiveEvent, revocations::Revocations};
+use futures_util::{FutureExt, StreamExt};
+use redis::Script;
+
+use crate::{Cache, error::CacheError};
+
+/// The topic of the nudges.
+const TOPIC: &str = "internal:revocations";
+
+/// How often a node looks.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// How long after it was read from the database a copy lives. Together with [`EVERY`] and the time that questions take
+/// it must stay below [`TRUSTED_FOR`](callboard_supervisors::revocations::TRUSTED_FOR), or nodes ask about every token.
+const COPY_LIVES: Duration = Duration::from_millis(500);
+
+/// How long auth may take to answer.
+const ASK_WITHIN: Duration = Duration::from_millis(900);
+
+/// Keeps `revocations` current for as long as the node lives. Start one on each node that has
+/// [`Revocations::among_several`]; a node that is alone needs none.
+#[must_use]
+pub fn watch(revocations: Revocations, cache: Cache) -> ChildSpec {
+    ChildSpec::new("revocations", move |context: ChildContext| {
+        let ChildContext { bus, live, clock, .. } = context.clone();
+        let watcher = Watcher {
+            revocations: revocations.clone(),
+            key: cache.key("revocations", "count"),
+            cache: cache.clone(),
+            script: Script::new(include_str!("revocations.lua")),
+            bus,
+            live,
+            clock,
+        };
+        async move {
+            futures_util::select! {
+                () = watcher.run().fuse() => {}
+                () = context.stopping().fuse() => {}
+            }
+            Exit::Shutdown
+        }
+    })
+}
+
+struct Watcher {
+    revocations: Revocations,
+    cache: Cache,
+    key: String,
+    script: Script,
+    bus: Bus,
+    live: Live,
+    clock: Clock,
+}
+
+impl Watcher {
+    async fn run(&self) {
+        futures_util::join!(self.look(), self.listen(), self.tell());
+    }
+
+    /// Looks every so often, and more often while nothing is current.
+    async fn look(&self) {
+        loop {
+            let began = self.clock.instant();
+            if let Err(why) = self.look_once().await {
+                tracing::debug!(why, "the count of revocations can't be had");
+            }
+            let pause = if self.revocations.is_current() { EVERY } else { EVERY / 5 };
+            self.clock.sleep_until(began + pause).await;
+            // A question that took longer than the pause must not become a loop without one.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn look_once(&self) -> Result<(), String> {
+        let asked = self.clock.instant();
+        let server_time = match self.read().await {
+            Ok((_, Some(count), left)) => {
+                let age = COPY_LIVES.saturating_sub(Duration::from_millis(left));
+                self.revocations.confirm(count, asked.checked_sub(age).unwrap_or(asked));
+                return Ok(());
+            }
+            Ok((server_time, None, _)) => Some(server_time),
+            Err(_) => None,
+        };
+        let asked = self.clock.instant();
+        let count = self.ask_auth(asked).await?;
+        self.revocations.confirm(count, asked);
+        if let Some(server_time) = server_time {
+            let too_old = server_time + u64::try_from(COPY_LIVES.as_millis()).unwrap_or(0);
+            // The next look finds no copy then, and asks auth again.
+            if let Err(error) = self.write(&["confirm", &count.to_string(), &too_old.to_string()]).await {
+                tracing::debug!(%error, "the count of revocations could not be shared");
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask_auth(&self, asked: Instant) -> Result<u64, String> {
+        let caller = Caller::system().with_deadline(asked + ASK_WITHIN);
+        let RevocationCount { count } =
+            self.bus.ask(&caller, GetRevocationCount {}).await.map_err(|error| error.to_string())?;
+        Ok(count)
+    }
+
+    /// Hears what others revoke, at once.
+    async fn listen(&self) {
+        loop {
+            let mut nudges = self.live.subscribe(TOPIC, None);
+            while let Some(nudge) = nudges.next().await {
+                if let Ok(event) = nudge
+                    && let Some(count) = event.data.as_u64()
+                {
+                    self.revocations.nudge(count);
+                }
+            }
+        }
+    }
+
+    /// Tells what this node revokes.
+    async fn tell(&self) {
+        let mut made = self.revocations.made();
+        while made.changed().await.is_ok() {
+            let count = *made.borrow_and_update();
+            self.live.publish(TOPIC, LiveEvent::new("revoked", count.into()));
+            if let Err(error) = self.write(&["raise", &count.to_string()]).await
+                && self.cache.is_shared()
+            {
+                tracing::debug!(%error, "a revocation could not be told to Redis; its copy of the count ends by itself");
+            }
+        }
+    }
+
+    async fn read(&self) -> Result<(u64, Option<u64>, u64), CacheError> {
+        let (time, count, left) = self
+            .cache
+            .run(async |connection| {
+                self.script.key(&self.key).arg("read").invoke_async::<(u64, Option<u64>, i64)>(connection).await
+            })
+            .await?;
+        Ok((time, count, u64::try_from(left).unwrap_or(0)))
+    }
+
+    async fn write(&self, arguments: &[&str]) -> Result<(), CacheError> {
+        let outcome = self
+            .cache
+            .run(async |connection| self.script.key(&self.key).arg(arguments).invoke_async::<i64>(connection).await);
+        outcome.await.map(drop)
+    }
+}

@@ -1,0 +1,237 @@
+//! Connections of one thread to one PostgreSQL server.
+//!
+//! sqlx's own pool asks the server, without a deadline, about every connection that comes back. A server that has gone
+//! silent (a stopped process, a black-holed route: the kernel goes on acknowledging) then keeps the place of each such
+//! connection for ever, and one that has not costs every statement another round trip. Here nothing waits for a server
+//! longer than it is told to: a connection whose last answer came in full goes back at once, any other is dropped, and
+//! its place is free in that moment.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+/// A connection that was idle for longer is asked whether it lives before it is used; under load none is.
+const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
+
+/// How long the answer to that, or to taking a transaction back, may take.
+const TEST_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a connection may be made.
+const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+
+/// What the server gets beyond its own limit to say that a statement has reached it.
+const ANSWER_GRACE: Duration = Duration::from_secs(1);
+
+/// The bounds of a pool.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) connections: u32,
+    /// How long one may wait for a connection, the making of it included.
+    pub(super) acquire_within: Duration,
+    /// After which the server ends a statement by itself.
+    pub(super) statement_timeout: Duration,
+    /// A connection that was idle for longer is closed.
+    pub(super) idle_for: Duration,
+}
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Pool(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    options: PgConnectOptions,
+    bounds: Bounds,
+    places: Arc<Semaphore>,
+    /// The last used first.
+    idle: Mutex<VecDeque<Idle>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: PgConnection,
+    since: Instant,
+}
+
+/// A connection with its place. Dropped, it goes back if nothing is left unanswered on it.
+#[derive(Debug)]
+pub(super) struct Held {
+    connection: Option<PgConnection>,
+    is_in_step: bool,
+    pool: Arc<Inner>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// How many connections a pool has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) in_use: usize,
+    pub(super) idle: usize,
+    pub(super) limit: usize,
+}
+
+impl Pool {
+    /// Connects to nothing yet.
+    pub(super) fn new(options: PgConnectOptions, bounds: Bounds) -> Self {
+        let places = Arc::new(Semaphore::new(bounds.connections as usize));
+        Self(Arc::new(Inner { options, bounds, places, idle: Mutex::default() }))
+    }
+
+    /// A connection that was alive a moment ago.
+    pub(super) async fn acquire(&self) -> Result<Held, sqlx::Error> {
+        match timeout(self.0.bounds.acquire_within, self.acquire_in_time()).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(sqlx::Error::PoolTimedOut),
+        }
+    }
+
+    async fn acquire_in_time(&self) -> Result<Held, sqlx::Error> {
+        let pool = Arc::clone(&self.0);
+        let place = Arc::clone(&pool.places).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
+        let mut held = Held { connection: None, is_in_step: false, pool, _place: place };
+        while let Some(Idle { connection, since }) = self.pop() {
+            let is_fresh = since.elapsed() < TEST_AFTER_IDLE;
+            let connection = held.connection.insert(connection);
+            if is_fresh {
+                held.is_in_step = true;
+                return Ok(held);
+            }
+            match timeout(TEST_WITHIN, connection.ping()).await {
+                Ok(Ok(())) => {
+                    held.is_in_step = true;
+                    return Ok(held);
+                }
+                // It broke. The others may have, too, or not.
+                Ok(Err(_)) => {}
+                // Silence: to ask the others one after the other would take as long for each of them.
+                Err(_) => self.0.idle.lock().clear(),
+            }
+        }
+        let connected = timeout(CONNECT_WITHIN, self.0.options.connect()).await;
+        held.connection = Some(connected.map_err(|_| silent())??);
+        held.is_in_step = true;
+        Ok(held)
+    }
+
+    /// The connection used last; those that have not been used for long are closed.
+    fn pop(&self) -> Option<Idle> {
+        let (popped, old) = {
+            let mut idle = self.0.idle.lock();
+            let used = idle.partition_point(|idle| idle.since.elapsed() < self.0.bounds.idle_for);
+            let old = idle.split_off(used);
+            (idle.pop_front(), old)
+        };
+        for idle in old {
+            close_in_background(idle.connection);
+        }
+        popped
+    }
+
+    /// No connection is given out any more. Waits a moment for those that are.
+    pub(super) async fn close(&self, within: Duration) {
+        let everything = self.0.bounds.connections;
+        let all_back = timeout(within, Arc::clone(&self.0.places).acquire_many_owned(everything)).await;
+        self.0.places.close();
+        if all_back.is_err() {
+            tracing::warn!("connections to the database are still in use and are dropped when they are not");
+        }
+        let idle = std::mem::take(&mut *self.0.idle.lock());
+        for idle in idle {
+            // To the server a connection that just ends is one that was closed.
+            let _ = timeout(TEST_WITHIN, idle.connection.close()).await;
+        }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let limit = self.0.bounds.connections as usize;
+        let in_use = limit.saturating_sub(self.0.places.available_permits());
+        Counts { in_use, idle: self.0.idle.lock().len(), limit }
+    }
+}
+
+impl Held {
+    /// Something with the connection, within the time that a statement may take.
+    pub(super) async fn run<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
+        let within = self.pool.bounds.statement_timeout + ANSWER_GRACE;
+        let Some(connection) = &mut self.connection else { return Err(sqlx::Error::PoolClosed) };
+        // Also when this future is dropped halfway: then something is left unanswered.
+        self.is_in_step = false;
+        let outcome = match timeout(within, work(connection)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(silent()),
+        };
+        self.is_in_step = outcome.as_ref().err().is_none_or(leaves_in_step);
+        outcome
+    }
+
+    /// Whether everything that was asked on it was answered.
+    pub(super) const fn is_in_step(&self) -> bool {
+        self.is_in_step
+    }
+
+    /// Takes the transaction on it back, without anybody waiting for that.
+    pub(super) fn take_back(mut self) {
+        if !self.is_in_step {
+            return; // dropped: the server takes it back when it sees that
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            self.is_in_step = false;
+            return;
+        };
+        runtime.spawn(async move {
+            let mut held = self;
+            let Some(connection) = &mut held.connection else { return };
+            held.is_in_step = false;
+            let taken_back = timeout(TEST_WITHIN, sqlx::raw_sql("ROLLBACK").execute(connection)).await;
+            held.is_in_step = matches!(taken_back, Ok(Ok(_)));
+        });
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        if self.is_in_step && !self.pool.places.is_closed() {
+            self.pool.idle.lock().push_front(Idle { connection, since: Instant::now() });
+        } else if self.is_in_step {
+            close_in_background(connection);
+        }
+    }
+}
+
+/// Says goodbye, so that the server need not find out.
+fn close_in_background(connection: PgConnection) {
+    if let Ok(runtime) = Handle::try_current() {
+        runtime.spawn(timeout(TEST_WITHIN, connection.close()));
+    }
+}
+
+/// Whether the connection can go on after this error.
+fn leaves_in_step(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => false,
+        // The server ends the connection itself: connection exceptions, shutdown.
+        sqlx::Error::Database(error) => {
+            !error.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P"))
+        }
+        _ => true,
+    }
+}
+
+fn silent() -> sqlx::Error {
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "the database server did not answer in time"))
+}
