@@ -12,12 +12,13 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)/release/callboard
 NEXTEST_VERSION := 0.9.143
 DENY_VERSION := 0.20.2
 
-.PHONY: run build install test bench fmt help
+.PHONY: run build install test bench chaos fmt help
 
 help:
 	@echo 'make run     build Callboard, put the command on your PATH and start a node'
 	@echo 'make test    format, lints, dependencies and every test: what CI runs'
 	@echo 'make bench   the benchmarks, each against its peer in the same run'
+	@echo 'make chaos   the fault campaign: SEED=<number> repeats one, DURATION=<seconds> bounds it'
 	@echo 'make fmt     format the code'
 
 run: install
@@ -45,6 +46,10 @@ test:
 bench:
 	@scripts/toolchain
 	@scripts/bench
+
+chaos:
+	@scripts/toolchain
+	@scripts/chaos
 
 fmt:
 	@$(CARGO) fmt --all

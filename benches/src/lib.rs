@@ -5,6 +5,7 @@
 
 pub mod bare;
 pub mod children;
+pub mod cluster;
 pub mod load;
 pub mod node;
 pub mod wrk;

@@ -96,25 +96,43 @@ impl Node {
     }
 
     async fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Outcome<Value> {
-        let method = method.parse()?;
-        let mut request = reqwest::Client::new().request(method, format!("http://{}{path}", self.address));
-        if !self.token.is_empty() {
-            request = request.bearer_auth(&self.token);
-        }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let response = request.send().await?;
-        let status = response.status();
-        let text = response.text().await?;
-        if !status.is_success() {
-            return Err(format!("{path} answered {status}: {text}").into());
-        }
-        Ok(serde_json::from_str(&text)?)
+        request(self.address, &self.token, method, path, body).await
     }
 }
 
-fn program() -> Outcome<PathBuf> {
+/// One request of JSON, with the token if there is one.
+///
+/// # Errors
+/// When the answer is not 2xx.
+pub async fn request(
+    address: SocketAddr,
+    token: &str,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> Outcome<Value> {
+    let method = method.parse()?;
+    let mut request = reqwest::Client::new().request(method, format!("http://{address}{path}"));
+    if !token.is_empty() {
+        request = request.bearer_auth(token);
+    }
+    if let Some(body) = body {
+        request = request.json(body);
+    }
+    let response = request.send().await?;
+    let status = response.status();
+    let text = response.text().await?;
+    if !status.is_success() {
+        return Err(format!("{path} answered {status}: {text}").into());
+    }
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// The node of the release build.
+///
+/// # Errors
+/// When it was not built.
+pub fn program() -> Outcome<PathBuf> {
     let program = std::env::current_exe()?.with_file_name("callboard");
     if !program.exists() {
         return Err("build the node first: cargo build --release --bin callboard".into());

@@ -1,0 +1,130 @@
+//! What breaks.
+
+use std::time::Duration;
+
+use super::cluster::Cluster;
+use crate::harness::{proxy::Mangling, random::Random};
+
+/// How long faults last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    /// So that every kind of fault fits in half a minute.
+    Short,
+    /// As long as people fear them.
+    Long,
+}
+
+impl Scale {
+    fn seconds(self, short: u64, long: u64) -> Duration {
+        Duration::from_secs(match self {
+            Self::Short => short,
+            Self::Long => long,
+        })
+    }
+}
+
+/// One kind of trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// `kill -9`, and a start some time later.
+    KillNode(usize),
+    /// SIGSTOP, and SIGCONT when the others have given it up.
+    PauseNode(usize),
+    StopBroker,
+    KillBroker,
+    /// The broker closes all connections.
+    CloseConnections,
+    /// `pg_ctl -m immediate restart`.
+    RestartPostgres,
+    /// Its connections stay open, and nothing answers.
+    PausePostgres,
+    FlushRedis,
+    PauseRedis,
+    /// Messages come twice, late and in another order.
+    MangleMessages,
+    /// The way to the broker swallows everything.
+    SilenceBroker,
+}
+
+impl Fault {
+    const ALL: [Self; 15] = [
+        Self::KillNode(0),
+        Self::KillNode(1),
+        Self::KillNode(2),
+        Self::PauseNode(0),
+        Self::PauseNode(1),
+        Self::PauseNode(2),
+        Self::StopBroker,
+        Self::KillBroker,
+        Self::CloseConnections,
+        Self::RestartPostgres,
+        Self::PausePostgres,
+        Self::FlushRedis,
+        Self::PauseRedis,
+        Self::MangleMessages,
+        Self::SilenceBroker,
+    ];
+
+    /// Each once, in an order of chance.
+    pub fn shuffled(random: &mut Random) -> Vec<Self> {
+        let mut faults = Self::ALL.to_vec();
+        for end in (1..faults.len()).rev() {
+            let other = usize::try_from(random.below(end as u64 + 1)).unwrap();
+            faults.swap(end, other);
+        }
+        faults
+    }
+
+    /// It happens and passes.
+    pub async fn happen(self, cluster: &mut Cluster, random: &mut Random, scale: Scale) {
+        let moment = Duration::from_millis(random.between(0, 3000));
+        match self {
+            Self::KillNode(number) => {
+                cluster.nodes[number].kill().await;
+                tokio::time::sleep(moment).await;
+                cluster.begin(number);
+                // Two dead nodes at once could be all that host a domain; one that is restarting is trouble enough.
+                tokio::time::sleep(scale.seconds(1, 5)).await;
+            }
+            Self::PauseNode(number) => {
+                cluster.nodes[number].pause();
+                // Longer than the leases live.
+                tokio::time::sleep(scale.seconds(6, 20)).await;
+                cluster.nodes[number].resume();
+            }
+            Self::StopBroker => {
+                cluster.rabbitmq.stop().await;
+                tokio::time::sleep(scale.seconds(2, 60)).await;
+                cluster.rabbitmq.start_again().await;
+            }
+            Self::KillBroker => {
+                cluster.rabbitmq.kill();
+                tokio::time::sleep(moment).await;
+                cluster.rabbitmq.start_again().await;
+            }
+            Self::CloseConnections => cluster.rabbitmq.close_connections().await,
+            Self::RestartPostgres => cluster.postgres.restart_immediately().await,
+            Self::PausePostgres => {
+                cluster.postgres.pause();
+                tokio::time::sleep(scale.seconds(4, 30)).await;
+                cluster.postgres.resume();
+            }
+            Self::FlushRedis => cluster.redis.flush().await,
+            Self::PauseRedis => {
+                cluster.redis.pause();
+                tokio::time::sleep(scale.seconds(2, 20)).await;
+                cluster.redis.resume();
+            }
+            Self::MangleMessages => {
+                cluster.amqp.mangle(Mangling { duplicate: 0.3, delay: 0.1, reorder: 0.3 });
+                tokio::time::sleep(scale.seconds(4, 30)).await;
+                cluster.amqp.heal();
+            }
+            Self::SilenceBroker => {
+                cluster.amqp.black_hole();
+                tokio::time::sleep(scale.seconds(3, 30)).await;
+                cluster.amqp.heal();
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What must hold when all is well again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use sqlx::{AssertSqlSafe, PgPool, Row, postgres::PgPoolOptions};
+use uuid::Uuid;
+
+use super::{
+    cluster::{Cluster, METRICS_TOKEN},
+    load::Done,
+};
+use crate::harness::{http, visit, within};
+
+/// Every domain with rows of its own.
+const DOMAINS: [&str; 5] = ["auth", "organization", "project", "deploy", "cluster"];
+/// How long a cluster may take to settle once nothing breaks any more.
+const SETTLE: Duration = Duration::from_secs(60);
+
+/// What a cluster at rest has of what could leak.
+pub struct Inventory {
+    queues: usize,
+    broker_connections: usize,
+    database_connections: i64,
+}
+
+impl Inventory {
+    pub async fn of(cluster: &Cluster) -> Self {
+        let pool = connect(cluster).await;
+        let connections = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'";
+        Self {
+            queues: cluster.rabbitmq.queues().await.len(),
+            broker_connections: cluster.amqp.connections(),
+            database_connections: count(&pool, connections).await,
+        }
+    }
+}
+
+/// Everything.
+pub async fn all(cluster: &Cluster, done: &Done, before: &Inventory) {
+    assert!(done.wrong.is_empty(), "{} answers were wrong:\n{}", done.wrong.len(), done.wrong.join("\n"));
+    let pool = connect(cluster).await;
+    settled(&pool).await;
+    acknowledged(&pool, done).await;
+    signed_in(cluster, done).await;
+    applied(&pool).await;
+    served(cluster, done).await;
+    nothing_leaks(cluster, &pool, before).await;
+}
+
+async fn connect(cluster: &Cluster) -> PgPool {
+    PgPoolOptions::new().max_connections(2).connect(&cluster.postgres.url()).await.unwrap()
+}
+
+async fn count(pool: &PgPool, query: &str) -> i64 {
+    sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(pool).await.unwrap()
+}
+
+/// Waits until a query counts nothing.
+async fn none(pool: &PgPool, what: &str, query: &str) {
+    within(SETTLE, what, || async { (count(pool, query).await == 0).then_some(()) }).await;
+}
+
+/// No event waits, no saga and no deployment is under way, and nothing was given up.
+async fn settled(pool: &PgPool) {
+    for domain in DOMAINS {
+        let waiting = format!("SELECT count(*) FROM {domain}.outbox WHERE published_at IS NULL");
+        none(pool, &format!("the outbox of {domain} is empty"), &waiting).await;
+        let open = format!("SELECT count(*) FROM {domain}.sagas WHERE status IN ('running', 'undoing')");
+        none(pool, &format!("no saga of {domain} is under way"), &open).await;
+        let stuck = format!("SELECT count(*) FROM {domain}.sagas WHERE status = 'stuck'");
+        assert_eq!(count(pool, &stuck).await, 0, "sagas of {domain} are stuck");
+    }
+    let running = "SELECT count(*) FROM deploy.deployments WHERE status NOT IN ('completed', 'failed', 'cancelled')";
+    none(pool, "no deployment is under way", running).await;
+    assert_eq!(count(pool, "SELECT count(*) FROM cluster.dead_letters").await, 0, "events were given up");
+}
+
+/// Each effect is there once.
+async fn acknowledged(pool: &PgPool, done: &Done) {
+    let rows = sqlx::query("SELECT name, id FROM project.projects").fetch_all(pool).await.unwrap();
+    let mut projects: BTreeMap<String, Vec<Uuid>> = BTreeMap::new();
+    for row in rows {
+        projects.entry(row.get("name")).or_default().push(row.get("id"));
+    }
+    for (name, id) in &done.projects {
+        assert_eq!(projects.get(name), Some(&vec![*id]), "project {name}");
+    }
+    let asked: BTreeSet<&String> = done.asked.iter().collect();
+    for (name, ids) in &projects {
+        assert!(asked.contains(name) && ids.len() == 1, "project {name} is there {} times", ids.len());
+        assert!(!ids.iter().any(|id| done.deleted.contains(id)), "project {name} was deleted");
+    }
+    // The last step of a project's saga, and what its deletion takes away again.
+    let apps: Vec<Uuid> = sqlx::query_scalar("SELECT project_id FROM deploy.apps").fetch_all(pool).await.unwrap();
+    for (name, id) in &done.projects {
+        assert!(apps.contains(id), "project {name} has no place to deploy to");
+    }
+    for id in &done.deleted {
+        let gone = format!("SELECT count(*) FROM deploy.apps WHERE project_id = '{id}'");
+        none(pool, &format!("the app of the deleted project {id} is gone"), &gone).await;
+    }
+    let rows = sqlx::query("SELECT id, source::text AS source FROM deploy.deployments").fetch_all(pool).await.unwrap();
+    let made: Vec<(Uuid, String)> = rows.iter().map(|row| (row.get("id"), row.get("source"))).collect();
+    for (deployment, source) in &done.deployments {
+        let of_it: Vec<Uuid> =
+            made.iter().filter(|(_, of)| of.contains(&source.to_string())).map(|(id, _)| *id).collect();
+        assert_eq!(of_it, [*deployment], "deployments of source {source}");
+    }
+    for email in &done.accounts {
+        let accounts = format!("SELECT count(*) FROM auth.accounts WHERE email = '{email}'");
+        assert_eq!(count(pool, &accounts).await, 1, "{email}");
+        let personal = format!(
+            "SELECT 1 - count(*) FROM organization.organizations
+             WHERE personal_of = (SELECT id FROM auth.accounts WHERE email = '{email}')"
+        );
+        none(pool, &format!("{email} has an organization"), &personal).await;
+    }
+}
+
+/// A session that somebody was given is one on every node.
+async fn signed_in(cluster: &Cluster, done: &Done) {
+    let client = http().build().unwrap();
+    for (number, token) in done.tokens.iter().enumerate() {
+        let port = cluster.nodes[number % cluster.nodes.len()].port;
+        let request = client.get(format!("http://127.0.0.1:{port}/api/v1/auth/whoami")).bearer_auth(token);
+        let status = request.send().await.unwrap().status();
+        assert!(status.is_success(), "sign-in {number} of {}: {status}", done.tokens.len());
+    }
+}
+
+/// Each event was applied once by each domain that reacts to it: the inbox knows none twice, so it must know all.
+async fn applied(pool: &PgPool) {
+    for (domain, of, event) in [("organization", "auth", "user.registered"), ("deploy", "project", "project.deleted")] {
+        let missing = format!(
+            "SELECT count(*) FROM {of}.outbox AS told
+             WHERE type = '{event}' AND NOT EXISTS (SELECT 1 FROM {domain}.inbox WHERE event_id = told.id)"
+        );
+        none(pool, &format!("{domain} has applied every {event}"), &missing).await;
+        let told = format!("SELECT count(*) FROM {of}.outbox WHERE type = '{event}'");
+        let applied = format!("SELECT count(*) FROM {domain}.inbox WHERE type = '{event}'");
+        assert_eq!(count(pool, &applied).await, count(pool, &told).await, "{event} at {domain}");
+    }
+}
+
+/// The app answers on every node with the newest release that was completed.
+async fn served(cluster: &Cluster, done: &Done) {
+    let Some((name, _)) = done.projects.iter().find(|(name, _)| name.ends_with("-app")) else { return };
+    let mut answers = BTreeSet::new();
+    for node in &cluster.nodes {
+        let text = within(SETTLE, &format!("{name} answers on port {}", node.port), || async {
+            let answer = visit(node.port, name, "/").await.ok()?;
+            if answer.status().is_success() { answer.text().await.ok() } else { None }
+        })
+        .await;
+        answers.insert(text);
+    }
+    assert_eq!(answers.len(), 1, "every node leads to the same release: {answers:?}");
+}
+
+/// Nothing is held by nobody.
+async fn nothing_leaks(cluster: &Cluster, pool: &PgPool, before: &Inventory) {
+    let idle = "SELECT count(*) FROM pg_stat_activity
+                WHERE state LIKE 'idle in transaction%' AND state_change < now() - interval '5 seconds'";
+    none(pool, "no transaction was left open", idle).await;
+    // A pool grows with the load, up to its bound; a leak has none.
+    let connections = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'";
+    let most = before.database_connections.max(60) * 2;
+    assert!(count(pool, connections).await <= most, "more than {most} connections to PostgreSQL");
+
+    within(SETTLE, "every node has its connections to the broker and no more", || async {
+        (cluster.amqp.connections() == before.broker_connections).then_some(())
+    })
+    .await;
+    let queues = || async {
+        let queues = cluster.rabbitmq.queues().await;
+        (queues.len() == before.queues && queues.iter().all(|(_, messages)| *messages == 0)).then_some(())
+    };
+    within(SETTLE, &format!("{} queues, all of them empty", before.queues), queues).await;
+
+    for node in &cluster.nodes {
+        within(SETTLE, &format!("no call is held at port {}", node.port), || async {
+            let url = format!("http://127.0.0.1:{}/metrics", node.port);
+            let metrics = http().build().ok()?.get(url).bearer_auth(METRICS_TOKEN).send().await.ok()?;
+            let text = metrics.error_for_status().ok()?.text().await.ok()?;
+            held(&text).is_empty().then_some(())
+        })
+        .await;
+    }
+}
+
+/// The gauges of calls in flight and in queues that are not zero.
+fn held(metrics: &str) -> Vec<&str> {
+    let of_calls = |line: &&str| {
+        (line.starts_with("callboard_shard_in_flight") || line.starts_with("callboard_shard_queue_depth"))
+            && !line.ends_with(" 0")
+    };
+    metrics.lines().filter(of_calls).collect()
+}
