@@ -13,11 +13,15 @@ use std::{
 
 use actix_web::{HttpRequest, HttpResponse, dev::Payload, http::header};
 use callboard_messages::{Access, Caller, Failure, auth::Tokens};
-use callboard_supervisors::{Bus, Clock, db::Database};
+use callboard_supervisors::{
+    Bus, Clock,
+    db::Database,
+    trace::{self, Scope, TraceId},
+};
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use tokio::sync::OnceCell;
-use tracing::Instrument;
+use tracing::{Instrument, Span, field};
 use uuid::Uuid;
 
 use crate::{
@@ -76,12 +80,13 @@ impl Request {
 }
 
 impl Arrival {
-    fn of(http: &HttpRequest, shared: &Shared, wants_agent: bool) -> Self {
+    fn of(http: &HttpRequest, shared: &Shared, wants_agent: bool, span: &Span) -> Self {
         let client = shared.proxies.client(http);
         let given = || http.headers().get(headers::X_REQUEST_ID)?.to_str().ok()?.parse().ok();
         // Only a trusted proxy may name a request: anyone else could pass for another in the log.
         let request_id = client.proxied.then(given).flatten().unwrap_or_else(Uuid::now_v7);
-        let correlation_id = headers::trace_id(http.headers()).unwrap_or(request_id);
+        let given = || trace::trace_of(headers::traceparent(http.headers())?);
+        let correlation_id = trace::trace_id(span).or_else(given).map_or(request_id, TraceId::as_uuid);
         let agent = || http.headers().get(header::USER_AGENT)?.to_str().ok();
         let user_agent =
             wants_agent.then(agent).flatten().map(|agent| agent.chars().take(256).collect::<String>().into());
@@ -148,14 +153,16 @@ impl Worker {
         let began = Instant::now();
         let found = self.table.find(http.method(), http.path());
         let public = found.as_ref().is_ok_and(|found| found.line.route.endpoint.access == Access::Public);
-        let arrival = Rc::new(Arrival::of(&http, &self.shared, public));
+        let span = found.as_ref().map_or_else(|_| Span::none(), |found| span(&http, found));
+        let arrival = Rc::new(Arrival::of(&http, &self.shared, public, &span));
         let (line, outcome) = match found {
             Ok(found) => {
                 let line = Rc::clone(&found.line);
-                let operation = line.route.endpoint.operation;
+                let scope = Scope::new(arrival.correlation_id, line.route.endpoint.operation, &span);
                 let work = Rc::clone(&self).handle(found, http.clone(), payload, Rc::clone(&arrival));
-                let span = tracing::debug_span!("request", operation, request_id = %arrival.request_id);
-                let outcome = AssertUnwindSafe(work).catch_unwind().instrument(span).await;
+                span.record("request_id", field::display(arrival.request_id));
+                let work = scope.run(AssertUnwindSafe(work).catch_unwind());
+                let outcome = work.instrument(span.clone()).await;
                 (Some(line), outcome.unwrap_or_else(|panic| Err(Problem::internal(said(&*panic)))))
             }
             Err(problem) => (None, Err(problem)),
@@ -166,6 +173,10 @@ impl Worker {
         };
         self.finish(&mut response, &arrival);
         let (status, took) = (response.status().as_u16(), began.elapsed());
+        span.record("http.response.status_code", status);
+        if status >= 500 {
+            span.record("otel.status_code", "ERROR");
+        }
         match &line {
             Some(line) => line.metrics.observe(status, took),
             None => self.shared.metrics.unrouted(),
@@ -248,6 +259,30 @@ impl Worker {
             self.shared.limits.tell(left, headers);
         }
     }
+}
+
+/// The span of a request, within the trace that its client may have begun. Neither the path nor the query is in it, as
+/// the client wrote them: a query may hold a token.
+fn span(http: &HttpRequest, found: &Found) -> Span {
+    let route = &found.line.route;
+    let span = tracing::debug_span!(
+        target: trace::REQUEST,
+        "request",
+        otel.name = %format_args!("{} {}", http.method(), route.path),
+        otel.kind = "server",
+        otel.status_code = field::Empty,
+        operation = route.endpoint.operation,
+        request_id = field::Empty,
+        http.request.method = http.method().as_str(),
+        http.route = %route.path,
+        http.response.status_code = field::Empty,
+    );
+    if !span.is_disabled()
+        && let Some(traceparent) = headers::traceparent(http.headers())
+    {
+        trace::set_parent(&span, traceparent);
+    }
+    span
 }
 
 /// What a panic said.

@@ -4,22 +4,17 @@
 //! The correlation id is always there, because it costs two writes to a thread's own cell. Spans exist only while
 //! somebody wants them: an exporter of traces, or the log at `callboard::operation=debug`.
 
-use std::{
-    cell::Cell,
-    fmt,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::{cell::Cell, fmt};
 
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId as OtelTraceId, TraceState};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use uuid::Uuid;
 
+/// The target of the spans of HTTP requests.
+pub const REQUEST: &str = "callboard::request";
 /// The target of the spans of SQL statements.
 pub const SQL: &str = "callboard::sql";
-/// The target of the spans of operations.
-pub const OPERATION: &str = "callboard::operation";
 
 thread_local! {
     static CURRENT: Cell<Option<Scope>> = const { Cell::new(None) };
@@ -76,8 +71,13 @@ impl Scope {
     }
 
     /// Whatever `future` does belongs to this scope.
-    pub fn wrap<F>(self, future: F) -> Scoped<F> {
-        Scoped { scope: self, future: Box::pin(future) }
+    pub async fn run<F: Future>(self, future: F) -> F::Output {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|cx| {
+            let _entered = self.enter();
+            future.as_mut().poll(cx)
+        })
+        .await
     }
 }
 
@@ -97,23 +97,6 @@ impl Drop for Entered {
     #[inline]
     fn drop(&mut self) {
         CURRENT.set(self.before);
-    }
-}
-
-/// A future that enters its scope whenever it is polled.
-#[derive(Debug)]
-#[must_use = "a future does nothing until it is awaited"]
-pub struct Scoped<F> {
-    scope: Scope,
-    future: Pin<Box<F>>,
-}
-
-impl<F: Future> Future for Scoped<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let _entered = self.scope.enter();
-        self.future.as_mut().poll(cx)
     }
 }
 

@@ -67,6 +67,7 @@ macro_rules! operation_span {
             $(parent: $parent,)?
             "operation",
             name = $name,
+            otel.name = $name,
             shard = $shard,
             correlation_id = %$correlation_id,
         )
