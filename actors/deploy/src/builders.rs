@@ -1,12 +1,12 @@
 //! The builder pool: takes queued deployments, oldest first, so many at a time as the node allows.
 //!
-//! The queue is the table: a signal only says that it is worth a look. Each build is a child of its own, so that one
+//! The queue is the table, and builders of all nodes take from it: a signal only says that it is worth a look. Each build is a child of its own, so that one
 //! that fails in a way nobody foresaw ends its own deployment and no other.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use callboard_messages::{DeploymentId, Failure};
-use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart, Supervisor};
+use callboard_messages::{Caller, DeploymentId, Failure, deploy::DeploymentStatus};
+use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart, Supervisor, db::Error};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
@@ -14,7 +14,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::{
     context::{Context, World},
     making::{self, MakeError},
-    store::deployments,
+    store::{
+        deployments,
+        steps::{self, Author, Builder},
+    },
 };
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -49,9 +52,9 @@ async fn take_turns(context: &Context, child: &ChildContext) -> Exit {
     }
     loop {
         let Ok(place) = context.places.clone().acquire_owned().await else { return Exit::Normal };
-        match deployments::claim(&context.database).await {
-            Ok(Some(id)) => {
-                if let Err(reason) = child.supervisor.start_child(build(context.clone(), id, place)).await {
+        match next(context).await {
+            Ok(Some((id, builder))) => {
+                if let Err(reason) = child.supervisor.start_child(build(context.clone(), id, builder, place)).await {
                     return Exit::Abnormal(reason);
                 }
             }
@@ -67,29 +70,43 @@ async fn take_turns(context: &Context, child: &ChildContext) -> Exit {
     }
 }
 
-fn build(context: Context, id: DeploymentId, place: OwnedSemaphorePermit) -> ChildSpec {
+/// The next deployment that is this node's to build.
+async fn next(context: &Context) -> Result<Option<(DeploymentId, Builder)>, Error> {
+    while !context.is_leaving() && steps::is_queued(&context.database).await? {
+        let claimed = steps::claim(&context.database, &Caller::system(), context.nodes.me()).await?;
+        if claimed.is_some() {
+            return Ok(claimed);
+        }
+        // Another node was quicker: there may be more.
+        tokio::task::yield_now().await;
+    }
+    Ok(None)
+}
+
+fn build(context: Context, id: DeploymentId, builder: Builder, place: OwnedSemaphorePermit) -> ChildSpec {
     let place = Arc::new(Mutex::new(Some(place)));
     let factory = move |_: ChildContext| {
         let (context, place) = (context.clone(), place.lock().take());
         async move {
             // There may be more in the queue: whoever waits for a place looks.
             let _place = place;
-            run(&context, id).await;
+            run(&context, id, builder).await;
             Exit::Normal
         }
     };
     ChildSpec::new(format!("build {id}"), factory).restart(Restart::Temporary).stop_within(STOP_WITHIN)
 }
 
-async fn run(context: &Context, id: DeploymentId) {
+async fn run(context: &Context, id: DeploymentId, builder: Builder) {
     let cancel = context.cancel_token(id);
-    let made = AssertUnwindSafe(making::make(context, id, &cancel)).catch_unwind().await;
+    let made = AssertUnwindSafe(making::make(context, id, builder, &cancel)).catch_unwind().await;
     context.cancels.lock().remove(&id);
     loop {
         let settled = match &made {
-            Ok(outcome) => settle(context, id, outcome).await,
+            Ok(outcome) => settle(context, id, builder, outcome).await,
             Err(_) => {
-                context.fail(id, "the build failed by a fault of the platform; its log has the cause").await.map(drop)
+                let sentence = "the build failed by a fault of the platform; its log has the cause";
+                context.fail(id, Author::Builder(builder), sentence).await.map(drop)
             }
         };
         match settled {
@@ -102,30 +119,41 @@ async fn run(context: &Context, id: DeploymentId) {
     }
 }
 
-async fn settle(context: &Context, id: DeploymentId, outcome: &Result<(), MakeError>) -> Result<(), Failure> {
+async fn settle(
+    context: &Context,
+    id: DeploymentId,
+    builder: Builder,
+    outcome: &Result<(), MakeError>,
+) -> Result<(), Failure> {
     let Some(deployment) = deployments::get(&context.database, id).await? else { return Ok(()) };
     match outcome {
         Ok(()) => {}
         Err(_) if context.closing.is_cancelled() => {
-            deployments::requeue(&context.database, id).await?;
+            if steps::requeue(&context.database, id, builder.attempt).await? {
+                context.wake_builders();
+            }
             return Ok(());
         }
-        // The row says so already.
-        Err(MakeError::Cancelled) => context.deployment_log(id).heading("Cancelled"),
+        // The row says so already, unless another node builds it.
+        Err(MakeError::Cancelled) if deployment.status == DeploymentStatus::Cancelled => {
+            context.deployment_log(id).heading("Cancelled");
+        }
+        Err(MakeError::Cancelled) => return Ok(()),
         Err(MakeError::Failed { sentence, output }) => {
             let log = context.deployment_log(id);
             for line in output {
                 log.detail(line);
             }
-            context.fail(id, sentence).await?;
+            context.fail(id, Author::Builder(builder), sentence).await?;
         }
         Err(MakeError::Fault(failure)) => {
             tracing::error!(%id, %failure, "a build failed by a fault of the platform");
-            context.fail(id, "the build failed by a fault of the platform; deploy again").await?;
+            let sentence = "the build failed by a fault of the platform; deploy again";
+            context.fail(id, Author::Builder(builder), sentence).await?;
         }
     }
     if outcome.is_ok() {
-        context.stage.wake(deployment.project_id);
+        context.wake(deployment.project_id);
         return Ok(());
     }
     context.refresh_route(deployment.project_id).await

@@ -3,23 +3,27 @@
 use std::{collections::HashMap, ops::Deref, path::PathBuf, sync::Arc};
 
 use callboard_messages::{
-    DeploymentId, Failure, ProjectId,
+    Caller, DeploymentId, Failure, ProjectId,
     deploy::{Deployment, DeploymentStatus, Instance},
 };
 use callboard_supervisors::{
     BlockingPool, Bus, ChildContext, Clock, Live, LiveEvent, ShardContext, StartError,
+    cluster::Members,
     db::{Database, Databases, Error},
     routing::{Route, RouteState, RoutingTable},
 };
 use object_store::ObjectStore;
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
+    chunks::Chunks,
     journal::{Journal, Journals},
     log::{Log, deployment_topic, project_topic},
+    nodes::Nodes,
     objects::Objects,
     runtime::Runtime,
     settings::DeploySettings,
@@ -27,7 +31,9 @@ use crate::{
     store::{
         apps::{self, AppRow},
         deployments,
+        steps::{self, Author},
     },
+    telling::Telling,
 };
 
 /// Threads that unpack and pack.
@@ -44,6 +50,8 @@ pub(crate) struct World {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) archives: BlockingPool,
     pub(crate) journals: Journals,
+    pub(crate) nodes: Nodes,
+    pub(crate) telling: Telling,
     /// The apps that run.
     pub(crate) stage: Stage,
     /// Tells the builders that there is something in the queue.
@@ -54,8 +62,25 @@ pub(crate) struct World {
     pub(crate) recovered: watch::Sender<bool>,
     /// Ends the builds and rollouts that were cancelled.
     pub(crate) cancels: Mutex<HashMap<DeploymentId, CancellationToken>>,
-    /// The node stops: everything ends, and is taken up again at the next start.
+    /// The node takes on nothing new, and hands over what it has.
+    pub(crate) leaving: CancellationToken,
+    /// The node stops: everything ends, and is taken up again at the next start, or by another node.
     pub(crate) closing: CancellationToken,
+}
+
+/// Where nodes that run apps tell each other that it is worth a look. Lossy: all of them look by themselves too.
+pub(crate) const NUDGES: &str = "internal:deploy";
+/// Where the routers of all nodes are told that routes have changed. Lossy too.
+pub(crate) const ROUTE_NUDGES: &str = "internal:routes";
+
+/// What a nudge says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Nudge {
+    /// Who says it.
+    pub(crate) node: Uuid,
+    /// The project that something happened to; absent when there is something in the queue of builds.
+    #[serde(default)]
+    pub(crate) project_id: Option<ProjectId>,
 }
 
 impl World {
@@ -65,23 +90,34 @@ impl World {
         objects: Arc<dyn ObjectStore>,
         routes: RoutingTable,
         runtime: Arc<dyn Runtime>,
+        members: Members,
     ) -> Self {
-        let journals = Journals::new(settings.folder.join("logs"), BlockingPool::new("deploy-logs", 1, 1024));
+        let objects = Objects::new(objects);
+        let chunks = Chunks::new(objects.clone(), members.me().0);
+        let journals = Journals::new(settings.folder.join("logs"), BlockingPool::new("deploy-logs", 1, 1024), chunks);
         Self {
             databases,
-            objects: Objects::new(objects),
+            objects,
             routes,
             runtime,
             archives: BlockingPool::new("deploy-archives", ARCHIVE_THREADS, ARCHIVE_QUEUE),
             journals,
+            nodes: Nodes::new(members),
+            telling: Telling::default(),
             stage: Stage::default(),
             queued: Notify::new(),
             places: Arc::new(Semaphore::new(settings.builders)),
             recovered: watch::Sender::new(false),
             cancels: Mutex::default(),
+            leaving: CancellationToken::new(),
             closing: CancellationToken::new(),
             settings,
         }
+    }
+
+    /// Whether the node takes on nothing new.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.is_cancelled() || self.closing.is_cancelled() || self.nodes.is_draining()
     }
 
     pub(crate) fn deployment_journal(&self, id: DeploymentId) -> Journal {
@@ -185,32 +221,65 @@ impl Context {
         self.publish(&project_topic(project_id), kind, instance);
     }
 
-    /// Tells visitors of an app without an actor what is so now; an actor does it itself.
+    /// Has whoever looks after the app, on whatever node, look at the store.
+    pub(crate) fn wake(&self, project_id: ProjectId) {
+        self.waker(project_id)();
+    }
+
+    /// The same for later.
+    pub(crate) fn waker(&self, project_id: ProjectId) -> impl FnOnce() + Send + 'static {
+        let (world, live) = (self.world.clone(), self.live.clone());
+        move || {
+            world.stage.wake(project_id);
+            publish(&live, NUDGES, "nudge", &Nudge { node: world.nodes.me(), project_id: Some(project_id) });
+        }
+    }
+
+    /// Has builders of all nodes look at the queue.
+    pub(crate) fn wake_builders(&self) {
+        self.queued.notify_one();
+        self.publish(NUDGES, "nudge", &Nudge { node: self.nodes.me(), project_id: None });
+    }
+
+    /// Has the routers of all nodes ask for the routes.
+    pub(crate) fn nudge_routers(&self) {
+        self.publish(ROUTE_NUDGES, "nudge", &serde_json::Value::Null);
+    }
+
+    /// Tells visitors of an app without an actor what is so now; an actor does it itself, wherever it is.
     pub(crate) async fn refresh_route(&self, project_id: ProjectId) -> Result<(), Failure> {
         if self.stage.get(project_id).is_some() {
             self.stage.wake(project_id);
         } else if let Some(app) = apps::get(&self.database, project_id).await?.filter(|app| !app.is_removed()) {
-            let running = deployments::running(&self.database, project_id).await?;
-            self.set_idle_route(&app, running.is_some());
+            if app.owner_node.is_none() {
+                let running = deployments::running(&self.database, project_id).await?;
+                self.set_idle_route(&app, running.is_some());
+            }
+            self.wake(project_id);
         }
+        self.nudge_routers();
         Ok(())
     }
 
     fn publish(&self, topic: &str, kind: &'static str, view: &impl Serialize) {
-        if let Ok(data) = serde_json::to_value(view) {
-            self.live.publish(topic, LiveEvent::new(kind, data));
-        }
+        publish(&self.live, topic, kind, view);
     }
 
     /// Ends a deployment that has not ended: its log, its row, and whoever follows it learn why. False when it had
-    /// ended already.
-    pub(crate) async fn fail(&self, id: DeploymentId, sentence: &str) -> Result<bool, Failure> {
-        let status = DeploymentStatus::Failed;
-        let ended = deployments::end(&self.database, id, status, Some(sentence), self.clock.now()).await?;
+    /// ended already, or is no longer the author's to end.
+    pub(crate) async fn fail(&self, id: DeploymentId, author: Author, sentence: &str) -> Result<bool, Failure> {
+        let (status, now) = (DeploymentStatus::Failed, self.clock.now());
+        let ended = steps::end(&self.database, &Caller::system(), author, id, status, Some(sentence), now).await?;
         if ended {
             self.deployment_log(id).trouble(sentence);
             self.announce(id).await?;
         }
         Ok(ended)
+    }
+}
+
+fn publish(live: &Live, topic: &str, kind: &'static str, view: &impl Serialize) {
+    if let Ok(data) = serde_json::to_value(view) {
+        live.publish(topic, LiveEvent::new(kind, data));
     }
 }

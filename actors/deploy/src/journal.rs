@@ -4,13 +4,17 @@
 //! one, so a log keeps between one and two times its bound. Whoever writes never waits for the disk: lines gather in
 //! memory, up to a bound, and a blocking pool takes them away. A reader first takes away what has gathered, so it
 //! sees every line written before it came.
+//!
+//! The disk is this node's alone, so the lines go into the object store as well ([`Chunks`]), a moment later; a reader on
+//! any node finds there what other nodes have written.
 
 use std::{
     collections::{HashMap, VecDeque},
     fs::{self, File},
-    io::{self, Write as _},
+    io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use callboard_messages::{Failure, deploy::LogLine};
@@ -18,14 +22,22 @@ use callboard_supervisors::BlockingPool;
 use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 
-/// Lines that may wait for the disk, in bytes; what is more is dropped and counted.
+use crate::chunks::{CHUNK_BYTES, Chunks};
+
+/// Lines that may wait for the disk, in bytes; what is more is dropped and counted. As many may wait for the object
+/// store; what is more is then on the disk alone.
 const PENDING_BYTES: usize = 4 * 1024 * 1024;
+/// How long lines gather for the object store.
+const STORED_AFTER: Duration = Duration::from_secs(1);
+/// How long it is left alone after it failed.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// All journals of the domain, each open at most once.
 #[derive(Clone)]
 pub(crate) struct Journals {
     pool: BlockingPool,
     folder: PathBuf,
+    chunks: Chunks,
     open: Arc<Mutex<HashMap<PathBuf, Weak<Inner>>>>,
 }
 
@@ -34,13 +46,17 @@ pub(crate) struct Journals {
 pub(crate) struct Journal {
     inner: Arc<Inner>,
     pool: BlockingPool,
+    chunks: Chunks,
 }
 
 struct Inner {
+    name: PathBuf,
     folder: PathBuf,
     bytes: u64,
     pending: Mutex<Pending>,
     files: Mutex<Files>,
+    /// The chunk that is being written. Its lock orders the writes of it.
+    chunk: tokio::sync::Mutex<Gathered>,
 }
 
 #[derive(Default)]
@@ -49,6 +65,28 @@ struct Pending {
     text: Vec<u8>,
     dropped: u64,
     scheduled: bool,
+    /// For the object store.
+    unstored: Gathered,
+    storing: bool,
+}
+
+/// Lines, one after the other, and the id of the first.
+#[derive(Default)]
+struct Gathered {
+    first: u64,
+    text: Vec<u8>,
+    /// Whether there are some that were not stored yet.
+    changed: bool,
+}
+
+impl Gathered {
+    fn add(&mut self, first: u64, text: &[u8]) {
+        if self.text.is_empty() {
+            self.first = first;
+        }
+        self.changed |= !text.is_empty();
+        self.text.extend_from_slice(text);
+    }
 }
 
 #[derive(Default)]
@@ -66,8 +104,8 @@ pub(crate) enum Range {
 }
 
 impl Journals {
-    pub(crate) fn new(folder: PathBuf, pool: BlockingPool) -> Self {
-        Self { pool, folder, open: Arc::default() }
+    pub(crate) fn new(folder: PathBuf, pool: BlockingPool, chunks: Chunks) -> Self {
+        Self { pool, folder, chunks, open: Arc::default() }
     }
 
     /// The threads that write.
@@ -77,20 +115,36 @@ impl Journals {
 
     /// The journal of this name; nothing is made on the disk before its first line.
     pub(crate) fn open(&self, name: impl AsRef<Path>, bytes: u64) -> Journal {
-        let folder = self.folder.join(name);
+        let name = name.as_ref().to_owned();
+        let folder = self.folder.join(&name);
         let mut open = self.open.lock();
-        let inner = open.get(&folder).and_then(Weak::upgrade).unwrap_or_else(|| {
+        let inner = open.get(&name).and_then(Weak::upgrade).unwrap_or_else(|| {
             open.retain(|_, journal| journal.strong_count() > 0);
-            let inner =
-                Arc::new(Inner { folder: folder.clone(), bytes, pending: Mutex::default(), files: Mutex::default() });
-            open.insert(folder, Arc::downgrade(&inner));
+            let inner = Arc::new(Inner {
+                name: name.clone(),
+                folder,
+                bytes,
+                pending: Mutex::default(),
+                files: Mutex::default(),
+                chunk: tokio::sync::Mutex::default(),
+            });
+            open.insert(name, Arc::downgrade(&inner));
             inner
         });
-        Journal { inner, pool: self.pool.clone() }
+        Journal { inner, pool: self.pool.clone(), chunks: self.chunks.clone() }
     }
 
-    /// Removes a journal, or a folder of them, from the disk.
+    /// Removes a journal from the disk and the object store.
     pub(crate) async fn remove(&self, name: impl AsRef<Path>) -> Result<(), Failure> {
+        let name = name.as_ref();
+        let open = self.open.lock().get(name).and_then(Weak::upgrade);
+        if let Some(inner) = &open {
+            // What was written last must not come after the removal.
+            let mut chunk = inner.chunk.lock().await;
+            inner.pending.lock().unstored = Gathered::default();
+            *chunk = Gathered::default();
+        }
+        self.chunks.remove(name).await?;
         let folder = self.folder.join(name);
         self.pool
             .run(None, move || match fs::remove_dir_all(&folder) {
@@ -100,6 +154,18 @@ impl Journals {
                 _ => {}
             })
             .await
+    }
+
+    /// Stores the last lines of all journals: the node stops.
+    pub(crate) async fn store_all(&self) {
+        let open: Vec<Arc<Inner>> = self.open.lock().values().filter_map(Weak::upgrade).collect();
+        for inner in open {
+            let journal = Journal { inner, pool: self.pool.clone(), chunks: self.chunks.clone() };
+            if let Err(failure) = journal.store().await {
+                let log = journal.inner.name.display();
+                tracing::warn!(%log, %failure, "the last lines of a log are on this node's disk alone");
+            }
+        }
     }
 }
 
@@ -111,15 +177,23 @@ impl Journal {
         let id = u64::try_from(at.timestamp_micros()).unwrap_or(0).max(pending.last_id + 1);
         pending.last_id = id;
         let line = LogLine { id, at, from: from.to_owned(), text };
+        // A line of plain strings and numbers always has a JSON form.
+        let mut written = serde_json::to_vec(&line).unwrap_or_default();
+        written.push(b'\n');
         if pending.text.len() < PENDING_BYTES {
-            // A line of plain strings and numbers always has a JSON form.
-            let _ = serde_json::to_writer(&mut pending.text, &line);
-            pending.text.push(b'\n');
+            pending.text.extend_from_slice(&written);
         } else {
             pending.dropped += 1;
         }
+        if pending.unstored.text.len() < PENDING_BYTES {
+            pending.unstored.add(id, &written);
+        }
         let schedule = !std::mem::replace(&mut pending.scheduled, true);
+        let store = !std::mem::replace(&mut pending.storing, true);
         drop(pending);
+        if store {
+            tokio::spawn(self.clone().store_soon());
+        }
         if schedule {
             let journal = self.clone();
             tokio::spawn(async move {
@@ -133,17 +207,101 @@ impl Journal {
         line
     }
 
-    /// Lines, oldest first.
+    async fn store_soon(self) {
+        let mut wait = STORED_AFTER;
+        loop {
+            tokio::time::sleep(wait).await;
+            match self.store().await {
+                Ok(()) => return,
+                Err(failure) => {
+                    let log = self.inner.name.display();
+                    tracing::warn!(%log, %failure, "lines of a log could not be stored; trying again");
+                    wait = RETRY_AFTER;
+                }
+            }
+        }
+    }
+
+    /// Takes what has gathered to the object store.
+    pub(crate) async fn store(&self) -> Result<(), Failure> {
+        let inner = &self.inner;
+        let mut chunk = inner.chunk.lock().await;
+        {
+            let mut pending = inner.pending.lock();
+            pending.storing = false;
+            // What the object store has not taken for long stays where it is bounded.
+            if chunk.text.len() < PENDING_BYTES {
+                let unstored = std::mem::take(&mut pending.unstored);
+                chunk.add(unstored.first, &unstored.text);
+            }
+        }
+        if !std::mem::take(&mut chunk.changed) {
+            return Ok(());
+        }
+        if let Err(failure) = self.chunks.store(&inner.name, chunk.first, chunk.text.clone().into()).await {
+            chunk.changed = true;
+            inner.pending.lock().storing = true;
+            return Err(failure);
+        }
+        if chunk.text.len() >= CHUNK_BYTES {
+            *chunk = Gathered::default();
+            self.chunks.prune(&inner.name, inner.bytes.saturating_mul(2)).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes care that the next line comes after those that other nodes have written, whatever their clocks say.
+    pub(crate) async fn follow_on(&self) -> Result<(), Failure> {
+        if let Some(last) = self.chunks.last_of_others(&self.inner.name).await? {
+            let mut pending = self.inner.pending.lock();
+            pending.last_id = pending.last_id.max(last);
+        }
+        Ok(())
+    }
+
+    /// Lines, oldest first, of whatever node: what this one has on its disk, and what the others have stored.
     pub(crate) async fn read(&self, range: Range, limit: usize) -> Result<Vec<LogLine>, Failure> {
+        let (here, oldest) = self.read_disk(range, limit).await?;
+        match self.chunks.read(&self.inner.name, range, limit, oldest).await {
+            Ok(stored) if stored.is_empty() => Ok(here),
+            Ok(stored) => Ok(merge(vec![here, stored], range, limit)),
+            Err(failure) if here.is_empty() => Err(failure),
+            Err(failure) => {
+                let log = self.inner.name.display();
+                tracing::warn!(%log, %failure, "a log is shown without what other nodes have stored of it");
+                Ok(here)
+            }
+        }
+    }
+
+    /// Lines that this node has written, oldest first.
+    pub(crate) async fn read_here(&self, range: Range, limit: usize) -> Result<Vec<LogLine>, Failure> {
+        Ok(self.read_disk(range, limit).await?.0)
+    }
+
+    /// Also the id of the oldest line that is on the disk.
+    async fn read_disk(&self, range: Range, limit: usize) -> Result<(Vec<LogLine>, Option<u64>), Failure> {
         let inner = self.inner.clone();
         self.pool
             .run(None, move || {
                 inner.flush();
-                inner.read(range, limit)
+                Ok::<_, io::Error>((inner.read(range, limit)?, inner.oldest()))
             })
             .await?
             .map_err(|error| Failure::Internal(format!("a log can't be read: {error}")))
     }
+}
+
+/// One log of several parts of it, which may overlap.
+pub(crate) fn merge(parts: Vec<Vec<LogLine>>, range: Range, limit: usize) -> Vec<LogLine> {
+    let mut lines: Vec<LogLine> = parts.into_iter().flatten().collect();
+    lines.sort_by_key(|line| line.id);
+    lines.dedup_by_key(|line| line.id);
+    match range {
+        Range::After(_) => lines.truncate(limit),
+        Range::Last => drop(lines.drain(..lines.len().saturating_sub(limit))),
+    }
+    lines
 }
 
 impl Inner {
@@ -187,6 +345,15 @@ impl Inner {
         Ok(())
     }
 
+    fn oldest(&self) -> Option<u64> {
+        let _files = self.files.lock();
+        ["previous", "current"].iter().find_map(|name| {
+            let mut first = String::new();
+            BufReader::new(File::open(self.folder.join(name)).ok()?).read_line(&mut first).ok()?;
+            serde_json::from_str::<LogLine>(&first).ok().map(|line| line.id)
+        })
+    }
+
     fn read(&self, range: Range, limit: usize) -> io::Result<Vec<LogLine>> {
         let _files = self.files.lock();
         let mut found = VecDeque::new();
@@ -216,12 +383,21 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use object_store::memory::InMemory;
+    use uuid::Uuid;
+
     use super::*;
+    use crate::objects::Objects;
 
     fn journals() -> (tempfile::TempDir, Journals) {
         let folder = tempfile::tempdir().unwrap();
-        let journals = Journals::new(folder.path().to_owned(), BlockingPool::new("journals", 2, 64));
+        let journals = of_a_node(folder.path(), &Objects::new(Arc::new(InMemory::new())));
         (folder, journals)
+    }
+
+    fn of_a_node(folder: &Path, objects: &Objects) -> Journals {
+        let chunks = Chunks::new(objects.clone(), Uuid::now_v7());
+        Journals::new(folder.to_owned(), BlockingPool::new("journals", 2, 64), chunks)
     }
 
     fn texts(lines: &[LogLine]) -> Vec<&str> {
@@ -270,5 +446,48 @@ mod tests {
         assert_eq!(last.last().unwrap().text, format!("{:050}", 199));
         journals.remove("a").await.unwrap();
         assert!(!folder.path().join("a").exists());
+    }
+
+    #[actix_rt::test]
+    async fn another_node_reads_what_was_stored_and_goes_on_after_it() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let objects = Objects::new(Arc::new(InMemory::new()));
+        let (here, there) = (of_a_node(one.path(), &objects), of_a_node(two.path(), &objects));
+        let later = Utc::now() + Duration::from_secs(60);
+        let long = "x".repeat(CHUNK_BYTES / 2);
+        let journal = here.open("apps/a", 10_000_000);
+        for n in 0..5 {
+            journal.write(later, "web.1", format!("{n} {long}"));
+            journal.store().await.unwrap();
+        }
+        drop((journal, one));
+
+        let journal = there.open("apps/a", 10_000_000);
+        journal.follow_on().await.unwrap();
+        let own = journal.write(Utc::now(), "web.1", "of a node whose clock is late".to_owned());
+        let all = journal.read(Range::After(0), 100).await.unwrap();
+        assert!(all.is_sorted_by(|a, b| a.id < b.id));
+        assert_eq!(all.last().unwrap(), &own);
+        let numbers: Vec<&str> = all.iter().filter_map(|line| line.text.split(' ').next()).collect();
+        assert_eq!(numbers, ["0", "1", "2", "3", "4", "of"]);
+        let after = journal.read(Range::After(all[2].id), 2).await.unwrap();
+        assert_eq!(after, all[3..5]);
+        assert_eq!(journal.read(Range::Last, 3).await.unwrap(), all[3..]);
+        there.remove("apps/a").await.unwrap();
+        assert!(journal.read(Range::Last, 3).await.unwrap().is_empty());
+    }
+
+    #[actix_rt::test]
+    async fn the_object_store_lets_the_oldest_lines_go_too() {
+        let (folder, journals) = journals();
+        let bytes = CHUNK_BYTES as u64;
+        let journal = journals.open("a", bytes);
+        for _ in 0..8 {
+            journal.write(Utc::now(), "web.1", "x".repeat(CHUNK_BYTES));
+            journal.store().await.unwrap();
+        }
+        let stored = journals.chunks.read(Path::new("a"), Range::After(0), 100, None).await.unwrap();
+        assert!((1..=2).contains(&stored.len()), "{}", stored.len());
+        drop(folder);
     }
 }

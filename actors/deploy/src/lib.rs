@@ -21,11 +21,13 @@ pub mod process;
 pub mod runtime;
 
 mod builders;
+mod chunks;
 mod closing;
 mod context;
 mod journal;
 mod log;
 mod making;
+mod nodes;
 mod objects;
 mod operations;
 mod prune;
@@ -33,17 +35,22 @@ mod recovery;
 mod settings;
 mod stage;
 mod store;
+mod telling;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use callboard_messages::deploy::{
-    CancelDeployment, CleanupEnvironment, CreateDeployment, GetBuildLog, GetDeployment, GetLogs, ListDeployments,
-    ListInstances, ListReleases, RegisterSource, Restart, Rollback, Scale, Stop,
+use callboard_messages::{
+    deploy::{
+        CancelDeployment, CleanupEnvironment, CreateDeployment, GetBuildLog, GetDeployment, GetLogs, ListDeployments,
+        ListInstances, ListReleases, ListRoutes, ReadLog, RegisterSource, Restart, Rollback, RunningInstances, Scale,
+        SetupEnvironment, Stop,
+    },
+    project::ProjectDeleted,
 };
 use callboard_supervisors::{
-    Bulkhead, Contract, Domain, ShardContext, db::Databases, remote::Transport, routing::RoutingTable,
+    Bulkhead, Contract, Domain, ShardContext, cluster::Members, db::Databases, remote::Transport, routing::RoutingTable,
 };
 use object_store::ObjectStore;
 
@@ -59,7 +66,8 @@ pub const WEB: &str = "web";
 /// The domain's tables.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/deploy");
 
-/// The domain. Uploads and releases are kept in `objects`, apps run on `runtime`, and `routes` learns where they answer.
+/// The domain. Uploads, releases and logs are kept in `objects`, apps run on `runtime`, and `routes` learns where those of
+/// this node answer. `members` says which other nodes there are: an app belongs to one of them.
 ///
 /// # Errors
 /// A sentence for each setting that cannot be.
@@ -70,15 +78,19 @@ pub fn domain(
     objects: Arc<dyn ObjectStore>,
     routes: RoutingTable,
     runtime: Arc<dyn Runtime>,
+    members: Members,
 ) -> Result<Domain, Vec<String>> {
     settings.validate()?;
-    let world = Arc::new(World::new(settings, databases, objects, routes, runtime));
+    let world = Arc::new(World::new(settings, databases, objects, routes, runtime, members));
     let (apps, builders) = (stage::supervisor(world.clone()), builders::supervisor(world.clone()));
     let (archives, logs) = (world.archives.clone(), world.journals.pool().clone());
-    let closing = closing::last_child(world.clone());
+    let stored = world.databases.clone();
+    let (teller, closing) = (telling::teller(world.clone()), closing::last_child(world.clone()));
     // One thread: instances, builds and handlers share it, and what is heavy runs in pools and child processes.
     let domain = contract(bulkhead)
         .dedicated(1, move |context: ShardContext| Deploys::new(world.clone(), context))
+        .stored(&stored)
+        .child(teller)
         .child(apps)
         .child(builders)
         .child(closing)
@@ -111,5 +123,10 @@ fn contract(bulkhead: Bulkhead) -> Contract<Deploys> {
         .on::<ListInstances>()
         .on::<GetBuildLog>()
         .on::<GetLogs>()
+        .on::<SetupEnvironment>()
         .on::<CleanupEnvironment>()
+        .on::<ListRoutes>()
+        .on::<RunningInstances>()
+        .on::<ReadLog>()
+        .reacts_to::<ProjectDeleted>()
 }

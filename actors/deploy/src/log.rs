@@ -45,6 +45,20 @@ impl Log {
         Self { journal, live: live.clone(), clock: clock.clone(), topic: topic.into() }
     }
 
+    /// Takes care that the next line comes after what other nodes have written.
+    pub(crate) async fn follow_on(&self) {
+        if let Err(failure) = self.journal.follow_on().await {
+            tracing::debug!(topic = %self.topic, %failure, "what other nodes have written of a log could not be read");
+        }
+    }
+
+    /// Stores what was written where other nodes can read it.
+    pub(crate) async fn store(&self) {
+        if let Err(failure) = self.journal.store().await {
+            tracing::debug!(topic = %self.topic, %failure, "lines of a log could not be stored yet");
+        }
+    }
+
     /// Writes a line.
     pub(crate) fn line(&self, from: &str, text: impl Into<String>) {
         let line = self.journal.write(self.clock.now(), from, text.into());

@@ -22,9 +22,11 @@ use crate::{
     log::Log,
     objects::Objects,
     package::{self, Packed},
+    prune,
     store::{
         deployments::{self, DeploymentRow},
-        releases::{self, ReleaseRow},
+        releases::ReleaseRow,
+        steps::{self, Builder},
     },
 };
 
@@ -63,11 +65,16 @@ fn failed(sentence: impl std::fmt::Display) -> MakeError {
 }
 
 /// Makes a release of a deployment's source. Then the deployment stands as rolling, or was cancelled meanwhile.
-pub(crate) async fn make(context: &Context, id: DeploymentId, cancel: &CancellationToken) -> Result<(), MakeError> {
+pub(crate) async fn make(
+    context: &Context,
+    id: DeploymentId,
+    builder: Builder,
+    cancel: &CancellationToken,
+) -> Result<(), MakeError> {
     let Some(deployment) = deployments::get(&context.database, id).await? else { return Err(MakeError::Cancelled) };
     context.announce(id).await?;
     let folder = context.work_folder().join(id.to_string());
-    let made = Making { context, deployment, cancel, log: context.deployment_log(id), folder: folder.clone() };
+    let made = Making { context, deployment, builder, cancel, log: context.deployment_log(id), folder: folder.clone() };
     let outcome = tokio::select! {
         biased;
         outcome = made.run() => outcome,
@@ -91,6 +98,7 @@ async fn gone(cancel: &CancellationToken) {
 struct Making<'a> {
     context: &'a Context,
     deployment: DeploymentRow,
+    builder: Builder,
     cancel: &'a CancellationToken,
     log: Log,
     folder: PathBuf,
@@ -161,7 +169,8 @@ impl Making<'_> {
                 match fetch::clone(&source, target, settings, &sink, self.cancel).await {
                     Ok(commit) => {
                         self.log.detail(&format!("{} {}", commit.id.get(..10).unwrap_or(&commit.id), commit.subject));
-                        deployments::set_commit(&self.context.database, self.deployment.id, &commit.id).await?;
+                        let database = &self.context.database;
+                        steps::set_commit(database, self.deployment.id, self.builder, &commit.id).await?;
                         Ok(Some(commit.id))
                     }
                     Err(FetchError::Cancelled) => Err(MakeError::Cancelled),
@@ -241,17 +250,21 @@ impl Making<'_> {
             created_at: self.context.clock.now(),
         };
         let path = Objects::release(&release.digest);
+        let (context, caller) = (self.context, Caller::system());
         {
-            let objects = &self.context.objects;
-            let _exclusive = objects.exclusive().await;
-            if !objects.has(&path).await? {
-                objects.upload(archive, &path).await?;
+            let _exclusive = context.objects.exclusive().await;
+            if !context.objects.has(&path).await? {
+                context.objects.upload(archive, &path).await?;
             }
-            if deployments::built(&self.context.database, &release).await?.is_none() {
-                if !releases::is_needed(&self.context.database, &release.digest).await? {
-                    objects.remove(&path).await?;
-                }
+            // Whoever brings it into service goes on in the same log, maybe on another node.
+            self.log.store().await;
+            if steps::built(&context.database, &caller, self.builder, &release).await?.is_none() {
+                prune::unneeded(context, &release.digest).await?;
                 return Err(MakeError::Cancelled);
+            }
+            // Another node may have let the last use of the same archive go before it was known to be used again.
+            if !context.objects.has(&path).await? {
+                context.objects.upload(archive, &path).await?;
             }
         }
         self.context.announce(self.deployment.id).await?;

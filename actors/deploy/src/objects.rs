@@ -1,7 +1,8 @@
-//! The object store: uploads under `sources/`, releases under `releases/`, named by their content.
+//! The object store: uploads under `sources/`, releases under `releases/`, named by their content, and logs under `logs/`.
 
 use std::{path::Path as FilePath, sync::Arc};
 
+use bytes::Bytes;
 use callboard_messages::Failure;
 use futures_util::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, buffered::BufWriter, path::Path};
@@ -12,8 +13,8 @@ use uuid::Uuid;
 #[derive(Clone)]
 pub(crate) struct Objects {
     store: Arc<dyn ObjectStore>,
-    /// Storing a release and letting the last use of one go exclude each other: both have the same name when the
-    /// content is the same, whoever's it is.
+    /// Storing a release and letting the last use of one go exclude each other on this node: both have the same name
+    /// when the content is the same, whoever's it is. Nodes among each other look twice instead.
     releases: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -34,6 +35,11 @@ impl Objects {
     /// Where a release is.
     pub(crate) fn release(digest: &str) -> Path {
         Path::from(format!("releases/{digest}.tar.gz"))
+    }
+
+    /// Where a release is while it is decided whether it goes.
+    pub(crate) fn aside(digest: &str) -> Path {
+        Path::from(format!("releases/{digest}.aside"))
     }
 
     /// Held while it is decided whether a release is stored or removed.
@@ -65,6 +71,26 @@ impl Objects {
         file.flush().await.map_err(failed).map(|()| true)
     }
 
+    /// Stores these bytes, instead of those that were there under the name.
+    pub(crate) async fn put(&self, path: &Path, bytes: Bytes) -> Result<(), Failure> {
+        self.store.put(path, bytes.into()).await.map_err(failed).map(drop)
+    }
+
+    /// The whole of a small object. `None` when there is none.
+    pub(crate) async fn get(&self, path: &Path) -> Result<Option<Bytes>, Failure> {
+        match self.store.get(path).await {
+            Ok(object) => object.bytes().await.map_err(failed).map(Some),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// The names and sizes of the objects in a folder.
+    pub(crate) async fn list(&self, folder: &Path) -> Result<Vec<(Path, u64)>, Failure> {
+        let objects = self.store.list(Some(folder)).map_ok(|object| (object.location, object.size));
+        objects.try_collect().await.map_err(failed)
+    }
+
     /// Stores a file as an object, which appears whole or not at all.
     pub(crate) async fn upload(&self, file: &FilePath, path: &Path) -> Result<(), Failure> {
         let mut file = tokio::fs::File::open(file).await.map_err(failed)?;
@@ -75,6 +101,15 @@ impl Objects {
                 let _ = object.abort().await;
                 Err(failed(error))
             }
+        }
+    }
+
+    /// Gives an object another name. False when there is none.
+    pub(crate) async fn rename(&self, from: &Path, to: &Path) -> Result<bool, Failure> {
+        match self.store.rename(from, to).await {
+            Ok(()) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(failed(error)),
         }
     }
 

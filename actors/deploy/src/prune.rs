@@ -34,11 +34,23 @@ async fn release_archives(context: &Context, project_id: ProjectId, keep: u32) -
 async fn remove_unneeded(context: &Context, digests: &[String]) -> Result<(), Failure> {
     for digest in digests {
         let _exclusive = context.objects.exclusive().await;
-        if !releases::is_needed(&context.database, digest).await? {
-            context.objects.remove(&Objects::release(digest)).await?;
-        }
+        unneeded(context, digest).await?;
     }
     Ok(())
+}
+
+/// Removes an archive that no release needs. It is first put aside, and comes back if it was needed meanwhile: a builder
+/// on another node may have found it there, and records its release after that.
+pub(crate) async fn unneeded(context: &Context, digest: &str) -> Result<(), Failure> {
+    let (archive, aside) = (Objects::release(digest), Objects::aside(digest));
+    if releases::is_needed(&context.database, digest).await? || !context.objects.rename(&archive, &aside).await? {
+        return Ok(());
+    }
+    if releases::is_needed(&context.database, digest).await? {
+        context.objects.rename(&aside, &archive).await?;
+        return Ok(());
+    }
+    context.objects.remove(&aside).await
 }
 
 async fn uploads(context: &Context, project_id: ProjectId, keep: u32) -> Result<(), Failure> {

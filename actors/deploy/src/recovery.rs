@@ -1,12 +1,13 @@
 //! What happens once at the start of a node, whatever ended its life before.
 //!
-//! What was left running is ended. Builds that were interrupted are queued again, unless the node went down during
-//! them before: then the build may be why. Rollouts and everything that shall run are taken up by the apps' actors,
-//! which read the store. So nothing stays in progress for ever.
+//! What was left running here is ended. Builds of this node that were interrupted are queued again, unless the node went
+//! down during them before: then the build may be why. What other nodes have is theirs, until they are gone. Rollouts
+//! and everything that shall run are taken up by the apps' actors, which read the store. So nothing stays in progress
+//! for ever.
 
 use std::{fs, io, time::Duration};
 
-use callboard_messages::{Failure, ProjectId, deploy::DeploymentStatus};
+use callboard_messages::{Failure, ProjectId};
 use uuid::Uuid;
 
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
     store::{
         apps::{self, AppState},
         deployments,
+        steps::{self, Author, Build, Builder},
     },
 };
 
@@ -56,13 +58,11 @@ async fn recover(context: &Context) -> Result<(), Failure> {
     let emptied = context.archives.run(None, move || folders.iter().try_for_each(|folder| empty(folder)));
     emptied.await?.map_err(|error| Failure::Internal(format!("the folder of work in progress: {error}")))?;
 
-    for (id, _, attempts) in deployments::standing(&context.database, DeploymentStatus::Building).await? {
-        if attempts >= ATTEMPTS_MAXIMUM {
-            let sentence = "the node went down twice while it built this app, so it does not try again; \
-                            deploy again, or look at what the build needs";
-            context.fail(id, sentence).await?;
-        } else if deployments::requeue(&context.database, id).await? {
-            context.deployment_log(id).heading("The node was started anew; building again");
+    let me = context.nodes.me();
+    for build in steps::builds(&context.database).await? {
+        // Of an earlier life of this node, or of a program that knew of no other nodes.
+        if build.node.is_none_or(|node| node == me) {
+            build_again(context, build, "The node was started anew; building again").await?;
         }
     }
 
@@ -71,12 +71,8 @@ async fn recover(context: &Context) -> Result<(), Failure> {
         let page = apps::page(&context.database, after, PAGE).await?;
         for app in &page {
             let running = deployments::running(&context.database, app.project_id).await?;
-            if app.state != AppState::Removed {
+            if app.state != AppState::Removed && app.owner_node.is_none_or(|node| node == me) {
                 context.set_idle_route(app, running.is_some());
-            }
-            let rolling = running.is_some_and(|(_, status)| status == DeploymentStatus::Rolling);
-            if rolling || (app.state == AppState::Running && app.serving.is_some()) {
-                context.stage.wake(app.project_id);
             }
         }
         match page.last() {
@@ -84,6 +80,37 @@ async fn recover(context: &Context) -> Result<(), Failure> {
             _ => return Ok(()),
         }
     }
+}
+
+/// Puts the builds of nodes that are gone back into the queue.
+pub(crate) async fn builds(context: &Context) -> Result<(), Failure> {
+    let now = context.clock.instant();
+    for build in steps::builds(&context.database).await? {
+        if let Some(node) = build.node.filter(|node| context.nodes.is_gone(*node, now)) {
+            let heading = format!("The node {} is gone; building again", context.nodes.name(node));
+            build_again(context, build, &heading).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Queues a build again whose node went down, unless that happened before: then the build may be why.
+async fn build_again(context: &Context, build: Build, heading: &str) -> Result<(), Failure> {
+    if build.attempt >= ATTEMPTS_MAXIMUM {
+        let sentence = "the node went down twice while it built this app, so it is not tried again; \
+                        deploy again, or look at what the build needs";
+        let builder = Builder { node: build.node.unwrap_or_else(|| context.nodes.me()), attempt: build.attempt };
+        context.deployment_log(build.id).follow_on().await;
+        context.fail(build.id, Author::Builder(builder), sentence).await?;
+        context.refresh_route(build.project_id).await?;
+    } else if steps::requeue(&context.database, build.id, build.attempt).await? {
+        let log = context.deployment_log(build.id);
+        log.follow_on().await;
+        log.heading(heading);
+        context.announce(build.id).await?;
+        context.wake_builders();
+    }
+    Ok(())
 }
 
 fn empty(folder: &std::path::Path) -> io::Result<()> {

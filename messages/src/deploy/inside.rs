@@ -37,7 +37,7 @@ pub struct AppRoutes {
 pub struct AppRoute {
     /// Its host name's first part.
     pub app: String,
-    /// The node that runs its instances, while there is one.
+    /// The node that runs its instances, if one does; with [`RouteState::Moving`] the one that did and is gone.
     #[serde(default)]
     pub node: Option<Uuid>,
     /// What to tell a visitor when nobody answers.
@@ -60,6 +60,21 @@ pub enum RouteState {
     Unhealthy,
     /// The node that ran it is gone, and another takes it over.
     Moving,
+}
+
+impl RouteState {
+    /// Why nobody answers, as a sentence for the visitor.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Serving => "None of its instances is ready to take requests.",
+            Self::NoRelease => "Nothing has been deployed to it yet.",
+            Self::Deploying => "Its first release is being deployed.",
+            Self::Stopped => "It has been stopped, or scaled to zero instances.",
+            Self::Unhealthy => "Its instances are failing their health checks and are being restarted.",
+            Self::Moving => "The node that ran it is gone, and another one takes it over.",
+        }
+    }
 }
 
 /// The instances that the asked node runs of an app: only their node knows them.

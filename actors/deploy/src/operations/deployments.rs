@@ -17,6 +17,7 @@ use crate::store::{
     apps,
     deployments::{self, DeploymentRow, NewDeployment},
     sources,
+    steps::{self, Author},
 };
 
 const URL_MAXIMUM: usize = 2_048;
@@ -49,9 +50,9 @@ impl Handle<CreateDeployment> for Deploys {
             commit: None,
             created_at: self.context.clock.now(),
         };
-        let deployment = self.begin(new, &project.name).await?;
+        let deployment = self.begin(caller, new, &project.name).await?;
         self.context.refresh_route(project.id).await?;
-        self.context.queued.notify_one();
+        self.context.wake_builders();
         Ok(deployment)
     }
 }
@@ -122,17 +123,20 @@ impl Handle<CancelDeployment> for Deploys {
 }
 
 impl Deploys {
-    /// Ends a deployment that has not ended. The row decides; whoever works on it is told, and undoes it.
+    /// Ends a deployment that has not ended. The row decides; whoever works on it, here or on another node, is told and
+    /// undoes it.
     pub(super) async fn cancel(&self, row: &DeploymentRow) -> Result<(), CallError<DeployError>> {
         let context = &self.context;
         let now = context.clock.now();
-        if deployments::end(&context.database, row.id, DeploymentStatus::Cancelled, None, now).await? {
+        let (author, status) = (Author::Anyone, DeploymentStatus::Cancelled);
+        if steps::end(&context.database, &Caller::system(), author, row.id, status, None, now).await? {
             let token = context.cancels.lock().get(&row.id).cloned();
             if let Some(token) = token {
                 token.cancel();
             }
             context.announce(row.id).await?;
             context.refresh_route(row.project_id).await?;
+            context.wake(row.project_id);
         }
         Ok(())
     }

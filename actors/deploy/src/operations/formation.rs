@@ -46,7 +46,7 @@ impl Handle<Scale> for Deploys {
             let wanted = Some(formation.processes.clone());
             let now = self.context.clock.now();
             if apps::want(&self.context.database, &app, wanted, AppState::Running, now).await? {
-                self.context.stage.wake(app.project_id);
+                self.context.wake(app.project_id);
                 return Ok(formation);
             }
         }
@@ -67,7 +67,7 @@ impl Handle<Stop> for Deploys {
             }
             let now = self.context.clock.now();
             if apps::want(&self.context.database, &app, None, AppState::Stopped, now).await? {
-                self.context.stage.wake(app.project_id);
+                self.context.wake(app.project_id);
                 let processes = app.formation.unwrap_or_default().into_keys().map(|process| (process, 0)).collect();
                 return Ok(Formation { processes });
             }
@@ -101,8 +101,8 @@ impl Handle<Restart> for Deploys {
             commit,
             created_at: self.context.clock.now(),
         };
-        let deployment = self.begin(new, &app.name).await?;
-        self.context.stage.wake(app.project_id);
+        let deployment = self.begin(caller, new, &app.name).await?;
+        self.context.wake(app.project_id);
         Ok(deployment)
     }
 }

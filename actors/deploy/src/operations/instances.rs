@@ -1,12 +1,13 @@
 //! What runs.
 
 use callboard_messages::{
-    Caller,
-    deploy::{Formation, Instances, ListInstances},
+    Caller, ProjectId,
+    deploy::{Formation, Instance, Instances, ListInstances, RunningInstances},
 };
 use callboard_supervisors::{Handle, Outcome};
+use uuid::Uuid;
 
-use super::Deploys;
+use super::{Deploys, Refusable};
 
 impl Handle<ListInstances> for Deploys {
     async fn handle(&self, caller: &Caller, message: ListInstances) -> Outcome<ListInstances> {
@@ -16,12 +17,36 @@ impl Handle<ListInstances> for Deploys {
             let url = settings.url(&project.name);
             return Ok(Instances { items: Vec::new(), formation: Formation::default(), url });
         };
-        let running = self.context.stage.get(app.project_id);
-        let items = running.map(|app| app.instances()).unwrap_or_default();
-        Ok(Instances {
-            items: items.iter().map(|member| member.view()).collect(),
-            formation: app.shown_formation(),
-            url: settings.url(&app.name),
-        })
+        let items = match app.owner_node {
+            Some(node) => self.running_at(caller, node, app.project_id).await?,
+            None => self.running_here(app.project_id),
+        };
+        Ok(Instances { items, formation: app.shown_formation(), url: settings.url(&app.name) })
+    }
+}
+
+impl Handle<RunningInstances> for Deploys {
+    async fn handle(&self, _: &Caller, message: RunningInstances) -> Outcome<RunningInstances> {
+        Ok(self.running_here(message.project_id))
+    }
+}
+
+impl Deploys {
+    fn running_here(&self, project_id: ProjectId) -> Vec<Instance> {
+        let running = self.context.stage.get(project_id);
+        let members = running.map(|app| app.instances()).unwrap_or_default();
+        members.iter().map(|member| member.view()).collect()
+    }
+
+    /// Only the owner knows. Of one that is gone nothing runs; one that can't be reached is told so.
+    async fn running_at(&self, caller: &Caller, node: Uuid, project_id: ProjectId) -> Refusable<Vec<Instance>> {
+        let context = &self.context;
+        if node == context.nodes.me() {
+            return Ok(self.running_here(project_id));
+        }
+        if context.nodes.is_gone(node, context.clock.instant()) {
+            return Ok(Vec::new());
+        }
+        context.bus.ask_at(node, &caller.as_system(), RunningInstances { project_id }).await
     }
 }

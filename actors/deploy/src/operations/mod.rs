@@ -3,12 +3,13 @@
 //! A handler changes the store and wakes whoever acts on it; nothing that takes long happens here. The tenant stands
 //! in every question: what is another's is not there.
 
-mod cleanup;
 mod deployments;
+mod environment;
 mod formation;
 mod instances;
 mod logs;
 mod releases;
+mod routes;
 mod sources;
 
 use std::sync::Arc;
@@ -75,10 +76,12 @@ impl Deploys {
     }
 
     /// Stores a deployment that begins, unless another one of the project runs.
-    async fn begin(&self, new: NewDeployment, name: &str) -> Refusable<Deployment> {
+    async fn begin(&self, caller: &Caller, new: NewDeployment, name: &str) -> Refusable<Deployment> {
         let database = &self.context.database;
         let mut transaction = database.begin().await?;
-        apps::ensure(&mut transaction, new.project_id, new.organization_id, name, new.created_at).await?;
+        if !apps::ensure(&mut transaction, new.project_id, new.organization_id, name, new.created_at).await? {
+            return Err(no_project());
+        }
         if let Err(error) = table::insert(&mut transaction, &new).await {
             drop(transaction);
             if !table::is_in_progress(&error) {
@@ -88,6 +91,7 @@ impl Deploys {
             let (id, _) = running.ok_or(Failure::Unavailable { retry_after: std::time::Duration::from_secs(1) })?;
             return Err(DeployError::InProgress(id).into());
         }
+        table::tell_begun(&mut transaction, caller, new.id).await?;
         transaction.commit().await?;
         let begun = self.context.announce(new.id).await?;
         begun.ok_or_else(|| Failure::Internal("a deployment that was stored is not there".to_owned()).into())

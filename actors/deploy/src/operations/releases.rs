@@ -62,8 +62,8 @@ impl Handle<Rollback> for Deploys {
             commit: release.commit,
             created_at: self.context.clock.now(),
         };
-        let deployment = self.begin(new, &app.name).await?;
-        self.context.stage.wake(app.project_id);
+        let deployment = self.begin(caller, new, &app.name).await?;
+        self.context.wake(app.project_id);
         Ok(deployment)
     }
 }

@@ -9,19 +9,21 @@ use std::{
 };
 
 use callboard_messages::{
-    DeploymentId, Failure, ProjectId,
+    DeploymentId, Failure, OrganizationId, ProjectId,
     deploy::{DeploymentStatus, InstanceStatus},
 };
 use callboard_supervisors::{
     ChildContext, ChildSpec, Exit, Restart, SupervisorRef,
+    cluster::Hold,
     routing::{Backend, Route, RouteState},
 };
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::{
+    claim::{self, Standing},
     member::Member,
-    rollout,
+    removal, rollout,
     target::{Target, TargetError},
 };
 use crate::{
@@ -30,17 +32,26 @@ use crate::{
     store::{
         apps::{self, AppRow, AppState},
         deployments,
+        owners::Owner,
     },
 };
 
 /// How long the actor waits after the store or another domain could not be asked.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long instances serve on once another node has taken the app over: until every router knows.
+const LINGER: Duration = Duration::from_secs(3);
 
 /// What is known of an app while it has an actor. Shared by its actor, its instances and the domain's handlers.
 pub(crate) struct App {
     pub(crate) project_id: ProjectId,
+    pub(crate) organization_id: OrganizationId,
     pub(crate) name: String,
     pub(super) log: Log,
+    standing: Mutex<Standing>,
+    /// Keeps the node from ending before another one runs the app.
+    hold: Mutex<Option<Hold>>,
+    /// What the actor has seen last of the store: the row's revision, and the deployment that rolled.
+    seen: Mutex<(i64, Option<DeploymentId>)>,
     /// How often it was woken.
     wakes: AtomicU64,
     woken: Notify,
@@ -49,16 +60,18 @@ pub(crate) struct App {
     ended: Mutex<Vec<String>>,
     /// What a visitor is told while no instance is healthy.
     idle: Mutex<RouteState>,
-    /// Counts the changes of instances.
-    changes: watch::Sender<u64>,
     /// The target of what serves, so that it is read once.
     serving: Mutex<Option<Arc<Target>>>,
 }
 
 impl App {
-    pub(super) fn new(context: &Context, row: &AppRow) -> Self {
+    pub(super) fn new(context: &Context, row: &AppRow, standing: Standing) -> Self {
         Self {
             project_id: row.project_id,
+            organization_id: row.organization_id,
+            standing: Mutex::new(standing),
+            hold: Mutex::new(Some(context.nodes.hold())),
+            seen: Mutex::new((row.revision, None)),
             name: row.name.clone(),
             log: context.app_log(row.project_id),
             wakes: AtomicU64::new(0),
@@ -66,9 +79,31 @@ impl App {
             members: Mutex::default(),
             ended: Mutex::default(),
             idle: Mutex::new(idle_state(row, false)),
-            changes: watch::Sender::new(0),
             serving: Mutex::default(),
         }
+    }
+
+    /// In which right this node runs it.
+    pub(crate) fn standing(&self) -> Standing {
+        *self.standing.lock()
+    }
+
+    /// Whether this node is the owner, as far as it knows.
+    pub(super) fn owner(&self) -> Option<Owner> {
+        match self.standing() {
+            Standing::Owner(owner) => Some(owner),
+            Standing::Heir(_) => None,
+        }
+    }
+
+    /// The node need not wait for it: nobody would take it over.
+    pub(super) fn hold_no_more(&self) {
+        self.hold.lock().take();
+    }
+
+    /// Whether the actor has acted on this.
+    pub(super) fn has_seen(&self, revision: i64, rolling: Option<DeploymentId>) -> bool {
+        *self.seen.lock() == (revision, rolling)
     }
 
     /// Has the actor look at the store.
@@ -92,11 +127,6 @@ impl App {
     pub(super) fn split(&self, process: &str, of: DeploymentId) -> (Vec<Arc<Member>>, Vec<Arc<Member>>) {
         let stays = |member: &Arc<Member>| member.process == process && !member.is_leaving();
         self.instances().into_iter().filter(stays).partition(|member| member.target.serving.deployment_id == of)
-    }
-
-    /// Follows the changes of instances.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
     }
 
     /// Starts a new instance with the lowest free index.
@@ -124,7 +154,6 @@ impl App {
     pub(super) fn changed(&self, context: &Context, member: &Member) {
         self.publish_route(context);
         context.publish_instance(self.project_id, "instance", &member.view());
-        self.changes.send_modify(|changes| *changes += 1);
     }
 
     /// An instance is gone.
@@ -133,7 +162,6 @@ impl App {
         self.ended.lock().push(member.name.clone());
         self.publish_route(context);
         context.publish_instance(self.project_id, "instance_gone", &member.view());
-        self.changes.send_modify(|changes| *changes += 1);
         self.wake();
     }
 
@@ -157,8 +185,11 @@ impl App {
     }
 
     fn set_idle(&self, context: &Context, state: RouteState) {
-        *self.idle.lock() = state;
+        let before = std::mem::replace(&mut *self.idle.lock(), state);
         self.publish_route(context);
+        if before != state {
+            context.nudge_routers();
+        }
     }
 
     /// Asks every instance of which `leaves` is true to end. They get no more requests from now on.
@@ -170,7 +201,7 @@ impl App {
     }
 
     /// Asks all instances to end, and to take no time for their last requests.
-    fn retire_at_once(&self, context: &Context) {
+    pub(super) fn retire_at_once(&self, context: &Context) {
         for member in self.instances().into_iter().filter(|member| !member.is_leaving()) {
             member.begin_to_leave(true);
             self.changed(context, &member);
@@ -255,25 +286,44 @@ async fn run(context: Context, app: Arc<App>, child: ChildContext) -> Exit {
 async fn pass(context: &Context, app: &Arc<App>, supervisor: &SupervisorRef) -> Result<(), Failure> {
     let wakes = app.wakes();
     app.forget_ended(supervisor).await;
-    let row = apps::get(&context.database, app.project_id).await?.filter(|row| row.state != AppState::Removed);
-    let Some(row) = row else {
+    let Some(row) = apps::get(&context.database, app.project_id).await? else {
+        return give_up(context, app, None, wakes).await;
+    };
+    let running = deployments::running(&context.database, app.project_id).await?;
+    let rolling = running.filter(|(_, status)| *status == DeploymentStatus::Rolling).map(|(id, _)| id);
+    *app.seen.lock() = (row.revision, rolling);
+    let owner = match app.standing() {
+        Standing::Owner(owner) if row.is_owned_by(owner) => owner,
+        Standing::Heir(from) if row.is_owned_by(from) && row.heir_node == Some(context.nodes.me()) => {
+            return succeed(context, app, supervisor, &row, from).await;
+        }
+        _ => match claim::take_on(context, &row, rolling.is_some()).await? {
+            Some(standing) => {
+                *app.standing.lock() = standing;
+                app.wake();
+                return Ok(());
+            }
+            None => return give_up(context, app, Some(&row), wakes).await,
+        },
+    };
+    if row.state == AppState::Removed {
         app.retire_at_once(context);
-        if app.instances().is_empty() {
+        if app.instances().is_empty() && removal::finish(context, app.project_id, owner).await? {
             context.routes.remove(&app.name);
+            context.nudge_routers();
             context.stage.rest(app, wakes);
         }
         return Ok(());
-    };
-    let running = deployments::running(&context.database, app.project_id).await?;
+    }
     app.set_idle(context, idle_state(&row, running.is_some()));
     let target = if row.state == AppState::Running { app.serving(context, &row).await? } else { None };
 
-    if let Some((id, DeploymentStatus::Rolling)) = running {
+    if let Some(id) = rolling {
         // After a start of the node nothing of the app runs: what served comes back first.
         if let Some(target) = target.as_ref().filter(|_| app.instances().is_empty()) {
             rollout::start_missing(context, app, supervisor, target, &row.shown_formation().processes).await?;
         }
-        rollout::roll(context, app, supervisor, &row, id).await?;
+        rollout::roll(context, app, supervisor, (&row, owner), id).await?;
         app.wake();
         return Ok(());
     }
@@ -283,7 +333,51 @@ async fn pass(context: &Context, app: &Arc<App>, supervisor: &SupervisorRef) -> 
         }
         None => app.retire(context, |_| true),
     }
+    if app.instances().is_empty() && !row.is_wanted() {
+        context.stage.rest(app, wakes);
+    }
+    Ok(())
+}
+
+/// The owner stops: what serves is started here first, and only then is the app this node's.
+async fn succeed(
+    context: &Context,
+    app: &Arc<App>,
+    supervisor: &SupervisorRef,
+    row: &AppRow,
+    from: Owner,
+) -> Result<(), Failure> {
+    let target = if row.state == AppState::Running { app.serving(context, row).await? } else { None };
+    if let Some(target) = target {
+        rollout::start_missing(context, app, supervisor, &target, &row.shown_formation().processes).await?;
+        for member in app.instances() {
+            member.settled().await;
+        }
+    }
+    let why = format!("{} stops", context.nodes.name(from.node));
+    if let Some(owner) = claim::claim(context, row, Some((from.node, why))).await? {
+        *app.standing.lock() = Standing::Owner(owner);
+        // The node before ends its own as soon as it knows.
+        context.wake(app.project_id);
+    } else {
+        app.wake();
+    }
+    Ok(())
+}
+
+/// The app is another node's, or there is none any more: what runs of it here ends. One that was handed over serves on
+/// until the routers know its successor.
+async fn give_up(context: &Context, app: &Arc<App>, row: Option<&AppRow>, wakes: u64) -> Result<(), Failure> {
+    if app.instances().iter().any(|member| !member.is_leaving()) {
+        if row.is_some_and(|row| row.owner_node.is_some()) && context.is_leaving() {
+            context.clock.sleep(LINGER).await;
+            app.retire(context, |_| true);
+        } else {
+            app.retire_at_once(context);
+        }
+    }
     if app.instances().is_empty() {
+        context.routes.remove(&app.name);
         context.stage.rest(app, wakes);
     }
     Ok(())

@@ -6,7 +6,10 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use callboard_messages::{Failure, InstanceId, deploy::InstanceStatus};
+use callboard_messages::{
+    Failure, InstanceId,
+    deploy::{InstanceFact, InstanceStatus},
+};
 use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart};
 
 use super::{
@@ -19,6 +22,7 @@ use crate::{
     output::LineSink,
     package::{self, ContentId},
     runtime::{self, HealthCheck, InstanceLimits, InstanceSpec, RunningInstance, StartError},
+    telling::Told,
 };
 
 /// A process that lived so long was well: the waits before its next starts begin anew.
@@ -76,6 +80,7 @@ impl Life {
             () = self.live() => {}
         }
         self.remove_folder().await;
+        self.context.telling.tell(Told::Stopped(self.fact(None)));
         self.member.state.send_modify(|state| state.gone = true);
         self.app.leave(&self.context, &self.member);
         Exit::Normal
@@ -93,6 +98,7 @@ impl Life {
             let wait = backoff.delay(crashes);
             crashes += 1;
             self.say(&format!("{sentence}; starting again in {:.1} s", wait.as_secs_f64()));
+            self.context.telling.tell(Told::Crashed(self.fact(Some(sentence.clone()))));
             self.change(|state| {
                 state.status = InstanceStatus::Crashed;
                 state.pid = None;
@@ -146,6 +152,7 @@ impl Life {
             state.pid = running.pid();
             state.address = running.address();
         });
+        self.context.telling.tell(Told::Started(self.fact(None)));
         let end = self.watch(&running, &check).await;
         if matches!(end, End::Left) {
             self.finish(&running).await;
@@ -293,6 +300,20 @@ impl Life {
 
     fn sink(&self) -> LineSink {
         self.app.log.instance_sink(self.member.title())
+    }
+
+    fn fact(&self, reason: Option<String>) -> InstanceFact {
+        InstanceFact {
+            instance_id: self.member.id,
+            project_id: self.app.project_id,
+            organization_id: self.app.organization_id,
+            app: self.app.name.clone(),
+            process: self.member.process.clone(),
+            index: self.member.index,
+            release_version: self.member.target.release.version,
+            node: self.context.nodes.me(),
+            reason,
+        }
     }
 
     fn say(&self, text: &str) {

@@ -5,14 +5,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use callboard_messages::ProjectId;
+use callboard_messages::{Failure, ProjectId, deploy::DeploymentStatus};
 use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart, Supervisor};
 
-use super::{App, Request, app};
+use super::{App, Request, app, claim, watch};
 use crate::{
     context::{Context, World},
     recovery,
-    store::apps,
+    store::{apps, deployments, owners},
 };
 
 /// How often it is looked whether an app's supervisor has given up.
@@ -32,15 +32,15 @@ async fn keep(world: Arc<World>, child: ChildContext) -> Exit {
     tokio::select! {
         () = child.stopping() => Exit::Shutdown,
         () = serve(&context, &child) => Exit::Normal,
-        () = watch(&context) => Exit::Normal,
+        () = look_around(&context) => Exit::Normal,
     }
 }
 
 /// Beside the keeper's own work.
-async fn watch(context: &Context) {
+async fn look_around(context: &Context) {
     let mut recovered = context.recovered.subscribe();
     if recovered.wait_for(|recovered| *recovered).await.is_ok() {
-        recovery::look_again(context).await;
+        tokio::join!(recovery::look_again(context), watch::watch(context));
     }
     std::future::pending().await
 }
@@ -68,14 +68,21 @@ async fn wake(context: &Context, child: &ChildContext, project_id: ProjectId) {
     if let Some(app) = context.stage.get(project_id) {
         return app.wake();
     }
-    match apps::get(&context.database, project_id).await {
-        Ok(Some(row)) => start(context, child, Arc::new(App::new(context, &row))).await,
+    match take_on(context, project_id).await {
+        Ok(Some(app)) => start(context, child, Arc::new(app)).await,
         Ok(None) => {}
-        Err(error) => {
-            tracing::warn!(%project_id, %error, "an app could not be read; trying again");
+        Err(failure) => {
+            tracing::warn!(%project_id, %failure, "an app could not be looked at; trying again");
             again(context, Request::Wake(project_id));
         }
     }
+}
+
+async fn take_on(context: &Context, project_id: ProjectId) -> Result<Option<App>, Failure> {
+    let Some(row) = apps::get(&context.database, project_id).await? else { return Ok(None) };
+    let running = deployments::running(&context.database, project_id).await?;
+    let rolls = running.is_some_and(|(_, status)| status == DeploymentStatus::Rolling);
+    Ok(claim::take_on(context, &row, rolls).await?.map(|standing| App::new(context, &row, standing)))
 }
 
 /// Starts the apps anew whose supervisor has given up.
@@ -130,4 +137,10 @@ async fn rest(context: &Context, child: &ChildContext, app: &Arc<App>, wakes: u6
         apps.remove(&app.project_id);
     }
     child.supervisor.stop_child(&app.name).await;
+    if let Some(owner) = app.owner()
+        && let Err(error) = owners::release(&context.database, app.project_id, owner).await
+    {
+        // The next look finds an app of this node without an actor.
+        tracing::warn!(app = app.name, %error, "an app of which nothing runs could not be released");
+    }
 }

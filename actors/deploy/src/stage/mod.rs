@@ -3,13 +3,19 @@
 //! An app's actor looks at what the store wants and at what runs, and brings the two together; a signal only wakes it.
 //! So whatever happened before, a crash or a start of the node, the same actor does the same thing. An app of which
 //! nothing runs and nothing is wanted has no actor: a row costs no memory.
+//!
+//! Among nodes an app belongs to the one that has claimed its row ([`claim`]); every node that runs apps looks for those
+//! that nobody has, or whose node is gone ([`watch`]).
 
 mod app;
+mod claim;
 mod instance;
 mod keeper;
 mod member;
+mod removal;
 mod rollout;
 mod target;
+mod watch;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -62,6 +68,11 @@ impl Stage {
     /// The app's actor has nothing more to do for now.
     fn rest(&self, app: &Arc<App>, wakes: u64) {
         drop(self.requests.send(Request::Rest(app.clone(), wakes)));
+    }
+
+    /// All apps that have an actor.
+    fn all(&self) -> Vec<Arc<App>> {
+        self.apps.lock().values().cloned().collect()
     }
 
     /// How many instances there are on the node.

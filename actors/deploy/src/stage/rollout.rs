@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use callboard_messages::{
-    DeploymentId, Failure,
+    Caller, DeploymentId, Failure,
     deploy::{DeploymentKind, DeploymentStatus},
 };
 use callboard_supervisors::SupervisorRef;
@@ -24,6 +24,8 @@ use crate::{
     store::{
         apps::{AppRow, Serving, formation_for},
         deployments::{self, DeploymentRow},
+        owners::Owner,
+        steps::{self, Author},
     },
 };
 
@@ -32,7 +34,7 @@ pub(super) async fn roll(
     context: &Context,
     app: &Arc<App>,
     supervisor: &SupervisorRef,
-    row: &AppRow,
+    (row, owner): (&AppRow, Owner),
     id: DeploymentId,
 ) -> Result<(), Failure> {
     // In this order: a cancel first changes the row, then looks for the token.
@@ -42,7 +44,7 @@ pub(super) async fn roll(
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => Ok(()),
-                outcome = carry_out(context, app, supervisor, row, &deployment) => outcome,
+                outcome = carry_out(context, app, supervisor, (row, owner), &deployment) => outcome,
             }
         }
         _ => Ok(()),
@@ -63,12 +65,12 @@ async fn carry_out(
     context: &Context,
     app: &Arc<App>,
     supervisor: &SupervisorRef,
-    row: &AppRow,
+    (row, owner): (&AppRow, Owner),
     deployment: &DeploymentRow,
 ) -> Result<(), Failure> {
     let id = deployment.id;
     let Some((release_id, environment_version)) = deployment.release_id.zip(deployment.environment_version) else {
-        context.fail(id, "the deployment has no release").await?;
+        context.fail(id, Author::Owner(owner), "the deployment has no release").await?;
         return Ok(());
     };
     let serving = Serving { release_id, environment_version, deployment_id: id };
@@ -76,11 +78,12 @@ async fn carry_out(
         Ok(target) => Arc::new(target),
         Err(TargetError::Later(failure)) => return Err(failure),
         Err(TargetError::Impossible(sentence)) => {
-            context.fail(id, &sentence).await?;
+            context.fail(id, Author::Owner(owner), &sentence).await?;
             return Ok(());
         }
     };
     let log = context.deployment_log(id);
+    log.follow_on().await;
     let version = target.release.version;
     log.heading(&match deployment.kind {
         DeploymentKind::Deploy => format!("Releasing v{version}"),
@@ -90,12 +93,14 @@ async fn carry_out(
     let default = target.default_formation();
     let formation = formation_for(row.formation.as_ref(), &default);
     if let Err(sentence) = fill(context, app, supervisor, &target, &formation, &log).await? {
-        context.fail(id, &sentence).await?;
+        context.fail(id, Author::Owner(owner), &sentence).await?;
         return Ok(());
     }
     // From here on visitors see the new release only.
     app.retire(context, |member| member.target.serving.deployment_id != id);
-    if !deployments::complete(&context.database, app.project_id, serving, &default, context.clock.now()).await? {
+    let (caller, now) = (Caller::system(), context.clock.now());
+    let owned = (app.project_id, owner);
+    if !steps::complete(&context.database, &caller, owned, serving, &default, now).await? {
         return Ok(());
     }
     app.now_serves(&target);

@@ -47,8 +47,16 @@ pub(crate) struct AppRow {
     /// Absent until the first release is known.
     pub(crate) formation: Option<BTreeMap<String, u32>>,
     pub(crate) state: AppState,
-    /// Grows with every change of the row.
+    /// Grows with every change of what is wanted or serves.
     pub(crate) revision: i64,
+    /// The node that runs it.
+    pub(crate) owner_node: Option<Uuid>,
+    /// Grows with every change of owner.
+    pub(crate) owner_token: i64,
+    /// The owner stops; the heir may take over.
+    pub(crate) offered: bool,
+    /// The node that gets ready to take over.
+    pub(crate) heir_node: Option<Uuid>,
 }
 
 /// A release in service.
@@ -66,6 +74,16 @@ impl AppRow {
         self.state == AppState::Removed
     }
 
+    /// Whether a node has something to do for it besides a deployment that rolls.
+    pub(crate) fn is_wanted(&self) -> bool {
+        let runs = |formation: &BTreeMap<String, u32>| formation.values().any(|count| *count > 0);
+        match self.state {
+            AppState::Removed => true,
+            AppState::Stopped => false,
+            AppState::Running => self.serving.is_some() && self.formation.as_ref().is_some_and(runs),
+        }
+    }
+
     /// What is wanted now, as its owner sees it.
     pub(crate) fn shown_formation(&self) -> Formation {
         let mut processes = self.formation.clone().unwrap_or_default();
@@ -79,7 +97,7 @@ impl AppRow {
 type StoredFormation = Option<Json<BTreeMap<String, u32>>>;
 
 #[derive(sqlx::FromRow)]
-struct Row {
+pub(super) struct Row {
     project_id: Uuid,
     organization_id: Uuid,
     name: String,
@@ -89,6 +107,10 @@ struct Row {
     formation: StoredFormation,
     state: String,
     revision: i64,
+    owner_node: Option<Uuid>,
+    owner_token: i64,
+    offered: bool,
+    heir_node: Option<Uuid>,
 }
 
 impl From<Row> for AppRow {
@@ -105,21 +127,28 @@ impl From<Row> for AppRow {
             formation: row.formation.map(|Json(formation)| formation),
             state: AppState::of(&row.state),
             revision: row.revision,
+            owner_node: row.owner_node,
+            owner_token: row.owner_token,
+            offered: row.offered,
+            heir_node: row.heir_node,
         }
     }
 }
 
+/// Every reader's columns.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT project_id, organization_id, name, release_id, environment_version, deployment_id, formation, ",
+            "state, revision, owner_node, owner_token, offered, heir_node FROM apps ",
+            $rest
+        )
+    };
+}
+
 /// The app of a project, whoever owns it.
 pub(crate) async fn get(database: &Database, project_id: ProjectId) -> Result<Option<AppRow>, Error> {
-    let row: Option<Row> = database
-        .query(
-            "SELECT project_id, organization_id, name, release_id, environment_version, deployment_id, formation, state,
-                    revision
-             FROM apps WHERE project_id = $1",
-        )
-        .bind(project_id.0)
-        .fetch_optional()
-        .await?;
+    let row: Option<Row> = database.query(select!("WHERE project_id = $1")).bind(project_id.0).fetch_optional().await?;
     Ok(row.map(AppRow::from))
 }
 
@@ -130,11 +159,7 @@ pub(crate) async fn owned(
     organization_id: OrganizationId,
 ) -> Result<Option<AppRow>, Error> {
     let row: Option<Row> = database
-        .query(
-            "SELECT project_id, organization_id, name, release_id, environment_version, deployment_id, formation, state,
-                    revision
-             FROM apps WHERE project_id = $1 AND organization_id = $2 AND state <> 'removed'",
-        )
+        .query(select!("WHERE project_id = $1 AND organization_id = $2 AND state <> 'removed'"))
         .bind(project_id.0)
         .bind(organization_id.0)
         .fetch_optional()
@@ -142,14 +167,25 @@ pub(crate) async fn owned(
     Ok(row.map(AppRow::from))
 }
 
+/// All apps that are not on their way out, by name, with whether a deployment of theirs runs.
+pub(crate) async fn all(database: &Database) -> Result<Vec<(AppRow, bool)>, Error> {
+    let rows: Vec<Row> = database.query(select!("WHERE state <> 'removed' ORDER BY name")).fetch_all().await?;
+    let deploying: Vec<(Uuid,)> = database
+        .query("SELECT project_id FROM deployments WHERE status IN ('queued', 'building', 'rolling')")
+        .fetch_all()
+        .await?;
+    let deploying: std::collections::HashSet<Uuid> = deploying.into_iter().map(|(id,)| id).collect();
+    Ok(rows
+        .into_iter()
+        .map(|row| (deploying.contains(&row.project_id), row))
+        .map(|(is, row)| (row.into(), is))
+        .collect())
+}
+
 /// A page of all apps, by project.
 pub(crate) async fn page(database: &Database, after: ProjectId, limit: u32) -> Result<Vec<AppRow>, Error> {
     let rows: Vec<Row> = database
-        .query(
-            "SELECT project_id, organization_id, name, release_id, environment_version, deployment_id, formation, state,
-                    revision
-             FROM apps WHERE project_id > $1 ORDER BY project_id LIMIT $2",
-        )
+        .query(select!("WHERE project_id > $1 ORDER BY project_id LIMIT $2"))
         .bind(after.0)
         .bind(i64::from(limit))
         .fetch_all()
@@ -157,14 +193,22 @@ pub(crate) async fn page(database: &Database, after: ProjectId, limit: u32) -> R
     Ok(rows.into_iter().map(AppRow::from).collect())
 }
 
-/// Makes the row of a project that is deployed for the first time; a second time changes nothing.
+/// Makes the row of a project's app; a second time changes nothing. False when the app is gone for good.
 pub(crate) async fn ensure(
     transaction: &mut Transaction,
     project_id: ProjectId,
     organization_id: OrganizationId,
     name: &str,
     now: DateTime<Utc>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
+    let removed: Option<(Uuid,)> = transaction
+        .query("SELECT project_id FROM removed_apps WHERE project_id = $1")
+        .bind(project_id.0)
+        .fetch_optional()
+        .await?;
+    if removed.is_some() {
+        return Ok(false);
+    }
     transaction
         .query(
             "INSERT INTO apps (project_id, organization_id, name, environment_version, state, revision, created_at,
@@ -177,7 +221,7 @@ pub(crate) async fn ensure(
         .bind(now)
         .execute()
         .await?;
-    Ok(())
+    Ok(true)
 }
 
 /// Sets what is wanted, if the row is still as the caller read it.
@@ -203,10 +247,23 @@ pub(crate) async fn want(
     Ok(changed > 0)
 }
 
-/// Marks the app as on its way out, for good.
-pub(crate) async fn condemn(database: &Database, project_id: ProjectId, now: DateTime<Utc>) -> Result<(), Error> {
-    database
-        .query("UPDATE apps SET state = 'removed', revision = revision + 1, updated_at = $2 WHERE project_id = $1")
+/// Marks the app as on its way out, for good; one that is not there can't come any more.
+pub(crate) async fn condemn(
+    transaction: &mut Transaction,
+    project_id: ProjectId,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    transaction
+        .query("INSERT INTO removed_apps (project_id, removed_at) VALUES ($1, $2) ON CONFLICT (project_id) DO NOTHING")
+        .bind(project_id.0)
+        .bind(now)
+        .execute()
+        .await?;
+    transaction
+        .query(
+            "UPDATE apps SET state = 'removed', revision = revision + 1, updated_at = $2
+             WHERE project_id = $1 AND state <> 'removed'",
+        )
         .bind(project_id.0)
         .bind(now)
         .execute()

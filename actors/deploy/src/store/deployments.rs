@@ -1,23 +1,19 @@
-//! Deployments and the steps they take.
-
-use std::collections::BTreeMap;
+//! Deployments, as they are read and begin.
 
 use callboard_messages::{
-    DeploymentId, OrganizationId, ProjectId, ReleaseId,
-    deploy::{Deployment, DeploymentKind, DeploymentSource, DeploymentStatus},
+    Caller, DeploymentId, OrganizationId, ProjectId, ReleaseId,
+    deploy::{
+        Deployment, DeploymentFact, DeploymentKind, DeploymentQueued, DeploymentSource, DeploymentStarted,
+        DeploymentStatus,
+    },
 };
-use callboard_supervisors::db::{Database, Error, Transaction};
+use callboard_supervisors::{
+    db::{Database, Error, Transaction},
+    events::emit,
+};
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use uuid::Uuid;
-
-use super::{
-    apps::{self, Serving},
-    releases,
-};
-
-/// The longest sentence that is kept of a failure, in characters.
-const ERROR_MAXIMUM: usize = 4_000;
 
 /// A row of `deployments`, with its app's name and its release's number.
 #[derive(Debug, Clone)]
@@ -34,11 +30,27 @@ pub(crate) struct DeploymentRow {
     pub(crate) release_version: Option<i64>,
     pub(crate) environment_version: Option<i64>,
     pub(crate) commit: Option<String>,
+    /// The node that builds it, or has built it.
+    pub(crate) builder_node: Option<Uuid>,
     pub(crate) created_at: DateTime<Utc>,
     pub(crate) finished_at: Option<DateTime<Utc>>,
 }
 
 impl DeploymentRow {
+    /// What other domains are told of it.
+    pub(crate) fn fact(self) -> DeploymentFact {
+        DeploymentFact {
+            deployment_id: self.id,
+            project_id: self.project_id,
+            organization_id: self.organization_id,
+            app: self.name,
+            kind: self.kind,
+            release_id: self.release_id,
+            release_version: self.release_version,
+            reason: self.error,
+        }
+    }
+
     /// As clients see it.
     pub(crate) fn view(self, url: String) -> Deployment {
         Deployment {
@@ -72,8 +84,22 @@ struct Row {
     release_version: Option<i64>,
     environment_version: Option<i64>,
     commit_hash: Option<String>,
+    builder_node: Option<Uuid>,
     created_at: DateTime<Utc>,
     finished_at: Option<DateTime<Utc>>,
+}
+
+/// Every reader's columns and tables.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT d.id, d.project_id, d.organization_id, a.name, d.kind, d.status, d.error, d.source, d.release_id, ",
+            "r.version AS release_version, d.environment_version, d.commit_hash, d.builder_node, d.created_at, ",
+            "d.finished_at FROM deployments AS d JOIN apps AS a ON a.project_id = d.project_id ",
+            "LEFT JOIN releases AS r ON r.id = d.release_id ",
+            $rest
+        )
+    };
 }
 
 impl From<Row> for DeploymentRow {
@@ -91,6 +117,7 @@ impl From<Row> for DeploymentRow {
             release_version: row.release_version,
             environment_version: row.environment_version,
             commit: row.commit_hash,
+            builder_node: row.builder_node,
             created_at: row.created_at,
             finished_at: row.finished_at,
         }
@@ -164,20 +191,25 @@ pub(crate) async fn insert(transaction: &mut Transaction, new: &NewDeployment) -
     Ok(())
 }
 
+/// Tells of a deployment that begins.
+pub(crate) async fn tell_begun(transaction: &mut Transaction, caller: &Caller, id: DeploymentId) -> Result<(), Error> {
+    let Some(row) = get_in(transaction, id).await? else { return Ok(()) };
+    match row.status {
+        DeploymentStatus::Queued => emit(transaction, caller, &DeploymentQueued(row.fact())).await,
+        // Nothing has to be built.
+        _ => emit(transaction, caller, &DeploymentStarted(row.fact())).await,
+    }
+}
+
 /// One deployment, whoever owns it.
 pub(crate) async fn get(database: &Database, id: DeploymentId) -> Result<Option<DeploymentRow>, Error> {
-    let row: Option<Row> = database
-        .query(
-            "SELECT d.id, d.project_id, d.organization_id, a.name, d.kind, d.status, d.error, d.source, d.release_id,
-                    r.version AS release_version, d.environment_version, d.commit_hash, d.created_at,
-                    d.finished_at
-             FROM deployments AS d JOIN apps AS a ON a.project_id = d.project_id
-             LEFT JOIN releases AS r ON r.id = d.release_id
-             WHERE d.id = $1",
-        )
-        .bind(id.0)
-        .fetch_optional()
-        .await?;
+    let row: Option<Row> = database.query(select!("WHERE d.id = $1")).bind(id.0).fetch_optional().await?;
+    Ok(row.map(DeploymentRow::from))
+}
+
+/// One deployment, as a transaction has left it.
+pub(super) async fn get_in(transaction: &mut Transaction, id: DeploymentId) -> Result<Option<DeploymentRow>, Error> {
+    let row: Option<Row> = transaction.query(select!("WHERE d.id = $1")).bind(id.0).fetch_optional().await?;
     Ok(row.map(DeploymentRow::from))
 }
 
@@ -198,14 +230,7 @@ pub(crate) async fn page(
     limit: u32,
 ) -> Result<Vec<DeploymentRow>, Error> {
     let rows: Vec<Row> = database
-        .query(
-            "SELECT d.id, d.project_id, d.organization_id, a.name, d.kind, d.status, d.error, d.source, d.release_id,
-                    r.version AS release_version, d.environment_version, d.commit_hash, d.created_at,
-                    d.finished_at
-             FROM deployments AS d JOIN apps AS a ON a.project_id = d.project_id
-             LEFT JOIN releases AS r ON r.id = d.release_id
-             WHERE d.project_id = $1 AND d.id < $2 ORDER BY d.id DESC LIMIT $3",
-        )
+        .query(select!("WHERE d.project_id = $1 AND d.id < $2 ORDER BY d.id DESC LIMIT $3"))
         .bind(project_id.0)
         .bind(before)
         .bind(i64::from(limit) + 1)
@@ -228,122 +253,6 @@ pub(crate) async fn running(
         .fetch_optional()
         .await?;
     Ok(row.map(|(id, status)| (DeploymentId(id), status_of(&status))))
-}
-
-/// Takes the oldest queued deployment for a builder.
-pub(crate) async fn claim(database: &Database) -> Result<Option<DeploymentId>, Error> {
-    let row: Option<(Uuid,)> = database
-        .query(
-            "UPDATE deployments SET status = 'building', attempts = attempts + 1
-             WHERE status = 'queued'
-               AND id = (SELECT id FROM deployments WHERE status = 'queued' ORDER BY id LIMIT 1)
-             RETURNING id",
-        )
-        .fetch_optional()
-        .await?;
-    Ok(row.map(|(id,)| DeploymentId(id)))
-}
-
-/// Puts a deployment whose build was interrupted by the node's stop back into the queue.
-pub(crate) async fn requeue(database: &Database, id: DeploymentId) -> Result<bool, Error> {
-    let changed = database
-        .query("UPDATE deployments SET status = 'queued' WHERE id = $1 AND status = 'building'")
-        .bind(id.0)
-        .execute()
-        .await?;
-    Ok(changed > 0)
-}
-
-/// The ids and attempts of the deployments that stand as `status`.
-pub(crate) async fn standing(
-    database: &Database,
-    status: DeploymentStatus,
-) -> Result<Vec<(DeploymentId, ProjectId, i64)>, Error> {
-    let rows: Vec<(Uuid, Uuid, i64)> = database
-        .query("SELECT id, project_id, attempts FROM deployments WHERE status = $1 ORDER BY id")
-        .bind(status.as_str().to_owned())
-        .fetch_all()
-        .await?;
-    Ok(rows.into_iter().map(|(id, project_id, attempts)| (DeploymentId(id), ProjectId(project_id), attempts)).collect())
-}
-
-/// Remembers the commit that a git source has led to.
-pub(crate) async fn set_commit(database: &Database, id: DeploymentId, commit: &str) -> Result<(), Error> {
-    database
-        .query("UPDATE deployments SET commit_hash = $2 WHERE id = $1")
-        .bind(id.0)
-        .bind(commit.to_owned())
-        .execute()
-        .await?;
-    Ok(())
-}
-
-/// From building to rolling, with the release that was built. `None` when it was cancelled meanwhile.
-pub(crate) async fn built(database: &Database, release: &releases::ReleaseRow) -> Result<Option<i64>, Error> {
-    let mut transaction = database.begin().await?;
-    let changed = transaction
-        .query(
-            "UPDATE deployments SET status = 'rolling', release_id = $2, environment_version = $3
-             WHERE id = $1 AND status = 'building'",
-        )
-        .bind(release.deployment_id.0)
-        .bind(release.id.0)
-        .bind(release.environment_version)
-        .execute()
-        .await?;
-    if changed == 0 {
-        return Ok(None);
-    }
-    let version = releases::insert(&mut transaction, release).await?;
-    transaction.commit().await?;
-    Ok(Some(version))
-}
-
-/// From rolling to completed: from now on this is what serves. False when it was cancelled meanwhile.
-pub(crate) async fn complete(
-    database: &Database,
-    project_id: ProjectId,
-    serving: Serving,
-    default: &BTreeMap<String, u32>,
-    now: DateTime<Utc>,
-) -> Result<bool, Error> {
-    let mut transaction = database.begin().await?;
-    let changed = transaction
-        .query("UPDATE deployments SET status = 'completed', finished_at = $2 WHERE id = $1 AND status = 'rolling'")
-        .bind(serving.deployment_id.0)
-        .bind(now)
-        .execute()
-        .await?;
-    if changed == 0 {
-        return Ok(false);
-    }
-    if !apps::serve(&mut transaction, project_id, serving, default, now).await? {
-        return Ok(false);
-    }
-    transaction.commit().await?;
-    Ok(true)
-}
-
-/// Ends a deployment that has not ended. False when it had.
-pub(crate) async fn end(
-    database: &Database,
-    id: DeploymentId,
-    status: DeploymentStatus,
-    error: Option<&str>,
-    now: DateTime<Utc>,
-) -> Result<bool, Error> {
-    let changed = database
-        .query(
-            "UPDATE deployments SET status = $2, error = $3, finished_at = $4
-             WHERE id = $1 AND status IN ('queued', 'building', 'rolling')",
-        )
-        .bind(id.0)
-        .bind(status.as_str().to_owned())
-        .bind(error.map(|error| error.chars().take(ERROR_MAXIMUM).collect::<String>()))
-        .bind(now)
-        .execute()
-        .await?;
-    Ok(changed > 0)
 }
 
 /// The ids of a project's deployments that are older than the newest `keep`, for what is kept beside the rows.

@@ -5,5 +5,7 @@
 
 pub(crate) mod apps;
 pub(crate) mod deployments;
+pub(crate) mod owners;
 pub(crate) mod releases;
 pub(crate) mod sources;
+pub(crate) mod steps;

@@ -2,9 +2,9 @@
 
 use callboard_messages::{CallError, Code, deploy::*};
 
-use super::bench::{Bench, on_node, on_sqlite, server};
+use super::stage::{Bench, on_node, on_sqlite, server};
 
-async fn fails_with(bench: &Bench, app: &super::bench::App, files: &[(&str, &str)], words: &[&str]) {
+async fn fails_with(bench: &Bench, app: &super::stage::App, files: &[(&str, &str)], words: &[&str]) {
     let deployment = bench.deploy(app, files).await;
     let log = bench.build_log(app, deployment.id).await;
     assert_eq!(deployment.status, DeploymentStatus::Failed, "{log}");
@@ -22,13 +22,16 @@ async fn a_failed_deployment_leaves_the_old_release_serving() {
         bench.release(&app, "one").await;
         let ends_at_once = [("Procfile", "web: echo no database; exit 3\n")];
         fails_with(bench, &app, &ends_at_once, &["exited at once with status 3", "no database"]).await;
-        bench.configure(&app, |kept| kept.build.health_check_grace_seconds = Some(1));
+        bench.configure(&app, |kept| kept.build.health_check_grace_seconds = Some(4));
         let never_listens = [("Procfile", "web: echo waiting; sleep 1000\n")];
         fails_with(bench, &app, &never_listens, &["did not listen on PORT", "waiting"]).await;
         fails_with(bench, &app, &[("README", "nothing")], &["nothing in the source tells what this app is"]).await;
         bench.configure(&app, |kept| kept.build.build_command = Some("echo compiling; exit 9".to_owned()));
         fails_with(bench, &app, &server("two"), &["status 9", "compiling"]).await;
-        bench.configure(&app, |kept| kept.build.build_command = None);
+        bench.configure(&app, |kept| {
+            kept.build.build_command = None;
+            kept.build.health_check_grace_seconds = None;
+        });
 
         assert_eq!(bench.get(&app, "/").await.unwrap(), "one");
         let instances = bench.healthy(&app, "web", 1).await;
@@ -142,7 +145,7 @@ async fn a_running_rollout_can_be_cancelled_and_the_old_release_serves() {
 #[actix_rt::test]
 async fn deployments_of_other_apps_wait_for_a_builder_and_a_queued_one_can_be_cancelled() {
     on_sqlite(async |databases, folder| {
-        let bench = Bench::start_with(databases, folder, super::bench::Projects::default(), |settings| {
+        let bench = Bench::start_with(databases, folder, super::stage::Projects::default(), |settings| {
             settings.builders = 1;
         })
         .await;
@@ -169,7 +172,7 @@ async fn deployments_of_other_apps_wait_for_a_builder_and_a_queued_one_can_be_ca
 #[actix_rt::test]
 async fn sources_that_cannot_be_are_refused_at_once() {
     on_sqlite(async |databases, folder| {
-        let bench = Bench::start_with(databases, folder, super::bench::Projects::default(), |settings| {
+        let bench = Bench::start_with(databases, folder, super::stage::Projects::default(), |settings| {
             settings.source_bytes = 10;
         })
         .await;

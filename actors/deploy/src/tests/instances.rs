@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use callboard_messages::{CallError, Code, deploy::*};
 
-use super::bench::on_node;
+use super::stage::on_node;
 
 #[actix_rt::test]
 async fn an_app_scales_up_down_to_zero_and_back() {
@@ -17,7 +17,9 @@ async fn an_app_scales_up_down_to_zero_and_back() {
         let web = bench.healthy(&app, "web", 3).await;
         assert_eq!(web.iter().map(|instance| instance.index).collect::<Vec<_>>(), [1, 2, 3]);
         bench.healthy(&app, "worker", 1).await;
-        assert_eq!(bench.routes.get("shop").unwrap().backends().len(), 3);
+        // An instance is told healthy a moment before visitors are led to it.
+        let led = || bench.routes.get("shop").is_some_and(|route| route.backends().len() == 3);
+        bench.until("all three take visitors", async || led().then_some(())).await;
 
         bench.scale(&app, &[("web", 1)]).await.unwrap();
         let left = bench.healthy(&app, "web", 1).await;
@@ -133,7 +135,7 @@ async fn an_unhealthy_instance_gets_no_requests_and_is_started_again() {
         bench
             .until("it was started again", async || {
                 let instance = bench.instances(&app).await.remove(0);
-                (instance.status == InstanceStatus::Healthy && instance.restarts == 1).then_some(())
+                (instance.status == InstanceStatus::Healthy && instance.restarts >= 1).then_some(())
             })
             .await;
         assert_eq!(bench.get(&app, "/").await.unwrap(), "one");

@@ -1,8 +1,10 @@
 //! The whole domain, with real processes: apps of a few lines of Python, so that each test takes a moment.
 
-mod bench;
+mod environment;
 mod failures;
 mod instances;
+mod nodes;
 mod recovery;
+mod stage;
 mod stories;
 mod tables;

@@ -5,11 +5,12 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use callboard_messages::{DeploymentId, OrganizationId, ProjectId, deploy::*};
+use callboard_messages::{DeploymentId, OrganizationId, ProjectId, deploy::*, project::BuildConfig};
 use callboard_supervisors::db::{DatabaseSettings, Databases};
+use sqlx::types::Json;
 
-use super::bench::{App, Bench, Projects, on_sqlite, server, until};
-use crate::{MIGRATIONS, store::deployments};
+use super::stage::{App, Bench, Projects, on_sqlite, server, until};
+use crate::{MIGRATIONS, store::steps};
 
 #[actix_rt::test]
 async fn a_stopped_node_ends_its_instances_and_starts_them_again() {
@@ -84,8 +85,12 @@ async fn after_a_kill_orphans_end_apps_run_and_no_deployment_stays_in_progress()
     let [serves, rolls, builds, burnt] =
         left.apps.each_ref().map(|app| projects.add(app.project_id, app.organization_id, &app.name));
     let [serves, rolls, builds, burnt] = [&serves, &rolls, &builds, &burnt];
-    let bench = Bench::start_with(&databases, folder.path(), projects, |_| ()).await;
     let [_, rolling, building, twice] = left.apps.each_ref().map(|app| DeploymentId(app.deployment));
+    let soon = BuildConfig { health_check_grace_seconds: Some(3), ..BuildConfig::default() };
+    let database = databases.open("deploy").await.unwrap();
+    let patience = database.query("UPDATE releases SET build = $1 WHERE deployment_id = $2").bind(Json(soon));
+    assert_eq!(patience.bind(rolling.0).execute().await.unwrap(), 1);
+    let bench = Bench::start_with(&databases, folder.path(), projects, |_| ()).await;
 
     bench.healthy(serves, "web", 2).await;
     assert_eq!(bench.get(serves, "/").await.unwrap(), "one");
@@ -143,7 +148,8 @@ async fn node_to_be_killed() {
     let pid = bench.healthy(&serves, "web", 2).await[1].pid.unwrap();
 
     bench.release(&rolls, "one").await;
-    bench.configure(&rolls, |kept| kept.build.health_check_grace_seconds = Some(3));
+    // Whatever else takes long, this one is still under way when the node is killed.
+    bench.configure(&rolls, |kept| kept.build.health_check_grace_seconds = Some(600));
     let rolling = bench.begin(&rolls, &[("Procfile", "web: sleep 1000\n")]).await.unwrap();
     for app in [&builds, &burnt] {
         bench.configure(app, |kept| kept.build.build_command = Some("sleep 1000".to_owned()));
@@ -164,7 +170,7 @@ async fn node_to_be_killed() {
     // As if the node had gone down during this one before.
     let database = databases.open("deploy").await.unwrap();
     database.query("UPDATE deployments SET attempts = 2 WHERE id = $1").bind(twice.id.0).execute().await.unwrap();
-    assert_eq!(deployments::standing(&database, DeploymentStatus::Building).await.unwrap().len(), 2);
+    assert_eq!(steps::builds(&database).await.unwrap().len(), 2);
     let left = Left {
         pid,
         apps: [

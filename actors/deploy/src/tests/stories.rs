@@ -4,7 +4,7 @@ use callboard_messages::{Caller, Code, DeploymentId, OrganizationId, ProjectId, 
 use callboard_supervisors::testing::on_both_engines;
 use futures_util::StreamExt;
 
-use super::bench::{Bench, on_node, server};
+use super::stage::{Bench, on_node, server};
 use crate::MIGRATIONS;
 
 #[actix_rt::test]

@@ -1,7 +1,7 @@
 //! The tables' own rules, on both engines.
 
 use callboard_messages::{
-    DeploymentId, OrganizationId, ProjectId, ReleaseId,
+    Caller, DeploymentId, OrganizationId, ProjectId, ReleaseId,
     deploy::{DeploymentKind, DeploymentSource, DeploymentStatus, Source},
     project::BuildConfig,
 };
@@ -15,8 +15,10 @@ use crate::{
     store::{
         apps::{self, AppState, Serving},
         deployments::{self, NewDeployment},
+        owners::{self, Owner},
         releases::{self, ReleaseRow},
         sources,
+        steps::{self, Author, Builder},
     },
 };
 
@@ -45,7 +47,8 @@ async fn begin(database: &Database, project_id: ProjectId) -> Result<DeploymentI
         created_at: now(),
     };
     let mut transaction = database.begin().await.unwrap();
-    apps::ensure(&mut transaction, project_id, new.organization_id, &project_id.to_string(), now()).await.unwrap();
+    let name = project_id.to_string();
+    assert!(apps::ensure(&mut transaction, project_id, new.organization_id, &name, now()).await.unwrap());
     deployments::insert(&mut transaction, &new).await.map_err(|error| deployments::is_in_progress(&error))?;
     transaction.commit().await.unwrap();
     Ok(new.id)
@@ -69,15 +72,38 @@ fn release(project_id: ProjectId, deployment_id: DeploymentId, digest: &str) -> 
     }
 }
 
+fn system() -> Caller {
+    Caller::system()
+}
+
+async fn claim(database: &Database, node: Uuid) -> Option<(DeploymentId, Builder)> {
+    steps::claim(database, &system(), node).await.unwrap()
+}
+
+async fn end(database: &Database, author: Author, id: DeploymentId, status: DeploymentStatus) -> bool {
+    steps::end(database, &system(), author, id, status, Some("why"), now()).await.unwrap()
+}
+
+/// Makes a node the owner of an app.
+async fn own(database: &Database, project_id: ProjectId, node: Uuid) -> Owner {
+    let app = apps::get(database, project_id).await.unwrap().unwrap();
+    let mut transaction = database.begin().await.unwrap();
+    let owner = owners::claim(&mut transaction, &app, node).await.unwrap().unwrap();
+    transaction.commit().await.unwrap();
+    owner
+}
+
 /// Takes a deployment from the queue to its end.
 async fn complete(database: &Database, project_id: ProjectId, digest: &str) -> ReleaseRow {
-    let id = begin(database, project_id).await.unwrap();
-    assert_eq!(deployments::claim(database).await.unwrap(), Some(id));
+    let (id, node) = (begin(database, project_id).await.unwrap(), Uuid::now_v7());
+    let (claimed, builder) = claim(database, node).await.unwrap();
+    assert_eq!(claimed, id);
     let release = release(project_id, id, digest);
-    let version = deployments::built(database, &release).await.unwrap().unwrap();
+    let version = steps::built(database, &system(), builder, &release).await.unwrap().unwrap();
     let serving = Serving { release_id: release.id, environment_version: 3, deployment_id: id };
     let formation = [("web".to_owned(), 1)].into();
-    assert!(deployments::complete(database, project_id, serving, &formation, now()).await.unwrap());
+    let owned = (project_id, own(database, project_id, node).await);
+    assert!(steps::complete(database, &system(), owned, serving, &formation, now()).await.unwrap());
     ReleaseRow { version, ..release }
 }
 
@@ -89,7 +115,7 @@ async fn one_deployment_of_a_project_runs_at_a_time() {
         assert_eq!(begin(database, one).await, Err(true));
         begin(database, other).await.unwrap();
         assert_eq!(deployments::running(database, one).await.unwrap(), Some((first, DeploymentStatus::Queued)));
-        assert!(deployments::end(database, first, DeploymentStatus::Failed, Some("why"), now()).await.unwrap());
+        assert!(end(database, Author::Anyone, first, DeploymentStatus::Failed).await);
         begin(database, one).await.unwrap();
         let row = deployments::get(database, first).await.unwrap().unwrap();
         assert_eq!((row.status, row.error.as_deref()), (DeploymentStatus::Failed, Some("why")));
@@ -103,21 +129,145 @@ async fn a_deployment_is_claimed_once_the_oldest_first() {
     on_both(async |database| {
         let first = begin(database, ProjectId::new()).await.unwrap();
         let second = begin(database, ProjectId::new()).await.unwrap();
-        let claims = futures_util::future::join_all((0..4).map(|_| deployments::claim(database))).await;
-        let mut claimed: Vec<_> = claims.into_iter().filter_map(|claim| claim.unwrap()).collect();
+        let (one, other) = (Uuid::now_v7(), Uuid::now_v7());
+        let claims = [one, other, one, other].map(|node| claim(database, node));
+        let claims = futures_util::future::join_all(claims).await;
+        let mut claimed: Vec<_> = claims.into_iter().flatten().collect();
         // Two builders may both look at the oldest: then one of them comes back empty, and looks again.
-        while let Some(id) = deployments::claim(database).await.unwrap() {
-            claimed.push(id);
+        while steps::is_queued(database).await.unwrap() {
+            claimed.extend(claim(database, one).await);
         }
-        claimed.sort();
-        assert_eq!(claimed, [first, second]);
-        assert!(deployments::requeue(database, first).await.unwrap());
-        assert_eq!(deployments::claim(database).await.unwrap(), Some(first));
-        let standing = deployments::standing(database, DeploymentStatus::Building).await.unwrap();
+        claimed.sort_by_key(|(id, _)| *id);
+        assert_eq!(claimed.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [first, second]);
+        let (_, builder) = claimed[0];
+        assert_eq!(builder.attempt, 1);
+
+        assert!(steps::requeue(database, first, 1).await.unwrap());
+        assert!(!steps::requeue(database, first, 1).await.unwrap());
+        let (again, next) = claim(database, other).await.unwrap();
+        assert_eq!((again, next), (first, Builder { node: other, attempt: 2 }));
+        // What the first builder of it still does changes nothing.
+        assert!(!steps::requeue(database, first, 1).await.unwrap());
+        assert!(!end(database, Author::Builder(builder), first, DeploymentStatus::Failed).await);
+        let late = release(deployments::get(database, first).await.unwrap().unwrap().project_id, first, "d");
+        assert_eq!(steps::built(database, &system(), builder, &late).await.unwrap(), None);
+        steps::set_commit(database, first, builder, "late").await.unwrap();
+        assert_eq!(deployments::get(database, first).await.unwrap().unwrap().commit, None);
+        let builds = steps::builds(database).await.unwrap();
         assert_eq!(
-            standing.iter().map(|(id, _, attempts)| (*id, *attempts)).collect::<Vec<_>>(),
-            [(first, 2), (second, 1)]
+            builds.iter().map(|build| (build.id, build.node, build.attempt)).collect::<Vec<_>>(),
+            [(first, Some(other), 2), (second, Some(claimed[1].1.node), 1)]
         );
+        assert_eq!(steps::built(database, &system(), next, &late).await.unwrap(), Some(1));
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn an_owner_that_was_replaced_changes_nothing_any_more() {
+    on_both(async |database| {
+        let (project_id, one, other) = (ProjectId::new(), Uuid::now_v7(), Uuid::now_v7());
+        let first = complete(database, project_id, "one").await;
+        let id = begin(database, project_id).await.unwrap();
+        let (_, builder) = claim(database, one).await.unwrap();
+        let second = release(project_id, id, "two");
+        steps::built(database, &system(), builder, &second).await.unwrap().unwrap();
+
+        let before = own(database, project_id, one).await;
+        let read = apps::get(database, project_id).await.unwrap().unwrap();
+        assert!(read.is_owned_by(before));
+        let after = own(database, project_id, other).await;
+        assert!(after.token > before.token);
+        let mut transaction = database.begin().await.unwrap();
+        assert!(owners::claim(&mut transaction, &read, one).await.unwrap().is_none(), "the row was read before");
+        assert!(!owners::fence(&mut transaction, project_id, before).await.unwrap());
+        drop(transaction);
+        assert!(!owners::release(database, project_id, before).await.unwrap());
+        assert!(!owners::offer(database, project_id, before).await.unwrap());
+        assert!(!end(database, Author::Owner(before), id, DeploymentStatus::Failed).await);
+        let serving = Serving { release_id: second.id, environment_version: 3, deployment_id: id };
+        let (late, owned) = ((project_id, before), (project_id, after));
+        let default = [("web".to_owned(), 1)].into();
+        assert!(!steps::complete(database, &system(), late, serving, &default, now()).await.unwrap());
+        let app = apps::get(database, project_id).await.unwrap().unwrap();
+        assert_eq!(app.serving.unwrap().release_id, first.id);
+        assert!(steps::complete(database, &system(), owned, serving, &default, now()).await.unwrap());
+        assert!(owners::release(database, project_id, after).await.unwrap());
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn an_app_that_is_offered_gets_one_heir() {
+    on_both(async |database| {
+        let (project_id, nodes) = (ProjectId::new(), [Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7()]);
+        complete(database, project_id, "one").await;
+        let owner = own(database, project_id, nodes[0]).await;
+        let read = apps::get(database, project_id).await.unwrap().unwrap();
+        assert!(!owners::inherit(database, &read, nodes[1]).await.unwrap(), "it is not offered");
+        assert!(owners::offer(database, project_id, owner).await.unwrap());
+        let read = apps::get(database, project_id).await.unwrap().unwrap();
+        assert!(owners::inherit(database, &read, nodes[1]).await.unwrap());
+        assert!(!owners::inherit(database, &read, nodes[2]).await.unwrap());
+        let charges = owners::charges(database).await.unwrap();
+        assert_eq!(charges.len(), 1);
+        assert_eq!((charges[0].0.heir_node, charges[0].0.offered, charges[0].1), (Some(nodes[1]), true, None));
+        let next = own(database, project_id, nodes[1]).await;
+        let app = apps::get(database, project_id).await.unwrap().unwrap();
+        assert!(app.is_owned_by(next) && !app.offered && app.heir_node.is_none());
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn each_step_tells_what_it_made_true_in_order() {
+    on_both(async |database| {
+        let project_id = ProjectId::new();
+        let id = begin(database, project_id).await.unwrap();
+        let mut transaction = database.begin().await.unwrap();
+        deployments::tell_begun(&mut transaction, &system(), id).await.unwrap();
+        transaction.commit().await.unwrap();
+        let (_, builder) = claim(database, Uuid::now_v7()).await.unwrap();
+        assert!(end(database, Author::Builder(builder), id, DeploymentStatus::Failed).await);
+        assert!(!end(database, Author::Builder(builder), id, DeploymentStatus::Failed).await, "it has ended");
+        complete(database, project_id, "one").await;
+        let told: Vec<(String,)> = database
+            .query("SELECT type FROM outbox WHERE aggregate = $1 ORDER BY position")
+            .bind(project_id.0)
+            .fetch_all()
+            .await
+            .unwrap();
+        let told: Vec<&str> = told.iter().map(|(name,)| name.as_str()).collect();
+        assert_eq!(
+            told,
+            [
+                "deployment.queued",
+                "deployment.building",
+                "deployment.failed",
+                "deployment.building",
+                "deployment.started",
+                "deployment.completed",
+            ]
+        );
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn an_app_that_was_removed_can_not_come_back() {
+    on_both(async |database| {
+        let (project_id, organization_id) = (ProjectId::new(), OrganizationId::new());
+        let mut transaction = database.begin().await.unwrap();
+        for _ in 0..2 {
+            assert!(apps::ensure(&mut transaction, project_id, organization_id, "shop", now()).await.unwrap());
+        }
+        for _ in 0..2 {
+            apps::condemn(&mut transaction, project_id, now()).await.unwrap();
+        }
+        apps::erase(&mut transaction, project_id).await.unwrap();
+        assert!(!apps::ensure(&mut transaction, project_id, organization_id, "shop", now()).await.unwrap());
+        transaction.commit().await.unwrap();
+        assert!(apps::get(database, project_id).await.unwrap().is_none());
     })
     .await;
 }
@@ -127,15 +277,16 @@ async fn a_cancelled_deployment_neither_gets_a_release_nor_serves() {
     on_both(async |database| {
         let project_id = ProjectId::new();
         let id = begin(database, project_id).await.unwrap();
-        deployments::claim(database).await.unwrap();
-        deployments::end(database, id, DeploymentStatus::Cancelled, None, now()).await.unwrap();
+        let (_, builder) = claim(database, Uuid::now_v7()).await.unwrap();
+        assert!(end(database, Author::Anyone, id, DeploymentStatus::Cancelled).await);
         let late = release(project_id, id, "d");
-        assert_eq!(deployments::built(database, &late).await.unwrap(), None);
+        assert_eq!(steps::built(database, &system(), builder, &late).await.unwrap(), None);
         assert!(releases::get(database, late.id).await.unwrap().is_none());
         let serving = Serving { release_id: late.id, environment_version: 1, deployment_id: id };
-        assert!(!deployments::complete(database, project_id, serving, &Default::default(), now()).await.unwrap());
+        let owned = (project_id, own(database, project_id, Uuid::now_v7()).await);
+        assert!(!steps::complete(database, &system(), owned, serving, &Default::default(), now()).await.unwrap());
         assert!(apps::get(database, project_id).await.unwrap().unwrap().serving.is_none());
-        assert!(!deployments::end(database, id, DeploymentStatus::Failed, None, now()).await.unwrap());
+        assert!(!end(database, Author::Anyone, id, DeploymentStatus::Failed).await);
     })
     .await;
 }
@@ -163,7 +314,9 @@ async fn a_completed_deployment_is_what_serves_and_keeps_the_formation() {
         assert!(releases::before(database, project_id, 1).await.unwrap().is_none());
         let page = deployments::page(database, project_id, Uuid::max(), 1).await.unwrap();
         assert_eq!(page.iter().map(|row| row.release_version).collect::<Vec<_>>(), [Some(2), Some(1)]);
-        apps::condemn(database, project_id, now()).await.unwrap();
+        let mut transaction = database.begin().await.unwrap();
+        apps::condemn(&mut transaction, project_id, now()).await.unwrap();
+        transaction.commit().await.unwrap();
         assert!(apps::owned(database, project_id, app.organization_id).await.unwrap().is_none());
     })
     .await;

@@ -8,14 +8,15 @@ use std::{
 };
 
 use callboard_messages::{
-    Caller, DeploymentId, Operation, OrganizationId, ProjectId, Secret,
+    Caller, DeploymentId, NodeId, Operation, OrganizationId, ProjectId, Secret,
     deploy::*,
     project::{BuildConfig, Config, Environment, GetConfig, GetProject, ListEnv, Project, ProjectError},
 };
 use callboard_supervisors::{
-    Bulkhead, Clock, Domain, Handle, Outcome, Runtime as Node, StartError,
+    Bulkhead, Clock, Domain, Handle, Outcome, Runtime as Node, RuntimeBuilder, StartError,
+    cluster::{Member, Members, NodeState},
     db::{DatabaseSettings, Databases},
-    routing::RoutingTable,
+    routing::{Address, RoutingTable},
 };
 use chrono::DateTime;
 use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path as ObjectPath};
@@ -131,7 +132,8 @@ impl Handle<GetConfig> for Projects {
 
 /// A node under test.
 pub(super) struct Bench {
-    node: Node,
+    pub(super) node: Node,
+    pub(super) members: Members,
     pub(super) routes: RoutingTable,
     pub(super) projects: Projects,
     pub(super) objects: Arc<dyn ObjectStore>,
@@ -147,13 +149,28 @@ pub(super) struct App {
     pub(super) owner: Caller,
 }
 
+/// A node that hosts the domain.
+pub(super) fn member(id: Uuid, name: &str) -> Member {
+    Member {
+        id: NodeId(id),
+        name: name.to_owned(),
+        address: "http://127.0.0.1:1".to_owned(),
+        domains: vec![crate::DOMAIN.to_owned()],
+        version: "0.1.0".to_owned(),
+        state: NodeState::Up,
+        incarnation: 1,
+        joined_at: DateTime::UNIX_EPOCH,
+    }
+}
+
 pub(super) fn settings(folder: &Path, launcher: &Launcher) -> DeploySettings {
     let (fetch, build) = (FetchSettings::new(launcher.clone()), BuildSettings::new(launcher.clone()));
     let mut settings = DeploySettings::new(folder.join("deploy"), "http://{app}.test", fetch, build);
     settings.instances = InstanceSettings {
         probe_new_every: Duration::from_millis(20),
         probe_every: Duration::from_millis(50),
-        probe_timeout: Duration::from_millis(500),
+        // A loaded machine must not make an instance look sick.
+        probe_timeout: Duration::from_secs(4),
         grace: Duration::from_secs(20),
         settle: Duration::from_millis(200),
         stop_grace: Duration::from_secs(3),
@@ -178,6 +195,21 @@ impl Bench {
         let objects_folder = folder.join("objects");
         std::fs::create_dir_all(&objects_folder).unwrap();
         let objects: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(objects_folder).unwrap());
+        // As after a restart: a node's id stays with its folder.
+        let members = Members::alone(member(Uuid::from_u128(1), "alone"));
+        Self::among(databases, folder, objects, projects, members, Node::builder(), change).await
+    }
+
+    /// A node among others, with a folder of its own.
+    pub(super) async fn among(
+        databases: &Databases,
+        folder: &Path,
+        objects: Arc<dyn ObjectStore>,
+        projects: Projects,
+        members: Members,
+        builder: RuntimeBuilder,
+        change: impl FnOnce(&mut DeploySettings),
+    ) -> Self {
         let launcher = Launcher::new(test_launcher(), folder.display().to_string());
         let mut settings = settings(folder, &launcher);
         change(&mut settings);
@@ -190,9 +222,16 @@ impl Bench {
         };
         let runtime = Arc::new(ProcessRuntime::new(processes).unwrap());
         let routes = RoutingTable::new();
-        let deploy =
-            crate::domain(settings, Bulkhead::default(), databases.clone(), objects.clone(), routes.clone(), runtime)
-                .unwrap();
+        let deploy = crate::domain(
+            settings,
+            Bulkhead::default(),
+            databases.clone(),
+            objects.clone(),
+            routes.clone(),
+            runtime,
+            members.clone(),
+        )
+        .unwrap();
         let stub = {
             let projects = projects.clone();
             Domain::new("project", Bulkhead::default())
@@ -206,9 +245,9 @@ impl Bench {
                 })
                 .build()
         };
-        let node = Node::builder().clock(Clock::system()).workers(1).build(vec![deploy, stub]).unwrap();
+        let node = builder.clock(Clock::system()).workers(1).build(vec![deploy, stub]).unwrap();
         node.attach().await;
-        Self { node, routes, projects, objects, databases: databases.clone(), folder: folder.to_owned() }
+        Self { node, members, routes, projects, objects, databases: databases.clone(), folder: folder.to_owned() }
     }
 
     pub(super) async fn stop(self) {
@@ -329,7 +368,8 @@ impl Bench {
                 }
                 return Err(route.state().reason().to_owned());
             };
-            let answer = tokio::time::timeout(Duration::from_secs(5), ask(place.address(), path)).await;
+            let Address::Instance(address) = *place.address() else { return Err("no instance".to_owned()) };
+            let answer = tokio::time::timeout(Duration::from_secs(20), ask(address, path)).await;
             return answer.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string());
         }
         Err("the route is always outdated".to_owned())

@@ -1,0 +1,126 @@
+//! The other nodes, as far as apps and builds depend on them.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use callboard_supervisors::cluster::{Hold, Member, Members, NodeId, NodeState};
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+/// How long a node may be unknown here until it counts as gone: it may have joined since the membership was read.
+const UNKNOWN_FOR: Duration = Duration::from_secs(5);
+
+/// The membership, and what is concluded from it.
+pub(crate) struct Nodes {
+    members: Members,
+    /// Since when a node that owns something is not among the members.
+    unknown: Mutex<HashMap<Uuid, Instant>>,
+}
+
+impl Nodes {
+    pub(crate) fn new(members: Members) -> Self {
+        Self { members, unknown: Mutex::default() }
+    }
+
+    /// A watch of its own.
+    pub(crate) fn watch(&self) -> Members {
+        self.members.clone()
+    }
+
+    /// Keeps this node from ending, should it drain.
+    pub(crate) fn hold(&self) -> Hold {
+        self.members.hold()
+    }
+
+    /// This node.
+    pub(crate) fn me(&self) -> Uuid {
+        self.members.me().0
+    }
+
+    /// Whether this node takes part: before, it does not know who else does.
+    pub(crate) fn has_joined(&self) -> bool {
+        self.members.incarnation() > 0
+    }
+
+    /// Whether this node hands over what it has.
+    pub(crate) fn is_draining(&self) -> bool {
+        let all = self.members.all();
+        self.members.is_draining() || all.get(all.me).is_some_and(|me| me.state == NodeState::Draining)
+    }
+
+    /// Whether another node runs apps and takes on more.
+    pub(crate) fn has_heirs(&self) -> bool {
+        let all = self.members.all();
+        all.members.iter().any(|member| member.id != all.me && hosts_apps(member) && member.state == NodeState::Up)
+    }
+
+    /// Whether the node takes part and runs apps.
+    pub(crate) fn is_present(&self, node: Uuid) -> bool {
+        let all = self.members.all();
+        all.get(NodeId(node)).is_some_and(|member| hosts_apps(member) && member.state != NodeState::Gone)
+    }
+
+    /// Whether what the node owned is free for others.
+    pub(crate) fn is_gone(&self, node: Uuid, now: Instant) -> bool {
+        if node == self.me() || !self.has_joined() {
+            return false;
+        }
+        let all = self.members.all();
+        let mut unknown = self.unknown.lock();
+        match all.get(NodeId(node)) {
+            Some(member) => {
+                unknown.remove(&node);
+                member.state == NodeState::Gone || !hosts_apps(member)
+            }
+            None => now.saturating_duration_since(*unknown.entry(node).or_insert(now)) >= UNKNOWN_FOR,
+        }
+    }
+
+    /// What people call it.
+    pub(crate) fn name(&self, node: Uuid) -> String {
+        let all = self.members.all();
+        all.get(NodeId(node)).map_or_else(|| node.to_string(), |member| member.name.clone())
+    }
+}
+
+fn hosts_apps(member: &Member) -> bool {
+    member.domains.iter().any(|domain| domain == crate::DOMAIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(state: NodeState, domain: &str) -> Member {
+        Member {
+            id: NodeId::new(),
+            name: "a".to_owned(),
+            address: "http://127.0.0.1:1".to_owned(),
+            domains: vec![domain.to_owned()],
+            version: "0.1.0".to_owned(),
+            state,
+            incarnation: 1,
+            joined_at: chrono::DateTime::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_unknown_counts_as_gone_only_after_a_while() {
+        let me = member(NodeState::Up, crate::DOMAIN);
+        let (up, gone, other) = (
+            member(NodeState::Up, crate::DOMAIN),
+            member(NodeState::Gone, crate::DOMAIN),
+            member(NodeState::Up, "auth"),
+        );
+        let members = Members::alone(me.clone());
+        members.publish(1, vec![me.clone(), up.clone(), gone.clone(), other.clone()]);
+        let (nodes, now, unknown) = (Nodes::new(members), Instant::now(), Uuid::now_v7());
+        assert!(!nodes.is_gone(me.id.0, now) && !nodes.is_gone(up.id.0, now));
+        assert!(nodes.is_gone(gone.id.0, now) && nodes.is_gone(other.id.0, now));
+        assert!(!nodes.is_gone(unknown, now) && !nodes.is_gone(unknown, now + UNKNOWN_FOR / 2));
+        assert!(nodes.is_gone(unknown, now + UNKNOWN_FOR));
+        assert!(nodes.has_heirs());
+    }
+}

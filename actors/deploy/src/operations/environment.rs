@@ -1,0 +1,81 @@
+//! An app's place: made with its project, cleared with it.
+
+use std::time::Duration;
+
+use callboard_messages::{
+    CallError, Caller, Failure, ProjectId,
+    deploy::{CleanupEnvironment, SetupEnvironment},
+    project::ProjectDeleted,
+};
+use callboard_supervisors::{
+    Handle, Outcome,
+    db::{Database, Transaction},
+    events::{Inapplicable, Occurred, React, Stored},
+};
+
+use super::{Deploys, no_project};
+use crate::store::{apps, deployments};
+
+const LOOKED_EVERY: Duration = Duration::from_millis(20);
+/// Within the operation's own time.
+const REMOVED_WITHIN: Duration = Duration::from_secs(24);
+
+impl Handle<SetupEnvironment> for Deploys {
+    async fn handle(&self, _: &Caller, message: SetupEnvironment) -> Outcome<SetupEnvironment> {
+        let SetupEnvironment { project_id, organization_id, name } = message;
+        let context = &self.context;
+        let mut transaction = context.database.begin().await?;
+        if !apps::ensure(&mut transaction, project_id, organization_id, &name, context.clock.now()).await? {
+            return Err(no_project());
+        }
+        transaction.commit().await?;
+        Ok(context.refresh_route(project_id).await?)
+    }
+}
+
+impl Handle<CleanupEnvironment> for Deploys {
+    /// Marks the app, and waits until the node that looks after it has removed it.
+    async fn handle(&self, _: &Caller, message: CleanupEnvironment) -> Outcome<CleanupEnvironment> {
+        let context = &self.context;
+        let project_id = message.project_id;
+        let mut transaction = context.database.begin().await?;
+        apps::condemn(&mut transaction, project_id, context.clock.now()).await?;
+        transaction.commit().await?;
+        if let Some((id, _)) = deployments::running(&context.database, project_id).await?
+            && let Some(row) = deployments::get(&context.database, id).await?
+        {
+            self.cancel(&row).await?;
+        }
+        context.wake(project_id);
+        let deadline = context.clock.instant() + REMOVED_WITHIN;
+        while apps::get(&context.database, project_id).await?.is_some() {
+            if context.clock.instant() >= deadline {
+                return Err(Failure::Unavailable { retry_after: Duration::from_secs(1) }.into());
+            }
+            context.clock.sleep(LOOKED_EVERY).await;
+        }
+        Ok(())
+    }
+}
+
+impl Stored for Deploys {
+    fn database(&self) -> &Database {
+        &self.context.database
+    }
+}
+
+impl React<ProjectDeleted> for Deploys {
+    /// Marks the app; the node that looks after it removes it, whatever becomes of this one.
+    async fn react(
+        &self,
+        transaction: &mut Transaction,
+        event: &Occurred<ProjectDeleted>,
+    ) -> Result<(), CallError<Inapplicable>> {
+        let ProjectDeleted(project) = &event.event;
+        let project_id: ProjectId = project.project_id;
+        apps::condemn(transaction, project_id, self.context.clock.now()).await?;
+        let wake = self.context.waker(project_id);
+        transaction.on_commit(wake);
+        Ok(())
+    }
+}

@@ -1,0 +1,159 @@
+//! What a node does about the others: it looks for apps and builds that nobody looks after any more, takes note of what
+//! is no longer its own, and passes on what it has when it stops.
+//!
+//! A nudge and a change of the membership only make it look sooner: whatever is lost on the way is found in a second.
+
+use std::time::Duration;
+
+use callboard_messages::{DeploymentId, Failure, ProjectId, deploy::DeploymentStatus};
+use callboard_supervisors::LiveEvent;
+use futures_util::StreamExt;
+
+use super::Request;
+use crate::{
+    context::{Context, NUDGES, Nudge},
+    recovery,
+    store::{
+        apps::{self, AppRow},
+        deployments,
+        owners::{self, Owner},
+        steps,
+    },
+};
+
+const LOOKED_EVERY: Duration = Duration::from_secs(1);
+/// While others take over what this node has.
+const LOOKED_WHILE_LEAVING: Duration = Duration::from_millis(200);
+
+/// Looks for as long as the node runs.
+pub(super) async fn watch(context: &Context) {
+    let mut members = context.nodes.watch();
+    let mut nudges = context.live.subscribe(NUDGES, None);
+    loop {
+        if let Err(failure) = look(context).await {
+            tracing::warn!(%failure, "the apps of all nodes could not be looked at; trying again");
+        }
+        let leaves = context.is_leaving();
+        let tick = context.clock.sleep(if leaves { LOOKED_WHILE_LEAVING } else { LOOKED_EVERY });
+        tokio::pin!(tick);
+        loop {
+            tokio::select! {
+                () = &mut tick => break,
+                () = members.changed() => break,
+                () = context.leaving.cancelled(), if !leaves => break,
+                nudge = nudges.next() => match nudge {
+                    Some(Ok(event)) => follow(context, &event).await,
+                    Some(Err(_)) => break,
+                    None => {
+                        nudges = context.live.subscribe(NUDGES, None);
+                        break;
+                    }
+                },
+            }
+        }
+    }
+}
+
+/// Another node says that it is worth a look.
+async fn follow(context: &Context, event: &LiveEvent) {
+    let Ok(nudge) = serde_json::from_value::<Nudge>(event.data.clone()) else { return };
+    if nudge.node == context.nodes.me() {
+        return;
+    }
+    match nudge.project_id {
+        Some(project_id) => {
+            context.stage.wake(project_id);
+            if let Err(failure) = drop_lost_work(context).await {
+                tracing::debug!(%failure, "what is no longer this node's is looked for again in a second");
+            }
+        }
+        None => context.queued.notify_one(),
+    }
+}
+
+async fn look(context: &Context) -> Result<(), Failure> {
+    let mut known = Vec::new();
+    for (row, rolling) in owners::charges(&context.database).await? {
+        known.push(row.project_id);
+        if needs_a_look(context, &row, rolling) {
+            wake_here(context, row.project_id);
+        }
+        if context.is_leaving() && row.owner_node == Some(context.nodes.me()) && !row.offered {
+            offer(context, &row).await?;
+        }
+    }
+    let is_last = context.is_leaving() && !context.nodes.has_heirs();
+    for app in context.stage.all() {
+        if is_last {
+            app.hold_no_more();
+        }
+        if !known.contains(&app.project_id) {
+            app.wake();
+        }
+    }
+    recovery::builds(context).await?;
+    drop_lost_work(context).await?;
+    if steps::is_queued(&context.database).await? {
+        context.queued.notify_one();
+    }
+    Ok(())
+}
+
+fn wake_here(context: &Context, project_id: ProjectId) {
+    match context.stage.get(project_id) {
+        Some(app) => app.wake(),
+        None => drop(context.stage.requests.send(Request::Wake(project_id))),
+    }
+}
+
+/// Whether this node has to do something about the app that it does not know of yet, or might have to.
+fn needs_a_look(context: &Context, row: &AppRow, rolling: Option<DeploymentId>) -> bool {
+    let me = context.nodes.me();
+    if let Some(app) = context.stage.get(row.project_id) {
+        let is_mine = app.owner().is_some_and(|owner| row.is_owned_by(owner));
+        return !is_mine || !app.has_seen(row.revision, rolling);
+    }
+    match row.owner_node {
+        Some(node) if node == me => true,
+        Some(node) => row.offered || context.nodes.is_gone(node, context.clock.instant()),
+        None => row.is_wanted() || rolling.is_some(),
+    }
+}
+
+/// This node stops: another one may get ready to run the app.
+async fn offer(context: &Context, row: &AppRow) -> Result<(), Failure> {
+    let owner = Owner { node: context.nodes.me(), token: row.owner_token };
+    if context.nodes.has_heirs() && owners::offer(&context.database, row.project_id, owner).await? {
+        context.wake(row.project_id);
+    }
+    Ok(())
+}
+
+/// Ends the builds and rollouts here that were cancelled on another node, or are another node's by now.
+async fn drop_lost_work(context: &Context) -> Result<(), Failure> {
+    let under_way: Vec<DeploymentId> = context.cancels.lock().keys().copied().collect();
+    for id in under_way {
+        if is_ours(context, id).await? {
+            continue;
+        }
+        let token = context.cancels.lock().get(&id).cloned();
+        if let Some(token) = token {
+            token.cancel();
+        }
+    }
+    Ok(())
+}
+
+async fn is_ours(context: &Context, id: DeploymentId) -> Result<bool, Failure> {
+    let Some(deployment) = deployments::get(&context.database, id).await? else { return Ok(false) };
+    let me = Some(context.nodes.me());
+    let Some(app) = apps::get(&context.database, deployment.project_id).await? else { return Ok(false) };
+    Ok(!app.is_removed()
+        && match deployment.status {
+            DeploymentStatus::Building => deployment.builder_node == me,
+            // Its builder has told so, or its app's owner carries it out.
+            DeploymentStatus::Rolling => app.owner_node == me || deployment.builder_node == me,
+            DeploymentStatus::Completed => true,
+            DeploymentStatus::Queued | DeploymentStatus::Failed | DeploymentStatus::Cancelled => false,
+        })
+}

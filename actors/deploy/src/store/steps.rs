@@ -1,0 +1,260 @@
+//! The steps of a deployment. Each is a conditional update together with the event that tells of it, so that what did
+//! not happen is not told and what happened is told once.
+//!
+//! Whoever writes says in whose name ([`Author`]): a builder that lost its build, or an owner that lost its app, to
+//! another node finds that nothing changes.
+
+use std::collections::BTreeMap;
+
+use callboard_messages::{
+    Caller, DeploymentId, ProjectId,
+    deploy::{
+        DeploymentBuilding, DeploymentCompleted, DeploymentFailed, DeploymentKind, DeploymentRolledBack,
+        DeploymentStarted, DeploymentStatus,
+    },
+};
+use callboard_supervisors::{
+    db::{Database, Error, Transaction},
+    events::emit,
+};
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{
+    apps::{self, Serving},
+    deployments::{self, DeploymentRow},
+    owners::{self, Owner},
+    releases,
+};
+
+/// The longest sentence that is kept of a failure, in characters.
+const ERROR_MAXIMUM: usize = 4_000;
+
+/// A node that builds a deployment, and which attempt at it this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Builder {
+    pub(crate) node: Uuid,
+    pub(crate) attempt: i64,
+}
+
+/// In whose name a deployment is ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Author {
+    /// Its tenant, or the platform: whoever works on it finds it ended.
+    Anyone,
+    /// The builder that has it.
+    Builder(Builder),
+    /// The owner of its app.
+    Owner(Owner),
+}
+
+/// Takes the oldest queued deployment for a builder.
+pub(crate) async fn claim(
+    database: &Database,
+    caller: &Caller,
+    node: Uuid,
+) -> Result<Option<(DeploymentId, Builder)>, Error> {
+    let mut transaction = database.begin().await?;
+    let row: Option<(Uuid, i64)> = transaction
+        .query(
+            "UPDATE deployments SET status = 'building', attempts = attempts + 1, builder_node = $1
+             WHERE status = 'queued'
+               AND id = (SELECT id FROM deployments WHERE status = 'queued' ORDER BY id LIMIT 1)
+             RETURNING id, attempts",
+        )
+        .bind(node)
+        .fetch_optional()
+        .await?;
+    let Some((id, attempt)) = row else { return Ok(None) };
+    let id = DeploymentId(id);
+    if let Some(row) = deployments::get_in(&mut transaction, id).await? {
+        emit(&mut transaction, caller, &DeploymentBuilding(row.fact())).await?;
+    }
+    transaction.commit().await?;
+    Ok(Some((id, Builder { node, attempt })))
+}
+
+/// Whether anything waits for a builder.
+pub(crate) async fn is_queued(database: &Database) -> Result<bool, Error> {
+    let row: Option<(Uuid,)> =
+        database.query("SELECT id FROM deployments WHERE status = 'queued' LIMIT 1").fetch_optional().await?;
+    Ok(row.is_some())
+}
+
+/// A deployment that is being built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Build {
+    pub(crate) id: DeploymentId,
+    pub(crate) project_id: ProjectId,
+    /// Absent when a program of an earlier version has it.
+    pub(crate) node: Option<Uuid>,
+    pub(crate) attempt: i64,
+}
+
+/// All builds, of every node.
+pub(crate) async fn builds(database: &Database) -> Result<Vec<Build>, Error> {
+    let rows: Vec<(Uuid, Uuid, Option<Uuid>, i64)> = database
+        .query("SELECT id, project_id, builder_node, attempts FROM deployments WHERE status = 'building' ORDER BY id")
+        .fetch_all()
+        .await?;
+    let build =
+        |(id, project, node, attempt)| Build { id: DeploymentId(id), project_id: ProjectId(project), node, attempt };
+    Ok(rows.into_iter().map(build).collect())
+}
+
+/// Puts a deployment whose build was interrupted back into the queue, if it still is this attempt.
+pub(crate) async fn requeue(database: &Database, id: DeploymentId, attempt: i64) -> Result<bool, Error> {
+    let changed = database
+        .query("UPDATE deployments SET status = 'queued' WHERE id = $1 AND status = 'building' AND attempts = $2")
+        .bind(id.0)
+        .bind(attempt)
+        .execute()
+        .await?;
+    Ok(changed > 0)
+}
+
+/// Remembers the commit that a git source has led to.
+pub(crate) async fn set_commit(
+    database: &Database,
+    id: DeploymentId,
+    builder: Builder,
+    commit: &str,
+) -> Result<(), Error> {
+    database
+        .query(
+            "UPDATE deployments SET commit_hash = $4
+             WHERE id = $1 AND status = 'building' AND builder_node = $2 AND attempts = $3",
+        )
+        .bind(id.0)
+        .bind(builder.node)
+        .bind(builder.attempt)
+        .bind(commit.to_owned())
+        .execute()
+        .await?;
+    Ok(())
+}
+
+/// From building to rolling, with the release that was built. `None` when it was cancelled meanwhile, or given to
+/// another builder.
+pub(crate) async fn built(
+    database: &Database,
+    caller: &Caller,
+    builder: Builder,
+    release: &releases::ReleaseRow,
+) -> Result<Option<i64>, Error> {
+    let mut transaction = database.begin().await?;
+    let changed = transaction
+        .query(
+            "UPDATE deployments SET status = 'rolling', release_id = $2, environment_version = $3
+             WHERE id = $1 AND status = 'building' AND builder_node = $4 AND attempts = $5",
+        )
+        .bind(release.deployment_id.0)
+        .bind(release.id.0)
+        .bind(release.environment_version)
+        .bind(builder.node)
+        .bind(builder.attempt)
+        .execute()
+        .await?;
+    if changed == 0 {
+        return Ok(None);
+    }
+    let version = releases::insert(&mut transaction, release).await?;
+    if let Some(row) = deployments::get_in(&mut transaction, release.deployment_id).await? {
+        emit(&mut transaction, caller, &DeploymentStarted(row.fact())).await?;
+    }
+    transaction.commit().await?;
+    Ok(Some(version))
+}
+
+/// From rolling to completed: from now on this is what serves. False when it was cancelled meanwhile, or another node
+/// has taken the app over.
+pub(crate) async fn complete(
+    database: &Database,
+    caller: &Caller,
+    (project_id, owner): (ProjectId, Owner),
+    serving: Serving,
+    default: &BTreeMap<String, u32>,
+    now: DateTime<Utc>,
+) -> Result<bool, Error> {
+    let mut transaction = database.begin().await?;
+    if !owners::fence(&mut transaction, project_id, owner).await? {
+        return Ok(false);
+    }
+    let changed = transaction
+        .query("UPDATE deployments SET status = 'completed', finished_at = $2 WHERE id = $1 AND status = 'rolling'")
+        .bind(serving.deployment_id.0)
+        .bind(now)
+        .execute()
+        .await?;
+    if changed == 0 {
+        return Ok(false);
+    }
+    if !apps::serve(&mut transaction, project_id, serving, default, now).await? {
+        return Ok(false);
+    }
+    if let Some(row) = deployments::get_in(&mut transaction, serving.deployment_id).await? {
+        let kind = row.kind;
+        let fact = row.fact();
+        emit(&mut transaction, caller, &DeploymentCompleted(fact.clone())).await?;
+        if kind == DeploymentKind::Rollback {
+            emit(&mut transaction, caller, &DeploymentRolledBack(fact)).await?;
+        }
+    }
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// Ends a deployment that has not ended. False when it had, or the author has lost it.
+pub(crate) async fn end(
+    database: &Database,
+    caller: &Caller,
+    author: Author,
+    id: DeploymentId,
+    status: DeploymentStatus,
+    error: Option<&str>,
+    now: DateTime<Utc>,
+) -> Result<bool, Error> {
+    let mut transaction = database.begin().await?;
+    let Some(row) = deployments::get_in(&mut transaction, id).await? else { return Ok(false) };
+    if let Author::Owner(owner) = author
+        && !owners::fence(&mut transaction, row.project_id, owner).await?
+    {
+        return Ok(false);
+    }
+    let builder = match author {
+        Author::Builder(builder) => Some(builder),
+        Author::Anyone | Author::Owner(_) => None,
+    };
+    if !set_end(&mut transaction, id, builder, status, error, now).await? {
+        return Ok(false);
+    }
+    let reason = error.map_or_else(|| "it was cancelled".to_owned(), str::to_owned);
+    let row = DeploymentRow { error: Some(reason), ..row };
+    emit(&mut transaction, caller, &DeploymentFailed(row.fact())).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+async fn set_end(
+    transaction: &mut Transaction,
+    id: DeploymentId,
+    builder: Option<Builder>,
+    status: DeploymentStatus,
+    error: Option<&str>,
+    now: DateTime<Utc>,
+) -> Result<bool, Error> {
+    let changed = transaction
+        .query(
+            "UPDATE deployments SET status = $2, error = $3, finished_at = $4
+             WHERE id = $1 AND status IN ('queued', 'building', 'rolling')
+               AND COALESCE($5, attempts) = attempts",
+        )
+        .bind(id.0)
+        .bind(status.as_str().to_owned())
+        .bind(error.map(|error| error.chars().take(ERROR_MAXIMUM).collect::<String>()))
+        .bind(now)
+        .bind(builder.map(|builder| builder.attempt))
+        .execute()
+        .await?;
+    Ok(changed > 0)
+}
