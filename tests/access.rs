@@ -41,10 +41,21 @@ fn filled(path: &str, ids: &BTreeMap<&str, String>) -> String {
 }
 
 fn unknown_ids() -> BTreeMap<&'static str, String> {
-    let names =
-        ["project_id", "deployment_id", "organization_id", "session_id", "api_key_id", "source_id", "release_id"];
+    let names = [
+        "project_id",
+        "deployment_id",
+        "organization_id",
+        "session_id",
+        "api_key_id",
+        "source_id",
+        "release_id",
+        "node_id",
+        "dead_letter_id",
+        "saga_id",
+    ];
     let mut ids: BTreeMap<_, _> = names.map(|name| (name, uuid::Uuid::now_v7().to_string())).into();
     ids.insert("name", "NAME".to_owned());
+    ids.insert("domain", "deploy".to_owned());
     ids
 }
 

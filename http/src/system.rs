@@ -1,6 +1,6 @@
 //! Probes, metrics, discovery and the actor tree.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::atomic::Ordering};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -9,6 +9,7 @@ use actix_web::{
 use callboard_messages::{Code, auth::GetJwks};
 use prometheus::{Encoder, TextEncoder};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::{openapi::Docs, problem::Problem, session, worker::Request};
 
@@ -18,24 +19,27 @@ pub(crate) async fn health(_: Request) -> Result<HttpResponse, Problem> {
 }
 
 /// Whether this node may take traffic, and if not, which domain keeps it from it.
+///
+/// A domain that other nodes host is shown, but keeps nobody from anything: with the broker away every gateway would
+/// leave the service otherwise, and the apps with it.
 pub(crate) async fn ready(request: Request) -> Result<HttpResponse, Problem> {
-    let domains = request.worker.shared.runtime.ready();
-    let draining = request.worker.shared.stopping.is_begun();
-    let ready = !draining && domains.iter().all(|domain| domain.ready);
-    let status = if draining {
-        "draining"
-    } else if ready {
-        "ready"
-    } else {
-        "unavailable"
+    let shared = &request.worker.shared;
+    let domains = shared.runtime.ready();
+    let status = match () {
+        () if shared.stopping.is_begun() => "draining",
+        () if shared.held.load(Ordering::Acquire) => "starting",
+        () if domains.iter().all(|domain| domain.ready || domain.remote) => "ready",
+        () => "unavailable",
     };
-    let mut response = if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    let mut response = if status == "ready" { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
     Ok(response.json(json!({"status": status, "domains": domains})))
 }
 
-/// Prometheus text. Open to programs on this machine; from elsewhere it takes an administrator.
+/// Prometheus text, for whoever has the metrics token, and for administrators. Where no token is set, programs on this
+/// machine need none.
 pub(crate) async fn metrics(request: Request) -> Result<HttpResponse, Problem> {
-    if !is_local(&request) {
+    let is_open = request.worker.shared.settings.metrics_token.is_none() && is_local(&request);
+    if !is_open && !has_metrics_token(&request) {
         let session = session::authenticate(&request.worker, &request.http, &request.arrival).await?;
         if !session.caller.administrator {
             return Err(Problem::of(Code::Forbidden, "this needs the permission administrator"));
@@ -48,6 +52,16 @@ pub(crate) async fn metrics(request: Request) -> Result<HttpResponse, Problem> {
     let encoder = TextEncoder::new();
     encoder.encode(&families, &mut text).map_err(|error| Problem::internal(format!("metrics: {error}")))?;
     Ok(HttpResponse::Ok().content_type(encoder.format_type()).body(text))
+}
+
+fn has_metrics_token(request: &Request) -> bool {
+    let token = request.worker.shared.settings.metrics_token.as_ref();
+    let given = || request.http.headers().get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ");
+    // Hashes of equal length, compared in full: how long that takes tells nothing about the token.
+    let digest = |text: &str| Sha256::digest(text.as_bytes());
+    token.zip(given()).is_some_and(|(token, given)| {
+        digest(token.expose()).iter().zip(digest(given)).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+    })
 }
 
 /// From this machine, directly, and by a name of this machine: neither a proxy on it nor a page that had a name of its

@@ -213,7 +213,7 @@ pub struct DeadLetter {
     pub died_at: DateTime<Utc>,
 }
 
-/// Keeps a dead letter. Repeated with the same id it does nothing.
+/// Keeps a dead letter. Told again with the same id it is the same letter; it is listed under an id of its own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Bury {
     /// What to keep.
@@ -276,7 +276,8 @@ pub struct ReplayDeadLetter {
 impl Operation for ReplayDeadLetter {
     const NAME: &'static str = "cluster.replay_dead_letter";
     const ACCESS: Access = Access::Administrator;
-    const IDEMPOTENT: bool = true;
+    /// The subscriber tries a few times.
+    const TIMEOUT: Duration = Duration::from_secs(60);
     type Reply = ();
     type Error = ClusterError;
 }

@@ -18,7 +18,12 @@ CREATE TABLE nodes (
 
 -- Events that a subscriber could not apply.
 CREATE TABLE dead_letters (
+    -- UUIDv7: the order in which they were buried.
     id UUID PRIMARY KEY,
+    -- The same however often one subscriber's failure with one event is told.
+    burial UUID NOT NULL CONSTRAINT dead_letters_burial_key UNIQUE,
+    -- How often it was told: a replay that fails again must not lose the letter.
+    burials BIGINT NOT NULL,
     domain TEXT NOT NULL,
     event JSONB NOT NULL,
     error TEXT NOT NULL,

@@ -3,18 +3,25 @@
 use clap::Args;
 
 use super::Globals;
-use crate::{config::Settings, error::Result, output::Output};
+use crate::{
+    config::{Mode, Settings},
+    error::Result,
+    output::Output,
+};
 
 #[derive(Debug, Args)]
 pub struct Config {
     /// Also say what each setting is for
     #[arg(long, short)]
     explain: bool,
+    /// Check it as `callboard serve` does: what a node of a cluster needs must be there
+    #[arg(long)]
+    serve: bool,
 }
 
 impl Config {
     pub fn run(self, globals: &Globals, output: Output) -> Result {
-        let (_, entries) = Settings::read(globals, &[])?;
+        let (_, entries) = Settings::read(globals, &[], if self.serve { Mode::Serve } else { Mode::Dev })?;
         output.show(&entries, |entries| {
             let mut text = String::new();
             for entry in entries {

@@ -5,7 +5,11 @@ use std::net::SocketAddr;
 use clap::Args;
 
 use super::Globals;
-use crate::{config::Settings, error::Result, node};
+use crate::{
+    config::{Mode, Settings},
+    error::Result,
+    node,
+};
 
 #[derive(Debug, Args)]
 pub struct Dev {
@@ -21,7 +25,7 @@ impl Dev {
     pub fn run(self, globals: &Globals) -> Result {
         let listen = self.listen.map(|listen| ("CALLBOARD_LISTEN", listen.to_string()));
         let flags: Vec<_> = listen.into_iter().collect();
-        let (settings, _) = Settings::read(globals, &flags)?;
-        node::run(settings, node::Options { sample: !self.no_sample, json: globals.json })
+        let (settings, _) = Settings::read(globals, &flags, Mode::Dev)?;
+        node::run(settings, node::Options { mode: Mode::Dev, sample: !self.no_sample, json: globals.json })
     }
 }

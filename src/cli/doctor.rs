@@ -17,8 +17,9 @@ use serde::Serialize;
 use super::Globals;
 use crate::{
     client::{Client, Credential, contexts::is_private, target},
-    config::Settings,
+    config::{Mode, Settings},
     error::{Error, Result},
+    node,
     output::Output,
 };
 
@@ -62,9 +63,12 @@ fn problem(subject: &'static str, what: impl Into<String>, mend: impl Into<Strin
 impl Doctor {
     pub async fn run(self, globals: &Globals, output: Output) -> Result {
         let mut findings = Vec::new();
-        match Settings::read(globals, &[]) {
-            Ok((settings, _)) => {
+        match read(globals) {
+            Ok((settings, mode)) => {
                 findings.push(good("configuration", "is valid"));
+                if mode == Mode::Serve {
+                    findings.extend(servers(&settings).await);
+                }
                 let node = running_node(&settings.node.data).await;
                 findings.extend(data_folder(&settings.node.data));
                 findings.push(disk(&settings.node.data));
@@ -92,6 +96,28 @@ impl Doctor {
         output.line(text(&findings).trim_end());
         Err(Error::failure(sentence).showing(&findings))
     }
+}
+
+/// Whoever has told of a broker means a node of a cluster, which needs more than a node alone.
+fn read(globals: &Globals) -> Result<(Settings, Mode)> {
+    let (settings, _) = Settings::read(globals, &[], Mode::Dev)?;
+    if settings.servers.amqp_url.is_none() {
+        return Ok((settings, Mode::Dev));
+    }
+    let (settings, _) = Settings::read(globals, &[], Mode::Serve)?;
+    Ok((settings, Mode::Serve))
+}
+
+async fn servers(settings: &Settings) -> Vec<Finding> {
+    let wrong = node::look_at_servers(settings).await;
+    if wrong.is_empty() {
+        return vec![good("servers", "PostgreSQL, Redis, RabbitMQ and the object store answer")];
+    }
+    let finding = |sentence: String| {
+        let (what, mend) = sentence.rsplit_once("; ").unwrap_or((&sentence, "see the sentence before"));
+        problem("servers", what, mend)
+    };
+    wrong.into_iter().map(finding).collect()
 }
 
 fn line(finding: &Finding, output: Output) -> String {

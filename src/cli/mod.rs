@@ -4,6 +4,7 @@ mod apps;
 mod build_log;
 mod completions;
 mod config;
+mod dead_letters;
 mod deploy;
 mod destroy;
 mod dev;
@@ -12,9 +13,13 @@ mod env;
 mod lifecycle;
 mod login;
 mod logs;
+mod migrate;
+mod nodes;
 mod open;
 mod ps;
 mod releases;
+mod sagas;
+mod serve;
 mod session;
 mod whoami;
 
@@ -68,6 +73,10 @@ pub struct AppArgs {
 pub enum Verb {
     /// Start a node on this machine: one process, SQLite files, nothing else needed
     Dev(dev::Dev),
+    /// Start a node of a cluster, on PostgreSQL, Redis and RabbitMQ
+    Serve(serve::Serve),
+    /// Bring every domain's schema up to date, as a node does at its start
+    Migrate(migrate::Migrate),
     /// Sign in to a node and save it as a context
     Login(login::Login),
     /// End the session of a saved context and forget it
@@ -104,6 +113,12 @@ pub enum Verb {
     Open(open::Open),
     /// Take an app down and remove all of it
     Destroy(destroy::Destroy),
+    /// List the nodes of the cluster and how they are
+    Nodes(nodes::Nodes),
+    /// List, show, replay and drop the events that a domain could not apply
+    DeadLetters(dead_letters::DeadLetters),
+    /// List what takes several steps over several domains, and let what is stuck go on
+    Sagas(sagas::Sagas),
     /// Say what is wrong with this machine or its node, and how to mend it
     Doctor(doctor::Doctor),
     /// Print the configuration a node would start with, without secrets
@@ -132,6 +147,7 @@ pub fn run(cli: Cli) -> Result {
     let globals = &cli.globals;
     match cli.verb {
         Verb::Dev(verb) => return verb.run(globals),
+        Verb::Serve(verb) => return verb.run(globals),
         Verb::Completions(verb) => return verb.run(),
         Verb::Config(verb) => return verb.run(globals, output),
         Verb::StaticServer(verb) => return verb.run(),
@@ -150,6 +166,7 @@ async fn talk(verb: Verb, globals: &Globals, output: Output) -> Result {
         Verb::Login(verb) => return verb.run(output).await,
         Verb::Logout(verb) => return verb.run(globals, output).await,
         Verb::Doctor(verb) => return verb.run(globals, output).await,
+        Verb::Migrate(verb) => return verb.run(globals, output).await,
         _ => {}
     }
     let session = session::Session { client: target::find(globals)?, output };
@@ -170,6 +187,10 @@ async fn talk(verb: Verb, globals: &Globals, output: Output) -> Result {
         Verb::Env(verb) => verb.run(&session).await,
         Verb::Open(verb) => verb.run(&session).await,
         Verb::Destroy(verb) => verb.run(&session).await,
+        Verb::Nodes(verb) => verb.run(&session).await,
+        Verb::DeadLetters(verb) => verb.run(&session).await,
+        Verb::Sagas(verb) => verb.run(&session).await,
+        Verb::Serve(_) | Verb::Migrate(_) => Ok(()),
         Verb::Dev(_) | Verb::Login(_) | Verb::Logout(_) | Verb::Doctor(_) | Verb::Config(_) => Ok(()),
         Verb::Completions(_) | Verb::StaticServer(_) => Ok(()),
     }

@@ -66,6 +66,10 @@ pub fn read(reader: &mut Reader) -> (GatewaySettings, router::Settings) {
             defaults.keep_alive_seconds,
         ),
         rate_limits: rate_limits(reader, &defaults.rate_limits),
+        metrics_token: reader.secret(
+            "CALLBOARD_METRICS_TOKEN",
+            "Who brings it as a bearer token may read /metrics, besides administrators; without one, programs on this machine may.",
+        ),
         ..defaults
     };
     let router = router(reader, trusted_proxies);

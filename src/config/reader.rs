@@ -80,7 +80,7 @@ impl Reader {
         let mut reader = Self {
             flags: flags.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             // An empty variable is how a shell or a compose file says "not set".
-            environment: environment.into_iter().filter(|(n, v)| n.starts_with(PREFIX) && !v.is_empty()).collect(),
+            environment: environment.into_iter().filter(|(n, v)| is_read(n) && !v.is_empty()).collect(),
             ..Self::default()
         };
         if let Some(path) = file {
@@ -101,6 +101,20 @@ impl Reader {
             Some(found) => found,
             None => (default.into(), Source::Default),
         };
+        self.entries.push(Entry { variable, value: value.show(), source, about });
+        value
+    }
+
+    /// A setting with a default, which also has a name that other programs know.
+    pub fn value_or_standard<T: Value>(
+        &mut self,
+        variable: &'static str,
+        standard: &'static str,
+        about: &'static str,
+        default: impl Into<T>,
+    ) -> T {
+        let found = self.find::<T>(variable).or_else(|| self.find::<T>(standard));
+        let (value, source) = found.unwrap_or_else(|| (default.into(), Source::Default));
         self.entries.push(Entry { variable, value: value.show(), source, about });
         value
     }
@@ -152,6 +166,11 @@ impl Reader {
         }
     }
 
+    /// Whether something is wrong with a setting already.
+    pub fn complains_of(&self, variable: &str) -> bool {
+        self.errors.iter().any(|error| error.starts_with(variable))
+    }
+
     /// Every setting that was read; or every error there is.
     pub fn finish(mut self) -> Result<Vec<Entry>, Vec<String>> {
         let known = |name: &str| {
@@ -159,7 +178,8 @@ impl Reader {
             self.entries.iter().any(|entry| entry.variable == name || entry.variable == plain)
         };
         let elsewhere = |name: &str| ELSEWHERE.contains(&name) || name.starts_with("CALLBOARD_TEST_");
-        for name in self.environment.keys().filter(|name| !known(name) && !elsewhere(name)) {
+        let ours = self.environment.keys().filter(|name| name.starts_with(PREFIX));
+        for name in ours.filter(|name| !known(name) && !elsewhere(name)) {
             eprintln!("warning: the variable {name} is not known, so it has no effect");
         }
         let strange: Vec<&String> = self.file.keys().filter(|key| !known(&variable_of(key))).collect();
@@ -197,6 +217,11 @@ impl Reader {
             }
         }
     }
+}
+
+/// Ours, and those of OpenTelemetry, which have standard names.
+fn is_read(name: &str) -> bool {
+    name.starts_with(PREFIX) || name.starts_with("OTEL_")
 }
 
 fn key_of(variable: &str) -> String {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use url::Url;
 
 use crate::{
-    config::Settings,
+    config::{Mode, Settings},
     error::{Context, Error, Result},
 };
 
@@ -16,13 +16,17 @@ pub struct Addresses {
     pub local: Url,
     /// For browsers.
     pub public: Url,
+    /// For the other nodes.
+    pub advertised: Url,
+    /// Who signs the platform's tokens, the same on every node.
+    pub issuer: String,
     /// Of an app; `{app}` stands for its name.
     pub app_template: String,
 }
 
 impl Addresses {
     /// Takes the port, which the settings may leave to the system, and derives the rest.
-    pub fn take(settings: &mut Settings) -> Result<(Self, TcpListener)> {
+    pub fn take(settings: &mut Settings, mode: Mode) -> Result<(Self, TcpListener)> {
         let listen = &mut settings.gateway.listen;
         let listener = TcpListener::bind(*listen).map_err(|error| {
             Error::failure(format!("can't listen on {listen}: {error}"))
@@ -40,7 +44,13 @@ impl Addresses {
         };
         let port = public.port().map(|port| format!(":{port}")).unwrap_or_default();
         let app_template = format!("{}://{{app}}.{}{port}", public.scheme(), settings.router.base_domain);
-        Ok((Self { local, public, app_template }, listener))
+        let advertised = settings.cluster.advertise_url.clone().unwrap_or_else(|| local.clone());
+        let mut addresses = Self { local, public, app_template, advertised, issuer: String::new() };
+        addresses.issuer = match (mode, &settings.gateway.public_url) {
+            (Mode::Serve, None) => format!("http://{}", settings.router.base_domain),
+            _ => addresses.platform().to_owned(),
+        };
+        Ok((addresses, listener))
     }
 
     /// Where an app answers.

@@ -1,28 +1,52 @@
-//! Puts a node together: every domain, the gateway and the router, in one process.
+//! Puts a node together: the domains it hosts, the ways to those it does not, the gateway and the router, in one process.
 
-use std::{fs, net::TcpListener, path::Path, sync::Arc};
+use std::{net::TcpListener, path::Path, sync::Arc};
 
+use callboard_bridge::{Bridge, BridgeSettings, ClusterKey};
+use callboard_cache::{Cache, CacheSettings};
+use callboard_cluster::{ClusterMetrics, ClusterSettings};
 use callboard_deploy::{
     process::Launcher,
     runtime::process::{ProcessRuntime, ProcessSettings},
 };
 use callboard_http::{Gateway, Serving, router::Router};
+use callboard_messages::{NodeId, Secret};
 use callboard_supervisors::{
-    Bulkhead, Clock, Runtime, db::Databases, revocations::Revocations, routing::RoutingTable, seal::MasterKey,
+    Bulkhead, Clock, Domain, Runtime,
+    cluster::Members,
+    db::{Databases, MigrationError},
+    remote::Transport,
+    revocations::Revocations,
+    routing::RoutingTable,
+    seal::MasterKey,
 };
-use object_store::{ObjectStore, local::LocalFileSystem};
-use uuid::Uuid;
+use object_store::ObjectStore;
 
-use super::{addresses::Addresses, run_as};
+use super::{addresses::Addresses, identity, objects, preflight, run_as};
 use crate::{
     LAUNCH, STATIC_SERVER,
-    client::contexts::write_private,
-    config::Settings,
+    config::{DOMAINS, Mode, Settings},
     error::{Context, Error, Result},
 };
 
 /// The binary as a child finds it: this one, also after a newer one was put in its place.
 const OURSELVES: &str = "/proc/self/exe";
+
+/// What a node is made from.
+pub struct Plan<'a> {
+    /// What the operator set.
+    pub settings: &'a Settings,
+    /// Alone, or one of several.
+    pub mode: Mode,
+    /// The data folder.
+    pub data: &'a Path,
+    /// Which node this is.
+    pub id: NodeId,
+    /// Wraps the keys of secrets.
+    pub master_key: MasterKey,
+    /// The URLs of the node.
+    pub addresses: &'a Addresses,
+}
 
 /// A node that serves.
 pub struct Assembled {
@@ -34,116 +58,245 @@ pub struct Assembled {
     pub objects: Arc<dyn ObjectStore>,
     /// Its gateway.
     pub serving: Serving,
+    /// The nodes that it knows.
+    pub members: Members,
+    /// The way to them; a node alone has none.
+    pub bridge: Option<Bridge>,
 }
 
-/// Opens the stores, starts the domains, and serves.
-pub async fn assemble(
-    settings: &Settings,
-    data: &Path,
-    master_key: MasterKey,
-    addresses: &Addresses,
-    listener: TcpListener,
-) -> Result<Assembled> {
-    let databases = open_databases(settings, data).await?;
-    let objects = open_objects(&data.join("objects"))?;
-    if settings.deploy.run_as.is_some() {
-        run_as::open(data)?;
-    }
-    let revocations = Revocations::default();
-    let routes = RoutingTable::new();
-    let issuer = addresses.platform().to_owned();
+/// What a node stands on.
+struct Ground {
+    databases: Databases,
+    objects: Arc<dyn ObjectStore>,
+    cache: Cache,
+    bridge: Option<Bridge>,
+}
 
-    let launcher = Launcher::new(vec![OURSELVES.to_owned(), LAUNCH.to_owned()], folder_token(data)?)
-        .with_cgroups()
-        .hiding([data.to_owned()]);
-    let folder = data.join("deploy");
-    let deploy = settings.deploy.settings(&folder, &addresses.app_template, settings.gateway.upload_limit, &launcher);
-    let processes = ProcessRuntime::new(ProcessSettings {
-        launcher,
-        state: folder.join("processes"),
-        static_server: vec![OURSELVES.to_owned(), STATIC_SERVER.to_owned()],
-        output: deploy.build.limits.output.clone(),
-        run_as: settings.deploy.run_as,
-    })
-    .context(|| format!("write in {}", folder.display()))?;
+impl Plan<'_> {
+    /// Opens the stores, starts the domains, and serves.
+    pub async fn assemble(self, listener: TcpListener) -> Result<Assembled> {
+        let Self { settings, mode, data, .. } = self;
+        let Ground { databases, objects, cache, bridge } = self.prepare().await?;
+        if settings.deploy.run_as.is_some() {
+            run_as::open(data)?;
+        }
+        let clock = Clock::system();
+        let revocations = match mode {
+            Mode::Dev => Revocations::default(),
+            Mode::Serve => Revocations::among_several(clock.clone()),
+        };
+        let (routes, issuer) = (RoutingTable::new(), self.addresses.issuer.clone());
+        let members = Members::alone(identity::member(self.id, &settings.cluster, self.addresses, mode));
 
-    let bulkhead = Bulkhead::default;
-    let deploy = callboard_deploy::domain(
-        deploy,
-        bulkhead(),
-        databases.clone(),
-        objects.clone(),
-        routes.clone(),
-        Arc::new(processes),
-    )
-    .map_err(|wrong| Error::usage(wrong.join("; ")))?;
-    // In the order in which they need one another: they stop the other way round.
-    let domains = vec![
-        callboard_organization::domain(databases.clone()),
-        callboard_auth::domain(
-            settings.auth.settings(&issuer, master_key.clone()),
+        let internal = |error: &dyn std::fmt::Display| Error::failure(format!("could not measure: {error}"));
+        let metrics = ClusterMetrics::new().map_err(|error| internal(&error))?;
+        let watches = mode == Mode::Serve;
+        let cluster = callboard_cluster::domain(
+            ClusterSettings { watches, ..ClusterSettings::default() },
             databases.clone(),
-            revocations.clone(),
-        ),
-        callboard_project::domain(bulkhead(), databases.clone(), master_key),
-        deploy,
-    ];
-    let mut runtime = Runtime::builder().clock(Clock::system());
-    if settings.gateway.workers > 0 {
-        runtime = runtime.workers(settings.gateway.workers);
-    }
-    let runtime = runtime.build(domains).map_err(|wrong| Error::usage(wrong.join("; ")))?;
+            members.clone(),
+            metrics.clone(),
+            if watches {
+                vec![callboard_cache::revocations::watch(revocations.clone(), cache.clone())]
+            } else {
+                vec![]
+            },
+        );
+        // In the order in which they need one another: they stop the other way round.
+        let mut domains: Vec<Domain> = bridge.iter().map(Bridge::domain).collect();
+        domains.push(cluster);
+        domains.push(match self.elsewhere(callboard_organization::DOMAIN, bridge.as_ref()) {
+            None => callboard_organization::domain(databases.clone()),
+            Some(transport) => callboard_organization::remote(transport),
+        });
+        domains.push(match self.elsewhere(callboard_auth::DOMAIN, bridge.as_ref()) {
+            None => callboard_auth::domain(
+                settings.auth.settings(&issuer, self.master_key.clone()),
+                databases.clone(),
+                revocations.clone(),
+                cache.clone(),
+            ),
+            Some(transport) => callboard_auth::remote(transport),
+        });
+        domains.push(match self.elsewhere(callboard_project::DOMAIN, bridge.as_ref()) {
+            None => callboard_project::domain(Bulkhead::default(), databases.clone(), self.master_key.clone()),
+            Some(transport) => callboard_project::remote(Bulkhead::default(), transport),
+        });
+        domains.push(match self.elsewhere(callboard_deploy::DOMAIN, bridge.as_ref()) {
+            None => self.deploy(&databases, &objects, &routes, &members)?,
+            Some(transport) => callboard_deploy::remote(Bulkhead::default(), transport),
+        });
 
-    let gateway = Gateway {
-        settings: settings.gateway.clone(),
-        runtime: runtime.clone(),
-        databases: databases.clone(),
-        revocations,
-        objects: objects.clone(),
-        router: Router::new(routes, settings.router.clone()),
-        issuer: Some(issuer),
-        rate_limits: None,
-    };
-    let serving =
-        callboard_http::serve_on(listener, gateway).await.map_err(|error| Error::failure(error.to_string()))?;
-    Ok(Assembled { runtime, databases, objects, serving })
+        let mut runtime = Runtime::builder().clock(clock).node(self.id.0);
+        if settings.gateway.workers > 0 {
+            runtime = runtime.workers(settings.gateway.workers);
+        }
+        if let Some(bridge) = &bridge {
+            runtime = runtime.transport(bridge.transport()).events(bridge.events());
+        }
+        let runtime = runtime.build(domains).map_err(|wrong| Error::usage(wrong.join("; ")))?;
+        runtime.metrics().register(Box::new(metrics)).map_err(|error| internal(&error))?;
+        cache.register(runtime.metrics()).map_err(|error| internal(&error))?;
+        if let Some(bridge) = &bridge {
+            bridge.connect_live(runtime.live());
+            bridge.register_metrics(runtime.metrics()).map_err(|error| internal(&error))?;
+        }
+
+        let gateway = Gateway {
+            settings: settings.gateway.clone(),
+            runtime: runtime.clone(),
+            databases: databases.clone(),
+            revocations,
+            objects: objects.clone(),
+            router: self.router(routes, &members)?,
+            issuer: Some(issuer),
+            rate_limits: Some(cache.rate_limits(&settings.gateway.rate_limits)),
+        };
+        let serving =
+            callboard_http::serve_on(listener, gateway).await.map_err(|error| Error::failure(error.to_string()))?;
+        Ok(Assembled { runtime, databases, objects, serving, members, bridge })
+    }
+
+    /// What brings requests to the apps, of this node and of others.
+    fn router(&self, routes: RoutingTable, members: &Members) -> Result<Router> {
+        let router = Router::new(routes, self.settings.router.clone());
+        match (self.mode, &self.settings.cluster.key) {
+            (Mode::Serve, Some(key)) => router.among(members.clone(), key.expose().as_bytes()).map_err(Error::usage),
+            _ => Ok(router),
+        }
+    }
+
+    /// How a domain that this node does not host is reached; nothing for one that it hosts.
+    fn elsewhere(&self, domain: &str, bridge: Option<&Bridge>) -> Option<Arc<dyn Transport>> {
+        let hosted = self.mode == Mode::Dev || self.settings.cluster.hosted().iter().any(|hosted| hosted == domain);
+        if hosted { None } else { bridge.map(Bridge::transport) }
+    }
+
+    /// Looks at the servers, opens the stores, and brings every schema that this node uses up to date.
+    async fn prepare(&self) -> Result<Ground> {
+        let Self { settings, data, .. } = *self;
+        let databases = Databases::new(settings.database.settings(data));
+        let ground = match self.mode {
+            Mode::Dev => {
+                let objects = objects::open(&settings.objects, data).await?;
+                Ground { databases, objects, cache: Cache::none(), bridge: None }
+            }
+            Mode::Serve => {
+                let (cache, bridge) = links(settings, self.id)?;
+                let (opened, wrong) = preflight::look(settings, data, &databases, &cache, bridge).await;
+                match opened.objects.filter(|_| wrong.is_empty()) {
+                    Some(objects) => Ground { databases, objects, cache, bridge: opened.bridge },
+                    None => return Err(crate::config::wrong(&wrong)),
+                }
+            }
+        };
+        let hosted = match self.mode {
+            Mode::Dev => DOMAINS.map(str::to_owned).to_vec(),
+            Mode::Serve => settings.cluster.hosted(),
+        };
+        migrate(settings, &ground.databases, &hosted).await?;
+        Ok(ground)
+    }
+
+    fn deploy(
+        &self,
+        databases: &Databases,
+        objects: &Arc<dyn ObjectStore>,
+        routes: &RoutingTable,
+        members: &Members,
+    ) -> Result<Domain> {
+        let (settings, data) = (self.settings, self.data);
+        let launcher = Launcher::new(vec![OURSELVES.to_owned(), LAUNCH.to_owned()], self.id.to_string())
+            .with_cgroups()
+            .hiding([Some(data.to_owned()), objects::folder(&settings.objects, data)].into_iter().flatten());
+        let folder = data.join("deploy");
+        let deploy =
+            settings.deploy.settings(&folder, &self.addresses.app_template, settings.gateway.upload_limit, &launcher);
+        let processes = ProcessRuntime::new(ProcessSettings {
+            launcher,
+            state: folder.join("processes"),
+            static_server: vec![OURSELVES.to_owned(), STATIC_SERVER.to_owned()],
+            output: deploy.build.limits.output.clone(),
+            run_as: settings.deploy.run_as,
+        })
+        .context(|| format!("write in {}", folder.display()))?;
+        callboard_deploy::domain(
+            deploy,
+            Bulkhead::default(),
+            databases.clone(),
+            objects.clone(),
+            routes.clone(),
+            Arc::new(processes),
+            members.clone(),
+        )
+        .map_err(|wrong| Error::usage(wrong.join("; ")))
+    }
 }
 
-/// Brings every domain's schema up to date.
-async fn open_databases(settings: &Settings, data: &Path) -> Result<Databases> {
+/// The ways to Redis and RabbitMQ as the settings have them.
+fn links(settings: &Settings, id: NodeId) -> Result<(Cache, BridgeSettings)> {
+    let told = |secret: &Option<Secret>| secret.clone().unwrap_or_else(|| Secret::new(""));
+    let redis = CacheSettings {
+        prefix: settings.servers.redis_prefix.clone(),
+        timeout: settings.servers.redis_timeout,
+        ..CacheSettings::new(told(&settings.servers.redis_url).expose())
+    };
+    let key = ClusterKey::new(told(&settings.cluster.key).expose()).map_err(|wrong| vec![wrong]);
+    let bridge = key.and_then(|key| {
+        let bridge = BridgeSettings {
+            prefix: settings.servers.amqp_prefix.clone(),
+            name: format!("callboard {}", identity::name(&settings.cluster, settings.gateway.listen.port())),
+            ..BridgeSettings::new(told(&settings.servers.amqp_url), id.0, key)
+        };
+        bridge.validate().map(|()| bridge)
+    });
+    match (Cache::connect(&redis, Clock::system()), bridge) {
+        (Ok(cache), Ok(bridge)) => Ok((cache, bridge)),
+        (cache, bridge) => {
+            let wrong: Vec<String> = cache.err().into_iter().chain(bridge.err()).flatten().collect();
+            Err(crate::config::wrong(&wrong))
+        }
+    }
+}
+
+/// Looks at the servers of a cluster without starting a node; a sentence for everything that is wrong.
+pub async fn look_at_servers(settings: &Settings) -> Vec<String> {
+    let data = &settings.node.data;
     let databases = Databases::new(settings.database.settings(data));
-    for (domain, migrations) in [
+    let (cache, bridge) = match links(settings, NodeId::new()) {
+        Ok(links) => links,
+        Err(error) => return vec![error.sentence],
+    };
+    let (opened, wrong) = preflight::look(settings, data, &databases, &cache, bridge).await;
+    drop(opened);
+    databases.close().await;
+    wrong
+}
+
+/// Brings the schemas of these domains up to date, and those that every node uses.
+pub async fn migrate(settings: &Settings, databases: &Databases, hosted: &[String]) -> Result {
+    let of_domains = [
         (callboard_organization::DOMAIN, &callboard_organization::MIGRATIONS),
         (callboard_auth::DOMAIN, &callboard_auth::MIGRATIONS),
         (callboard_project::DOMAIN, &callboard_project::MIGRATIONS),
         (callboard_deploy::DOMAIN, &callboard_deploy::MIGRATIONS),
-    ] {
+    ];
+    let of_domains = of_domains.into_iter().filter(|(domain, _)| hosted.iter().any(|hosted| hosted == domain));
+    let of_every_node = [
+        (callboard_cluster::DOMAIN, &callboard_cluster::MIGRATIONS),
+        (callboard_http::DOMAIN, &callboard_http::MIGRATIONS),
+    ];
+    for (domain, migrations) in of_domains.chain(of_every_node) {
         databases.migrate(domain, migrations).await.map_err(|error| {
-            let error = Error::failure(error.to_string());
-            match settings.database.url {
-                Some(_) => error.hint("CALLBOARD_DATABASE_URL must name a PostgreSQL server that answers"),
-                None => error,
+            let sentence = Error::failure(error.to_string());
+            match (error, &settings.database.url) {
+                (MigrationError::TooNew { .. }, _) => {
+                    sentence.hint("start the version that migrated it, or a newer one; nothing was changed")
+                }
+                (_, Some(_)) => sentence.hint("CALLBOARD_DATABASE_URL must name a PostgreSQL server that answers"),
+                (_, None) => sentence,
             }
         })?;
     }
-    Ok(databases)
-}
-
-fn open_objects(folder: &Path) -> Result<Arc<dyn ObjectStore>> {
-    fs::create_dir_all(folder).context(|| format!("make {}", folder.display()))?;
-    let store = LocalFileSystem::new_with_prefix(folder).context(|| format!("open {}", folder.display()))?;
-    Ok(Arc::new(store))
-}
-
-/// By it a start finds the processes that an earlier one left: it stays with the folder.
-fn folder_token(data: &Path) -> Result<String> {
-    let path = data.join("node.id");
-    if let Ok(token) = fs::read_to_string(&path)
-        && let Ok(token) = token.trim().parse::<Uuid>()
-    {
-        return Ok(token.to_string());
-    }
-    let token = Uuid::now_v7().to_string();
-    write_private(&path, token.as_bytes()).context(|| format!("write {}", path.display()))?;
-    Ok(token)
+    Ok(())
 }

@@ -6,7 +6,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use callboard_messages::{
-    Caller, Operation, Secret,
+    Caller, NodeId, Operation, Secret,
     auth::{IssueLocalKey, IssueSetupToken},
 };
 use callboard_supervisors::Runtime;
@@ -24,6 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// What has been issued so far.
 pub struct Credentials {
     runtime: Runtime,
+    node: NodeId,
     path: PathBuf,
     url: Url,
     /// The answer, which is no token when there is an administrator.
@@ -34,8 +35,8 @@ pub struct Credentials {
 
 impl Credentials {
     /// Nothing yet, for the node at `url` with this data folder.
-    pub fn new(runtime: Runtime, data: &std::path::Path, url: Url) -> Self {
-        Self { runtime, path: data.join(target::LOCAL_FILE), url, setup: None, key: None, is_written: false }
+    pub fn new(runtime: Runtime, node: NodeId, data: &std::path::Path, url: Url) -> Self {
+        Self { runtime, node, path: data.join(target::LOCAL_FILE), url, setup: None, key: None, is_written: false }
     }
 
     /// Of the set-up link, when it has been issued and somebody needs it.
@@ -69,7 +70,7 @@ impl Credentials {
 
     async fn issue_setup(&mut self) -> Result {
         if self.setup.is_none() {
-            self.setup = Some(self.ask(IssueSetupToken {}).await?);
+            self.setup = Some(self.ask(IssueSetupToken { node: Some(self.node) }).await?);
         }
         Ok(())
     }
@@ -81,7 +82,7 @@ impl Credentials {
         }
         let key = match &self.key {
             Some(key) => key.clone(),
-            None => self.key.insert(self.ask(IssueLocalKey {}).await?.secret).clone(),
+            None => self.key.insert(self.ask(IssueLocalKey { node: Some(self.node) }).await?.secret).clone(),
         };
         let local = target::LocalNode { url: self.url.clone(), key, pid: std::process::id() };
         let json = serde_json::to_vec_pretty(&local).context(|| "write the local key".to_owned())?;

@@ -1,4 +1,4 @@
-//! A node: one process with every domain, the gateway and the router.
+//! A node: one process with the domains it hosts, the ways to the others, the gateway and the router.
 //!
 //! `assembly` puts the parts together and is the only place that names every domain; this file is the life of a node
 //! from its start to its end.
@@ -7,36 +7,41 @@ mod addresses;
 mod announce;
 mod assembly;
 mod credentials;
+mod drain;
+mod identity;
 mod lock;
-mod logging;
 mod master_key;
+mod objects;
+mod preflight;
 mod run_as;
 mod sample;
 mod signals;
+mod telemetry;
 
 use std::time::{Duration, Instant};
 
-use callboard_supervisors::Runtime;
+use callboard_supervisors::{Runtime, db::Databases};
 
 use crate::{
-    config::Settings,
+    config::{DOMAINS, LogFormat, Mode, Settings},
     error::{Context, Error, Result},
 };
 use addresses::Addresses;
-use assembly::Assembled;
+use assembly::Plan;
+pub use assembly::look_at_servers;
 use credentials::Credentials;
 use signals::Signals;
 
 /// How long the domains may take to be ready.
 const READY: Duration = Duration::from_secs(30);
-/// How long requests that are open may take when the node stops.
-const DRAIN_SECONDS: u64 = 10;
-/// How long the domains, and with them the apps, may take after that. Together less than the 25 s a node promises.
-const STOP: Duration = Duration::from_secs(13);
+/// How long the domains of other nodes are waited for: without them this one serves what it can.
+const OTHERS: Duration = Duration::from_secs(10);
 
 /// How a node is started.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
+    /// Alone, or one of several.
+    pub mode: Mode,
     /// Deploy the sample app at the first start.
     pub sample: bool,
     /// Announce as one JSON document.
@@ -46,7 +51,12 @@ pub struct Options {
 /// Runs a node until it is told to stop.
 pub fn run(settings: Settings, options: Options) -> Result {
     let began = Instant::now();
-    logging::start(&settings.node.log)?;
+    let (format, name) = match options.mode {
+        Mode::Dev => (LogFormat::Pretty, "dev".to_owned()),
+        Mode::Serve => (LogFormat::Json, identity::name(&settings.cluster, settings.gateway.listen.port())),
+    };
+    // Dropped last, once nothing is left that could be told.
+    let _telemetry = telemetry::start(&settings.node.log, &settings.telemetry, format, &name)?;
     // Held until the process has let go of everything in the folder.
     let _lock = lock::take(&settings.node.data)?;
     raise_open_files();
@@ -54,25 +64,50 @@ pub fn run(settings: Settings, options: Options) -> Result {
     actix_rt::System::new().block_on(live(settings, options, began))
 }
 
+/// Brings every domain's schema up to date; which domains these are.
+pub async fn migrate(settings: &Settings) -> Result<Vec<String>> {
+    let databases = Databases::new(settings.database.settings(&settings.node.data));
+    let mut domains = DOMAINS.map(str::to_owned).to_vec();
+    let migrated = assembly::migrate(settings, &databases, &domains).await;
+    databases.close().await;
+    migrated?;
+    domains.extend([callboard_cluster::DOMAIN.to_owned(), callboard_http::DOMAIN.to_owned()]);
+    Ok(domains)
+}
+
 async fn live(mut settings: Settings, options: Options, began: Instant) -> Result {
     let mut signals = Signals::listen()?;
-    settings.gateway.shutdown_seconds = DRAIN_SECONDS;
+    let mode = options.mode;
+    settings.gateway.shutdown_seconds = drain::requests(mode).as_secs();
     let data = settings.node.data.canonicalize().context(|| format!("open {}", settings.node.data.display()))?;
     let (master_key, first_start) = master_key::load(settings.node.master_key.as_ref(), &data)?;
     settings.deploy.run_as = run_as::choose(settings.deploy.run_as, &data)?;
-    let (addresses, listener) = Addresses::take(&mut settings)?;
-    let Assembled { runtime, databases, objects, mut serving } =
-        assembly::assemble(&settings, &data, master_key, &addresses, listener).await?;
-    let server = actix_rt::spawn(serving.server);
+    let (addresses, listener) = Addresses::take(&mut settings, mode)?;
+    let id = identity::id(&data)?;
+    let plan = Plan { settings: &settings, mode, data: &data, id, master_key, addresses: &addresses };
+    // A node that waits for a server can be told to stop meanwhile.
+    let mut assembled = tokio::select! {
+        assembled = plan.assemble(listener) => assembled?,
+        signal = signals.first() => {
+            tracing::info!(signal, "stopped before it was ready");
+            return Ok(());
+        }
+    };
+    let (runtime, ready) = (assembled.runtime.clone(), &mut assembled.serving.ready);
+    ready.hold();
+    let server = actix_rt::spawn(assembled.serving.server);
 
-    let mut credentials = Credentials::new(runtime.clone(), &data, addresses.local.clone());
+    let mut credentials = Credentials::new(runtime.clone(), id, &data, addresses.local.clone());
     let started = async {
-        let serves = actix_rt::time::timeout(READY, serving.ready.wait()).await;
+        let serves = actix_rt::time::timeout(READY, ready.wait()).await;
         if serves != Ok(true) {
             return Err(Error::failure("the gateway does not start; the log tells why"));
         }
         become_ready(&runtime).await?;
-        Ok(credentials.issue().await)
+        let issued = credentials.issue().await;
+        // Whoever waits for the node finds the file of the command line when it is told that the node is ready.
+        ready.release();
+        Ok(issued)
     };
     let failed = match started.await {
         Ok(issued) => {
@@ -80,7 +115,7 @@ async fn live(mut settings: Settings, options: Options, began: Instant) -> Resul
             let sample_url = sample.then(|| addresses.app(sample::NAME));
             let setup = credentials.setup();
             announce::ready(&addresses, setup, sample_url.as_deref(), &data, began.elapsed(), options.json);
-            let bus = runtime.bus().clone();
+            let (bus, objects) = (runtime.bus().clone(), assembled.objects);
             let rest = actix_rt::spawn(async move {
                 if let Err(error) = issued {
                     finish_issuing(&mut credentials, &addresses, &error, options.json).await;
@@ -98,9 +133,9 @@ async fn live(mut settings: Settings, options: Options, began: Instant) -> Resul
     };
 
     signals.exit_on_second();
-    serving.stop.stop().await;
-    runtime.stop(STOP).await;
-    databases.close().await;
+    let others = assembled.bridge.as_ref().map(|bridge| (&assembled.members, bridge));
+    drain::run(&assembled.serving.stop, &runtime, others).await;
+    assembled.databases.close().await;
     server.await.map(drop).context(|| "stop the server".to_owned())?;
     tracing::info!("stopped");
     failed.map_or(Ok(()), Err)
@@ -120,14 +155,18 @@ async fn finish_issuing(credentials: &mut Credentials, addresses: &Addresses, er
     }
 }
 
-/// Waits until every domain may take traffic.
+/// Waits until every domain that this node hosts may take traffic, and for a while for those of other nodes.
 async fn become_ready(runtime: &Runtime) -> Result {
-    let deadline = Instant::now() + READY;
+    let (deadline, others) = (Instant::now() + READY, Instant::now() + OTHERS);
     loop {
         let waiting: Vec<_> = runtime.ready().into_iter().filter(|domain| !domain.ready).collect();
-        let Some(first) = waiting.first() else { return Ok(()) };
+        let Some(first) = waiting.iter().find(|domain| !domain.remote).or(waiting.first()) else { return Ok(()) };
+        let reason = first.reason.as_deref().unwrap_or("it does not say why");
+        if first.remote && Instant::now() > others {
+            tracing::warn!(domain = first.domain, reason, "this node serves without the domains of other nodes so far");
+            return Ok(());
+        }
         if Instant::now() > deadline {
-            let reason = first.reason.as_deref().unwrap_or("it does not say why");
             return Err(Error::failure(format!("the domain {} does not start: {reason}", first.domain)));
         }
         actix_rt::time::sleep(Duration::from_millis(2)).await;

@@ -1,13 +1,12 @@
 //! The events that a subscriber could not apply: kept until somebody replays or drops them.
 
 use callboard_messages::{
-    CallError, Caller, Failure, Page,
+    CallError, Caller, CloudEvent, Failure, Page,
     cluster::{Bury, ClusterError, DeadLetter, DropDeadLetter, GetDeadLetter, ListDeadLetters, ReplayDeadLetter},
     page_limit,
 };
 use callboard_supervisors::{Handle, Outcome, db::Error};
 use chrono::{DateTime, Utc};
-use futures_util::future::BoxFuture;
 use serde_json::Value;
 use sqlx::types::Json;
 use uuid::Uuid;
@@ -17,14 +16,6 @@ use crate::Cluster;
 /// An error is cut to this many characters.
 const ERROR_MAXIMUM: usize = 4_000;
 
-/// Brings an event to one subscriber again.
-pub trait Redeliver: Send + Sync {
-    /// Resolves once the event is certainly on its way, so that the dead letter may go.
-    ///
-    /// The error is a sentence: it was not accepted, and the dead letter stays.
-    fn redeliver(&self, domain: String, event: Value) -> BoxFuture<'static, Result<(), String>>;
-}
-
 #[derive(sqlx::FromRow)]
 struct LetterRow {
     id: Uuid,
@@ -33,6 +24,7 @@ struct LetterRow {
     error: String,
     attempts: i64,
     died_at: DateTime<Utc>,
+    burials: i64,
 }
 
 impl From<LetterRow> for DeadLetter {
@@ -50,21 +42,25 @@ impl From<LetterRow> for DeadLetter {
 
 impl Handle<Bury> for Cluster {
     async fn handle(&self, _: &Caller, Bury { letter }: Bury) -> Outcome<Bury> {
-        let buried = self
+        let burials: i64 = self
             .database
             .query(
-                "INSERT INTO dead_letters (id, domain, event, error, attempts, died_at)
-                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING",
+                "INSERT INTO dead_letters (id, burial, burials, domain, event, error, attempts, died_at)
+                 VALUES ($1, $2, 1, $3, $4, $5, $6, $7)
+                 ON CONFLICT (burial) DO UPDATE SET burials = dead_letters.burials + 1, error = excluded.error,
+                    attempts = excluded.attempts, died_at = excluded.died_at
+                 RETURNING burials",
             )
+            .bind(Uuid::now_v7())
             .bind(letter.id)
             .bind(without_nul(&letter.domain))
             .bind(Json(storable(letter.event)))
             .bind(without_nul(&letter.error).chars().take(ERROR_MAXIMUM).collect::<String>())
             .bind(i64::from(letter.attempts))
             .bind(letter.died_at)
-            .execute()
+            .fetch_scalar()
             .await?;
-        if buried > 0 {
+        if burials == 1 {
             self.metrics.buried();
             tracing::error!(
                 letter = %letter.id, subscriber = letter.domain, error = letter.error.escape_debug().to_string(),
@@ -83,7 +79,7 @@ impl Handle<ListDeadLetters> for Cluster {
         let rows: Vec<LetterRow> = self
             .database
             .query(
-                "SELECT id, domain, event, error, attempts, died_at FROM dead_letters
+                "SELECT id, domain, event, error, attempts, died_at, burials FROM dead_letters
                  WHERE id < $1 AND domain = COALESCE($2, domain) ORDER BY id DESC LIMIT $3",
             )
             .bind(before)
@@ -97,26 +93,33 @@ impl Handle<ListDeadLetters> for Cluster {
 
 impl Handle<GetDeadLetter> for Cluster {
     async fn handle(&self, _: &Caller, message: GetDeadLetter) -> Outcome<GetDeadLetter> {
-        self.letter(message.dead_letter_id).await
+        Ok(self.letter(message.dead_letter_id).await?.into())
     }
 }
 
 impl Handle<ReplayDeadLetter> for Cluster {
     /// The event goes out before the letter goes away: a crash between the two delivers it again, which the subscriber's
-    /// inbox makes harmless.
+    /// inbox makes harmless. A letter that was buried again meanwhile stays.
     async fn handle(&self, _: &Caller, message: ReplayDeadLetter) -> Outcome<ReplayDeadLetter> {
         let letter = self.letter(message.dead_letter_id).await?;
-        self.redeliver.redeliver(letter.domain, letter.event).await.map_err(ClusterError::ReplayFailed)?;
-        self.remove(letter.id).await?;
+        let event: CloudEvent = serde_json::from_value(letter.event.0)
+            .map_err(|error| ClusterError::ReplayFailed(format!("it is no event: {error}")))?;
+        let sent = self.events.redeliver(&letter.domain, event).await;
+        sent.map_err(|error| ClusterError::ReplayFailed(error.to_string()))?;
         tracing::warn!(letter = %letter.id, "an operator has replayed a dead letter");
+        if self.remove(letter.id, letter.burials).await? == 0
+            && let Some(again) = self.find(letter.id).await?
+        {
+            return Err(ClusterError::ReplayFailed(again.error).into());
+        }
         Ok(())
     }
 }
 
 impl Handle<DropDeadLetter> for Cluster {
     async fn handle(&self, _: &Caller, message: DropDeadLetter) -> Outcome<DropDeadLetter> {
-        if self.remove(message.dead_letter_id).await? == 0 {
-            return Err(not_found());
+        if self.remove(message.dead_letter_id, i64::MAX).await? == 0 {
+            return Err(ClusterError::NotFound("dead letter".to_owned()).into());
         }
         tracing::warn!(letter = %message.dead_letter_id, "an operator has dropped a dead letter");
         Ok(())
@@ -124,18 +127,27 @@ impl Handle<DropDeadLetter> for Cluster {
 }
 
 impl Cluster {
-    async fn letter(&self, id: Uuid) -> Result<DeadLetter, CallError<ClusterError>> {
-        let row: Option<LetterRow> = self
-            .database
-            .query("SELECT id, domain, event, error, attempts, died_at FROM dead_letters WHERE id = $1")
+    async fn find(&self, id: Uuid) -> Result<Option<LetterRow>, Error> {
+        self.database
+            .query("SELECT id, domain, event, error, attempts, died_at, burials FROM dead_letters WHERE id = $1")
             .bind(id)
             .fetch_optional()
-            .await?;
-        row.map(DeadLetter::from).ok_or_else(not_found)
+            .await
     }
 
-    async fn remove(&self, id: Uuid) -> Result<u64, Failure> {
-        let removed = self.database.query("DELETE FROM dead_letters WHERE id = $1").bind(id).execute().await?;
+    async fn letter(&self, id: Uuid) -> Result<LetterRow, CallError<ClusterError>> {
+        self.find(id).await?.ok_or_else(|| ClusterError::NotFound("dead letter".to_owned()).into())
+    }
+
+    /// Removes a letter that was buried no more than so often; how many it were.
+    async fn remove(&self, id: Uuid, burials: i64) -> Result<u64, Failure> {
+        let removed = self
+            .database
+            .query("DELETE FROM dead_letters WHERE id = $1 AND burials <= $2")
+            .bind(id)
+            .bind(burials)
+            .execute()
+            .await?;
         self.count_dead_letters().await?;
         Ok(removed)
     }
@@ -163,10 +175,6 @@ impl Cluster {
         self.count_dead_letters().await?;
         Ok(())
     }
-}
-
-fn not_found() -> CallError<ClusterError> {
-    ClusterError::NotFound("dead letter".to_owned()).into()
 }
 
 /// PostgreSQL keeps no NUL in a text.

@@ -20,12 +20,13 @@ use callboard_messages::cluster::{
     ReviveDomain,
 };
 use callboard_supervisors::{
-    Bulkhead, Bus, Clock, Contract, Domain, ShardContext, StartError,
+    Bulkhead, Bus, ChildSpec, Clock, Contract, Domain, ShardContext, StartError,
     cluster::Members,
     db::{Database, Databases},
+    events::Events,
 };
 
-pub use crate::{dead_letters::Redeliver, metrics::ClusterMetrics};
+pub use crate::metrics::ClusterMetrics;
 
 /// The domain's one word.
 pub const DOMAIN: &str = "cluster";
@@ -52,35 +53,35 @@ impl Default for ClusterSettings {
     }
 }
 
-/// The domain. What it learns it tells `members`; `redeliver` brings an event to one subscriber again.
+/// The domain. What it learns it tells `members`; `children` are background work of the node that belongs to no domain.
 #[must_use]
 pub fn domain(
     settings: ClusterSettings,
     databases: Databases,
     members: Members,
-    redeliver: std::sync::Arc<dyn Redeliver>,
     metrics: ClusterMetrics,
+    children: Vec<ChildSpec>,
 ) -> Domain {
     let watch = membership::child(settings, databases.clone(), members.clone(), metrics.clone());
     let domain = contract().dedicated(1, move |context: ShardContext| {
-        let (databases, members) = (databases.clone(), members.clone());
-        let (redeliver, metrics) = (redeliver.clone(), metrics.clone());
+        let (databases, members, metrics) = (databases.clone(), members.clone(), metrics.clone());
         async move {
             let database = databases.open(DOMAIN).await?;
             let cluster = Cluster {
                 settings,
                 database,
                 members,
-                redeliver,
                 metrics,
-                bus: context.bus.clone(),
-                clock: context.clock.clone(),
+                bus: context.bus,
+                events: context.events,
+                clock: context.clock,
             };
             cluster.count_dead_letters().await.map_err(StartError::new)?;
             Ok(cluster)
         }
     });
-    if settings.watches { domain.child(watch).build() } else { domain.build() }
+    let domain = if settings.watches { domain.child(watch) } else { domain };
+    children.into_iter().fold(domain, |domain, child| domain.child(child)).build()
 }
 
 /// What the domain answers.
@@ -105,8 +106,8 @@ struct Cluster {
     settings: ClusterSettings,
     database: Database,
     members: Members,
-    redeliver: std::sync::Arc<dyn Redeliver>,
     metrics: ClusterMetrics,
     bus: Bus,
+    events: Events,
     clock: Clock,
 }

@@ -158,7 +158,7 @@ impl Feed {
                     }
                     Some((index, Err(LiveError::Gap))) => {
                         let id = self.topics.get(index).and_then(|topic| topic.last_id).unwrap_or(0);
-                        return self.event(index, id, "gap", Value::Null).map(Item::Event);
+                        return self.event(index, id, "gap".into(), Value::Null).map(Item::Event);
                     }
                     Some((_, Err(LiveError::Lagged))) => return self.end("the reader did not keep up; resume"),
                     None => return self.end("the topics ended"),
@@ -203,8 +203,9 @@ impl Feed {
     /// Why the stream must end, if the caller's credentials don't hold any more.
     async fn check_session(&mut self) -> Option<&'static str> {
         let now = self.worker.clock().now();
+        let is_current = self.worker.shared.revocations.is_current();
         let epoch = self.worker.shared.revocations.epoch();
-        if epoch == self.epoch && now < self.expires_at {
+        if is_current && epoch == self.epoch && now < self.expires_at {
             return None;
         }
         let token = self.token.clone()?;

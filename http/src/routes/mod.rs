@@ -1,6 +1,7 @@
 //! The API, one line per operation, one file per domain.
 
 mod auth;
+mod cluster;
 mod deploy;
 mod organization;
 mod project;
@@ -17,6 +18,7 @@ pub(crate) fn all() -> Vec<Route> {
         deploy::routes(),
         auth::routes(),
         organization::routes(),
+        cluster::routes(),
         system::api(),
         system::root(),
         #[cfg(test)]

@@ -29,7 +29,7 @@ fn form(stage: &Stage, path: &str, fields: &[(&str, &str)]) -> RequestBuilder {
 #[actix_rt::test]
 async fn the_one_time_link_leads_to_an_account_and_the_apps() {
     let stage = Stage::new().await;
-    let token = stage.runtime.bus().ask(&Caller::system(), IssueSetupToken {}).await.unwrap().unwrap();
+    let token = stage.runtime.bus().ask(&Caller::system(), IssueSetupToken::default()).await.unwrap().unwrap();
     let path = format!("/setup?token={}", token.expose());
     let page = stage.get(&path).send().await.unwrap();
     let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();

@@ -14,7 +14,7 @@ use callboard_messages::{
     auth::{IssueSetupToken, Tokens},
     deploy::{
         CleanupEnvironment, DeployError, Deployment, DeploymentKind, DeploymentStatus, GetBuildLog, GetDeployment,
-        GetLogs, ListReleases, LogLine, LogLines, RegisterSource,
+        GetLogs, ListReleases, LogLine, LogLines, RegisterSource, SetupEnvironment,
     },
     project::GetProject,
 };
@@ -221,6 +221,7 @@ fn deploy() -> Domain {
         .on::<GetBuildLog>()
         .on::<RegisterSource>()
         .on::<ListReleases>()
+        .on::<SetupEnvironment>()
         .on::<CleanupEnvironment>()
         .shared(|context: ShardContext| async move { Ok::<_, StartError>(Deploy { context }) })
         .build()
@@ -284,6 +285,12 @@ impl Handle<RegisterSource> for Deploy {
             return Err(DeployError::Invalid("that is no archive".to_owned()).into());
         }
         Ok(message.source)
+    }
+}
+
+impl Handle<SetupEnvironment> for Deploy {
+    async fn handle(&self, _: &Caller, _: SetupEnvironment) -> Outcome<SetupEnvironment> {
+        Ok(())
     }
 }
 

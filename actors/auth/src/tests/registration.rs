@@ -1,9 +1,10 @@
 use callboard_messages::{
-    CallError, Caller, Code, Principal, Secret, UserId,
-    auth::{AuthError, CreateInvitation, IssueSetupToken, Register, WhoAmI},
+    CallError, Caller, CloudEvent, Code, Principal, Secret, UserId,
+    auth::{AuthError, CreateInvitation, IssueSetupToken, Register, UserRegistered, WhoAmI},
     organization::ListOrganizations,
 };
 use futures_util::future::join_all;
+use sqlx::types::Json;
 
 use super::{Node, PASSWORD, Registration, on_each, on_each_with, register, register_with, visitor};
 
@@ -178,6 +179,24 @@ async fn a_wrong_invitation_is_refused_even_where_none_is_needed() {
     on_each(async |node| {
         let outcome = node.bus.ask(&visitor(), register_with("ada@example.org", &Secret::new("cbi_guess"))).await;
         assert_eq!(outcome.unwrap_err(), CallError::Refused(AuthError::InvitationRequired));
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_registration_is_told_once_and_a_refused_one_is_not() {
+    on_each(async |node| {
+        let tokens = node.register("ada@example.org").await;
+        let caller = visitor();
+        assert!(node.bus.ask(&caller, register("ada@example.org")).await.is_err());
+        let database = node.databases.open(crate::DOMAIN).await.unwrap();
+        let told: Vec<(Json<CloudEvent>,)> =
+            database.query("SELECT event FROM outbox WHERE type = 'user.registered'").fetch_all().await.unwrap();
+        let [(Json(event),)] = told.as_slice() else { panic!("told once, not {told:?}") };
+        let registered: UserRegistered = event.read().unwrap();
+        assert_eq!((registered.user_id, registered.name.as_str()), (tokens.account.id, "ada"));
+        assert_eq!(registered.organization_id, None);
+        assert!(!event.data.to_string().contains("example.org"), "no address travels");
     })
     .await;
 }

@@ -10,31 +10,40 @@ use callboard_supervisors::{
     Clock, Runtime,
     cluster::{Member, Members},
     db::Databases,
+    events::{Catalogue, CloudEvent, EventSink, EventTransport, PublishError},
 };
 use chrono::DateTime;
-use futures_util::{FutureExt, future::BoxFuture};
-use serde_json::Value;
+use futures_util::{FutureExt, future::LocalBoxFuture};
 use tokio::sync::mpsc;
 
-use crate::{ClusterMetrics, ClusterSettings, Redeliver};
+use crate::{ClusterMetrics, ClusterSettings};
 
 /// A node of the tests: the domain `cluster` in a runtime of its own.
 struct Node {
     runtime: Runtime,
     members: Members,
-    redelivered: mpsc::UnboundedReceiver<(String, Value)>,
+    redelivered: mpsc::UnboundedReceiver<(String, CloudEvent)>,
 }
 
 /// Remembers what it was given; refuses what says so.
-struct Post(mpsc::UnboundedSender<(String, Value)>);
+struct Post(mpsc::UnboundedSender<(String, CloudEvent)>);
 
-impl Redeliver for Post {
-    fn redeliver(&self, domain: String, event: Value) -> BoxFuture<'static, Result<(), String>> {
-        let refused = event["refuse"] == true;
+impl EventTransport for Post {
+    fn declare(&self, _: Catalogue) {}
+
+    fn subscribe(&self, _: EventSink) {}
+
+    fn publish(&self, _: CloudEvent) -> LocalBoxFuture<'static, Result<(), PublishError>> {
+        async { Ok(()) }.boxed_local()
+    }
+
+    fn redeliver(&self, domain: &str, event: CloudEvent) -> LocalBoxFuture<'static, Result<(), PublishError>> {
+        let refused = event.data["refuse"] == true;
         if !refused {
-            self.0.send((domain, event)).unwrap();
+            self.0.send((domain.to_owned(), event)).unwrap();
         }
-        async move { if refused { Err("nobody takes it".to_owned()) } else { Ok(()) } }.boxed()
+        let outcome = if refused { Err(PublishError::Unroutable("nobody".to_owned())) } else { Ok(()) };
+        async { outcome }.boxed_local()
     }
 }
 
@@ -53,13 +62,8 @@ impl Node {
         };
         let members = Members::alone(me);
         let (post, redelivered) = mpsc::unbounded_channel();
-        let domain = crate::domain(
-            settings,
-            databases.clone(),
-            members.clone(),
-            Arc::new(Post(post)),
-            ClusterMetrics::new().unwrap(),
-        );
+        let domain =
+            crate::domain(settings, databases.clone(), members.clone(), ClusterMetrics::new().unwrap(), Vec::new());
         let runtime = Runtime::builder().clock(clock).workers(1).node(members.me().0).build(vec![domain]).unwrap();
         Self { runtime, members, redelivered }
     }

@@ -1,0 +1,206 @@
+//! The servers that a node of a cluster stands on, looked at before anything starts, so that everything that is wrong is
+//! told at once.
+//!
+//! What refuses this node, or can never have worked, is a mistake in the configuration. A server of those that a node can
+//! do without for a while, Redis and RabbitMQ, may also just be away: that is no reason not to start once a node of this
+//! folder has reached it.
+
+use std::{collections::BTreeSet, fs, path::Path, sync::Arc, time::Duration};
+
+use callboard_bridge::{Bridge, BridgeSettings};
+use callboard_cache::Cache;
+use callboard_messages::Secret;
+use callboard_supervisors::db::Databases;
+use object_store::ObjectStore;
+use sha2::{Digest, Sha256};
+use tokio::{net::TcpStream, time::Instant};
+use url::Url;
+
+use super::objects;
+use crate::{
+    client::contexts::write_private,
+    config::Settings,
+    error::{Context, Result},
+};
+
+/// The servers that this folder's nodes have reached, by the hashes of their URLs.
+const REACHED: &str = "servers.json";
+/// How long a server that does not answer is waited for: those that start with the node may need a moment.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long a port may take to accept a connection.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// What came of one look.
+enum Look {
+    Good,
+    /// It answers, and says no.
+    Refused(String),
+    /// It does not answer.
+    Away(String),
+}
+
+/// What was opened to look at it.
+pub struct Opened {
+    /// The way to the other nodes.
+    pub bridge: Option<Bridge>,
+    /// Sources and releases.
+    pub objects: Option<Arc<dyn ObjectStore>>,
+}
+
+/// Looks at all of them at the same time; a sentence for everything that is wrong.
+pub async fn look(
+    settings: &Settings,
+    data: &Path,
+    databases: &Databases,
+    cache: &Cache,
+    bridge: BridgeSettings,
+) -> (Opened, Vec<String>) {
+    let mut reached = Reached::read(data);
+    let mut wrong = Vec::new();
+    let domains = settings.cluster.hosted().into_iter().chain(["cluster".to_owned(), "gateway".to_owned()]);
+    let postgres = futures_util::future::join_all(domains.map(|domain| postgres(settings, databases, domain)));
+    let redis = patiently(async || match cache.check().await {
+        Ok(()) => Look::Good,
+        Err(callboard_cache::CheckError::Refused(reason)) => Look::Refused(reason),
+        Err(callboard_cache::CheckError::Unreachable(reason)) => Look::Away(reason),
+    });
+    let objects = objects::open(&settings.objects, data);
+    let (postgres, redis, (rabbitmq, bridge), objects) = tokio::join!(postgres, redis, rabbitmq(bridge), objects);
+
+    let mut told = BTreeSet::new();
+    wrong.extend(postgres.into_iter().flatten().filter(|sentence| told.insert(sentence.clone())));
+    let others = [
+        ("Redis", "CALLBOARD_REDIS_URL", &settings.servers.redis_url, redis),
+        ("RabbitMQ", "CALLBOARD_AMQP_URL", &settings.servers.amqp_url, rabbitmq),
+    ];
+    for (server, variable, url, look) in others {
+        match look {
+            Look::Good => reached.add(url.as_ref()),
+            Look::Refused(reason) => wrong.push(format!(
+                "{server} refuses this node: {reason}; correct the user, password or place in {variable}"
+            )),
+            Look::Away(reason) if reached.has(url.as_ref()) => {
+                tracing::warn!(
+                    "{server} can't be reached now, and this node goes on without it until it can: {reason}"
+                );
+            }
+            Look::Away(reason) => wrong.push(format!(
+                "{server} can't be reached: {reason}; start it, or correct the host and port in {variable}"
+            )),
+        }
+    }
+    let objects = objects.map_err(|error| {
+        let hint = error.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+        wrong.push(format!("{}{hint}", error.sentence));
+    });
+    if let Err(error) = reached.write(data) {
+        wrong.push(error.sentence);
+    }
+    (Opened { bridge, objects: objects.ok() }, wrong)
+}
+
+/// The bridge starts also without its broker, so the broker's port is looked at beside it.
+async fn rabbitmq(settings: BridgeSettings) -> (Look, Option<Bridge>) {
+    let url = Url::parse(settings.url.expose()).ok();
+    let look = patiently(async || {
+        let Some((host, port)) = url.as_ref().and_then(|url| Some((url.host_str()?, url.port()))) else {
+            return Look::Refused("its URL names no host".to_owned());
+        };
+        let port = port.unwrap_or(if settings.url.expose().starts_with("amqps") { 5671 } else { 5672 });
+        match tokio::time::timeout(ANSWER, TcpStream::connect((host, port))).await {
+            Ok(Ok(_)) => Look::Good,
+            Ok(Err(error)) => Look::Away(format!("{host}:{port}: {error}")),
+            Err(_) => Look::Away(format!("{host}:{port} does not answer")),
+        }
+    })
+    .await;
+    if let Look::Refused(_) = look {
+        return (look, None);
+    }
+    match Bridge::start(settings.clone()).await {
+        Ok(bridge) => (look, Some(bridge)),
+        Err(error) => (Look::Refused(error.to_string()), None),
+    }
+}
+
+async fn postgres(settings: &Settings, databases: &Databases, domain: String) -> Option<String> {
+    let own = settings.database.own_urls.iter().any(|(of, _)| *of == domain);
+    let variable = if own {
+        format!("CALLBOARD_{}_DATABASE_URL", domain.to_uppercase())
+    } else {
+        "CALLBOARD_DATABASE_URL".to_owned()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let error = databases.check(&domain).await.err()?;
+        if !error.is_refusal() && Instant::now() < deadline {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        let (what, mend) = match error.is_refusal() {
+            true => ("refuses this node", "correct the user, password or database"),
+            false => ("can't be reached", "start it, or correct the host and port"),
+        };
+        return Some(format!("PostgreSQL {what}: {error}; {mend} in {variable}"));
+    }
+}
+
+/// Looks again while nobody answers, for a while.
+async fn patiently(look: impl AsyncFn() -> Look) -> Look {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match look().await {
+            Look::Away(_) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+            other => return other,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Reached(BTreeSet<String>);
+
+impl Reached {
+    /// A file that is not there, or that nobody can read, says that nothing was reached.
+    fn read(data: &Path) -> Self {
+        let text = fs::read_to_string(data.join(REACHED)).unwrap_or_default();
+        Self(serde_json::from_str(&text).unwrap_or_default())
+    }
+
+    fn has(&self, url: Option<&Secret>) -> bool {
+        url.is_some_and(|url| self.0.contains(&hash(url)))
+    }
+
+    fn add(&mut self, url: Option<&Secret>) {
+        self.0.extend(url.map(hash));
+    }
+
+    fn write(&self, data: &Path) -> Result {
+        let path = data.join(REACHED);
+        let text = serde_json::to_vec(&self.0).context(|| "write down which servers were reached".to_owned())?;
+        write_private(&path, &text).context(|| format!("write {}", path.display()))
+    }
+}
+
+/// The URL holds a password, so it is not written down.
+fn hash(url: &Secret) -> String {
+    Sha256::digest(url.expose().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_was_reached_once_is_remembered_and_its_password_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = Secret::new("redis://user:hunter2@host");
+        let mut reached = Reached::read(folder.path());
+        assert!(!reached.has(Some(&url)));
+        reached.add(Some(&url));
+        reached.write(folder.path()).unwrap();
+        assert!(Reached::read(folder.path()).has(Some(&url)));
+        assert!(!Reached::read(folder.path()).has(Some(&Secret::new("redis://other"))));
+        assert!(!fs::read_to_string(folder.path().join(REACHED)).unwrap().contains("hunter2"));
+    }
+}
