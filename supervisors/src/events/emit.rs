@@ -7,6 +7,7 @@ use super::{CloudEvent, Event};
 use crate::{
     clock::Clock,
     db::{Error, Transaction},
+    trace,
 };
 
 /// How often a place behind the aggregate's last event is looked for: more would mean that as many transactions emitted
@@ -23,6 +24,7 @@ pub async fn emit<E: Event>(transaction: &mut Transaction, caller: &Caller, even
     let mut cloud = CloudEvent::new(transaction.domain(), Clock::system().now(), event)
         .map_err(|error| sqlx::Error::Encode(error.into()))?;
     cloud.correlationid = caller.correlation_id;
+    cloud.traceparent = trace::current_traceparent();
     cloud.organizationid = cloud.organizationid.or(caller.organization_id);
     for _ in 0..TRIES {
         let written = transaction

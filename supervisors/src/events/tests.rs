@@ -8,11 +8,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use callboard_messages::{CallError, Caller, Failure, cluster::{Bury, DeadLetter}};
-use futures_util::{FutureExt, future::{LocalBoxFuture, join_all}};
+use callboard_messages::{
+    CallError, Caller, Failure,
+    cluster::{Bury, DeadLetter},
+};
+use futures_util::{
+    FutureExt,
+    future::{LocalBoxFuture, join_all},
+};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use sqlx::{SqlSafeStr, migrate::{Migration, MigrationType, Migrator}};
+use sqlx::{
+    SqlSafeStr,
+    migrate::{Migration, MigrationType, Migrator},
+};
 use uuid::Uuid;
 
 use super::*;
@@ -95,16 +104,18 @@ impl Node {
     async fn start(databases: &Databases, transport: Arc<dyn EventTransport>) -> Self {
         let graves = Graves::default();
         let (kept, opened) = (graves.clone(), databases.clone());
-        let cluster = Domain::new("cluster", Bulkhead::default()).answering::<Graves>().on::<Bury>().shared(move |_| {
-            let kept = kept.clone();
-            async move { Ok::<_, StartError>(kept) }
-        });
+        let cluster =
+            Domain::new("cluster", Bulkhead::default()).answering::<Graves>().on::<Bury>().shared(move |_| {
+                let kept = kept.clone();
+                async move { Ok::<_, StartError>(kept) }
+            });
         let source = Domain::new("source", Bulkhead::default()).answering::<()>().shared(|_| async { Ok(()) });
-        let target =
-            Domain::new("target", Bulkhead::default()).answering::<Target>().reacts_to::<Happened>().shared(move |_| {
+        let target = Domain::new("target", Bulkhead::default()).answering::<Target>().reacts_to::<Happened>().shared(
+            move |_| {
                 let opened = opened.clone();
                 async move { Ok(Target(opened.open("target").await?)) }
-            });
+            },
+        );
         let domains = vec![cluster.build(), source.stored(databases).build(), target.stored(databases).build()];
         let runtime = Runtime::builder().workers(1).events(transport).build(domains).unwrap();
         runtime.attach().await;
@@ -118,7 +129,7 @@ impl Node {
     fn metric(&self, name: &str) -> f64 {
         let families = self.runtime.metrics().gather();
         let family = families.iter().find(|family| family.name() == name);
-        family.map_or(0.0, |family| family.get_metric().iter().map(|metric| metric.get_gauge().value()).sum())
+        family.map_or(0.0, |family| family.get_metric().iter().map(|metric| metric.get_gauge().get_value()).sum())
     }
 }
 
@@ -248,7 +259,10 @@ async fn what_cannot_be_applied_is_buried_and_what_stands_behind_it_goes_on() {
         assert_eq!(applied(&databases).await[&poisoned], [12, 14], "and nothing is left of thirteen");
         let letters = node.graves.0.lock().clone();
         let [letter] = letters.as_slice() else { panic!("one dead letter, not {letters:?}") };
-        assert_eq!((letter.domain.as_str(), letter.attempts, letter.error.as_str()), ("target", DELIVERIES, "thirteen"));
+        assert_eq!(
+            (letter.domain.as_str(), letter.attempts, letter.error.as_str()),
+            ("target", DELIVERIES, "thirteen")
+        );
         let buried: CloudEvent = serde_json::from_value(letter.event.clone()).unwrap();
         assert_eq!(buried.read::<Happened>().unwrap().number, POISON);
         assert!((node.runtime.events().redeliver("nobody", buried).await).is_err());
@@ -376,10 +390,8 @@ async fn a_domain_that_is_away_is_waited_for() {
         node.runtime.force_breaker("target", Some(crate::breaker::Force::Open));
         let happened = Happened { to: Uuid::now_v7(), number: 1 };
         let event = CloudEvent::new("source", Clock::system().now(), &happened).unwrap();
-        eventually("the breaker is open", async || {
-            matches!(sink.attempt(event.clone()).await, Attempt::Later { .. })
-        })
-        .await;
+        eventually("the breaker is open", async || matches!(sink.attempt(event.clone()).await, Attempt::Later { .. }))
+            .await;
         assert!(node.graves.0.lock().is_empty());
         node.stop().await;
     })

@@ -66,6 +66,12 @@ impl Lease {
         !self.held.lost.is_cancelled() && self.held.clock.instant() < *self.held.until.lock()
     }
 
+    /// Until when its holder may act, if nothing more is heard.
+    #[cfg(test)]
+    pub(super) fn until(&self) -> Instant {
+        *self.held.until.lock()
+    }
+
     /// Waits until it is lost.
     pub async fn lost(&self) {
         self.held.lost.cancelled().await;

@@ -67,7 +67,12 @@ async fn slots_that_went_by_while_nobody_ran_are_made_up_for_by_one_run() {
     on_both(async |databases| {
         let database = databases.open("stage").await.unwrap();
         let long_ago = Clock::system().now() - TimeDelta::days(3);
-        database.query("INSERT INTO schedules (name, slot) VALUES ('tick', $1)").bind(long_ago).execute().await.unwrap();
+        database
+            .query("INSERT INTO schedules (name, slot) VALUES ('tick', $1)")
+            .bind(long_ago)
+            .execute()
+            .await
+            .unwrap();
         let runs = Runs::default();
         let node = node(&databases, "0 0 * * *", &runs).await;
         eventually("one run", || !runs.lock().is_empty()).await;
