@@ -1,9 +1,34 @@
+use std::panic::AssertUnwindSafe;
+
 use chrono::{DateTime, SubsecRound, Utc};
+use futures_util::FutureExt;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use uuid::Uuid;
 
-use super::{DatabaseSettings, Databases, Engine, MigrationError};
-use crate::testing::on_both_engines;
+use super::{DatabaseSettings, Databases, Engine, Error, MigrationError, PostgresSettings};
+use crate::testing::{on_both_engines, postgres_url};
+use proxy::{Proxy, Way};
+
+mod clashes;
+mod proxy;
+mod servers;
+mod silence;
+
+/// Runs `body` with settings for a schema of its own, in which there are things; removed afterwards, also when `body`
+/// panics.
+async fn on_postgres(body: impl AsyncFnOnce(PostgresSettings)) {
+    let prefix = format!("test_{}_", Uuid::now_v7().simple());
+    let settings = PostgresSettings { schema_prefix: prefix, ..PostgresSettings::new(postgres_url()) };
+    let databases = Databases::new(DatabaseSettings::Postgres(settings.clone()));
+    databases.migrate("thing", &things()).await.unwrap();
+    let outcome = AssertUnwindSafe(body(settings)).catch_unwind().await;
+    if let Err(error) = databases.drop_schema("thing").await {
+        eprintln!("a schema is left behind: {error}");
+    }
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
 
 fn migrator(versions: &[(i64, &'static str)]) -> Migrator {
     Migrator::with_migrations(

@@ -1,0 +1,159 @@
+//! A server that says nothing any more, which no socket tells.
+
+use std::time::{Duration, Instant};
+
+use callboard_messages::Failure;
+use futures_util::future::join_all;
+use tokio::time::timeout;
+
+use super::{Proxy, Way, on_postgres};
+use crate::db::{Database, Databases};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn in_use(databases: &Databases) -> usize {
+    databases.counts().iter().map(|(.., counts)| counts.in_use).sum()
+}
+
+async fn until(mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not in time");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn stock(database: &Database) -> Result<i64, crate::db::Error> {
+    database.query("SELECT stock FROM things WHERE name = 'one'").fetch_scalar().await
+}
+
+async fn insert(database: &Database, name: &str) {
+    database
+        .query("INSERT INTO things (id, name, stock, flags, live, created_at) VALUES ($1, $2, 1, '[]', true, $3)")
+        .bind(uuid::Uuid::now_v7())
+        .bind(name.to_owned())
+        .bind(chrono::Utc::now())
+        .execute()
+        .await
+        .unwrap();
+}
+
+#[actix_rt::test]
+async fn a_server_that_falls_silent_keeps_no_place_and_is_used_again_when_it_speaks() {
+    on_postgres(async |mut settings| {
+        let proxy = Proxy::to(&settings.url).await;
+        settings.url = proxy.url.clone();
+        settings.connections = 4;
+        settings.statement_timeout = Duration::from_millis(500);
+        settings.acquire_timeout = Duration::from_secs(2);
+        let databases = Databases::new(super::DatabaseSettings::Postgres(settings));
+        let database = databases.open("thing").await.unwrap();
+        insert(&database, "one").await;
+        let opened = join_all((0..4).map(|_| stock(&database))).await;
+        assert!(opened.iter().all(Result::is_ok));
+        let mut transaction = database.begin().await.unwrap();
+        transaction.query("UPDATE things SET stock = 7").execute().await.unwrap();
+
+        proxy.set(Way::Silent);
+        let began = Instant::now();
+        // One that is waited for no longer, as many as there are places, some in transactions, and more that wait.
+        assert!(timeout(Duration::from_millis(50), stock(&database)).await.is_err());
+        let statements = join_all((0..8).map(|_| stock(&database)));
+        let in_transaction = transaction.query("UPDATE things SET stock = 8").execute();
+        let (statements, in_transaction) = futures_util::join!(statements, in_transaction);
+        assert!(statements.iter().all(|outcome| outcome.as_ref().is_err_and(super::Error::is_connection)));
+        assert!(in_transaction.unwrap_err().is_connection());
+        drop(transaction);
+        assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+        until(async || in_use(&databases) == 0).await;
+
+        proxy.set(Way::Open);
+        until(async || stock(&database).await.is_ok()).await;
+        assert_eq!(stock(&database).await.unwrap(), 1, "what was not committed was taken back");
+        // Every place can be used, at the same time.
+        let held = join_all((0..4).map(|_| database.begin())).await;
+        assert!(held.iter().all(Result::is_ok));
+        drop(held);
+        until(async || in_use(&databases) == 0).await;
+        databases.close().await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_commit_without_an_answer_is_neither_done_nor_undone_but_unknown() {
+    on_postgres(async |settings| {
+        let direct = Databases::new(super::DatabaseSettings::Postgres(settings.clone()));
+        let direct = direct.open("thing").await.unwrap();
+        insert(&direct, "one").await;
+        let cases = [(Way::NoAnswers, "it has happened", 2), (Way::Silent, "it has not", 1)];
+        for (way, what, expected) in cases {
+            direct.query("UPDATE things SET stock = 1").execute().await.unwrap();
+            let proxy = Proxy::to(&settings.url).await;
+            let mut settings = settings.clone();
+            settings.url = proxy.url.clone();
+            settings.statement_timeout = Duration::from_millis(300);
+            let databases = Databases::new(super::DatabaseSettings::Postgres(settings));
+            let database = databases.open("thing").await.unwrap();
+            let mut transaction = database.begin().await.unwrap();
+            transaction.query("UPDATE things SET stock = 2").execute().await.unwrap();
+            let (told, was_told) = std::sync::mpsc::channel();
+            transaction.on_commit(move || told.send(()).unwrap());
+            proxy.set(way);
+            let error = transaction.commit().await.unwrap_err();
+            assert!(error.is_unknown(), "{error}");
+            assert_eq!(Failure::from(error), Failure::Unknown);
+            assert!(was_told.recv().is_err(), "nobody is told of a commit that may not be");
+            // The server takes back what was not committed when it sees the end of the connection, which the proxy
+            // keeps from it until then.
+            drop(proxy);
+            assert_eq!(stock(&direct).await.unwrap(), expected, "{what}");
+            assert_eq!(in_use(&databases), 0);
+        }
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_statement_that_writes_and_gets_no_answer_is_unknown_and_one_that_reads_is_not() {
+    on_postgres(async |mut settings| {
+        let proxy = Proxy::to(&settings.url).await;
+        settings.url = proxy.url.clone();
+        settings.statement_timeout = Duration::from_millis(300);
+        let databases = Databases::new(super::DatabaseSettings::Postgres(settings));
+        let database = databases.open("thing").await.unwrap();
+        insert(&database, "one").await;
+        proxy.set(Way::Silent);
+        let error = database.query("UPDATE things SET stock = 5").execute().await.unwrap_err();
+        assert!(error.is_unknown());
+        proxy.set(Way::Open);
+        until(async || stock(&database).await.is_ok()).await;
+        proxy.set(Way::Silent);
+        let error = stock(&database).await.unwrap_err();
+        assert!(!error.is_unknown() && error.is_connection());
+        assert!(matches!(Failure::from(error), Failure::Unavailable { .. }));
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn closing_waits_neither_for_a_silent_server_nor_for_ever() {
+    on_postgres(async |mut settings| {
+        let proxy = Proxy::to(&settings.url).await;
+        settings.url = proxy.url.clone();
+        settings.statement_timeout = Duration::from_secs(60);
+        let databases = Databases::new(super::DatabaseSettings::Postgres(settings));
+        let database = databases.open("thing").await.unwrap();
+        insert(&database, "one").await;
+        join_all((0..4).map(|_| stock(&database))).await;
+        proxy.set(Way::Silent);
+        let asking = database.clone();
+        let asked = actix_rt::spawn(async move { stock(&asking).await.map(drop) });
+        until(async || in_use(&databases) == 1).await;
+        timeout(PATIENCE, databases.close()).await.unwrap();
+        let error = database.query("SELECT 1").fetch_scalar::<i32>().await.unwrap_err();
+        assert!(error.is_connection(), "a closed pool opens nothing");
+        asked.abort();
+    })
+    .await;
+}
