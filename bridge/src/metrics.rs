@@ -20,6 +20,9 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    const ALL: [Self; 6] =
+        [Self::Version, Self::Signature, Self::Oversized, Self::Malformed, Self::Duplicate, Self::Unexpected];
+
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Version => "version",
@@ -76,6 +79,10 @@ impl Metrics {
     }
 
     pub(crate) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        // A rule sees the first refusal only as a step up from nought.
+        for refusal in Refusal::ALL {
+            self.refused.with_label_values(&[refusal.as_str()]).inc_by(0);
+        }
         for gauge in [&self.connected, &self.blocked, &self.waiting, &self.serving] {
             registry.register(Box::new(gauge.clone()))?;
         }

@@ -13,14 +13,14 @@ use std::{
 };
 
 use callboard_messages::Caller;
-use callboard_supervisors::{Bus, ChildContext, Exit, HostedDomain};
-use futures_util::{FutureExt, StreamExt, stream::select_all};
+use callboard_supervisors::{Bus, ChildContext, Exit, HostedDomain, trace};
+use futures_util::{FutureExt, StreamExt, stream::{self, select_all}};
 use lapin::{
     Channel,
     message::Delivery,
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions},
 };
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::{
     inbound::{self, Message},
@@ -74,9 +74,10 @@ impl Host {
             let consumer = answered(consume).await?;
             tags.push(consumer.tag());
             let queue: Arc<str> = queue.into();
-            consumers.push(consumer.map(move |delivery| (queue.clone(), delivery)));
+            // A stream of several does not tell when one of them has ended, so each says so itself.
+            let deliveries = consumer.map(Some).chain(stream::iter([None]));
+            consumers.push(deliveries.map(move |delivery| (queue.clone(), delivery)).boxed_local());
         }
-        let count = consumers.len();
         let mut deliveries = select_all(consumers);
         let mut draining = shared.draining.clone().cancelled_owned().boxed();
         loop {
@@ -84,11 +85,10 @@ impl Host {
                 biased;
                 () = &mut draining => break,
                 next = deliveries.next() => {
-                    let Some((queue, delivery)) = next else { return Err("the consumers have ended".to_owned()) };
-                    self.receive(&channel, &queue, delivery.map_err(|error| error.to_string())?);
-                    if deliveries.len() < count {
+                    let Some((queue, Some(delivery))) = next else {
                         return Err("the broker ended a consumer: its queue was deleted".to_owned());
-                    }
+                    };
+                    self.receive(&channel, &queue, delivery.map_err(|error| error.to_string())?);
                 }
             }
         }
@@ -97,7 +97,9 @@ impl Host {
         }
         // What the broker had sent already is still carried out.
         while let Some((queue, delivery)) = deliveries.next().await {
-            self.receive(&channel, &queue, delivery.map_err(|error| error.to_string())?);
+            if let Some(delivery) = delivery {
+                self.receive(&channel, &queue, delivery.map_err(|error| error.to_string())?);
+            }
         }
         std::future::pending().await
     }
@@ -148,7 +150,7 @@ impl Host {
         let call = request.call;
         let deadline = Instant::now() + left;
         let caller = Caller { deadline: Some(deadline), ..request.caller };
-        let span = self.span(request.operation, request.traceparent);
+        let span = Self::span(request.operation, request.traceparent);
         let served = self.bus.serve(request.operation, caller, request.body);
         let (host, serving) = (self.clone(), Serving::begin(&self.shared));
         let work = async move {
@@ -167,10 +169,16 @@ impl Host {
     }
 
     /// A child of the caller's span, if it has one.
-    fn span(&self, operation: &str, traceparent: Option<&str>) -> tracing::Span {
-        let (Some(traces), Some(traceparent)) = (self.bus.traces(), traceparent) else { return tracing::Span::none() };
-        let span = tracing::debug_span!(target: "callboard::operation", "bridge", name = operation);
-        traces.adopt(&span, traceparent);
+    fn span(operation: &str, traceparent: Option<&str>) -> Span {
+        let Some(traceparent) = traceparent else { return Span::none() };
+        let span = tracing::debug_span!(
+            target: "callboard::bridge",
+            "bridge",
+            otel.name = operation,
+            otel.kind = "consumer",
+            operation,
+        );
+        trace::set_parent(&span, traceparent);
         span
     }
 

@@ -246,9 +246,7 @@ pub async fn serve_on(listener: TcpListener, gateway: Gateway) -> Result<Serving
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers => workers,
     };
-    let of_apps = Box::new(router.table().clone());
     let (follower, bus, live) = (router.clone(), shared.runtime.bus().clone(), shared.runtime.live().clone());
-    shared.runtime.metrics().register(of_apps).map_err(|error| internal(&error))?;
     let factory_shared = Arc::clone(&shared);
     let http = HttpServer::new(move || router.in_front_of(App::new().configure(application(&factory_shared))))
         .workers(workers)

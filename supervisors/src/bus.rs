@@ -11,7 +11,7 @@ use crate::{
     clock::Clock,
     domain_core::DomainCore,
     operation::{Outcome, check_access},
-    remote::{self, Serve, Served, Traces, Transport},
+    remote::{self, Serve, Served, Transport},
     shard::{Ask, TypeIdHasher},
 };
 
@@ -33,13 +33,12 @@ struct Routes {
 pub(crate) struct Place {
     pub(crate) node: Uuid,
     pub(crate) transport: Option<Arc<dyn Transport>>,
-    pub(crate) traces: Option<Arc<dyn Traces>>,
 }
 
 impl Default for Place {
     /// A node alone.
     fn default() -> Self {
-        Self { node: Uuid::now_v7(), transport: None, traces: None }
+        Self { node: Uuid::now_v7(), transport: None }
     }
 }
 
@@ -107,8 +106,7 @@ impl Bus {
             return Err(Failure::Unavailable { retry_after: UNREACHABLE_RETRY_AFTER }.into());
         };
         let clock = &self.0.clock;
-        let traceparent = self.0.place.traces.as_ref().and_then(|traces| traces.current());
-        let request = remote::request_to(node, caller, &message, clock.instant(), traceparent)?;
+        let request = remote::request_to(node, caller, &message, clock.instant())?;
         let deadline = request.deadline;
         let outcome = clock.timeout_at(deadline, remote::carry::<M>(&**transport, clock, request)).await;
         outcome.unwrap_or_else(|| Err(Failure::Unknown.into()))
@@ -132,11 +130,5 @@ impl Bus {
         let hosted = self.0.domains.iter().filter(|core| core.transport.is_none());
         let answering = hosted.filter(|core| core.operations.iter().any(|info| info.reaction.is_none()));
         answering.map(|core| HostedDomain { name: core.name, in_flight: core.bulkhead.in_flight }).collect()
-    }
-
-    /// What ties spans to those of other nodes, if anything does.
-    #[must_use]
-    pub fn traces(&self) -> Option<Arc<dyn Traces>> {
-        self.0.place.traces.clone()
     }
 }

@@ -19,7 +19,6 @@ use futures_util::{
     future::{BoxFuture, LocalBoxFuture},
 };
 use serde::{Deserialize, Serialize};
-use tracing::Span;
 use uuid::Uuid;
 
 use crate::{
@@ -29,6 +28,7 @@ use crate::{
     operation::{Handle, Outcome},
     shard::Ask,
     supervise::Backoff,
+    trace,
 };
 
 /// A call on its way to another node.
@@ -111,26 +111,16 @@ pub trait Transport: Send + Sync {
     fn is_connected(&self) -> bool;
 }
 
-/// What ties the spans of two nodes together.
-pub trait Traces: Send + Sync {
-    /// The current span as a `traceparent`, if anybody collects it.
-    fn current(&self) -> Option<String>;
-
-    /// Makes `span` a child of the span that `traceparent` names.
-    fn adopt(&self, span: &Span, traceparent: &str);
-}
-
 /// Stands for a domain that other nodes host, on one shard.
 pub(crate) struct Remote {
     domain: &'static str,
     transport: Arc<dyn Transport>,
     clock: Clock,
-    traces: Option<Arc<dyn Traces>>,
 }
 
 impl Remote {
     pub(crate) fn new(domain: &'static str, transport: Arc<dyn Transport>, context: ShardContext) -> Self {
-        Self { domain, transport, clock: context.clock, traces: context.bus.traces() }
+        Self { domain, transport, clock: context.clock }
     }
 }
 
@@ -145,7 +135,7 @@ impl<M: Operation> Handle<M> for Remote {
             caller: caller.clone(),
             deadline: caller.deadline.map_or(latest, |deadline| deadline.min(latest)),
             body: encode(&message)?,
-            traceparent: self.traces.as_ref().and_then(|traces| traces.current()),
+            traceparent: trace::current_traceparent(),
             idempotency_key: None,
         };
         carry::<M>(&*self.transport, &self.clock, request).await
@@ -241,7 +231,6 @@ pub(crate) fn request_to<M: Operation>(
     caller: &Caller,
     message: &M,
     now: Instant,
-    traceparent: Option<String>,
 ) -> Result<Request, Failure> {
     let latest = now + M::TIMEOUT;
     Ok(Request {
@@ -252,7 +241,7 @@ pub(crate) fn request_to<M: Operation>(
         caller: caller.clone(),
         deadline: caller.deadline.map_or(latest, |deadline| deadline.min(latest)),
         body: encode(message)?,
-        traceparent,
+        traceparent: trace::current_traceparent(),
         idempotency_key: None,
     })
 }

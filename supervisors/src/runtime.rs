@@ -28,7 +28,7 @@ use crate::{
     local,
     metrics::{NodeCollector, PoolCollector},
     operator::Readiness,
-    remote::{Traces, Transport},
+    remote::Transport,
     shard::{Control, Shard},
     supervise::Services,
     tree::TreeView,
@@ -101,13 +101,6 @@ impl RuntimeBuilder {
     #[must_use]
     pub fn events(mut self, events: Arc<dyn EventTransport>) -> Self {
         self.events = events;
-        self
-    }
-
-    /// Sets what ties the spans of this node to those of others. Default: nothing.
-    #[must_use]
-    pub fn traces(mut self, traces: Arc<dyn Traces>) -> Self {
-        self.place.traces = Some(traces);
         self
     }
 
