@@ -14,8 +14,9 @@ mod tests;
 
 use std::sync::Arc;
 
-use callboard_messages::organization::{
-    CreateOrganization, EnsurePersonal, GetOrganization, GetPermissions, ListOrganizations,
+use callboard_messages::{
+    auth::UserRegistered,
+    organization::{CreateOrganization, EnsurePersonal, GetOrganization, GetPermissions, ListOrganizations},
 };
 use callboard_supervisors::{
     Bulkhead, Clock, Contract, Domain, ShardContext, StartError,
@@ -32,11 +33,13 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migration
 /// The domain, with a shard on every worker thread. Its database must have been migrated by [`MIGRATIONS`].
 #[must_use]
 pub fn domain(databases: Databases) -> Domain {
+    let opened = databases.clone();
     contract()
         .shared(move |context: ShardContext| {
-            let databases = databases.clone();
-            async move { Organizations::new(&databases, context).await }
+            let opened = opened.clone();
+            async move { Organizations::new(&opened, context).await }
         })
+        .stored(&databases)
         .build()
 }
 
@@ -56,6 +59,7 @@ fn contract() -> Contract<Organizations> {
         .on::<ListOrganizations>()
         // personal.rs
         .on::<EnsurePersonal>()
+        .reacts_to::<UserRegistered>()
         // permissions.rs
         .on::<GetPermissions>()
 }

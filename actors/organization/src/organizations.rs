@@ -2,12 +2,16 @@
 
 use callboard_messages::{
     Caller, Failure, OrganizationId, Page, Principal, UserId,
-    organization::{CreateOrganization, GetOrganization, ListOrganizations, Organization, OrganizationError, Role},
+    organization::{
+        CreateOrganization, GetOrganization, ListOrganizations, Organization, OrganizationCreated, OrganizationError,
+        Role,
+    },
     page_limit,
 };
 use callboard_supervisors::{
     Handle, Outcome,
     db::{Error, Transaction},
+    events::emit,
 };
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -130,6 +134,14 @@ impl Handle<CreateOrganization> for Organizations {
             other => other?,
         };
         join(&mut transaction, organization.id.0, user_id.0, Role::Owner, false, organization.created_at).await?;
+        let created = OrganizationCreated {
+            organization_id: organization.id,
+            name: organization.name.clone(),
+            display_name: organization.display_name.clone(),
+            personal: false,
+            owner: user_id,
+        };
+        emit(&mut transaction, caller, &created).await?;
         transaction.commit().await?;
         Ok(organization)
     }

@@ -1,10 +1,19 @@
 //! The organization every person has.
+//!
+//! It is made when the event of the registration arrives, and by whoever needs it sooner: both do the same, and the
+//! second finds what the first has made.
 
 use callboard_messages::{
-    CallError, Caller, Failure,
-    organization::{EnsurePersonal, Organization, OrganizationError, Role},
+    CallError, Caller, Failure, OrganizationId, UserId,
+    auth::UserRegistered,
+    organization::{EnsurePersonal, Organization, OrganizationCreated, OrganizationError, Role},
 };
-use callboard_supervisors::{Handle, Outcome, db::Error};
+use callboard_supervisors::{
+    Handle, Outcome,
+    db::{Database, Error, Transaction},
+    events::{Inapplicable, Occurred, React, Stored, emit},
+};
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::{
@@ -16,18 +25,47 @@ use crate::{
 const TRIES: usize = 10;
 
 impl Handle<EnsurePersonal> for Organizations {
-    async fn handle(&self, _: &Caller, message: EnsurePersonal) -> Outcome<EnsurePersonal> {
+    async fn handle(&self, caller: &Caller, message: EnsurePersonal) -> Outcome<EnsurePersonal> {
         if let Some(row) = self.default_of(message.user_id.0).await? {
             return Ok(row.try_into()?);
         }
-        match message.organization_id {
-            Some(organization_id) => self.join_as_owner(organization_id.0, message.user_id.0).await?,
-            None => self.create_personal(message.user_id.0, &message.account_name).await?,
-        }
+        let mut transaction = self.database.begin().await?;
+        ensure(&mut transaction, caller, &message, self.clock.now()).await?;
+        transaction.commit().await?;
         // Also when another call was faster: both answer with what is there now.
         let row = self.default_of(message.user_id.0).await?;
         let row = row.ok_or_else(|| Failure::Internal("a person was left without an organization".to_owned()))?;
         Ok(Organization::try_from(row)?)
+    }
+}
+
+impl Stored for Organizations {
+    fn database(&self) -> &Database {
+        &self.database
+    }
+}
+
+impl React<UserRegistered> for Organizations {
+    async fn react(
+        &self,
+        transaction: &mut Transaction,
+        event: &Occurred<UserRegistered>,
+    ) -> Result<(), CallError<Inapplicable>> {
+        let UserRegistered { user_id, name, organization_id } = &event.event;
+        let there: Option<(Uuid,)> = transaction
+            .query("SELECT organization_id FROM members WHERE user_id = $1 AND is_default")
+            .bind(user_id.0)
+            .fetch_optional()
+            .await?;
+        if there.is_some() {
+            return Ok(());
+        }
+        let message =
+            EnsurePersonal { user_id: *user_id, account_name: name.clone(), organization_id: *organization_id };
+        ensure(transaction, &event.caller, &message, self.clock.now()).await.map_err(|error| match error {
+            CallError::Refused(refusal) => Inapplicable(refusal.to_string()).into(),
+            CallError::Failed(failure) => failure.into(),
+        })
     }
 }
 
@@ -43,50 +81,70 @@ impl Organizations {
             .fetch_optional()
             .await
     }
+}
 
-    async fn join_as_owner(&self, organization_id: Uuid, user_id: Uuid) -> Result<(), CallError<OrganizationError>> {
-        let mut transaction = self.database.begin().await?;
-        let there: Option<(Uuid,)> = transaction
-            .query("SELECT id FROM organizations WHERE id = $1")
-            .bind(organization_id)
-            .fetch_optional()
-            .await?;
-        if there.is_none() {
-            return Err(OrganizationError::NotFound.into());
-        }
-        join(&mut transaction, organization_id, user_id, Role::Owner, true, self.clock.now()).await?;
-        transaction.commit().await?;
-        Ok(())
-    }
-
-    async fn create_personal(&self, user_id: Uuid, account_name: &str) -> Result<(), CallError<OrganizationError>> {
-        let now = self.clock.now();
-        for name in name::candidates(account_name).take(TRIES) {
-            let mut transaction = self.database.begin().await?;
-            // Nothing is inserted when the name is taken, or when another call made this person's organization.
-            transaction
-                .query(
-                    "INSERT INTO organizations (id, name, display_name, personal_of, created_at)
-                     VALUES ($1, $2, $3, $4, $5)
-                     ON CONFLICT DO NOTHING",
-                )
-                .bind(Uuid::now_v7())
-                .bind(name)
-                .bind(account_name.to_owned())
-                .bind(user_id)
-                .bind(now)
-                .execute()
-                .await?;
-            let made: Option<(Uuid,)> = transaction
-                .query("SELECT id FROM organizations WHERE personal_of = $1")
-                .bind(user_id)
+/// Gives a person the organization it has by default, unless another transaction has done so meanwhile.
+async fn ensure(
+    transaction: &mut Transaction,
+    caller: &Caller,
+    message: &EnsurePersonal,
+    now: DateTime<Utc>,
+) -> Result<(), CallError<OrganizationError>> {
+    let user_id = message.user_id;
+    let organization_id = match message.organization_id {
+        Some(organization_id) => {
+            let there: Option<(Uuid,)> = transaction
+                .query("SELECT id FROM organizations WHERE id = $1")
+                .bind(organization_id.0)
                 .fetch_optional()
                 .await?;
-            let Some((id,)) = made else { continue };
-            join(&mut transaction, id, user_id, Role::Owner, true, now).await?;
-            transaction.commit().await?;
-            return Ok(());
+            there.ok_or(OrganizationError::NotFound)?.0
         }
-        Err(Failure::Internal(format!("no free name for an organization after {TRIES} tries")).into())
+        None => create_personal(transaction, caller, user_id, &message.account_name, now).await?,
+    };
+    join(transaction, organization_id, user_id.0, Role::Owner, true, now).await?;
+    Ok(())
+}
+
+async fn create_personal(
+    transaction: &mut Transaction,
+    caller: &Caller,
+    user_id: UserId,
+    account_name: &str,
+    now: DateTime<Utc>,
+) -> Result<Uuid, CallError<OrganizationError>> {
+    for name in name::candidates(account_name).take(TRIES) {
+        // Nothing is inserted when the name is taken, or when another call made this person's organization.
+        let inserted = transaction
+            .query(
+                "INSERT INTO organizations (id, name, display_name, personal_of, created_at)
+                 VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(Uuid::now_v7())
+            .bind(name.clone())
+            .bind(account_name.to_owned())
+            .bind(user_id.0)
+            .bind(now)
+            .execute()
+            .await?;
+        let made: Option<(Uuid,)> = transaction
+            .query("SELECT id FROM organizations WHERE personal_of = $1")
+            .bind(user_id.0)
+            .fetch_optional()
+            .await?;
+        let Some((id,)) = made else { continue };
+        if inserted == 1 {
+            let created = OrganizationCreated {
+                organization_id: OrganizationId(id),
+                name,
+                display_name: account_name.to_owned(),
+                personal: true,
+                owner: user_id,
+            };
+            emit(transaction, caller, &created).await?;
+        }
+        return Ok(id);
     }
+    Err(Failure::Internal(format!("no free name for an organization after {TRIES} tries")).into())
 }

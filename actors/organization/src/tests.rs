@@ -1,15 +1,21 @@
 //! Every operation, asked through the runtime, on both engines.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use callboard_messages::{
-    ApiKeyId, CallError, Caller, Code, Failure, OrganizationId, Principal, Scopes, UserId,
+    ApiKeyId, CallError, Caller, Code, Event, Failure, OrganizationId, Principal, Scopes, UserId,
+    auth::UserRegistered,
     organization::{
         CreateOrganization, EnsurePersonal, GetOrganization, GetPermissions, ListOrganizations, Organization,
-        OrganizationError, Role,
+        OrganizationCreated, OrganizationError, Role,
     },
 };
-use callboard_supervisors::{Bus, Clock, Runtime, testing::on_both_engines};
+use callboard_supervisors::{
+    Bus, Clock, Runtime,
+    db::Database,
+    events::{CloudEvent, EventTransport, InProcess},
+    testing::on_both_engines,
+};
 use chrono::DateTime;
 use futures_util::future::join_all;
 
@@ -17,11 +23,18 @@ use super::{DOMAIN, MIGRATIONS, domain};
 
 /// Runs `body` with the domain in a runtime of its own, on both engines.
 async fn on_each(body: impl AsyncFn(Bus)) {
+    on_each_with(async |bus, _, _| body(bus).await).await;
+}
+
+/// The same, with the domain's database, and with what brings events to it.
+async fn on_each_with(body: impl AsyncFn(Bus, Database, InProcess)) {
     on_both_engines(&[(DOMAIN, &MIGRATIONS)], async |databases| {
         let clock = Clock::manual(DateTime::from_timestamp(1_800_000_000, 0).unwrap());
-        let runtime = Runtime::builder().clock(clock).workers(1).build(vec![domain(databases)]).unwrap();
+        let events = InProcess::default();
+        let runtime = Runtime::builder().clock(clock).workers(1).events(Arc::new(events.clone()));
+        let runtime = runtime.build(vec![domain(databases.clone())]).unwrap();
         runtime.attach().await;
-        body(runtime.bus().clone()).await;
+        body(runtime.bus().clone(), databases.open(DOMAIN).await.unwrap(), events).await;
         runtime.stop(Duration::from_secs(5)).await;
     })
     .await;
@@ -238,6 +251,42 @@ async fn a_key_is_confined_to_its_organization_and_scopes() {
         let blind = key_of(&ada, acme.id, &["project:read"]);
         let here = GetOrganization { organization_id: acme.id };
         assert_eq!(bus.ask(&blind, here).await.unwrap_err().code(), Code::Forbidden);
+    })
+    .await;
+}
+
+fn registered(person: &Caller, name: &str, organization_id: Option<OrganizationId>) -> CloudEvent {
+    let event = UserRegistered { user_id: person.user_id.unwrap(), name: name.to_owned(), organization_id };
+    CloudEvent::new("auth", Clock::system().now(), &event).unwrap()
+}
+
+async fn created(database: &Database) -> i64 {
+    let count = "SELECT COUNT(*) FROM outbox WHERE type = $1";
+    database.query(count).bind(OrganizationCreated::NAME).fetch_scalar().await.unwrap()
+}
+
+#[actix_rt::test]
+async fn a_registration_that_is_heard_of_gives_a_person_one_organization() {
+    on_each_with(async |bus, database, events| {
+        let (ada, system) = (person(), Caller::system());
+        let event = registered(&ada, "Ada", None);
+        // Twice, while the sign-in asks as well: whoever is first makes it, and nobody a second.
+        let (first, again, asked) = futures_util::join!(
+            events.publish(event.clone()),
+            events.publish(event.clone()),
+            bus.ask(&system, ensure(&ada, "Ada")),
+        );
+        (first.unwrap(), again.unwrap());
+        let asked = asked.unwrap();
+        assert!(asked.personal);
+        let list = bus.ask(&ada, ListOrganizations { limit: None, cursor: None }).await.unwrap();
+        assert_eq!(list.items, std::slice::from_ref(&asked));
+        assert_eq!(created(&database).await, 1, "and it is told once");
+
+        let eve = person();
+        events.publish(registered(&eve, "Eve", Some(asked.id))).await.unwrap();
+        let joined = bus.ask(&system, GetPermissions { user_id: eve.user_id.unwrap(), organization_id: None }).await;
+        assert_eq!((joined.as_ref().unwrap().organization_id, joined.unwrap().role), (asked.id, Role::Owner));
     })
     .await;
 }

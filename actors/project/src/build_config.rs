@@ -4,9 +4,9 @@ use std::path::{Component, Path};
 
 use callboard_messages::{
     Caller,
-    project::{BuildConfig, GetBuildConfig, ProjectError, SetBuildConfig},
+    project::{BuildConfig, GetBuildConfig, ProjectError, ProjectFact, ProjectUpdated, SetBuildConfig},
 };
-use callboard_supervisors::{Handle, Outcome};
+use callboard_supervisors::{Handle, Outcome, events::emit};
 use sqlx::types::Json;
 
 use crate::projects::{Projects, tenant};
@@ -18,7 +18,10 @@ impl Handle<GetBuildConfig> for Projects {
     async fn handle(&self, caller: &Caller, message: GetBuildConfig) -> Outcome<GetBuildConfig> {
         let row: Option<(Option<Json<BuildConfig>>,)> = self
             .database
-            .query("SELECT build FROM projects WHERE id = $1 AND organization_id = $2 AND deleting_at IS NULL")
+            .query(
+                "SELECT build FROM projects
+                 WHERE id = $1 AND organization_id = $2 AND deleting_at IS NULL AND NOT creating",
+            )
             .bind(message.project_id.0)
             .bind(tenant(caller)?.0)
             .fetch_optional()
@@ -31,17 +34,22 @@ impl Handle<GetBuildConfig> for Projects {
 impl Handle<SetBuildConfig> for Projects {
     async fn handle(&self, caller: &Caller, message: SetBuildConfig) -> Outcome<SetBuildConfig> {
         check(&message.config).map_err(ProjectError::Invalid)?;
-        let changed = self
-            .database
-            .query("UPDATE projects SET build = $3 WHERE id = $1 AND organization_id = $2 AND deleting_at IS NULL")
+        let mut transaction = self.database.begin().await?;
+        let changed: Option<(String, i64)> = transaction
+            .query(
+                "UPDATE projects SET build = $3
+                 WHERE id = $1 AND organization_id = $2 AND deleting_at IS NULL AND NOT creating
+                 RETURNING name, version",
+            )
             .bind(message.project_id.0)
             .bind(tenant(caller)?.0)
             .bind(Json(message.config.clone()))
-            .execute()
+            .fetch_optional()
             .await?;
-        if changed == 0 {
-            return Err(ProjectError::NotFound.into());
-        }
+        let (name, version) = changed.ok_or(ProjectError::NotFound)?;
+        let fact = ProjectFact { project_id: message.project_id, organization_id: tenant(caller)?, name, version };
+        emit(&mut transaction, caller, &ProjectUpdated(fact)).await?;
+        transaction.commit().await?;
         Ok(message.config)
     }
 }

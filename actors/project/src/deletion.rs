@@ -8,11 +8,12 @@ use std::time::Duration;
 use callboard_messages::{
     Caller, OrganizationId, ProjectId,
     deploy::CleanupEnvironment,
-    project::{DeleteProject, ProjectError},
+    project::{DeleteProject, ProjectDeleted, ProjectError, ProjectFact},
 };
 use callboard_supervisors::{
     Bus, ChildContext, ChildSpec, Exit, Handle, Outcome,
     db::{Database, Databases},
+    events::emit,
 };
 use uuid::Uuid;
 
@@ -28,7 +29,7 @@ impl Handle<DeleteProject> for Projects {
             .database
             .query(
                 "UPDATE projects SET deleting_at = COALESCE(deleting_at, $4)
-                 WHERE id = $1 AND organization_id = $2 AND version = COALESCE($3, version)",
+                 WHERE id = $1 AND organization_id = $2 AND version = COALESCE($3, version) AND NOT creating",
             )
             .bind(message.project_id.0)
             .bind(organization_id.0)
@@ -49,11 +50,22 @@ async fn finish(database: &Database, bus: &Bus, caller: &Caller, project_id: Pro
         tracing::warn!(%project_id, %error, "the app of a project that is being deleted could not be taken down");
         return Err(ProjectError::CleanupFailed(error.public_message().into_owned()).into());
     }
-    database
-        .query("DELETE FROM projects WHERE id = $1 AND deleting_at IS NOT NULL")
+    let mut transaction = database.begin().await?;
+    let gone: Option<(Uuid, String, i64)> = transaction
+        .query(
+            "DELETE FROM projects WHERE id = $1 AND deleting_at IS NOT NULL
+             RETURNING organization_id, name, version",
+        )
         .bind(project_id.0)
-        .execute()
+        .fetch_optional()
         .await?;
+    // Of two that finish it, one tells.
+    if let Some((organization_id, name, version)) = gone {
+        let organization_id = OrganizationId(organization_id);
+        let deleted = ProjectDeleted(ProjectFact { project_id, organization_id, name, version });
+        emit(&mut transaction, caller, &deleted).await?;
+    }
+    transaction.commit().await?;
     Ok(())
 }
 

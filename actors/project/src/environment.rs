@@ -6,11 +6,12 @@
 
 use callboard_messages::{
     Caller, Failure, OrganizationId, ProjectId, Secret,
-    project::{Environment, ListEnv, NewVariable, ProjectError, SetEnv, UnsetEnv, Variable},
+    project::{Environment, ListEnv, NewVariable, ProjectEnvChanged, ProjectError, SetEnv, UnsetEnv, Variable},
 };
 use callboard_supervisors::{
     Handle, Outcome,
     db::{Database, Transaction},
+    events::emit,
     seal::{DataKey, MasterKey, SealError},
 };
 use chrono::{DateTime, Utc};
@@ -76,6 +77,11 @@ impl Owner {
         format!("{}/{}", self.organization_id, self.project_id)
     }
 
+    fn changed(self, environment_version: i64, names: Vec<String>) -> ProjectEnvChanged {
+        let Self { organization_id, project_id } = self;
+        ProjectEnvChanged { project_id, organization_id, environment_version, names }
+    }
+
     fn place(self, name: &str, version: i64) -> String {
         format!("{}/{}/{name}/{version}", self.organization_id, self.project_id)
     }
@@ -115,7 +121,7 @@ impl Handle<ListEnv> for Projects {
             .database
             .query(
                 "SELECT environment_version FROM projects
-                 WHERE id = $1 AND organization_id = $2 AND deleting_at IS NULL",
+                 WHERE id = $1 AND organization_id = $2 AND deleting_at IS NULL AND NOT creating",
             )
             .bind(message.project_id.0)
             .bind(tenant(caller)?.0)
@@ -138,6 +144,7 @@ impl Handle<SetEnv> for Projects {
         } else {
             None
         };
+        let names = message.variables.iter().map(|variable| variable.name.clone()).collect();
         for variable in message.variables {
             let value = variable.value.expose();
             let size = i64::try_from(value.len()).unwrap_or(i64::MAX);
@@ -166,6 +173,7 @@ impl Handle<SetEnv> for Projects {
                 .await?;
         }
         check_totals(&mut transaction, owner.project_id).await?;
+        emit(&mut transaction, caller, &owner.changed(version, names)).await?;
         transaction.commit().await?;
         Ok(self.environment(owner.project_id, version).await?)
     }
@@ -194,6 +202,7 @@ impl Handle<UnsetEnv> for Projects {
         if removed == 0 {
             return Err(ProjectError::NoSuchVariable(message.name).into());
         }
+        emit(&mut transaction, caller, &owner.changed(version, vec![message.name])).await?;
         transaction.commit().await?;
         Ok(self.environment(owner.project_id, version).await?)
     }
@@ -251,7 +260,7 @@ async fn new_version(transaction: &mut Transaction, owner: Owner) -> Result<Opti
     let row: Option<(i64,)> = transaction
         .query(
             "UPDATE projects SET environment_version = environment_version + 1
-             WHERE id = $1 AND organization_id = $2 AND deleting_at IS NULL
+             WHERE id = $1 AND organization_id = $2 AND deleting_at IS NULL AND NOT creating
              RETURNING environment_version",
         )
         .bind(owner.project_id.0)

@@ -5,21 +5,23 @@
 
 mod build_config;
 mod config;
+mod creation;
 mod deletion;
 mod environment;
 mod name;
 mod projects;
+mod sagas;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
 use callboard_messages::project::{
-    CreateProject, DeleteProject, GetBuildConfig, GetConfig, GetProject, ListEnv, ListProjects, SetBuildConfig, SetEnv,
-    UnsetEnv, UpdateProject,
+    CreateProject, DeleteProject, GetBuildConfig, GetConfig, GetProject, ListEnv, ListProjects, ListSagas, RetrySaga,
+    SetBuildConfig, SetEnv, UnsetEnv, UpdateProject,
 };
 use callboard_supervisors::{
-    Bulkhead, Contract, Domain, ShardContext, db::Databases, remote::Transport, seal::MasterKey,
+    Bulkhead, Contract, Domain, ShardContext, db::Databases, remote::Transport, saga::Sagas, seal::MasterKey,
 };
 
 use crate::{environment::Vault, projects::Projects};
@@ -35,8 +37,12 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migration
 pub fn domain(bulkhead: Bulkhead, databases: Databases, master_key: MasterKey) -> Domain {
     let vault = Vault::new(master_key);
     let reconciler = deletion::reconciler(databases.clone());
+    let sagas = Sagas::new(DOMAIN, &databases).with(creation::saga());
+    let (stored, begun) = (databases.clone(), sagas.clone());
     contract(bulkhead)
-        .shared(move |context: ShardContext| Projects::new(databases.clone(), vault.clone(), context))
+        .shared(move |context: ShardContext| Projects::new(stored.clone(), vault.clone(), begun.clone(), context))
+        .stored(&databases)
+        .sagas(&sagas)
         .child(reconciler)
         .build()
 }
@@ -62,4 +68,6 @@ fn contract(bulkhead: Bulkhead) -> Contract<Projects> {
         .on::<GetBuildConfig>()
         .on::<SetBuildConfig>()
         .on::<GetConfig>()
+        .on::<ListSagas>()
+        .on::<RetrySaga>()
 }

@@ -1,16 +1,21 @@
-//! The projects themselves: create, get, list, update.
+//! The projects themselves: get, list, update.
 //!
 //! The tenant stands in every predicate: what is another's is not there.
 
 use callboard_messages::{
     Caller, Failure, OrganizationId, Page, ProjectId, page_limit,
-    project::{CreateProject, GetProject, ListProjects, Project, ProjectError, UpdateProject},
+    project::{GetProject, ListProjects, Project, ProjectError, ProjectUpdated, UpdateProject},
 };
-use callboard_supervisors::{Bus, Clock, Handle, Outcome, ShardContext, StartError, db::Database, db::Databases};
+use callboard_supervisors::{
+    Bus, Clock, Handle, Outcome, ShardContext, StartError,
+    db::{Database, Databases},
+    events::emit,
+    saga::{SagaEngine, Sagas},
+};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::{environment::Vault, name};
+use crate::{creation::fact, environment::Vault};
 
 const DESCRIPTION_MAXIMUM: usize = 1_000;
 
@@ -20,12 +25,19 @@ pub(crate) struct Projects {
     pub(crate) bus: Bus,
     pub(crate) clock: Clock,
     pub(crate) vault: Vault,
+    pub(crate) sagas: SagaEngine,
 }
 
 impl Projects {
-    pub(crate) async fn new(databases: Databases, vault: Vault, context: ShardContext) -> Result<Self, StartError> {
+    pub(crate) async fn new(
+        databases: Databases,
+        vault: Vault,
+        sagas: Sagas,
+        context: ShardContext,
+    ) -> Result<Self, StartError> {
         let database = databases.open(crate::DOMAIN).await.map_err(StartError::new)?;
-        Ok(Self { database, bus: context.bus, clock: context.clock, vault })
+        let sagas = sagas.open(&context).await?;
+        Ok(Self { database, bus: context.bus, clock: context.clock, vault, sagas })
     }
 }
 
@@ -60,53 +72,13 @@ pub(crate) fn tenant(caller: &Caller) -> Result<OrganizationId, Failure> {
     caller.organization_id.ok_or(Failure::Unauthenticated)
 }
 
-impl Handle<CreateProject> for Projects {
-    async fn handle(&self, caller: &Caller, message: CreateProject) -> Outcome<CreateProject> {
-        let organization_id = tenant(caller)?;
-        name::check(&message.name)?;
-        let description = message.description.unwrap_or_default();
-        check_description(&description)?;
-        let now = self.clock.now();
-        let project = Project {
-            id: ProjectId::new(),
-            organization_id,
-            name: message.name,
-            description,
-            version: 1,
-            created_at: now,
-            updated_at: now,
-        };
-        let inserted = self
-            .database
-            .query(
-                "INSERT INTO projects
-                    (id, organization_id, name, description, version, environment_version, created_at, updated_at)
-                 VALUES ($1, $2, $3, $4, 1, 0, $5, $5)",
-            )
-            .bind(project.id.0)
-            .bind(organization_id.0)
-            .bind(project.name.clone())
-            .bind(project.description.clone())
-            .bind(now)
-            .execute()
-            .await;
-        match inserted {
-            Ok(_) => Ok(project),
-            Err(error) if error.violates("projects_name_key", "projects.name") => {
-                Err(ProjectError::NameTaken(project.name).into())
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
 impl Handle<GetProject> for Projects {
     async fn handle(&self, caller: &Caller, message: GetProject) -> Outcome<GetProject> {
         let row: Option<ProjectRow> = self
             .database
             .query(
                 "SELECT id, organization_id, name, description, version, created_at, updated_at
-                 FROM projects WHERE id = $1 AND organization_id = $2",
+                 FROM projects WHERE id = $1 AND organization_id = $2 AND NOT creating",
             )
             .bind(message.project_id.0)
             .bind(tenant(caller)?.0)
@@ -126,7 +98,8 @@ impl Handle<ListProjects> for Projects {
                 .database
                 .query(
                     "SELECT id, organization_id, name, description, version, created_at, updated_at
-                     FROM projects WHERE organization_id = $1 AND id < $2 AND name = $4 ORDER BY id DESC LIMIT $3",
+                     FROM projects WHERE organization_id = $1 AND id < $2 AND name = $4 AND NOT creating
+                     ORDER BY id DESC LIMIT $3",
                 )
                 .bind(tenant(caller)?.0)
                 .bind(before)
@@ -136,7 +109,8 @@ impl Handle<ListProjects> for Projects {
                 .database
                 .query(
                     "SELECT id, organization_id, name, description, version, created_at, updated_at
-                     FROM projects WHERE organization_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
+                     FROM projects WHERE organization_id = $1 AND id < $2 AND NOT creating
+                     ORDER BY id DESC LIMIT $3",
                 )
                 .bind(tenant(caller)?.0)
                 .bind(before)
@@ -153,12 +127,13 @@ impl Handle<UpdateProject> for Projects {
             check_description(description)?;
         }
         let organization_id = tenant(caller)?;
-        let row: Option<ProjectRow> = self
-            .database
+        let mut transaction = self.database.begin().await?;
+        let row: Option<ProjectRow> = transaction
             .query(
                 "UPDATE projects
                  SET description = COALESCE($3, description), version = version + 1, updated_at = $5
-                 WHERE id = $1 AND organization_id = $2 AND version = COALESCE($4, version) AND deleting_at IS NULL
+                 WHERE id = $1 AND organization_id = $2 AND version = COALESCE($4, version)
+                   AND deleting_at IS NULL AND NOT creating
                  RETURNING id, organization_id, name, description, version, created_at, updated_at",
             )
             .bind(message.project_id.0)
@@ -169,8 +144,16 @@ impl Handle<UpdateProject> for Projects {
             .fetch_optional()
             .await?;
         match row {
-            Some(row) => Ok(row.into()),
-            None => Err(self.why_unchanged(organization_id, message.project_id).await?.into()),
+            Some(row) => {
+                let project = Project::from(row);
+                emit(&mut transaction, caller, &ProjectUpdated(fact(&project))).await?;
+                transaction.commit().await?;
+                Ok(project)
+            }
+            None => {
+                transaction.rollback().await?;
+                Err(self.why_unchanged(organization_id, message.project_id).await?.into())
+            }
         }
     }
 }
@@ -184,7 +167,10 @@ impl Projects {
     ) -> Result<ProjectError, Failure> {
         let there: Option<(i64,)> = self
             .database
-            .query("SELECT version FROM projects WHERE id = $1 AND organization_id = $2 AND deleting_at IS NULL")
+            .query(
+                "SELECT version FROM projects
+                 WHERE id = $1 AND organization_id = $2 AND deleting_at IS NULL AND NOT creating",
+            )
             .bind(project_id.0)
             .bind(organization_id.0)
             .fetch_optional()
@@ -193,7 +179,7 @@ impl Projects {
     }
 }
 
-fn check_description(description: &str) -> Result<(), ProjectError> {
+pub(crate) fn check_description(description: &str) -> Result<(), ProjectError> {
     if description.chars().count() > DESCRIPTION_MAXIMUM || description.contains('\0') {
         return Err(ProjectError::Invalid("the description must have at most 1,000 characters, and no NUL".to_owned()));
     }

@@ -1,8 +1,9 @@
 //! Every operation, on both engines.
 
 use std::{
+    collections::HashSet,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -10,7 +11,7 @@ use std::{
 
 use callboard_messages::{
     CallError, Caller, Code, OrganizationId, ProjectId, Secret,
-    deploy::{CleanupEnvironment, DeployError},
+    deploy::{CleanupEnvironment, DeployError, SetupEnvironment},
     project::*,
 };
 use callboard_supervisors::{
@@ -20,19 +21,49 @@ use callboard_supervisors::{
 
 use crate::MIGRATIONS;
 
-/// A deploy domain that only counts what it is asked to clean up, or refuses.
+mod sagas;
+
+/// A deploy domain that only knows which apps have a place, and counts what it is asked to clean up, or refuses.
 #[derive(Clone, Default)]
-struct Deploys {
+pub(crate) struct Deploys {
+    pub(crate) places: Arc<Mutex<HashSet<ProjectId>>>,
     asked: Arc<AtomicUsize>,
     refuses: Arc<AtomicBool>,
 }
 
+impl Deploys {
+    /// The domain that this plays.
+    pub(crate) fn domain(&self) -> Domain {
+        let deploys = self.clone();
+        Domain::new("deploy", Bulkhead::default())
+            .answering()
+            .on::<SetupEnvironment>()
+            .on::<CleanupEnvironment>()
+            .shared(move |_| {
+                let deploys = deploys.clone();
+                async move { Ok::<_, StartError>(deploys) }
+            })
+            .build()
+    }
+}
+
+impl Handle<SetupEnvironment> for Deploys {
+    async fn handle(&self, _: &Caller, message: SetupEnvironment) -> Outcome<SetupEnvironment> {
+        if self.refuses.load(Ordering::SeqCst) {
+            return Err(DeployError::Invalid("not now".to_owned()).into());
+        }
+        self.places.lock().unwrap().insert(message.project_id);
+        Ok(())
+    }
+}
+
 impl Handle<CleanupEnvironment> for Deploys {
-    async fn handle(&self, _: &Caller, _: CleanupEnvironment) -> Outcome<CleanupEnvironment> {
+    async fn handle(&self, _: &Caller, message: CleanupEnvironment) -> Outcome<CleanupEnvironment> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         if self.refuses.load(Ordering::SeqCst) {
             return Err(DeployError::Invalid("not now".to_owned()).into());
         }
+        self.places.lock().unwrap().remove(&message.project_id);
         Ok(())
     }
 }
@@ -49,17 +80,7 @@ impl Node {
     }
 
     async fn start_with(databases: &Databases, deploys: Deploys, master_key: MasterKey) -> Self {
-        let stub = {
-            let deploys = deploys.clone();
-            Domain::new("deploy", Bulkhead::default())
-                .answering()
-                .on::<CleanupEnvironment>()
-                .shared(move |_| {
-                    let deploys = deploys.clone();
-                    async move { Ok::<_, StartError>(deploys) }
-                })
-                .build()
-        };
+        let stub = deploys.domain();
         let project = crate::domain(Bulkhead::default(), databases.clone(), master_key);
         let runtime = Runtime::builder().clock(Clock::system()).workers(1).build(vec![stub, project]).unwrap();
         runtime.attach().await;
