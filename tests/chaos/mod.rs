@@ -46,7 +46,7 @@ async fn campaign(seed: u64, duration: Duration, scale: Scale) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_heals_from_everything_that_breaks() {
-    campaign(20_261_121, Duration::from_secs(25), Scale::Short).await;
+    campaign(20_261_121, Duration::from_secs(40), Scale::Short).await;
 }
 
 /// The long campaign, by `make chaos` only: it takes minutes.
