@@ -23,9 +23,15 @@ pub(crate) fn last_child(world: Arc<World>) -> ChildSpec {
         let world = world.clone();
         async move {
             child.stopping().await;
-            world.leaving.cancel();
+            // A node that drained has handed over what it could.
             let deadline = tokio::time::Instant::now() + HANDOVER_WITHIN;
-            while world.stage.instances() > 0 && world.nodes.has_heirs() && tokio::time::Instant::now() < deadline {
+            let hands_over = !world.nodes.is_draining();
+            world.leaving.cancel();
+            while hands_over
+                && world.stage.instances() > 0
+                && world.nodes.has_heirs()
+                && tokio::time::Instant::now() < deadline
+            {
                 tokio::time::sleep(LOOKED_EVERY).await;
             }
             world.closing.cancel();

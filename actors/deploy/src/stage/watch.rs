@@ -152,8 +152,9 @@ async fn is_ours(context: &Context, id: DeploymentId) -> Result<bool, Failure> {
         && match deployment.status {
             DeploymentStatus::Building => deployment.builder_node == me,
             // Its builder has told so, or its app's owner carries it out.
-            DeploymentStatus::Rolling => app.owner_node == me || deployment.builder_node == me,
-            DeploymentStatus::Completed => true,
+            DeploymentStatus::Rolling | DeploymentStatus::Completed => {
+                app.owner_node == me || deployment.builder_node == me
+            }
             DeploymentStatus::Queued | DeploymentStatus::Failed | DeploymentStatus::Cancelled => false,
         })
 }
