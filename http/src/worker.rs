@@ -36,6 +36,9 @@ use crate::{
     table::{Found, Line, Table},
 };
 
+/// What a request is logged as that leads nowhere.
+const UNROUTED: &str = "gateway.unrouted";
+
 /// What one worker thread has for itself.
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
@@ -155,10 +158,11 @@ impl Worker {
         let public = found.as_ref().is_ok_and(|found| found.line.route.endpoint.access == Access::Public);
         let span = found.as_ref().map_or_else(|_| Span::none(), |found| span(&http, found));
         let arrival = Rc::new(Arrival::of(&http, &self.shared, public, &span));
+        let operation = found.as_ref().map_or(UNROUTED, |found| found.line.route.endpoint.operation);
+        let scope = Scope::new(arrival.correlation_id, operation, &span);
         let (line, outcome) = match found {
             Ok(found) => {
                 let line = Rc::clone(&found.line);
-                let scope = Scope::new(arrival.correlation_id, line.route.endpoint.operation, &span);
                 let work = Rc::clone(&self).handle(found, http.clone(), payload, Rc::clone(&arrival));
                 span.record("request_id", field::display(arrival.request_id));
                 let work = scope.run(AssertUnwindSafe(work).catch_unwind());
@@ -167,6 +171,8 @@ impl Worker {
             }
             Err(problem) => (None, Err(problem)),
         };
+        // What is logged from here on is about this request too.
+        let _entered = scope.enter();
         let mut response = match outcome {
             Ok(response) => response,
             Err(problem) => self.refuse(&problem, &http, &arrival, line.as_deref()),

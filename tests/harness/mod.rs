@@ -3,6 +3,9 @@
 mod api;
 mod apps;
 pub mod cli;
+pub mod collector;
+pub mod ground;
+pub mod member;
 mod node;
 pub mod processes;
 pub mod proxy;
@@ -17,6 +20,7 @@ use tokio::time::Instant;
 pub use api::Api;
 pub use apps::{App, visit};
 pub use cli::Ran;
+pub use collector::Collector;
 pub use node::Node;
 pub use visitors::Visitors;
 

@@ -1,6 +1,7 @@
 //! Servers of a test's own: PostgreSQL, Redis and RabbitMQ on free ports in a folder of their own, so that a test may stop,
 //! kill and freeze them. Each is gone when it is dropped, after a panic too.
 
+mod moto;
 mod postgres;
 mod rabbitmq;
 mod redis;
@@ -19,6 +20,7 @@ use nix::{
 };
 use tempfile::TempDir;
 
+pub use moto::Moto;
 pub use postgres::Postgres;
 pub use rabbitmq::RabbitMq;
 pub use redis::Redis;

@@ -1,0 +1,171 @@
+//! Sources, releases and logs in a bucket: a real deployment through an S3 server, and what is said and done when that
+//! server can't be used.
+
+use std::time::{Duration, Instant};
+
+use futures_util::stream;
+use reqwest::{Body, Method};
+use tokio::sync::oneshot;
+
+use crate::harness::{App, Node, eventually, proxy::Proxy, servers::Moto};
+
+const BUCKET: &str = "callboard";
+
+/// The settings of a node with this server and these keys.
+fn environment<'a>(endpoint: &'a str, bucket_url: &'a str, secret: &'a str) -> [(&'a str, &'a str); 4] {
+    [
+        ("CALLBOARD_OBJECTS_URL", bucket_url),
+        ("CALLBOARD_OBJECTS_ENDPOINT", endpoint),
+        ("CALLBOARD_OBJECTS_ACCESS_KEY", "key-of-the-tests"),
+        ("CALLBOARD_OBJECTS_SECRET_KEY", secret),
+    ]
+}
+
+fn endpoint(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
+#[tokio::test]
+async fn an_app_is_deployed_through_a_bucket() {
+    let moto = Moto::start().await;
+    moto.make_bucket(BUCKET).await;
+    let endpoint = endpoint(moto.port());
+    let mut node = Node::start_with(&["--no-sample"], &environment(&endpoint, "s3://callboard/team/a", "secret")).await;
+    let objects = moto.objects(BUCKET).await;
+    assert!(objects.is_empty(), "the check at the start is cleared away: {objects:?}");
+    {
+        let app = App::example(&node, "static");
+        app.deploy().await;
+        app.settle("web", 1).await;
+        assert!(app.text("/").await.contains("Callboard"));
+    }
+    let objects = moto.objects(BUCKET).await;
+    for kind in ["team/a/sources/", "team/a/releases/"] {
+        assert!(objects.iter().any(|name| name.starts_with(kind)), "{kind}: {objects:?}");
+    }
+    assert!(!node.data().join("objects").exists(), "nothing of it is on the node's own disk");
+    assert_eq!(moto.unfinished_uploads(BUCKET).await, 0);
+
+    // The release comes from the bucket again.
+    node.kill().await;
+    node.start_again().await;
+    let app = App::example(&node, "static");
+    eventually("the app answers after a crash", || async {
+        let answer = crate::harness::visit(node.port, &app.name, "/").await.ok()?;
+        answer.status().is_success().then_some(())
+    })
+    .await;
+    let log = node.log();
+    assert!(!log.contains("key-of-the-tests") && !log.contains("=secret"), "{log}");
+    node.finish().await;
+}
+
+/// What a node that does not start says, and its exit status.
+async fn refused(settings: &[(&str, &str)]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = crate::harness::cli::program(folder.path());
+    command.args(["dev", "--no-sample", "--listen", "127.0.0.1:0", "--data"]).arg(folder.path().join("node"));
+    command.envs(settings.iter().copied());
+    let ran = crate::harness::cli::finish(command, "").await;
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(!ran.err.contains("wrong-secret"), "{ran:?}");
+    ran.err
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_not_there_is_named() {
+    let moto = Moto::start().await;
+    let endpoint = endpoint(moto.port());
+    let said = refused(&environment(&endpoint, "s3://nowhere/x", "wrong-secret")).await;
+    assert!(said.contains(&format!("{endpoint} has no bucket \"nowhere\"")), "{said}");
+    assert!(said.contains("hint: make the bucket"), "{said}");
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_refused_at_the_start() {
+    // After so many requests everybody must have a key that it knows, and it knows none.
+    let moto = Moto::start_with(&[("INITIAL_NO_AUTH_ACTION_COUNT", "1")]).await;
+    moto.make_bucket(BUCKET).await;
+    let endpoint = endpoint(moto.port());
+    let said = refused(&environment(&endpoint, "s3://callboard", "wrong-secret")).await;
+    assert!(said.contains("does not know these credentials"), "{said}");
+    assert!(said.contains("CALLBOARD_OBJECTS_ACCESS_KEY"), "{said}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = endpoint(listener.local_addr().unwrap().port());
+    drop(listener);
+    let began = Instant::now();
+    let said = refused(&environment(&endpoint, "s3://callboard", "wrong-secret")).await;
+    assert!(said.contains(&endpoint) && said.contains("must name an S3-compatible server"), "{said}");
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn an_upload_whose_store_goes_away_fails_whole_and_leaves_nothing() {
+    let moto = Moto::start().await;
+    moto.make_bucket(BUCKET).await;
+    let proxy = Proxy::before(moto.port()).await;
+    let endpoint = endpoint(proxy.port);
+    let node = Node::start_with(&["--no-sample"], &environment(&endpoint, "s3://callboard", "secret")).await;
+    let admin = node.admin().await;
+    let project = admin.create_project("uploads").await;
+
+    // The first parts arrive; the rest of the body comes when the store has gone.
+    let (gone, wait) = oneshot::channel::<()>();
+    let part = || Ok::<_, std::io::Error>(vec![7_u8; 6 * 1024 * 1024]);
+    let body = stream::unfold((0, Some(wait)), move |(sent, mut wait)| async move {
+        if sent == 2 {
+            wait.take()?.await.ok()?;
+        }
+        (sent < 8).then(|| (part(), (sent + 1, wait)))
+    });
+    let upload = admin
+        .request(Method::POST, &format!("/projects/{project}/sources"))
+        .header("Content-Type", "application/gzip")
+        .timeout(Duration::from_secs(120))
+        .body(Body::wrap_stream(body));
+    let sending = tokio::spawn({
+        let admin = admin.clone();
+        async move { admin.send(upload).await }
+    });
+    eventually("the upload has begun", || async { (moto.unfinished_uploads(BUCKET).await == 1).then_some(()) }).await;
+    proxy.cut();
+    gone.send(()).unwrap();
+    let answer = sending.await.unwrap();
+    let problem = answer.refused(500);
+    assert!(!problem.to_string().contains("127.0.0.1"), "the client is not told how we are built: {problem}");
+
+    // The node lives, and its next upload, once the store is back, is whole.
+    proxy.heal();
+    let small = admin
+        .request(Method::POST, &format!("/projects/{project}/sources"))
+        .header("Content-Type", "application/gzip")
+        .body(vec![1_u8; 1024]);
+    let source = admin.send(small).await.ok();
+    let objects = moto.objects(BUCKET).await;
+    assert_eq!(objects, [format!("sources/{}", source["id"].as_str().unwrap())]);
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn an_upload_that_its_client_breaks_off_is_aborted() {
+    let moto = Moto::start().await;
+    moto.make_bucket(BUCKET).await;
+    let endpoint = endpoint(moto.port());
+    let node = Node::start_with(&["--no-sample"], &environment(&endpoint, "s3://callboard", "secret")).await;
+    let admin = node.admin().await;
+    let project = admin.create_project("uploads").await;
+    let part = Ok::<_, std::io::Error>(vec![7_u8; 12 * 1024 * 1024]);
+    let body = Body::wrap_stream(stream::select(stream::iter([part]), stream::pending()));
+    let upload = admin.request(Method::POST, &format!("/projects/{project}/sources")).body(body);
+    let upload = upload.header("Content-Type", "application/gzip");
+    let sending = tokio::spawn(async move { upload.send().await.map(drop) });
+    eventually("the upload has begun", || async { (moto.unfinished_uploads(BUCKET).await == 1).then_some(()) }).await;
+    sending.abort();
+    eventually("it is aborted", || async { (moto.unfinished_uploads(BUCKET).await == 0).then_some(()) }).await;
+    assert!(moto.objects(BUCKET).await.is_empty());
+    node.finish().await;
+}
