@@ -76,7 +76,7 @@ impl CachedSettings {
 }
 
 /// Values by key, each read once. Cheap to clone; clones remember the same.
-pub struct Cached<K, V, E = Failure>(Arc<Inner<K, V, E>>);
+pub struct Cached<K, V, E = Failure>(pub(crate) Arc<Inner<K, V, E>>);
 
 impl<K, V, E> Clone for Cached<K, V, E> {
     fn clone(&self) -> Self {
@@ -84,13 +84,13 @@ impl<K, V, E> Clone for Cached<K, V, E> {
     }
 }
 
-struct Inner<K, V, E> {
+pub(crate) struct Inner<K, V, E> {
     settings: CachedSettings,
     topic: String,
     cache: Cache,
     live: Option<Live>,
-    process: moka::sync::Cache<K, Remembered<V>>,
-    readings: Mutex<HashMap<K, Reading<V, E>>>,
+    pub(crate) process: moka::sync::Cache<K, Remembered<V>>,
+    pub(crate) readings: Mutex<HashMap<K, Reading<V, E>>>,
     unforgotten: Mutex<HashSet<String>>,
     /// Too many to keep: Redis is left alone until its values have ended.
     redis_is_old_until: Mutex<Option<Instant>>,
@@ -98,10 +98,10 @@ struct Inner<K, V, E> {
     store: Script,
 }
 
-type Reading<V, E> = Arc<OnceCell<Result<Option<V>, E>>>;
+pub(crate) type Reading<V, E> = Arc<OnceCell<Result<Option<V>, E>>>;
 
 #[derive(Clone)]
-struct Remembered<V> {
+pub(crate) struct Remembered<V> {
     value: Option<V>,
     lives: Duration,
 }
@@ -345,7 +345,7 @@ where
     }
 
     /// Of the value, and of its lock; in one slot of a Redis cluster.
-    fn keys(&self, key: &K) -> (String, String) {
+    pub(crate) fn keys(&self, key: &K) -> (String, String) {
         let CachedSettings { name, version, .. } = &self.settings;
         let value = self.cache.key("cached", format_args!("{name}:{version}:{{{key}}}"));
         let lock = format!("{value}:lock");

@@ -9,15 +9,16 @@ if now == 0 then
     local time = redis.call('TIME')
     now = time[1] * 1000000 + time[2]
 end
-local furthest = now + interval * burst
-local full_at = tonumber(redis.call('GET', KEYS[1]) or now)
--- Before now: it is full. Further than ever possible: the clock was set back, or the limit lowered.
-full_at = math.min(math.max(full_at, now), furthest)
-local free = math.floor((furthest - full_at) / interval + 0.000001)
+-- How much of the bucket is gone, as the time until it is full again. Less than nothing: it is full. More than there is:
+-- the clock was set back, or the limit lowered. Small numbers from here on, which keep their fractions.
+local whole = interval * burst
+local gone = tonumber(redis.call('GET', KEYS[1]) or now) - now
+gone = math.min(math.max(gone, 0), whole)
+local free = math.floor((whole - gone + 0.5) / interval)
 if free < 1 then
-    return { 0, 0, math.ceil(full_at + interval - furthest) }
+    return { 0, 0, math.ceil(gone + interval - whole) }
 end
 local taken = math.min(wanted, free)
-full_at = full_at + taken * interval
-redis.call('SET', KEYS[1], full_at, 'PX', math.ceil((full_at - now) / 1000))
+gone = gone + taken * interval
+redis.call('SET', KEYS[1], now + gone, 'PX', math.ceil(gone / 1000))
 return { taken, free - taken, 0 }

@@ -37,15 +37,7 @@ const ASK_WITHIN: Duration = Duration::from_millis(900);
 pub fn watch(revocations: Revocations, cache: Cache) -> ChildSpec {
     ChildSpec::new("revocations", move |context: ChildContext| {
         let ChildContext { bus, live, clock, .. } = context.clone();
-        let watcher = Watcher {
-            revocations: revocations.clone(),
-            key: cache.key("revocations", "count"),
-            cache: cache.clone(),
-            script: Script::new(include_str!("revocations.lua")),
-            bus,
-            live,
-            clock,
-        };
+        let watcher = Watcher::new(revocations.clone(), cache.clone(), bus, live, clock);
         async move {
             futures_util::select! {
                 () = watcher.run().fuse() => {}
@@ -56,7 +48,7 @@ pub fn watch(revocations: Revocations, cache: Cache) -> ChildSpec {
     })
 }
 
-struct Watcher {
+pub(crate) struct Watcher {
     revocations: Revocations,
     cache: Cache,
     key: String,
@@ -67,7 +59,12 @@ struct Watcher {
 }
 
 impl Watcher {
-    async fn run(&self) {
+    pub(crate) fn new(revocations: Revocations, cache: Cache, bus: Bus, live: Live, clock: Clock) -> Self {
+        let (key, script) = (cache.key("revocations", "count"), Script::new(include_str!("revocations.lua")));
+        Self { revocations, cache, key, script, bus, live, clock }
+    }
+
+    pub(crate) async fn run(&self) {
         futures_util::join!(self.look(), self.listen(), self.tell());
     }
 
@@ -144,7 +141,7 @@ impl Watcher {
         }
     }
 
-    async fn read(&self) -> Result<(u64, Option<u64>, u64), CacheError> {
+    pub(crate) async fn read(&self) -> Result<(u64, Option<u64>, u64), CacheError> {
         let (time, count, left) = self
             .cache
             .run(async |connection| {
@@ -154,7 +151,7 @@ impl Watcher {
         Ok((time, count, u64::try_from(left).unwrap_or(0)))
     }
 
-    async fn write(&self, arguments: &[&str]) -> Result<(), CacheError> {
+    pub(crate) async fn write(&self, arguments: &[&str]) -> Result<(), CacheError> {
         let outcome = self
             .cache
             .run(async |connection| self.script.key(&self.key).arg(arguments).invoke_async::<i64>(connection).await);

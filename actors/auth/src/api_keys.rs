@@ -246,6 +246,7 @@ impl Handle<ListApiKeys> for Auth {
         let (user_id, organization_id) = tenant(caller)?;
         let rows: Vec<ApiKeyRow> = self
             .database
+            .read()
             .query(
                 "SELECT id, account_id, organization_id, name, prefix, secret_hash, scopes, created_at, expires_at,
                         last_used_at

@@ -19,6 +19,7 @@ mod login;
 mod opaque;
 mod operator;
 mod passwords;
+mod permissions;
 mod refresh;
 mod registration;
 mod revocation;
@@ -37,11 +38,13 @@ use std::{
     time::Duration,
 };
 
-use callboard_messages::auth::{
-    CreateApiKey, CreateInvitation, GetJwks, GetRevocationCount, IssueLocalKey, IssueSetupToken, ListApiKeys, ListSessions, Login, Logout,
-    LogoutAll, RefreshToken, Register, RevokeApiKey, RevokeSession, RotateSigningKey, ValidateToken, WhoAmI,
-};
 use callboard_cache::Cache;
+use callboard_messages::auth::{
+    CreateApiKey, CreateInvitation, GetJwks, GetRevocationCount, IssueLocalKey, IssueSetupToken, ListApiKeys,
+    ListSessions, Login, Logout, LogoutAll, RefreshToken, Register, RevokeApiKey, RevokeSession, RotateSigningKey,
+    ValidateToken, WhoAmI,
+};
+use callboard_messages::organization::OrganizationCreated;
 use callboard_supervisors::{
     BlockingPool, Bulkhead, Contract, Domain, ShardContext, StartError, breaker, db::Databases, remote::Transport,
     revocations::Revocations,
@@ -95,10 +98,14 @@ fn counted_domain(
                 let database = databases.open(DOMAIN).await.map_err(StartError::new)?;
                 let shared = shared
                     .get_or_try_init(|| {
-                        Shared::open(&settings, &database, &context.clock, bcrypt, password_work, cache)
+                        Shared::open(&settings, &database, &context.clock, &context.live, bcrypt, password_work, cache)
                     })
                     .await?
                     .clone();
+                if shared.is_shared && context.index == 0 {
+                    let permissions = shared.permissions.clone();
+                    context.spawn("permissions", async move { permissions.follow().await });
+                }
                 Ok(Auth { settings, database, shared, revocations, context })
             }
         })
@@ -138,6 +145,8 @@ fn contract() -> Contract<Auth> {
         .on::<ValidateToken>()
         // revocation.rs
         .on::<GetRevocationCount>()
+        // permissions.rs
+        .reacts_to::<OrganizationCreated>()
         // api_keys.rs
         .on::<CreateApiKey>()
         .on::<ListApiKeys>()

@@ -47,8 +47,7 @@ impl Handle<Register> for Auth {
             }
             other => other?,
         }
-        let registered =
-            UserRegistered { user_id: account.user_id(), name: account.name.clone(), organization_id };
+        let registered = UserRegistered { user_id: account.user_id(), name: account.name.clone(), organization_id };
         emit(&mut transaction, caller, &registered).await?;
         transaction.commit().await?;
         tracing::info!(target: "callboard::security", user_id = %account.id, ?permit, "an account was registered");

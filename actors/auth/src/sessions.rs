@@ -157,6 +157,7 @@ impl Handle<ListSessions> for Auth {
         let user_id = owner(caller, "session:read")?;
         let rows: Vec<SessionRow> = self
             .database
+            .read()
             .query(
                 "SELECT id, address, user_agent, created_at, last_seen_at FROM sessions
                  WHERE account_id = $1 AND revoked_at IS NULL AND expires_at > $2

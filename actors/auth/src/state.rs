@@ -4,11 +4,13 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use callboard_cache::{Cache, Cached, CachedSettings};
 use callboard_messages::{
-    CallError, Caller, Failure, Operation, OrganizationId, UserId,
+    CallError, Caller, Failure, Operation, OrganizationId,
     auth::AuthError,
-    organization::{EnsurePersonal, GetPermissions, OrganizationError, Permissions},
+    organization::{EnsurePersonal, OrganizationError, Permissions},
 };
-use callboard_supervisors::{BlockingPool, Clock, ShardContext, StartError, db::Database, revocations::Revocations};
+use callboard_supervisors::{
+    BlockingPool, Clock, Live, ShardContext, StartError, db::Database, revocations::Revocations,
+};
 use chrono::{DateTime, Utc};
 
 use crate::{
@@ -33,6 +35,7 @@ pub(crate) struct Shared {
     /// Whether several nodes remember together.
     pub(crate) is_shared: bool,
     pub(crate) standings: Cached<String, Standing, CallError<AuthError>>,
+    pub(crate) permissions: Cached<String, Permissions, CallError<AuthError>>,
 }
 
 impl Shared {
@@ -40,6 +43,7 @@ impl Shared {
         settings: &AuthSettings,
         database: &Database,
         clock: &Clock,
+        live: &Live,
         pool: BlockingPool,
         password_work: Arc<AtomicU64>,
         cache: Cache,
@@ -53,7 +57,8 @@ impl Shared {
             successors: Successors::new(successors),
             signing_keys,
             is_shared: cache.is_shared(),
-            standings: Cached::new(cache, None, CachedSettings::new("standings", 1)),
+            standings: Cached::new(cache.clone(), None, CachedSettings::new("standings", 1)),
+            permissions: Cached::new(cache, Some(live.clone()), CachedSettings::new("permissions", 1)),
         }))
     }
 }
@@ -61,16 +66,6 @@ impl Shared {
 impl Auth {
     pub(crate) fn now(&self) -> DateTime<Utc> {
         self.context.clock.now()
-    }
-
-    /// What a person may do in `organization_id`, or in its default organization.
-    pub(crate) async fn permissions(
-        &self,
-        caller: &Caller,
-        user_id: UserId,
-        organization_id: Option<OrganizationId>,
-    ) -> Result<Permissions, CallError<AuthError>> {
-        self.ask_organization(caller, GetPermissions { user_id, organization_id }).await
     }
 
     /// The organization a person acts for unless told otherwise. Made now if a crash prevented it at registration.

@@ -235,3 +235,14 @@ fn leaves_in_step(error: &sqlx::Error) -> bool {
 fn silent() -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "the database server did not answer in time"))
 }
+
+/// Whether the connection broke at once, rather than fell silent.
+pub(super) fn is_broken(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => error.kind() != io::ErrorKind::TimedOut,
+        sqlx::Error::Protocol(_) => true,
+        // The server's last word on a connection, said while it lay idle.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+        _ => false,
+    }
+}

@@ -274,10 +274,9 @@ impl Database {
         &self.origin.domain
     }
 
-    /// Waits until a transaction of this process has committed events to the outbox; one that did so since the last
-    /// wait counts.
-    pub(crate) async fn outbox_filled(&self) {
-        self.origin.outbox_filled.notified().await;
+    /// Changes whenever a transaction of this process has committed events to the outbox.
+    pub(crate) fn outbox_filled(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.origin.outbox_filled.subscribe()
     }
 }
 

@@ -10,7 +10,7 @@ use tracing::{Instrument, Span, field};
 
 use super::{
     Error,
-    pool::Pool,
+    pool::{Pool, is_broken},
     pools::Pools,
     transaction::{Connection, Transaction},
 };
@@ -119,10 +119,7 @@ async fn read<T>(
     let again = values.clone();
     let mut held = pool.acquire().await?;
     match held.run(async |connection| statement(connection, values).await).await {
-        Err(sqlx::Error::Io(error)) if error.kind() == std::io::ErrorKind::TimedOut => {
-            Err(sqlx::Error::Io(error).into())
-        }
-        Err(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)) => {
+        Err(error) if is_broken(&error) => {
             drop(held);
             let mut held = pool.acquire().await?;
             Ok(held.run(async |connection| statement(connection, again).await).await?)

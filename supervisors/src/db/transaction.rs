@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use sqlx::Sqlite;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::{
     Error, Query,
-    pool::{Held, Pool},
+    pool::{Held, Pool, is_broken},
     pools::Pools,
     query::{statement_span, traced},
 };
@@ -16,12 +16,13 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Origin {
     pub(super) domain: String,
-    pub(super) outbox_filled: Notify,
+    /// How many transactions have committed events.
+    pub(super) outbox_filled: watch::Sender<u64>,
 }
 
 impl Origin {
     pub(super) fn new(domain: &str) -> Self {
-        Self { domain: domain.to_owned(), outbox_filled: Notify::new() }
+        Self { domain: domain.to_owned(), outbox_filled: watch::Sender::new(0) }
     }
 }
 
@@ -101,7 +102,8 @@ impl Transaction {
             match connection {
                 Connection::Postgres(held) if failed => {
                     held.take_back();
-                    Err(sqlx::Error::Protocol("a statement of the transaction failed before its commit".into()).into())
+                    let told = "a statement of the transaction failed before its commit".to_owned();
+                    Err(sqlx::Error::InvalidArgument(told).into())
                 }
                 Connection::Postgres(mut held) => {
                     let outcome = held.run(async |connection| sqlx::raw_sql("COMMIT").execute(connection).await).await;
@@ -115,7 +117,7 @@ impl Transaction {
         })
         .await?;
         if self.emitted {
-            self.origin.outbox_filled.notify_one();
+            self.origin.outbox_filled.send_modify(|count| *count += 1);
         }
         for hook in std::mem::take(&mut self.hooks) {
             hook();
@@ -158,15 +160,4 @@ async fn begin(pool: &Pool) -> Result<Held, sqlx::Error> {
     let mut held = pool.acquire().await?;
     held.run(async |connection| sqlx::raw_sql("BEGIN").execute(connection).await).await?;
     Ok(held)
-}
-
-/// Whether the connection broke at once, rather than fell silent.
-fn is_broken(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::TimedOut,
-        sqlx::Error::Protocol(_) => true,
-        // The server's last word on a connection, said while it lay idle.
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
-        _ => false,
-    }
 }

@@ -365,9 +365,9 @@ async fn another_master_key_is_refused_at_start() {
         let wrong = AuthSettings { master_key: MasterKey::generate().unwrap(), ..node.settings.clone() };
         let database = node.databases.open(crate::DOMAIN).await.unwrap();
         let pool = callboard_supervisors::BlockingPool::new("bcrypt", 1, 8);
-        let cache = callboard_cache::Cache::none();
-        let opened =
-            crate::state::Shared::open(&wrong, &database, &node.clock, pool, std::sync::Arc::default(), cache).await;
+        let (cache, live) = (callboard_cache::Cache::none(), callboard_supervisors::Live::new(node.clock.clone()));
+        let work = std::sync::Arc::default();
+        let opened = crate::state::Shared::open(&wrong, &database, &node.clock, &live, pool, work, cache).await;
         assert!(opened.err().unwrap().to_string().contains("CALLBOARD_MASTER_KEY"));
     })
     .await;

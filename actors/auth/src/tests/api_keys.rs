@@ -199,7 +199,8 @@ async fn what_is_no_key_is_refused() {
 #[actix_rt::test]
 async fn an_administrators_key_invites_only_if_it_was_made_to() {
     on_each(async |node| {
-        let operator = node.bus.ask(&Caller::system(), callboard_messages::auth::IssueLocalKey::default()).await.unwrap();
+        let operator =
+            node.bus.ask(&Caller::system(), callboard_messages::auth::IssueLocalKey::default()).await.unwrap();
         let operator = node.caller(&operator.secret).await;
         let narrow = node.bus.ask(&operator, key(&["project:read"])).await.unwrap();
         let narrow = node.caller(&narrow.secret).await;

@@ -6,6 +6,7 @@ mod login;
 mod operator;
 mod refresh;
 mod registration;
+mod revocations;
 mod sessions;
 
 use std::{
@@ -16,11 +17,11 @@ use std::{
     time::Duration,
 };
 
+use callboard_cache::Cache;
 use callboard_messages::{
     Caller, OrganizationId, Secret,
     auth::{Login, Register, Tokens, ValidateToken, Validated},
 };
-use callboard_cache::Cache;
 use callboard_supervisors::{
     Bus, Clock, Domain, Outcome, Runtime, db::Databases, revocations::Revocations, seal::MasterKey,
     testing::on_both_engines,
@@ -67,8 +68,19 @@ async fn on_each(body: impl AsyncFn(&Node)) {
 
 impl Node {
     async fn start(databases: Databases, settings: AuthSettings, clock: Clock, with_organization: bool) -> Self {
+        Self::start_with(databases, settings, clock, with_organization, Cache::none()).await
+    }
+
+    async fn start_with(
+        databases: Databases,
+        settings: AuthSettings,
+        clock: Clock,
+        with_organization: bool,
+        cache: Cache,
+    ) -> Self {
         let (revocations, password_work) = (Revocations::default(), Arc::<AtomicU64>::default());
-        let auth = counted_domain(settings.clone(), databases.clone(), revocations.clone(), Cache::none(), password_work.clone());
+        let auth =
+            counted_domain(settings.clone(), databases.clone(), revocations.clone(), cache, password_work.clone());
         let organization = with_organization.then(|| callboard_organization::domain(databases.clone()));
         let domains: Vec<Domain> = [Some(auth), organization].into_iter().flatten().collect();
         let runtime = Runtime::builder().clock(clock.clone()).workers(1).build(domains).unwrap();
@@ -104,7 +116,9 @@ impl Node {
     }
 
     async fn validate_for(&self, token: &Secret, organization_id: Option<OrganizationId>) -> Outcome<ValidateToken> {
-        self.bus.ask(&Caller::system(), ValidateToken { token: token.clone(), organization_id, revocation_count: 0 }).await
+        self.bus
+            .ask(&Caller::system(), ValidateToken { token: token.clone(), organization_id, revocation_count: 0 })
+            .await
     }
 
     /// The caller behind a token.

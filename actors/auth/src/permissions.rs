@@ -1,0 +1,59 @@
+//! What a person may do in an organization: asked of `organization`, and remembered for all nodes.
+//!
+//! Each sign-in, refresh, API key and first use of a token needs the answer, often over the bridge, and it hardly ever
+//! changes. A node that is alone asks each time: its `organization` is on the same thread.
+
+use callboard_messages::{
+    CallError, Caller, OrganizationId, UserId,
+    auth::AuthError,
+    organization::{GetPermissions, OrganizationCreated, Permissions},
+};
+use callboard_supervisors::{
+    db::{Database, Transaction},
+    events::{Inapplicable, Occurred, React, Stored},
+};
+
+use crate::state::Auth;
+
+/// Of a person in an organization, or in its default one.
+fn key(user_id: UserId, organization_id: Option<OrganizationId>) -> String {
+    let organization = organization_id.map_or_else(|| "default".to_owned(), |id| id.to_string());
+    format!("{user_id}:{organization}")
+}
+
+impl Auth {
+    /// What a person may do in `organization_id`, or in its default organization.
+    pub(crate) async fn permissions(
+        &self,
+        caller: &Caller,
+        user_id: UserId,
+        organization_id: Option<OrganizationId>,
+    ) -> Result<Permissions, CallError<AuthError>> {
+        let ask = async || self.ask_organization(caller, GetPermissions { user_id, organization_id }).await;
+        if !self.shared.is_shared {
+            return ask().await;
+        }
+        let known = self.shared.permissions.get(&key(user_id, organization_id), async || ask().await.map(Some)).await?;
+        known.ok_or_else(|| AuthError::NotFound("organization".to_owned()).into())
+    }
+}
+
+impl Stored for Auth {
+    fn database(&self) -> &Database {
+        &self.database
+    }
+}
+
+impl React<OrganizationCreated> for Auth {
+    async fn react(
+        &self,
+        _: &mut Transaction,
+        event: &Occurred<OrganizationCreated>,
+    ) -> Result<(), CallError<Inapplicable>> {
+        let OrganizationCreated { owner, organization_id, .. } = &event.event;
+        for organization_id in [Some(*organization_id), None] {
+            self.shared.permissions.forget(&key(*owner, organization_id)).await;
+        }
+        Ok(())
+    }
+}

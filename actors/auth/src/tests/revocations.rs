@@ -1,0 +1,147 @@
+//! What several nodes know of revocations, and remember together.
+
+use std::time::Duration;
+
+use callboard_cache::{Cache, CacheSettings};
+use callboard_messages::{
+    CallError, Caller, OrganizationId,
+    auth::{AuthError, GetRevocationCount, Logout, LogoutAll, Tokens, ValidateToken},
+    organization::OrganizationCreated,
+};
+use callboard_supervisors::{Clock, Outcome, db::Databases};
+use uuid::Uuid;
+
+use super::{Node, PASSWORD, on_each, visitor};
+
+async fn count(node: &Node) -> u64 {
+    node.bus.ask(&Caller::system(), GetRevocationCount {}).await.unwrap().count
+}
+
+/// Two nodes with a database and a Redis in common, which have not heard of each other.
+async fn on_two_nodes(body: impl AsyncFn(&Node, &Node)) {
+    on_each(async |node| {
+        let url = std::env::var("CALLBOARD_TEST_REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1:6379".to_owned());
+        let settings = CacheSettings {
+            prefix: format!("test:{}", Uuid::now_v7().simple()),
+            timeout: Duration::from_secs(1),
+            ..CacheSettings::new(url)
+        };
+        let other = async || {
+            let cache = Cache::connect(&settings, Clock::system()).unwrap();
+            Node::start_with(node.databases.clone(), node.settings.clone(), node.clock.clone(), true, cache).await
+        };
+        let (one, other) = (other().await, other().await);
+        body(&one, &other).await;
+        for node in [one, other] {
+            node.runtime.stop(Duration::from_secs(5)).await;
+        }
+    })
+    .await;
+}
+
+async fn validate(node: &Node, tokens: &Tokens, revocation_count: u64) -> Outcome<ValidateToken> {
+    let token = tokens.access_token.clone();
+    node.bus.ask(&Caller::system(), ValidateToken { token, organization_id: None, revocation_count }).await
+}
+
+/// Behind everybody's back: nothing is revoked.
+async fn remove_sessions(databases: &Databases) {
+    databases.open("auth").await.unwrap().query("DELETE FROM sessions").execute().await.unwrap();
+}
+
+#[actix_rt::test]
+async fn each_revocation_raises_the_count_beyond_the_last_one_and_beyond_the_time() {
+    on_each(async |node| {
+        assert_eq!(count(node).await, 0);
+        let first = node.register("ada@example.org").await;
+        let caller = node.caller(&first.access_token).await;
+        node.login("ada@example.org", PASSWORD).await.unwrap();
+        assert_eq!(count(node).await, 0, "a sign-in revokes nothing");
+        node.bus.ask(&caller, Logout {}).await.unwrap();
+        let one = count(node).await;
+        assert_eq!(i64::try_from(one).unwrap(), node.clock.now().timestamp_micros());
+        assert_eq!(node.revocations.count(), one);
+        node.bus.ask(&caller, Logout {}).await.unwrap();
+        assert_eq!(count(node).await, one, "it was revoked already");
+        node.bus.ask(&caller, LogoutAll {}).await.unwrap();
+        assert_eq!(count(node).await, one + 1, "in the same microsecond");
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn nodes_remember_together_who_a_session_belongs_to_until_anything_is_revoked() {
+    on_two_nodes(async |one, other| {
+        let tokens = one.register("ada@example.org").await;
+        let bob = one.register("bob@example.org").await;
+        let validated = validate(one, &tokens, 0).await.unwrap();
+        remove_sessions(&one.databases).await;
+        let again = validate(other, &tokens, 0).await.unwrap();
+        assert_eq!(again.caller.user_id, validated.caller.user_id);
+        assert_eq!(again.caller.scopes, validated.caller.scopes);
+        // An asker who has heard of a revocation is answered from the database, also by a node that has not.
+        let error = validate(other, &tokens, 1).await.unwrap_err();
+        assert_eq!(error, CallError::Refused(AuthError::InvalidToken));
+        // A node that has heard of one asks the database itself.
+        other.revocations.nudge(1);
+        assert_eq!(validate(other, &tokens, 0).await.unwrap_err(), CallError::Refused(AuthError::InvalidToken));
+        assert_eq!(validate(other, &bob, 0).await.unwrap_err(), CallError::Refused(AuthError::InvalidToken));
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_revoked_session_is_dead_on_the_node_that_revoked_it_whatever_is_remembered() {
+    on_two_nodes(async |one, _| {
+        let tokens = one.register("ada@example.org").await;
+        let caller = validate(one, &tokens, 0).await.unwrap().caller;
+        let caller = Caller { address: visitor().address, ..caller };
+        validate(one, &tokens, 0).await.unwrap();
+        one.bus.ask(&caller, Logout {}).await.unwrap();
+        assert_eq!(validate(one, &tokens, 0).await.unwrap_err(), CallError::Refused(AuthError::InvalidToken));
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn permissions_that_nodes_remember_are_asked_for_again_when_an_event_says_so() {
+    on_two_nodes(async |one, _| {
+        let tokens = one.register("ada@example.org").await;
+        let caller = validate(one, &tokens, 0).await.unwrap().caller;
+        let (user_id, organization_id) = (caller.user_id.unwrap(), caller.organization_id.unwrap());
+        let members = one.databases.open("organization").await.unwrap();
+        members.query("DELETE FROM members").execute().await.unwrap();
+        one.revocations.nudge(1);
+        validate(one, &tokens, 0).await.unwrap();
+        let created = OrganizationCreated {
+            organization_id,
+            name: "ada".to_owned(),
+            display_name: "Ada".to_owned(),
+            personal: true,
+            owner: user_id,
+        };
+        deliver(one, organization_id, created).await;
+        one.revocations.nudge(2);
+        assert_eq!(validate(one, &tokens, 0).await.unwrap_err(), CallError::Refused(AuthError::InvalidToken));
+    })
+    .await;
+}
+
+/// As the relay of `organization` does it.
+async fn deliver(node: &Node, organization_id: OrganizationId, event: OrganizationCreated) {
+    let database = node.databases.open("organization").await.unwrap();
+    let caller = Caller { organization_id: Some(organization_id), ..Caller::system() };
+    let mut transaction = database.begin().await.unwrap();
+    callboard_supervisors::events::emit(&mut transaction, &caller, &event).await.unwrap();
+    transaction.commit().await.unwrap();
+    let auth = node.databases.open("auth").await.unwrap();
+    for _ in 0..3000 {
+        let seen: i64 = auth.query("SELECT COUNT(*) FROM inbox").fetch_scalar().await.unwrap();
+        // The registration made an organization as well.
+        if seen >= 2 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the event was not applied");
+}
