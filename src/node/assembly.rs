@@ -137,6 +137,7 @@ impl Plan<'_> {
         let runtime = runtime.build(domains).map_err(|wrong| Error::usage(wrong.join("; ")))?;
         runtime.metrics().register(Box::new(metrics)).map_err(|error| internal(&error))?;
         cache.register(runtime.metrics()).map_err(|error| internal(&error))?;
+        databases.register(runtime.metrics()).map_err(|error| internal(&error))?;
         if let Some(bridge) = &bridge {
             bridge.connect_live(runtime.live());
             bridge.register_metrics(runtime.metrics()).map_err(|error| internal(&error))?;
