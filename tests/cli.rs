@@ -206,7 +206,10 @@ async fn a_deploy_that_is_interrupted_goes_on_without_its_watcher() {
     let app = App::web(&node, "shop", "one");
     let operator = node.operator();
     let project = operator.create_project("shop").await;
-    let config = json!({ "config": { "build_command": "echo begun; sleep 3" } });
+    // However slow the machine is, the build is still under way when its watcher goes.
+    let go = node.scratch("flags").join("go");
+    let build = format!("echo begun; until test -e {}; do sleep 0.1; done", go.display());
+    let config = json!({ "config": { "build_command": build } });
     operator.put(&format!("/projects/{project}/build-config"), config).await.ok();
     let child = node.cli_child(&["deploy", app.folder.to_str().unwrap(), "--app", "shop"]);
     eventually("the build runs", || async {
@@ -219,6 +222,7 @@ async fn a_deploy_that_is_interrupted_goes_on_without_its_watcher() {
     let ended = child.wait_with_output().await.unwrap();
     assert_eq!(ended.status.code(), Some(130));
     assert!(String::from_utf8(ended.stderr).unwrap().contains("callboard cancel"));
+    std::fs::write(&go, "").unwrap();
     let followed = node.cli(&["build-log", "--follow", "--app", "shop"]).await;
     assert!(followed.success(), "{followed:?}");
     assert_eq!(app.version().await, "one");

@@ -1,4 +1,5 @@
-//! Which instances answer for an app: what the deploy domain writes and the router reads, on one node.
+//! Which instances answer for an app: what the deploy domain writes and the router reads, on one node. For apps that other
+//! nodes run, the router learns the node ([`elsewhere`]).
 //!
 //! A reader takes a snapshot without a lock and leaves a mark on the instance it chose ([`InFlight`]) for as long as
 //! the request, stream or WebSocket lasts. Taking an instance out is two steps that cannot miss each other: the writer
@@ -9,6 +10,7 @@
 //! A backend that refuses a connection is passed over for a moment ([`Endpoint::suspect`]); health proper is the deploy
 //! domain's to judge, and what it does not list gets no traffic.
 
+mod elsewhere;
 mod metrics;
 #[cfg(test)]
 mod tests;
@@ -29,7 +31,11 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
+pub use callboard_messages::deploy::RouteState;
+pub use elsewhere::{Elsewhere, Neighbour};
 pub use metrics::AppMetrics;
+
+use elsewhere::Others;
 
 /// An instance that accepts requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,38 +55,20 @@ pub struct Route {
     pub state: RouteState,
 }
 
-/// The state of an app as far as its visitors are concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RouteState {
-    /// It has a release that should be answering.
-    Serving,
-    /// Nothing was deployed yet.
-    NoRelease,
-    /// Its first release is on the way.
-    Deploying,
-    /// Stopped, or scaled to zero.
-    Stopped,
-    /// It has a release, but no instance of it is healthy.
-    Unhealthy,
+/// Where connections are made to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// An instance of this node.
+    Instance(SocketAddr),
+    /// Another node's listener: `host:port`.
+    Node(Arc<str>),
 }
 
-impl RouteState {
-    /// Why nobody answers, as a sentence for the visitor.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Serving => "None of its instances is ready to take requests.",
-            Self::NoRelease => "Nothing has been deployed to it yet.",
-            Self::Deploying => "Its first release is being deployed.",
-            Self::Stopped => "It has been stopped, or scaled to zero instances.",
-            Self::Unhealthy => "Its instances are failing their health checks and are being restarted.",
-        }
-    }
-}
-
-/// One instance as every request shares it.
+/// One instance, or another node, as every request shares it.
 #[derive(Debug)]
 pub struct Endpoint {
-    backend: Backend,
+    id: Uuid,
+    address: Address,
     in_flight: AtomicUsize,
     retired: AtomicBool,
     epoch: Instant,
@@ -90,9 +78,10 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    fn new(backend: Backend) -> Self {
+    fn new(id: Uuid, address: Address) -> Self {
         Self {
-            backend,
+            id,
+            address,
             in_flight: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
             epoch: Instant::now(),
@@ -101,14 +90,34 @@ impl Endpoint {
         }
     }
 
-    /// The instance behind it.
-    pub fn instance_id(&self) -> Uuid {
-        self.backend.instance_id
+    fn of(backend: Backend) -> Self {
+        Self::new(backend.instance_id, Address::Instance(backend.address))
     }
 
-    /// Where the instance listens.
-    pub fn address(&self) -> SocketAddr {
-        self.backend.address
+    /// The instance behind it, or the node.
+    pub fn instance_id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Whether it is another node.
+    pub fn is_node(&self) -> bool {
+        matches!(self.address, Address::Node(_))
+    }
+
+    fn backend(&self) -> Option<Backend> {
+        match self.address {
+            Address::Instance(address) => Some(Backend { instance_id: self.id, address }),
+            Address::Node(_) => None,
+        }
+    }
+
+    fn is(&self, backend: Backend) -> bool {
+        self.backend() == Some(backend)
     }
 
     /// Requests, streams and WebSockets it is serving now.
@@ -185,6 +194,8 @@ pub struct AppRoute {
     endpoints: Vec<Arc<Endpoint>>,
     state: RouteState,
     metrics: AppMetrics,
+    /// The table's version when it was set.
+    since: u64,
 }
 
 impl AppRoute {
@@ -195,7 +206,7 @@ impl AppRoute {
 
     /// The instances that may be chosen.
     pub fn backends(&self) -> Vec<Backend> {
-        self.endpoints.iter().map(|endpoint| endpoint.backend).collect()
+        self.endpoints.iter().filter_map(|endpoint| endpoint.backend()).collect()
     }
 
     /// Where this app's requests are counted.
@@ -257,6 +268,7 @@ struct Shared {
     retired: Mutex<HashMap<Uuid, Weak<Endpoint>>>,
     changes: watch::Sender<u64>,
     metrics: metrics::Families,
+    others: Others,
 }
 
 impl Default for RoutingTable {
@@ -274,6 +286,7 @@ impl RoutingTable {
                 retired: Mutex::default(),
                 changes: watch::Sender::new(0),
                 metrics: metrics::Families::new(),
+                others: Others::default(),
             }),
         }
     }
@@ -286,13 +299,14 @@ impl RoutingTable {
                 .backends
                 .into_iter()
                 .map(|backend| {
-                    let kept = before.iter().find(|endpoint| endpoint.backend == backend).cloned();
-                    let returned = || retired.get(&backend.instance_id)?.upgrade().filter(|e| e.backend == backend);
-                    kept.or_else(returned).unwrap_or_else(|| Arc::new(Endpoint::new(backend)))
+                    let kept = before.iter().find(|endpoint| endpoint.is(backend)).cloned();
+                    let returned = || retired.get(&backend.instance_id)?.upgrade().filter(|e| e.is(backend));
+                    kept.or_else(returned).unwrap_or_else(|| Arc::new(Endpoint::of(backend)))
                 })
                 .collect();
             let metrics = self.shared.metrics.of(app);
-            routes.insert(app.into(), Arc::new(AppRoute { endpoints, state: route.state, metrics }));
+            let since = self.version() + 1;
+            routes.insert(app.into(), Arc::new(AppRoute { endpoints, state: route.state, metrics, since }));
         });
     }
 
@@ -302,6 +316,23 @@ impl RoutingTable {
             routes.remove(app);
         });
         self.shared.metrics.forget(app);
+    }
+
+    /// Forgets the apps of which nothing runs here, that were known before `as_of` and that are listed nowhere.
+    fn forget_unlisted(&self, as_of: u64, is_listed: impl Fn(&str) -> bool) {
+        let stale = |app: &str, route: &AppRoute| route.endpoints.is_empty() && route.since <= as_of && !is_listed(app);
+        let stale: Vec<Box<str>> = {
+            let routes = self.shared.routes.load();
+            routes.iter().filter(|(app, route)| stale(app, route)).map(|(app, _)| app.clone()).collect()
+        };
+        for app in stale {
+            self.remove(&app);
+        }
+    }
+
+    /// How often the table was changed.
+    pub fn version(&self) -> u64 {
+        *self.shared.changes.borrow()
     }
 
     /// The app's route now.
@@ -337,6 +368,7 @@ impl RoutingTable {
                     endpoints: route.endpoints.iter().filter(|e| e.instance_id() != instance_id).cloned().collect(),
                     state: route.state,
                     metrics: route.metrics.clone(),
+                    since: route.since,
                 });
             }
         });

@@ -10,13 +10,19 @@ use actix_http::{
 use bytes::Bytes;
 use callboard_supervisors::routing::RouteState;
 
-use super::{body::ResponseBody, headers};
+use super::{body::ResponseBody, headers, hop};
 
 /// What went wrong between the client and the app.
 #[derive(Debug)]
 pub(super) enum Failure {
     UnknownApp,
     NoInstance(RouteState),
+    /// The node that runs it, by this name, is gone.
+    NodeGone(String),
+    /// The node that runs it accepted no connection; the text ends a sentence.
+    NodeRefused(String, &'static str),
+    /// Another node has sent the request here, and the app is not here.
+    Misdirected,
     /// No instance accepted a connection; the text ends a sentence.
     Refused(String),
     /// None accepted one in time.
@@ -39,6 +45,15 @@ pub(super) struct Visitor<'a> {
 }
 
 impl Failure {
+    pub fn node_refused(node: String, error: &io::Error) -> Self {
+        let why = match error.kind() {
+            io::ErrorKind::TimedOut => "it accepted no connection in time",
+            io::ErrorKind::ConnectionRefused => "the connection was refused",
+            _ => "the connection failed",
+        };
+        Self::NodeRefused(node, why)
+    }
+
     pub fn refused(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::TimedOut => Self::NotAccepted,
@@ -64,7 +79,8 @@ impl Failure {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::UnknownApp => StatusCode::NOT_FOUND,
-            Self::NoInstance(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoInstance(_) | Self::NodeGone(_) | Self::NodeRefused(..) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Refused(_) | Self::Broken(_) | Self::Inexpressible => StatusCode::BAD_GATEWAY,
             Self::NotAccepted | Self::TooSlow(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::ClientTooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -77,7 +93,9 @@ impl Failure {
     fn code(&self) -> &'static str {
         match self.status() {
             StatusCode::NOT_FOUND => "not_found",
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => "unavailable",
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY | StatusCode::MISDIRECTED_REQUEST => {
+                "unavailable"
+            }
             StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => "timeout",
             _ => "invalid",
         }
@@ -89,7 +107,8 @@ impl Failure {
             Self::NoInstance(RouteState::Stopped) => "This app is stopped",
             Self::NoInstance(RouteState::NoRelease) => "This app has not been deployed",
             Self::NoInstance(RouteState::Deploying) => "This app is being deployed",
-            Self::NoInstance(_) => "This app is not available",
+            Self::NoInstance(RouteState::Moving) | Self::NodeGone(_) => "This app moves to another node",
+            Self::NoInstance(_) | Self::NodeRefused(..) | Self::Misdirected => "This app is not available",
             Self::Refused(_) | Self::Broken(_) | Self::Inexpressible => "This app did not answer",
             Self::NotAccepted | Self::TooSlow(_) => "This app took too long to answer",
             Self::ClientTooSlow => "The request took too long to arrive",
@@ -103,6 +122,11 @@ impl Failure {
         match self {
             Self::UnknownApp => "No app with this name exists on this platform.".into(),
             Self::NoInstance(state) => state.reason().into(),
+            Self::NodeGone(node) => {
+                format!("The node {node} that ran it is gone, and another one takes it over.").into()
+            }
+            Self::NodeRefused(node, why) => format!("The node {node} that runs it could not be reached: {why}.").into(),
+            Self::Misdirected => "The node that was asked does not run it.".into(),
             Self::Refused(why) => format!("No instance could be reached: {why}.").into(),
             Self::NotAccepted => "No instance accepted a connection in time.".into(),
             Self::Broken(why) => format!("The instance broke off: {why}.").into(),
@@ -120,6 +144,7 @@ impl Failure {
     fn retry_after(&self) -> Option<&'static str> {
         match self {
             Self::NoInstance(RouteState::Stopped | RouteState::NoRelease) => Some("60"),
+            Self::NoInstance(RouteState::Moving) | Self::NodeGone(_) | Self::NodeRefused(..) => Some("2"),
             Self::NoInstance(_) => Some("5"),
             _ => None,
         }
@@ -146,6 +171,9 @@ impl Failure {
         }
         if let Ok(id) = HeaderValue::from_str(visitor.request_id) {
             head.headers.insert(HeaderName::from_static(headers::REQUEST_ID), id);
+        }
+        if matches!(self, Self::Misdirected) {
+            head.headers.insert(HeaderName::from_static(hop::MISDIRECTED), HeaderValue::from_static("1"));
         }
         let upgrade =
             visitor.head.connection_type() == ConnectionType::Upgrade || headers::names_websocket(visitor.head);

@@ -8,7 +8,7 @@
 use std::{
     future::Future,
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -17,15 +17,17 @@ use actix_http::{
     body::BodySize,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
-use callboard_supervisors::routing::{AppRoute, InFlight};
+use callboard_supervisors::routing::{AppMetrics, InFlight, RouteState};
 use hyper::body::{Body, Incoming};
 use uuid::Uuid;
 
 use super::{
     Worker,
     body::{Relay, RequestBody, ResponseBody, Upload},
+    choose::{Chosen, Tried},
     failure::{Failure, Visitor},
     headers::{self, Origin},
+    hop,
     pool::{Connection, Pool},
     upgrade,
 };
@@ -37,7 +39,7 @@ const SUSPICION: Duration = Duration::from_secs(2);
 pub(super) struct Exchange {
     connection: Option<Connection>,
     pool: Rc<Pool>,
-    route: Arc<AppRoute>,
+    metrics: Option<AppMetrics>,
     started: Instant,
     _place: InFlight,
 }
@@ -53,7 +55,9 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.route.metrics().took(self.started.elapsed());
+        if let Some(metrics) = &self.metrics {
+            metrics.took(self.started.elapsed());
+        }
     }
 }
 
@@ -65,6 +69,8 @@ struct Errand<'a> {
     request_id: &'a str,
     started: Instant,
     websocket: bool,
+    /// Another node has sent it here.
+    forwarded: bool,
     /// Sending it twice does what sending it once does, and we still could.
     replayable: bool,
     length: Option<u64>,
@@ -85,6 +91,7 @@ impl Worker {
             request_id: &request_id,
             started: Instant::now(),
             websocket,
+            forwarded: self.router.hops.as_ref().is_some_and(|hops| hops.is_signed(head, &host)),
             replayable: is_idempotent(head) && (payload.is_none() || websocket),
             length: head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()),
             upload: Upload::new(),
@@ -104,18 +111,13 @@ impl Worker {
 
     async fn run(&self, errand: &Errand<'_>, mut payload: Option<Payload>) -> Result<Response<ResponseBody>, Failure> {
         check(errand)?;
-        let mut unsent = None;
-        let mut tried: Vec<Uuid> = Vec::new();
-        let mut failed = None;
+        let mut unsent: Option<(Option<Uuid>, hyper::Request<RequestBody>)> = None;
+        let mut tried = Tried::default();
+        let has_body = payload.is_some() && !errand.websocket;
         let mut renew = false;
         loop {
-            let route = self.router.table.get(errand.app).ok_or(Failure::UnknownApp)?;
-            let Some(place) = route.acquire(&tried) else {
-                if route.is_outdated() {
-                    continue;
-                }
-                return Err(failed.unwrap_or(Failure::NoInstance(route.state())));
-            };
+            let Chosen { place, metrics } = self.choose(errand.app, errand.forwarded, &mut tried).await?;
+            let node = place.is_node().then(|| place.instance_id());
             let kept = if renew { None } else { self.pool.take(&place, errand.replayable) };
             let was_kept = kept.is_some();
             let mut connection = match kept {
@@ -125,31 +127,44 @@ impl Worker {
                     Err(error) => {
                         tracing::debug!(app = errand.app, instance = %place.instance_id(), %error, "not accepted");
                         place.suspect(SUSPICION);
-                        tried.push(place.instance_id());
-                        failed = Some(Failure::refused(&error));
+                        tried.ids.push(place.instance_id());
+                        tried.failed = Some(match node {
+                            Some(node) => Failure::node_refused(self.name_of(node), &error),
+                            None => Failure::refused(&error),
+                        });
                         continue;
                     }
                 },
             };
             let message = match unsent.take() {
-                Some(message) => message,
-                None => self.compose(errand, &mut payload)?,
+                Some((for_node, message)) if for_node == node => message,
+                // Written for somebody else: its head is written anew.
+                Some((_, message)) => self.compose(errand, node, Some(message.into_body()))?,
+                None => self.compose(errand, node, self.body(errand, &mut payload))?,
             };
             connection.received.store(false, Ordering::Relaxed);
             let answer = connection.sender.try_send_request(message);
             let mut error = match self.within_timeout(answer, &errand.upload).await {
-                Some(Ok(answer)) => return self.answer(errand, answer, connection, route, place, payload).await,
+                // Nothing was done with it there.
+                Some(Ok(answer)) if !has_body && is_misdirected(node, &answer) && self.renew(&mut tried).await => {
+                    continue;
+                }
+                Some(Ok(answer)) if is_misdirected(node, &answer) => {
+                    return Err(Failure::NoInstance(RouteState::Moving));
+                }
+                Some(Ok(answer)) => return self.answer(errand, answer, connection, metrics, place, payload).await,
                 Some(Err(error)) => error,
                 None if errand.upload.waiting_for_client() => return Err(Failure::ClientTooSlow),
                 None => return Err(Failure::TooSlow(self.router.settings.response_timeout)),
             };
             let silent = !connection.received.load(Ordering::Relaxed);
             if let Some(message) = error.take_message() {
-                unsent = Some(message);
+                unsent = Some((node, message));
                 if !was_kept {
                     place.suspect(SUSPICION);
-                    tried.push(place.instance_id());
-                    failed = Some(Failure::Broken("it closed the connection before the request was sent".to_owned()));
+                    tried.ids.push(place.instance_id());
+                    tried.failed =
+                        Some(Failure::Broken("it closed the connection before the request was sent".to_owned()));
                 }
                 renew = was_kept;
             } else if was_kept && errand.replayable && silent {
@@ -162,26 +177,32 @@ impl Worker {
         }
     }
 
+    fn body(&self, errand: &Errand<'_>, payload: &mut Option<Payload>) -> Option<RequestBody> {
+        // A WebSocket's payload is the stream after the handshake: it stays here.
+        let payload = if errand.websocket { None } else { payload.take() };
+        payload.map(|payload| RequestBody::new(payload, errand.length, &errand.upload))
+    }
+
+    /// The message for an instance, or for this node.
     fn compose(
         &self,
         errand: &Errand<'_>,
-        payload: &mut Option<Payload>,
+        node: Option<Uuid>,
+        body: Option<RequestBody>,
     ) -> Result<hyper::Request<RequestBody>, Failure> {
         let peer = errand.head.peer_addr.map(|peer| peer.ip());
+        let hop = node.zip(self.router.hops.as_ref()).map(|(node, hops)| hops.sign(node, errand.head, errand.host));
         let origin = Origin {
             host: errand.host,
             peer,
             trusted: self.router.settings.trusts(peer),
             request_id: errand.request_id,
             websocket: errand.websocket,
+            forwarded: errand.forwarded,
+            hop: hop.as_deref(),
         };
         let message = headers::request(errand.head, &origin).ok_or(Failure::Inexpressible)?;
-        // A WebSocket's payload is the stream after the handshake: it stays here.
-        let payload = if errand.websocket { None } else { payload.take() };
-        Ok(message.map(|()| match payload {
-            Some(payload) => RequestBody::new(payload, errand.length, &errand.upload),
-            None => RequestBody::empty(&errand.upload),
-        }))
+        Ok(message.map(|()| body.unwrap_or_else(|| RequestBody::empty(&errand.upload))))
     }
 
     /// Waits for the head of the answer; the time counts from the last piece of the request's body.
@@ -206,7 +227,7 @@ impl Worker {
         errand: &Errand<'_>,
         answer: hyper::Response<Incoming>,
         connection: Connection,
-        route: Arc<AppRoute>,
+        metrics: Option<AppMetrics>,
         place: InFlight,
         payload: Option<Payload>,
     ) -> Result<Response<ResponseBody>, Failure> {
@@ -219,16 +240,16 @@ impl Worker {
                 return Err(Failure::Broken("it switched protocols without being asked to".to_owned()));
             };
             let tunnel = upgrade::tunnel(answer, payload, place).await?;
-            route.metrics().answered(status.as_u16());
+            metrics.iter().for_each(|metrics| metrics.answered(status.as_u16()));
             head.head_mut().set_connection_type(ConnectionType::Upgrade);
             return Ok(head.set_body(ResponseBody::Tunnel(tunnel)));
         }
 
-        route.metrics().answered(status.as_u16());
+        metrics.iter().for_each(|metrics| metrics.answered(status.as_u16()));
         let exchange = Exchange {
             connection: Some(connection),
             pool: Rc::clone(&self.pool),
-            route,
+            metrics,
             started: errand.started,
             _place: place,
         };
@@ -246,6 +267,11 @@ impl Worker {
         }
         Ok(head.set_body(ResponseBody::Relay(Relay::new(incoming, size, exchange))))
     }
+}
+
+/// Whether another node says that the app is not there; an app's own answer with this status is the app's.
+fn is_misdirected(node: Option<Uuid>, answer: &hyper::Response<Incoming>) -> bool {
+    node.is_some() && answer.headers().contains_key(hop::MISDIRECTED)
 }
 
 /// Keeps actix-http from a framing that the client could not read.

@@ -13,6 +13,8 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
 };
 
+use super::hop;
+
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -26,6 +28,10 @@ pub(super) struct Origin<'a> {
     pub trusted: bool,
     pub request_id: &'a str,
     pub websocket: bool,
+    /// Another node's router has forwarded it: what it says about the client is said already.
+    pub forwarded: bool,
+    /// The signature for the node that it is forwarded to.
+    pub hop: Option<&'a str>,
 }
 
 /// The request for the instance, without its body. `None` if it can't be expressed, which a parsed request always can.
@@ -46,7 +52,8 @@ pub(super) fn request(head: &RequestHead, origin: &Origin<'_>) -> Option<hyper::
         if ends_here(name) || named.iter().any(|named| named.eq_ignore_ascii_case(name.as_bytes())) {
             continue;
         }
-        if matches!(name, "host" | "expect" | "proxy") || (!origin.trusted && is_forwarding(name)) {
+        let believed = origin.trusted || origin.forwarded;
+        if matches!(name, "host" | "expect" | "proxy") || is(name, hop::HOP) || (!believed && is_forwarding(name)) {
             continue;
         }
         headers.append(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_bytes(value.as_bytes()).ok()?);
@@ -59,11 +66,14 @@ pub(super) fn request(head: &RequestHead, origin: &Origin<'_>) -> Option<hyper::
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
     forwarded(headers, origin)?;
+    if let Some(hop) = origin.hop {
+        headers.insert(HeaderName::from_static(hop::HOP), HeaderValue::from_str(hop).ok()?);
+    }
     Some(request)
 }
 
 fn forwarded(headers: &mut HeaderMap, origin: &Origin<'_>) -> Option<()> {
-    if let Some(peer) = origin.peer {
+    if let Some(peer) = origin.peer.filter(|_| !origin.forwarded) {
         let peer = peer.to_canonical().to_string();
         let before: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
         let chain = if before.is_empty() { peer } else { format!("{}, {peer}", before.join(", ")) };
@@ -88,6 +98,7 @@ pub(super) fn response(from: &HeaderMap, to: &mut ResponseHead, request_id: &str
     for (name, value) in from {
         // The length is what the body's framing says it is; both would be two headers.
         if (name == header::CONTENT_LENGTH && !keep_length)
+            || name == hop::MISDIRECTED
             || (ends_here(name.as_str()) && !(upgrade && name == header::UPGRADE))
             || named.iter().any(|named| named.eq_ignore_ascii_case(name.as_str().as_bytes()))
         {
@@ -156,13 +167,15 @@ fn named_in_connection<'a>(values: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u
 }
 
 fn is_forwarding(name: &str) -> bool {
-    let starts = |prefix: &str| {
-        name.len() >= prefix.len()
-            && name
-                .bytes()
-                .zip(prefix.bytes())
-                .all(|(byte, expected)| byte == expected || (byte == b'_' && expected == b'-'))
-    };
-    let is = |full: &str| name.len() == full.len() && starts(full);
-    name == "forwarded" || starts("x-forwarded-") || is("x-real-ip")
+    name == "forwarded" || starts(name, "x-forwarded-") || is(name, "x-real-ip")
+}
+
+/// Whether the name is this one, or a spelling of it with underscores.
+fn is(name: &str, full: &str) -> bool {
+    name.len() == full.len() && starts(name, full)
+}
+
+fn starts(name: &str, prefix: &str) -> bool {
+    let same = |(byte, expected): (u8, u8)| byte == expected || (byte == b'_' && expected == b'-');
+    name.len() >= prefix.len() && name.bytes().zip(prefix.bytes()).all(same)
 }

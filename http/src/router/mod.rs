@@ -8,14 +8,20 @@
 //! (`pool`), so a request crosses no thread and takes no lock. Bodies stream both ways, a slow reader holds back
 //! the writer (`body`). What a client sees when no instance gave an answer is in `failure`.
 //!
+//! An app that another node runs is asked for there (`choose`, `hop`): the request goes to that node's router as the client
+//! wrote it, at most one node further. Which node that is, `follow` keeps learning.
+//!
 //! Limits that follow from HTTP/1.1 as actix-web and hyper speak it: the only protocol to upgrade to is WebSocket;
 //! trailers and interim responses (103) are not passed on; `100 Continue` is answered here, before the instance is
 //! asked.
 
 mod body;
+mod choose;
 mod failure;
+mod follow;
 mod forward;
 mod headers;
+mod hop;
 mod host;
 mod pool;
 #[cfg(test)]
@@ -38,11 +44,12 @@ use actix_http::{
 };
 use actix_service::{IntoServiceFactory, Service, ServiceFactory};
 use actix_web::dev::AppConfig;
-use callboard_supervisors::routing::RoutingTable;
+use callboard_supervisors::{Bus, Live, cluster::Members, routing::RoutingTable};
 use futures_util::future::LocalBoxFuture;
 use ipnet::IpNet;
 
 use body::ResponseBody;
+use hop::Hops;
 use pool::Pool;
 
 pub use host::app_of;
@@ -101,13 +108,30 @@ impl Settings {
 pub struct Router {
     table: RoutingTable,
     settings: Arc<Settings>,
+    hops: Option<Arc<Hops>>,
 }
 
 impl Router {
     /// A router over the table that the node's deploy domain writes.
     pub fn new(table: RoutingTable, mut settings: Settings) -> Self {
         settings.base_domain = settings.base_domain.trim_end_matches('.').to_ascii_lowercase();
-        Self { table, settings: Arc::new(settings) }
+        Self { table, settings: Arc::new(settings), hops: None }
+    }
+
+    /// Among other nodes, which have the same key: requests for their apps are forwarded to them, and theirs taken.
+    ///
+    /// # Errors
+    /// A sentence, when the key can't be used.
+    pub fn among(mut self, members: Members, key: &[u8]) -> Result<Self, String> {
+        self.hops = Some(Arc::new(Hops::new(members, key)?));
+        Ok(self)
+    }
+
+    /// Learns for as long as it is polled which apps other nodes run; of a node alone, nothing.
+    pub async fn follow(&self, bus: Bus, live: Live) {
+        if let Some(hops) = &self.hops {
+            follow::follow(self.table.clone(), hops.members.clone(), bus, live).await;
+        }
     }
 
     /// The table, for its writer and for `/metrics` (it is a Prometheus collector).

@@ -1,4 +1,4 @@
-//! One worker thread's connections to the instances.
+//! One worker thread's connections to the instances, and to other nodes.
 //!
 //! They belong to the instance, not to its address: a new process at an old port never meets a connection that was
 //! opened to its predecessor. An instance that is retired loses its unused connections at once, so that its graceful
@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use callboard_supervisors::routing::{Endpoint, RoutingTable};
+use callboard_supervisors::routing::{Address, Endpoint, RoutingTable};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -98,7 +98,13 @@ impl Pool {
 
     /// Opens a new one.
     pub async fn connect(&self, endpoint: &Arc<Endpoint>) -> io::Result<Connection> {
-        let stream = match tokio::time::timeout(self.connect_timeout, TcpStream::connect(endpoint.address())).await {
+        let connecting = async {
+            match endpoint.address() {
+                Address::Instance(address) => TcpStream::connect(address).await,
+                Address::Node(address) => TcpStream::connect(&**address).await,
+            }
+        };
+        let stream = match tokio::time::timeout(self.connect_timeout, connecting).await {
             Ok(stream) => stream?,
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         };

@@ -3,6 +3,7 @@
 
 mod failures;
 mod messages;
+mod nodes;
 mod rollout;
 mod streams;
 mod websocket;
@@ -40,8 +41,12 @@ impl Gateway {
     }
 
     fn with(settings: Settings) -> Self {
+        Self::with_router(|table| Router::new(table, settings))
+    }
+
+    fn with_router(router: impl FnOnce(RoutingTable) -> Router) -> Self {
         let table = RoutingTable::new();
-        let router = Router::new(table.clone(), settings);
+        let router = router(table.clone());
         let application = || {
             App::new()
                 .wrap(Compress::default())

@@ -3,7 +3,7 @@ use std::time::Duration;
 use prometheus::Registry;
 use uuid::Uuid;
 
-use super::{Backend, Route, RouteState, RoutingTable};
+use super::{Address, Backend, Neighbour, Route, RouteState, RoutingTable};
 
 fn backend(port: u16) -> Backend {
     Backend { instance_id: Uuid::now_v7(), address: ([127, 0, 0, 1], port).into() }
@@ -32,7 +32,7 @@ fn the_less_busy_of_two_is_chosen() {
     table.set("hello", serving(&[backend(1), backend(2)]));
     let route = table.get("hello").unwrap();
     let places: Vec<_> = (0..10).map(|_| route.acquire(&[]).unwrap()).collect();
-    let busy = places.iter().filter(|place| place.address().port() == 1).count();
+    let busy = places.iter().filter(|place| place.address() == &Address::Instance(([127, 0, 0, 1], 1).into())).count();
     assert_eq!(busy, 5);
 }
 
@@ -138,4 +138,29 @@ fn every_app_is_counted_by_status_class_until_it_is_removed() {
     table.remove("hello");
     let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
     assert!(!text.contains("hello"), "{text}");
+}
+
+#[actix_rt::test]
+async fn an_app_of_another_node_is_found_there_until_a_newer_list_says_otherwise() {
+    let table = RoutingTable::new();
+    let (node, gone) = (Uuid::now_v7(), Uuid::now_v7());
+    let neighbour = Neighbour { id: node, address: "10.0.0.1:80".into() };
+    let as_of = table.version();
+    table.set("new", Route { backends: Vec::new(), state: RouteState::NoRelease });
+    let serves = |app: &str, node| (app.to_owned(), Some(node), RouteState::Serving);
+    table.set_elsewhere(vec![serves("shop", node), serves("lost", gone)], std::slice::from_ref(&neighbour), as_of);
+    assert!(table.get("new").is_some(), "it became known after the list was asked for");
+    let place = table.elsewhere("shop").unwrap().acquire().unwrap();
+    assert!(place.is_node() && place.instance_id() == node);
+    assert!(table.elsewhere("lost").unwrap().acquire().is_none(), "no address");
+
+    let renewing = table.renew(LONG);
+    let answering = async {
+        table.wanted().await;
+        table.set_elsewhere(vec![serves("shop", gone)], &[neighbour], table.version());
+    };
+    assert!(tokio::join!(renewing, answering).0);
+    assert!(table.get("new").is_none(), "nobody has it");
+    assert!(table.elsewhere("shop").unwrap().acquire().is_none());
+    assert!(table.elsewhere("lost").is_none());
 }

@@ -78,14 +78,20 @@ impl Deploys {
     /// Stores a deployment that begins, unless another one of the project runs.
     async fn begin(&self, caller: &Caller, new: NewDeployment, name: &str) -> Refusable<Deployment> {
         let database = &self.context.database;
+        if let Some(begun) = self.begun_before(caller, &new).await? {
+            return Ok(begun);
+        }
         let mut transaction = database.begin().await?;
         if !apps::ensure(&mut transaction, new.project_id, new.organization_id, name, new.created_at).await? {
             return Err(no_project());
         }
-        if let Err(error) = table::insert(&mut transaction, &new).await {
+        if let Err(error) = table::insert(&mut transaction, &new, caller.request).await {
             drop(transaction);
             if !table::is_in_progress(&error) {
                 return Err(error.into());
+            }
+            if let Some(begun) = self.begun_before(caller, &new).await? {
+                return Ok(begun);
             }
             let running = table::running(database, new.project_id).await?;
             let (id, _) = running.ok_or(Failure::Unavailable { retry_after: std::time::Duration::from_secs(1) })?;
@@ -95,5 +101,14 @@ impl Deploys {
         transaction.commit().await?;
         let begun = self.context.announce(new.id).await?;
         begun.ok_or_else(|| Failure::Internal("a deployment that was stored is not there".to_owned()).into())
+    }
+
+    /// What an earlier attempt at this request has begun: its reply was lost, or the request came twice.
+    async fn begun_before(&self, caller: &Caller, new: &NewDeployment) -> Refusable<Option<Deployment>> {
+        let Some(request) = caller.request else { return Ok(None) };
+        match table::of_request(&self.context.database, new.project_id, request).await? {
+            Some(id) => Ok(self.context.announce(id).await?),
+            None => Ok(None),
+        }
     }
 }

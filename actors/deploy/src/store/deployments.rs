@@ -169,12 +169,16 @@ pub(crate) fn is_in_progress(error: &Error) -> bool {
 }
 
 /// Stores a deployment that begins.
-pub(crate) async fn insert(transaction: &mut Transaction, new: &NewDeployment) -> Result<(), Error> {
+pub(crate) async fn insert(
+    transaction: &mut Transaction,
+    new: &NewDeployment,
+    request: Option<Uuid>,
+) -> Result<(), Error> {
     transaction
         .query(
             "INSERT INTO deployments (id, project_id, organization_id, kind, status, source, release_id,
-                                      environment_version, commit_hash, attempts, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10)",
+                                      environment_version, commit_hash, attempts, created_at, request)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11)",
         )
         .bind(new.id.0)
         .bind(new.project_id.0)
@@ -186,9 +190,21 @@ pub(crate) async fn insert(transaction: &mut Transaction, new: &NewDeployment) -
         .bind(new.environment_version)
         .bind(new.commit.clone())
         .bind(new.created_at)
+        .bind(request)
         .execute()
         .await?;
     Ok(())
+}
+
+/// The deployment that a request began.
+pub(crate) async fn of_request(
+    database: &Database,
+    project: ProjectId,
+    request: Uuid,
+) -> Result<Option<DeploymentId>, Error> {
+    let sql = "SELECT id FROM deployments WHERE project_id = $1 AND request = $2";
+    let row: Option<(Uuid,)> = database.query(sql).bind(project.0).bind(request).fetch_optional().await?;
+    Ok(row.map(|(id,)| DeploymentId(id)))
 }
 
 /// Tells of a deployment that begins.

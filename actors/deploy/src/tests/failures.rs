@@ -145,7 +145,7 @@ async fn a_running_rollout_can_be_cancelled_and_the_old_release_serves() {
 #[actix_rt::test]
 async fn deployments_of_other_apps_wait_for_a_builder_and_a_queued_one_can_be_cancelled() {
     on_sqlite(async |databases, folder| {
-        let bench = Bench::start_with(databases, folder, super::stage::Projects::default(), |settings| {
+        let bench = Bench::start_with(databases, folder, super::projects::Projects::default(), |settings| {
             settings.builders = 1;
         })
         .await;
@@ -172,7 +172,7 @@ async fn deployments_of_other_apps_wait_for_a_builder_and_a_queued_one_can_be_ca
 #[actix_rt::test]
 async fn sources_that_cannot_be_are_refused_at_once() {
     on_sqlite(async |databases, folder| {
-        let bench = Bench::start_with(databases, folder, super::stage::Projects::default(), |settings| {
+        let bench = Bench::start_with(databases, folder, super::projects::Projects::default(), |settings| {
             settings.source_bytes = 10;
         })
         .await;

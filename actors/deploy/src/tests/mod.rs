@@ -4,6 +4,7 @@ mod environment;
 mod failures;
 mod instances;
 mod nodes;
+mod projects;
 mod recovery;
 mod stage;
 mod stories;

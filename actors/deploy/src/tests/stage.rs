@@ -1,29 +1,25 @@
 //! A node with the domain, a project domain of a few lines, and apps to deploy.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use callboard_messages::{
-    Caller, DeploymentId, NodeId, Operation, OrganizationId, ProjectId, Secret,
-    deploy::*,
-    project::{BuildConfig, Config, Environment, GetConfig, GetProject, ListEnv, Project, ProjectError},
-};
+use callboard_messages::{Caller, DeploymentId, NodeId, Operation, OrganizationId, ProjectId, deploy::*};
 use callboard_supervisors::{
-    Bulkhead, Clock, Domain, Handle, Outcome, Runtime as Node, RuntimeBuilder, StartError,
+    Bulkhead, Clock, Outcome, Runtime as Node, RuntimeBuilder,
     cluster::{Member, Members, NodeState},
     db::{DatabaseSettings, Databases},
     routing::{Address, RoutingTable},
 };
 use chrono::DateTime;
 use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path as ObjectPath};
-use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
 
+use super::projects::{self, Kept, Projects};
 use crate::{
     DeploySettings, InstanceSettings, MIGRATIONS,
     build::BuildSettings,
@@ -64,71 +60,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 print("hello from " + version, flush=True)
 http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 "#;
-
-/// A project domain that keeps what tests put into it.
-#[derive(Clone, Default)]
-pub(super) struct Projects(Arc<Mutex<HashMap<ProjectId, Kept>>>);
-
-#[derive(Clone)]
-pub(super) struct Kept {
-    pub(super) project: Project,
-    pub(super) build: BuildConfig,
-    /// Every version of the environment; the first is empty.
-    pub(super) environments: Vec<Vec<(String, String)>>,
-}
-
-impl Projects {
-    pub(super) fn add(&self, id: ProjectId, organization_id: OrganizationId, name: &str) -> App {
-        let project = Project {
-            id,
-            organization_id,
-            name: name.to_owned(),
-            description: String::new(),
-            version: 1,
-            created_at: DateTime::UNIX_EPOCH,
-            updated_at: DateTime::UNIX_EPOCH,
-        };
-        let kept = Kept { project, build: BuildConfig::default(), environments: vec![Vec::new()] };
-        self.0.lock().insert(id, kept);
-        let owner = Caller { organization_id: Some(organization_id), ..Caller::system() };
-        App { id, name: name.to_owned(), owner }
-    }
-
-    fn get(&self, id: ProjectId, tenant: Option<OrganizationId>) -> Result<Kept, ProjectError> {
-        let kept = self.0.lock().get(&id).cloned().ok_or(ProjectError::NotFound)?;
-        if tenant.is_some_and(|tenant| tenant != kept.project.organization_id) {
-            return Err(ProjectError::NotFound);
-        }
-        Ok(kept)
-    }
-}
-
-impl Handle<GetProject> for Projects {
-    async fn handle(&self, caller: &Caller, message: GetProject) -> Outcome<GetProject> {
-        Ok(self.get(message.project_id, caller.organization_id)?.project)
-    }
-}
-
-impl Handle<ListEnv> for Projects {
-    async fn handle(&self, caller: &Caller, message: ListEnv) -> Outcome<ListEnv> {
-        let kept = self.get(message.project_id, caller.organization_id)?;
-        Ok(Environment { version: kept.environments.len() as i64 - 1, variables: Vec::new() })
-    }
-}
-
-impl Handle<GetConfig> for Projects {
-    async fn handle(&self, caller: &Caller, message: GetConfig) -> Outcome<GetConfig> {
-        let kept = self.get(message.project_id, caller.organization_id)?;
-        let version = message.environment_version.unwrap_or(kept.environments.len() as i64 - 1);
-        let environment = kept.environments[usize::try_from(version).unwrap()].iter();
-        Ok(Config {
-            project: kept.project,
-            build: kept.build,
-            environment_version: version,
-            environment: environment.map(|(name, value)| (name.clone(), Secret::new(value))).collect(),
-        })
-    }
-}
 
 /// A node under test.
 pub(super) struct Bench {
@@ -232,20 +163,7 @@ impl Bench {
             members.clone(),
         )
         .unwrap();
-        let stub = {
-            let projects = projects.clone();
-            Domain::new("project", Bulkhead::default())
-                .answering()
-                .on::<GetProject>()
-                .on::<GetConfig>()
-                .on::<ListEnv>()
-                .shared(move |_| {
-                    let projects = projects.clone();
-                    async move { Ok::<_, StartError>(projects) }
-                })
-                .build()
-        };
-        let node = builder.clock(Clock::system()).workers(1).build(vec![deploy, stub]).unwrap();
+        let node = builder.clock(Clock::system()).workers(1).build(vec![deploy, projects::domain(&projects)]).unwrap();
         node.attach().await;
         Self { node, members, routes, projects, objects, databases: databases.clone(), folder: folder.to_owned() }
     }

@@ -1,0 +1,98 @@
+//! Learns which node runs which app: asks the deploy domain, wherever it is, every two seconds, and at once when a nudge
+//! says that something changed or a request found that the list is wrong.
+
+use std::{
+    panic::AssertUnwindSafe,
+    time::{Duration, Instant},
+};
+
+use callboard_messages::{
+    Caller,
+    deploy::{AppRoutes, ListRoutes},
+};
+use callboard_supervisors::{
+    Bus, Live,
+    cluster::{Member, Members},
+    routing::{Neighbour, RoutingTable},
+};
+use futures_util::{FutureExt, StreamExt};
+
+/// The topic of the nudges.
+const NUDGES: &str = "internal:routes";
+const EVERY: Duration = Duration::from_secs(2);
+/// However many ask for it, the list is not asked for more often.
+const AT_MOST_EVERY: Duration = Duration::from_millis(100);
+
+/// Follows for ever.
+pub(super) async fn follow(table: RoutingTable, members: Members, bus: Bus, live: Live) {
+    let mut follower = Follower { table, members, bus, live, known: None, nodes: Vec::new() };
+    loop {
+        // A panic must not leave the node with an old list for ever.
+        if AssertUnwindSafe(follower.run()).catch_unwind().await.is_err() {
+            tracing::error!("what follows the routes of other nodes panicked; it goes on");
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+}
+
+struct Follower {
+    table: RoutingTable,
+    members: Members,
+    bus: Bus,
+    live: Live,
+    /// The version of the list that was applied last.
+    known: Option<String>,
+    nodes: Vec<Neighbour>,
+}
+
+impl Follower {
+    async fn run(&mut self) {
+        let mut members = self.members.clone();
+        let mut nudges = self.live.subscribe(NUDGES, None);
+        loop {
+            let began = Instant::now();
+            self.ask().await;
+            tokio::time::sleep(AT_MOST_EVERY.saturating_sub(began.elapsed())).await;
+            tokio::select! {
+                () = tokio::time::sleep(EVERY) => {}
+                () = members.changed() => {}
+                () = self.table.wanted() => {}
+                nudge = nudges.next() => if nudge.is_none() {
+                    nudges = self.live.subscribe(NUDGES, None);
+                },
+            }
+            // Nudges that came together ask once.
+            while nudges.next().now_or_never().flatten().is_some() {}
+        }
+    }
+
+    async fn ask(&mut self) {
+        let nodes: Vec<Neighbour> = neighbours(&self.members);
+        let known = self.known.clone().filter(|_| nodes == self.nodes);
+        let as_of = self.table.version();
+        match self.bus.ask(&Caller::system(), ListRoutes { known }).await {
+            Ok(AppRoutes { items: None, .. }) => self.table.confirm_elsewhere(),
+            Ok(AppRoutes { items: Some(items), version }) => {
+                let apps = items.into_iter().map(|route| (route.app, route.node, route.state)).collect();
+                self.table.set_elsewhere(apps, &nodes, as_of);
+                (self.known, self.nodes) = (Some(version), nodes);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the routes of other nodes could not be asked for; the last ones hold")
+            }
+        }
+    }
+}
+
+/// The other nodes that can be reached.
+fn neighbours(members: &Members) -> Vec<Neighbour> {
+    let all = members.all();
+    let neighbour = |member: &Member| {
+        let address = members.address(member.id)?;
+        let address = address.strip_prefix("http://")?;
+        let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let address = if has_port { address.into() } else { format!("{address}:80").into() };
+        Some(Neighbour { id: member.id.0, address })
+    };
+    all.members.iter().filter(|member| member.id != all.me).filter_map(neighbour).collect()
+}

@@ -1,0 +1,79 @@
+//! A request on its way from one node's router to another's.
+//!
+//! The node that forwards signs what it forwards with the key of the cluster: by that the other one knows that the
+//! forwarding headers are a router's and not a client's, and that it must not forward the request once more. Whoever has
+//! no key is a client. The header itself ends at the router: no app sees it, and no client gets one.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use actix_http::RequestHead;
+use callboard_supervisors::cluster::Members;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use uuid::Uuid;
+
+/// The header that a forwarded request carries.
+pub(super) const HOP: &str = "x-callboard-hop";
+/// The header of an answer that says: this node does not run the app.
+pub(super) const MISDIRECTED: &str = "x-callboard-misdirected";
+/// How far the clocks of two nodes may be apart, in seconds.
+const SKEW: u64 = 120;
+
+/// What the router needs to know of the other nodes.
+#[derive(Clone)]
+pub(super) struct Hops {
+    pub(super) members: Members,
+    key: Hmac<Sha256>,
+}
+
+impl Hops {
+    pub(super) fn new(members: Members, key: &[u8]) -> Result<Self, String> {
+        // A key for this use alone, so that nothing signed elsewhere is valid here.
+        let mut derived: Hmac<Sha256> = Hmac::new_from_slice(key).map_err(|error| error.to_string())?;
+        derived.update(b"callboard router hop");
+        let derived = derived.finalize().into_bytes();
+        let key = Hmac::new_from_slice(&derived).map_err(|error| error.to_string())?;
+        Ok(Self { members, key })
+    }
+
+    fn over(&self, to: Uuid, seconds: u64, head: &RequestHead, host: &str) -> Hmac<Sha256> {
+        let mut mac = self.key.clone();
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+        for part in [to.to_string().as_str(), &seconds.to_string(), head.method.as_str(), host, target] {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part.as_bytes());
+        }
+        mac
+    }
+
+    /// The header's value for a request that is forwarded to this node.
+    pub(super) fn sign(&self, to: Uuid, head: &RequestHead, host: &str) -> String {
+        let seconds = now();
+        let signature = self.over(to, seconds, head, host).finalize().into_bytes();
+        let signature: String = signature.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{seconds}.{signature}")
+    }
+
+    /// Whether another node of the cluster has forwarded this request to us.
+    pub(super) fn is_signed(&self, head: &RequestHead, host: &str) -> bool {
+        let mut values = head.headers.get_all(HOP);
+        let (Some(value), None) = (values.next(), values.next()) else { return false };
+        let parts = value.to_str().ok().and_then(|value| value.split_once('.'));
+        let Some((Ok(seconds), Some(signature))) = parts.map(|(at, mac)| (at.parse::<u64>(), unhex(mac))) else {
+            return false;
+        };
+        let mac = self.over(self.members.me().0, seconds, head, host);
+        mac.verify_slice(&signature).is_ok() && seconds.abs_diff(now()) <= SKEW
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    (0..64).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
+}

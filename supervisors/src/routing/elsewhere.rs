@@ -1,0 +1,115 @@
+//! Apps that other nodes run: their router is asked instead of an instance.
+//!
+//! Nobody tells a node what others run; it asks for the whole list, often. A list is applied as a whole, and whoever finds
+//! it wrong asks for a newer one ([`RoutingTable::renew`]).
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use callboard_messages::deploy::RouteState;
+use tokio::sync::{Notify, watch};
+use uuid::Uuid;
+
+use super::{Address, Endpoint, InFlight, RoutingTable};
+
+/// Another node that runs apps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The node.
+    pub id: Uuid,
+    /// Its listener: `host:port`.
+    pub address: Arc<str>,
+}
+
+/// Where an app is answered, as the list says.
+#[derive(Debug, Clone)]
+pub struct Elsewhere {
+    /// The node that runs it, or did.
+    pub node: Option<Uuid>,
+    /// What to tell a visitor when nobody answers.
+    pub state: RouteState,
+    endpoint: Option<Arc<Endpoint>>,
+}
+
+impl Elsewhere {
+    /// Takes a place at the node, if it can be reached.
+    #[must_use]
+    pub fn acquire(&self) -> Option<InFlight> {
+        let endpoint = self.endpoint.clone()?;
+        endpoint.in_flight.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Some(InFlight(endpoint))
+    }
+}
+
+/// The last list.
+#[derive(Default)]
+pub(super) struct Others {
+    list: ArcSwap<List>,
+    wanted: Notify,
+    /// Counts the lists, also those that were the same.
+    lists: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct List {
+    apps: HashMap<Box<str>, Elsewhere>,
+    nodes: HashMap<Uuid, Arc<Endpoint>>,
+}
+
+impl RoutingTable {
+    /// Where the app is answered, according to the last list. The list has the apps of this node too.
+    #[must_use]
+    pub fn elsewhere(&self, app: &str) -> Option<Elsewhere> {
+        self.shared.others.list.load().apps.get(app).cloned()
+    }
+
+    /// Replaces the list: for each app its node and state, and the nodes that can be reached. An app that is not on it is
+    /// forgotten here as well, unless it has instances or became known after the list was asked for (`as_of`).
+    pub fn set_elsewhere(&self, apps: Vec<(String, Option<Uuid>, RouteState)>, nodes: &[Neighbour], as_of: u64) {
+        let before = self.shared.others.list.load();
+        let nodes: HashMap<Uuid, Arc<Endpoint>> = nodes
+            .iter()
+            .map(|node| {
+                let address = Address::Node(node.address.clone());
+                let kept = before.nodes.get(&node.id).filter(|endpoint| endpoint.address == address).cloned();
+                (node.id, kept.unwrap_or_else(|| Arc::new(Endpoint::new(node.id, address))))
+            })
+            .collect();
+        let apps = apps
+            .into_iter()
+            .map(|(app, node, state)| {
+                let endpoint = node.and_then(|node| nodes.get(&node).cloned());
+                (app.into(), Elsewhere { node, state, endpoint })
+            })
+            .collect();
+        let list = List { apps, nodes };
+        self.forget_unlisted(as_of, |app| list.apps.contains_key(app));
+        let list = Arc::new(list);
+        self.shared.others.list.store(list.clone());
+        for (id, endpoint) in &before.nodes {
+            let is_kept = list.nodes.get(id).is_some_and(|kept| Arc::ptr_eq(kept, endpoint));
+            endpoint.retired.store(!is_kept, std::sync::atomic::Ordering::SeqCst);
+        }
+        self.confirm_elsewhere();
+        // Whoever keeps connections lets those to nodes go that are no longer there.
+        self.shared.changes.send_modify(|version| *version += 1);
+    }
+
+    /// The last list still holds.
+    pub fn confirm_elsewhere(&self) {
+        self.shared.others.lists.send_modify(|lists| *lists += 1);
+    }
+
+    /// Asks for a newer list and waits for it, but not long. False when none came.
+    pub async fn renew(&self, within: Duration) -> bool {
+        let mut lists = self.shared.others.lists.subscribe();
+        lists.borrow_and_update();
+        self.shared.others.wanted.notify_one();
+        matches!(tokio::time::timeout(within, lists.changed()).await, Ok(Ok(())))
+    }
+
+    /// Waits until somebody asks for a newer list.
+    pub async fn wanted(&self) {
+        self.shared.others.wanted.notified().await;
+    }
+}
