@@ -276,7 +276,8 @@ async fn a_registration_that_is_heard_of_gives_a_person_one_organization() {
             events.publish(event.clone()),
             bus.ask(&system, ensure(&ada, "Ada")),
         );
-        (first.unwrap(), again.unwrap());
+        first.unwrap();
+        again.unwrap();
         let asked = asked.unwrap();
         assert!(asked.personal);
         let list = bus.ask(&ada, ListOrganizations { limit: None, cursor: None }).await.unwrap();

@@ -11,6 +11,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{
@@ -65,6 +66,8 @@ struct Relay {
     /// Tells of other nodes that have something for whoever holds the lease.
     nudges: Option<LiveStream>,
     topic: String,
+    /// Changes whenever this process has committed events.
+    fillings: watch::Receiver<u64>,
     /// Whether this process has committed events since it last had the lease, or told whoever has.
     filled: bool,
     /// When the lease was last of use.
@@ -82,6 +85,7 @@ impl Relay {
         Self {
             domain,
             leases,
+            fillings: database.outbox_filled(),
             database,
             events: context.events.clone(),
             nudges: None,
@@ -128,7 +132,7 @@ impl Relay {
                         self.let_go();
                     }
                 }
-                () = self.database.outbox_filled() => self.filled = true,
+                Ok(()) = self.fillings.changed() => self.filled = true,
                 () = nudged(&mut self.nudges) => {}
                 () = clock.sleep_until(due) => {}
             }
