@@ -31,7 +31,7 @@ pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
     let living = async {
         let mut failures = 0;
         loop {
-            match Link::open(&shared.settings, &shared.runtime).await {
+            match Link::open(&shared.settings).await {
                 Ok(link) => {
                     failures = 0;
                     let reason = live_with(&shared, Arc::new(link)).await;
@@ -83,6 +83,10 @@ async fn live_with(shared: &Shared, link: Arc<Link>) -> String {
 async fn open_publisher(shared: &Shared, link: &Link) -> Result<(), String> {
     let control = link.incoming().await?;
     topology::exchanges(&control, &shared.names).await?;
+    // Before anything is sent: a reply finds its queue also when it is quicker than the actor that takes it.
+    let replies = shared.names.replies(shared.node());
+    let options = QueueDeclareOptions::default();
+    answered(control.queue_declare(replies.as_str().into(), options, topology::transient())).await?;
     let channel = link.outgoing().await?;
     shared.metrics.channels.with_label_values(&["sending"]).inc();
     shared.publisher.switch(Some(channel));
@@ -143,7 +147,8 @@ async fn census(shared: &Shared, link: &Link) -> String {
         shared.metrics.waiting.set(i64::try_from(shared.calls.len()).unwrap_or(i64::MAX));
         shared.metrics.serving.set(i64::try_from(shared.serving.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
         let every = if shared.presence.any_absent() { CENSUS.0 } else { CENSUS.1 };
-        tokio::time::sleep(every.saturating_sub(began.elapsed()).max(LOOK)).await;
+        let pause = every.saturating_sub(began.elapsed()).max(LOOK);
+        let _ = timeout(pause, shared.presence.unseen.notified()).await;
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use callboard_messages::{
-    Caller,
+    Caller, Operation,
     cluster::{Bury, DeadLetter},
 };
 use callboard_supervisors::{ChildContext, Exit};
@@ -29,6 +29,11 @@ const LONGEST: usize = 64 * 1024;
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
+    if context.bus.actor(Bury::domain()).is_none() {
+        // Others can keep them.
+        context.stopping().await;
+        return Exit::Shutdown;
+    }
     keep(&context, &shared, async |link| bury(&context, &shared, &link).await.err().unwrap_or_default()).await
 }
 

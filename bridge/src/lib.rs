@@ -69,7 +69,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_rs::TokioRuntime;
 use callboard_supervisors::{Domain, Live, LiveTransport, events::EventTransport, remote::Transport};
 use prometheus::Registry;
 
@@ -113,15 +112,9 @@ impl Bridge {
         settings.validate().map_err(BridgeError::Invalid)?;
         install_tls();
         let broken = |error: &dyn std::fmt::Display| BridgeError::Broken(error.to_string());
-        let threads = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("bridge")
-            .enable_all()
-            .build()
-            .map_err(|error| broken(&error))?;
         let metrics = Metrics::new().map_err(|error| broken(&error))?;
-        let shared = Shared::new(settings, metrics, TokioRuntime::tokio_with_runtime(threads));
-        match Link::open(&shared.settings, &shared.runtime).await {
+        let shared = Shared::new(settings, metrics);
+        match Link::open(&shared.settings).await {
             Ok(link) => link.close().await,
             Err(LinkError::Refused(reason)) => return Err(BridgeError::Refused(reason)),
             Err(away @ LinkError::Away(_)) => tracing::warn!(%away, "the node starts without the broker"),

@@ -59,7 +59,9 @@ struct Half {
 }
 
 impl Link {
-    pub(crate) async fn open(settings: &BridgeSettings, runtime: &TokioRuntime) -> Result<Self, LinkError> {
+    /// The network is watched by this thread's runtime: the same that carries out what arrives, so that it is woken once.
+    pub(crate) async fn open(settings: &BridgeSettings) -> Result<Self, LinkError> {
+        let runtime = &TokioRuntime::tokio_current();
         let uri = settings.uri().map_err(LinkError::Refused)?;
         let both = futures_util::future::try_join(
             Half::open(uri.clone(), format!("{} (out)", settings.name), runtime),

@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn a_message_is_read_once_in_whatever_order_it_comes() {
         let peers = Peers::new();
-        let mut read = |number| peers.read(&opening(number, 0)).is_some();
+        let read = |number| peers.read(&opening(number, 0)).is_some();
         assert!(read(10) && read(8) && read(12) && read(9));
         assert!(!read(10) && !read(8) && !read(12) && !read(9));
         assert!(read(11));

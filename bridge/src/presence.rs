@@ -7,19 +7,27 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use callboard_supervisors::remote::Target;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::{names::Names, outgoing::Destination, wire::Kind};
 
 /// How long a place is looked at after it was used last.
 const USED: Duration = Duration::from_secs(60);
+
+/// How long the first request to a place waits for it to be looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+const UNSEEN: u8 = 0;
+const PRESENT: u8 = 1;
+const ABSENT: u8 = 2;
 
 /// Who is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,12 +40,16 @@ pub(crate) enum Whom {
 pub(crate) struct Place {
     pub(crate) whom: Whom,
     pub(crate) to: Destination,
-    absent: AtomicBool,
+    state: AtomicU8,
     used: Mutex<Instant>,
 }
 
 #[derive(Default)]
-pub(crate) struct Presence(RwLock<HashMap<Whom, Arc<Place>>>);
+pub(crate) struct Presence {
+    places: RwLock<HashMap<Whom, Arc<Place>>>,
+    /// Told when there is a place to look at.
+    pub(crate) unseen: Notify,
+}
 
 impl Presence {
     pub(crate) fn place(&self, names: &Names, domain: &'static str, target: Target) -> Arc<Place> {
@@ -45,7 +57,7 @@ impl Presence {
             Target::Domain => Whom::Domain(domain),
             Target::Node(node) => Whom::Node(node),
         };
-        if let Some(place) = self.0.read().get(&whom) {
+        if let Some(place) = self.places.read().get(&whom) {
             return place.clone();
         }
         let queue = match whom {
@@ -53,36 +65,49 @@ impl Presence {
             Whom::Node(node) => names.node(node),
         };
         let to = Destination { kind: Kind::Requests, queue: queue.into() };
-        let place = Place { whom, to, absent: AtomicBool::new(false), used: Mutex::new(Instant::now()) };
-        self.0.write().entry(whom).or_insert_with(|| Arc::new(place)).clone()
+        let place = Place { whom, to, state: AtomicU8::new(UNSEEN), used: Mutex::new(Instant::now()) };
+        self.places.write().entry(whom).or_insert_with(|| Arc::new(place)).clone()
+    }
+
+    /// Waits until a place was looked at, but not for long.
+    pub(crate) async fn look(&self, place: &Place, deadline: Instant) {
+        let until = deadline.min(Instant::now() + LOOK);
+        while place.is_unseen() && Instant::now() < until {
+            self.unseen.notify_one();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// The places that were used lately; others are forgotten.
     pub(crate) fn recent(&self) -> Vec<Arc<Place>> {
-        let mut places = self.0.write();
+        let mut places = self.places.write();
         places.retain(|_, place| place.used.lock().elapsed() < USED);
         places.values().cloned().collect()
     }
 
     /// Whether anybody is missed.
     pub(crate) fn any_absent(&self) -> bool {
-        self.0.read().values().any(|place| place.is_absent())
+        self.places.read().values().any(|place| place.is_absent())
     }
 }
 
 impl Place {
     /// Whether nobody took requests when it was last looked at.
     pub(crate) fn is_absent(&self) -> bool {
-        self.absent.load(Ordering::Relaxed)
+        self.state.load(Ordering::Relaxed) == ABSENT
+    }
+
+    /// Whether it was not looked at yet.
+    pub(crate) fn is_unseen(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == UNSEEN
     }
 
     pub(crate) fn set_absent(&self, absent: bool) {
-        if self.absent.swap(absent, Ordering::Relaxed) != absent {
-            if absent {
-                tracing::warn!(queue = %self.to.queue, "nobody takes requests");
-            } else {
-                tracing::info!(queue = %self.to.queue, "somebody takes requests again");
-            }
+        let state = if absent { ABSENT } else { PRESENT };
+        match (self.state.swap(state, Ordering::Relaxed), state) {
+            (UNSEEN | PRESENT, ABSENT) => tracing::warn!(queue = %self.to.queue, "nobody takes requests"),
+            (ABSENT, PRESENT) => tracing::info!(queue = %self.to.queue, "somebody takes requests again"),
+            _ => {}
         }
     }
 

@@ -14,7 +14,10 @@ use std::{
 
 use callboard_messages::Caller;
 use callboard_supervisors::{Bus, ChildContext, Exit, HostedDomain, trace};
-use futures_util::{FutureExt, StreamExt, stream::{self, select_all}};
+use futures_util::{
+    FutureExt, StreamExt,
+    stream::{self, select_all},
+};
 use lapin::{
     Channel,
     message::Delivery,

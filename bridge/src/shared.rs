@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_rs::TokioRuntime;
 use callboard_supervisors::{
     ChildContext,
     events::{Catalogue, EventSink},
@@ -45,7 +44,6 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) refusals: Refusals,
     pub(crate) publisher: Publisher,
-    pub(crate) runtime: TokioRuntime,
     link: watch::Sender<Option<Arc<Link>>>,
     /// When the connection was lost, unless there is one.
     lost: Mutex<Option<Instant>>,
@@ -60,7 +58,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(settings: BridgeSettings, metrics: Metrics, runtime: TokioRuntime) -> Self {
+    pub(crate) fn new(settings: BridgeSettings, metrics: Metrics) -> Self {
         Self {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             names: Names::new(&settings.prefix),
@@ -72,7 +70,6 @@ impl Shared {
             metrics,
             refusals: Refusals::default(),
             publisher: Publisher::default(),
-            runtime,
             link: watch::Sender::new(None),
             lost: Mutex::new(Some(Instant::now())),
             blocked: AtomicBool::new(false),

@@ -39,6 +39,9 @@ async fn call(shared: Arc<Shared>, request: Request) -> Answer {
     }
     let place = shared.presence.place(&shared.names, request.domain, request.target);
     place.touch(now);
+    if place.is_unseen() {
+        shared.presence.look(&place, request.deadline).await;
+    }
     if place.is_absent() {
         return Err(unavailable);
     }

@@ -307,6 +307,35 @@ mod tests {
         assert!(slow.next().await.is_none());
     }
 
+    #[derive(Default)]
+    struct Told(Mutex<Vec<(String, u64)>>);
+
+    impl LiveTransport for Told {
+        fn tell(&self, topic: &str, event: &LiveEvent) {
+            self.0.lock().push((topic.to_owned(), event.id));
+        }
+    }
+
+    #[actix_rt::test]
+    async fn what_other_nodes_tell_is_heard_once_and_in_its_place() {
+        let (live, told) = (hub(), Arc::new(Told::default()));
+        live.connect(told.clone());
+        let mut stream = live.subscribe("a", None);
+        let event = |id, n: u64| LiveEvent { id, ..LiveEvent::new("n", json!(n)) };
+        for (id, n) in [(10, 1), (30, 3), (30, 3), (20, 2), (20, 2), (10, 1)] {
+            live.receive("a", event(id, n));
+        }
+        for expected in [1, 3, 2] {
+            assert_eq!(next(&mut stream).await, Ok(expected));
+        }
+        assert!(stream.next().now_or_never().is_none());
+        let mut resumed = live.subscribe("a", Some(10));
+        assert_eq!((next(&mut resumed).await, next(&mut resumed).await), (Ok(2), Ok(3)));
+        assert!(told.0.lock().is_empty(), "what was heard is not told again");
+        let id = live.publish("a", LiveEvent::new("n", json!(4)));
+        assert_eq!(*told.0.lock(), [("a".to_owned(), id)]);
+    }
+
     #[actix_rt::test]
     async fn topics_nobody_reads_are_forgotten_in_time() {
         let clock = Clock::manual(DateTime::UNIX_EPOCH);

@@ -6,6 +6,7 @@ mod calls;
 mod faults;
 mod keyed;
 mod node;
+mod remote;
 mod stage;
 mod supervision;
 mod traces;

@@ -1,0 +1,182 @@
+//! Whoever can write to the broker, and has not the cluster's key, changes nothing.
+
+use std::time::Duration;
+
+use callboard_messages::{Caller, Failure};
+use hmac::{Hmac, KeyInit, Mac};
+use lapin::{
+    BasicProperties, Channel,
+    options::BasicPublishOptions,
+    types::{AMQPValue, ByteArray, FieldTable},
+};
+use sha2::Sha256;
+use uuid::Uuid;
+
+use crate::stage::*;
+
+const KEY: &[u8] = b"a key that the tests know: 0123456789";
+
+fn known() -> Cluster {
+    Cluster { key: callboard_bridge::ClusterKey::new(KEY).unwrap(), ..Cluster::new() }
+}
+
+fn sign(key: &[u8], kind: u8, to: &str, body: &[u8]) -> Vec<u8> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+    mac.update(&[kind]);
+    mac.update(&(to.len() as u64).to_be_bytes());
+    mac.update(to.as_bytes());
+    mac.update(body);
+    mac.finalize().into_bytes().to_vec()
+}
+
+fn properties(version: AMQPValue, signature: Option<Vec<u8>>) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    headers.insert("v".into(), version);
+    if let Some(signature) = signature {
+        headers.insert("signature".into(), AMQPValue::ByteArray(ByteArray::from(signature)));
+    }
+    BasicProperties::default().with_headers(headers)
+}
+
+async fn put(channel: &Channel, queue: &str, body: &[u8], properties: BasicProperties) {
+    let options = BasicPublishOptions::default();
+    channel.basic_publish("".into(), queue.into(), options, body, properties).await.unwrap();
+}
+
+fn version(version: u8) -> AMQPValue {
+    AMQPValue::ShortShortUInt(version)
+}
+
+fn opening(number: u64) -> Vec<u8> {
+    let mut body = Uuid::now_v7().as_bytes().to_vec();
+    for word in [number, 1, 1] {
+        body.extend_from_slice(&u64::to_be_bytes(word));
+    }
+    body
+}
+
+/// A request as the bridge writes it, of a caller who says that it is the platform itself.
+fn request(operation: &str) -> Vec<u8> {
+    let caller = serde_json::to_vec(&Caller::system()).unwrap();
+    let mut entry = 1_u64.to_be_bytes().to_vec();
+    entry.extend_from_slice(&10_000_u32.to_be_bytes());
+    entry.push(0);
+    entry.push(operation.len() as u8);
+    entry.extend_from_slice(operation.as_bytes());
+    entry.push(0);
+    entry.extend_from_slice(&(caller.len() as u32).to_be_bytes());
+    entry.extend_from_slice(&caller);
+    entry.extend_from_slice(&serde_json::to_vec(&perform(Act::Count(Uuid::nil()))).unwrap());
+    let mut body = opening(1);
+    body.extend_from_slice(&(entry.len() as u32).to_be_bytes());
+    body.extend_from_slice(&entry);
+    body
+}
+
+#[actix_rt::test]
+async fn what_is_not_signed_not_whole_or_not_of_this_version_is_refused_and_counted() {
+    let (cluster, watch) = (known(), Watch::default());
+    let (host, asking) = (cluster.host(&watch).await, cluster.caller().await);
+    asking.reach().await;
+    let (_connection, channel) = channel().await;
+    let prefix = &cluster.prefix;
+    let queues = [
+        (1, format!("{prefix}.operations.stage"), &host),
+        (1, format!("{prefix}.node.{}", host.id()), &host),
+        (2, format!("{prefix}.replies.{}", asking.id()), &asking),
+        (3, format!("{prefix}.live.{}", asking.id()), &asking),
+    ];
+    for (kind, queue, node) in queues {
+        let signed_for = if kind == 3 { "" } else { queue.as_str() };
+        let good = request("stage.perform");
+        let signed = |body: &[u8]| Some(sign(KEY, kind, signed_for, body));
+        let before = ["signature", "version", "malformed", "oversized"].map(|reason| node.refused(reason));
+        let cut = &good[..30];
+        let lengths = [opening(2), vec![255; 9]].concat();
+        let forged = Some(sign(b"another key of thirty-two bytes!", kind, signed_for, &good));
+        let other_queue = Some(sign(KEY, kind, "elsewhere", &good));
+        let messages = [
+            (b"garbage".to_vec(), BasicProperties::default()),
+            (good.clone(), properties(version(1), None)),
+            (good.clone(), properties(version(1), forged)),
+            (good.clone(), properties(version(1), other_queue)),
+            (good.clone(), properties(version(1), Some(vec![0; 4]))),
+            (good.clone(), properties(version(9), signed(&good))),
+            (good.clone(), properties(AMQPValue::Boolean(true), signed(&good))),
+            (cut.to_vec(), properties(version(1), signed(cut))),
+            (lengths.clone(), properties(version(1), signed(&lengths))),
+            (vec![0; 34 * 1024 * 1024], BasicProperties::default()),
+        ];
+        for (body, properties) in messages {
+            put(&channel, &queue, &body, properties).await;
+        }
+        until(&format!("all were refused on {queue}"), || {
+            let after = ["signature", "version", "malformed", "oversized"].map(|reason| node.refused(reason));
+            let [signature, version, malformed, oversized] = [0, 1, 2, 3].map(|place| after[place] - before[place]);
+            (signature, version, malformed, oversized) == (5.0, 2.0, 2.0, 1.0)
+        })
+        .await;
+        assert_eq!(asking.ask(perform(Act::Reply(1))).await, Ok(1), "after {queue}");
+    }
+    assert_eq!(watch.count(Uuid::nil()), 0);
+}
+
+#[actix_rt::test]
+async fn a_message_that_somebody_recorded_is_not_carried_out_again() {
+    let (cluster, watch) = (known(), Watch::default());
+    let (host, asking) = (cluster.host(&watch).await, cluster.caller().await);
+    asking.reach().await;
+    let (_connection, channel) = channel().await;
+    let queue = format!("{}.operations.stage", cluster.prefix);
+    let recorded = request("stage.perform");
+    for _ in 0..5 {
+        let signature = sign(KEY, 1, &queue, &recorded);
+        put(&channel, &queue, &recorded, properties(version(1), Some(signature))).await;
+    }
+    until("the others were refused", || host.refused("duplicate") == 4.0).await;
+    assert_eq!(watch.count(Uuid::nil()), 1);
+}
+
+#[actix_rt::test]
+async fn operations_that_are_not_there_and_bodies_that_are_none_are_answered() {
+    let (cluster, watch) = (Cluster::new(), Watch::default());
+    let (_host, asking) = (cluster.host(&watch).await, cluster.caller().await);
+    asking.reach().await;
+    let transport = asking.bridge.transport();
+    for (operation, body) in [("stage.perform", "{"), ("stage.perform", "{\"act\":7}"), ("stage.vanish", "{}")] {
+        let request = callboard_supervisors::remote::Request {
+            operation,
+            domain: "stage",
+            target: callboard_supervisors::remote::Target::Domain,
+            idempotent: false,
+            caller: caller(),
+            deadline: std::time::Instant::now() + Duration::from_secs(10),
+            body: body.into(),
+            traceparent: None,
+            idempotency_key: None,
+        };
+        let answer = transport.call(request).await.unwrap();
+        let answer: callboard_supervisors::Outcome<Perform> = serde_json::from_slice(&answer).unwrap();
+        assert!(matches!(failed(answer), Some(Failure::Internal(_))));
+    }
+    assert_eq!(asking.ask(perform(Act::Reply(1))).await, Ok(1));
+}
+
+#[actix_rt::test]
+async fn replies_nobody_waits_for_are_counted_and_forgotten() {
+    let (cluster, watch) = (known(), Watch::default());
+    let (_host, asking) = (cluster.host(&watch).await, cluster.caller().await);
+    asking.reach().await;
+    let (_connection, channel) = channel().await;
+    let queue = format!("{}.replies.{}", cluster.prefix, asking.id());
+    let mut body = opening(3);
+    for call in [0_u64, u64::MAX] {
+        body.extend_from_slice(&13_u32.to_be_bytes());
+        body.extend_from_slice(&call.to_be_bytes());
+        body.extend_from_slice(&[0]);
+        body.extend_from_slice(b"null");
+    }
+    put(&channel, &queue, &body, properties(version(1), Some(sign(KEY, 2, &queue, &body)))).await;
+    until("both were counted", || asking.refused("unexpected") >= 2.0).await;
+    assert_eq!(asking.ask(perform(Act::Reply(1))).await, Ok(1));
+}

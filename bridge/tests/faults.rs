@@ -1,0 +1,235 @@
+//! What breaks between the nodes, and that nothing of it has to be mended by hand.
+
+use std::time::{Duration, Instant};
+
+use callboard_bridge::{Bridge, BridgeError, ClusterKey};
+use callboard_messages::{Failure, Secret};
+use callboard_supervisors::{Bulkhead, breaker};
+use futures_util::future::join_all;
+use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
+use uuid::Uuid;
+
+use crate::{proxy::Proxy, stage::*};
+
+/// A breaker that does not judge: these tests make many calls fail.
+fn patient() -> Bulkhead {
+    let mut bulkhead = Bulkhead::default();
+    bulkhead.breaker =
+        breaker::Settings { minimum_calls: 10_000, window: breaker::Window::Count(10_000), ..bulkhead.breaker };
+    bulkhead
+}
+
+#[actix_rt::test]
+async fn a_connection_that_was_cut_is_made_again_on_either_side() {
+    let (cluster, watch) = (Cluster::new(), Watch::default());
+    let (to_host, to_caller) = (Proxy::to(&url()).await, Proxy::to(&url()).await);
+    let host = cluster.host_with(patient(), &to_host.url(&url()), &watch).await;
+    let asking = cluster.caller_with(patient(), &to_caller.url(&url())).await;
+    asking.reach().await;
+    for proxy in [&to_host, &to_caller, &to_host] {
+        proxy.cut();
+        asking.reach().await;
+    }
+    assert!(host.metric("callboard_bridge_connections_total", "") >= 3.0);
+    until("nothing of the old connections is left", || to_host.connections() == 2 && to_caller.connections() == 2)
+        .await;
+}
+
+#[actix_rt::test]
+async fn a_short_cut_is_waited_out() {
+    let (cluster, watch) = (Cluster::new(), Watch::default());
+    let proxy = Proxy::to(&url()).await;
+    let (_host, asking) = (cluster.host(&watch).await, cluster.caller_with(patient(), &proxy.url(&url())).await);
+    asking.reach().await;
+    proxy.cut();
+    until("the cut was noticed", || !asking.bridge.is_connected()).await;
+    assert_eq!(asking.ask(perform(Act::Reply(8))).await, Ok(8));
+}
+
+#[actix_rt::test]
+async fn while_the_broker_is_away_calls_fail_soon_and_then_go_on() {
+    let (cluster, watch) = (Cluster::new(), Watch::default());
+    let proxy = Proxy::to(&url()).await;
+    let (_host, asking) = (cluster.host(&watch).await, cluster.caller_with(patient(), &proxy.url(&url())).await);
+    asking.reach().await;
+    proxy.refuse(true);
+    proxy.cut();
+    until("the node knows", || !asking.bridge.is_connected()).await;
+    let stage = |node: &Node| node.runtime.ready().into_iter().find(|domain| domain.domain == "stage").unwrap();
+    assert_eq!(stage(&asking).reason.as_deref(), Some("disconnected"));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let began = Instant::now();
+    let failure = failed(asking.ask(perform(Act::Reply(1))).await);
+    assert!(matches!(failure, Some(Failure::Unavailable { .. })), "{failure:?}");
+    assert!(began.elapsed() < Duration::from_secs(2));
+    proxy.refuse(false);
+    asking.reach().await;
+    assert!(stage(&asking).ready);
+}
+
+#[actix_rt::test]
+async fn a_black_hole_is_noticed_and_left() {
+    let (cluster, watch) = (Cluster::new(), Watch::default());
+    let proxy = Proxy::to(&url()).await;
+    let (_host, asking) = (cluster.host(&watch).await, cluster.caller_with(patient(), &proxy.url(&url())).await);
+    asking.reach().await;
+    proxy.swallow(true);
+    let failure = failed(asking.ask_within(Duration::from_secs(1), perform(Act::Reply(1))).await);
+    assert!(matches!(failure, Some(Failure::Unknown | Failure::Timeout)), "{failure:?}");
+    until("the silence was noticed", || !asking.bridge.is_connected()).await;
+    proxy.swallow(false);
+    asking.reach().await;
+}
+
+#[actix_rt::test]
+async fn a_host_that_is_lost_before_its_reply_leaves_an_unknown_outcome() {
+    let (cluster, watch) = (Cluster::new(), Watch::default());
+    let proxy = Proxy::to(&url()).await;
+    let first = cluster.host_with(patient(), &proxy.url(&url()), &watch).await;
+    let asking = cluster.caller_with(patient(), &url()).await;
+    asking.reach().await;
+    let name = Uuid::now_v7();
+    let began = Instant::now();
+    let asked = asking.ask(perform(Act::Hang(name)));
+    let lost = async {
+        until("it runs", || watch.count(name) == 1).await;
+        let second = cluster.host(&watch).await;
+        proxy.refuse(true);
+        proxy.cut();
+        second
+    };
+    let (outcome, _second) = futures_util::join!(asked, lost);
+    assert_eq!(failed(outcome), Some(Failure::Unknown));
+    assert!(began.elapsed() < Duration::from_secs(9), "told by who is left, not by the deadline");
+    assert_eq!(watch.count(name), 1, "not carried out again");
+    drop(first);
+}
+
+#[actix_rt::test]
+async fn what_may_be_done_twice_is_done_by_who_is_left() {
+    let (cluster, watch) = (Cluster::new(), Watch::default());
+    let proxy = Proxy::to(&url()).await;
+    let first = cluster.host_with(patient(), &proxy.url(&url()), &watch).await;
+    let asking = cluster.caller_with(patient(), &url()).await;
+    asking.reach().await;
+    let asked = asking.ask(Repeat(Act::Sleep(1500)));
+    let lost = async {
+        until("it runs", || watch.calls() >= 2).await;
+        let second = cluster.host(&watch).await;
+        proxy.refuse(true);
+        proxy.cut();
+        second
+    };
+    let (outcome, _second) = futures_util::join!(asked, lost);
+    assert_eq!(outcome, Ok(1500));
+    drop(first);
+}
+
+#[actix_rt::test]
+async fn queues_and_exchanges_that_were_deleted_come_back() {
+    let (cluster, watch) = (Cluster::new(), Watch::default());
+    let (host, asking) =
+        (cluster.host_with(patient(), &url(), &watch).await, cluster.caller_with(patient(), &url()).await);
+    asking.reach().await;
+    let (_connection, channel) = channel().await;
+    let queues = ["operations.stage".to_owned(), format!("replies.{}", asking.id()), format!("live.{}", host.id())];
+    for queue in queues {
+        let queue = format!("{}.{queue}", cluster.prefix);
+        channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+        asking.reach().await;
+    }
+    let operations = format!("{}.operations", cluster.prefix);
+    channel.exchange_delete(operations.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
+    // 404: the channel that sends there is closed by it.
+    let _ = asking.ask_within(Duration::from_millis(200), perform(Act::Reply(1))).await;
+    asking.reach().await;
+    assert_eq!(asking.metric("callboard_bridge_connections_total", ""), 1.0, "only channels were lost");
+}
+
+#[actix_rt::test]
+async fn a_queue_that_is_another_keeps_only_its_own_actor_waiting() {
+    let (cluster, watch) = (Cluster::new(), Watch::default());
+    let (_connection, channel) = channel().await;
+    // 406: nobody can declare it as it should be.
+    let queue = format!("{}.operations.stage", cluster.prefix);
+    let other = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue.as_str().into(), other, Default::default()).await.unwrap();
+    let (host, asking) =
+        (cluster.host_with(patient(), &url(), &watch).await, cluster.caller_with(patient(), &url()).await);
+    until("it has begun anew", || host.metric("callboard_bridge_channels_total", "requests") >= 2.0).await;
+    assert_eq!(host.metric("callboard_bridge_connections_total", ""), 1.0);
+    channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+    asking.reach().await;
+}
+
+#[actix_rt::test]
+async fn a_slow_network_is_only_slow() {
+    let (cluster, watch) = (Cluster::new(), Watch::default());
+    let proxy = Proxy::to(&url()).await;
+    let (_host, asking) = (cluster.host(&watch).await, cluster.caller_with(patient(), &proxy.url(&url())).await);
+    asking.reach().await;
+    proxy.delay(Duration::from_millis(150));
+    let outcomes = join_all((0..50).map(|number| asking.ask(perform(Act::Reply(number))))).await;
+    assert!(outcomes.into_iter().zip(0..).all(|(outcome, number)| outcome == Ok(number)));
+    assert_eq!(asking.metric("callboard_bridge_connections_total", ""), 1.0);
+}
+
+#[actix_rt::test]
+async fn connections_closed_again_and_again_lose_and_double_nothing() {
+    let (cluster, watch) = (Cluster::new(), Watch::default());
+    let (to_host, to_caller) = (Proxy::to(&url()).await, Proxy::to(&url()).await);
+    let _host = cluster.host_with(patient(), &to_host.url(&url()), &watch).await;
+    let asking = cluster.caller_with(patient(), &to_caller.url(&url())).await;
+    asking.reach().await;
+    let mut done = Vec::new();
+    for round in 0..12 {
+        let names: Vec<Uuid> = (0..40).map(|_| Uuid::now_v7()).collect();
+        let asked =
+            join_all(names.iter().map(|name| asking.ask_within(Duration::from_secs(2), perform(Act::Count(*name)))));
+        let cut = async {
+            tokio::time::sleep(Duration::from_millis(round % 4)).await;
+            if round % 2 == 0 { to_host.cut() } else { to_caller.cut() }
+        };
+        let (outcomes, ()) = futures_util::join!(asked, cut);
+        done.extend(names.into_iter().zip(outcomes));
+    }
+    asking.reach().await;
+    for (name, outcome) in done {
+        let times = watch.count(name);
+        assert!(times <= 1, "carried out {times} times: {outcome:?}");
+        match outcome {
+            Ok(count) => assert_eq!((count, times), (1, 1)),
+            Err(error) => {
+                let failure = failed::<(), _>(Err(error)).unwrap();
+                assert!(times == 0 || !failure.is_certain(), "{failure:?} was carried out");
+            }
+        }
+    }
+    until("no call is waited for any more", || asking.runtime.tree().in_flight == 0).await;
+}
+
+#[actix_rt::test]
+async fn settings_that_cannot_be_and_brokers_that_refuse_are_named_without_the_password() {
+    let cluster = Cluster::new();
+    let mut settings = cluster.settings("http://guest:hush@localhost");
+    settings.prefix = "no spaces please".to_owned();
+    settings.calls = 0;
+    let Err(BridgeError::Invalid(wrong)) = Bridge::start(settings).await else { panic!("it started") };
+    assert_eq!(wrong.len(), 3, "{wrong:?}");
+    assert!(!wrong.join(" ").contains("hush"), "{wrong:?}");
+
+    let uri: lapin::uri::AMQPUri = url().parse().unwrap();
+    let place = format!("{}:{}", uri.authority.host, uri.authority.port);
+    let stranger = format!("amqp://callboard-stranger:hush@{place}/%2f");
+    for url in [stranger, url().replace("%2f", "no-such-host")] {
+        let mut settings = cluster.settings("amqp://localhost");
+        settings.url = Secret::new(url.clone());
+        let outcome = Bridge::start(settings).await;
+        let Err(BridgeError::Refused(reason)) = outcome else { panic!("it started at {url}") };
+        assert!(!reason.contains("hush"), "{reason}");
+    }
+    let nobody = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let away = Bridge::start(cluster.settings(&format!("amqp://guest:guest@{nobody}/%2f"))).await.unwrap();
+    assert!(!away.is_connected());
+    assert!(ClusterKey::new("short").is_err());
+}

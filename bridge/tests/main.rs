@@ -1,0 +1,9 @@
+//! The bridge on a real broker: `CALLBOARD_TEST_AMQP_URL`, or the local one. Every test has names of its own there.
+
+mod bad_input;
+mod events;
+mod faults;
+mod live;
+mod operations;
+mod proxy;
+mod stage;

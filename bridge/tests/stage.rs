@@ -1,0 +1,345 @@
+//! A cluster of runtimes in one process, and a domain that does as it is told.
+
+use std::{
+    cell::Cell,
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use callboard_bridge::{Bridge, BridgeSettings, ClusterKey};
+use callboard_messages::{Access, CallError, Caller, Code, DomainError, Failure, Operation, Principal, Scopes, Secret};
+use callboard_supervisors::{Bulkhead, Contract, Domain, Handle, Outcome, Runtime, ShardContext, remote::Transport};
+use lapin::{Channel, Connection, ConnectionProperties, options::QueueDeleteOptions};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+pub fn url() -> String {
+    std::env::var("CALLBOARD_TEST_AMQP_URL").unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned())
+}
+
+/// What a test's nodes have in common.
+#[derive(Clone)]
+pub struct Cluster {
+    pub prefix: String,
+    pub key: ClusterKey,
+    _leftovers: Arc<Leftovers>,
+}
+
+impl Cluster {
+    pub fn new() -> Self {
+        let prefix = format!("test-{}", Uuid::now_v7().simple());
+        Self { _leftovers: Arc::new(Leftovers(prefix.clone())), prefix, key: ClusterKey::generate() }
+    }
+
+    pub fn settings(&self, url: &str) -> BridgeSettings {
+        let mut settings = BridgeSettings::new(Secret::new(url), Uuid::now_v7(), self.key.clone());
+        settings.prefix.clone_from(&self.prefix);
+        settings.silence = Duration::from_secs(2);
+        settings
+    }
+
+    /// A node that hosts the stage.
+    pub async fn host(&self, watch: &Watch) -> Node {
+        self.host_with(Bulkhead::default(), &url(), watch).await
+    }
+
+    pub async fn host_with(&self, bulkhead: Bulkhead, url: &str, watch: &Watch) -> Node {
+        let watch = watch.clone();
+        let domain = contract(bulkhead).shared(move |context: ShardContext| {
+            let stage = Stage { watch: watch.clone(), context, running: Cell::new(0) };
+            async move { Ok(stage) }
+        });
+        Node::start(self.settings(url), |_| vec![domain.build()]).await
+    }
+
+    /// A node that asks.
+    pub async fn caller(&self) -> Node {
+        self.caller_with(Bulkhead::default(), &url()).await
+    }
+
+    pub async fn caller_with(&self, bulkhead: Bulkhead, url: &str) -> Node {
+        Node::start(self.settings(url), |transport| vec![contract(bulkhead).remote(transport)]).await
+    }
+}
+
+/// A node of the cluster.
+pub struct Node {
+    pub bridge: Bridge,
+    pub runtime: Runtime,
+}
+
+impl Node {
+    pub async fn start(settings: BridgeSettings, domains: impl FnOnce(Arc<dyn Transport>) -> Vec<Domain>) -> Self {
+        let node = settings.node;
+        let bridge = Bridge::start(settings).await.unwrap();
+        let mut all = vec![bridge.domain()];
+        all.extend(domains(bridge.transport()));
+        let runtime = Runtime::builder()
+            .workers(1)
+            .node(node)
+            .transport(bridge.transport())
+            .events(bridge.events())
+            .build(all)
+            .unwrap();
+        bridge.connect_live(runtime.live());
+        bridge.register_metrics(runtime.metrics()).unwrap();
+        runtime.attach().await;
+        let node = Self { bridge, runtime };
+        until("connected", || node.bridge.is_connected()).await;
+        node
+    }
+
+    pub fn id(&self) -> Uuid {
+        self.runtime.bus().node()
+    }
+
+    pub async fn ask<M: Operation>(&self, message: M) -> Outcome<M> {
+        self.runtime.bus().ask(&caller(), message).await
+    }
+
+    pub async fn ask_within<M: Operation>(&self, within: Duration, message: M) -> Outcome<M> {
+        let caller = caller().with_deadline(Instant::now() + within);
+        self.runtime.bus().ask(&caller, message).await
+    }
+
+    /// Asks until somebody answers: the first request may come before its queue has a consumer.
+    pub async fn reach(&self) {
+        let patience = Instant::now() + Duration::from_secs(30);
+        while self.ask_within(Duration::from_secs(1), perform(Act::Reply(1))).await != Ok(1) {
+            assert!(Instant::now() < patience, "nobody answers");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The sum of a metric's values whose labels have this value, or of all.
+    pub fn metric(&self, name: &str, label: &str) -> f64 {
+        let families = self.runtime.metrics().gather();
+        let metrics = families.iter().filter(|family| family.name() == name).flat_map(|family| family.get_metric());
+        metrics
+            .filter(|metric| label.is_empty() || metric.get_label().iter().any(|pair| pair.value() == label))
+            .map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value())
+            .sum()
+    }
+
+    pub fn refused(&self, reason: &str) -> f64 {
+        self.metric("callboard_bridge_refused_total", reason)
+    }
+
+    pub async fn stop(self) {
+        self.runtime.stop(Duration::from_secs(5)).await;
+    }
+}
+
+/// Removes what is durable of a cluster, also when its test panics; what is not expires.
+struct Leftovers(String);
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        let prefix = self.0.clone();
+        let removing = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (_connection, channel) = channel().await;
+                for name in ["operations", "live", "events", "dead"] {
+                    let name = format!("{prefix}.{name}");
+                    let _ = channel.exchange_delete(name.as_str().into(), Default::default()).await;
+                }
+                for name in ["dead", "events.target", "events.source"] {
+                    let name = format!("{prefix}.{name}");
+                    let _ = channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await;
+                }
+            });
+        });
+        let _ = removing.join();
+    }
+}
+
+/// A connection of the test's own.
+pub async fn channel() -> (Connection, Channel) {
+    let connection = Connection::connect(&url(), ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    (connection, channel)
+}
+
+pub fn caller() -> Caller {
+    Caller { principal: Principal::User, scopes: Scopes::new(["stage:*"]), ..Caller::anonymous() }
+}
+
+/// What the stage does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Act {
+    Reply(u64),
+    /// Counts under a name, then replies how often it was told to.
+    Count(Uuid),
+    Refuse(String),
+    Panic,
+    Sleep(u64),
+    /// Counts under a name, then never ends.
+    Hang(Uuid),
+    /// Replies with so many bytes.
+    Large(usize),
+    /// Replies with the calls that run now.
+    Running,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Perform {
+    pub act: Act,
+    #[serde(default)]
+    pub ballast: String,
+}
+
+/// The same, and harmless when done twice.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Repeat(pub Act);
+
+/// Who is allowed nothing may not do this.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Guarded;
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum StageError {
+    #[error("no: {why}")]
+    No { why: String },
+}
+
+impl DomainError for StageError {
+    fn code(&self) -> Code {
+        Code::Conflict
+    }
+}
+
+impl Operation for Perform {
+    const NAME: &'static str = "stage.perform";
+    const ACCESS: Access = Access::Permission("stage:perform");
+    type Reply = u64;
+    type Error = StageError;
+}
+
+impl Operation for Repeat {
+    const NAME: &'static str = "stage.repeat";
+    const ACCESS: Access = Access::Authenticated;
+    const IDEMPOTENT: bool = true;
+    type Reply = u64;
+    type Error = StageError;
+}
+
+impl Operation for Guarded {
+    const NAME: &'static str = "stage.guarded";
+    const ACCESS: Access = Access::Internal;
+    type Reply = ();
+    type Error = StageError;
+}
+
+pub fn perform(act: Act) -> Perform {
+    Perform { act, ballast: String::new() }
+}
+
+pub fn contract(bulkhead: Bulkhead) -> Contract<Stage> {
+    Domain::new("stage", bulkhead).answering().on::<Perform>().on::<Repeat>().on::<Guarded>()
+}
+
+/// What tests see of the stages of all nodes.
+#[derive(Clone, Default)]
+pub struct Watch(Arc<Seen>);
+
+#[derive(Default)]
+struct Seen {
+    counts: Mutex<HashMap<Uuid, u64>>,
+    calls: AtomicUsize,
+}
+
+impl Watch {
+    pub fn count(&self, name: Uuid) -> u64 {
+        self.0.counts.lock().get(&name).copied().unwrap_or(0)
+    }
+
+    pub fn counts(&self) -> Vec<u64> {
+        self.0.counts.lock().values().copied().collect()
+    }
+
+    pub fn calls(&self) -> usize {
+        self.0.calls.load(Ordering::SeqCst)
+    }
+
+    fn add(&self, name: Uuid) -> u64 {
+        let mut counts = self.0.counts.lock();
+        let count = counts.entry(name).or_default();
+        *count += 1;
+        *count
+    }
+}
+
+pub struct Stage {
+    watch: Watch,
+    context: ShardContext,
+    running: Cell<u64>,
+}
+
+impl Stage {
+    async fn act<E: From<CallError<StageError>>>(&self, act: Act) -> Result<u64, E> {
+        self.watch.0.calls.fetch_add(1, Ordering::SeqCst);
+        self.running.update(|running| running + 1);
+        let outcome = match act {
+            Act::Reply(value) => Ok(value),
+            Act::Count(name) => Ok(self.watch.add(name)),
+            Act::Refuse(why) => Err(CallError::Refused(StageError::No { why }).into()),
+            Act::Panic => panic!("on purpose"),
+            Act::Sleep(milliseconds) => {
+                self.context.clock.sleep(Duration::from_millis(milliseconds)).await;
+                Ok(milliseconds)
+            }
+            Act::Hang(name) => {
+                self.watch.add(name);
+                std::future::pending().await
+            }
+            Act::Large(_) => Ok(0),
+            Act::Running => Ok(self.running.get()),
+        };
+        self.running.update(|running| running - 1);
+        outcome
+    }
+}
+
+impl Handle<Perform> for Stage {
+    async fn handle(&self, _: &Caller, message: Perform) -> Outcome<Perform> {
+        if let Act::Large(length) = message.act {
+            return Err(CallError::Refused(StageError::No { why: "x".repeat(length) }));
+        }
+        self.act(message.act).await
+    }
+}
+
+impl Handle<Repeat> for Stage {
+    async fn handle(&self, _: &Caller, Repeat(act): Repeat) -> Outcome<Repeat> {
+        self.act(act).await
+    }
+}
+
+impl Handle<Guarded> for Stage {
+    async fn handle(&self, _: &Caller, Guarded: Guarded) -> Outcome<Guarded> {
+        Ok(())
+    }
+}
+
+pub fn failed<T, E>(outcome: Result<T, CallError<E>>) -> Option<Failure> {
+    match outcome {
+        Err(CallError::Failed(failure)) => Some(failure),
+        _ => None,
+    }
+}
+
+/// Lets everything go on until `condition` holds.
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < patience, "never came to be: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
