@@ -84,6 +84,8 @@ impl Cache {
     /// A sentence for each setting that can't be.
     pub fn connect(settings: &CacheSettings, clock: Clock) -> Result<Self, Vec<String>> {
         settings.validate()?;
+        // Another part of the program may have chosen the same one already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::open(settings.url.expose()).map_err(|error| vec![error.category().to_owned()])?;
         let breaker = Breaker::new("redis", breaker_settings(settings.timeout), clock.clone())?;
         let metrics = Metrics::new(breaker.clone()).map_err(|error| vec![error.to_string()])?;
