@@ -167,6 +167,8 @@ async fn perform<M: Operation>(ask: Rc<Ask<M>>, mut request: Request) -> Result<
         && let Some(key) = idempotency::key_of(&request)?
     {
         let place = idempotency::Place::of(&request, M::NAME, key, &body, M::TIMEOUT);
+        // The outcome of a try may never become known; the next one is to find what it made.
+        request.caller.request = Some(place.request());
         let (worker, arrival) = (Rc::clone(&request.worker), Rc::clone(&request.arrival));
         let work = async move { execute(&ask, &request, message).await };
         return idempotency::once(worker, arrival, place, work).await;

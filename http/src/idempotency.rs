@@ -82,6 +82,11 @@ impl Place {
             lease: timeout + LEASE_GRACE,
         }
     }
+
+    /// The same for every request with this key, and another for each key.
+    pub(crate) fn request(&self) -> Uuid {
+        uuid::Builder::from_custom_bytes(self.id.first_chunk().copied().unwrap_or_default()).into_uuid()
+    }
 }
 
 enum Taken {

@@ -100,6 +100,7 @@ impl Arrival {
     pub(crate) fn anonymous(&self) -> Caller {
         Caller {
             correlation_id: self.correlation_id,
+            request: Some(self.request_id),
             address: Some(self.client.address),
             user_agent: self.user_agent.clone(),
             ..Caller::default()
@@ -108,7 +109,12 @@ impl Arrival {
 
     /// A known caller, on this request.
     pub(crate) fn sign(&self, caller: Caller) -> Caller {
-        Caller { correlation_id: self.correlation_id, address: Some(self.client.address), ..caller }
+        Caller {
+            correlation_id: self.correlation_id,
+            request: Some(self.request_id),
+            address: Some(self.client.address),
+            ..caller
+        }
     }
 }
 

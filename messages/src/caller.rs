@@ -68,6 +68,9 @@ pub struct Caller {
     pub administrator: bool,
     /// One id from the first request through every hop.
     pub correlation_id: Uuid,
+    /// The same for every attempt at one request: by it, what makes something finds what an earlier attempt has made.
+    #[serde(default)]
+    pub request: Option<Uuid>,
     /// The client's address, from the socket or a trusted proxy.
     pub address: Option<IpAddr>,
     /// The client's program, as it names itself; shown in the list of sessions.

@@ -2,6 +2,7 @@
 //! "not now", asks another node with the same Idempotency-Key, until it is told.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc,
@@ -43,7 +44,8 @@ pub struct Done {
     /// Answers that nobody should get.
     pub wrong: Vec<String>,
     pub requests: usize,
-    pub retries: usize,
+    /// Why somebody asked again, and how often.
+    pub again: BTreeMap<String, usize>,
     pub slowest: Duration,
 }
 
@@ -51,10 +53,10 @@ impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} requests, {} of them again; acknowledged: {} sign-ins, {} accounts, {} projects, {} deletions, \
+            "{} requests, of which again {:?}; acknowledged: {} sign-ins, {} accounts, {} projects, {} deletions, \
              {} deployments; the slowest answer took {:.1} s",
             self.requests,
-            self.retries,
+            self.again,
             self.tokens.len(),
             self.accounts.len(),
             self.projects.len(),
@@ -133,7 +135,12 @@ impl Person {
     async fn register(&mut self, name: &str) {
         let email = format!("{name}@example.com");
         let body = json!({ "email": email, "password": PASSWORD });
-        let tokens = self.insist("/auth/register", |it| it.json(&body)).await.expect("an account");
+        // No key protects what answers with tokens: whose answer was lost finds the address taken, and signs in.
+        let registered = self.until_told(Method::POST, "/api/v1/auth/register", |it| it.json(&body)).await;
+        let tokens = match registered {
+            Some((status, tokens)) if status.is_success() => tokens,
+            _ => self.insist("/auth/login", |it| it.json(&body)).await.expect("an account"),
+        };
         self.token = tokens["access_token"].as_str().expect("a token").to_owned();
         self.done.lock().accounts.push(email);
     }
@@ -275,12 +282,18 @@ impl Person {
                 done.requests += 1;
                 done.slowest = done.slowest.max(began.elapsed());
             }
-            match answer {
+            let reason = match answer {
                 Ok((status, body)) if is_decided(status, &body) => return Some((status, body)),
-                Ok((status, body)) => last = format!("{status} {body}"),
-                Err(error) => last = error,
-            }
-            self.done.lock().retries += 1;
+                Ok((status, body)) => {
+                    last = format!("{status} {body}");
+                    format!("{} {}", status.as_u16(), body["code"].as_str().unwrap_or_default())
+                }
+                Err(error) => {
+                    last = error;
+                    "no answer".to_owned()
+                }
+            };
+            *self.done.lock().again.entry(reason).or_default() += 1;
             if self.goes_on() {
                 // Things break now; patience counts from when they no longer do.
                 since = Instant::now();

@@ -2,6 +2,8 @@
 //!
 //! The project's row holds its name from the first step on, and is there for nobody else before the last.
 
+use std::time::Duration;
+
 use callboard_messages::{
     CallError, Caller, OrganizationId, ProjectId,
     deploy::{CleanupEnvironment, SetupEnvironment},
@@ -13,17 +15,27 @@ use callboard_supervisors::{
     events::emit,
     saga::{Saga, SagaState, StepContext, StepOutcome},
 };
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{
     name,
     projects::{Projects, check_description, tenant},
 };
 
+/// The pause between two looks at a project that another attempt makes.
+const GLANCE: Duration = Duration::from_millis(100);
+
 /// What the steps work with: the project as it will be.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Creation(pub(crate) Project);
+pub(crate) struct Creation {
+    #[serde(flatten)]
+    pub(crate) project: Project,
+    /// Of whoever asked for it.
+    #[serde(default)]
+    pub(crate) request: Option<Uuid>,
+}
 
 impl SagaState for Creation {
     type Error = ProjectError;
@@ -53,28 +65,81 @@ impl Handle<CreateProject> for Projects {
             created_at: now,
             updated_at: now,
         };
+        let (id, name) = (project.id.0, project.name.clone());
         // The saga of a project has the project's id.
-        self.sagas.run(caller, project.id.0, Creation(project)).await.map(|Creation(project)| project)
+        match self.sagas.run(caller, id, Creation { project, request: caller.request }).await {
+            Ok(creation) => Ok(creation.project),
+            Err(CallError::Refused(ProjectError::NameTaken(_))) if caller.request.is_some() => {
+                self.made_before(caller, organization_id, name).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A project whose name this request has taken, as far as it has come.
+#[derive(sqlx::FromRow)]
+struct Made {
+    id: Uuid,
+    description: String,
+    version: i64,
+    creating: bool,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl Projects {
+    /// What an earlier attempt at this request has made, or makes just now: its reply was lost, or the request came twice.
+    async fn made_before(
+        &self,
+        caller: &Caller,
+        organization_id: OrganizationId,
+        name: String,
+    ) -> Outcome<CreateProject> {
+        loop {
+            let made: Option<Made> = self
+                .database
+                .query(
+                    "SELECT id, description, version, creating, created_at, updated_at FROM projects
+                     WHERE name = $1 AND organization_id = $2 AND request = $3",
+                )
+                .bind(name.clone())
+                .bind(organization_id.0)
+                .bind(caller.request)
+                .fetch_optional()
+                .await?;
+            let Some(Made { id, description, version, creating, created_at, updated_at }) = made else {
+                return Err(ProjectError::NameTaken(name).into());
+            };
+            if !creating {
+                let id = ProjectId(id);
+                return Ok(Project { id, organization_id, name, description, version, created_at, updated_at });
+            }
+            // Its saga is under way, here or elsewhere; the deadline of the call bounds the wait.
+            self.clock.sleep(GLANCE).await;
+        }
     }
 }
 
 async fn record(transaction: &mut Transaction, _: &StepContext, creation: Creation) -> StepOutcome<Creation> {
-    let Creation(project) = creation;
+    let Creation { project, request } = creation;
     let inserted = transaction
         .query(
             "INSERT INTO projects
-                (id, organization_id, name, description, version, environment_version, creating, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, 1, 0, TRUE, $5, $5)",
+                (id, organization_id, name, description, version, environment_version, creating, request, created_at,
+                 updated_at)
+             VALUES ($1, $2, $3, $4, 1, 0, TRUE, $5, $6, $6)",
         )
         .bind(project.id.0)
         .bind(project.organization_id.0)
         .bind(project.name.clone())
         .bind(project.description.clone())
+        .bind(request)
         .bind(project.created_at)
         .execute()
         .await;
     match inserted {
-        Ok(_) => Ok(Creation(project)),
+        Ok(_) => Ok(Creation { project, request }),
         Err(error) if error.violates("projects_name_key", "projects.name") => {
             Err(ProjectError::NameTaken(project.name).into())
         }
@@ -83,12 +148,12 @@ async fn record(transaction: &mut Transaction, _: &StepContext, creation: Creati
 }
 
 async fn erase(transaction: &mut Transaction, _: &StepContext, creation: Creation) -> StepOutcome<Creation, ()> {
-    transaction.query("DELETE FROM projects WHERE id = $1 AND creating").bind(creation.0.id.0).execute().await?;
+    transaction.query("DELETE FROM projects WHERE id = $1 AND creating").bind(creation.project.id.0).execute().await?;
     Ok(())
 }
 
 async fn setup_environment(context: &StepContext, creation: Creation) -> StepOutcome<Creation> {
-    let Creation(project) = &creation;
+    let project = &creation.project;
     let setup = SetupEnvironment {
         project_id: project.id,
         organization_id: project.organization_id,
@@ -102,7 +167,7 @@ async fn setup_environment(context: &StepContext, creation: Creation) -> StepOut
 }
 
 async fn cleanup_environment(context: &StepContext, creation: Creation) -> StepOutcome<Creation, ()> {
-    match context.bus.ask(&context.caller, CleanupEnvironment { project_id: creation.0.id }).await {
+    match context.bus.ask(&context.caller, CleanupEnvironment { project_id: creation.project.id }).await {
         Ok(()) => Ok(()),
         Err(CallError::Refused(error)) => Err(ProjectError::CleanupFailed(error.to_string()).into()),
         Err(CallError::Failed(failure)) => Err(failure.into()),
@@ -110,18 +175,25 @@ async fn cleanup_environment(context: &StepContext, creation: Creation) -> StepO
 }
 
 async fn open(transaction: &mut Transaction, context: &StepContext, creation: Creation) -> StepOutcome<Creation> {
-    let opened =
-        transaction.query("UPDATE projects SET creating = FALSE WHERE id = $1").bind(creation.0.id.0).execute().await?;
+    let opened = transaction
+        .query("UPDATE projects SET creating = FALSE WHERE id = $1")
+        .bind(creation.project.id.0)
+        .execute()
+        .await?;
     if opened == 0 {
         return Err(ProjectError::NotFound.into());
     }
-    emit(transaction, &context.caller, &ProjectCreated(fact(&creation.0))).await?;
+    emit(transaction, &context.caller, &ProjectCreated(fact(&creation.project))).await?;
     Ok(creation)
 }
 
 /// Takes back what only a step after `open` could make necessary: the project is again there for nobody.
 async fn close(transaction: &mut Transaction, _: &StepContext, creation: Creation) -> StepOutcome<Creation, ()> {
-    transaction.query("UPDATE projects SET creating = TRUE WHERE id = $1").bind(creation.0.id.0).execute().await?;
+    transaction
+        .query("UPDATE projects SET creating = TRUE WHERE id = $1")
+        .bind(creation.project.id.0)
+        .execute()
+        .await?;
     Ok(())
 }
 

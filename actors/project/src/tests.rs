@@ -174,6 +174,26 @@ async fn a_name_is_taken_once_on_the_platform() {
     .await;
 }
 
+#[actix_rt::test]
+async fn a_request_that_comes_again_finds_the_project_that_it_made() {
+    on_both(async |node| {
+        let member = member();
+        let attempt = Caller { request: Some(uuid::Uuid::now_v7()), ..member.clone() };
+        let create = || CreateProject { name: "shop".to_owned(), description: Some("once".to_owned()) };
+        // Twice at the same time, as when a message is delivered twice, and once more later.
+        let (first, second) = futures_util::join!(node.ask(&attempt, create()), node.ask(&attempt, create()));
+        let project = first.unwrap();
+        assert_eq!(second.unwrap(), project);
+        assert_eq!(node.ask(&attempt, create()).await.unwrap(), project);
+
+        let other = Caller { request: Some(uuid::Uuid::now_v7()), ..member.clone() };
+        assert_eq!(refusal(node.ask(&other, create()).await), ProjectError::NameTaken("shop".to_owned()));
+        let stranger = Caller { organization_id: Some(OrganizationId::new()), ..attempt };
+        assert_eq!(refusal(node.ask(&stranger, create()).await), ProjectError::NameTaken("shop".to_owned()));
+    })
+    .await;
+}
+
 fn list(limit: Option<u32>, cursor: Option<callboard_messages::Cursor>) -> ListProjects {
     ListProjects { name: None, limit, cursor }
 }

@@ -14,6 +14,16 @@ use super::{Server, free_port, loopback, program};
 const FOLDERS: &[&str] = &["/usr/lib/rabbitmq/bin"];
 const HINT: &str = "apt-get install rabbitmq-server";
 
+/// A queue as the broker tells of it.
+#[derive(Debug)]
+pub struct Queue {
+    pub name: String,
+    pub messages: u64,
+    pub consumers: u64,
+    /// Whether it goes away by itself when nobody uses it.
+    pub expires: bool,
+}
+
 /// A RabbitMQ node whose user `guest` may do everything in the virtual host `/`.
 pub struct RabbitMq {
     server: Server,
@@ -113,12 +123,17 @@ impl RabbitMq {
         self.ctl(&["close_all_connections", "a test says so"]).await;
     }
 
-    /// Queues, with how many messages wait in each.
-    pub async fn queues(&self) -> Vec<(String, u64)> {
-        let told = self.ctl(&["list_queues", "--no-table-headers", "name", "messages"]).await;
+    /// Its queues.
+    pub async fn queues(&self) -> Vec<Queue> {
+        let told = self.ctl(&["list_queues", "--no-table-headers", "name", "messages", "consumers", "arguments"]).await;
         let queue = |line: &str| {
-            let (name, messages) = line.rsplit_once('\t')?;
-            Some((name.to_owned(), messages.parse().ok()?))
+            let mut fields = line.split('\t');
+            Some(Queue {
+                name: fields.next()?.to_owned(),
+                messages: fields.next()?.parse().ok()?,
+                consumers: fields.next()?.parse().ok()?,
+                expires: fields.next()?.contains("x-expires"),
+            })
         };
         told.lines().filter_map(queue).collect()
     }

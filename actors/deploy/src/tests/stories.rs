@@ -201,3 +201,22 @@ async fn another_tenant_sees_nothing_and_changes_nothing() {
     })
     .await;
 }
+
+#[actix_rt::test]
+async fn a_request_that_comes_again_finds_the_deployment_that_it_began() {
+    on_node(async |bench| {
+        let app = bench.create("shop");
+        let source = DeploymentSource::Archive { source_id: bench.upload(&app, &server("one")).await };
+        let attempt = Caller { request: Some(uuid::Uuid::now_v7()), ..app.owner.clone() };
+        let create = || CreateDeployment { project_id: app.id, source: source.clone() };
+        // Twice at the same time, as when a message is delivered twice, and once more when it has ended.
+        let (first, second) = futures_util::join!(bench.ask(&attempt, create()), bench.ask(&attempt, create()));
+        let begun = first.unwrap();
+        assert_eq!(second.unwrap().id, begun.id);
+        bench.ended(&app, begun.id).await;
+        assert_eq!(bench.ask(&attempt, create()).await.unwrap().id, begun.id);
+        let all = bench.ask(&app.owner, ListDeployments { project_id: app.id, limit: None, cursor: None }).await;
+        assert_eq!(all.unwrap().items.len(), 1);
+    })
+    .await;
+}

@@ -49,7 +49,7 @@ async fn begin(database: &Database, project_id: ProjectId) -> Result<DeploymentI
     let mut transaction = database.begin().await.unwrap();
     let name = project_id.to_string();
     assert!(apps::ensure(&mut transaction, project_id, new.organization_id, &name, now()).await.unwrap());
-    deployments::insert(&mut transaction, &new).await.map_err(|error| deployments::is_in_progress(&error))?;
+    deployments::insert(&mut transaction, &new, None).await.map_err(|error| deployments::is_in_progress(&error))?;
     transaction.commit().await.unwrap();
     Ok(new.id)
 }

@@ -58,7 +58,7 @@ impl testing::World for World {
             created_at,
             updated_at: created_at,
         };
-        (caller, id.0, Creation(project))
+        (caller, id.0, Creation { project, request: None })
     }
 
     async fn assert_whole(&self, id: Uuid) {
