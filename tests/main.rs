@@ -11,6 +11,7 @@ mod backup;
 mod bad_input;
 mod chaos;
 mod cli;
+mod cluster;
 mod crash;
 mod examples;
 mod manifests;

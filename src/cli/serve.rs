@@ -19,6 +19,9 @@ pub struct Serve {
     /// The domains this node hosts, such as deploy,project; `none` makes a gateway alone [default: all]
     #[arg(long, value_name = "DOMAINS")]
     domains: Option<String>,
+    /// Deploy the sample app on the first start of this data folder
+    #[arg(long)]
+    sample: bool,
 }
 
 impl Serve {
@@ -27,6 +30,6 @@ impl Serve {
         let domains = self.domains.map(|domains| ("CALLBOARD_DOMAINS", domains));
         let flags: Vec<_> = listen.into_iter().chain(domains).collect();
         let (settings, _) = Settings::read(globals, &flags, Mode::Serve)?;
-        node::run(settings, node::Options { mode: Mode::Serve, sample: false, json: globals.json })
+        node::run(settings, node::Options { mode: Mode::Serve, sample: self.sample, json: globals.json })
     }
 }

@@ -14,9 +14,14 @@ use url::Url;
 
 use crate::{
     client::{contexts::write_private, target},
+    config::Mode,
     error::{Context, Result},
 };
 
+/// How long a start waits for auth on other nodes.
+const MOMENT: Duration = Duration::from_secs(10);
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The pauses between attempts double from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -55,6 +60,18 @@ impl Credentials {
         self.issue_key().await.and(setup)
     }
 
+    /// Issues what is missing. A node of a cluster gives auth, which may be starting on another, a moment for it.
+    pub async fn issue_soon(&mut self, mode: Mode) -> Result {
+        let clock = self.runtime.clock().clone();
+        let until = clock.instant() + if mode == Mode::Serve { MOMENT } else { Duration::ZERO };
+        loop {
+            match self.issue().await {
+                Err(_) if clock.instant() < until => clock.sleep(MOMENT / 20).await,
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Issues what is missing, as soon as that can be done.
     pub async fn issue_later(&mut self) {
         let mut pause = FIRST_PAUSE;
@@ -91,8 +108,10 @@ impl Credentials {
         Ok(())
     }
 
+    /// Not for long: a node that can't be told to be ready because another is slow is no help to anybody.
     async fn ask<M: Operation>(&self, message: M) -> Result<M::Reply> {
-        let answer = self.runtime.bus().ask(&Caller::system(), message).await;
-        answer.context(|| format!("start: {}", M::NAME))
+        let caller = Caller::system().with_deadline(self.runtime.clock().instant() + PATIENCE);
+        let answer = self.runtime.bus().ask(&caller, message).await;
+        answer.context(|| format!("issue what the command line here is signed in with ({})", M::NAME))
     }
 }

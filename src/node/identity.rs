@@ -15,9 +15,17 @@ use crate::{
     error::{Context, Result},
 };
 
+/// The file of the node's id in its data folder.
+const ID: &str = "node.id";
+
+/// Whether a node has used the folder before.
+pub fn is_known(data: &Path) -> bool {
+    data.join(ID).exists()
+}
+
 /// The id that stays with the folder: a start finds by it what an earlier one left, its processes and its apps.
 pub fn id(data: &Path) -> Result<NodeId> {
-    let path = data.join("node.id");
+    let path = data.join(ID);
     if let Ok(text) = fs::read_to_string(&path)
         && let Ok(id) = text.trim().parse::<NodeId>()
     {

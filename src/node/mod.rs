@@ -80,7 +80,9 @@ async fn live(mut settings: Settings, options: Options, began: Instant) -> Resul
     let mode = options.mode;
     settings.gateway.shutdown_seconds = drain::requests(mode).as_secs();
     let data = settings.node.data.canonicalize().context(|| format!("open {}", settings.node.data.display()))?;
-    let (master_key, first_start) = master_key::load(settings.node.master_key.as_ref(), &data)?;
+    let (master_key, has_new_key) = master_key::load(settings.node.master_key.as_ref(), &data)?;
+    // In a cluster the key is told, and a folder that no node has used yet has no id.
+    let first_start = has_new_key || (mode == Mode::Serve && !identity::is_known(&data));
     settings.deploy.run_as = run_as::choose(settings.deploy.run_as, &data)?;
     let (addresses, listener) = Addresses::take(&mut settings, mode)?;
     let id = identity::id(&data)?;
@@ -104,7 +106,7 @@ async fn live(mut settings: Settings, options: Options, began: Instant) -> Resul
             return Err(Error::failure("the gateway does not start; the log tells why"));
         }
         become_ready(&runtime).await?;
-        let issued = credentials.issue().await;
+        let issued = credentials.issue_soon(mode).await;
         // Whoever waits for the node finds the file of the command line when it is told that the node is ready.
         ready.release();
         Ok(issued)
@@ -145,7 +147,7 @@ async fn live(mut settings: Settings, options: Options, began: Instant) -> Resul
 async fn finish_issuing(credentials: &mut Credentials, addresses: &Addresses, error: &Error, as_json: bool) {
     tracing::warn!(
         "{}; the node serves, and tries again until the command line here is signed in: make room on the disk, or see \
-         what else keeps the data folder from being written",
+         what else keeps the data folder from being written, or auth from answering",
         error.sentence
     );
     let announced = credentials.setup().is_some();

@@ -1,36 +1,34 @@
-//! A node as a child process.
+//! A platform as a test uses it: a node alone, or with `CALLBOARD_TEST_TOPOLOGY=cluster` three that share it. Whoever
+//! asks talks to the first and can't tell.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, process::ExitStatus, time::Duration};
 
+use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-};
+use tokio::process::Child;
 
 use super::{
     Api,
     cli::{self, Ran},
+    ground::Ground,
+    member::{Member, STOP},
     processes::{self, Process},
+    servers::free_port,
 };
 
-/// How long a node may take to begin. In a debug build on a busy machine that is more than the second it promises.
-const START: Duration = Duration::from_secs(60);
-/// How long it may take to stop, by its promise.
-const STOP: Duration = Duration::from_secs(25);
+/// What the three nodes of a cluster are called, and what each hosts.
+const PLACEMENT: [(&str, &str); 3] =
+    [("node", "auth,organization"), ("node-b", "project,deploy"), ("node-c", "auth,organization,project,deploy")];
 
-/// A node with a data folder of its own.
+/// A node with a data folder of its own, or three.
 pub struct Node {
+    // Dropped in this order: what runs, then what it ran on, then the folder.
+    members: Vec<Member>,
+    ground: Option<Ground>,
     folder: TempDir,
-    child: Option<Child>,
-    options: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
     pub port: u16,
     pub announced: Value,
 }
@@ -43,56 +41,88 @@ impl Node {
 
     /// A node with these options and variables.
     pub async fn start_with(options: &[&str], environment: &[(&str, &str)]) -> Self {
+        let topology = std::env::var("CALLBOARD_TEST_TOPOLOGY").unwrap_or_default();
+        if topology == "cluster" {
+            return Self::start_cluster_with(options, environment).await;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let members = vec![Member::new(folder.path(), "node", None, 0)];
+        Self::begin_with(folder, members, None, options, environment).await
+    }
+
+    /// Three nodes, whatever the topology of the other tests.
+    pub async fn start_cluster() -> Self {
+        Self::start_cluster_with(&["--no-sample"], &[]).await
+    }
+
+    /// Three nodes with these variables.
+    pub async fn start_cluster_with(options: &[&str], environment: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let member = |(name, domains)| Member::new(folder.path(), name, Some(domains), free_port());
+        let members = PLACEMENT.map(member).into();
+        let ground = Some(Ground::new().await);
+        Self::begin_with(folder, members, ground, options, environment).await
+    }
+
+    async fn begin_with(
+        folder: TempDir,
+        members: Vec<Member>,
+        ground: Option<Ground>,
+        options: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        let mut node = Self {
-            folder: tempfile::tempdir().unwrap(),
-            child: None,
-            options: environment.iter().map(owned).collect(),
-            port: 0,
-            announced: Value::Null,
-        };
+        let shared = ground.as_ref().map(|ground| ground.environment(folder.path())).unwrap_or_default();
+        let environment = shared.into_iter().chain(environment.iter().map(owned)).collect();
+        let mut node = Self { members, ground, folder, environment, port: 0, announced: Value::Null };
         node.begin(options).await;
         node
     }
 
     /// Starts it again, on the same port and folder.
     pub async fn start_again(&mut self) {
-        assert!(self.child.is_none(), "it runs");
         self.begin(&["--no-sample"]).await;
     }
 
     async fn begin(&mut self, options: &[&str]) {
-        let mut child = self.command(options).spawn().unwrap();
-        let mut line = String::new();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let read = tokio::time::timeout(START, output.read_line(&mut line)).await;
-        self.child = Some(child);
-        let length = read.unwrap_or_else(|_| panic!("not ready within {START:?}\n{}", self.log())).unwrap();
-        assert!(length > 0, "the node ended before it was ready\n{}", self.log());
-        self.announced = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        let url = reqwest::Url::parse(self.announced["url"].as_str().unwrap()).unwrap();
-        self.port = url.port().unwrap();
+        for (number, member) in self.members.iter_mut().enumerate() {
+            member.spawn(&options_of(options, number, member.domains.is_some()), &self.environment);
+        }
+        join_all(self.members.iter_mut().map(Member::ready)).await;
+        self.port = self.members[0].port;
+        self.announced = self.members[0].announced.clone();
     }
 
-    fn command(&self, options: &[&str]) -> Command {
-        let log = File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
-        let mut command = cli::program(self.folder.path());
-        command
-            .args(["dev", "--json", "--data"])
-            .arg(self.data())
-            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
-            .args(options)
-            .envs(self.options.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .kill_on_drop(true);
-        command
+    /// One of its processes, in the order of their placement.
+    pub fn member(&self, number: usize) -> &Member {
+        &self.members[number]
     }
 
-    /// Its data folder.
+    /// The same, to do something to it.
+    pub fn member_mut(&mut self, number: usize) -> &mut Member {
+        &mut self.members[number]
+    }
+
+    /// Starts one of its processes again.
+    pub async fn start_member(&mut self, number: usize) {
+        let member = &mut self.members[number];
+        member.spawn(&[], &self.environment);
+        member.ready().await;
+    }
+
+    /// What the nodes of a cluster share.
+    pub fn ground(&self) -> &Ground {
+        self.ground.as_ref().expect("a cluster")
+    }
+
+    /// The variables that a further node of the cluster needs.
+    pub fn environment(&self) -> Vec<(&str, &str)> {
+        self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
+
+    /// The data folder of the node that the test talks to.
     pub fn data(&self) -> PathBuf {
-        self.folder.path().join("node")
+        self.members[0].data()
     }
 
     /// A folder for whatever the test makes.
@@ -104,12 +134,12 @@ impl Node {
 
     /// What it has logged.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+        self.members.iter().map(Member::log).collect()
     }
 
-    /// Its process.
+    /// Its process, or the first of them.
     pub fn pid(&self) -> i32 {
-        i32::try_from(self.child.as_ref().and_then(Child::id).expect("it runs")).unwrap()
+        self.members[0].pid()
     }
 
     /// Nobody.
@@ -119,9 +149,7 @@ impl Node {
 
     /// The operator of this machine: what the command line here is signed in as.
     pub fn operator(&self) -> Api {
-        let file = std::fs::read(self.data().join("cli.json")).unwrap();
-        let local: Value = serde_json::from_slice(&file).unwrap();
-        Api::new(self.port, Some(local["key"].as_str().unwrap().to_owned()))
+        self.members[0].operator()
     }
 
     /// The first administrator, by the set-up link. Once per node.
@@ -178,38 +206,39 @@ impl Node {
     pub fn cli_child(&self, arguments: &[&str]) -> Child {
         let mut command = cli::program(self.folder.path());
         command.arg("--data").arg(self.data()).args(arguments);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap()
+        let piped = || std::process::Stdio::piped();
+        command.stdin(std::process::Stdio::null()).stdout(piped()).stderr(piped()).kill_on_drop(true).spawn().unwrap()
     }
 
-    /// What runs below its data folder.
+    /// What runs below its data folders.
     pub fn running(&self) -> Vec<Process> {
-        processes::below(&self.data())
+        self.members.iter().flat_map(|member| processes::below(&member.data())).collect()
     }
 
     /// Sends a signal to an instance or any other process of this node.
     pub fn signal(&self, pid: i32, signal: Signal) {
-        assert!(pid == self.pid() || self.running().iter().any(|process| process.pid == pid), "{pid} is none of ours");
+        let is_ours = self.members.iter().any(|member| member.runs() && member.pid() == pid);
+        assert!(is_ours || self.running().iter().any(|process| process.pid == pid), "{pid} is none of ours");
         processes::signal(pid, signal);
     }
 
     /// Ends it as a crash would.
     pub async fn kill(&mut self) {
-        let mut child = self.child.take().expect("it runs");
-        child.kill().await.unwrap();
+        join_all(self.members.iter_mut().map(Member::kill)).await;
     }
 
     /// Tells it to stop, and waits for it.
     pub async fn stop(&mut self) -> (ExitStatus, Duration) {
-        let began = Instant::now();
-        let mut child = self.child.take().expect("it runs");
-        processes::signal(i32::try_from(child.id().unwrap()).unwrap(), Signal::SIGTERM);
-        let ended = tokio::time::timeout(STOP + Duration::from_secs(10), child.wait()).await;
-        (ended.unwrap_or_else(|_| panic!("it did not stop\n{}", self.log())).unwrap(), began.elapsed())
+        let running = self.members.iter_mut().filter(|member| member.runs());
+        let ended = join_all(running.map(Member::stop)).await;
+        let longest = ended.iter().map(|(_, took)| *took).max().unwrap_or_default();
+        let status = ended.iter().map(|(status, _)| *status).find(|status| !status.success());
+        (status.unwrap_or_default(), longest)
     }
 
     /// Stops it and checks that it kept its promises. Every test ends with this.
     pub async fn finish(mut self) {
-        if self.child.is_some() {
+        if self.members.iter().any(Member::runs) {
             let (status, took) = self.stop().await;
             assert!(status.success(), "it ended with {status}\n{}", self.log());
             assert!(took < STOP, "it took {took:?} to stop");
@@ -221,17 +250,29 @@ impl Node {
     }
 }
 
+/// Only the first node of a cluster shows the sample, and only when it is asked to.
+fn options_of<'a>(options: &[&'a str], number: usize, is_cluster: bool) -> Vec<&'a str> {
+    if !is_cluster {
+        return options.to_vec();
+    }
+    let mut own: Vec<&str> = options.iter().copied().filter(|option| *option != "--no-sample").collect();
+    if number == 0 && !options.contains(&"--no-sample") {
+        own.push("--sample");
+    }
+    own
+}
+
 impl Drop for Node {
-    /// Whatever a failed test left is ended, by its own id.
     fn drop(&mut self) {
-        if let Some(pid) = self.child.as_ref().and_then(Child::id) {
-            processes::signal(i32::try_from(pid).unwrap_or_default(), Signal::SIGKILL);
-        }
-        for process in processes::below(Path::new(&self.data())) {
-            processes::signal(process.pid, Signal::SIGKILL);
-        }
         if std::thread::panicking() {
-            eprintln!("--- the node's log\n{}", self.log());
+            for member in &self.members {
+                eprintln!("--- the log of {}\n{}", member.name, member.log());
+            }
+        }
+        let nodes = self.members.iter().filter_map(Member::id).collect();
+        self.members.clear();
+        if let Some(ground) = self.ground.take() {
+            ground.remove(nodes);
         }
     }
 }

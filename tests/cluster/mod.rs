@@ -1,0 +1,8 @@
+//! Three nodes that share a platform, on real servers. Every other test runs on three nodes too, with
+//! `CALLBOARD_TEST_TOPOLOGY=cluster`; here is what only several nodes can show.
+
+mod failover;
+mod live;
+mod operating;
+mod placement;
+mod starting;
