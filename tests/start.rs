@@ -109,11 +109,32 @@ async fn health_readiness_and_metrics_answer_without_credentials() {
     node.finish().await;
 }
 
-/// Runs statements on the accounts' database.
-async fn execute(node: &Node, statements: &str) {
+/// Whether the accounts' database takes new invitations and keys.
+async fn set_full(node: &Node, is_full: bool) {
+    const TABLES: [&str; 2] = ["invitations", "api_keys"];
+    const MESSAGE: &str = "database or disk is full";
+    if let Some(ground) = node.shared() {
+        let function = format!(
+            "CREATE OR REPLACE FUNCTION auth.refuse() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN RAISE EXCEPTION '{MESSAGE}' USING ERRCODE = '53100'; END $$;"
+        );
+        let of_table = |table: &str| match is_full {
+            true => format!(
+                "CREATE TRIGGER full_{table} BEFORE INSERT ON auth.{table} FOR EACH ROW EXECUTE FUNCTION auth.refuse();"
+            ),
+            false => format!("DROP TRIGGER full_{table} ON auth.{table};"),
+        };
+        return ground.execute(function + &TABLES.map(of_table).concat()).await;
+    }
+    let of_table = |table: &str| match is_full {
+        true => {
+            format!("CREATE TRIGGER full_{table} BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, '{MESSAGE}'); END;")
+        }
+        false => format!("DROP TRIGGER full_{table};"),
+    };
     let path = node.data().join("databases/auth.sqlite");
     let mut database = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
-    sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(&mut database).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(TABLES.map(of_table).concat())).execute(&mut database).await.unwrap();
     database.close().await.unwrap();
 }
 
@@ -124,11 +145,7 @@ async fn a_node_that_can_write_nothing_serves_its_apps_and_issues_its_key_later(
     assert!(node.stop().await.0.success());
     let file = node.data().join("cli.json");
     std::fs::remove_file(&file).unwrap();
-    let full = |table: &str| {
-        let message = "database or disk is full";
-        format!("CREATE TRIGGER full_{table} BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, '{message}'); END;")
-    };
-    execute(&node, &format!("{} {}", full("invitations"), full("api_keys"))).await;
+    set_full(&node, true).await;
 
     node.start_again().await;
     assert_eq!(node.announced["setup_url"], Value::Null);
@@ -139,7 +156,7 @@ async fn a_node_that_can_write_nothing_serves_its_apps_and_issues_its_key_later(
         answer.status().is_success().then_some(())
     })
     .await;
-    execute(&node, "DROP TRIGGER full_invitations; DROP TRIGGER full_api_keys;").await;
+    set_full(&node, false).await;
     eventually("the key is issued", || async { file.exists().then_some(()) }).await;
     assert_eq!(node.cli_json(&["projects"]).await[0]["name"], "shop");
     node.finish().await;

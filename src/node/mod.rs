@@ -20,7 +20,8 @@ mod telemetry;
 
 use std::time::{Duration, Instant};
 
-use callboard_supervisors::{Runtime, db::Databases};
+use callboard_cluster::ClusterSettings;
+use callboard_supervisors::{Runtime, cluster::Members, db::Databases};
 
 use crate::{
     config::{DOMAINS, LogFormat, Mode, Settings},
@@ -106,6 +107,9 @@ async fn live(mut settings: Settings, options: Options, began: Instant) -> Resul
             return Err(Error::failure("the gateway does not start; the log tells why"));
         }
         become_ready(&runtime).await?;
+        if mode == Mode::Serve {
+            become_known(&assembled.members).await?;
+        }
         let issued = credentials.issue_soon(mode).await;
         // Whoever waits for the node finds the file of the command line when it is told that the node is ready.
         ready.release();
@@ -173,6 +177,22 @@ async fn become_ready(runtime: &Runtime) -> Result {
         }
         actix_rt::time::sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// Waits until this node has joined the others, and each of them has had the time to see it: who is told that this node
+/// is ready may ask any other for what it does.
+async fn become_known(members: &Members) -> Result {
+    let mut changes = members.clone();
+    let joined = async {
+        while members.incarnation() == 0 {
+            changes.changed().await;
+        }
+    };
+    if actix_rt::time::timeout(READY, joined).await.is_err() {
+        return Err(Error::failure("this node could not join the others; the log tells why"));
+    }
+    actix_rt::time::sleep(ClusterSettings::default().beat).await;
+    Ok(())
 }
 
 /// Programs of the same user can't read this process's variables and memory, which hold keys, and it dumps no core.

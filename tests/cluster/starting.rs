@@ -91,10 +91,13 @@ async fn a_schema_that_a_newer_version_made_is_refused() {
     node.ground().execute(newer.to_owned()).await;
     let data = node.scratch("other");
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()];
-    let ran = node.cli_with(&arguments, &node.environment()).await;
+    let key = node.data().join("master.key");
+    let mut environment = node.environment();
+    environment.push(("CALLBOARD_MASTER_KEY_FILE", key.to_str().unwrap()));
+    let ran = node.cli_with(&arguments, &environment).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.err.contains("999912312359") && ran.err.contains("newer version"), "{ran:?}");
-    let migrated = node.cli_with(&["migrate"], &node.environment()).await;
+    let migrated = node.cli_with(&["migrate"], &environment).await;
     assert_eq!(migrated.code, Some(1), "{migrated:?}");
     // The older nodes go on.
     node.operator().get("/projects").await.ok();

@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::servers::amqp_url;
 
-/// 32 bytes in base64.
+/// What the nodes sign with: at least 32 characters.
 const KEY: &str = "dGVzdHMgdGVzdHMgdGVzdHMgdGVzdHMgdGVzdHM5OTk=";
 /// Every domain that has queues.
 const DOMAINS: [&str; 6] = ["auth", "organization", "project", "deploy", "cluster", "gateway"];
@@ -33,8 +33,8 @@ impl Ground {
         Self { name }
     }
 
-    /// What each node is told.
-    pub fn environment(&self, folder: &Path) -> Vec<(String, String)> {
+    /// What each node is told; the first of them listens on this port.
+    pub fn environment(&self, folder: &Path, port: u16) -> Vec<(String, String)> {
         let mut database = url::Url::parse(&callboard_supervisors::testing::postgres_url()).unwrap();
         database.set_path(&self.name);
         let objects = url::Url::from_directory_path(folder.join("objects")).unwrap();
@@ -48,8 +48,8 @@ impl Ground {
             ("CALLBOARD_AMQP_URL", amqp_url()),
             ("CALLBOARD_AMQP_PREFIX", self.name.clone()),
             ("CALLBOARD_OBJECTS_URL", objects.to_string()),
-            ("CALLBOARD_MASTER_KEY", KEY.to_owned()),
             ("CALLBOARD_CLUSTER_KEY", KEY.to_owned()),
+            ("CALLBOARD_PUBLIC_URL", format!("http://localhost:{port}")),
             ("CALLBOARD_LOG_FORMAT", "pretty".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))

@@ -1,7 +1,9 @@
 //! One process of a node, which is the only one, or one of three.
 
 use std::{
-    fs::File,
+    fs::{DirBuilder, File},
+    io::Write,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -16,6 +18,8 @@ use tokio::{
 
 use super::{Api, cli, processes};
 
+/// The master key of every cluster: 32 bytes in base64.
+pub const KEY: &[u8] = b"dGVzdHMgdGVzdHMgdGVzdHMgdGVzdHMgdGVzdHM5OTk=";
 /// How long a node may take to begin. In a debug build on a busy machine that is more than the second it promises.
 const START: Duration = Duration::from_secs(90);
 /// How long it may take to stop, by its promise.
@@ -46,7 +50,13 @@ impl Member {
         command.args([if self.domains.is_some() { "serve" } else { "dev" }, "--json", "--data"]).arg(self.data());
         command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
         if let Some(domains) = self.domains {
+            let key = self.data().join("master.key");
+            if !key.exists() {
+                DirBuilder::new().mode(0o700).create(self.data()).unwrap();
+                File::options().create(true).write(true).mode(0o600).open(&key).unwrap().write_all(KEY).unwrap();
+            }
             command.args(["--domains", domains]).env("CALLBOARD_NODE_NAME", self.name);
+            command.env("CALLBOARD_MASTER_KEY_FILE", key);
         }
         command.args(options).envs(environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
@@ -63,8 +73,11 @@ impl Member {
         let length = read.unwrap_or_else(|_| panic!("not ready within {START:?}\n{}", self.log())).unwrap();
         assert!(length > 0, "the node {} ended before it was ready\n{}", self.name, self.log());
         self.announced = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        let url = reqwest::Url::parse(self.announced["url"].as_str().unwrap()).unwrap();
-        self.port = url.port().unwrap();
+        // Nodes of a cluster tell the platform's address, which is the first one's.
+        if self.domains.is_none() {
+            let url = reqwest::Url::parse(self.announced["url"].as_str().unwrap()).unwrap();
+            self.port = url.port().unwrap();
+        }
     }
 
     pub fn data(&self) -> PathBuf {

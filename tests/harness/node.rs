@@ -72,7 +72,8 @@ impl Node {
         environment: &[(&str, &str)],
     ) -> Self {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        let shared = ground.as_ref().map(|ground| ground.environment(folder.path())).unwrap_or_default();
+        let port = members[0].port;
+        let shared = ground.as_ref().map(|ground| ground.environment(folder.path(), port)).unwrap_or_default();
         let environment = shared.into_iter().chain(environment.iter().map(owned)).collect();
         let mut node = Self { members, ground, folder, environment, port: 0, announced: Value::Null };
         node.begin(options).await;
@@ -108,6 +109,11 @@ impl Node {
         let member = &mut self.members[number];
         member.spawn(&[], &self.environment);
         member.ready().await;
+    }
+
+    /// What its nodes share, if there are several.
+    pub const fn shared(&self) -> Option<&Ground> {
+        self.ground.as_ref()
     }
 
     /// What the nodes of a cluster share.

@@ -21,6 +21,8 @@ use crate::{
 
 /// Tells the other nodes that something has changed, so that they look at once.
 const TOPIC: &str = "internal:cluster";
+/// How often a node that has just joined nudges the others.
+const NUDGES: u32 = 3;
 /// How long a node that is gone is shown.
 const SHOWN: TimeDelta = TimeDelta::hours(24);
 
@@ -38,7 +40,8 @@ pub(crate) fn child(
                 Ok(database) => database,
                 Err(error) => return Exit::Abnormal(error.to_string()),
             };
-            let watch = Watch { settings, database, members, metrics, context, sightings: Sightings::default() };
+            let watch =
+                Watch { settings, database, members, metrics, context, sightings: Sightings::default(), passes: 0 };
             watch.run().await
         }
     })
@@ -51,6 +54,8 @@ struct Watch {
     metrics: ClusterMetrics,
     context: ChildContext,
     sightings: Sightings,
+    /// Passes since it has joined.
+    passes: u32,
 }
 
 impl Watch {
@@ -100,7 +105,7 @@ impl Watch {
             let fenced = incarnation > 0;
             let member = Member { incarnation, ..member.clone() };
             incarnation = rows::join(&self.database, &member, state, clock.now()).await?;
-            has_changed = true;
+            self.passes = 0;
             if fenced {
                 self.metrics.fenced();
                 tracing::error!(
@@ -112,6 +117,9 @@ impl Watch {
                 tracing::info!(node = %me, incarnation, "this node has joined the cluster");
             }
         }
+        // The way to the others may not stand yet when a node joins: the nudge is repeated.
+        self.passes = self.passes.saturating_add(1);
+        has_changed |= self.passes <= NUDGES;
         let mut seen = rows::all(&self.database).await?;
         for row in self.sightings.overdue(&seen, me, clock.instant(), &self.settings) {
             if rows::declare_gone(&self.database, &row, clock.now()).await? {
