@@ -153,9 +153,11 @@ impl Attempt {
     }
 }
 
-/// FNV-1a of a domain's name: what two subscribers bury of one event are two dead letters.
+/// FNV-1a of a domain's name, in the part of a UUIDv7 that is random: what two subscribers bury of one event are two
+/// dead letters, both of the event's time.
 fn fingerprint(name: &str) -> u128 {
-    name.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, byte| {
-        (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
-    })
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    u128::from(hash >> 2)
 }

@@ -1,217 +1,16 @@
 //! The outbox, the relay and the inbox, on both engines.
 
-use std::{
-    cell::RefCell,
-    collections::{HashMap, HashSet},
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod stage;
 
-use callboard_messages::{
-    CallError, Caller, Failure,
-    cluster::{Bury, DeadLetter},
-};
-use futures_util::{
-    FutureExt,
-    future::{LocalBoxFuture, join_all},
-};
-use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
-use sqlx::{
-    SqlSafeStr,
-    migrate::{Migration, MigrationType, Migrator},
-};
+use std::{cell::RefCell, collections::HashSet, rc::Rc, sync::Arc, time::Duration};
+
+use callboard_messages::{Caller, Failure};
+use futures_util::future::join_all;
 use uuid::Uuid;
 
+use self::stage::*;
 use super::*;
-use crate::{
-    Bulkhead, Clock, Domain, Handle, Outcome, Runtime, StartError,
-    db::{Database, Databases, Transaction},
-    testing::on_both_engines,
-};
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Happened {
-    to: Uuid,
-    number: i64,
-}
-
-impl Event for Happened {
-    const NAME: &'static str = "thing.happened";
-    fn aggregate(&self) -> Uuid {
-        self.to
-    }
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Unheard(Uuid);
-
-impl Event for Unheard {
-    const NAME: &'static str = "thing.unheard";
-    fn aggregate(&self) -> Uuid {
-        self.0
-    }
-}
-
-/// What `target` cannot apply, however often it is delivered.
-const POISON: i64 = 13;
-
-struct Target(Database);
-
-impl Stored for Target {
-    fn database(&self) -> &Database {
-        &self.0
-    }
-}
-
-impl React<Happened> for Target {
-    async fn react(
-        &self,
-        transaction: &mut Transaction,
-        event: &Occurred<Happened>,
-    ) -> Result<(), CallError<Inapplicable>> {
-        transaction
-            .query("INSERT INTO applied (event, aggregate, number, place) SELECT $1, $2, $3, COUNT(*) FROM applied")
-            .bind(event.id)
-            .bind(event.event.to)
-            .bind(event.event.number)
-            .execute()
-            .await?;
-        if event.event.number == POISON {
-            return Err(Inapplicable("thirteen".to_owned()).into());
-        }
-        Ok(())
-    }
-}
-
-#[derive(Clone, Default)]
-struct Graves(Arc<Mutex<Vec<DeadLetter>>>);
-
-impl Handle<Bury> for Graves {
-    async fn handle(&self, _: &Caller, message: Bury) -> Outcome<Bury> {
-        self.0.lock().push(message.letter);
-        Ok(())
-    }
-}
-
-struct Node {
-    runtime: Runtime,
-    graves: Graves,
-}
-
-impl Node {
-    async fn start(databases: &Databases, transport: Arc<dyn EventTransport>) -> Self {
-        let graves = Graves::default();
-        let (kept, opened) = (graves.clone(), databases.clone());
-        let cluster =
-            Domain::new("cluster", Bulkhead::default()).answering::<Graves>().on::<Bury>().shared(move |_| {
-                let kept = kept.clone();
-                async move { Ok::<_, StartError>(kept) }
-            });
-        let source = Domain::new("source", Bulkhead::default()).answering::<()>().shared(|_| async { Ok(()) });
-        let target = Domain::new("target", Bulkhead::default()).answering::<Target>().reacts_to::<Happened>().shared(
-            move |_| {
-                let opened = opened.clone();
-                async move { Ok(Target(opened.open("target").await?)) }
-            },
-        );
-        let domains = vec![cluster.build(), source.stored(databases).build(), target.stored(databases).build()];
-        let runtime = Runtime::builder().workers(1).events(transport).build(domains).unwrap();
-        runtime.attach().await;
-        Self { runtime, graves }
-    }
-
-    async fn stop(&self) {
-        self.runtime.stop(Duration::from_secs(5)).await;
-    }
-
-    fn metric(&self, name: &str) -> f64 {
-        let families = self.runtime.metrics().gather();
-        let family = families.iter().find(|family| family.name() == name);
-        family.map_or(0.0, |family| family.get_metric().iter().map(|metric| metric.get_gauge().get_value()).sum())
-    }
-}
-
-fn migrations() -> [Migrator; 2] {
-    let table = "CREATE TABLE applied (event UUID NOT NULL, aggregate UUID NOT NULL, number BIGINT NOT NULL,
-                                       place BIGINT NOT NULL)";
-    let applied = Migration::new(1, "applied".into(), MigrationType::Simple, table.into_sql_str(), false);
-    [Migrator::with_migrations(Vec::new()), Migrator::with_migrations(vec![applied])]
-}
-
-async fn on_both(body: impl AsyncFn(Databases)) {
-    let [source, target] = migrations();
-    on_both_engines(&[("source", &source), ("target", &target)], body).await;
-}
-
-async fn emit_one<E: Event>(database: &Database, event: &E) {
-    let mut transaction = database.begin().await.unwrap();
-    emit(&mut transaction, &Caller::system(), event).await.unwrap();
-    transaction.commit().await.unwrap();
-}
-
-async fn pending(database: &Database) -> i64 {
-    database.query("SELECT COUNT(*) FROM outbox WHERE published_at IS NULL").fetch_scalar().await.unwrap()
-}
-
-/// The numbers that were applied, by aggregate, in their order.
-async fn applied(databases: &Databases) -> HashMap<Uuid, Vec<i64>> {
-    let database = databases.open("target").await.unwrap();
-    let rows: Vec<(Uuid, i64)> =
-        database.query("SELECT aggregate, number FROM applied ORDER BY place").fetch_all().await.unwrap();
-    let mut numbers: HashMap<Uuid, Vec<i64>> = HashMap::new();
-    for (aggregate, number) in rows {
-        numbers.entry(aggregate).or_default().push(number);
-    }
-    numbers
-}
-
-async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !is_so().await {
-        assert!(Instant::now() < deadline, "not within a minute: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// A transport that keeps what is published, and lets a test decide what becomes of it.
-#[derive(Clone, Default)]
-struct Recorder(Arc<Mutex<Recorded>>);
-
-#[derive(Default)]
-struct Recorded {
-    published: Vec<CloudEvent>,
-    sinks: Vec<EventSink>,
-    fails: Option<PublishError>,
-    catalogue: Catalogue,
-}
-
-impl EventTransport for Recorder {
-    fn declare(&self, catalogue: Catalogue) {
-        self.0.lock().catalogue = catalogue;
-    }
-    fn subscribe(&self, sink: EventSink) {
-        self.0.lock().sinks.push(sink);
-    }
-    fn publish(&self, event: CloudEvent) -> LocalBoxFuture<'static, Result<(), PublishError>> {
-        let this = self.clone();
-        async move {
-            // A broker takes its time.
-            tokio::task::yield_now().await;
-            let mut recorded = this.0.lock();
-            if let Some(error) = recorded.fails.clone() {
-                return Err(error);
-            }
-            recorded.published.push(event);
-            Ok(())
-        }
-        .boxed_local()
-    }
-    fn redeliver(&self, _: &str, event: CloudEvent) -> LocalBoxFuture<'static, Result<(), PublishError>> {
-        self.publish(event)
-    }
-}
+use crate::Clock;
 
 #[actix_rt::test]
 async fn committed_events_are_applied_once_in_the_order_of_their_aggregate() {
@@ -353,6 +152,32 @@ async fn nodes_that_relay_together_lose_nothing_and_keep_the_order() {
             assert_eq!(numbers, (0..10).collect::<Vec<_>>(), "in their order, and none is missing");
         }
         second.stop().await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn what_a_killed_node_had_under_way_is_published_by_the_next() {
+    on_both(async |databases| {
+        let source = databases.open("source").await.unwrap();
+        let to = Uuid::now_v7();
+        for number in 0..3 {
+            emit_one(&source, &Happened { to, number }).await;
+        }
+        // It held the lease, and nobody gave it back.
+        source
+            .query("INSERT INTO leases (name, holder, token, beat, ttl) VALUES ('outbox', $1, 7, 3, 1000)")
+            .bind(Uuid::now_v7())
+            .execute()
+            .await
+            .unwrap();
+        let node = Node::start(&databases, Arc::new(InProcess::default())).await;
+        eventually("the outbox is empty", async || pending(&source).await == 0).await;
+        assert_eq!(applied(&databases).await[&to], [0, 1, 2]);
+        node.stop().await;
+        let (holder, token): (Option<Uuid>, i64) =
+            source.query("SELECT holder, token FROM leases WHERE name = 'outbox'").fetch_one().await.unwrap();
+        assert_eq!((holder, token > 7), (None, true), "given back as the node stopped");
     })
     .await;
 }
