@@ -49,13 +49,13 @@ impl ServersChoice {
                 "callboard",
             ),
         };
-        let has_scheme = |secret: &Option<Secret>, schemes: [&str; 3]| {
+        let has_scheme = |secret: &Option<Secret>, schemes: &[&str]| {
             secret.as_ref().is_none_or(|secret| schemes.iter().any(|scheme| secret.expose().starts_with(scheme)))
         };
-        reader.require(has_scheme(&choice.redis_url, ["redis://", "rediss://", "redis+unix://"]), || {
+        reader.require(has_scheme(&choice.redis_url, &["redis://", "rediss://", "redis+unix://"]), || {
             "CALLBOARD_REDIS_URL must begin with redis:// or rediss://".to_owned()
         });
-        reader.require(has_scheme(&choice.amqp_url, ["amqp://", "amqps://", "amqp://"]), || {
+        reader.require(has_scheme(&choice.amqp_url, &["amqp://", "amqps://"]), || {
             "CALLBOARD_AMQP_URL must begin with amqp:// or amqps://".to_owned()
         });
         choice

@@ -185,10 +185,12 @@ impl Plan<'_> {
             Mode::Serve => {
                 let (cache, bridge) = links(settings, self.id)?;
                 let (opened, wrong) = preflight::look(settings, data, &databases, &cache, bridge).await;
-                match opened.objects.filter(|_| wrong.is_empty()) {
-                    Some(objects) => Ground { databases, objects, cache, bridge: opened.bridge },
-                    None => return Err(crate::config::wrong(&wrong)),
-                }
+                let preflight::Opened { bridge, objects, reached } = opened;
+                let Some(objects) = objects.filter(|_| wrong.is_empty()) else {
+                    return Err(crate::config::wrong(&wrong));
+                };
+                reached.write(data)?;
+                Ground { databases, objects, cache, bridge }
             }
         };
         let hosted = match self.mode {

@@ -46,6 +46,8 @@ pub struct Opened {
     pub bridge: Option<Bridge>,
     /// Sources and releases.
     pub objects: Option<Arc<dyn ObjectStore>>,
+    /// What answers now, or did once.
+    pub reached: Reached,
 }
 
 /// Looks at all of them at the same time; a sentence for everything that is wrong.
@@ -60,13 +62,16 @@ pub async fn look(
     let mut wrong = Vec::new();
     let domains = settings.cluster.hosted().into_iter().chain(["cluster".to_owned(), "gateway".to_owned()]);
     let postgres = futures_util::future::join_all(domains.map(|domain| postgres(settings, databases, domain)));
-    let redis = patiently(async || match cache.check().await {
+    let (knows_redis, knows_rabbitmq) =
+        (reached.has(settings.servers.redis_url.as_ref()), reached.has(settings.servers.amqp_url.as_ref()));
+    let redis = patiently(knows_redis, async || match cache.check().await {
         Ok(()) => Look::Good,
         Err(callboard_cache::CheckError::Refused(reason)) => Look::Refused(reason),
         Err(callboard_cache::CheckError::Unreachable(reason)) => Look::Away(reason),
     });
     let objects = objects::open(&settings.objects, data);
-    let (postgres, redis, (rabbitmq, bridge), objects) = tokio::join!(postgres, redis, rabbitmq(bridge), objects);
+    let (postgres, redis, (rabbitmq, bridge), objects) =
+        tokio::join!(postgres, redis, rabbitmq(knows_rabbitmq, bridge), objects);
 
     let mut told = BTreeSet::new();
     wrong.extend(postgres.into_iter().flatten().filter(|sentence| told.insert(sentence.clone())));
@@ -94,16 +99,13 @@ pub async fn look(
         let hint = error.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
         wrong.push(format!("{}{hint}", error.sentence));
     });
-    if let Err(error) = reached.write(data) {
-        wrong.push(error.sentence);
-    }
-    (Opened { bridge, objects: objects.ok() }, wrong)
+    (Opened { bridge, objects: objects.ok(), reached }, wrong)
 }
 
 /// The bridge starts also without its broker, so the broker's port is looked at beside it.
-async fn rabbitmq(settings: BridgeSettings) -> (Look, Option<Bridge>) {
+async fn rabbitmq(is_known: bool, settings: BridgeSettings) -> (Look, Option<Bridge>) {
     let url = Url::parse(settings.url.expose()).ok();
-    let look = patiently(async || {
+    let look = patiently(is_known, async || {
         let Some((host, port)) = url.as_ref().and_then(|url| Some((url.host_str()?, url.port()))) else {
             return Look::Refused("its URL names no host".to_owned());
         };
@@ -146,9 +148,9 @@ async fn postgres(settings: &Settings, databases: &Databases, domain: String) ->
     }
 }
 
-/// Looks again while nobody answers, for a while.
-async fn patiently(look: impl AsyncFn() -> Look) -> Look {
-    let deadline = Instant::now() + PATIENCE;
+/// Looks again while nobody answers, for a while: one that has answered before is just away.
+async fn patiently(is_known: bool, look: impl AsyncFn() -> Look) -> Look {
+    let deadline = Instant::now() + if is_known { Duration::ZERO } else { PATIENCE };
     loop {
         match look().await {
             Look::Away(_) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
@@ -157,8 +159,9 @@ async fn patiently(look: impl AsyncFn() -> Look) -> Look {
     }
 }
 
+/// The servers that were reached.
 #[derive(Default)]
-struct Reached(BTreeSet<String>);
+pub struct Reached(BTreeSet<String>);
 
 impl Reached {
     /// A file that is not there, or that nobody can read, says that nothing was reached.
@@ -175,7 +178,8 @@ impl Reached {
         self.0.extend(url.map(hash));
     }
 
-    fn write(&self, data: &Path) -> Result {
+    /// Remembers them for the next start.
+    pub fn write(&self, data: &Path) -> Result {
         let path = data.join(REACHED);
         let text = serde_json::to_vec(&self.0).context(|| "write down which servers were reached".to_owned())?;
         write_private(&path, &text).context(|| format!("write {}", path.display()))
