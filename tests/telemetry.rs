@@ -31,31 +31,27 @@ fn ancestry(of: &Span, spans: &[Span]) -> Vec<String> {
     names
 }
 
-#[tokio::test]
-async fn one_trace_leads_from_the_request_to_the_statement() {
-    let collector = Collector::start();
-    let endpoint = collector.endpoint();
-    let node = Node::start_with(&["--no-sample"], &traced(&endpoint)).await;
+/// Makes a project within a client's trace; the request's span, and that of the statement that stored the project.
+async fn follow(node: &Node, collector: &Collector) -> (Span, Span) {
     let admin = node.admin().await;
     let create = admin
         .request(Method::POST, "/projects")
         .header("traceparent", format!("00-{TRACE}-{PARENT}-01"))
         .json(&json!({ "name": "never-in-a-trace" }));
     admin.send(create).await.ok();
-
-    let (insert, spans) = eventually("the trace has arrived", || async {
+    let (insert, request, spans) = eventually("the trace has arrived", || async {
         let spans = collector.trace(TRACE);
         let is_insert = |span: &&Span| {
             span.attributes.get("db.statement").is_some_and(|text| text.contains("INSERT INTO projects"))
         };
         let insert = spans.iter().find(is_insert).cloned()?;
-        spans.iter().any(|span| span.name == "POST /api/v1/projects").then_some((insert, spans))
+        let request = spans.iter().find(|span| span.name == "POST /api/v1/projects").cloned()?;
+        Some((insert, request, spans))
     })
     .await;
     let names = ancestry(&insert, &spans);
     assert_eq!((names[0].as_str(), names[1].as_str()), ("INSERT", "project.create"), "{names:?}");
     assert_eq!(names.last().unwrap(), "POST /api/v1/projects", "{names:?}");
-    let request = spans.iter().find(|span| span.name == "POST /api/v1/projects").unwrap();
     assert_eq!(request.attributes["http.response.status_code"], "201");
     assert_eq!(request.attributes["http.route"], "/api/v1/projects");
     assert_eq!(request.resource["service.name"], "callboard");
@@ -63,10 +59,27 @@ async fn one_trace_leads_from_the_request_to_the_statement() {
     for secret in ["never-in-a-trace", "admin@example.com", PASSWORD] {
         assert!(!everything.contains(secret), "{secret} is in a trace");
     }
-    if std::env::var("CALLBOARD_TEST_TOPOLOGY").is_ok_and(|topology| topology == "cluster") {
-        let of = |span: &Span| span.resource["service.instance.id"].clone();
-        assert_ne!(of(request), of(&insert), "the gateway and the domain are different processes");
-    }
+    (request, insert)
+}
+
+#[tokio::test]
+async fn one_trace_leads_from_the_request_to_the_statement() {
+    let collector = Collector::start();
+    let endpoint = collector.endpoint();
+    let node = Node::start_with(&["--no-sample"], &traced(&endpoint)).await;
+    follow(&node, &collector).await;
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn one_trace_leads_through_the_bridge_to_the_statement_of_another_process() {
+    let collector = Collector::start();
+    let endpoint = collector.endpoint();
+    let node = Node::start_cluster_with(&["--no-sample"], &traced(&endpoint)).await;
+    let (request, insert) = follow(&node, &collector).await;
+    let process = |span: &Span| span.resource["service.instance.id"].clone();
+    assert_eq!(process(&request), "node");
+    assert_ne!(process(&insert), "node", "the domain is on another node");
     node.finish().await;
 }
 
@@ -80,15 +93,17 @@ async fn a_collector_that_is_away_costs_no_request_and_one_line_of_the_log() {
     for _ in 0..200 {
         admin.get("/projects").await.ok();
     }
-    let told = || node.log().matches("traces can't be sent").count();
-    eventually("it is told that traces are lost", || async { (told() > 0).then_some(()) }).await;
+    let told = |log: String| log.matches("traces can't be sent").count();
+    eventually("it is told that traces are lost", || async { (told(node.log()) > 0).then_some(()) }).await;
     drop(listener);
     for _ in 0..200 {
         admin.get("/projects").await.ok();
     }
     let (status, took) = node.stop().await;
-    assert!(status.success() && took < Duration::from_secs(15), "{status} after {took:?}");
-    assert_eq!(node.log().matches("traces can't be sent").count(), 1, "{}", node.log());
+    assert!(status.success() && took < Duration::from_secs(20), "{status} after {took:?}");
+    // Once for each process.
+    let most = if std::env::var("CALLBOARD_TEST_TOPOLOGY").is_ok() { 3 } else { 1 };
+    assert!(told(node.log()) <= most, "{}", node.log());
     node.finish().await;
 }
 
@@ -104,7 +119,7 @@ async fn the_last_spans_leave_when_the_node_stops() {
     assert!(collector.trace(TRACE).is_empty(), "they wait for company");
     let began = Instant::now();
     assert!(node.stop().await.0.success());
-    assert!(began.elapsed() < Duration::from_secs(20));
+    assert!(began.elapsed() < Duration::from_secs(24));
     assert!(collector.trace(TRACE).iter().any(|span| span.name == "GET /api/v1/projects"));
     node.finish().await;
 }
