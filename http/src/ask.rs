@@ -166,7 +166,7 @@ async fn perform<M: Operation>(ask: Rc<Ask<M>>, mut request: Request) -> Result<
         && request.http.method() == Method::POST
         && let Some(key) = idempotency::key_of(&request)?
     {
-        let place = idempotency::Place::of(&request, M::NAME, key, &body, M::TIMEOUT);
+        let place = idempotency::Place::of::<M>(&request, key, &body);
         // The outcome of a try may never become known; the next one is to find what it made.
         request.caller.request = Some(place.request());
         let (worker, arrival) = (Rc::clone(&request.worker), Rc::clone(&request.arrival));

@@ -5,7 +5,8 @@
 //! The work goes on when the client goes away, so that the client's next try finds the answer. A place whose node died
 //! is free again when its lease has run out.
 //!
-//! Only what may have had an effect is kept: a refusal changed nothing, so the key may be used again. The database holds
+//! Only what may have had an effect is kept: a refusal changed nothing, so the key may be used again. So it may when the
+//! outcome is unknown but the operation finds what an earlier try made. The database holds
 //! neither the key nor, in the clear, the answer (an answer may show an API key): the answer is sealed under a key that
 //! derives from the client's.
 
@@ -18,7 +19,7 @@ use actix_web::{
         header::{HeaderName, HeaderValue},
     },
 };
-use callboard_messages::{Code, Failure};
+use callboard_messages::{Code, Failure, Operation};
 use callboard_supervisors::{db::Database, seal::DataKey};
 use chrono::{DateTime, TimeDelta, Utc};
 use sha2::{Digest, Sha256};
@@ -51,6 +52,8 @@ pub(crate) struct Place {
     fingerprint: Vec<u8>,
     seal: DataKey,
     lease: Duration,
+    /// Whether the work may be done again when nobody knows whether it was.
+    repeatable: bool,
 }
 
 #[derive(sqlx::FromRow)]
@@ -62,11 +65,11 @@ struct Row {
 }
 
 impl Place {
-    pub(crate) fn of(request: &Request, operation: &str, key: &str, body: &[u8], timeout: Duration) -> Self {
+    pub(crate) fn of<M: Operation>(request: &Request, key: &str, body: &[u8]) -> Self {
         let caller = &request.caller;
         let principal = caller.api_key_id.map(|id| id.0).or(caller.user_id.map(|id| id.0)).unwrap_or_default();
         let organization = caller.organization_id.map(|id| id.0).unwrap_or_default();
-        let scope = [principal.as_bytes().as_slice(), organization.as_bytes(), operation.as_bytes()];
+        let scope = [principal.as_bytes().as_slice(), organization.as_bytes(), M::NAME.as_bytes()];
         let hash = |purpose: &str, parts: &[&[u8]]| -> [u8; 32] {
             let mut hash = Sha256::new();
             for part in [purpose.as_bytes()].iter().chain(&scope).chain(parts) {
@@ -79,7 +82,8 @@ impl Place {
             id: hash("id", &[key.as_bytes()]).to_vec(),
             fingerprint: hash("fingerprint", &[key.as_bytes(), request.http.path().as_bytes(), body]).to_vec(),
             seal: DataKey::from_bytes(hash("seal", &[key.as_bytes()])),
-            lease: timeout + LEASE_GRACE,
+            lease: M::TIMEOUT + LEASE_GRACE,
+            repeatable: M::IDEMPOTENT,
         }
     }
 
@@ -201,8 +205,8 @@ fn in_flight() -> Problem {
 async fn settle(worker: &Worker, arrival: &Arrival, place: &Place, owner: Uuid, outcome: &Result<Answer, Problem>) {
     let kept = match outcome {
         Ok(answer) => Some(answer.clone()),
-        // Nobody knows what happened; the same words until someone looks.
-        Err(problem) if !problem.certain => Some(problem.answer(arrival.request_id)),
+        // Nobody knows what happened; the same words until someone looks, unless the next try finds what this one did.
+        Err(problem) if !problem.certain && !place.repeatable => Some(problem.answer(arrival.request_id)),
         Err(_) => None,
     };
     let stored = async {

@@ -124,6 +124,8 @@ pub struct CreateDeployment {
 impl Operation for CreateDeployment {
     const NAME: &'static str = "deploy.create";
     const ACCESS: Access = Access::Permission("deploy:create");
+    /// By the request: one that comes again finds what it made.
+    const IDEMPOTENT: bool = true;
     type Reply = Deployment;
     type Error = DeployError;
 }
@@ -320,6 +322,8 @@ pub struct Rollback {
 impl Operation for Rollback {
     const NAME: &'static str = "deploy.rollback";
     const ACCESS: Access = Access::Permission("deploy:create");
+    /// By the request: one that comes again finds what it made.
+    const IDEMPOTENT: bool = true;
     type Reply = Deployment;
     type Error = DeployError;
 }
@@ -358,6 +362,8 @@ pub struct Restart {
 impl Operation for Restart {
     const NAME: &'static str = "deploy.restart";
     const ACCESS: Access = Access::Permission("deploy:create");
+    /// By the request: one that comes again finds what it made.
+    const IDEMPOTENT: bool = true;
     type Reply = Deployment;
     type Error = DeployError;
 }

@@ -95,6 +95,8 @@ pub struct CreateProject {
 impl Operation for CreateProject {
     const NAME: &'static str = "project.create";
     const ACCESS: Access = Access::Permission("project:write");
+    /// By the request: one that comes again finds what it made.
+    const IDEMPOTENT: bool = true;
     type Reply = Project;
     type Error = ProjectError;
 }

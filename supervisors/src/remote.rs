@@ -151,7 +151,9 @@ pub(crate) async fn carry<M: Operation>(transport: &dyn Transport, clock: &Clock
     if !M::IDEMPOTENT {
         return decode::<M>(transport.call(request).await);
     }
-    request.idempotency_key.get_or_insert_with(Uuid::now_v7);
+    let key = *request.idempotency_key.get_or_insert_with(Uuid::now_v7);
+    // What makes something finds what an earlier attempt has made by the request that the caller names.
+    request.caller.request.get_or_insert(key);
     let mut unknown = false;
     for attempt in 0.. {
         let answer = transport.call(request.clone()).await;
