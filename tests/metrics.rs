@@ -10,7 +10,7 @@ use std::{
 
 use reqwest::Method;
 
-use crate::harness::{App, Node};
+use crate::harness::{Api, App, Node};
 
 const TOKEN: &str = "token-of-the-metrics-tests";
 
@@ -34,11 +34,28 @@ fn promtool(arguments: &[&str], input: &str) -> Result<String, String> {
     if output.status.success() { Ok(said) } else { Err(said) }
 }
 
-async fn scrape(node: &Node) -> String {
-    let api = node.anonymous().with_token(TOKEN);
+async fn scrape(port: u16) -> String {
+    let api = Api::new(port, Some(TOKEN.to_owned()));
     let answer = api.send(api.raw(Method::GET, "/metrics")).await;
     assert!(answer.status.is_success(), "{} {}", answer.status, answer.text);
     answer.text
+}
+
+/// Of the node, or of the three.
+fn ports(node: &Node) -> Vec<u16> {
+    let is_cluster = std::env::var("CALLBOARD_TEST_TOPOLOGY").is_ok_and(|topology| topology == "cluster");
+    (0..if is_cluster { 3 } else { 1 }).map(|number| node.member(number).port).collect()
+}
+
+/// The series of a scrape that Prometheus accepts.
+fn series(metrics: &str) -> BTreeSet<&str> {
+    assert_eq!(promtool(&["check", "metrics"], metrics).as_deref(), Ok(""), "{metrics}");
+    let mut seen = BTreeSet::new();
+    for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+        let series = line.rsplit_once(' ').unwrap().0;
+        assert!(seen.insert(series), "{series} is there twice");
+    }
+    seen
 }
 
 #[tokio::test]
@@ -47,13 +64,13 @@ async fn prometheus_accepts_the_metrics_of_a_node_that_works() {
     let app = App::example(&node, "static");
     app.deploy().await;
     assert!(app.text("/").await.contains("Callboard"));
-    let metrics = scrape(&node).await;
-    let said = promtool(&["check", "metrics"], &metrics);
-    assert_eq!(said.as_deref(), Ok(""), "{metrics}");
-    let mut seen = BTreeSet::new();
-    for line in metrics.lines().filter(|line| !line.starts_with('#')) {
-        let series = line.rsplit_once(' ').unwrap().0;
-        assert!(seen.insert(series), "{series} is there twice");
+    // An app is counted where it runs, which is one of the nodes.
+    let mut all = String::new();
+    for port in ports(&node) {
+        let metrics = scrape(port).await;
+        let seen = series(&metrics);
+        assert!(seen.iter().any(|series| series.starts_with("callboard_domain_up")), "{metrics}");
+        all += &metrics;
     }
     for name in [
         "callboard_http_requests_total",
@@ -67,7 +84,7 @@ async fn prometheus_accepts_the_metrics_of_a_node_that_works() {
         "callboard_outbox_lag_seconds",
         "callboard_router_requests_total",
     ] {
-        assert!(seen.iter().any(|series| series.starts_with(name)), "{name} is missing\n{metrics}");
+        assert!(all.lines().any(|line| line.starts_with(name)), "{name} is missing\n{all}");
     }
     node.finish().await;
 }
@@ -75,7 +92,7 @@ async fn prometheus_accepts_the_metrics_of_a_node_that_works() {
 #[tokio::test]
 async fn a_metrics_token_closes_the_metrics_to_everybody_else() {
     let node = Node::start_with(&["--no-sample"], &[("CALLBOARD_METRICS_TOKEN", TOKEN)]).await;
-    scrape(&node).await;
+    scrape(node.port).await;
     let anonymous = node.anonymous();
     anonymous.send(anonymous.raw(Method::GET, "/metrics")).await.refused(401);
     let wrong = anonymous.with_token("another-token-entirely");
