@@ -24,7 +24,7 @@ impl NodeSettings {
             log: reader.value(
                 "CALLBOARD_LOG",
                 "What is logged: error, warn, info, debug or trace, or a list such as callboard_deploy=debug,info.",
-                "info,actix_server=warn,sqlx=warn,lapin=off",
+                "info,actix_server=warn,lapin=off",
             ),
             master_key: reader.secret(
                 "CALLBOARD_MASTER_KEY",

@@ -62,7 +62,6 @@ impl Watch {
     async fn run(mut self) -> Exit {
         let mut nudges = self.context.live.subscribe(TOPIC, None);
         let mut changes = self.members.clone();
-        let mut due = self.context.clock.instant();
         let mut was_draining = self.members.is_draining();
         loop {
             let clock = self.context.clock.clone();
@@ -72,17 +71,17 @@ impl Watch {
                 Some(Err(error)) => tracing::warn!(%error, "this node could not renew its place in the cluster"),
                 None => tracing::warn!("this node could not renew its place in the cluster in time"),
             }
-            due = (due + self.settings.beat).max(self.context.clock.instant());
+            // Counted from now: passes that nudges bring about must not put the next renewal off.
+            let due = clock.instant() + self.settings.beat;
             loop {
                 tokio::select! {
                     () = self.context.stopping() => return self.leave().await,
                     () = self.context.clock.sleep_until(due) => break,
-                    nudge = nudges.next() => {
-                        if nudge.is_none() {
-                            nudges = self.context.live.subscribe(TOPIC, None);
-                        }
-                        break;
-                    }
+                    nudge = nudges.next() => match nudge {
+                        None => nudges = self.context.live.subscribe(TOPIC, None),
+                        Some(Ok(nudge)) if nudge.data == self.nudge() => {}
+                        Some(_) => break,
+                    },
                     () = changes.changed() => {
                         if self.members.is_draining() != was_draining {
                             was_draining = self.members.is_draining();
@@ -132,12 +131,17 @@ impl Watch {
         self.forget(clock.now()).await
     }
 
+    /// What this node nudges with, so that it does not nudge itself.
+    fn nudge(&self) -> serde_json::Value {
+        self.members.me().to_string().into()
+    }
+
     fn tell(&self, incarnation: i64, rows: Vec<NodeRow>, has_changed: bool) {
         let members: Vec<Member> = rows.into_iter().map(NodeRow::into_member).collect();
         self.metrics.count_nodes(&members);
         self.members.publish(incarnation, members);
         if has_changed {
-            self.context.live.publish(TOPIC, LiveEvent::new("changed", serde_json::Value::Null));
+            self.context.live.publish(TOPIC, LiveEvent::new("changed", self.nudge()));
         }
     }
 
@@ -156,7 +160,7 @@ impl Watch {
         let left = rows::leave(&self.database, me, incarnation, clock.now());
         match clock.timeout_at(clock.instant() + Duration::from_secs(2), left).await {
             Some(Ok(())) => {
-                self.context.live.publish(TOPIC, LiveEvent::new("changed", serde_json::Value::Null));
+                self.context.live.publish(TOPIC, LiveEvent::new("changed", self.nudge()));
                 tracing::info!("this node has left the cluster");
             }
             Some(Err(error)) => tracing::warn!(%error, "this node could not say that it leaves the cluster"),

@@ -185,7 +185,11 @@ impl Databases {
     }
 
     pub(super) fn postgres_options(&self, url: &str) -> Result<PgConnectOptions, Error> {
-        Ok(PgConnectOptions::from_str(url)?.application_name("callboard").log_statements(LevelFilter::Trace))
+        Ok(PgConnectOptions::from_str(url)?
+            .application_name("callboard")
+            // What exists already and is left as it is need not be told.
+            .options([("client_min_messages", "warning")])
+            .log_statements(LevelFilter::Trace))
     }
 
     /// How many connections each domain has, all threads together: domain, server, and counts.
