@@ -22,8 +22,8 @@ async fn campaign(seed: u64, duration: Duration, scale: Scale) {
     println!("chaos: SEED={seed} DURATION={}", duration.as_secs());
     let mut random = Random::new(seed);
     let mut cluster = Cluster::start(seed).await;
-    let mut load = Load::begin(&cluster, &mut random).await;
     let before = verify::Inventory::of(&cluster).await;
+    let mut load = Load::begin(&cluster, &mut random).await;
 
     let began = Instant::now();
     let mut faults = Fault::shuffled(&mut random);

@@ -27,13 +27,24 @@ pub struct Inventory {
 }
 
 impl Inventory {
+    /// Once it stands still: a node is ready before the last of its consumers has begun.
     pub async fn of(cluster: &Cluster) -> Self {
         let pool = connect(cluster).await;
         let connections = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'";
-        Self {
-            queues: cluster.rabbitmq.queues().await.iter().filter(|queue| queue.consumers > 0).count(),
-            broker_connections: cluster.amqp.connections(),
-            database_connections: count(&pool, connections).await,
+        let deadline = Instant::now() + SETTLE;
+        let mut seen = Vec::new();
+        loop {
+            let queues = cluster.rabbitmq.queues().await.iter().filter(|queue| queue.consumers > 0).count();
+            seen.push((queues, cluster.amqp.connections()));
+            if let [.., first, second, third] = seen[..]
+                && first == second
+                && second == third
+            {
+                let (queues, broker_connections) = third;
+                return Self { queues, broker_connections, database_connections: count(&pool, connections).await };
+            }
+            assert!(Instant::now() < deadline, "queues and connections come and go: {seen:?}");
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 }
