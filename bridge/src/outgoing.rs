@@ -9,6 +9,8 @@ use std::{
 };
 
 use callboard_supervisors::remote::CallFailure;
+use futures_util::FutureExt;
+use lapin::{Channel, options::BasicAckOptions};
 use tokio::sync::Notify;
 
 use crate::{
@@ -27,6 +29,8 @@ thread_local! {
 pub(crate) struct Outgoing {
     shared: Arc<Shared>,
     batches: RefCell<Vec<Batch>>,
+    /// Messages whose requests are answered, to be acknowledged once the answers are sent.
+    answered: RefCell<Vec<(Channel, u64)>>,
     woken: Cell<bool>,
     wake: Notify,
 }
@@ -64,8 +68,13 @@ pub(crate) struct Installed {
 impl Installed {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let bridge = shared.number;
-        let outgoing =
-            Rc::new(Outgoing { shared, batches: RefCell::default(), woken: Cell::new(false), wake: Notify::new() });
+        let outgoing = Rc::new(Outgoing {
+            shared,
+            batches: RefCell::default(),
+            answered: RefCell::default(),
+            woken: Cell::new(false),
+            wake: Notify::new(),
+        });
         OUTGOING.with_borrow_mut(|all| all.push((bridge, outgoing.clone())));
         Self { bridge, outgoing }
     }
@@ -79,6 +88,31 @@ impl Drop for Installed {
     }
 }
 
+fn of_this_thread(shared: &Shared) -> Option<Rc<Outgoing>> {
+    OUTGOING
+        .with_borrow(|all| all.iter().rev().find(|(of, _)| *of == shared.number).map(|(_, outgoing)| outgoing.clone()))
+}
+
+/// Acknowledges a message, after everything that this thread is about to send.
+pub(crate) fn acknowledge(shared: &Shared, channel: &Channel, tag: u64) {
+    match of_this_thread(shared) {
+        Some(outgoing) => {
+            outgoing.answered.borrow_mut().push((channel.clone(), tag));
+            outgoing.wake();
+        }
+        None => settle(channel, tag),
+    }
+}
+
+/// Tags belong to their channel, and a channel is never repaired: on one that is closed this does nothing. It is not
+/// waited for: what the broker does not hear of it delivers again.
+fn settle(channel: &Channel, tag: u64) {
+    let ended = channel.basic_ack(tag, BasicAckOptions::default()).now_or_never();
+    if let Some(Err(error)) = ended {
+        tracing::debug!(%error, "an acknowledgement was too late");
+    }
+}
+
 /// Puts an entry into this thread's message to `to`; a thread without a flusher sends it by itself.
 pub(crate) fn put(
     shared: &Arc<Shared>,
@@ -87,9 +121,7 @@ pub(crate) fn put(
     expires: Duration,
     write: impl FnOnce(&mut Vec<u8>),
 ) {
-    let outgoing = OUTGOING
-        .with_borrow(|all| all.iter().rev().find(|(of, _)| *of == shared.number).map(|(_, outgoing)| outgoing.clone()));
-    if let Some(outgoing) = outgoing {
+    if let Some(outgoing) = of_this_thread(shared) {
         return outgoing.put(to, call, expires, write);
     }
     let mut batch = Batch::new(to.clone());
@@ -123,8 +155,7 @@ impl Outgoing {
         };
         match full {
             Some(batch) => send(&self.shared, batch),
-            None if !self.woken.replace(true) => self.wake.notify_one(),
-            None => {}
+            None => self.wake(),
         }
     }
 
@@ -133,17 +164,25 @@ impl Outgoing {
         self.woken.set(false);
         loop {
             let batch = self.batches.borrow_mut().pop();
-            let Some(batch) = batch else { return };
+            let Some(batch) = batch else { break };
             send(&self.shared, batch);
+        }
+        for (channel, tag) in self.answered.take() {
+            settle(&channel, tag);
+        }
+    }
+
+    fn wake(&self) {
+        if !self.woken.replace(true) {
+            self.wake.notify_one();
         }
     }
 
     /// Sends whatever is ready, each time that everything else which was ready on this thread has had its turn.
     pub(crate) async fn keep_flushing(&self) {
         loop {
+            // Woken by the first entry, this task has its turn after every other that was ready then.
             self.wake.notified().await;
-            // Comes back after every task that is ready now, and whatever the network has for this thread.
-            tokio::task::yield_now().await;
             self.flush();
         }
     }

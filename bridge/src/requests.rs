@@ -21,7 +21,7 @@ use futures_util::{
 use lapin::{
     Channel,
     message::Delivery,
-    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions},
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions},
 };
 use tracing::{Instrument, Span};
 
@@ -47,6 +47,7 @@ struct Host {
 
 /// A message whose requests are not all answered yet.
 struct Open {
+    shared: Arc<Shared>,
     channel: Channel,
     tag: u64,
     left: Cell<usize>,
@@ -114,7 +115,7 @@ impl Host {
         }
         let (tag, redelivered) = (delivery.delivery_tag, delivery.redelivered);
         match inbound::open(&self.shared, Kind::Requests, queue, &mut delivery) {
-            Ok(message) if message.entries.is_empty() => acknowledge(channel, tag),
+            Ok(message) if message.entries.is_empty() => outgoing::acknowledge(&self.shared, channel, tag),
             Ok(message) => self.begin(channel, tag, redelivered, &message),
             Err(refusal) => {
                 self.shared.refusals.note(&self.shared, queue, refusal);
@@ -124,7 +125,8 @@ impl Host {
     }
 
     fn begin(self: &Rc<Self>, channel: &Channel, tag: u64, redelivered: bool, message: &Message) {
-        let open = Rc::new(Open { channel: channel.clone(), tag, left: Cell::new(message.entries.len()) });
+        let left = Cell::new(message.entries.len());
+        let open = Rc::new(Open { shared: self.shared.clone(), channel: channel.clone(), tag, left });
         let to = Destination { kind: Kind::Replies, queue: self.shared.names.replies(message.opening.node).into() };
         for entry in &message.entries {
             self.shared.metrics.requests.with_label_values(&["in"]).inc();
@@ -195,7 +197,7 @@ impl Open {
         let left = self.left.get().saturating_sub(1);
         self.left.set(left);
         if left == 0 {
-            acknowledge(&self.channel, self.tag);
+            outgoing::acknowledge(&self.shared, &self.channel, self.tag);
         }
     }
 }
@@ -213,15 +215,6 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         self.0.serving.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// Tags belong to their channel, and a channel is never repaired: on one that is closed this does nothing. It is not
-/// waited for: what the broker does not hear of it delivers again.
-fn acknowledge(channel: &Channel, tag: u64) {
-    let ended = channel.basic_ack(tag, BasicAckOptions::default()).now_or_never();
-    if let Some(Err(error)) = ended {
-        tracing::debug!(%error, "an acknowledgement was too late");
     }
 }
 

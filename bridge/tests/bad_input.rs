@@ -17,7 +17,9 @@ use crate::stage::*;
 const KEY: &[u8] = b"a key that the tests know: 0123456789";
 
 fn known() -> Cluster {
-    Cluster { key: callboard_bridge::ClusterKey::new(KEY).unwrap(), ..Cluster::new() }
+    let mut cluster = Cluster::new();
+    cluster.key = callboard_bridge::ClusterKey::new(KEY).unwrap();
+    cluster
 }
 
 fn sign(key: &[u8], kind: u8, to: &str, body: &[u8]) -> Vec<u8> {

@@ -193,6 +193,7 @@ async fn one_node_is_asked_for_what_only_it_knows() {
     let patience = Instant::now() + Duration::from_secs(20);
     while first.runtime.bus().ask_at(second.id(), &caller(), perform(Act::Reply(5))).await != Ok(5) {
         assert!(Instant::now() < patience, "it takes no requests");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     for _ in 0..4 {
         let there = first.runtime.bus().ask_at(second.id(), &caller(), perform(Act::Reply(5))).await;
