@@ -196,7 +196,8 @@ async fn nothing_leaks(cluster: &Cluster, pool: &PgPool, before: &Inventory) {
         if settled {
             break;
         }
-        assert!(Instant::now() < deadline, "{} queues, all of them empty, and not {queues:#?}", before.queues);
+        let found: Vec<_> = queues.iter().map(|queue| (&queue.name, queue.messages, queue.consumers)).collect();
+        assert!(Instant::now() < deadline, "{} queues, all of them empty, and not {found:#?}", before.queues);
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 

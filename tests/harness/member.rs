@@ -53,7 +53,7 @@ impl Member {
             let key = self.data().join("master.key");
             if !key.exists() {
                 DirBuilder::new().mode(0o700).create(self.data()).unwrap();
-                File::options().create(true).write(true).mode(0o600).open(&key).unwrap().write_all(KEY).unwrap();
+                File::options().create_new(true).write(true).mode(0o600).open(&key).unwrap().write_all(KEY).unwrap();
             }
             command.args(["--domains", domains]).env("CALLBOARD_NODE_NAME", self.name);
             command.env("CALLBOARD_MASTER_KEY_FILE", key);

@@ -154,7 +154,10 @@ async fn a_host_serves_by_name_and_a_node_that_only_reaches_a_domain_does_not() 
     assert_eq!(bus.hosted().iter().map(|domain| domain.name).collect::<Vec<_>>(), ["stage"]);
 
     let (_runtime, bus, _) = reaching(&Wire::default()).await;
-    assert!(is_internal(&read(bus.serve("stage.perform", Caller::anonymous(), &body).await)), "no way round in circles");
+    assert!(
+        is_internal(&read(bus.serve("stage.perform", Caller::anonymous(), &body).await)),
+        "no way round in circles"
+    );
     assert!(bus.hosted().is_empty());
     assert_eq!(read(failed(Failure::Expired)), Err(Failure::Expired.into()));
 }

@@ -127,7 +127,7 @@ pub struct Session {
 
 impl Session {
     /// What a client sends, message by message.
-    pub fn from_client(&mut self, frames: &mut Frames) -> Vec<Unit> {
+    pub fn upward(&mut self, frames: &mut Frames) -> Vec<Unit> {
         let mut units: Vec<Unit> = frames.greeting().map(Unit::raw).into_iter().collect();
         while let Some(frame) = frames.next() {
             let channel = self.channels.entry(frame.channel).or_default();
@@ -163,7 +163,7 @@ impl Session {
     }
 
     /// What a broker sends; its confirms are told in the client's count.
-    pub fn from_server(&mut self, frames: &mut Frames) -> Vec<Unit> {
+    pub fn downward(&mut self, frames: &mut Frames) -> Vec<Unit> {
         let mut units: Vec<Unit> = frames.greeting().map(Unit::raw).into_iter().collect();
         while let Some(frame) = frames.next() {
             let channel = self.channels.entry(frame.channel).or_default();

@@ -242,8 +242,8 @@ async fn read(
                 frames.push(&buffer[..length]);
                 let mut session = session.lock();
                 match way {
-                    Way::Up => session.from_client(&mut frames),
-                    Way::Down => session.from_server(&mut frames),
+                    Way::Up => session.upward(&mut frames),
+                    Way::Down => session.downward(&mut frames),
                 }
             }
         };
