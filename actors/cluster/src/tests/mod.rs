@@ -64,7 +64,13 @@ impl Node {
         let (post, redelivered) = mpsc::unbounded_channel();
         let domain =
             crate::domain(settings, databases.clone(), members.clone(), ClusterMetrics::new().unwrap(), Vec::new());
-        let runtime = Runtime::builder().clock(clock).workers(1).node(members.me().0).build(vec![domain]).unwrap();
+        let runtime = Runtime::builder()
+            .events(Arc::new(Post(post)))
+            .clock(clock)
+            .workers(1)
+            .node(members.me().0)
+            .build(vec![domain])
+            .unwrap();
         Self { runtime, members, redelivered }
     }
 
