@@ -1,6 +1,6 @@
 //! The bridge on a real broker: `CALLBOARD_TEST_AMQP_URL`, or the local one. Every test has names of its own there.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test says so by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test says so by panicking")]
 
 mod bad_input;
 mod events;
