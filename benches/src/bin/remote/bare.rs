@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{Answerer, IN_FLIGHT, Load, PAYLOAD, race, url};
 
-async fn channel() -> Outcome<(Connection, Channel)> {
+pub async fn channel() -> Outcome<(Connection, Channel)> {
     let connection = Connection::connect(&url(), ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     Ok((connection, channel))

@@ -7,10 +7,11 @@ use callboard_benches::Outcome;
 use callboard_bridge::{Bridge, BridgeSettings, ClusterKey};
 use callboard_messages::{Access, CallError, Caller, Code, DomainError, Operation, Principal, Scopes, Secret};
 use callboard_supervisors::{Bulkhead, Contract, Domain, Handle, Outcome as Answer, Runtime};
+use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Answerer, IN_FLIGHT, Load, PAYLOAD, race, url};
+use crate::{Answerer, IN_FLIGHT, Load, PAYLOAD, bare::channel, race, url};
 
 #[derive(Serialize, Deserialize)]
 struct Fetch {
@@ -119,5 +120,18 @@ pub fn measure(load: Load) -> Outcome<Duration> {
         took
     });
     answerer.stop()?;
+    System::new().block_on(remove(&prefix))?;
     took
+}
+
+/// Takes away what is durable; the rest expires.
+async fn remove(prefix: &str) -> Outcome {
+    let (_connection, channel) = channel().await?;
+    for exchange in ["operations", "live", "events", "dead"] {
+        let exchange = format!("{prefix}.{exchange}");
+        channel.exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default()).await?;
+    }
+    let queue = format!("{prefix}.dead");
+    channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await?;
+    Ok(())
 }
