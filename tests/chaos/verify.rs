@@ -26,6 +26,10 @@ pub struct Inventory {
     database_connections: i64,
 }
 
+/// What three nodes use: three queues of each of them, one of each domain (five) and of each that reacts (three), and
+/// the dead letters. Nodes that start slowly stand still on the way there, so standing still alone says nothing.
+const QUEUES: usize = 3 * 3 + 5 + 3 + 1;
+
 impl Inventory {
     /// Once it stands still: a node is ready before the last of its consumers has begun.
     pub async fn of(cluster: &Cluster) -> Self {
@@ -37,6 +41,7 @@ impl Inventory {
             let queues = cluster.rabbitmq.queues().await.iter().filter(|queue| queue.consumers > 0).count();
             seen.push((queues, cluster.amqp.connections()));
             if let [.., first, second, third] = seen[..]
+                && third.0 == QUEUES
                 && first == second
                 && second == third
             {
