@@ -46,16 +46,7 @@ async fn a_deployment_that_the_crash_interrupted_ends_and_the_app_serves() {
         app.set_version("two");
         let begun = app.begin_deploy().await;
         let id = begun["id"].as_str().unwrap().to_owned();
-        eventually("the build runs", || async {
-            let log = operator.get(&format!("/deployments/{id}/logs")).await.ok();
-            log["items"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .any(|line| line["text"].as_str().unwrap().trim() == "begun")
-                .then_some(())
-        })
-        .await;
+        app.build_says(&id, "begun").await;
         id
     };
     node.kill().await;

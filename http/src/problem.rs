@@ -210,24 +210,9 @@ fn title_of(code: &str) -> &'static str {
 mod tests {
     use super::*;
 
-    const CODES: [Code; 12] = [
-        Code::Invalid,
-        Code::Unauthenticated,
-        Code::Forbidden,
-        Code::NotFound,
-        Code::Conflict,
-        Code::PreconditionFailed,
-        Code::TooLarge,
-        Code::RateLimited,
-        Code::Overloaded,
-        Code::Unavailable,
-        Code::Timeout,
-        Code::Internal,
-    ];
-
     #[test]
     fn every_code_is_described_with_the_status_it_has() {
-        for code in CODES {
+        for code in Code::ALL {
             let described = PROBLEMS.iter().find(|(known, ..)| *known == code.as_str()).unwrap();
             assert_eq!(described.1, status_of(code).as_u16(), "{code}");
         }

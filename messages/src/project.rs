@@ -34,9 +34,6 @@ pub enum ProjectError {
     /// No such environment variable.
     #[error("there is no environment variable {0}")]
     NoSuchVariable(String),
-    /// Its creation is still under way, or was interrupted and is being finished.
-    #[error("the creation of this project is not finished yet; try again shortly")]
-    Unfinished,
     /// Its app's place could not be prepared, so that nothing of it was kept.
     #[error("the project could not be created: {0}")]
     SetupFailed(String),
@@ -58,7 +55,7 @@ impl DomainError for ProjectError {
             Self::NameTaken(_) | Self::NotStuck(_) => Code::Conflict,
             Self::Invalid(_) => Code::Invalid,
             Self::VersionMismatch => Code::PreconditionFailed,
-            Self::CleanupFailed(_) | Self::SetupFailed(_) | Self::Unfinished => Code::Unavailable,
+            Self::CleanupFailed(_) | Self::SetupFailed(_) => Code::Unavailable,
         }
     }
 }

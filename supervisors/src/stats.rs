@@ -37,24 +37,9 @@ pub(crate) enum Ending {
     Failed(Code),
 }
 
-const CODES: [Code; 12] = [
-    Code::Invalid,
-    Code::Unauthenticated,
-    Code::Forbidden,
-    Code::NotFound,
-    Code::Conflict,
-    Code::PreconditionFailed,
-    Code::TooLarge,
-    Code::RateLimited,
-    Code::Overloaded,
-    Code::Unavailable,
-    Code::Timeout,
-    Code::Internal,
-];
-
 impl Ending {
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        [Self::Replied, Self::Refused].into_iter().chain(CODES.into_iter().map(Self::Failed))
+        [Self::Replied, Self::Refused].into_iter().chain(Code::ALL.into_iter().map(Self::Failed))
     }
 
     #[inline]

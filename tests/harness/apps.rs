@@ -106,6 +106,17 @@ impl<'a> App<'a> {
         self.node.cli_json(&["deploy", self.folder.to_str().unwrap(), "--app", &self.name, "--detach"]).await
     }
 
+    /// Waits until this line is in the log of a build.
+    pub async fn build_says(&self, deployment: &str, text: &str) {
+        let operator = self.node.operator();
+        eventually(&format!("the build says {text}"), || async {
+            let log = operator.get(&format!("/deployments/{deployment}/logs")).await.ok();
+            let said = |line: &Value| line["text"].as_str().unwrap().trim() == text;
+            log["items"].as_array().unwrap().iter().any(said).then_some(())
+        })
+        .await;
+    }
+
     /// Tries to begin a deployment while another one runs.
     pub async fn begin_deploy_refused(&self) -> Ran {
         self.node.cli(&["deploy", self.folder.to_str().unwrap(), "--app", &self.name, "--detach"]).await
