@@ -1,4 +1,4 @@
-//! The contracts of Callboard: operations, events, views, identifiers and errors, one file per domain.
+//! The contracts of Callboard: operations, events, views, identifiers and errors, one module per domain.
 //!
 //! This crate knows neither the runtime nor HTTP nor a database, so that a domain, the gateway and a client
 //! share one definition of every message. Adding an operation starts here; see [`Operation`].

@@ -1,10 +1,10 @@
-//! What the platform's own nodes ask each other.
+//! Where apps are answered, for the routers of all nodes.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{DeployError, Instance, LogLines};
-use crate::{Access, DeploymentId, Operation, ProjectId};
+use super::DeployError;
+use crate::{Access, Operation};
 
 /// Where every app is answered, for the routers of all nodes.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -75,49 +75,4 @@ impl RouteState {
             Self::Moving => "The node that ran it is gone, and another one takes it over.",
         }
     }
-}
-
-/// The instances that the asked node runs of an app: only their node knows them.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RunningInstances {
-    /// Of which project.
-    pub project_id: ProjectId,
-}
-
-impl Operation for RunningInstances {
-    const NAME: &'static str = "deploy.running_instances";
-    const ACCESS: Access = Access::Internal;
-    const IDEMPOTENT: bool = true;
-    type Reply = Vec<Instance>;
-    type Error = DeployError;
-}
-
-/// Which log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogName {
-    /// Of a deployment: build and rollout.
-    Deployment(DeploymentId),
-    /// Of an app: what its instances write.
-    App(ProjectId),
-}
-
-/// Lines of a log as the asked node, which writes it, has them: the newest are not in the object store yet.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ReadLog {
-    /// Which.
-    pub log: LogName,
-    /// Only lines after this id, oldest first; else the last ones.
-    #[serde(default)]
-    pub after: Option<u64>,
-    /// The most lines.
-    pub limit: u32,
-}
-
-impl Operation for ReadLog {
-    const NAME: &'static str = "deploy.read_log";
-    const ACCESS: Access = Access::Internal;
-    const IDEMPOTENT: bool = true;
-    type Reply = LogLines;
-    type Error = DeployError;
 }

@@ -1,0 +1,103 @@
+//! Keys of programs, and of the command line on a node's own machine.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::AuthError;
+use crate::{Access, ApiKeyId, NodeId, Operation, OrganizationId, Scopes, Secret};
+
+/// A program's key, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ApiKey {
+    /// The key.
+    pub id: ApiKeyId,
+    /// What it is for.
+    pub name: String,
+    /// The part of the key that is shown, to tell keys apart.
+    pub prefix: String,
+    /// The organization it acts for.
+    pub organization_id: OrganizationId,
+    /// Permissions; never more than its owner holds.
+    #[schema(value_type = Vec<String>)]
+    pub scopes: Scopes,
+    /// UTC.
+    pub created_at: DateTime<Utc>,
+    /// UTC; never expires when absent.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// UTC, to the minute.
+    pub last_used_at: Option<DateTime<Utc>>,
+}
+
+/// A new key with its secret, shown this once.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ApiKeyWithSecret {
+    /// The key.
+    #[serde(flatten)]
+    pub api_key: ApiKey,
+    /// `cb_<prefix>_<secret>`.
+    #[schema(value_type = String)]
+    pub secret: Secret,
+}
+
+/// Makes a key for a program.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct CreateApiKey {
+    /// What it is for, 1 to 100 characters.
+    pub name: String,
+    /// Permissions; each must be one the caller holds.
+    pub scopes: Vec<String>,
+    /// UTC, in the future; never expires when absent.
+    #[serde(default)]
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+impl Operation for CreateApiKey {
+    const NAME: &'static str = "auth.create_api_key";
+    const ACCESS: Access = Access::Permission("api_key:write");
+    type Reply = ApiKeyWithSecret;
+    type Error = AuthError;
+}
+
+/// The caller's keys in its organization, newest first.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ListApiKeys {}
+
+impl Operation for ListApiKeys {
+    const NAME: &'static str = "auth.list_api_keys";
+    const ACCESS: Access = Access::Permission("api_key:read");
+    const IDEMPOTENT: bool = true;
+    type Reply = Vec<ApiKey>;
+    type Error = AuthError;
+}
+
+/// Makes a key useless, at once.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RevokeApiKey {
+    /// Which.
+    pub api_key_id: ApiKeyId,
+}
+
+impl Operation for RevokeApiKey {
+    const NAME: &'static str = "auth.revoke_api_key";
+    const ACCESS: Access = Access::Permission("api_key:write");
+    const IDEMPOTENT: bool = true;
+    type Reply = ();
+    type Error = AuthError;
+}
+
+/// The credentials of the command line on the node's own machine: an API key of the local operator account, who
+/// administers the platform and can't sign in with a password. Each call replaces the key that this node had before.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct IssueLocalKey {
+    /// Which node asks.
+    #[serde(default)]
+    pub node: Option<NodeId>,
+}
+
+impl Operation for IssueLocalKey {
+    const NAME: &'static str = "auth.issue_local_key";
+    const ACCESS: Access = Access::Internal;
+    type Reply = ApiKeyWithSecret;
+    type Error = AuthError;
+}

@@ -1,0 +1,73 @@
+//! `deploy`: from source to a running, routed app.
+
+mod deployments;
+mod environment;
+mod events;
+mod formation;
+mod instances;
+mod logs;
+mod releases;
+mod routes;
+mod sources;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Code, DeploymentId, DomainError};
+
+pub use deployments::{
+    CancelDeployment, CreateDeployment, Deployment, DeploymentKind, DeploymentStatus, GetDeployment, ListDeployments,
+};
+pub use environment::{CleanupEnvironment, SetupEnvironment};
+pub use events::{
+    AppTakenOver, DeploymentBuilding, DeploymentCompleted, DeploymentFact, DeploymentFailed, DeploymentQueued,
+    DeploymentRolledBack, DeploymentStarted, InstanceCrashed, InstanceFact, InstanceStarted, InstanceStopped,
+    TakeoverFact,
+};
+pub use formation::{Formation, Restart, Scale, Stop};
+pub use instances::{Instance, InstanceStatus, Instances, ListInstances, RunningInstances};
+pub use logs::{GetBuildLog, GetLogs, LogLine, LogLines, LogName, ReadLog};
+pub use releases::{ListReleases, Release, Rollback};
+pub use routes::{AppRoute, AppRoutes, ListRoutes, RouteState};
+pub use sources::{DeploymentSource, RegisterSource, Source};
+
+/// What deploy refuses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DeployError {
+    /// Not there, or another tenant's.
+    #[error("there is no such {0}")]
+    NotFound(String),
+    /// Another deployment of the project runs, and only one may.
+    #[error("deployment {0} of this project is still running; wait for it or cancel it")]
+    InProgress(DeploymentId),
+    /// The deployment has ended, so it can't be cancelled.
+    #[error("the deployment has ended already")]
+    AlreadyEnded,
+    /// The project has never been deployed.
+    #[error("the project has no release yet; deploy it first")]
+    NoRelease,
+    /// The app has no process of this type.
+    #[error("the app has no process type {0}")]
+    NoSuchProcess(String),
+    /// A field breaks its rule.
+    #[error("{0}")]
+    Invalid(String),
+    /// An upload over the limit.
+    #[error("the source is larger than {0} bytes")]
+    TooLarge(u64),
+    /// The rollout of a scale, restart or rollback failed; what served before serves still.
+    #[error("{0}")]
+    RolloutFailed(String),
+}
+
+impl DomainError for DeployError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NotFound(_) | Self::NoSuchProcess(_) => Code::NotFound,
+            Self::InProgress(_) | Self::AlreadyEnded | Self::NoRelease | Self::RolloutFailed(_) => Code::Conflict,
+            Self::Invalid(_) => Code::Invalid,
+            Self::TooLarge(_) => Code::TooLarge,
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What was built, and can be brought back.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{DeployError, Deployment};
+use crate::{Access, Cursor, DeploymentId, Operation, Page, ProjectId, ReleaseId};
+
+/// An immutable, content-addressed build with the configuration it runs with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Release {
+    /// The release.
+    pub id: ReleaseId,
+    /// Of which project.
+    pub project_id: ProjectId,
+    /// 1, 2, 3, … within the project.
+    pub version: i64,
+    /// Of the built folder, SHA-256 in hex.
+    pub digest: String,
+    /// What was recognized: `node`, `python`, `static`, ….
+    pub language: String,
+    /// Command by process type.
+    pub processes: BTreeMap<String, String>,
+    /// The environment's version it was made with.
+    pub environment_version: i64,
+    /// The deployment that made it.
+    pub deployment_id: DeploymentId,
+    /// The commit, for a git source.
+    pub commit: Option<String>,
+    /// Whether it serves now.
+    pub current: bool,
+    /// UTC.
+    pub created_at: DateTime<Utc>,
+}
+
+/// A project's releases, newest first.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ListReleases {
+    /// Which project.
+    pub project_id: ProjectId,
+    /// How many rows, 1 to 100; 20 unless told.
+    #[serde(default)]
+    pub limit: Option<u32>,
+    /// The `next` of the page before.
+    #[serde(default)]
+    pub cursor: Option<Cursor>,
+}
+
+impl Operation for ListReleases {
+    const NAME: &'static str = "deploy.list_releases";
+    const ACCESS: Access = Access::Permission("deploy:read");
+    const IDEMPOTENT: bool = true;
+    type Reply = Page<Release>;
+    type Error = DeployError;
+}
+
+/// Brings an earlier release back into service, with the environment it was made with.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Rollback {
+    /// Which project.
+    pub project_id: ProjectId,
+    /// The release's number; the one before the current unless told.
+    #[serde(default)]
+    pub version: Option<i64>,
+}
+
+impl Operation for Rollback {
+    const NAME: &'static str = "deploy.rollback";
+    const ACCESS: Access = Access::Permission("deploy:create");
+    /// By the request: one that comes again finds what it made.
+    const IDEMPOTENT: bool = true;
+    type Reply = Deployment;
+    type Error = DeployError;
+}

@@ -1,0 +1,98 @@
+//! The variables that a project's app runs with.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::ProjectError;
+use crate::{Access, Operation, ProjectId, Secret};
+
+/// An environment variable as it is shown: a secret's value never is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Variable {
+    /// `[A-Za-z_][A-Za-z0-9_]*`, at most 128 characters.
+    pub name: String,
+    /// Absent when `secret`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// Sealed and write-only.
+    pub secret: bool,
+    /// The environment's version in which it was last set.
+    pub version: i64,
+    /// UTC.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// A variable to set.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct NewVariable {
+    /// `[A-Za-z_][A-Za-z0-9_]*`, at most 128 characters; `PORT` is the platform's.
+    pub name: String,
+    /// At most 32 KiB, without NUL.
+    #[schema(value_type = String)]
+    pub value: Secret,
+    /// Whether it is sealed and write-only; true unless told.
+    #[serde(default = "yes")]
+    pub secret: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// A project's variables at one version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Environment {
+    /// Grows by one with each change; a release keeps the one it was made with.
+    pub version: i64,
+    /// By name.
+    pub variables: Vec<Variable>,
+}
+
+/// Sets variables, all or none; others stay.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SetEnv {
+    /// Which project.
+    pub project_id: ProjectId,
+    /// At most 256.
+    pub variables: Vec<NewVariable>,
+}
+
+impl Operation for SetEnv {
+    const NAME: &'static str = "project.set_env";
+    const ACCESS: Access = Access::Permission("project:write");
+    const IDEMPOTENT: bool = true;
+    type Reply = Environment;
+    type Error = ProjectError;
+}
+
+/// Removes a variable.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct UnsetEnv {
+    /// Which project.
+    pub project_id: ProjectId,
+    /// Which variable.
+    pub name: String,
+}
+
+impl Operation for UnsetEnv {
+    const NAME: &'static str = "project.unset_env";
+    const ACCESS: Access = Access::Permission("project:write");
+    type Reply = Environment;
+    type Error = ProjectError;
+}
+
+/// The variables, without the values of secrets.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ListEnv {
+    /// Which project.
+    pub project_id: ProjectId,
+}
+
+impl Operation for ListEnv {
+    const NAME: &'static str = "project.list_env";
+    const ACCESS: Access = Access::Permission("project:read");
+    const IDEMPOTENT: bool = true;
+    type Reply = Environment;
+    type Error = ProjectError;
+}

@@ -1,0 +1,65 @@
+//! `project`: apps, their configuration and secrets.
+
+mod build_config;
+mod config;
+mod environment;
+mod events;
+mod projects;
+mod sagas;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Code, DomainError};
+
+pub use build_config::{BuildConfig, GetBuildConfig, SetBuildConfig};
+pub use config::{Config, GetConfig};
+pub use environment::{Environment, ListEnv, NewVariable, SetEnv, UnsetEnv, Variable};
+pub use events::{ProjectCreated, ProjectDeleted, ProjectEnvChanged, ProjectFact, ProjectUpdated};
+pub use projects::{CreateProject, DeleteProject, GetProject, ListProjects, Project, UpdateProject};
+pub use sagas::{ListSagas, RetrySaga};
+
+/// What project refuses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ProjectError {
+    /// Not there, or another tenant's.
+    #[error("there is no such project")]
+    NotFound,
+    /// The name is in use on this platform: it is also the app's host name.
+    #[error("the name {0} is taken; choose another")]
+    NameTaken(String),
+    /// A field breaks its rule.
+    #[error("{0}")]
+    Invalid(String),
+    /// The project has changed since the caller read it.
+    #[error("the project has changed since you read it; read it again and retry")]
+    VersionMismatch,
+    /// No such environment variable.
+    #[error("there is no environment variable {0}")]
+    NoSuchVariable(String),
+    /// Its app's place could not be prepared, so that nothing of it was kept.
+    #[error("the project could not be created: {0}")]
+    SetupFailed(String),
+    /// No such saga of this domain.
+    #[error("there is no such saga")]
+    NoSuchSaga,
+    /// Only a stuck saga can be retried.
+    #[error("the saga is {0}; only a stuck one can be retried")]
+    NotStuck(String),
+    /// Its app could not be taken down, so the project was kept.
+    #[error("the app could not be taken down, so the project was kept: {0}")]
+    CleanupFailed(String),
+}
+
+impl DomainError for ProjectError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NotFound | Self::NoSuchVariable(_) | Self::NoSuchSaga => Code::NotFound,
+            Self::NameTaken(_) | Self::NotStuck(_) => Code::Conflict,
+            Self::Invalid(_) => Code::Invalid,
+            Self::VersionMismatch => Code::PreconditionFailed,
+            Self::CleanupFailed(_) | Self::SetupFailed(_) => Code::Unavailable,
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Apps, as their tenants know them.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::ProjectError;
+use crate::{Access, Cursor, Operation, OrganizationId, Page, ProjectId};
+
+/// An app and its configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Project {
+    /// The project.
+    pub id: ProjectId,
+    /// The tenant that owns it.
+    pub organization_id: OrganizationId,
+    /// Also the app's host name: `<name>.<base domain>`.
+    pub name: String,
+    /// Free text.
+    pub description: String,
+    /// Grows by one with each update; the `ETag`.
+    pub version: i64,
+    /// UTC.
+    pub created_at: DateTime<Utc>,
+    /// UTC.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// Creates a project in the caller's organization.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct CreateProject {
+    /// 1 to 40 of `a-z`, `0-9` and `-`, beginning with a letter, not ending with `-`.
+    pub name: String,
+    /// At most 1,000 characters.
+    #[serde(default)]
+    pub description: Option<String>,
+}
+
+impl Operation for CreateProject {
+    const NAME: &'static str = "project.create";
+    const ACCESS: Access = Access::Permission("project:write");
+    /// By the request: one that comes again finds what it made.
+    const IDEMPOTENT: bool = true;
+    type Reply = Project;
+    type Error = ProjectError;
+}
+
+/// One project.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct GetProject {
+    /// Which.
+    pub project_id: ProjectId,
+}
+
+impl Operation for GetProject {
+    const NAME: &'static str = "project.get";
+    const ACCESS: Access = Access::Permission("project:read");
+    const IDEMPOTENT: bool = true;
+    type Reply = Project;
+    type Error = ProjectError;
+}
+
+/// The organization's projects, newest first.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ListProjects {
+    /// Only the project with this name.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// How many rows, 1 to 100; 20 unless told.
+    #[serde(default)]
+    pub limit: Option<u32>,
+    /// The `next` of the page before.
+    #[serde(default)]
+    pub cursor: Option<Cursor>,
+}
+
+impl Operation for ListProjects {
+    const NAME: &'static str = "project.list";
+    const ACCESS: Access = Access::Permission("project:read");
+    const IDEMPOTENT: bool = true;
+    type Reply = Page<Project>;
+    type Error = ProjectError;
+}
+
+/// Changes what is given and leaves the rest.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct UpdateProject {
+    /// Which.
+    pub project_id: ProjectId,
+    /// At most 1,000 characters.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// The version the caller read, from `If-Match`.
+    #[serde(default)]
+    pub if_match: Option<i64>,
+}
+
+impl Operation for UpdateProject {
+    const NAME: &'static str = "project.update";
+    const ACCESS: Access = Access::Permission("project:write");
+    type Reply = Project;
+    type Error = ProjectError;
+}
+
+/// Takes the app down and removes the project with its releases, variables and logs.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DeleteProject {
+    /// Which.
+    pub project_id: ProjectId,
+    /// The version the caller read, from `If-Match`.
+    #[serde(default)]
+    pub if_match: Option<i64>,
+}
+
+impl Operation for DeleteProject {
+    const NAME: &'static str = "project.delete";
+    const ACCESS: Access = Access::Permission("project:write");
+    const IDEMPOTENT: bool = true;
+    const TIMEOUT: Duration = Duration::from_secs(30);
+    type Reply = ();
+    type Error = ProjectError;
+}
