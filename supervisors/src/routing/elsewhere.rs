@@ -35,9 +35,7 @@ impl Elsewhere {
     /// Takes a place at the node, if it can be reached.
     #[must_use]
     pub fn acquire(&self) -> Option<InFlight> {
-        let endpoint = self.endpoint.clone()?;
-        endpoint.in_flight.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        Some(InFlight(endpoint))
+        self.endpoint.clone().map(Endpoint::enter)
     }
 }
 
@@ -71,7 +69,7 @@ impl RoutingTable {
             .iter()
             .map(|node| {
                 let address = Address::Node(node.address.clone());
-                let kept = before.nodes.get(&node.id).filter(|endpoint| endpoint.address == address).cloned();
+                let kept = before.nodes.get(&node.id).filter(|endpoint| *endpoint.address() == address).cloned();
                 (node.id, kept.unwrap_or_else(|| Arc::new(Endpoint::new(node.id, address))))
             })
             .collect();
@@ -88,7 +86,7 @@ impl RoutingTable {
         self.shared.others.list.store(list.clone());
         for (id, endpoint) in &before.nodes {
             let is_kept = list.nodes.get(id).is_some_and(|kept| Arc::ptr_eq(kept, endpoint));
-            endpoint.retired.store(!is_kept, std::sync::atomic::Ordering::SeqCst);
+            endpoint.set_retired(!is_kept);
         }
         self.confirm_elsewhere();
         // Whoever keeps connections lets those to nodes go that are no longer there.
