@@ -1,5 +1,6 @@
 //! The runtime's promises, kept with a clock that stands until it is moved.
 
+mod alone;
 mod bounds;
 mod breakers;
 mod calls;
