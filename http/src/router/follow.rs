@@ -22,6 +22,9 @@ const NUDGES: &str = "internal:routes";
 const EVERY: Duration = Duration::from_secs(2);
 /// However many ask for it, the list is not asked for more often.
 const AT_MOST_EVERY: Duration = Duration::from_millis(100);
+/// A list of many apps takes long to make: so many times as long passes before the next, but not much more than a second.
+const REST: u32 = 20;
+const RESTED: Duration = Duration::from_secs(1);
 
 /// Follows for ever.
 pub(super) async fn follow(table: RoutingTable, members: Members, bus: Bus, live: Live) {
@@ -52,7 +55,7 @@ impl Follower {
         loop {
             let began = Instant::now();
             self.ask().await;
-            tokio::time::sleep(AT_MOST_EVERY.saturating_sub(began.elapsed())).await;
+            tokio::time::sleep((began.elapsed() * REST).clamp(AT_MOST_EVERY, RESTED)).await;
             tokio::select! {
                 () = tokio::time::sleep(EVERY) => {}
                 () = members.changed() => {}

@@ -93,7 +93,8 @@ impl Collector for RoutingTable {
         let families = &self.shared.metrics;
         families.in_flight.reset();
         families.backends.reset();
-        for (app, route) in self.shared.routes.load().iter() {
+        for entry in &self.shared.routes {
+            let (app, route) = entry.pair();
             let in_flight: usize = route.endpoints.iter().map(|endpoint| endpoint.in_flight()).sum();
             let gauges = [(&families.in_flight, in_flight), (&families.backends, route.endpoints.len())];
             for (gauge, value) in gauges {

@@ -6,14 +6,15 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{AppRoute, Endpoint, Route, elsewhere::Others, metrics::Families};
+use super::{AppRoute, Endpoint, Route, RouteState, elsewhere::Others, metrics::Families};
 
-type Routes = HashMap<Box<str>, Arc<AppRoute>>;
+/// What was taken out and may still be busy.
+type Retired = HashMap<Uuid, Weak<Endpoint>>;
 
 /// The table of a node; clones share it.
 #[derive(Clone)]
@@ -22,9 +23,10 @@ pub struct RoutingTable {
 }
 
 pub(super) struct Shared {
-    pub(super) routes: ArcSwap<Routes>,
-    /// Instances that were taken out and may still be busy. Its lock orders the writers.
-    retired: Mutex<HashMap<Uuid, Weak<Endpoint>>>,
+    /// A change costs the same however many apps there are.
+    pub(super) routes: DashMap<Box<str>, Arc<AppRoute>>,
+    /// Its lock orders the writers.
+    retired: Mutex<Retired>,
     pub(super) changes: watch::Sender<u64>,
     pub(super) metrics: Families,
     pub(super) others: Others,
@@ -41,7 +43,7 @@ impl RoutingTable {
     pub fn new() -> Self {
         Self {
             shared: Arc::new(Shared {
-                routes: ArcSwap::default(),
+                routes: DashMap::new(),
                 retired: Mutex::default(),
                 changes: watch::Sender::new(0),
                 metrics: Families::new(),
@@ -52,37 +54,38 @@ impl RoutingTable {
 
     /// Replaces the app's route. Instances that stay keep their count of requests; those that left get no new one.
     pub fn set(&self, app: &str, route: Route) {
-        self.write(|routes, retired| {
-            let before = routes.get(app).map_or(&[][..], |route| &route.endpoints);
-            let endpoints = route
-                .backends
-                .into_iter()
-                .map(|backend| {
-                    let kept = before.iter().find(|endpoint| endpoint.is(backend)).cloned();
-                    let returned = || retired.get(&backend.instance_id)?.upgrade().filter(|e| e.is(backend));
-                    kept.or_else(returned).unwrap_or_else(|| Arc::new(Endpoint::of(backend)))
-                })
-                .collect();
-            let metrics = self.shared.metrics.of(app);
-            let since = self.version() + 1;
-            routes.insert(app.into(), Arc::new(AppRoute { endpoints, state: route.state, metrics, since }));
-        });
+        let mut retired = self.shared.retired.lock();
+        let before = self.get(app);
+        let before = before.as_ref().map_or(&[][..], |route| &route.endpoints);
+        let endpoints = route
+            .backends
+            .into_iter()
+            .map(|backend| {
+                let kept = before.iter().find(|endpoint| endpoint.is(backend)).cloned();
+                let returned = || retired.get(&backend.instance_id)?.upgrade().filter(|e| e.is(backend));
+                kept.or_else(returned).unwrap_or_else(|| Arc::new(Endpoint::of(backend)))
+            })
+            .collect();
+        self.put(&mut retired, app, before, endpoints, route.state);
     }
 
     /// Forgets the app: its address is unknown from now on.
     pub fn remove(&self, app: &str) {
-        self.write(|routes, _| {
-            routes.remove(app);
-        });
+        let mut retired = self.shared.retired.lock();
+        if let Some((_, route)) = self.shared.routes.remove(app) {
+            retire(&mut retired, &route.endpoints);
+        }
+        drop(retired);
         self.shared.metrics.forget(app);
+        self.has_changed();
     }
 
     /// Forgets the apps of which nothing runs here, that were known before `as_of` and that are listed nowhere.
     pub(super) fn forget_unlisted(&self, as_of: u64, is_listed: impl Fn(&str) -> bool) {
         let stale = |app: &str, route: &AppRoute| route.endpoints.is_empty() && route.since <= as_of && !is_listed(app);
         let stale: Vec<Box<str>> = {
-            let routes = self.shared.routes.load();
-            routes.iter().filter(|(app, route)| stale(app, route)).map(|(app, _)| app.clone()).collect()
+            let stale = self.shared.routes.iter().filter(|entry| stale(entry.key(), entry.value()));
+            stale.map(|entry| entry.key().clone()).collect()
         };
         for app in stale {
             self.remove(&app);
@@ -96,7 +99,7 @@ impl RoutingTable {
 
     /// The app's route now.
     pub fn get(&self, app: &str) -> Option<Arc<AppRoute>> {
-        self.shared.routes.load().get(app).cloned()
+        self.shared.routes.get(app).map(|route| route.clone())
     }
 
     /// Takes the instance out, if it still is in, and waits until its last request has ended. Answers how many are
@@ -118,46 +121,45 @@ impl RoutingTable {
 
     pub(super) fn take_out(&self, instance_id: Uuid) {
         let holds = |route: &AppRoute| route.endpoints.iter().any(|e| e.instance_id() == instance_id);
-        if !self.shared.routes.load().values().any(|route| holds(route)) {
-            return;
-        }
-        self.write(|routes, _| {
-            for route in routes.values_mut().filter(|route| holds(route)) {
-                *route = Arc::new(AppRoute {
-                    endpoints: route.endpoints.iter().filter(|e| e.instance_id() != instance_id).cloned().collect(),
-                    state: route.state,
-                    metrics: route.metrics.clone(),
-                    since: route.since,
-                });
-            }
-        });
+        let mut retired = self.shared.retired.lock();
+        let found = self.shared.routes.iter().find(|entry| holds(entry.value()));
+        let Some((app, route)) = found.map(|entry| (entry.key().clone(), entry.value().clone())) else { return };
+        let left = route.endpoints.iter().filter(|e| e.instance_id() != instance_id).cloned().collect();
+        self.put(&mut retired, &app, &route.endpoints, left, route.state);
     }
 
-    /// Publishes a changed copy, then retires what it no longer lists: in this order, see the module.
-    fn write(&self, change: impl FnOnce(&mut Routes, &HashMap<Uuid, Weak<Endpoint>>)) {
-        let mut retired = self.shared.retired.lock();
-        let before = self.shared.routes.load_full();
-        let mut after = Routes::clone(&before);
-        change(&mut after, &retired);
-        let listed: HashMap<Uuid, &Arc<Endpoint>> =
-            after.values().flat_map(|route| &route.endpoints).map(|e| (e.instance_id(), e)).collect();
-        for endpoint in listed.values() {
+    /// Publishes the app's route, then retires what it no longer lists: in this order, see the module.
+    fn put(
+        &self,
+        retired: &mut Retired,
+        app: &str,
+        before: &[Arc<Endpoint>],
+        endpoints: Vec<Arc<Endpoint>>,
+        state: RouteState,
+    ) {
+        for endpoint in &endpoints {
             endpoint.set_retired(false);
+            retired.remove(&endpoint.instance_id());
         }
-        let left: Vec<Arc<Endpoint>> = before
-            .values()
-            .flat_map(|route| &route.endpoints)
-            .filter(|e| listed.get(&e.instance_id()).is_none_or(|now| !Arc::ptr_eq(now, e)))
-            .cloned()
-            .collect();
-        retired.retain(|instance_id, endpoint| endpoint.strong_count() > 0 && !listed.contains_key(instance_id));
-        drop(listed);
-        self.shared.routes.store(Arc::new(after));
-        for endpoint in left {
-            endpoint.set_retired(true);
-            retired.insert(endpoint.instance_id(), Arc::downgrade(&endpoint));
-        }
-        drop(retired);
+        let is_listed = |before: &&Arc<Endpoint>| endpoints.iter().any(|now| Arc::ptr_eq(now, before));
+        let left: Vec<Arc<Endpoint>> = before.iter().filter(|before| !is_listed(before)).cloned().collect();
+        let metrics = self.shared.metrics.of(app);
+        let since = self.version() + 1;
+        self.shared.routes.insert(app.into(), Arc::new(AppRoute { endpoints, state, metrics, since }));
+        retire(retired, &left);
+        self.has_changed();
+    }
+
+    fn has_changed(&self) {
         self.shared.changes.send_modify(|version| *version += 1);
+    }
+}
+
+/// Nothing begins at them any more.
+fn retire(retired: &mut Retired, endpoints: &[Arc<Endpoint>]) {
+    retired.retain(|_, endpoint| endpoint.strong_count() > 0);
+    for endpoint in endpoints {
+        endpoint.set_retired(true);
+        retired.insert(endpoint.instance_id(), Arc::downgrade(endpoint));
     }
 }
