@@ -58,9 +58,14 @@ fn url() -> String {
 
 fn main() -> Outcome {
     tracing_subscriber::fmt().with_env_filter("warn,lapin=off").init();
-    let only = std::env::args().nth(1);
+    // To profile one of them: `remote callboard 1`, or `remote both 1`.
+    let only = std::env::args().nth(1).filter(|only| only != "both");
+    let only_callers = std::env::args().nth(2);
     println!("{:>8}  {:>20} {:>20}", "callers", "bare", "callboard");
     for (callers, goal) in [(1, "at most 1.15 x its time"), (64, "at least 0.90 x"), (256, "at least 1.50 x")] {
+        if only_callers.as_ref().is_some_and(|only| *only != callers.to_string()) {
+            continue;
+        }
         let load = Load::new(callers);
         let mut figures = [const { Vec::new() }; 2];
         for _ in 0..ROUNDS {
