@@ -33,17 +33,10 @@ pub(crate) fn child(
     members: Members,
     metrics: ClusterMetrics,
 ) -> ChildSpec {
-    ChildSpec::new("membership", move |context: ChildContext| {
-        let (databases, members, metrics) = (databases.clone(), members.clone(), metrics.clone());
-        async move {
-            let database = match databases.open(DOMAIN).await {
-                Ok(database) => database,
-                Err(error) => return Exit::Abnormal(error.to_string()),
-            };
-            let watch =
-                Watch { settings, database, members, metrics, context, sightings: Sightings::default(), passes: 0 };
-            watch.run().await
-        }
+    ChildSpec::with_database("membership", databases, DOMAIN, move |context, database| {
+        let (members, metrics) = (members.clone(), metrics.clone());
+        let watch = Watch { settings, database, members, metrics, context, sightings: Sightings::default(), passes: 0 };
+        watch.run()
     })
 }
 

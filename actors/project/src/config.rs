@@ -31,7 +31,7 @@ impl Handle<GetConfig> for Projects {
                 "SELECT id, organization_id, name, description, version, created_at, updated_at,
                         environment_version, build
                  FROM projects
-                 WHERE id = $1 AND organization_id = COALESCE($2, organization_id) 
+                 WHERE id = $1 AND organization_id = COALESCE($2, organization_id)
                    AND deleting_at IS NULL AND NOT creating",
             )
             .bind(message.project_id.0)

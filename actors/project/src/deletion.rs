@@ -71,22 +71,16 @@ async fn finish(database: &Database, bus: &Bus, caller: &Caller, project_id: Pro
 
 /// Finishes the deletions that were interrupted.
 pub(crate) fn reconciler(databases: Databases) -> ChildSpec {
-    ChildSpec::new("deletions", move |context: ChildContext| {
-        let databases = databases.clone();
-        async move {
-            let database = match databases.open(crate::DOMAIN).await {
-                Ok(database) => database,
-                Err(error) => return Exit::Abnormal(error.to_string()),
-            };
-            loop {
-                pass(&database, &context.bus).await;
-                tokio::select! {
-                    () = context.stopping() => return Exit::Shutdown,
-                    () = context.clock.sleep(EVERY) => {}
-                }
-            }
+    ChildSpec::with_database("deletions", databases, crate::DOMAIN, reconcile)
+}
+
+async fn reconcile(context: ChildContext, database: Database) -> Exit {
+    loop {
+        pass(&database, &context.bus).await;
+        if !context.sleep(EVERY).await {
+            return Exit::Shutdown;
         }
-    })
+    }
 }
 
 async fn pass(database: &Database, bus: &Bus) {

@@ -44,15 +44,8 @@ const PAUSE: Backoff =
 
 /// The relay of the domain that keeps its database among these.
 pub(crate) fn relay(domain: &'static str, databases: Databases) -> ChildSpec {
-    ChildSpec::new("relay", move |context: ChildContext| {
-        let databases = databases.clone();
-        async move {
-            let database = match databases.open(domain).await {
-                Ok(database) => database,
-                Err(error) => return Exit::Abnormal(error.to_string()),
-            };
-            Relay::new(domain, database, context).run().await
-        }
+    ChildSpec::with_database("relay", databases, domain, move |context, database| {
+        Relay::new(domain, database, context).run()
     })
 }
 

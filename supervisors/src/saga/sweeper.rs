@@ -26,17 +26,9 @@ impl Sagas {
     /// The child that takes over sagas whose driver is gone, and shows how many there are.
     pub(crate) fn sweeper(&self) -> ChildSpec {
         let sagas = self.clone();
-        ChildSpec::new("sagas", move |context: ChildContext| {
-            let sagas = sagas.clone();
-            async move {
-                match sagas.databases.open(sagas.domain).await {
-                    Ok(database) => {
-                        let engine = SagaEngine::new(&sagas, database, context.bus.clone(), context.clock.clone());
-                        Sweeper::new(engine).run(context).await
-                    }
-                    Err(error) => Exit::Abnormal(error.to_string()),
-                }
-            }
+        ChildSpec::with_database("sagas", self.databases.clone(), self.domain, move |context, database| {
+            let engine = SagaEngine::new(&sagas, database, context.bus.clone(), context.clock.clone());
+            Sweeper::new(engine).run(context)
         })
     }
 }

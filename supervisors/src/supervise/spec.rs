@@ -6,7 +6,13 @@ use futures_util::{FutureExt, future::LocalBoxFuture};
 use tokio_util::sync::CancellationToken;
 
 use super::{Exit, Restart, SupervisorRef, reference::Views};
-use crate::{bus::Bus, clock::Clock, events::Events, live::Live};
+use crate::{
+    bus::Bus,
+    clock::Clock,
+    db::{Database, Databases},
+    events::Events,
+    live::Live,
+};
 
 /// How long a child may take to stop, unless it says otherwise.
 pub const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -39,6 +45,29 @@ impl ChildSpec {
             stop_within: STOP_WITHIN,
             factory: Arc::new(move |context| factory(context).boxed_local()),
         }
+    }
+
+    /// A permanent child that works with the database of `domain`. While that can't be opened, the child ends abnormally.
+    pub fn with_database<F, Fut>(
+        name: impl Into<Cow<'static, str>>,
+        databases: Databases,
+        domain: &'static str,
+        factory: F,
+    ) -> Self
+    where
+        F: Fn(ChildContext, Database) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Exit> + 'static,
+    {
+        let factory = Arc::new(factory);
+        Self::new(name, move |context| {
+            let (databases, factory) = (databases.clone(), factory.clone());
+            async move {
+                match databases.open(domain).await {
+                    Ok(database) => factory(context, database).await,
+                    Err(error) => Exit::Abnormal(error.to_string()),
+                }
+            }
+        })
     }
 
     /// Sets when it is restarted.
@@ -90,12 +119,6 @@ impl ChildContext {
     /// Waits until the child is asked to stop; it then has `stop_within` to end.
     pub async fn stopping(&self) {
         self.stop.cancelled().await;
-    }
-
-    /// Whether the child was asked to stop.
-    #[must_use]
-    pub fn is_stopping(&self) -> bool {
-        self.stop.is_cancelled()
     }
 
     /// Waits for `duration`; false when the child is asked to stop before.
