@@ -1,18 +1,32 @@
 """Checks what schemas and policies can't: that the manifests say what the documentation promises, and that every name in
-them means something. `promises.py overlay <name> <rendered>` or `promises.py compose <compose.yaml>`."""
+them means something.
+`promises.py overlay <name> <rendered>`, `promises.py compose <compose.yaml>`, or, where nothing can be rendered,
+`promises.py sources <folder of manifests>`, which prints the manifests."""
 
 import os
+import re
 import sys
 
 import yaml
 
 REPLICAS = {"local": (1, 3), "staging": (2, 10), "production": (5, 10)}
-PLACEMENTS = ["callboard-gateway", "callboard-deploy"]
+# By what each placement scales, in percent. The memory of deploy is that of its apps, which do not move to a new node.
+SCALES_BY = {"callboard-gateway": {"cpu": 70, "memory": 80}, "callboard-deploy": {"cpu": 70}}
+# As the names of overlays have it: staging with every optional component.
+ALL_OPTIONS = "staging-with-options"
 # Kinds of cert-manager and of the Prometheus operator, for which there is no schema to check by.
 WITHOUT_SCHEMA = {"Issuer", "ServiceMonitor"}
 KNOWN_GROUPS = ("apps/", "batch/", "policy/", "autoscaling/", "networking.k8s.io/")
 # In the Secret that staging and production make outside of the tree.
 SECRET_KEYS = {"master-key", "cluster-key", "database-url", "redis-url", "amqp-url", "metrics-token"}
+OPTIONAL_KEYS = {"objects-access-key", "objects-secret-key"}
+# Domains that run on every worker thread; the others have one thread of their own. All have something to do on the main
+# thread too, and every node has the databases of the gateway (shared) and of the cluster (not). A test compares this with
+# the connections that real nodes may open.
+SHARED = {"auth", "organization", "project"}
+DOMAINS = SHARED | {"deploy"}
+# For the backup, an operator, and those that PostgreSQL keeps for its superuser.
+SPARE = 10
 problems = []
 
 
@@ -30,9 +44,33 @@ def template(workload):
     return (spec["jobTemplate"]["spec"] if workload["kind"] == "CronJob" else spec)["template"]
 
 
+def connections(arguments, workers, each):
+    """How many connections to PostgreSQL one node may open."""
+    hosted = DOMAINS
+    if "--domains" in arguments:
+        hosted = set(arguments[arguments.index("--domains") + 1].split(","))
+    return ((len(hosted & SHARED) + 1) * (workers + 1) + (len(hosted - SHARED) + 1) * 2) * each
+
+
+def documented(name):
+    """The row of an installation in the table of connections: workers, connections of each, all of them, and the limit."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    with open(os.path.join(folder, "../docs/kubernetes.md"), encoding="utf-8") as file:
+        row = re.search(rf"^\| {name} \|[^|]*\| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", file.read(), re.MULTILINE)
+    return tuple(map(int, row.groups())) if row else None
+
+
+def check_connections(name, workers, each, all_nodes, limit):
+    row = documented(name)
+    limit = limit or (row or (0, 0, 0, 0))[3]
+    must(row == (workers, each, all_nodes, limit), f"docs/kubernetes.md must say: {workers} | {each} | {all_nodes} | {limit}")
+    must(all_nodes + SPARE <= limit, f"the nodes may open {all_nodes} connections, and PostgreSQL lets {limit} in")
+
+
 class Overlay:
     def __init__(self, name, path):
-        self.name = name
+        self.with_options = name == ALL_OPTIONS
+        self.name = "staging" if self.with_options else name
         with open(path, encoding="utf-8") as file:
             self.all = [document for document in yaml.safe_load_all(file) if document]
         self.pods = [(w["metadata"]["name"], template(w)) for w in self.all if w["kind"] in
@@ -48,6 +86,7 @@ class Overlay:
             self.pod(name, pod)
         self.selectors()
         self.network()
+        self.connections()
 
     def kinds(self):
         for one in self.all:
@@ -60,7 +99,7 @@ class Overlay:
         must(not bound, f"nothing needs the API of Kubernetes, but there is {bound}")
 
     def placements(self):
-        for name in PLACEMENTS:
+        for name, scales_by in SCALES_BY.items():
             spec = self.of("Deployment")[name]["spec"]
             must(spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}, f"{name}: rolling update")
             must("replicas" not in spec, f"{name}: the count is the autoscaler's")
@@ -73,7 +112,7 @@ class Overlay:
             scaler = self.of("HorizontalPodAutoscaler")[name]["spec"]
             must((scaler["minReplicas"], scaler["maxReplicas"]) == REPLICAS[self.name], f"{name}: how many")
             targets = {m["resource"]["name"]: m["resource"]["target"]["averageUtilization"] for m in scaler["metrics"]}
-            must(targets == {"cpu": 70, "memory": 80}, f"{name}: scales by {targets}")
+            must(targets == scales_by, f"{name}: scales by {targets}")
             must(name in self.of("PodDisruptionBudget"), f"{name}: no disruption budget")
 
     def pod(self, name, pod):
@@ -99,7 +138,7 @@ class Overlay:
 
     def secret_key(self, name, path):
         secret = self.of("Secret").get("callboard")
-        keys = set(secret["data"]) if secret else SECRET_KEYS
+        keys = set(secret["data"]) if secret else SECRET_KEYS | (OPTIONAL_KEYS if self.with_options else set())
         must(os.path.basename(path) in keys, f"{name}: {path} is in no secret")
 
     def selectors(self):
@@ -121,6 +160,12 @@ class Overlay:
         must(denied == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}, "default-deny denies not all")
         # Each port that a pod needs, from its configuration, is open to it, and to nobody in the whole world but 443.
         needs = {"callboard": {53, 8080, 5432, 6379, 5672}, "backup-postgres": {53, 5432}, "backup-redis": {53, 6379}}
+        if self.name != "local":
+            # rediss:// and amqps://, and no backup of a Redis that somebody else runs.
+            needs["callboard"] |= {6380, 5671} | ({443, 9000} if self.with_options else set())
+            del needs["backup-redis"]
+        jobs = {pod["metadata"]["labels"]["app.kubernetes.io/name"] for name, pod in self.pods if name in self.of("CronJob")}
+        must(jobs == set(needs) - {"callboard"}, f"the jobs are {jobs}")
         for app, ports in needs.items():
             for name, pod in self.pods:
                 labels = pod["metadata"]["labels"]
@@ -134,6 +179,25 @@ class Overlay:
                             must(rule.get("to") and rule.get("ports"), f"{name} may speak to anybody")
                 must(ports <= open_to, f"{name} can't reach port {ports - open_to}")
                 must(open_to <= ports | {443, 4318}, f"{name} reaches port {open_to - ports}, which it does not need")
+
+
+    def connections(self):
+        (config,) = [one["data"]["callboard.toml"] for one in self.all
+                     if one["kind"] == "ConfigMap" and "callboard.toml" in one["data"]]
+        told = dict(re.findall(r"^(\w+) = (\d+)$", config, re.MULTILINE))
+        workers, each = int(told["workers"]), int(told["database_connections"])
+        total = 0
+        for name in SCALES_BY:
+            spec = self.of("Deployment")[name]["spec"]
+            # While nodes are replaced there is one more.
+            most = self.of("HorizontalPodAutoscaler")[name]["spec"]["maxReplicas"] + spec["strategy"]["rollingUpdate"]["maxSurge"]
+            total += most * connections(spec["template"]["spec"]["containers"][0]["args"], workers, each)
+        server = self.of("StatefulSet").get("postgres")
+        check_connections(self.name, workers, each, total, server and limit_of(template(server)["spec"]["containers"][0]["args"]))
+
+
+def limit_of(arguments):
+    return int(next(argument.split("=")[1] for argument in arguments if argument.startswith("max_connections=")))
 
 
 def check_compose(path):
@@ -162,6 +226,44 @@ def check_compose(path):
             if variable.endswith("_FILE"):
                 given = {secret["source"] for secret in service["secrets"]}
                 must(os.path.basename(value) in given, f"{name}: {variable} is not given")
+    told = [(int(environment["CALLBOARD_WORKERS"]), int(environment["CALLBOARD_DATABASE_CONNECTIONS"]))
+            for environment in (compose["services"][name]["environment"] for name in nodes)]
+    total = sum(connections(compose["services"][name]["command"], *of) for name, of in zip(nodes, told))
+    must(len(set(told)) == 1, f"the nodes differ: {told}")
+    check_connections("compose", *told[0], total, limit_of(compose["services"]["postgres"]["command"]))
+
+
+def check_sources(folder):
+    """What can be known of manifests that were not rendered: each file is used, and what is used is there. Prints all
+    of them, for the schemas."""
+    used, manifests = set(), []
+    for place, _, files in os.walk(folder):
+        if "kustomization.yaml" not in files:
+            continue
+        with open(os.path.join(place, "kustomization.yaml"), encoding="utf-8") as file:
+            made = yaml.safe_load(file)
+        resources = [os.path.normpath(os.path.join(place, path))
+                     for path in made.get("resources", []) + made.get("components", [])]
+        others = [patch["path"] for patch in made.get("patches", []) if "path" in patch]
+        others += [path for one in made.get("configMapGenerator", []) for path in one["files"]]
+        used |= {os.path.join(place, "kustomization.yaml"), *resources}
+        used |= {os.path.normpath(os.path.join(place, path)) for path in others}
+        for path in filter(os.path.isfile, resources):
+            with open(path, encoding="utf-8") as file:
+                manifests += [one for one in yaml.safe_load_all(file) if one]
+    for path in sorted(used):
+        must(os.path.exists(path), f"{path} is named and not there")
+    there = {os.path.join(place, file) for place, _, files in os.walk(folder) for file in files}
+    for path in sorted(there - used):
+        must(os.path.basename(os.path.dirname(path)) == "secrets", f"{path} is named by no kustomization")
+    names = {}
+    for one in manifests:
+        names.setdefault(one["kind"], set()).add(one["metadata"]["name"])
+    for one in manifests:
+        if one["kind"] in ("Deployment", "StatefulSet", "CronJob"):
+            account = template(one)["spec"]["serviceAccountName"]
+            must(account in names["ServiceAccount"], f"{one['metadata']['name']}: no account {account}")
+    yaml.safe_dump_all(manifests, sys.stdout)
 
 
 match sys.argv[1:]:
@@ -169,6 +271,8 @@ match sys.argv[1:]:
         Overlay(overlay, rendered).check()
     case ["compose", path]:
         check_compose(path)
+    case ["sources", folder]:
+        check_sources(folder)
     case _:
         sys.exit(__doc__)
 for problem in problems:
