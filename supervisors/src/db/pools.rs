@@ -36,6 +36,9 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// How long a read waits for a connection to the replica before the primary answers it.
 const REPLICA_WITHIN: Duration = Duration::from_secs(1);
 
+/// How long it waits for the answer of the replica: with the primary's it must come within the deadline of a request.
+const REPLICA_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
 /// Every domain's database; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Databases {
@@ -164,7 +167,11 @@ impl Databases {
         let primary = Pool::new(options(settings.url_of(domain))?, bounds);
         let replica = match (settings.read_url_of(domain), &self.inner.breaker) {
             (Some(url), Some(breaker)) => {
-                let bounds = Bounds { acquire_within: REPLICA_WITHIN.min(bounds.acquire_within), ..bounds };
+                let bounds = Bounds {
+                    acquire_within: REPLICA_WITHIN.min(bounds.acquire_within),
+                    statement_timeout: REPLICA_ANSWERS_WITHIN.min(bounds.statement_timeout),
+                    ..bounds
+                };
                 Some(Replica { pool: Pool::new(options(url)?, bounds), breaker: breaker.clone() })
             }
             _ => None,

@@ -76,7 +76,7 @@ macro_rules! run {
                     None => None,
                 };
                 match first {
-                    Some(outcome) => outcome,
+                    Some(rows) => Ok(rows),
                     None => {
                         read(&pools.primary, values, async |$connection: &mut PgConnection, $values| $on.await).await
                     }
@@ -139,22 +139,16 @@ async fn write<T>(
 }
 
 impl Replica {
-    /// The outcome, unless the replica could not be asked or did not answer.
-    async fn ask<T>(
-        &self,
-        statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
-    ) -> Option<Result<T, Error>> {
+    /// The rows, unless the replica could not be asked or did not give them.
+    async fn ask<T>(&self, statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>) -> Option<T> {
         let permit = self.breaker.admit().ok()?;
         let asked = async { self.pool.acquire().await?.run(statement).await };
         let outcome = asked.await.map_err(Error::from);
         // It also ends what conflicts with what it must copy (40001): the primary does not.
         let failed = outcome.as_ref().is_err_and(|error| error.is_connection() || error.is_clash());
         permit.record(if failed { Verdict::Fails } else { Verdict::Works });
-        if let (true, Err(error)) = (failed, &outcome) {
-            tracing::debug!(%error, "the replica did not answer a read; the primary does");
-            return None;
-        }
-        Some(outcome)
+        // It may also lack what the primary has just got: a row, a table.
+        outcome.inspect_err(|error| tracing::debug!(%error, "the replica did not answer a read; the primary does")).ok()
     }
 }
 
