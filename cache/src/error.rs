@@ -1,6 +1,6 @@
 //! Why Redis did not do what it was asked to.
 
-use std::time::Duration;
+use std::{error::Error, io, sync::Arc, time::Duration};
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
@@ -50,6 +50,9 @@ pub enum CheckError {
     /// it does not have. A reason not to start.
     #[error("Redis refuses this node: {0}; correct CALLBOARD_REDIS_URL, or the server's users")]
     Refused(String),
+    /// It shows a certificate of a name or an authority that this node does not trust. A reason not to start.
+    #[error("the certificate of Redis is not trusted: {0}")]
+    Untrusted(String),
     /// It does not answer now; it may later. No reason not to start.
     #[error("Redis can't be reached now ({0}); this node goes on without it until it can")]
     Unreachable(String),
@@ -60,6 +63,10 @@ impl From<CacheError> for CheckError {
         match &error {
             CacheError::Refused(source) => Self::Refused(said(source)),
             CacheError::Unreachable(source) if is_about_credentials(source) => Self::Refused(said(source)),
+            CacheError::Unreachable(source) => match distrust(source) {
+                Some(distrust) => Self::Untrusted(distrust.to_string()),
+                None => Self::Unreachable(error.to_string()),
+            },
             _ => Self::Unreachable(error.to_string()),
         }
     }
@@ -70,6 +77,13 @@ fn is_about_credentials(error: &RedisError) -> bool {
         error.kind(),
         ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig | ErrorKind::Server(ServerErrorKind::NoPerm)
     ) || matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
+}
+
+/// What is wrong with the server's certificate, if that is why the connection could not be made.
+fn distrust(error: &RedisError) -> Option<&rustls::Error> {
+    let source = error.source()?.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
+    let handshake = source.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()?;
+    matches!(handshake, rustls::Error::InvalidCertificate(_)).then_some(handshake)
 }
 
 fn said(error: &RedisError) -> String {

@@ -296,7 +296,10 @@ pub async fn migrate(settings: &Settings, databases: &Databases, hosted: &[Strin
                 (MigrationError::TooNew { .. }, _) => {
                     sentence.hint("start the version that migrated it, or a newer one; nothing was changed")
                 }
-                (_, Some(_)) => sentence.hint("CALLBOARD_DATABASE_URL must name a PostgreSQL server that answers"),
+                (_, Some(_)) => {
+                    let variable = preflight::database_variable(settings, domain);
+                    sentence.hint(format!("{variable} must name a PostgreSQL server that answers"))
+                }
                 (_, None) => sentence,
             }
         })?;

@@ -36,6 +36,8 @@ enum Look {
     Good,
     /// It answers, and says no.
     Refused(String),
+    /// It is not who it should be.
+    Untrusted(String),
     /// It does not answer.
     Away(String),
 }
@@ -67,6 +69,7 @@ pub async fn look(
     let redis = patiently(knows_redis, async || match cache.check().await {
         Ok(()) => Look::Good,
         Err(callboard_cache::CheckError::Refused(reason)) => Look::Refused(reason),
+        Err(callboard_cache::CheckError::Untrusted(reason)) => Look::Untrusted(reason),
         Err(callboard_cache::CheckError::Unreachable(reason)) => Look::Away(reason),
     });
     let objects = objects::open(&settings.objects, data);
@@ -84,6 +87,10 @@ pub async fn look(
             Look::Good => reached.add(url.as_ref()),
             Look::Refused(reason) => wrong.push(format!(
                 "{server} refuses this node: {reason}; correct the user, password or place in {variable}"
+            )),
+            Look::Untrusted(reason) => wrong.push(format!(
+                "{server} shows a certificate that this node does not trust: {reason}; correct the certificate, or the \
+                 host in {variable}, or name the authority's certificate in SSL_CERT_FILE"
             )),
             Look::Away(reason) if reached.has(url.as_ref()) => {
                 tracing::warn!(
@@ -126,13 +133,17 @@ async fn rabbitmq(is_known: bool, settings: BridgeSettings) -> (Look, Option<Bri
     }
 }
 
-async fn postgres(settings: &Settings, databases: &Databases, domain: String) -> Option<String> {
-    let own = settings.database.own_urls.iter().any(|(of, _)| *of == domain);
-    let variable = if own {
+/// The variable that says where a domain's database is.
+pub fn database_variable(settings: &Settings, domain: &str) -> String {
+    if settings.database.own_urls.iter().any(|(of, _)| *of == domain) {
         format!("CALLBOARD_{}_DATABASE_URL", domain.to_uppercase())
     } else {
         "CALLBOARD_DATABASE_URL".to_owned()
-    };
+    }
+}
+
+async fn postgres(settings: &Settings, databases: &Databases, domain: String) -> Option<String> {
+    let variable = database_variable(settings, &domain);
     let deadline = Instant::now() + PATIENCE;
     loop {
         let error = databases.check(&domain).await.err()?;
