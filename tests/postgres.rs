@@ -1,14 +1,28 @@
 //! A node that keeps its data in PostgreSQL.
 
+use std::time::{Duration, Instant};
+
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::harness::{App, Node};
+use crate::harness::{Api, App, Node, cli, eventually, servers::Postgres};
 
-/// A database of its own, on the server of the tests.
+/// No operation that reads may take longer.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A statement on the server of the tests.
 async fn execute(statement: String) {
     let mut server = PgConnection::connect(&callboard_supervisors::testing::postgres_url()).await.unwrap();
     sqlx::query(AssertSqlSafe(statement)).execute(&mut server).await.unwrap();
     server.close().await.unwrap();
+}
+
+/// The one text that a query gives.
+async fn text(url: &str, query: &'static str) -> String {
+    let mut server = PgConnection::connect(url).await.unwrap();
+    let text = sqlx::query_scalar(query).fetch_one(&mut server).await.unwrap();
+    server.close().await.unwrap();
+    text
 }
 
 #[tokio::test]
@@ -47,5 +61,160 @@ async fn a_server_that_does_not_answer_is_told_in_a_sentence() {
     let ran = node.cli_with(&arguments, &[("CALLBOARD_DATABASE_URL", &url)]).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.err.contains("error: ") && ran.err.contains("CALLBOARD_DATABASE_URL"), "{ran:?}");
+    node.finish().await;
+}
+
+/// A database of its own, on the server of the tests; gone when it is dropped.
+struct OwnDatabase {
+    name: String,
+    url: String,
+}
+
+impl OwnDatabase {
+    async fn new() -> Self {
+        let name = format!("callboard_e2e_{}", uuid::Uuid::now_v7().simple());
+        execute(format!("CREATE DATABASE {name}")).await;
+        let mut url = url::Url::parse(&callboard_supervisors::testing::postgres_url()).unwrap();
+        url.set_path(&name);
+        Self { name, url: url.into() }
+    }
+
+    /// The schemas in it that a domain could have made.
+    async fn schemas(&self) -> String {
+        let query = "SELECT coalesce(string_agg(nspname, ',' ORDER BY nspname), '') FROM pg_namespace \
+                     WHERE nspname NOT LIKE 'pg\\_%' AND nspname NOT IN ('public', 'information_schema')";
+        text(&self.url, query).await
+    }
+}
+
+impl Drop for OwnDatabase {
+    fn drop(&mut self) {
+        let statement = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        // On a thread of its own, because a test that panics drops it outside of everything asynchronous.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(execute(statement));
+        });
+        if dropped.join().is_err() {
+            eprintln!("the database {} was left on PostgreSQL", self.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_domain_can_have_a_database_of_its_own() {
+    const DOMAINS: [&str; 6] = ["auth", "cluster", "deploy", "gateway", "organization", "project"];
+    let rest = OwnDatabase::new().await;
+    let mut settings = vec![("CALLBOARD_DATABASE_URL".to_owned(), rest.url.clone())];
+    let mut databases = Vec::new();
+    for domain in DOMAINS {
+        let database = OwnDatabase::new().await;
+        settings.push((format!("CALLBOARD_{}_DATABASE_URL", domain.to_uppercase()), database.url.clone()));
+        databases.push(database);
+    }
+    let settings: Vec<(&str, &str)> = settings.iter().map(|(name, url)| (name.as_str(), url.as_str())).collect();
+    let mut node = Node::start_with(&["--no-sample"], &settings).await;
+    App::web(&node, "shop", "one").deploy().await;
+    for (domain, database) in DOMAINS.iter().zip(&databases) {
+        assert_eq!(database.schemas().await, *domain);
+    }
+    assert_eq!(rest.schemas().await, "", "nothing is left for the database of the rest");
+    assert_eq!(text(&databases[5].url, "SELECT string_agg(name, ',') FROM project.projects").await, "shop");
+
+    node.kill().await;
+    node.start_again().await;
+    let app = App::new(&node, "shop", &[]);
+    app.settle("web", 1).await;
+    assert_eq!(app.version().await, "one");
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn the_database_of_a_domain_that_does_not_answer_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let nobody = format!("postgres://postgres@127.0.0.1:{}/postgres", crate::harness::servers::free_port());
+    let rest = callboard_supervisors::testing::postgres_url();
+    let settings = [
+        ("CALLBOARD_DATABASE_URL", rest.as_str()),
+        ("CALLBOARD_DATABASE_SCHEMA_PREFIX", "never_made_"),
+        // The first that is migrated, so that nothing is made for the others.
+        ("CALLBOARD_ORGANIZATION_DATABASE_URL", &nobody),
+    ];
+    let mut command = cli::program(folder.path());
+    command.args(["dev", "--listen", "127.0.0.1:0", "--data"]).arg(folder.path().join("data")).envs(settings);
+    let ran = cli::finish(command, "").await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.err.contains("CALLBOARD_ORGANIZATION_DATABASE_URL must name"), "{ran:?}");
+}
+
+/// The names of somebody's keys, which a replica may tell; it must be told in time.
+async fn keys(owner: &Api) -> Vec<String> {
+    let asked = Instant::now();
+    let keys = owner.get("/auth/api-keys").await.ok();
+    assert!(asked.elapsed() < DEADLINE, "a read took {:?}", asked.elapsed());
+    let mut names: Vec<String> =
+        keys.as_array().unwrap().iter().map(|key| key["name"].as_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+async fn create_key(owner: &Api, name: &str) {
+    owner.post("/auth/api-keys", json!({ "name": name, "scopes": ["project:read"] })).await.ok();
+}
+
+/// From here on the replica is as old as it is now.
+async fn hold(replica: &Postgres) {
+    text(&replica.url(), "SELECT pg_wal_replay_pause()::text").await;
+    eventually("the replica stands still", || async {
+        let state = text(&replica.url(), "SELECT pg_get_wal_replay_pause_state()").await;
+        (state == "paused").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reads_are_answered_by_the_replica_and_by_the_primary_when_it_is_gone() {
+    let primary = Postgres::start().await;
+    let mut replica = primary.replicate().await;
+    let (url, read_url) = (primary.url(), replica.url());
+    let settings = [("CALLBOARD_DATABASE_URL", url.as_str()), ("CALLBOARD_DATABASE_READ_URL", read_url.as_str())];
+    let node = Node::start_with(&["--no-sample"], &settings).await;
+    let owner = node.user("owner").await;
+
+    create_key(&owner, "one").await;
+    eventually("the replica has it", || async { (keys(&owner).await == ["one"]).then_some(()) }).await;
+    hold(&replica).await;
+    create_key(&owner, "two").await;
+    let written = "SELECT count(*)::text FROM auth.api_keys WHERE name IN ('one', 'two')";
+    assert_eq!(text(&url, written).await, "2", "what writes goes to the primary");
+    for _ in 0..5 {
+        assert_eq!(keys(&owner).await, ["one"], "the replica answers");
+    }
+
+    // Silent, with connections that were used a moment ago.
+    replica.pause();
+    for _ in 0..20 {
+        assert_eq!(keys(&owner).await, ["one", "two"], "the primary answers");
+    }
+    replica.resume();
+    eventually("the replica is asked again", || async { (keys(&owner).await == ["one"]).then_some(()) }).await;
+
+    replica.kill();
+    for _ in 0..20 {
+        assert_eq!(keys(&owner).await, ["one", "two"], "the primary answers");
+    }
+    create_key(&owner, "three").await;
+    replica.start_again().await;
+    eventually("the replica has followed", || async {
+        (text(&replica.url(), "SELECT count(*)::text FROM auth.api_keys WHERE name = 'three'").await == "1")
+            .then_some(())
+    })
+    .await;
+    hold(&replica).await;
+    create_key(&owner, "four").await;
+    eventually("the replica is asked again", || async {
+        (keys(&owner).await == ["one", "three", "two"]).then_some(())
+    })
+    .await;
     node.finish().await;
 }

@@ -12,7 +12,7 @@ const TAKEN_OVER: Duration = Duration::from_secs(10);
 const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Which of the members runs the app.
-fn owner_of(node: &Node, app: &str) -> usize {
+pub(super) fn owner_of(node: &Node, app: &str) -> usize {
     let runs = |number: &usize| {
         crate::harness::processes::below(&node.member(*number).data())
             .iter()

@@ -1,8 +1,11 @@
 //! Three nodes that share a platform, on real servers. Every other test runs on three nodes too, with
 //! `CALLBOARD_TEST_TOPOLOGY=cluster`; here is what only several nodes can show.
 
+mod encrypted;
 mod failover;
 mod live;
+mod mending;
 mod operating;
 mod placement;
 mod starting;
+mod websocket;

@@ -43,30 +43,32 @@ async fn an_operator_sees_every_node_and_may_hold_a_breaker_of_one() {
     node.finish().await;
 }
 
+/// An event of a project that nobody has.
+pub(super) fn deletion() -> Value {
+    let (id, subject) = (uuid::Uuid::now_v7(), uuid::Uuid::now_v7());
+    json!({
+        "specversion": "1.0", "id": id, "source": "project", "type": "project.deleted", "subject": subject,
+        "time": "2026-11-21T00:00:00Z", "datacontenttype": "application/json",
+        "data": { "project_id": subject, "organization_id": uuid::Uuid::now_v7(), "name": "gone", "version": 1 },
+    })
+}
+
+/// Makes a dead letter of something that deploy could not apply.
+pub(super) async fn bury(node: &Node, event: &Value) {
+    let statement = format!(
+        "INSERT INTO cluster.dead_letters (id, burial, burials, domain, event, error, attempts, died_at) \
+         VALUES ('{}', '{}', 1, 'deploy', '{event}', 'it was not to be', 5, now())",
+        uuid::Uuid::now_v7(),
+        uuid::Uuid::now_v7(),
+    );
+    node.ground().execute(statement).await;
+}
+
 #[tokio::test]
 async fn a_dead_letter_is_listed_shown_replayed_and_dropped() {
     let node = Node::start_cluster().await;
-    let event = |kind: &str| {
-        let (id, subject) = (uuid::Uuid::now_v7(), uuid::Uuid::now_v7());
-        json!({
-            "specversion": "1.0", "id": id, "source": "project", "type": kind, "subject": subject,
-            "time": "2026-11-21T00:00:00Z", "datacontenttype": "application/json",
-            "data": {
-                "project_id": subject, "organization_id": uuid::Uuid::now_v7(), "name": "gone", "version": 1,
-            },
-        })
-    };
-    let bury = async |event: &Value| {
-        let statement = format!(
-            "INSERT INTO cluster.dead_letters (id, burial, burials, domain, event, error, attempts, died_at) \
-             VALUES ('{}', '{}', 1, 'deploy', '{event}', 'it was not to be', 5, now())",
-            uuid::Uuid::now_v7(),
-            uuid::Uuid::now_v7(),
-        );
-        node.ground().execute(statement).await;
-    };
-    bury(&event("project.deleted")).await;
-    bury(&json!("no event at all")).await;
+    bury(&node, &deletion()).await;
+    bury(&node, &json!("no event at all")).await;
     let letters = node.cli_json(&["dead-letters", "list"]).await;
     let ids: Vec<&str> = letters.as_array().unwrap().iter().map(|letter| letter["id"].as_str().unwrap()).collect();
     let [garbage, good] = ids.as_slice() else { panic!("{letters}") };

@@ -45,6 +45,11 @@ impl Api {
         Self { http, port, token }
     }
 
+    /// Of the node that it talks to.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The same client with another credential.
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }

@@ -104,11 +104,23 @@ impl Node {
         &mut self.members[number]
     }
 
+    /// Starts one process more in a cluster, as another node; its number.
+    pub async fn join(&mut self, name: &'static str, domains: &'static str) -> usize {
+        self.members.push(Member::new(self.folder.path(), name, Some(domains), free_port()));
+        let number = self.members.len() - 1;
+        self.start_member(number).await;
+        number
+    }
+
+    /// Starts one of its processes, and does not wait until it is ready.
+    pub fn spawn_member(&mut self, number: usize) {
+        self.members[number].spawn(&[], &self.environment);
+    }
+
     /// Starts one of its processes again.
     pub async fn start_member(&mut self, number: usize) {
-        let member = &mut self.members[number];
-        member.spawn(&[], &self.environment);
-        member.ready().await;
+        self.spawn_member(number);
+        self.members[number].ready().await;
     }
 
     /// What its nodes share, if there are several.

@@ -1,6 +1,7 @@
 //! Servers of a test's own: PostgreSQL, Redis and RabbitMQ on free ports in a folder of their own, so that a test may stop,
 //! kill and freeze them. Each is gone when it is dropped, after a panic too.
 
+mod certificates;
 mod moto;
 mod postgres;
 mod rabbitmq;
@@ -20,6 +21,7 @@ use nix::{
 };
 use tempfile::TempDir;
 
+pub use certificates::Authority;
 pub use moto::Moto;
 pub use postgres::Postgres;
 pub use rabbitmq::RabbitMq;

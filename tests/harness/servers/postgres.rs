@@ -28,6 +28,18 @@ impl Postgres {
         this
     }
 
+    /// A standby of it, which copies what it writes as it writes it, and answers reads.
+    pub async fn replicate(&self) -> Self {
+        let mut this = Self(Server::new("postgresql"));
+        let mut backup = this.command("pg_basebackup");
+        backup.args(["--host=127.0.0.1", "--username=postgres", "--port", &self.0.port.to_string()]);
+        backup.args(["--checkpoint=fast", "--wal-method=stream", "--no-sync", "--write-recovery-conf", "--pgdata"]);
+        let made = backup.arg(this.data()).current_dir(this.0.folder.path()).output().unwrap();
+        assert!(made.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&made.stderr));
+        this.start_again().await;
+        this
+    }
+
     /// Starts it after it was stopped or killed, on the same port and data.
     pub async fn start_again(&mut self) {
         let mut command = self.command("postgres");

@@ -8,15 +8,37 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{Server, loopback, program};
+use super::{
+    Authority, Server,
+    certificates::{CERTIFICATE, KEY},
+    free_port, loopback, program,
+};
 
 /// A Redis server that keeps nothing on disk.
-pub struct Redis(Server);
+pub struct Redis {
+    server: Server,
+    /// Where it speaks TLS as well.
+    tls_port: Option<u16>,
+}
 
 impl Redis {
     /// Starts it.
     pub async fn start() -> Self {
-        let mut this = Self(Server::new("redis"));
+        Self::begin(None).await
+    }
+
+    /// Starts it, with another port at which it speaks TLS by a certificate of this authority.
+    pub async fn start_with_tls(authority: &Authority) -> Self {
+        Self::begin(Some(authority)).await
+    }
+
+    async fn begin(authority: Option<&Authority>) -> Self {
+        let server = Server::new("redis");
+        let tls_port = authority.map(|authority| {
+            authority.issue(server.folder.path());
+            free_port()
+        });
+        let mut this = Self { server, tls_port };
         this.start_again().await;
         this
     }
@@ -24,32 +46,42 @@ impl Redis {
     /// Starts it after it was stopped or killed, on the same port and empty.
     pub async fn start_again(&mut self) {
         let mut command = Command::new(program("redis-server", &[], "apt-get install redis-server"));
-        command.args(["--port", &self.0.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        command.arg("--dir").arg(self.0.folder.path());
-        self.0.spawn(command);
-        let port = self.0.port;
+        command.args(["--port", &self.server.port.to_string(), "--bind", "127.0.0.1"]);
+        command.args(["--save", "", "--appendonly", "no", "--dir"]).arg(self.server.folder.path());
+        if let Some(port) = self.tls_port {
+            command.args(["--tls-port", &port.to_string(), "--tls-auth-clients", "no"]);
+            // In the folder, where it runs.
+            command.args(["--tls-cert-file", CERTIFICATE, "--tls-key-file", KEY, "--tls-ca-cert-file", CERTIFICATE]);
+        }
+        self.server.spawn(command);
+        let port = self.server.port;
         let answers = async || say(port, "PING").await.is_ok_and(|answer| answer.starts_with("+PONG"));
-        self.0.until_ready(answers).await;
+        self.server.until_ready(answers).await;
     }
 
     /// Its URL.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.0.port)
+        format!("redis://127.0.0.1:{}", self.server.port)
+    }
+
+    /// Its URL with TLS, by this name.
+    pub fn tls_url(&self, host: &str) -> String {
+        format!("rediss://{host}:{}", self.tls_port.expect("it was started with TLS"))
     }
 
     /// Its data folder.
     pub fn data(&self) -> &Path {
-        self.0.folder.path()
+        self.server.folder.path()
     }
 
     /// One command, and the first line of its answer.
     pub async fn ask(&self, command: &str) -> String {
-        say(self.0.port, command).await.unwrap().trim_end().to_owned()
+        say(self.server.port, command).await.unwrap().trim_end().to_owned()
     }
 
     /// Its port.
     pub fn port(&self) -> u16 {
-        self.0.port
+        self.server.port
     }
 
     /// Forgets everything.
@@ -64,22 +96,22 @@ impl Redis {
 
     /// Stops it as an operator would.
     pub async fn stop(&mut self) {
-        self.0.end_with(Signal::SIGTERM).await;
+        self.server.end_with(Signal::SIGTERM).await;
     }
 
     /// `kill -9`.
     pub fn kill(&mut self) {
-        self.0.kill();
+        self.server.kill();
     }
 
     /// It goes silent with its connections open.
     pub fn pause(&mut self) {
-        self.0.pause();
+        self.server.pause();
     }
 
     /// It goes on.
     pub fn resume(&mut self) {
-        self.0.resume();
+        self.server.resume();
     }
 }
 
