@@ -103,45 +103,15 @@ impl Visit for Fields<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::Write,
-        sync::{Arc, Mutex},
-    };
-
     use callboard_supervisors::trace::Scope;
-    use tracing_subscriber::{fmt, prelude::*};
     use uuid::Uuid;
 
-    use super::*;
-
-    #[derive(Clone, Default)]
-    struct Buffer(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Buffer {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn logged(work: impl FnOnce()) -> Vec<Value> {
-        let buffer = Buffer::default();
-        let writer = buffer.clone();
-        let layer = fmt::layer()
-            .event_format(Format::new("node-a"))
-            .fmt_fields(fmt::format::JsonFields::new())
-            .with_writer(move || writer.clone());
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
-        let bytes = buffer.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
+    use super::super::tests::logged;
 
     #[test]
     fn a_line_names_the_node_and_the_work_it_belongs_to() {
         let id = Uuid::now_v7();
-        let lines = logged(|| {
+        let lines = logged("info", vec![], || {
             tracing::info!(attempt = 3, "outside");
             let _scope = Scope { correlation_id: id, operation: "project.create", trace_id: None }.enter();
             tracing::warn!(error = %"it \"broke\"\nhere", level = "own", "inside");

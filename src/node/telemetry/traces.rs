@@ -19,7 +19,7 @@ use tracing::{Level, Metadata, level_filters::LevelFilter};
 use tracing_subscriber::{Layer, filter::filter_fn};
 use url::Url;
 
-use super::Part;
+use super::{Part, filter::AskedEachTime};
 use crate::{
     client::install_crypto_provider,
     error::{Context, Result},
@@ -64,7 +64,7 @@ pub fn layer(provider: &SdkTracerProvider) -> Part {
         .with_tracked_inactivity(false)
         .with_location(false)
         .with_threads(false)
-        .with_filter(filter_fn(is_ours).with_max_level_hint(LevelFilter::DEBUG))
+        .with_filter(AskedEachTime(filter_fn(is_ours).with_max_level_hint(LevelFilter::DEBUG)))
         .boxed()
 }
 
