@@ -21,6 +21,28 @@ pub trait Event: Serialize + DeserializeOwned + Send + 'static {
     }
 }
 
+/// Events of one shape: the fact, under a name of its own. What it tells is of a project, and keeps its order there.
+macro_rules! events_of_projects {
+    ($($(#[$doc:meta])* $event:ident($fact:ty) = $name:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        #[serde(transparent)]
+        pub struct $event(pub $fact);
+
+        impl $crate::Event for $event {
+            const NAME: &'static str = $name;
+            fn aggregate(&self) -> uuid::Uuid {
+                self.0.project_id.0
+            }
+            fn organization(&self) -> Option<$crate::OrganizationId> {
+                Some(self.0.organization_id)
+            }
+        }
+    )*};
+}
+
+pub(crate) use events_of_projects;
+
 /// An event on its way: [CloudEvents 1.0](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md) in its
 /// JSON form. Attributes it does not know are ignored, so that two versions understand each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::DeploymentKind;
-use crate::{DeploymentId, Event, InstanceId, OrganizationId, ProjectId, ReleaseId};
+use crate::{DeploymentId, InstanceId, OrganizationId, ProjectId, ReleaseId, event::events_of_projects};
 
 /// What is told of a deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,27 +71,7 @@ pub struct TakeoverFact {
     pub reason: String,
 }
 
-/// Events of one shape: the fact, under a name of its own.
-macro_rules! events {
-    ($($(#[$doc:meta])* $event:ident($fact:ty) = $name:literal;)*) => {$(
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(transparent)]
-        pub struct $event(pub $fact);
-
-        impl Event for $event {
-            const NAME: &'static str = $name;
-            fn aggregate(&self) -> Uuid {
-                self.0.project_id.0
-            }
-            fn organization(&self) -> Option<OrganizationId> {
-                Some(self.0.organization_id)
-            }
-        }
-    )*};
-}
-
-events! {
+events_of_projects! {
     /// It waits for a builder.
     DeploymentQueued(DeploymentFact) = "deployment.queued";
     /// A builder has it.

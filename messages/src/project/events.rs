@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Event, OrganizationId, ProjectId};
+use crate::{Event, OrganizationId, ProjectId, event::events_of_projects};
 
 /// What is told of a project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,55 +31,13 @@ pub struct ProjectEnvChanged {
     pub names: Vec<String>,
 }
 
-/// It is whole: recorded, and its app has a place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ProjectCreated(pub ProjectFact);
-
-/// Its description or its build configuration changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ProjectUpdated(pub ProjectFact);
-
-/// It is gone for whoever looks for it; what belonged to it elsewhere has to go as well.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ProjectDeleted(pub ProjectFact);
-
-impl Event for ProjectCreated {
-    const NAME: &'static str = "project.created";
-
-    fn aggregate(&self) -> Uuid {
-        self.0.project_id.0
-    }
-
-    fn organization(&self) -> Option<OrganizationId> {
-        Some(self.0.organization_id)
-    }
-}
-
-impl Event for ProjectUpdated {
-    const NAME: &'static str = "project.updated";
-
-    fn aggregate(&self) -> Uuid {
-        self.0.project_id.0
-    }
-
-    fn organization(&self) -> Option<OrganizationId> {
-        Some(self.0.organization_id)
-    }
-}
-
-impl Event for ProjectDeleted {
-    const NAME: &'static str = "project.deleted";
-
-    fn aggregate(&self) -> Uuid {
-        self.0.project_id.0
-    }
-
-    fn organization(&self) -> Option<OrganizationId> {
-        Some(self.0.organization_id)
-    }
+events_of_projects! {
+    /// It is whole: recorded, and its app has a place.
+    ProjectCreated(ProjectFact) = "project.created";
+    /// Its description or its build configuration changed.
+    ProjectUpdated(ProjectFact) = "project.updated";
+    /// It is gone for whoever looks for it; what belonged to it elsewhere has to go as well.
+    ProjectDeleted(ProjectFact) = "project.deleted";
 }
 
 impl Event for ProjectEnvChanged {
