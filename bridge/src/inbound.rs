@@ -31,8 +31,11 @@ pub(crate) fn open(shared: &Shared, kind: Kind, to: &str, delivery: &mut Deliver
     check(shared, kind, to, delivery)?;
     let body = Bytes::from(std::mem::take(&mut delivery.data));
     let (opening, entries) = wire::read(&body).ok_or(Refusal::Malformed)?;
-    let waited = shared.peers.read(&opening).ok_or(Refusal::Duplicate)?;
-    Ok(Message { opening, entries, waited, body })
+    let age = shared.peers.read(&opening).ok_or(Refusal::Duplicate)?;
+    if age.is_beyond_skew {
+        shared.metrics.beyond_skew.inc();
+    }
+    Ok(Message { opening, entries, waited: age.waited, body })
 }
 
 /// Whether the cluster's key signed it, and this node speaks its version.

@@ -32,10 +32,13 @@
 //! before is only carried out if that can do no harm; otherwise the caller is told that the outcome is unknown.
 //!
 //! **Events** go through `<prefix>.events` to a durable queue of each domain that reacts, and what nobody could take to
-//! `<prefix>.dead`. **Live updates** go to every node, and are lost when a node does not keep up.
+//! `<prefix>.dead`. **Live updates** go to every node, and are lost when a node does not keep up; after a loss that a
+//! connection or a channel brings, the readers of the other nodes are cut, and resume from the store.
 //!
 //! Every message has a version and a signature of the cluster's key: what has neither is refused and counted, and its
-//! sender's word for who the caller is counts for nothing.
+//! sender's word for who the caller is counts for nothing. It also says its sender's time of day. The clocks of the nodes
+//! may be 30 s apart; what they differ by beyond that is taken off a request's deadline, so that a request that somebody
+//! recorded is not carried out later by a node that never saw it.
 //!
 //! The connection belongs to an actor that makes another when it is lost; every other actor opens a channel of its own,
 //! declares what it uses, and begins anew when the broker closes the channel. Nothing of a lost connection is used

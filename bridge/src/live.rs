@@ -1,10 +1,25 @@
-//! Live updates between the nodes: lossy, never waited for.
+//! Live updates between the nodes: lossy, never waited for, but never lost unnoticed.
+//!
+//! A node that begins to hear again does not know what it missed, so it cuts the readers it has: they resume from the
+//! store. A node that could not tell something, or whose channel was lost with what was on it, says so before it tells
+//! anything else, and the others cut their readers.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use callboard_supervisors::{ChildContext, Exit, Live, LiveEvent, LiveTransport};
 use futures_util::{FutureExt, StreamExt};
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::{
+    message::Delivery,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
+};
+use parking_lot::Mutex;
 
 use crate::{
     inbound,
@@ -20,8 +35,64 @@ use crate::{
 const WORTH: Duration = Duration::from_secs(30);
 /// Messages on their way to this node at the same time.
 const PREFETCH: u16 = 1000;
-/// The largest update, in bytes: a reader does without.
+/// The largest update, in bytes: what is larger is read from the store.
 const LARGEST: usize = 256 * 1024;
+/// How often it is looked whether others can be told what they missed.
+const LOOK: Duration = Duration::from_millis(500);
+/// Topics of which it is remembered that something was not told; beyond it, it is said of all.
+const UNTOLD: usize = 256;
+/// What stands for all topics.
+const EVERY_TOPIC: &str = "";
+
+/// What is remembered of live updates from one connection to the next.
+#[derive(Default)]
+pub(crate) struct Updates {
+    has_heard: AtomicBool,
+    untold: Mutex<Untold>,
+}
+
+#[derive(Default)]
+struct Untold {
+    /// Which of the publisher's channels was used last.
+    channel: u64,
+    topics: BTreeSet<String>,
+}
+
+impl Untold {
+    fn add(&mut self, topic: &str) {
+        if topic == EVERY_TOPIC || topic.len() > usize::from(u16::MAX) || self.topics.len() >= UNTOLD {
+            self.topics = [EVERY_TOPIC.to_owned()].into();
+        } else if !self.topics.contains(EVERY_TOPIC) {
+            self.topics.insert(topic.to_owned());
+        }
+    }
+}
+
+impl Updates {
+    /// Tells others that they missed something, if they did; false when that can't be done now.
+    fn own_up(&self, shared: &Shared) -> bool {
+        let mut untold = self.untold.lock();
+        let channel = shared.publisher.channels();
+        // Of what was on its way over another channel nobody knows whether it came.
+        if untold.channel != channel && std::mem::replace(&mut untold.channel, channel) != 0 {
+            untold.add(EVERY_TOPIC);
+        }
+        if !shared.is_connected() || shared.publisher.is_clogged() {
+            return false;
+        }
+        while let Some(topic) = untold.topics.first() {
+            if !outgoing::send_alone(shared, &everybody(), WORTH, |message| wire::write_live(message, topic, &[])) {
+                return false;
+            }
+            untold.topics.pop_first();
+        }
+        true
+    }
+}
+
+fn everybody() -> Destination {
+    Destination { kind: Kind::Live, queue: "".into() }
+}
 
 /// Tells the hubs of other nodes.
 pub(crate) struct Teller(pub(crate) Arc<Shared>);
@@ -30,13 +101,13 @@ impl LiveTransport for Teller {
     fn tell(&self, topic: &str, event: &LiveEvent) {
         let shared = &self.0;
         let Ok(event) = serde_json::to_vec(event) else { return };
-        let takes = shared.is_connected() && !shared.publisher.is_clogged();
-        if !takes || event.len() > LARGEST || topic.len() > usize::from(u16::MAX) {
+        let fits = event.len() <= LARGEST && topic.len() <= usize::from(u16::MAX);
+        if !fits || !shared.updates.own_up(shared) {
             shared.metrics.dropped.with_label_values(&[Kind::Live.as_str()]).inc();
+            shared.updates.untold.lock().add(topic);
             return;
         }
-        let to = Destination { kind: Kind::Live, queue: "".into() };
-        outgoing::put(shared, &to, None, WORTH, |message| wire::write_live(message, topic, &event));
+        outgoing::put(shared, &everybody(), None, WORTH, |message| wire::write_live(message, topic, &event));
     }
 }
 
@@ -58,15 +129,22 @@ async fn hear(shared: &Shared, live: &Live, link: &Link) -> Result<(), String> {
     let options = BasicConsumeOptions::default();
     let consume = channel.basic_consume(queue.as_str().into(), "live".into(), options, topology::none());
     let mut heard = answered(consume).await?;
-    while let Some(delivery) = heard.next().await {
-        let mut delivery = delivery.map_err(|error| error.to_string())?;
+    if shared.updates.has_heard.swap(true, Ordering::AcqRel) {
+        live.interrupt(None);
+    }
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        let delivery = tokio::select! {
+            delivery = heard.next() => delivery,
+            _ = look.tick() => {
+                shared.updates.own_up(shared);
+                continue;
+            }
+        };
+        let Some(delivery) = delivery else { break };
+        let delivery = delivery.map_err(|error| error.to_string())?;
         let tag = delivery.delivery_tag;
-        match inbound::open(shared, Kind::Live, "", &mut delivery) {
-            // What this node published it knows.
-            Ok(message) if message.opening.node == shared.node() => {}
-            Ok(message) => receive(shared, live, &queue, &message),
-            Err(refusal) => shared.refusals.note(shared, &queue, refusal),
-        }
+        open(shared, live, &queue, delivery);
         if let Some(Err(error)) = channel.basic_ack(tag, BasicAckOptions::default()).now_or_never() {
             return Err(error.to_string());
         }
@@ -74,13 +152,30 @@ async fn hear(shared: &Shared, live: &Live, link: &Link) -> Result<(), String> {
     Err("the broker ended the consumer of live updates".to_owned())
 }
 
+fn open(shared: &Shared, live: &Live, queue: &str, mut delivery: Delivery) {
+    match inbound::open(shared, Kind::Live, "", &mut delivery) {
+        // What this node published it knows.
+        Ok(message) if message.opening.node == shared.node() => {}
+        Ok(message) => receive(shared, live, queue, &message),
+        Err(refusal) => shared.refusals.note(shared, queue, refusal),
+    }
+}
+
 fn receive(shared: &Shared, live: &Live, queue: &str, message: &inbound::Message) {
     for entry in &message.entries {
         let told = message.body.get(entry.clone()).and_then(wire::read_live);
-        let told = told.and_then(|(topic, event)| Some((topic, serde_json::from_slice::<LiveEvent>(event).ok()?)));
-        match told {
-            Some((topic, event)) => live.receive(topic, event),
-            None => shared.refusals.note(shared, queue, Refusal::Malformed),
+        let malformed = || shared.refusals.note(shared, queue, Refusal::Malformed);
+        let Some((topic, event)) = told else {
+            malformed();
+            continue;
+        };
+        if event.is_empty() {
+            live.interrupt(Some(topic).filter(|topic| *topic != EVERY_TOPIC));
+            continue;
+        }
+        match serde_json::from_slice::<LiveEvent>(event) {
+            Ok(event) => live.receive(topic, event),
+            Err(_) => malformed(),
         }
     }
 }

@@ -45,6 +45,7 @@ pub(crate) struct Metrics {
     pub(crate) requests: IntCounterVec,
     pub(crate) refused: IntCounterVec,
     pub(crate) expired: IntCounter,
+    pub(crate) beyond_skew: IntCounter,
     pub(crate) unknown: IntCounter,
     pub(crate) dropped: IntCounterVec,
     pub(crate) unroutable: IntCounter,
@@ -69,6 +70,10 @@ impl Metrics {
             requests: by("requests", "Requests and replies within messages", "direction")?,
             refused: by("refused", "Messages that were not read", "reason")?,
             expired: counter("expired", "Requests that came too late to begin")?,
+            beyond_skew: counter(
+                "beyond_skew",
+                "Messages whose time differs from this node's by more than clocks may: recorded ones, or a clock is wrong",
+            )?,
             unknown: counter("unknown", "Requests that may have been carried out before, and were not again")?,
             dropped: by("dropped", "Messages that could not be sent", "kind")?,
             unroutable: counter("unroutable", "Events that no queue took")?,
@@ -86,7 +91,8 @@ impl Metrics {
         for gauge in [&self.connected, &self.blocked, &self.waiting, &self.serving] {
             registry.register(Box::new(gauge.clone()))?;
         }
-        for counter in [&self.connections, &self.expired, &self.unknown, &self.unroutable] {
+        let counters = [&self.connections, &self.expired, &self.beyond_skew, &self.unknown, &self.unroutable];
+        for counter in counters {
             registry.register(Box::new(counter.clone()))?;
         }
         let families = [&self.sent, &self.received, &self.requests, &self.refused, &self.dropped, &self.channels];

@@ -14,6 +14,7 @@ use lapin::{Channel, options::BasicAckOptions};
 use tokio::sync::Notify;
 
 use crate::{
+    peers,
     publisher::Parcel,
     shared::{RETRY_AFTER, Shared},
     wire::{self, Kind, OPENING, Opening},
@@ -143,6 +144,18 @@ impl Outgoing {
         let full = {
             let mut batches = self.batches.borrow_mut();
             let place = batches.iter().position(|batch| batch.to == *to);
+/// Sends an entry by itself, before what this thread is filling; false when nobody takes it.
+pub(crate) fn send_alone(
+    shared: &Shared,
+    to: &Destination,
+    expires: Duration,
+    write: impl FnOnce(&mut Vec<u8>),
+) -> bool {
+    let mut batch = Batch::new(to.clone());
+    batch.add(None, expires, write);
+    send(shared, batch)
+}
+
             let place = place.unwrap_or_else(|| {
                 batches.push(Batch::new(to.clone()));
                 batches.len() - 1
@@ -154,7 +167,9 @@ impl Outgoing {
             is_full.then(|| batches.swap_remove(place))
         };
         match full {
-            Some(batch) => send(&self.shared, batch),
+            Some(batch) => {
+                send(&self.shared, batch);
+            }
             None => self.wake(),
         }
     }
@@ -188,7 +203,8 @@ impl Outgoing {
     }
 }
 
-fn send(shared: &Shared, mut batch: Batch) {
+/// False when nobody takes it.
+fn send(shared: &Shared, mut batch: Batch) -> bool {
     let opening = Opening {
         node: shared.settings.node,
         number: shared.next_number(),
@@ -208,7 +224,7 @@ fn send(shared: &Shared, mut batch: Batch) {
     if shared.publisher.send(&shared.settings.key, parcel) {
         metrics.sent.with_label_values(&[kind.as_str()]).inc();
         metrics.requests.with_label_values(&["out"]).inc_by(entries);
-        return;
+        return true;
     }
     metrics.dropped.with_label_values(&[kind.as_str()]).inc();
     for call in batch.calls {
@@ -221,3 +237,5 @@ fn send(shared: &Shared, mut batch: Batch) {
 pub(crate) fn fits(shared: &Shared, length: usize) -> bool {
     length + wire::OPENING <= shared.settings.message_bytes
 }
+        at: peers::time(),
+    false

@@ -1,12 +1,16 @@
 //! What is known of the senders of messages: which of their messages were read, and how far their clocks are from ours.
 //!
-//! A network, a broker that redelivers, or somebody who recorded a message may bring it twice; its number tells. Clocks
-//! of two machines can't be compared, but the least difference seen between sending and receiving is that of a message
-//! which did not wait; what is above it, a message has waited.
+//! A network, a broker that redelivers, or somebody who recorded a message may bring it twice; its number tells. The
+//! clocks that machines count with can't be compared, but the least difference seen between sending and receiving is
+//! that of a message which did not wait; what is above it, a message has waited.
+//!
+//! A node that never heard a sender, or has restarted since, has nothing to compare with. So a message also says its
+//! sender's time of day: what that differs from ours beyond [`SKEW`] counts as waited as well. Whoever recorded a request
+//! can have it carried out by such a node for no longer than its deadline and the skew.
 
 use std::{
     collections::HashMap,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use parking_lot::Mutex;
@@ -14,6 +18,8 @@ use uuid::Uuid;
 
 use crate::wire::Opening;
 
+/// How far the times of day of two nodes may be apart.
+const SKEW: Duration = Duration::from_secs(30);
 /// Numbers that are remembered below the greatest one.
 const WINDOW: u64 = 1 << 18;
 /// How long a least difference holds before another is looked for: clocks drift.
@@ -35,6 +41,23 @@ struct Sender {
     least: i64,
     last_least: i64,
     epoch: Instant,
+    /// When it was last said that its time of day is far from ours.
+    warned: Option<Instant>,
+}
+
+/// How old a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Age {
+    /// How long it was on its way, as far as is known.
+    pub(crate) waited: Duration,
+    /// Whether its time of day is further from ours than clocks may be apart.
+    pub(crate) is_beyond_skew: bool,
+}
+
+/// The time of day that goes into messages, in milliseconds since 1970 in UTC.
+pub(crate) fn time() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Peers {
@@ -47,8 +70,8 @@ impl Peers {
         u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// How long a message was on its way, or `None` when it was read before.
-    pub(crate) fn read(&self, opening: &Opening) -> Option<Duration> {
+    /// How old a message is, or `None` when it was read before.
+    pub(crate) fn read(&self, opening: &Opening) -> Option<Age> {
         let now = Instant::now();
         let received = i64::try_from(now.duration_since(self.origin).as_millis()).unwrap_or(i64::MAX);
         let sent = i64::try_from(opening.sent).unwrap_or(i64::MAX);
@@ -65,6 +88,7 @@ impl Peers {
             least: difference,
             last_least: difference,
             epoch: now,
+            warned: None,
         });
         sender.heard = now;
         if !sender.is_first(opening.number) {
@@ -75,7 +99,11 @@ impl Peers {
         }
         sender.least = sender.least.min(difference);
         let waited = difference.saturating_sub(sender.least.min(sender.last_least));
-        Some(Duration::from_millis(u64::try_from(waited).unwrap_or(0)))
+        let waited = Duration::from_millis(u64::try_from(waited).unwrap_or(0));
+        let apart = Duration::from_millis(time().abs_diff(opening.at));
+        sender.warn_of(apart.saturating_sub(waited), opening.node, now);
+        let beyond = apart.saturating_sub(SKEW);
+        Some(Age { waited: waited.max(beyond), is_beyond_skew: !beyond.is_zero() })
     }
 }
 
@@ -101,6 +129,16 @@ impl Sender {
         first
     }
 
+    /// Says that a time of day is far from ours before it does any harm, but not with every message.
+    fn warn_of(&mut self, apart: Duration, node: Uuid, now: Instant) {
+        if apart < SKEW / 2 || self.warned.is_some_and(|warned| now.duration_since(warned) < EPOCH) {
+            return;
+        }
+        self.warned = Some(now);
+        let (seconds, at_most) = (apart.as_secs(), SKEW.as_secs());
+        tracing::warn!(%node, seconds, at_most, "a message came late, or the clocks of two nodes are far apart");
+    }
+
     fn change(&mut self, number: u64, change: impl FnOnce(&mut u64, u64)) {
         let place = number % WINDOW;
         if let Some(word) = usize::try_from(place / 64).ok().and_then(|place| self.read.get_mut(place)) {
@@ -114,7 +152,7 @@ mod tests {
     use super::*;
 
     fn opening(number: u64, sent: u64) -> Opening {
-        Opening { node: Uuid::nil(), number, life: 1, sent }
+        Opening { node: Uuid::nil(), number, life: 1, sent, at: time() }
     }
 
     #[test]
@@ -133,9 +171,28 @@ mod tests {
     fn a_message_that_waited_is_known_by_its_senders_clock() {
         let peers = Peers::new();
         let far = 1_000_000;
-        assert_eq!(peers.read(&opening(1, far)), Some(Duration::ZERO), "nothing to compare with");
-        let waited = peers.read(&opening(2, far - 30_000)).unwrap();
+        assert_eq!(peers.read(&opening(1, far)).unwrap().waited, Duration::ZERO, "nothing to compare with");
+        let waited = peers.read(&opening(2, far - 30_000)).unwrap().waited;
         assert!(waited >= Duration::from_secs(30), "{waited:?}");
-        assert!(peers.read(&opening(3, far)).unwrap() < Duration::from_secs(1));
+        assert!(peers.read(&opening(3, far)).unwrap().waited < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_message_of_an_unknown_sender_has_waited_what_its_time_of_day_says_beyond_the_skew() {
+        let peers = Peers::new();
+        let skew = i64::try_from(SKEW.as_millis()).unwrap();
+        let mut number = 0;
+        let mut read = |milliseconds: i64| {
+            number += 1;
+            let at = time().saturating_add_signed(milliseconds);
+            peers.read(&Opening { at, node: Uuid::now_v7(), ..opening(number, 0) }).unwrap()
+        };
+        for within in [0, 1_000 - skew, skew - 1_000] {
+            assert_eq!(read(within), Age { waited: Duration::ZERO, is_beyond_skew: false }, "{within}");
+        }
+        for beyond in [-skew - 60_000, skew + 61_000] {
+            let age = read(beyond);
+            assert!(age.is_beyond_skew && age.waited >= Duration::from_secs(60), "{beyond}: {age:?}");
+        }
     }
 }

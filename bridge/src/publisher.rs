@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     pin::Pin,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -39,6 +39,7 @@ type Sending = Pin<Box<dyn Future<Output = lapin::Result<PublisherConfirm>> + Se
 #[derive(Default)]
 pub(crate) struct Publisher {
     channel: ArcSwapOption<Channel>,
+    channels: AtomicU64,
     unsent: Mutex<VecDeque<(Sending, usize)>>,
     bytes: AtomicUsize,
     /// Told when the channel is found broken.
@@ -60,12 +61,19 @@ impl Publisher {
     /// Sends over another channel from now on, or not at all.
     pub(crate) fn switch(&self, channel: Option<Channel>) {
         self.channel.store(channel.map(std::sync::Arc::new));
+        // Counted before it is used: who sends over it knows that it is another one.
+        self.channels.fetch_add(u64::from(channel.is_some()), Ordering::AcqRel);
         self.unsent.lock().clear();
         self.bytes.store(0, Ordering::Relaxed);
     }
 
     /// Whether its channel works, as far as is known.
     pub(crate) fn is_up(&self) -> bool {
+    /// How many channels it has had: what was on its way over one may be lost when another takes its place.
+    pub(crate) fn channels(&self) -> u64 {
+        self.channels.load(Ordering::Acquire)
+    }
+
         self.channel.load().as_ref().is_some_and(|channel| channel.status().connected())
     }
 

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    calls::Calls, inbound::Refusals, link::Link, metrics::Metrics, names::Names, peers::Peers, presence::Presence,
-    publisher::Publisher, settings::BridgeSettings,
+    calls::Calls, inbound::Refusals, link::Link, live::Updates, metrics::Metrics, names::Names, peers::Peers,
+    presence::{Place, Presence}, publisher::Publisher, settings::BridgeSettings,
 };
 
 /// What a caller is told to wait while the broker, or whoever hosts a domain, is away.
@@ -47,6 +47,7 @@ pub(crate) struct Shared {
     link: watch::Sender<Option<Arc<Link>>>,
     /// When the connection was lost, unless there is one.
     lost: Mutex<Option<Instant>>,
+    pub(crate) updates: Updates,
     pub(crate) blocked: AtomicBool,
     pub(crate) draining: CancellationToken,
     /// Requests of other nodes that are carried out.
@@ -75,6 +76,7 @@ impl Shared {
             blocked: AtomicBool::new(false),
             draining: CancellationToken::new(),
             serving: AtomicUsize::new(0),
+            updates: Updates::default(),
             catalogue: Mutex::default(),
             sinks: Mutex::default(),
             missing: Notify::new(),

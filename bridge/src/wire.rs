@@ -1,6 +1,6 @@
 //! How requests and replies lie in the body of an AMQP message.
 //!
-//! A message begins with who sent it, the number it has among the messages of that sender, and the sender's clock. Then
+//! A message begins with who sent it, the number it has among the messages of that sender, and the sender's clocks. Then
 //! come the entries, each with its length: what was ready together travels together. Numbers are big-endian. The
 //! message has the version and the signature, over all of this, in its AMQP headers.
 
@@ -14,7 +14,7 @@ use uuid::Uuid;
 pub(crate) const VERSION: u8 = 1;
 
 /// The length of what stands before the entries.
-pub(crate) const OPENING: usize = 40;
+pub(crate) const OPENING: usize = 48;
 
 /// What a message is, which is signed with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,20 +47,22 @@ pub(crate) struct Opening {
     pub(crate) life: u64,
     /// The sender's monotonic clock, in milliseconds.
     pub(crate) sent: u64,
+    /// The sender's time of day, in milliseconds since 1970 in UTC.
+    pub(crate) at: u64,
 }
 
 impl Opening {
     /// Writes it where [`OPENING`] bytes were left free.
     pub(crate) fn write(&self, body: &mut [u8]) {
-        let words = [self.number, self.life, self.sent].map(u64::to_be_bytes);
+        let words = [self.number, self.life, self.sent, self.at].map(u64::to_be_bytes);
         let bytes = self.node.as_bytes().iter().chain(words.iter().flatten());
         body.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
     }
 
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let node = Uuid::from_bytes(reader.array()?);
-        let [number, life, sent] = [reader.u64()?, reader.u64()?, reader.u64()?];
-        Some(Self { node, number, life, sent })
+        let [number, life, sent, at] = [reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?];
+        Some(Self { node, number, life, sent, at })
     }
 }
 
@@ -147,6 +149,7 @@ pub(crate) fn write_reply(to: &mut Vec<u8>, call: u64, status: Status, body: &[u
     });
 }
 
+/// An update. An empty one says that some of this topic, or of every topic if that is empty too, was not told.
 pub(crate) fn write_live(to: &mut Vec<u8>, topic: &str, event: &[u8]) {
     entry(to, |to| {
         let length = u16::try_from(topic.len()).unwrap_or(u16::MAX);
@@ -211,7 +214,7 @@ pub(crate) fn read_reply(message: &Bytes, entry: Range<usize>) -> Option<ReplyEn
     Some(ReplyEntry { call, status, body: entry.end - reader.0.len()..entry.end })
 }
 
-/// A topic, and the event that was published to it.
+/// A topic, and the event that was published to it, or nothing for those that were not told.
 pub(crate) fn read_live(entry: &[u8]) -> Option<(&str, &[u8])> {
     let mut reader = Reader(entry);
     let length = u16::from_be_bytes(reader.array()?);
@@ -269,7 +272,7 @@ mod tests {
             }
             .write(&mut body);
         }
-        Opening { node: Uuid::nil(), number: 1, life: 2, sent: 3 }.write(&mut body);
+        Opening { node: Uuid::nil(), number: 1, life: 2, sent: 3, at: 4 }.write(&mut body);
         body
     }
 
@@ -277,7 +280,7 @@ mod tests {
     fn what_was_written_is_read_again() {
         let body = message();
         let (opening, entries) = read(&body).unwrap();
-        assert_eq!(opening, Opening { node: Uuid::nil(), number: 1, life: 2, sent: 3 });
+        assert_eq!(opening, Opening { node: Uuid::nil(), number: 1, life: 2, sent: 3, at: 4 });
         let requests: Vec<_> = entries.into_iter().map(|entry| read_request(&body[entry]).unwrap()).collect();
         let calls: Vec<_> = requests.iter().map(|request| (request.call, request.left, request.idempotent)).collect();
         assert_eq!(calls, [(7, 1000, false), (8, 1000, true)]);

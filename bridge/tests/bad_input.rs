@@ -1,6 +1,6 @@
 //! Whoever can write to the broker, and has not the cluster's key, changes nothing.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use callboard_messages::{Caller, Failure};
 use hmac::{Hmac, KeyInit, Mac};
@@ -50,8 +50,14 @@ fn version(version: u8) -> AMQPValue {
 }
 
 fn opening(number: u64) -> Vec<u8> {
+    opening_at(number, SystemTime::now())
+}
+
+/// Of a sender nobody knows, sent at this time of day.
+fn opening_at(number: u64, at: SystemTime) -> Vec<u8> {
     let mut body = Uuid::now_v7().as_bytes().to_vec();
-    for word in [number, 1, 1] {
+    let at = at.duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    for word in [number, 1, 1, at] {
         body.extend_from_slice(&u64::to_be_bytes(word));
     }
     body
@@ -59,6 +65,10 @@ fn opening(number: u64) -> Vec<u8> {
 
 /// A request as the bridge writes it, of a caller who says that it is the platform itself.
 fn request(operation: &str) -> Vec<u8> {
+    request_at(operation, SystemTime::now())
+}
+
+fn request_at(operation: &str, at: SystemTime) -> Vec<u8> {
     let caller = serde_json::to_vec(&Caller::system()).unwrap();
     let mut entry = 1_u64.to_be_bytes().to_vec();
     entry.extend_from_slice(&10_000_u32.to_be_bytes());
@@ -69,7 +79,7 @@ fn request(operation: &str) -> Vec<u8> {
     entry.extend_from_slice(&(caller.len() as u32).to_be_bytes());
     entry.extend_from_slice(&caller);
     entry.extend_from_slice(&serde_json::to_vec(&perform(Act::Count(Uuid::nil()))).unwrap());
-    let mut body = opening(1);
+    let mut body = opening_at(1, at);
     body.extend_from_slice(&(entry.len() as u32).to_be_bytes());
     body.extend_from_slice(&entry);
     body
@@ -93,7 +103,7 @@ async fn what_is_not_signed_not_whole_or_not_of_this_version_is_refused_and_coun
         let good = request("stage.perform");
         let signed = |body: &[u8]| Some(sign(KEY, kind, signed_for, body));
         let before = ["signature", "version", "malformed", "oversized"].map(|reason| node.refused(reason));
-        let cut = &good[..30];
+        let cut = &good[..40];
         let lengths = [opening(2), vec![255; 9]].concat();
         let forged = Some(sign(b"another key of thirty-two bytes!", kind, signed_for, &good));
         let other_queue = Some(sign(KEY, kind, "elsewhere", &good));
@@ -137,6 +147,33 @@ async fn a_message_that_somebody_recorded_is_not_carried_out_again() {
     }
     until("the others were refused", || host.refused("duplicate") == 4.0).await;
     assert_eq!(watch.count(Uuid::nil()), 1);
+}
+
+#[actix_rt::test]
+async fn a_message_that_somebody_recorded_long_ago_is_not_carried_out_by_a_node_that_never_saw_it() {
+    let (cluster, watch) = (known(), Watch::default());
+    let host = cluster.host(&watch).await;
+    let (_connection, channel) = channel().await;
+    let queue = format!("{}.node.{}", cluster.prefix, host.id());
+    let sent = async |at: SystemTime| {
+        let message = request_at("stage.perform", at);
+        let signature = sign(KEY, 1, &queue, &message);
+        put(&channel, &queue, &message, properties(version(1), Some(signature))).await;
+    };
+    let (now, second) = (SystemTime::now(), Duration::from_secs(1));
+    // Beyond its ten seconds and what the clocks may differ, in either direction.
+    for at in [now - 120 * second, now + 120 * second] {
+        sent(at).await;
+    }
+    until("both were too late", || host.metric("callboard_bridge_expired_total", "") == 2.0).await;
+    assert_eq!(host.metric("callboard_bridge_beyond_skew_total", ""), 2.0);
+    assert_eq!(watch.count(Uuid::nil()), 0);
+
+    // Clocks that differ break nothing.
+    for at in [now - 25 * second, now + 25 * second] {
+        sent(at).await;
+    }
+    until("both were carried out", || watch.count(Uuid::nil()) == 2).await;
 }
 
 #[actix_rt::test]

@@ -7,10 +7,7 @@ use std::{
     borrow::Cow,
     collections::{HashMap, VecDeque},
     pin::Pin,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -57,6 +54,9 @@ pub enum LiveError {
     /// The reader was too slow and was cut; it may resume after the last id it saw.
     #[error("the reader did not keep up and was cut")]
     Lagged,
+    /// What other nodes told may not have come here; the reader may resume after the last id it saw.
+    #[error("some of what other nodes told may be lost")]
+    Interrupted,
     /// Events between the id asked for and the oldest one remembered are lost; the stream goes on from there.
     #[error("some events since then are no longer remembered")]
     Gap,
@@ -81,13 +81,18 @@ struct Topic {
     last_use: Instant,
     /// The last events, by their ids.
     history: VecDeque<Arc<LiveEvent>>,
+    /// The first event since what other nodes told may have been lost; [`u64::MAX`] until there is one.
+    whole_from: u64,
     readers: Vec<Reader>,
 }
 
 struct Reader {
     events: mpsc::Sender<Arc<LiveEvent>>,
-    lagged: Arc<AtomicBool>,
+    cut: Cut,
 }
+
+/// Why a reader was cut, once it is.
+type Cut = Arc<OnceLock<LiveError>>;
 
 impl Live {
     /// An empty hub.
@@ -128,6 +133,16 @@ impl Live {
         self.topic(&mut topics, topic).insert(Arc::new(event));
     }
 
+    /// What other nodes told of a topic, or of every one, may not have come here: its readers are cut, and one that resumes
+    /// from before is told of the gap.
+    pub fn interrupt(&self, topic: Option<&str>) {
+        let mut topics = self.topics.lock();
+        match topic {
+            Some(name) => topics.get_mut(name).into_iter().for_each(Topic::interrupt),
+            None => topics.values_mut().for_each(Topic::interrupt),
+        }
+    }
+
     /// Follows a topic: from now on, or after the event `after` that the reader saw last.
     #[must_use]
     pub fn subscribe(&self, topic: &str, after: Option<u64>) -> LiveStream {
@@ -135,18 +150,19 @@ impl Live {
         let topic = self.topic(&mut topics, topic);
         topic.readers.retain(|reader| !reader.events.is_closed());
         let (events, received) = mpsc::channel(BUFFER);
-        let lagged = Arc::new(AtomicBool::new(false));
-        topic.readers.push(Reader { events, lagged: lagged.clone() });
+        let cut = Cut::default();
+        topic.readers.push(Reader { events, cut: cut.clone() });
 
         let mut missed = VecDeque::new();
         if let Some(after) = after {
             let seen_is_remembered = topic.history.front().is_some_and(|oldest| oldest.id <= after);
-            if !seen_is_remembered && after != topic.last_id && after != 0 {
+            let is_whole = after >= topic.whole_from && (seen_is_remembered || after == topic.last_id);
+            if after != 0 && !is_whole {
                 missed.push_back(Err(LiveError::Gap));
             }
             missed.extend(topic.history.iter().filter(|event| event.id > after).cloned().map(Ok));
         }
-        LiveStream { missed, received, lagged, ended: false }
+        LiveStream { missed, received, cut, ended: false }
     }
 
     fn topic<'a>(&self, topics: &'a mut HashMap<String, Topic>, name: &str) -> &'a mut Topic {
@@ -161,6 +177,7 @@ impl Live {
             last_id: 0,
             last_use: now,
             history: VecDeque::new(),
+            whole_from: 0,
             readers: Vec::new(),
         });
         topic.last_use = now;
@@ -176,6 +193,9 @@ impl Live {
 impl Topic {
     fn append(&mut self, event: Arc<LiveEvent>) {
         self.last_id = event.id;
+        if self.whole_from == u64::MAX {
+            self.whole_from = event.id;
+        }
         self.deliver(&event);
         self.history.push_back(event);
         self.trim();
@@ -200,11 +220,16 @@ impl Topic {
         self.readers.retain(|reader| match reader.events.try_send(event.clone()) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(_)) => {
-                reader.lagged.store(true, Ordering::Release);
+                reader.cut(LiveError::Lagged);
                 false
             }
             Err(mpsc::error::TrySendError::Closed(_)) => false,
         });
+    }
+
+    fn interrupt(&mut self) {
+        self.whole_from = u64::MAX;
+        self.readers.drain(..).for_each(|reader| reader.cut(LiveError::Interrupted));
     }
 
     fn trim(&mut self) {
@@ -214,12 +239,20 @@ impl Topic {
     }
 }
 
+impl Reader {
+    /// It reads what it was told, then why there is no more.
+    fn cut(&self, why: LiveError) {
+        // Whoever was first has said why.
+        let _ = self.cut.set(why);
+    }
+}
+
 /// The events of one topic for one reader; ends when the reader is cut.
 #[derive(Debug)]
 pub struct LiveStream {
     missed: VecDeque<Result<Arc<LiveEvent>, LiveError>>,
     received: mpsc::Receiver<Arc<LiveEvent>>,
-    lagged: Arc<AtomicBool>,
+    cut: Cut,
     ended: bool,
 }
 
@@ -233,9 +266,9 @@ impl Stream for LiveStream {
         if let Some(event) = ready!(self.received.poll_recv(cx)) {
             return Poll::Ready(Some(Ok(event)));
         }
-        let cut = self.lagged.load(Ordering::Acquire) && !self.ended;
+        let cut = self.cut.get().filter(|_| !self.ended).copied();
         self.ended = true;
-        Poll::Ready(cut.then_some(Err(LiveError::Lagged)))
+        Poll::Ready(cut.map(Err))
     }
 }
 
@@ -305,6 +338,27 @@ mod tests {
         }
         assert_eq!(next(&mut slow).await, Err(LiveError::Lagged));
         assert!(slow.next().await.is_none());
+    }
+
+    #[actix_rt::test]
+    async fn readers_of_what_may_be_lost_are_cut_and_told_of_the_gap_when_they_resume() {
+        let live = hub();
+        let last = live.publish("a", LiveEvent::new("n", json!(1)));
+        let (mut one, mut other) = (live.subscribe("a", Some(0)), live.subscribe("b", None));
+        live.interrupt(Some("a"));
+        live.interrupt(Some("unknown"));
+        assert_eq!((next(&mut one).await, next(&mut one).await), (Ok(1), Err(LiveError::Interrupted)));
+        assert!(one.next().await.is_none());
+        assert!(other.next().now_or_never().is_none(), "of another topic nothing is lost");
+        live.interrupt(None);
+        assert_eq!(next(&mut other).await, Err(LiveError::Interrupted));
+
+        let mut resumed = live.subscribe("a", Some(last));
+        let later = live.publish("a", LiveEvent::new("n", json!(2)));
+        assert_eq!((next(&mut resumed).await, next(&mut resumed).await), (Err(LiveError::Gap), Ok(2)));
+        let mut resumed = live.subscribe("a", Some(later));
+        live.publish("a", LiveEvent::new("n", json!(3)));
+        assert_eq!(next(&mut resumed).await, Ok(3), "what came afterwards is whole");
     }
 
     #[derive(Default)]

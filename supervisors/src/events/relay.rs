@@ -154,10 +154,11 @@ impl Relay {
                 }
                 return Ok(ASK_AGAIN);
             }
-            self.nudges = Some(self.context.live.subscribe(&self.topic, None));
         } else if now.saturating_duration_since(self.measured) >= MEASURE_EVERY {
             self.measure(now).await?;
         }
+        // They end when some may have been lost, and what those were about is found now.
+        self.nudges.get_or_insert_with(|| self.context.live.subscribe(&self.topic, None));
         self.filled = false;
         if self.under_way.len() >= AT_ONCE {
             return Ok(LOOK_EVERY);
