@@ -17,13 +17,17 @@ use clap::Parser;
 
 /// The hidden verb that becomes an app's process. It comes before everything else, because it must not start a thread.
 pub(crate) const LAUNCH: &str = "launch";
+/// The hidden verb that ends what a node that was killed leaves running.
+pub(crate) const GUARD: &str = "guard";
 /// The hidden verb that serves a static site; `cli` has it under this name.
 pub(crate) const STATIC_SERVER: &str = "static-server";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
-    if arguments.nth(1).is_some_and(|verb| verb == LAUNCH) {
-        return callboard_deploy::limits::launch(arguments);
+    match arguments.nth(1) {
+        Some(verb) if verb == LAUNCH => return callboard_deploy::limits::launch(arguments),
+        Some(verb) if verb == GUARD => return callboard_deploy::runtime::process::guard(arguments),
+        _ => {}
     }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,

@@ -24,7 +24,7 @@ use object_store::ObjectStore;
 
 use super::{addresses::Addresses, identity, objects, preflight, run_as};
 use crate::{
-    LAUNCH, STATIC_SERVER,
+    GUARD, LAUNCH, STATIC_SERVER,
     config::{DOMAINS, Mode, Settings},
     error::{Context, Error, Result},
 };
@@ -222,6 +222,7 @@ impl Plan<'_> {
             output: deploy.build.limits.output.clone(),
             run_as: settings.deploy.run_as,
         })
+        .and_then(|processes| processes.guarded(vec![OURSELVES.to_owned(), GUARD.to_owned()]))
         .context(|| format!("write in {}", folder.display()))?;
         callboard_deploy::domain(
             deploy,

@@ -18,6 +18,7 @@ use crate::{
         deployments,
         steps::{self, Author, Builder},
     },
+    under_way::Work,
 };
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -98,9 +99,9 @@ fn build(context: Context, id: DeploymentId, builder: Builder, place: OwnedSemap
 }
 
 async fn run(context: &Context, id: DeploymentId, builder: Builder) {
-    let cancel = context.cancel_token(id);
-    let made = AssertUnwindSafe(making::make(context, id, builder, &cancel)).catch_unwind().await;
-    context.cancels.lock().remove(&id);
+    let errand = context.begin(id, Work::Build);
+    let made = AssertUnwindSafe(making::make(context, id, builder, &errand.cancel)).catch_unwind().await;
+    drop(errand);
     loop {
         let settled = match &made {
             Ok(outcome) => settle(context, id, builder, outcome).await,

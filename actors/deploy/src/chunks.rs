@@ -112,6 +112,17 @@ impl Chunks {
         }
     }
 
+    /// The last line that this node has stored. When none of its own is left, where what is still kept begins: older ones
+    /// were let go.
+    pub(crate) async fn last_of_own(&self, log: &FilePath) -> Result<u64, Failure> {
+        let chunks = self.list(log).await?;
+        let last = match chunks.iter().rfind(|chunk| chunk.node == self.node) {
+            Some(chunk) => self.lines(chunk).await?.last().map(|line| line.id),
+            None => chunks.first().map(|chunk| chunk.first),
+        };
+        Ok(last.unwrap_or_default())
+    }
+
     /// Lets the oldest chunks go while all of them are larger than this.
     pub(crate) async fn prune(&self, log: &FilePath, bytes: u64) -> Result<(), Failure> {
         let chunks = self.list(log).await?;

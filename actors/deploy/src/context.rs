@@ -1,6 +1,6 @@
 //! What every actor of the domain needs: the world, which is one per node, and its own thread's ways to it.
 
-use std::{collections::HashMap, ops::Deref, path::PathBuf, sync::Arc};
+use std::{ops::Deref, path::PathBuf, sync::Arc};
 
 use callboard_messages::{
     Caller, DeploymentId, Failure, ProjectId,
@@ -13,7 +13,6 @@ use callboard_supervisors::{
     routing::{Route, RouteState, RoutingTable},
 };
 use object_store::ObjectStore;
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +33,7 @@ use crate::{
         steps::{self, Author},
     },
     telling::Telling,
+    under_way::{Errand, UnderWay, Work},
 };
 
 /// Threads that unpack and pack.
@@ -60,8 +60,8 @@ pub(crate) struct World {
     pub(crate) places: Arc<Semaphore>,
     /// Whether the start of the node is over: builders wait for it.
     pub(crate) recovered: watch::Sender<bool>,
-    /// Ends the builds and rollouts that were cancelled.
-    pub(crate) cancels: Mutex<HashMap<DeploymentId, CancellationToken>>,
+    /// The builds and rollouts of this node.
+    pub(crate) under_way: UnderWay,
     /// The node takes on nothing new, and hands over what it has.
     pub(crate) leaving: CancellationToken,
     /// The node stops: everything ends, and is taken up again at the next start, or by another node.
@@ -84,6 +84,11 @@ pub(crate) struct Nudge {
 }
 
 impl World {
+    /// The folder of the logs of apps.
+    pub(crate) const APP_LOGS: &str = "apps";
+    /// The folder of the logs of deployments.
+    pub(crate) const DEPLOYMENT_LOGS: &str = "deployments";
+
     pub(crate) fn new(
         settings: DeploySettings,
         databases: Databases,
@@ -108,7 +113,7 @@ impl World {
             queued: Notify::new(),
             places: Arc::new(Semaphore::new(settings.builders)),
             recovered: watch::Sender::new(false),
-            cancels: Mutex::default(),
+            under_way: UnderWay::default(),
             leaving: CancellationToken::new(),
             closing: CancellationToken::new(),
             settings,
@@ -129,11 +134,11 @@ impl World {
     }
 
     pub(crate) fn deployment_log(id: DeploymentId) -> PathBuf {
-        PathBuf::from("deployments").join(id.to_string())
+        PathBuf::from(Self::DEPLOYMENT_LOGS).join(id.to_string())
     }
 
     pub(crate) fn app_log(id: ProjectId) -> PathBuf {
-        PathBuf::from("apps").join(id.to_string())
+        PathBuf::from(Self::APP_LOGS).join(id.to_string())
     }
 
     /// A folder for work in progress; whatever is in there belongs to nobody after a start.
@@ -146,9 +151,9 @@ impl World {
         self.settings.folder.join("instances")
     }
 
-    /// What a cancel of this deployment cancels; the node's stop cancels it too.
-    pub(crate) fn cancel_token(&self, id: DeploymentId) -> CancellationToken {
-        self.cancels.lock().entry(id).or_insert_with(|| self.closing.child_token()).clone()
+    /// Begins a build or rollout, which a cancel of the deployment ends; the node's stop ends it too.
+    pub(crate) fn begin(&self, id: DeploymentId, work: Work) -> Errand {
+        self.under_way.begin(id, work, self.closing.child_token())
     }
 
     /// Tells a visitor why nobody answers, as long as nothing of the app runs.

@@ -1,8 +1,9 @@
 //! Folders of work in progress.
 
 use std::{
-    fs, io,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown},
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown, lchown},
     path::{Path, PathBuf},
 };
 
@@ -38,6 +39,23 @@ pub fn measure(folder: &Path, bytes: u64, entries: u64) -> Size {
         }
     }
     size
+}
+
+/// Makes a folder that the apps' user passes through, whatever the umask of the node is: others see nothing of it but what
+/// they know the name of. One that is there gets the same rights. Blocks.
+pub(crate) fn make_passable(folder: &Path) -> io::Result<()> {
+    const MODE: u32 = 0o711;
+    DirBuilder::new().recursive(true).mode(MODE).create(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(MODE))
+}
+
+/// Makes a folder for a user alone, or else for the node's own. Blocks.
+pub(crate) fn make_private(folder: &Path, user: Option<RunAs>) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    match user {
+        Some(user) => chown(folder, Some(user.uid), Some(user.gid)),
+        None => Ok(()),
+    }
 }
 
 /// Makes a folder and all in it a user's. Blocks; follows no links.

@@ -23,7 +23,9 @@ use std::{
 use callboard_messages::{Failure, deploy::LogLine};
 use callboard_supervisors::BlockingPool;
 use chrono::{DateTime, Utc};
+use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
+use uuid::Uuid;
 
 use crate::chunks::{CHUNK_BYTES, Chunks};
 
@@ -34,6 +36,8 @@ const PENDING_BYTES: usize = 4 * 1024 * 1024;
 const STORED_AFTER: Duration = Duration::from_secs(1);
 /// How long it is left alone after it failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Logs that are stored at the same time when the node stops.
+const STORED_AT_A_TIME: usize = 16;
 
 /// All journals of the domain, each open at most once.
 #[derive(Clone)]
@@ -159,16 +163,60 @@ impl Journals {
             .await
     }
 
+    /// The journals of a folder that have lines on this node's disk.
+    pub(crate) async fn on_disk(&self, folder: &Path) -> Result<Vec<Uuid>, Failure> {
+        let folder = self.folder.join(folder);
+        self.pool
+            .run(None, move || {
+                let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+                entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+            })
+            .await
+    }
+
+    /// Stores the lines that are on this node's disk alone: the node ended before it had stored them.
+    pub(crate) async fn hand_over(&self, name: &Path, bytes: u64) -> Result<(), Failure> {
+        let journal = self.open(name, bytes);
+        let after = self.chunks.last_of_own(name).await?;
+        let lines = journal.read_disk(Range::After(after), usize::MAX).await?.0;
+        let Some(first) = lines.first() else { return Ok(()) };
+        let text = lines
+            .iter()
+            .filter_map(|line| serde_json::to_string(line).ok())
+            .fold(String::new(), |text, line| text + &line + "\n");
+        self.chunks.store(name, first.id, text.into()).await
+    }
+
+    /// Removes a journal from this node's disk alone, unless it is open.
+    pub(crate) async fn leave(&self, name: &Path, bytes: u64) -> Result<(), Failure> {
+        let (inner, open) = (self.open(name, bytes).inner, self.open.clone());
+        self.pool
+            .run(None, move || {
+                // Nobody opens it meanwhile.
+                let _open = open.lock();
+                if Arc::strong_count(&inner) > 1 {
+                    return;
+                }
+                if let Err(error) = fs::remove_dir_all(&inner.folder)
+                    && error.kind() != io::ErrorKind::NotFound
+                {
+                    tracing::warn!(folder = %inner.folder.display(), %error, "a log could not be removed");
+                }
+            })
+            .await
+    }
+
     /// Stores the last lines of all journals: the node stops.
     pub(crate) async fn store_all(&self) {
         let open: Vec<Arc<Inner>> = self.open.lock().values().filter_map(Weak::upgrade).collect();
-        for inner in open {
+        let store = async |inner: Arc<Inner>| {
             let journal = Journal { inner, pool: self.pool.clone(), chunks: self.chunks.clone() };
             if let Err(failure) = journal.store().await {
                 let log = journal.inner.name.display();
                 tracing::warn!(%log, %failure, "the last lines of a log are on this node's disk alone");
             }
-        }
+        };
+        stream::iter(open).for_each_concurrent(STORED_AT_A_TIME, store).await;
     }
 }
 
@@ -238,14 +286,15 @@ impl Journal {
                 chunk.add(unstored.first, &unstored.text);
             }
         }
-        if !std::mem::take(&mut chunk.changed) {
+        if !chunk.changed {
             return Ok(());
         }
         if let Err(failure) = self.chunks.store(&inner.name, chunk.first, chunk.text.clone().into()).await {
-            chunk.changed = true;
             inner.pending.lock().storing = true;
             return Err(failure);
         }
+        // Only now: whoever waited for it may have been dropped on the way, and then it is still to be stored.
+        chunk.changed = false;
         if chunk.text.len() >= CHUNK_BYTES {
             *chunk = Gathered::default();
             self.chunks.prune(&inner.name, inner.bytes.saturating_mul(2)).await?;

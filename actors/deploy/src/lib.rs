@@ -24,6 +24,7 @@ mod builders;
 mod chunks;
 mod closing;
 mod context;
+mod disk;
 mod journal;
 mod log;
 mod making;
@@ -38,6 +39,7 @@ mod store;
 mod telling;
 #[cfg(test)]
 mod tests;
+mod under_way;
 
 use std::sync::Arc;
 

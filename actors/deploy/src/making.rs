@@ -19,14 +19,16 @@ use crate::{
     context::Context,
     detect::{self, Language, Plan},
     fetch::{self, FetchError, GitSource},
+    folder,
     log::Log,
     objects::Objects,
     package::{self, Packed},
     prune,
     store::{
+        archives,
         deployments::{self, DeploymentRow},
         releases::ReleaseRow,
-        steps::{self, Builder},
+        steps::{self, Builder, Built},
     },
 };
 
@@ -107,7 +109,9 @@ struct Making<'a> {
 impl Making<'_> {
     async fn run(&self) -> Result<(), MakeError> {
         let config = self.config().await?;
-        tokio::fs::create_dir_all(&self.folder).await.map_err(|error| Failure::Internal(error.to_string()))?;
+        let folder = self.folder.clone();
+        let made = self.context.archives.run(None, move || folder::make_passable(&folder)).await?;
+        made.map_err(|error| Failure::Internal(format!("the folder of a build: {error}")))?;
         let source = self.folder.join("source");
         let commit = self.fetch(&source).await?;
         self.check_cancel()?;
@@ -234,11 +238,12 @@ impl Making<'_> {
         config: Config,
         commit: Option<String>,
     ) -> Result<(), MakeError> {
-        let release = ReleaseRow {
+        let mut release = ReleaseRow {
             id: ReleaseId::new(),
             project_id: self.deployment.project_id,
             version: 0,
             digest: packed.id.to_string(),
+            generation: 0,
             language: language(&plan),
             processes: plan.processes,
             environment: plan.environment,
@@ -249,22 +254,24 @@ impl Making<'_> {
             kept: true,
             created_at: self.context.clock.now(),
         };
-        let path = Objects::release(&release.digest);
         let (context, caller) = (self.context, Caller::system());
-        {
-            let _exclusive = context.objects.exclusive().await;
+        // Whoever brings it into service goes on in the same log, maybe on another node.
+        self.log.store().await;
+        loop {
+            release.generation = archives::generation(&context.database, &release.digest).await?;
+            let path = Objects::release(&release.digest, release.generation);
             if !context.objects.has(&path).await? {
                 context.objects.upload(archive, &path).await?;
             }
-            // Whoever brings it into service goes on in the same log, maybe on another node.
-            self.log.store().await;
-            if steps::built(&context.database, &caller, self.builder, &release).await?.is_none() {
-                prune::unneeded(context, &release.digest).await?;
-                return Err(MakeError::Cancelled);
-            }
-            // Another node may have let the last use of the same archive go before it was known to be used again.
-            if !context.objects.has(&path).await? {
-                context.objects.upload(archive, &path).await?;
+            match steps::built(&context.database, &caller, self.builder, &release).await? {
+                Built::Rolls(_) => break,
+                // The last release that had the same content was let go meanwhile. This one is stored once more, and what
+                // was just stored under the name of the former is no object of anybody.
+                Built::ArchiveGone => context.objects.remove(&path).await?,
+                Built::Lost => {
+                    prune::unneeded(context, &release.digest).await?;
+                    return Err(MakeError::Cancelled);
+                }
             }
         }
         self.context.announce(self.deployment.id).await?;

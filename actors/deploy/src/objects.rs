@@ -13,9 +13,6 @@ use uuid::Uuid;
 #[derive(Clone)]
 pub(crate) struct Objects {
     store: Arc<dyn ObjectStore>,
-    /// Storing a release and letting the last use of one go exclude each other on this node: both have the same name
-    /// when the content is the same, whoever's it is. Nodes among each other look twice instead.
-    releases: Arc<tokio::sync::Mutex<()>>,
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {
@@ -23,8 +20,8 @@ fn failed(error: impl std::fmt::Display) -> Failure {
 }
 
 impl Objects {
-    pub(crate) fn new(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store, releases: Arc::default() }
+    pub(crate) const fn new(store: Arc<dyn ObjectStore>) -> Self {
+        Self { store }
     }
 
     /// Where an upload is.
@@ -32,19 +29,12 @@ impl Objects {
         Path::from(format!("sources/{id}"))
     }
 
-    /// Where a release is.
-    pub(crate) fn release(digest: &str) -> Path {
-        Path::from(format!("releases/{digest}.tar.gz"))
-    }
-
-    /// Where a release is while it is decided whether it goes.
-    pub(crate) fn aside(digest: &str) -> Path {
-        Path::from(format!("releases/{digest}.aside"))
-    }
-
-    /// Held while it is decided whether a release is stored or removed.
-    pub(crate) async fn exclusive(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.releases.lock().await
+    /// Where a release is. A name is used by one generation of its content and by no later one.
+    pub(crate) fn release(digest: &str, generation: i64) -> Path {
+        match generation {
+            0 => Path::from(format!("releases/{digest}.tar.gz")),
+            _ => Path::from(format!("releases/{digest}.{generation}.tar.gz")),
+        }
     }
 
     /// Whether there is such an object.
@@ -101,15 +91,6 @@ impl Objects {
                 let _ = object.abort().await;
                 Err(failed(error))
             }
-        }
-    }
-
-    /// Gives an object another name. False when there is none.
-    pub(crate) async fn rename(&self, from: &Path, to: &Path) -> Result<bool, Failure> {
-        match self.store.rename(from, to).await {
-            Ok(()) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(failed(error)),
         }
     }
 

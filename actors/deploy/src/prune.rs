@@ -5,7 +5,7 @@ use callboard_messages::{Failure, ProjectId};
 use crate::{
     context::{Context, World},
     objects::Objects,
-    store::{deployments, releases, sources},
+    store::{apps, archives, deployments, releases, sources},
 };
 
 /// After a deployment: keeps the newest of each kind. What fails is tried again after the next deployment.
@@ -25,37 +25,45 @@ async fn prune(context: &Context, project_id: ProjectId) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Removes the archives of all but the newest `keep` releases, unless another project has the same.
+/// Lets all but the newest `keep` releases go, and the archives that no other project's release needs.
 async fn release_archives(context: &Context, project_id: ProjectId, keep: u32) -> Result<(), Failure> {
-    let digests = releases::let_go(&context.database, project_id, keep).await?;
-    remove_unneeded(context, &digests).await
+    let mut transaction = context.database.begin().await?;
+    apps::hold(&mut transaction, project_id).await?;
+    let digests = releases::let_go(&mut transaction, project_id, keep).await?;
+    archives::retire(&mut transaction, digests).await?;
+    transaction.commit().await?;
+    sweep(context).await
 }
 
-async fn remove_unneeded(context: &Context, digests: &[String]) -> Result<(), Failure> {
-    for digest in digests {
-        let _exclusive = context.objects.exclusive().await;
-        unneeded(context, digest).await?;
+/// Lets the archive of a release that was never recorded go, unless another one needs it.
+pub(crate) async fn unneeded(context: &Context, digest: &str) -> Result<(), Failure> {
+    let mut transaction = context.database.begin().await?;
+    archives::retire(&mut transaction, vec![digest.to_owned()]).await?;
+    transaction.commit().await?;
+    sweep(context).await
+}
+
+/// Removes the objects of archives that were let go, here or on a node that did not come to it.
+async fn sweep(context: &Context) -> Result<(), Failure> {
+    for unswept in archives::unswept(&context.database).await? {
+        for generation in unswept.swept..unswept.generation {
+            context.objects.remove(&Objects::release(&unswept.digest, generation)).await?;
+        }
+        archives::set_swept(&context.database, &unswept).await?;
     }
     Ok(())
 }
 
-/// Removes an archive that no release needs. It is first put aside, and comes back if it was needed meanwhile: a builder
-/// on another node may have found it there, and records its release after that.
-pub(crate) async fn unneeded(context: &Context, digest: &str) -> Result<(), Failure> {
-    let (archive, aside) = (Objects::release(digest), Objects::aside(digest));
-    if releases::is_needed(&context.database, digest).await? || !context.objects.rename(&archive, &aside).await? {
-        return Ok(());
-    }
-    if releases::is_needed(&context.database, digest).await? {
-        context.objects.rename(&aside, &archive).await?;
-        return Ok(());
-    }
-    context.objects.remove(&aside).await
-}
-
+/// Lets all but the newest `keep` uploads go. Their rows go last, so that what is interrupted is done the next time.
 async fn uploads(context: &Context, project_id: ProjectId, keep: u32) -> Result<(), Failure> {
-    for id in sources::forget_old(&context.database, project_id, keep).await? {
+    let mut transaction = context.database.begin().await?;
+    apps::hold(&mut transaction, project_id).await?;
+    let in_use = deployments::source_in_use(&mut transaction, project_id).await?;
+    let forgotten = sources::forget_old(&mut transaction, project_id, keep, in_use).await?;
+    transaction.commit().await?;
+    for id in forgotten {
         context.objects.remove(&Objects::source(id)).await?;
+        sources::erase(&context.database, id).await?;
     }
     Ok(())
 }
@@ -63,9 +71,11 @@ async fn uploads(context: &Context, project_id: ProjectId, keep: u32) -> Result<
 /// Everything that is kept for a project outside of its rows, of which the last step of its removal takes care.
 pub(crate) async fn everything(context: &Context, project_id: ProjectId) -> Result<(), Failure> {
     uploads(context, project_id, 0).await?;
-    let digests = releases::digests(&context.database, project_id).await?;
-    releases::let_go_all(&context.database, project_id).await?;
-    remove_unneeded(context, &digests).await?;
+    let mut transaction = context.database.begin().await?;
+    let digests = releases::let_go_all(&mut transaction, project_id).await?;
+    archives::retire(&mut transaction, digests).await?;
+    transaction.commit().await?;
+    sweep(context).await?;
     loop {
         let logs = deployments::older_than(&context.database, project_id, 0).await?;
         for id in &logs {

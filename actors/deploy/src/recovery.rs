@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     context::Context,
+    folder,
     store::{
         apps::{self, AppState},
         deployments,
@@ -54,8 +55,11 @@ pub(crate) async fn look_again(context: &Context) {
 }
 
 async fn recover(context: &Context) -> Result<(), Failure> {
-    let folders = [context.work_folder(), context.instance_folder()];
-    let emptied = context.archives.run(None, move || folders.iter().try_for_each(|folder| empty(folder)));
+    let (all, folders) = (context.settings.folder.clone(), [context.work_folder(), context.instance_folder()]);
+    let emptied = context.archives.run(None, move || {
+        folder::make_passable(&all)?;
+        folders.iter().try_for_each(|folder| empty(folder))
+    });
     emptied.await?.map_err(|error| Failure::Internal(format!("the folder of work in progress: {error}")))?;
 
     let me = context.nodes.me();
@@ -118,5 +122,5 @@ fn empty(folder: &std::path::Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    fs::create_dir_all(folder)
+    folder::make_passable(folder)
 }

@@ -35,6 +35,8 @@ pub struct DeploySettings {
     pub build_logs_kept: u32,
     /// Uploads kept for another deployment. 3 unless told.
     pub sources_kept: u32,
+    /// How often the node looks on its own disk for logs that it need not have any more. An hour unless told.
+    pub disk_swept_every: Duration,
 }
 
 /// How rollouts and instances behave.
@@ -114,6 +116,7 @@ impl DeploySettings {
             releases_kept: 20,
             build_logs_kept: 50,
             sources_kept: 3,
+            disk_swept_every: Duration::from_secs(3_600),
         }
     }
 

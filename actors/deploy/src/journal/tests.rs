@@ -1,6 +1,9 @@
 //! Logs on the disk and in the object store.
 
-use object_store::memory::InMemory;
+use object_store::{
+    memory::InMemory,
+    throttle::{ThrottleConfig, ThrottledStore},
+};
 use uuid::Uuid;
 
 use super::*;
@@ -105,4 +108,57 @@ async fn the_object_store_lets_the_oldest_lines_go_too() {
     let stored = journals.chunks.read(Path::new("a"), Range::After(0), 100, None).await.unwrap();
     assert!((1..=2).contains(&stored.len()), "{}", stored.len());
     drop(folder);
+}
+
+#[actix_rt::test]
+async fn what_a_node_that_ended_had_not_stored_is_handed_over_before_its_disk_forgets_it() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let objects = Objects::new(Arc::new(InMemory::new()));
+    let (here, there) = (of_a_node(one.path(), &objects), of_a_node(two.path(), &objects));
+    let (name, id) = (Path::new("apps").join(Uuid::from_u128(7).to_string()), Uuid::from_u128(7));
+    let journal = here.open(&name, 1_000_000);
+    let mut last = journal.write(Utc::now(), "web.1", "stored".to_owned());
+    journal.read(Range::Last, 1).await.unwrap();
+    journal.store().await.unwrap();
+    (last.id, last.text) = (last.id + 1, "on the disk alone".to_owned());
+    let mut file = File::options().append(true).open(one.path().join(&name).join("current")).unwrap();
+    writeln!(file, "{}", serde_json::to_string(&last).unwrap()).unwrap();
+
+    here.hand_over(&name, 1_000_000).await.unwrap();
+    here.hand_over(&name, 1_000_000).await.unwrap();
+    let read = async || texts(&there.open(&name, 1).read(Range::After(0), 9).await.unwrap()).join(", ");
+    assert_eq!(read().await, "stored, on the disk alone");
+    here.leave(&name, 1_000_000).await.unwrap();
+    assert_eq!(here.on_disk(Path::new("apps")).await.unwrap(), [id], "it is open");
+    drop(journal);
+    // What stores the line a moment after it was written has it open too.
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while !here.on_disk(Path::new("apps")).await.unwrap().is_empty() {
+        assert!(std::time::Instant::now() < deadline, "it is still there");
+        here.leave(&name, 1_000_000).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(read().await, "stored, on the disk alone");
+}
+
+#[actix_rt::test]
+async fn a_store_that_is_given_up_is_made_up_for_at_the_stop_and_all_logs_are_stored_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let wait = Duration::from_millis(300);
+    let slow = ThrottleConfig { wait_put_per_call: wait, ..ThrottleConfig::default() };
+    let store = Arc::new(ThrottledStore::new(InMemory::new(), slow));
+    let journals = of_a_node(folder.path(), &Objects::new(store));
+    let open: Vec<Journal> = (0..STORED_AT_A_TIME).map(|n| journals.open(n.to_string(), 1_000)).collect();
+    for journal in &open {
+        journal.write(Utc::now(), "web.1", "last words".to_owned());
+    }
+    // Whoever stores it goes away in the middle.
+    assert!(tokio::time::timeout(wait / 10, open[0].store()).await.is_err());
+    let began = std::time::Instant::now();
+    journals.store_all().await;
+    assert!(began.elapsed() < wait * STORED_AT_A_TIME as u32 / 2, "{:?}", began.elapsed());
+    for n in 0..STORED_AT_A_TIME {
+        let stored = journals.chunks.read(Path::new(&n.to_string()), Range::After(0), 9, None).await.unwrap();
+        assert_eq!(texts(&stored), ["last words"], "{n}");
+    }
 }

@@ -130,10 +130,7 @@ impl Deploys {
         let now = context.clock.now();
         let (author, status) = (Author::Anyone, DeploymentStatus::Cancelled);
         if steps::end(&context.database, &Caller::system(), author, row.id, status, None, now).await? {
-            let token = context.cancels.lock().get(&row.id).cloned();
-            if let Some(token) = token {
-                token.cancel();
-            }
+            context.under_way.cancel(row.id);
             context.announce(row.id).await?;
             context.refresh_route(row.project_id).await?;
             context.wake(row.project_id);

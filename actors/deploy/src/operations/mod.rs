@@ -16,16 +16,17 @@ use std::sync::Arc;
 
 use callboard_messages::{
     CallError, Caller, Failure, OrganizationId, ProjectId,
-    deploy::{DeployError, Deployment},
+    deploy::{DeployError, Deployment, DeploymentKind, DeploymentSource},
     project::{GetProject, Project, ProjectError},
 };
-use callboard_supervisors::{ShardContext, StartError};
+use callboard_supervisors::{ShardContext, StartError, db::Transaction};
 
 use crate::{
     context::{Context, World},
     store::{
         apps::{self, AppRow},
         deployments::{self as table, NewDeployment},
+        releases as kept, sources as uploads,
     },
 };
 
@@ -85,6 +86,7 @@ impl Deploys {
         if !apps::ensure(&mut transaction, new.project_id, new.organization_id, name, new.created_at).await? {
             return Err(no_project());
         }
+        self.check_still(&mut transaction, &new).await?;
         if let Err(error) = table::insert(&mut transaction, &new, caller.request).await {
             drop(transaction);
             if !table::is_in_progress(&error) {
@@ -101,6 +103,28 @@ impl Deploys {
         transaction.commit().await?;
         let begun = self.context.announce(new.id).await?;
         begun.ok_or_else(|| Failure::Internal("a deployment that was stored is not there".to_owned()).into())
+    }
+
+    /// Whether what the deployment is to be made of is still there, and stays: nothing is let go while the app is held.
+    async fn check_still(&self, transaction: &mut Transaction, new: &NewDeployment) -> Refusable<()> {
+        let serves = apps::hold(transaction, new.project_id).await?;
+        if let Some(DeploymentSource::Archive { source_id }) = &new.source
+            && !uploads::exists_in(transaction, new.project_id, *source_id).await?
+        {
+            return Err(DeployError::NotFound("uploaded source".to_owned()).into());
+        }
+        let Some(release_id) = new.release_id else { return Ok(()) };
+        // A restart of what no longer serves would bring it back.
+        if new.kind == DeploymentKind::Restart && serves != Some(release_id) {
+            return Err(Failure::Unavailable { retry_after: std::time::Duration::from_secs(1) }.into());
+        }
+        if !kept::is_kept(transaction, release_id).await? {
+            return Err(DeployError::Invalid(
+                "the archive of the release is no longer kept; deploy it again".to_owned(),
+            )
+            .into());
+        }
+        Ok(())
     }
 
     /// What an earlier attempt at this request has begun: its reply was lost, or the request came twice.

@@ -25,7 +25,7 @@ pub struct CgroupLimits {
     pub cpus: Option<f64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Kind {
     Unified,
     Pids,
@@ -41,6 +41,10 @@ pub struct Cgroups {
 
 #[derive(Debug, Default)]
 struct Bases(Vec<(Kind, PathBuf)>);
+
+/// The folders that a node has made in the hierarchies, for another process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct CgroupFolders(Vec<(Kind, PathBuf)>);
 
 // The folders of our own go with the node, if no child is left in them.
 impl Drop for Bases {
@@ -90,6 +94,16 @@ impl Cgroups {
             }
         }
         Self { bases: Arc::new(Bases(bases)) }
+    }
+
+    /// What another process needs to see the same.
+    pub(crate) fn folders(&self) -> CgroupFolders {
+        CgroupFolders(self.bases.0.clone())
+    }
+
+    /// The control groups of a node that may be gone. Dropped, they go like the node's own.
+    pub(crate) fn of_folders(folders: &CgroupFolders) -> Self {
+        Self { bases: Arc::new(Bases(folders.0.clone())) }
     }
 
     /// Whether there is no hierarchy to use.

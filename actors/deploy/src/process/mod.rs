@@ -22,14 +22,15 @@ use parking_lot::Mutex;
 use tokio::process::{Child, Command};
 use uuid::Uuid;
 
-pub use self::{
-    cgroup::{Cgroup, CgroupLimits, Cgroups},
-    family::Usage,
-};
 pub(crate) use self::{
+    cgroup::CgroupFolders,
     family::{Census, Family},
     procfs::{boot_id, listening_ports, named},
     run::{Check, End, Job, end_family, run},
+};
+pub use self::{
+    cgroup::{Cgroup, CgroupLimits, Cgroups},
+    family::Usage,
 };
 
 #[cfg(test)]

@@ -55,6 +55,10 @@ pub(crate) struct App {
     /// How often it was woken.
     wakes: AtomicU64,
     woken: Notify,
+    /// What the actor is about is in vain.
+    lost: Notify,
+    /// The ownership that the actor knows it has lost.
+    given_up: Mutex<Option<Owner>>,
     members: Mutex<Vec<Arc<Member>>>,
     /// Names of instances that have ended and that their supervisor may forget.
     ended: Mutex<Vec<String>>,
@@ -76,6 +80,8 @@ impl App {
             log: context.app_log(row.project_id),
             wakes: AtomicU64::new(0),
             woken: Notify::new(),
+            lost: Notify::new(),
+            given_up: Mutex::default(),
             members: Mutex::default(),
             ended: Mutex::default(),
             idle: Mutex::new(idle_state(row, false)),
@@ -110,6 +116,14 @@ impl App {
     pub(super) fn wake(&self) {
         self.wakes.fetch_add(1, Ordering::SeqCst);
         self.woken.notify_one();
+    }
+
+    /// The store says that the app is no longer this owner's: whatever its actor waits for, it begins anew.
+    pub(super) fn lose(&self, owner: Owner) {
+        if self.given_up.lock().replace(owner) != Some(owner) {
+            self.lost.notify_one();
+        }
+        self.wake();
     }
 
     pub(super) fn wakes(&self) -> u64 {
@@ -262,6 +276,7 @@ async fn run(context: Context, app: Arc<App>, child: ChildContext) -> Exit {
         let outcome = tokio::select! {
             biased;
             () = &mut closing => return Exit::Shutdown,
+            () = app.lost.notified() => continue,
             outcome = pass(&context, &app, &child.supervisor) => outcome,
         };
         let retry = async {
@@ -368,6 +383,7 @@ async fn succeed(
 /// The app is another node's, or there is none any more: what runs of it here ends. One that was handed over serves on
 /// until the routers know its successor.
 async fn give_up(context: &Context, app: &Arc<App>, row: Option<&AppRow>, wakes: u64) -> Result<(), Failure> {
+    *app.given_up.lock() = app.owner();
     if app.instances().iter().any(|member| !member.is_leaving()) {
         if row.is_some_and(|row| row.owner_node.is_some()) && context.is_leaving() {
             context.clock.sleep(LINGER).await;

@@ -230,8 +230,15 @@ impl Life {
         let digest: ContentId = self.member.target.release.digest.parse()?;
         let failed = |failure: Failure| format!("the release could not be unpacked: {failure}");
         let archive = self.context.work_folder().join(format!("{}.tar.gz", self.member.id));
-        let found = self.context.objects.download(&Objects::release(digest.as_str()), &archive).await;
-        if !found.map_err(failed)? {
+        let objects = &self.context.objects;
+        let generation = self.member.target.release.generation;
+        let mut found =
+            objects.download(&Objects::release(digest.as_str(), generation), &archive).await.map_err(failed)?;
+        if !found && generation > 0 {
+            // A node of an earlier version has stored it, which knows no other name.
+            found = objects.download(&Objects::release(digest.as_str(), 0), &archive).await.map_err(failed)?;
+        }
+        if !found {
             return Err("the release's archive is not in the object store".to_owned());
         }
         let target = folder.clone();

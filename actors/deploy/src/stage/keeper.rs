@@ -11,7 +11,7 @@ use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart, Supervisor};
 use super::{App, Request, app, claim, watch};
 use crate::{
     context::{Context, World},
-    recovery,
+    disk, recovery,
     store::{apps, deployments, owners},
 };
 
@@ -40,7 +40,7 @@ async fn keep(world: Arc<World>, child: ChildContext) -> Exit {
 async fn look_around(context: &Context) {
     let mut recovered = context.recovered.subscribe();
     if recovered.wait_for(|recovered| *recovered).await.is_ok() {
-        tokio::join!(recovery::look_again(context), watch::watch(context));
+        tokio::join!(recovery::look_again(context), watch::watch(context), disk::look_after(context));
     }
     std::future::pending().await
 }

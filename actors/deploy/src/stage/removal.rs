@@ -13,6 +13,7 @@ use crate::{
         owners::{self, Owner},
         steps::{self, Author},
     },
+    under_way::Work,
 };
 
 const LOOKED_EVERY: Duration = Duration::from_millis(20);
@@ -22,12 +23,9 @@ pub(super) async fn finish(context: &Context, project_id: ProjectId, owner: Owne
     if let Some((id, _)) = deployments::running(&context.database, project_id).await? {
         let (caller, cancelled, now) = (Caller::system(), DeploymentStatus::Cancelled, context.clock.now());
         steps::end(&context.database, &caller, Author::Anyone, id, cancelled, None, now).await?;
-        let token = context.cancels.lock().get(&id).cloned();
-        if let Some(token) = token {
-            token.cancel();
-        }
-        // Its builder, if it is here, takes its token away last; one elsewhere finds that nothing is its own any more.
-        while context.cancels.lock().contains_key(&id) {
+        context.under_way.cancel(id);
+        // A builder elsewhere finds that nothing is its own any more.
+        while context.under_way.has(id, Work::Build) {
             context.clock.sleep(LOOKED_EVERY).await;
         }
     }

@@ -27,6 +27,7 @@ use crate::{
         owners::Owner,
         steps::{self, Author},
     },
+    under_way::Work,
 };
 
 /// Carries a deployment that stands as rolling to its end, whatever that is.
@@ -37,19 +38,19 @@ pub(super) async fn roll(
     (row, owner): (&AppRow, Owner),
     id: DeploymentId,
 ) -> Result<(), Failure> {
-    // In this order: a cancel first changes the row, then looks for the token.
-    let cancel = context.cancel_token(id);
+    // In this order: a cancel first changes the row, then looks for what is under way.
+    let errand = context.begin(id, Work::Rollout);
     let outcome = match deployments::get(&context.database, id).await? {
         Some(deployment) if deployment.status == DeploymentStatus::Rolling => {
             tokio::select! {
                 biased;
-                () = cancel.cancelled() => Ok(()),
+                () = errand.cancel.cancelled() => Ok(()),
                 outcome = carry_out(context, app, supervisor, (row, owner), &deployment) => outcome,
             }
         }
         _ => Ok(()),
     };
-    context.cancels.lock().remove(&id);
+    drop(errand);
     if context.closing.is_cancelled() {
         return outcome;
     }

@@ -19,6 +19,7 @@ use crate::{
         owners::{self, Owner},
         steps,
     },
+    under_way::Work,
 };
 
 const LOOKED_EVERY: Duration = Duration::from_secs(1);
@@ -110,8 +111,11 @@ fn wake_here(context: &Context, project_id: ProjectId) {
 fn needs_a_look(context: &Context, row: &AppRow, rolling: Option<DeploymentId>) -> bool {
     let me = context.nodes.me();
     if let Some(app) = context.stage.get(row.project_id) {
-        let is_mine = app.owner().is_some_and(|owner| row.is_owned_by(owner));
-        return !is_mine || !app.has_seen(row.revision, rolling);
+        let Some(owner) = app.owner() else { return true };
+        if !row.is_owned_by(owner) {
+            app.lose(owner);
+        }
+        return !app.has_seen(row.revision, rolling);
     }
     match row.owner_node {
         Some(node) if node == me => true,
@@ -131,30 +135,26 @@ async fn offer(context: &Context, row: &AppRow) -> Result<(), Failure> {
 
 /// Ends the builds and rollouts here that were cancelled on another node, or are another node's by now.
 async fn drop_lost_work(context: &Context) -> Result<(), Failure> {
-    let under_way: Vec<DeploymentId> = context.cancels.lock().keys().copied().collect();
-    for id in under_way {
-        if is_ours(context, id).await? {
-            continue;
-        }
-        let token = context.cancels.lock().get(&id).cloned();
-        if let Some(token) = token {
-            token.cancel();
+    for (id, work) in context.under_way.all() {
+        if !is_ours(context, id, work).await? {
+            context.under_way.cancel_work(id, work);
         }
     }
     Ok(())
 }
 
-async fn is_ours(context: &Context, id: DeploymentId) -> Result<bool, Failure> {
+async fn is_ours(context: &Context, id: DeploymentId, work: Work) -> Result<bool, Failure> {
     let Some(deployment) = deployments::get(&context.database, id).await? else { return Ok(false) };
     let me = Some(context.nodes.me());
     let Some(app) = apps::get(&context.database, deployment.project_id).await? else { return Ok(false) };
     Ok(!app.is_removed()
         && match deployment.status {
-            DeploymentStatus::Building => deployment.builder_node == me,
-            // Its builder has told so, or its app's owner carries it out.
-            DeploymentStatus::Rolling | DeploymentStatus::Completed => {
-                app.owner_node == me || deployment.builder_node == me
-            }
+            DeploymentStatus::Building => work == Work::Build && deployment.builder_node == me,
+            DeploymentStatus::Rolling | DeploymentStatus::Completed => match work {
+                // Its builder has just told so.
+                Work::Build => deployment.builder_node == me,
+                Work::Rollout => app.owner_node == me,
+            },
             DeploymentStatus::Queued | DeploymentStatus::Failed | DeploymentStatus::Cancelled => false,
         })
 }

@@ -224,6 +224,16 @@ pub(crate) async fn ensure(
     Ok(true)
 }
 
+/// Holds the app's row for the rest of the transaction; answers the release that serves.
+pub(crate) async fn hold(transaction: &mut Transaction, project_id: ProjectId) -> Result<Option<ReleaseId>, Error> {
+    let row: Option<(Option<Uuid>,)> = transaction
+        .query("UPDATE apps SET revision = revision WHERE project_id = $1 RETURNING release_id")
+        .bind(project_id.0)
+        .fetch_optional()
+        .await?;
+    Ok(row.and_then(|(release_id,)| release_id).map(ReleaseId))
+}
+
 /// Sets what is wanted, if the row is still as the caller read it.
 pub(crate) async fn want(
     database: &Database,

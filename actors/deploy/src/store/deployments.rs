@@ -271,6 +271,19 @@ pub(crate) async fn running(
     Ok(row.map(|(id, status)| (DeploymentId(id), status_of(&status))))
 }
 
+/// The upload that a deployment of the project waits to be built of, or is built of.
+pub(crate) async fn source_in_use(transaction: &mut Transaction, project_id: ProjectId) -> Result<Option<Uuid>, Error> {
+    let row: Option<(Option<Json<DeploymentSource>>,)> = transaction
+        .query("SELECT source FROM deployments WHERE project_id = $1 AND status IN ('queued', 'building')")
+        .bind(project_id.0)
+        .fetch_optional()
+        .await?;
+    Ok(match row {
+        Some((Some(Json(DeploymentSource::Archive { source_id })),)) => Some(source_id),
+        _ => None,
+    })
+}
+
 /// The ids of a project's deployments that are older than the newest `keep`, for what is kept beside the rows.
 pub(crate) async fn older_than(
     database: &Database,
@@ -284,6 +297,20 @@ pub(crate) async fn older_than(
         .fetch_all()
         .await?;
     Ok(rows.into_iter().map(|(id,)| DeploymentId(id)).collect())
+}
+
+/// Whether it is among the newest `keep` of its project, whose logs are kept.
+pub(crate) async fn keeps_log(database: &Database, id: DeploymentId, keep: u32) -> Result<bool, Error> {
+    let newer: Option<(i64,)> = database
+        .query(
+            "SELECT (SELECT COUNT(*) FROM deployments AS newer
+                     WHERE newer.project_id = d.project_id AND newer.id > d.id) AS newer
+             FROM deployments AS d WHERE d.id = $1",
+        )
+        .bind(id.0)
+        .fetch_optional()
+        .await?;
+    Ok(newer.is_some_and(|(newer,)| newer < i64::from(keep)))
 }
 
 /// Removes these rows; answers how many there were.

@@ -4,6 +4,7 @@
 //! and a completion can't both happen, on any number of nodes.
 
 pub(crate) mod apps;
+pub(crate) mod archives;
 pub(crate) mod deployments;
 pub(crate) mod owners;
 pub(crate) mod releases;

@@ -16,6 +16,8 @@ pub(crate) struct ReleaseRow {
     pub(crate) project_id: ProjectId,
     pub(crate) version: i64,
     pub(crate) digest: String,
+    /// Of the archive, while it is kept.
+    pub(crate) generation: i64,
     pub(crate) language: String,
     pub(crate) processes: IndexMap<String, Command>,
     pub(crate) environment: RunEnvironment,
@@ -53,6 +55,7 @@ struct Row {
     project_id: Uuid,
     version: i64,
     digest: String,
+    generation: i64,
     language: String,
     processes: Json<IndexMap<String, Command>>,
     environment: Json<RunEnvironment>,
@@ -71,6 +74,7 @@ impl From<Row> for ReleaseRow {
             project_id: ProjectId(row.project_id),
             version: row.version,
             digest: row.digest,
+            generation: row.generation,
             language: row.language,
             processes: row.processes.0,
             environment: row.environment.0,
@@ -84,9 +88,21 @@ impl From<Row> for ReleaseRow {
     }
 }
 
+/// Every reader's columns and tables.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT r.id, r.project_id, r.version, r.digest, COALESCE(a.generation, 0) AS generation, r.language, ",
+            "r.processes, r.environment, r.build, r.environment_version, r.deployment_id, r.commit_hash, r.kept, ",
+            "r.created_at FROM releases AS r LEFT JOIN archives AS a ON a.digest = r.digest ",
+            $rest
+        )
+    };
+}
+
 /// One release.
 pub(crate) async fn get(database: &Database, id: ReleaseId) -> Result<Option<ReleaseRow>, Error> {
-    let row: Option<Row> = database.query("SELECT * FROM releases WHERE id = $1").bind(id.0).fetch_optional().await?;
+    let row: Option<Row> = database.query(select!("WHERE r.id = $1")).bind(id.0).fetch_optional().await?;
     Ok(row.map(ReleaseRow::from))
 }
 
@@ -97,7 +113,7 @@ pub(crate) async fn by_version(
     version: i64,
 ) -> Result<Option<ReleaseRow>, Error> {
     let row: Option<Row> = database
-        .query("SELECT * FROM releases WHERE project_id = $1 AND version = $2")
+        .query(select!("WHERE r.project_id = $1 AND r.version = $2"))
         .bind(project_id.0)
         .bind(version)
         .fetch_optional()
@@ -112,12 +128,11 @@ pub(crate) async fn before(
     version: i64,
 ) -> Result<Option<ReleaseRow>, Error> {
     let row: Option<Row> = database
-        .query(
-            "SELECT * FROM releases WHERE project_id = $1 AND version < $2
-               AND EXISTS (SELECT 1 FROM deployments
-                           WHERE deployments.release_id = releases.id AND deployments.status = 'completed')
-             ORDER BY version DESC LIMIT 1",
-        )
+        .query(select!(
+            "WHERE r.project_id = $1 AND r.version < $2
+               AND EXISTS (SELECT 1 FROM deployments AS d WHERE d.release_id = r.id AND d.status = 'completed')
+             ORDER BY r.version DESC LIMIT 1"
+        ))
         .bind(project_id.0)
         .bind(version)
         .fetch_optional()
@@ -133,7 +148,7 @@ pub(crate) async fn page(
     limit: u32,
 ) -> Result<Vec<ReleaseRow>, Error> {
     let rows: Vec<Row> = database
-        .query("SELECT * FROM releases WHERE project_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3")
+        .query(select!("WHERE r.project_id = $1 AND r.id < $2 ORDER BY r.id DESC LIMIT $3"))
         .bind(project_id.0)
         .bind(before)
         .bind(i64::from(limit) + 1)
@@ -169,9 +184,21 @@ pub(crate) async fn insert(transaction: &mut Transaction, release: &ReleaseRow) 
         .await
 }
 
-/// Marks all but the newest `keep` releases of a project, and what serves, as no longer kept; answers their digests.
-pub(crate) async fn let_go(database: &Database, project_id: ProjectId, keep: u32) -> Result<Vec<String>, Error> {
-    let rows: Vec<(String,)> = database
+/// Whether the archive is still kept of a release that a deployment is to bring back. The transaction holds its app.
+pub(crate) async fn is_kept(transaction: &mut Transaction, id: ReleaseId) -> Result<bool, Error> {
+    let found: Option<(i64,)> =
+        transaction.query("SELECT version FROM releases WHERE id = $1 AND kept").bind(id.0).fetch_optional().await?;
+    Ok(found.is_some())
+}
+
+/// Marks all but the newest `keep` releases of a project, and what serves, as no longer kept; answers their digests. The
+/// transaction holds the app, so that none of them is brought back meanwhile.
+pub(crate) async fn let_go(
+    transaction: &mut Transaction,
+    project_id: ProjectId,
+    keep: u32,
+) -> Result<Vec<String>, Error> {
+    let rows: Vec<(String,)> = transaction
         .query(
             "UPDATE releases SET kept = FALSE
              WHERE project_id = $1 AND kept
@@ -188,32 +215,12 @@ pub(crate) async fn let_go(database: &Database, project_id: ProjectId, keep: u32
     Ok(rows.into_iter().map(|(digest,)| digest).collect())
 }
 
-/// Marks all releases of a project that is on its way out as no longer kept.
-pub(crate) async fn let_go_all(database: &Database, project_id: ProjectId) -> Result<(), Error> {
-    database
-        .query("UPDATE releases SET kept = FALSE WHERE project_id = $1 AND kept")
-        .bind(project_id.0)
-        .execute()
-        .await?;
-    Ok(())
-}
-
-/// The digests of a project's kept releases.
-pub(crate) async fn digests(database: &Database, project_id: ProjectId) -> Result<Vec<String>, Error> {
-    let rows: Vec<(String,)> = database
-        .query("SELECT DISTINCT digest FROM releases WHERE project_id = $1 AND kept")
+/// Marks all releases of a project that is on its way out as no longer kept; answers their digests.
+pub(crate) async fn let_go_all(transaction: &mut Transaction, project_id: ProjectId) -> Result<Vec<String>, Error> {
+    let rows: Vec<(String,)> = transaction
+        .query("UPDATE releases SET kept = FALSE WHERE project_id = $1 AND kept RETURNING digest")
         .bind(project_id.0)
         .fetch_all()
         .await?;
     Ok(rows.into_iter().map(|(digest,)| digest).collect())
-}
-
-/// Whether any project's release still needs this archive.
-pub(crate) async fn is_needed(database: &Database, digest: &str) -> Result<bool, Error> {
-    let found: Option<(i64,)> = database
-        .query("SELECT version FROM releases WHERE digest = $1 AND kept LIMIT 1")
-        .bind(digest.to_owned())
-        .fetch_optional()
-        .await?;
-    Ok(found.is_some())
 }

@@ -1,7 +1,7 @@
 //! Uploaded archives.
 
 use callboard_messages::{OrganizationId, ProjectId, deploy::Source};
-use callboard_supervisors::db::{Database, Error};
+use callboard_supervisors::db::{Database, Error, Transaction};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
@@ -32,7 +32,7 @@ pub(crate) async fn insert(
 /// Whether the project has this upload.
 pub(crate) async fn exists(database: &Database, project_id: ProjectId, id: Uuid) -> Result<bool, Error> {
     let found: Option<(i64,)> = database
-        .query("SELECT size FROM sources WHERE id = $1 AND project_id = $2")
+        .query("SELECT size FROM sources WHERE id = $1 AND project_id = $2 AND NOT forgotten")
         .bind(id)
         .bind(project_id.0)
         .fetch_optional()
@@ -40,17 +40,45 @@ pub(crate) async fn exists(database: &Database, project_id: ProjectId, id: Uuid)
     Ok(found.is_some())
 }
 
-/// Forgets all but the newest `keep` uploads of a project and answers their ids.
-pub(crate) async fn forget_old(database: &Database, project_id: ProjectId, keep: u32) -> Result<Vec<Uuid>, Error> {
-    let rows: Vec<(Uuid,)> = database
+/// The same in a transaction that holds the app: then it stays for the deployment that begins with it.
+pub(crate) async fn exists_in(transaction: &mut Transaction, project_id: ProjectId, id: Uuid) -> Result<bool, Error> {
+    let found: Option<(i64,)> = transaction
+        .query("SELECT size FROM sources WHERE id = $1 AND project_id = $2 AND NOT forgotten")
+        .bind(id)
+        .bind(project_id.0)
+        .fetch_optional()
+        .await?;
+    Ok(found.is_some())
+}
+
+/// Takes all but the newest `keep` uploads of a project, and the one that a deployment is to be built of, out of use; answers
+/// those whose objects may still be there. The transaction holds the app.
+pub(crate) async fn forget_old(
+    transaction: &mut Transaction,
+    project_id: ProjectId,
+    keep: u32,
+    in_use: Option<Uuid>,
+) -> Result<Vec<Uuid>, Error> {
+    transaction
         .query(
-            "DELETE FROM sources WHERE project_id = $1 AND id NOT IN
-                (SELECT id FROM sources WHERE project_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2)
-             RETURNING id",
+            "UPDATE sources SET forgotten = TRUE WHERE project_id = $1 AND NOT forgotten AND id <> $3 AND id NOT IN
+                (SELECT id FROM sources WHERE project_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2)",
         )
         .bind(project_id.0)
         .bind(i64::from(keep))
+        .bind(in_use.unwrap_or_default())
+        .execute()
+        .await?;
+    let rows: Vec<(Uuid,)> = transaction
+        .query("SELECT id FROM sources WHERE project_id = $1 AND forgotten ORDER BY id")
+        .bind(project_id.0)
         .fetch_all()
         .await?;
     Ok(rows.into_iter().map(|(id,)| id).collect())
+}
+
+/// The object of an upload that was taken out of use is gone.
+pub(crate) async fn erase(database: &Database, id: Uuid) -> Result<(), Error> {
+    database.query("DELETE FROM sources WHERE id = $1 AND forgotten").bind(id).execute().await?;
+    Ok(())
 }

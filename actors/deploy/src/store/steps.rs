@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use super::{
     apps::{self, Serving},
+    archives,
     deployments::{self, DeploymentRow},
     owners::{self, Owner},
     releases,
@@ -134,14 +135,24 @@ pub(crate) async fn set_commit(
     Ok(())
 }
 
-/// From building to rolling, with the release that was built. `None` when it was cancelled meanwhile, or given to
-/// another builder.
+/// What became of a deployment that was built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Built {
+    /// It rolls, with the release of this number.
+    Rolls(i64),
+    /// The archive that it was to use was let go meanwhile: nothing has changed.
+    ArchiveGone,
+    /// It was cancelled meanwhile, or given to another builder: nothing has changed.
+    Lost,
+}
+
+/// From building to rolling, with the release that was built, whose archive is stored under its generation.
 pub(crate) async fn built(
     database: &Database,
     caller: &Caller,
     builder: Builder,
     release: &releases::ReleaseRow,
-) -> Result<Option<i64>, Error> {
+) -> Result<Built, Error> {
     let mut transaction = database.begin().await?;
     let changed = transaction
         .query(
@@ -156,14 +167,17 @@ pub(crate) async fn built(
         .execute()
         .await?;
     if changed == 0 {
-        return Ok(None);
+        return Ok(Built::Lost);
+    }
+    if archives::hold(&mut transaction, &release.digest).await? != release.generation {
+        return Ok(Built::ArchiveGone);
     }
     let version = releases::insert(&mut transaction, release).await?;
     if let Some(row) = deployments::get_in(&mut transaction, release.deployment_id).await? {
         emit(&mut transaction, caller, &DeploymentStarted(row.fact())).await?;
     }
     transaction.commit().await?;
-    Ok(Some(version))
+    Ok(Built::Rolls(version))
 }
 
 /// From rolling to completed: from now on this is what serves. False when it was cancelled meanwhile, or another node

@@ -1,11 +1,16 @@
 //! The whole domain, with real processes: apps of a few lines of Python, so that each test takes a moment.
 
+mod archives;
+mod disk;
 mod environment;
 mod failures;
 mod instances;
+mod kept;
 mod nodes;
 mod projects;
 mod recovery;
 mod stage;
 mod stories;
 mod tables;
+mod takeover;
+mod umask;

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::projects::Projects;
 use super::stage::{App, Bench, member, on_sqlite, server, until};
-use crate::MIGRATIONS;
+use crate::{DeploySettings, MIGRATIONS};
 
 type Call = (Request, oneshot::Sender<Bytes>);
 
@@ -42,18 +42,20 @@ impl Transport for Wire {
 }
 
 /// Two nodes, `a` and `b`, that share the database and the object store, and can ask each other.
-struct Pair<'a> {
-    databases: &'a Databases,
-    folder: &'a Path,
-    objects: Arc<dyn ObjectStore>,
+pub(super) struct Pair<'a> {
+    pub(super) databases: &'a Databases,
+    pub(super) folder: &'a Path,
+    pub(super) objects: Arc<dyn ObjectStore>,
+    /// Of both nodes' settings.
+    pub(super) change: fn(&mut DeploySettings),
     projects: Projects,
-    ids: [Uuid; 2],
+    pub(super) ids: [Uuid; 2],
     calls: [mpsc::UnboundedSender<Call>; 2],
     received: [Cell<Option<mpsc::UnboundedReceiver<Call>>>; 2],
 }
 
 impl<'a> Pair<'a> {
-    fn new(databases: &'a Databases, folder: &'a Path) -> Self {
+    pub(super) fn new(databases: &'a Databases, folder: &'a Path) -> Self {
         let store = folder.join("objects");
         std::fs::create_dir_all(&store).unwrap();
         let (to_a, at_a) = mpsc::unbounded_channel();
@@ -62,6 +64,7 @@ impl<'a> Pair<'a> {
             databases,
             folder,
             objects: Arc::new(LocalFileSystem::new_with_prefix(store).unwrap()),
+            change: |_| (),
             projects: Projects::default(),
             ids: [Uuid::now_v7(), Uuid::now_v7()],
             calls: [to_a, to_b],
@@ -70,7 +73,7 @@ impl<'a> Pair<'a> {
     }
 
     /// What a node knows of both.
-    fn tell(&self, members: &Members, states: [NodeState; 2]) {
+    pub(super) fn tell(&self, members: &Members, states: [NodeState; 2]) {
         let both = [("a", 0), ("b", 1)].map(|(name, at)| {
             let mut member = member(self.ids[at], name);
             member.state = states[at];
@@ -79,7 +82,7 @@ impl<'a> Pair<'a> {
         members.publish(members.incarnation(), both.to_vec());
     }
 
-    async fn start(&self, at: usize, builders: usize) -> Bench {
+    pub(super) async fn start(&self, at: usize, builders: usize) -> Bench {
         let members = Members::alone(member(self.ids[at], ["a", "b"][at]));
         self.tell(&members, [NodeState::Up, NodeState::Up]);
         let folder = self.folder.join(["a", "b"][at]);
@@ -89,6 +92,7 @@ impl<'a> Pair<'a> {
         let (objects, projects) = (self.objects.clone(), self.projects.clone());
         let bench = Bench::among(self.databases, &folder, objects, projects, members, builder, |settings| {
             settings.builders = builders;
+            (self.change)(settings);
         })
         .await;
         if let Some(mut received) = self.received[at].take() {
@@ -104,38 +108,43 @@ impl<'a> Pair<'a> {
         bench
     }
 
-    async fn both(&self) -> (Bench, Bench) {
+    pub(super) async fn both(&self) -> (Bench, Bench) {
         (self.start(0, 1).await, self.start(1, 1).await)
     }
 
-    fn create(&self, name: &str) -> App {
+    pub(super) fn create(&self, name: &str) -> App {
         self.projects.add(ProjectId::new(), OrganizationId::new(), name)
     }
 }
 
-const UP: NodeState = NodeState::Up;
-const GONE: NodeState = NodeState::Gone;
+pub(super) const UP: NodeState = NodeState::Up;
+pub(super) const GONE: NodeState = NodeState::Gone;
 
-async fn owner(bench: &Bench, app: &App) -> Option<Uuid> {
+pub(super) async fn owner(bench: &Bench, app: &App) -> Option<Uuid> {
     let routes = bench.ask(&Caller::system(), ListRoutes { known: None }).await.unwrap();
     routes.items.unwrap().into_iter().find(|route| route.app == app.name).unwrap().node
 }
 
-async fn running_here(bench: &Bench, app: &App) -> Vec<Instance> {
+pub(super) async fn running_here(bench: &Bench, app: &App) -> Vec<Instance> {
     bench.ask(&Caller::system(), RunningInstances { project_id: app.id }).await.unwrap()
 }
 
-async fn log(bench: &Bench, app: &App) -> Vec<String> {
+pub(super) async fn log(bench: &Bench, app: &App) -> Vec<String> {
     let log = GetLogs { project_id: app.id, after: Some(0), limit: Some(10_000) };
     bench.ask(&app.owner, log).await.unwrap().items.into_iter().map(|line| line.text).collect()
 }
 
-async fn with_pair(body: impl AsyncFnOnce(&Pair<'_>)) {
-    on_sqlite(async |databases, folder| body(&Pair::new(databases, folder)).await).await;
+pub(super) async fn with_pair(body: impl AsyncFnOnce(&mut Pair<'_>)) {
+    on_sqlite(async |databases, folder| body(&mut Pair::new(databases, folder)).await).await;
 }
 
 /// The node that runs the app, and the other one.
-async fn by_owner<'b>(app: &App, pair: &Pair<'_>, a: &'b Bench, b: &'b Bench) -> (usize, &'b Bench, &'b Bench) {
+pub(super) async fn by_owner<'b>(
+    app: &App,
+    pair: &Pair<'_>,
+    a: &'b Bench,
+    b: &'b Bench,
+) -> (usize, &'b Bench, &'b Bench) {
     let owner = owner(a, app).await.unwrap();
     if owner == pair.ids[0] { (0, a, b) } else { (1, b, a) }
 }

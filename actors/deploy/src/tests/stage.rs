@@ -149,7 +149,7 @@ impl Bench {
             state: folder.join("processes"),
             static_server: vec!["false".to_owned()],
             output: OutputLimits::default(),
-            run_as: None,
+            run_as: settings.build.run_as,
         };
         let runtime = Arc::new(ProcessRuntime::new(processes).unwrap());
         let routes = RoutingTable::new();

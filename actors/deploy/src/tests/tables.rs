@@ -2,7 +2,7 @@
 
 use callboard_messages::{
     Caller, DeploymentId, OrganizationId, ProjectId, ReleaseId,
-    deploy::{DeploymentKind, DeploymentSource, DeploymentStatus, Source},
+    deploy::{DeploymentKind, DeploymentSource, DeploymentStatus},
     project::BuildConfig,
 };
 use callboard_supervisors::{Clock, db::Database, testing::on_both_engines};
@@ -17,23 +17,22 @@ use crate::{
         deployments::{self, NewDeployment},
         owners::{self, Owner},
         releases::{self, ReleaseRow},
-        sources,
-        steps::{self, Author, Builder},
+        steps::{self, Author, Builder, Built},
     },
 };
 
-async fn on_both(body: impl AsyncFn(&Database)) {
+pub(super) async fn on_both(body: impl AsyncFn(&Database)) {
     on_both_engines(&[("deploy", &MIGRATIONS)], async |databases| {
         body(&databases.open("deploy").await.unwrap()).await;
     })
     .await;
 }
 
-fn now() -> DateTime<Utc> {
+pub(super) fn now() -> DateTime<Utc> {
     Clock::system().now()
 }
 
-async fn begin(database: &Database, project_id: ProjectId) -> Result<DeploymentId, bool> {
+pub(super) async fn begin(database: &Database, project_id: ProjectId) -> Result<DeploymentId, bool> {
     let new = NewDeployment {
         id: DeploymentId::new(),
         project_id,
@@ -54,12 +53,13 @@ async fn begin(database: &Database, project_id: ProjectId) -> Result<DeploymentI
     Ok(new.id)
 }
 
-fn release(project_id: ProjectId, deployment_id: DeploymentId, digest: &str) -> ReleaseRow {
+pub(super) fn release(project_id: ProjectId, deployment_id: DeploymentId, digest: &str) -> ReleaseRow {
     ReleaseRow {
         id: ReleaseId::new(),
         project_id,
         version: 0,
         digest: digest.to_owned(),
+        generation: 0,
         language: "node".to_owned(),
         processes: [("web".to_owned(), Command::Shell("node .".to_owned()))].into_iter().collect(),
         environment: RunEnvironment::default(),
@@ -72,11 +72,11 @@ fn release(project_id: ProjectId, deployment_id: DeploymentId, digest: &str) -> 
     }
 }
 
-fn system() -> Caller {
+pub(super) fn system() -> Caller {
     Caller::system()
 }
 
-async fn claim(database: &Database, node: Uuid) -> Option<(DeploymentId, Builder)> {
+pub(super) async fn claim(database: &Database, node: Uuid) -> Option<(DeploymentId, Builder)> {
     steps::claim(database, &system(), node).await.unwrap()
 }
 
@@ -94,12 +94,23 @@ async fn own(database: &Database, project_id: ProjectId, node: Uuid) -> Owner {
 }
 
 /// Takes a deployment from the queue to its end.
-async fn complete(database: &Database, project_id: ProjectId, digest: &str) -> ReleaseRow {
+pub(super) async fn complete(database: &Database, project_id: ProjectId, digest: &str) -> ReleaseRow {
+    complete_with(database, project_id, digest, 0).await
+}
+
+pub(super) async fn complete_with(
+    database: &Database,
+    project_id: ProjectId,
+    digest: &str,
+    generation: i64,
+) -> ReleaseRow {
     let (id, node) = (begin(database, project_id).await.unwrap(), Uuid::now_v7());
     let (claimed, builder) = claim(database, node).await.unwrap();
     assert_eq!(claimed, id);
-    let release = release(project_id, id, digest);
-    let version = steps::built(database, &system(), builder, &release).await.unwrap().unwrap();
+    let release = ReleaseRow { generation, ..release(project_id, id, digest) };
+    let Built::Rolls(version) = steps::built(database, &system(), builder, &release).await.unwrap() else {
+        panic!("it was not recorded")
+    };
     let serving = Serving { release_id: release.id, environment_version: 3, deployment_id: id };
     let formation = [("web".to_owned(), 1)].into();
     let owned = (project_id, own(database, project_id, node).await);
@@ -150,7 +161,7 @@ async fn a_deployment_is_claimed_once_the_oldest_first() {
         assert!(!steps::requeue(database, first, 1).await.unwrap());
         assert!(!end(database, Author::Builder(builder), first, DeploymentStatus::Failed).await);
         let late = release(deployments::get(database, first).await.unwrap().unwrap().project_id, first, "d");
-        assert_eq!(steps::built(database, &system(), builder, &late).await.unwrap(), None);
+        assert_eq!(steps::built(database, &system(), builder, &late).await.unwrap(), Built::Lost);
         steps::set_commit(database, first, builder, "late").await.unwrap();
         assert_eq!(deployments::get(database, first).await.unwrap().unwrap().commit, None);
         let builds = steps::builds(database).await.unwrap();
@@ -158,7 +169,7 @@ async fn a_deployment_is_claimed_once_the_oldest_first() {
             builds.iter().map(|build| (build.id, build.node, build.attempt)).collect::<Vec<_>>(),
             [(first, Some(other), 2), (second, Some(claimed[1].1.node), 1)]
         );
-        assert_eq!(steps::built(database, &system(), next, &late).await.unwrap(), Some(1));
+        assert_eq!(steps::built(database, &system(), next, &late).await.unwrap(), Built::Rolls(1));
     })
     .await;
 }
@@ -171,7 +182,7 @@ async fn an_owner_that_was_replaced_changes_nothing_any_more() {
         let id = begin(database, project_id).await.unwrap();
         let (_, builder) = claim(database, one).await.unwrap();
         let second = release(project_id, id, "two");
-        steps::built(database, &system(), builder, &second).await.unwrap().unwrap();
+        assert_eq!(steps::built(database, &system(), builder, &second).await.unwrap(), Built::Rolls(2));
 
         let before = own(database, project_id, one).await;
         let read = apps::get(database, project_id).await.unwrap().unwrap();
@@ -280,7 +291,7 @@ async fn a_cancelled_deployment_neither_gets_a_release_nor_serves() {
         let (_, builder) = claim(database, Uuid::now_v7()).await.unwrap();
         assert!(end(database, Author::Anyone, id, DeploymentStatus::Cancelled).await);
         let late = release(project_id, id, "d");
-        assert_eq!(steps::built(database, &system(), builder, &late).await.unwrap(), None);
+        assert_eq!(steps::built(database, &system(), builder, &late).await.unwrap(), Built::Lost);
         assert!(releases::get(database, late.id).await.unwrap().is_none());
         let serving = Serving { release_id: late.id, environment_version: 1, deployment_id: id };
         let owned = (project_id, own(database, project_id, Uuid::now_v7()).await);
@@ -318,54 +329,6 @@ async fn a_completed_deployment_is_what_serves_and_keeps_the_formation() {
         apps::condemn(&mut transaction, project_id, now()).await.unwrap();
         transaction.commit().await.unwrap();
         assert!(apps::owned(database, project_id, app.organization_id).await.unwrap().is_none());
-    })
-    .await;
-}
-
-#[actix_rt::test]
-async fn the_newest_releases_and_what_serves_are_kept() {
-    on_both(async |database| {
-        let (project_id, twin) = (ProjectId::new(), ProjectId::new());
-        let mut all = Vec::new();
-        for digest in ["a", "b", "c", "d"] {
-            all.push(complete(database, project_id, digest).await);
-        }
-        complete(database, twin, "b").await;
-        // The oldest one serves again.
-        let new = Serving { release_id: all[0].id, environment_version: 3, deployment_id: all[0].deployment_id };
-        let mut transaction = database.begin().await.unwrap();
-        apps::serve(&mut transaction, project_id, new, &Default::default(), now()).await.unwrap();
-        transaction.commit().await.unwrap();
-        assert_eq!(releases::let_go(database, project_id, 2).await.unwrap(), ["b"]);
-        assert_eq!(releases::let_go(database, project_id, 2).await.unwrap(), [""; 0]);
-        assert!(releases::is_needed(database, "a").await.unwrap());
-        assert!(releases::is_needed(database, "b").await.unwrap(), "by the twin");
-        releases::let_go_all(database, twin).await.unwrap();
-        assert!(!releases::is_needed(database, "b").await.unwrap());
-        let mut kept = releases::digests(database, project_id).await.unwrap();
-        kept.sort();
-        assert_eq!(kept, ["a", "c", "d"]);
-    })
-    .await;
-}
-
-#[actix_rt::test]
-async fn sources_belong_to_a_project_and_the_newest_are_kept() {
-    on_both(async |database| {
-        let (project_id, other) = (ProjectId::new(), ProjectId::new());
-        let organization_id = OrganizationId::new();
-        let mut ids = Vec::new();
-        for _ in 0..4 {
-            let source = Source { id: Uuid::now_v7(), size: 1, sha256: "x".to_owned() };
-            assert!(sources::insert(database, project_id, organization_id, &source, now()).await.unwrap());
-            assert!(sources::insert(database, project_id, organization_id, &source, now()).await.unwrap());
-            assert!(!sources::insert(database, other, organization_id, &source, now()).await.unwrap());
-            ids.push(source.id);
-        }
-        assert!(!sources::exists(database, other, ids[0]).await.unwrap());
-        let mut gone = sources::forget_old(database, project_id, 3).await.unwrap();
-        gone.sort();
-        assert_eq!(gone, ids[..1]);
     })
     .await;
 }

@@ -1,14 +1,15 @@
 //! Instances as child processes of the node.
 //!
 //! Each instance is a session of its own with limits, a clean environment, a port on loopback and pipes for its
-//! output. The pipes end with the node, so instances do not outlive it usefully: after a `kill -9` the next start
-//! finds what is left, by written records, by control groups and by the node's token in the environment of every
-//! process, and ends it; whoever owns the releases starts them anew.
+//! output. The pipes end with the node, so instances do not outlive it usefully: after a `kill -9` a guard finds what is
+//! left, by written records, by control groups and by the node's token in the environment of every process, and ends
+//! it, as does the next start; whoever owns the releases starts them anew.
 //!
 //! This is no boundary between tenants who do not trust each other: unless [`ProcessSettings::run_as`] is set, an app
 //! runs as the node's own user and can read what that user can. Only the folders that the [`Launcher`] hides, other
 //! processes and their memory are kept from it, where the kernel knows Landlock.
 
+mod guard;
 mod record;
 mod supervise;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+pub use self::guard::guard;
 use self::{
     record::Record,
     supervise::{Folders, Supervised},
@@ -38,7 +40,7 @@ use crate::{
     folder::{self, Cleaner},
     limits::{Launch, RunAs},
     output::{LineSink, OutputLimits, Stream, Tail},
-    process::{Census, CgroupLimits, Family, Launcher, Usage, listening_ports, named},
+    process::{Census, CgroupLimits, Family, Launcher, Usage, listening_ports},
 };
 
 /// How often the folders of an instance are measured: it takes a look at each of its files.
@@ -75,7 +77,7 @@ impl ProcessRuntime {
     /// # Errors
     /// When the folder can't be made.
     pub fn new(settings: ProcessSettings) -> io::Result<Self> {
-        fs::create_dir_all(&settings.state)?;
+        folder::make_passable(&settings.state)?;
         Ok(Self {
             settings,
             census: Arc::default(),
@@ -83,6 +85,16 @@ impl ProcessRuntime {
             folders_measured_every: FOLDERS_MEASURED_EVERY,
             measurements: Arc::new(Semaphore::new(1)),
         })
+    }
+
+    /// With a process beside the node that ends what the node leaves running when it is killed. `argv` starts it, such as
+    /// `["/proc/self/exe", "guard"]`: see [`guard()`].
+    ///
+    /// # Errors
+    /// When it can't be set up. One that ends later is started again.
+    pub fn guarded(self, argv: Vec<String>) -> io::Result<Self> {
+        guard::start(argv, &self.settings.launcher, &self.settings.state)?;
+        Ok(self)
     }
 
     /// Lets an instance write in its own folder, as one of the node's own user may.
@@ -95,14 +107,9 @@ impl ProcessRuntime {
     fn spawn_now(&self, spec: &InstanceSpec, sink: &LineSink) -> io::Result<RunningInstance> {
         let id = spec.id.0;
         let scratch = self.settings.state.join(id.to_string());
-        for folder in ["home", "tmp"] {
-            fs::create_dir_all(scratch.join(folder))?;
-        }
         let cleaner = Cleaner::new(&scratch);
-        if let Some(user) = self.settings.run_as {
-            for folder in ["", "home", "tmp"] {
-                std::os::unix::fs::chown(scratch.join(folder), Some(user.uid), Some(user.gid))?;
-            }
+        for folder in ["", "home", "tmp"] {
+            folder::make_private(&scratch.join(folder), self.settings.run_as)?;
         }
         let port = spec.listens.then(|| Port::choose(&self.ports)).transpose()?;
         let number = port.as_ref().map(|port| port.number);
@@ -204,20 +211,9 @@ impl ProcessRuntime {
 
     async fn end_all_orphans(&self) -> Vec<Orphan> {
         let launcher = &self.settings.launcher;
-        let mut families: BTreeMap<uuid::Uuid, Family> = BTreeMap::new();
-        for (id, cgroup) in launcher.cgroups.existing(|id| launcher.is_active(id)) {
-            families.insert(id, Family::recorded(id, 0, 0).with_cgroup(Some(cgroup)));
-        }
         let records = Record::all(&self.settings.state);
-        for (id, record) in &records {
-            if let Some((leader, start_time)) = record.process() {
-                let family = families.remove(id).unwrap_or_else(|| Family::recorded(*id, 0, 0));
-                families.insert(*id, family.with_leader(leader, start_time));
-            }
-        }
-        for (_, id) in named(&launcher.node) {
-            families.entry(id).or_insert_with(|| Family::recorded(id, 0, 0));
-        }
+        let is_active = |id| launcher.is_active(id);
+        let families = record::left_behind(&launcher.node, &launcher.cgroups, &records, is_active);
         let mut orphans = Vec::new();
         for (id, mut family) in families {
             if launcher.is_active(id) {

@@ -1,6 +1,7 @@
 //! What is written down of each instance, so that the next start of the node knows it.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -8,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::process::boot_id;
+use crate::process::{Cgroups, Family, boot_id, named};
 
 #[derive(Serialize, Deserialize)]
 struct Content {
@@ -62,4 +63,28 @@ impl Drop for Record {
             drop(fs::remove_file(&self.path));
         }
     }
+}
+
+/// The children of a node, apart from those that are active, that may have left something running: found by its control
+/// groups, by what was written down, and by the token in the environment of every process.
+pub(super) fn left_behind(
+    node: &str,
+    cgroups: &Cgroups,
+    records: &[(Uuid, Record)],
+    is_active: impl Fn(Uuid) -> bool,
+) -> BTreeMap<Uuid, Family> {
+    let mut families: BTreeMap<Uuid, Family> = BTreeMap::new();
+    for (id, cgroup) in cgroups.existing(&is_active) {
+        families.insert(id, Family::recorded(id, 0, 0).with_cgroup(Some(cgroup)));
+    }
+    for (id, record) in records {
+        if let Some((leader, start_time)) = record.process() {
+            let family = families.remove(id).unwrap_or_else(|| Family::recorded(*id, 0, 0));
+            families.insert(*id, family.with_leader(leader, start_time));
+        }
+    }
+    for (_, id) in named(node) {
+        families.entry(id).or_insert_with(|| Family::recorded(id, 0, 0));
+    }
+    families
 }
