@@ -130,6 +130,18 @@ pub(crate) fn put(
     send(shared, batch);
 }
 
+/// Sends an entry by itself, before what this thread is filling; false when nobody takes it.
+pub(crate) fn send_alone(
+    shared: &Shared,
+    to: &Destination,
+    expires: Duration,
+    write: impl FnOnce(&mut Vec<u8>),
+) -> bool {
+    let mut batch = Batch::new(to.clone());
+    batch.add(None, expires, write);
+    send(shared, batch)
+}
+
 impl Batch {
     fn add(&mut self, call: Option<u64>, expires: Duration, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.body);
@@ -144,18 +156,6 @@ impl Outgoing {
         let full = {
             let mut batches = self.batches.borrow_mut();
             let place = batches.iter().position(|batch| batch.to == *to);
-/// Sends an entry by itself, before what this thread is filling; false when nobody takes it.
-pub(crate) fn send_alone(
-    shared: &Shared,
-    to: &Destination,
-    expires: Duration,
-    write: impl FnOnce(&mut Vec<u8>),
-) -> bool {
-    let mut batch = Batch::new(to.clone());
-    batch.add(None, expires, write);
-    send(shared, batch)
-}
-
             let place = place.unwrap_or_else(|| {
                 batches.push(Batch::new(to.clone()));
                 batches.len() - 1
@@ -210,6 +210,7 @@ fn send(shared: &Shared, mut batch: Batch) -> bool {
         number: shared.next_number(),
         life: shared.life,
         sent: shared.peers.clock(),
+        at: peers::time(),
     };
     opening.write(&mut batch.body);
     let kind = batch.to.kind;
@@ -231,11 +232,10 @@ fn send(shared: &Shared, mut batch: Batch) -> bool {
         // It never left this node.
         shared.calls.answer(call, Err(CallFailure::Unavailable { retry_after: RETRY_AFTER }));
     }
+    false
 }
 
 /// Whether a body of this length fits into a message.
 pub(crate) fn fits(shared: &Shared, length: usize) -> bool {
     length + wire::OPENING <= shared.settings.message_bytes
 }
-        at: peers::time(),
-    false

@@ -60,20 +60,20 @@ pub(crate) struct Parcel<'a> {
 impl Publisher {
     /// Sends over another channel from now on, or not at all.
     pub(crate) fn switch(&self, channel: Option<Channel>) {
-        self.channel.store(channel.map(std::sync::Arc::new));
         // Counted before it is used: who sends over it knows that it is another one.
         self.channels.fetch_add(u64::from(channel.is_some()), Ordering::AcqRel);
+        self.channel.store(channel.map(std::sync::Arc::new));
         self.unsent.lock().clear();
         self.bytes.store(0, Ordering::Relaxed);
     }
 
-    /// Whether its channel works, as far as is known.
-    pub(crate) fn is_up(&self) -> bool {
     /// How many channels it has had: what was on its way over one may be lost when another takes its place.
     pub(crate) fn channels(&self) -> u64 {
         self.channels.load(Ordering::Acquire)
     }
 
+    /// Whether its channel works, as far as is known.
+    pub(crate) fn is_up(&self) -> bool {
         self.channel.load().as_ref().is_some_and(|channel| channel.status().connected())
     }
 

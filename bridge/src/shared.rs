@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     calls::Calls, inbound::Refusals, link::Link, live::Updates, metrics::Metrics, names::Names, peers::Peers,
-    presence::{Place, Presence}, publisher::Publisher, settings::BridgeSettings,
+    presence::Presence, publisher::Publisher, settings::BridgeSettings,
 };
 
 /// What a caller is told to wait while the broker, or whoever hosts a domain, is away.
@@ -44,10 +44,10 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) refusals: Refusals,
     pub(crate) publisher: Publisher,
+    pub(crate) updates: Updates,
     link: watch::Sender<Option<Arc<Link>>>,
     /// When the connection was lost, unless there is one.
     lost: Mutex<Option<Instant>>,
-    pub(crate) updates: Updates,
     pub(crate) blocked: AtomicBool,
     pub(crate) draining: CancellationToken,
     /// Requests of other nodes that are carried out.
@@ -71,12 +71,12 @@ impl Shared {
             metrics,
             refusals: Refusals::default(),
             publisher: Publisher::default(),
+            updates: Updates::default(),
             link: watch::Sender::new(None),
             lost: Mutex::new(Some(Instant::now())),
             blocked: AtomicBool::new(false),
             draining: CancellationToken::new(),
             serving: AtomicUsize::new(0),
-            updates: Updates::default(),
             catalogue: Mutex::default(),
             sinks: Mutex::default(),
             missing: Notify::new(),
