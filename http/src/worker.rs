@@ -18,7 +18,6 @@ use callboard_supervisors::{
     db::Database,
     trace::{self, Scope, TraceId},
 };
-use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use tokio::sync::OnceCell;
 use tracing::{Instrument, Span, field};
@@ -65,8 +64,6 @@ pub(crate) struct Request {
     pub(crate) payload: Payload,
     pub(crate) arrival: Rc<Arrival>,
     pub(crate) caller: Caller,
-    /// When the credentials must be asked about again; absent on public routes.
-    pub(crate) expires_at: Option<DateTime<Utc>>,
     pub(crate) found: Found,
 }
 
@@ -213,20 +210,17 @@ impl Worker {
         arrival: Rc<Arrival>,
     ) -> Result<HttpResponse, Problem> {
         let endpoint = &found.line.route.endpoint;
-        let (caller, expires_at) = match endpoint.access {
+        let caller = match endpoint.access {
             Access::Public => {
                 if let Some(class) = endpoint.class {
                     self.admit(class, &arrival).await?;
                 }
-                (arrival.anonymous(), None)
+                arrival.anonymous()
             }
-            access => {
-                let session = self.admit_caller(&http, &arrival, access).await?;
-                (session.caller, Some(session.expires_at))
-            }
+            access => self.admit_caller(&http, &arrival, access).await?.caller,
         };
         let line = Rc::clone(&found.line);
-        let request = Request { worker: self, http, payload, arrival, caller, expires_at, found };
+        let request = Request { worker: self, http, payload, arrival, caller, found };
         (line.route.endpoint.handler)(request).await
     }
 

@@ -1,10 +1,9 @@
 //! The events of several topics for one reader, until something ends it.
 
-use std::{borrow::Cow, collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::VecDeque, future::ready, rc::Rc, sync::Arc, time::Duration};
 
-use callboard_messages::{OrganizationId, Secret};
+use callboard_messages::Caller;
 use callboard_supervisors::{LiveError, LiveEvent, LiveStream};
-use chrono::{DateTime, Utc};
 use futures_util::{
     StreamExt,
     stream::{LocalBoxStream, SelectAll},
@@ -13,12 +12,14 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::topic::{LINES, Topic};
+use super::{
+    credentials::Credentials,
+    topic::{LINES, Topic},
+};
 use crate::{
     problem::Problem,
     server::Stopping,
-    session,
-    worker::{Arrival, Request, Worker},
+    worker::{Request, Worker},
 };
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -30,8 +31,26 @@ const CHECK: Duration = Duration::from_millis(500);
 pub(super) enum Item {
     Event(Event),
     Heartbeat,
-    /// Nothing more comes; why.
-    End(&'static str),
+    /// Nothing more comes.
+    End(End),
+}
+
+/// Why nothing more comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) struct End {
+    pub(super) reason: &'static str,
+    /// Whether the reader may connect again as it is, and resume.
+    pub(super) resume: bool,
+}
+
+impl End {
+    pub(super) const fn for_now(reason: &'static str) -> Self {
+        Self { reason, resume: true }
+    }
+
+    pub(super) const fn for_good(reason: &'static str) -> Self {
+        Self { reason, resume: false }
+    }
 }
 
 /// An event, and how far the reader is in every topic.
@@ -50,15 +69,14 @@ type OfTopic = (usize, Result<Arc<LiveEvent>, LiveError>);
 
 pub(super) struct Feed {
     worker: Rc<Worker>,
-    arrival: Rc<Arrival>,
-    token: Option<Secret>,
-    organization_id: Option<OrganizationId>,
-    expires_at: DateTime<Utc>,
-    epoch: u64,
+    caller: Caller,
+    credentials: Credentials,
     topics: Vec<Following>,
     hub: SelectAll<LocalBoxStream<'static, OfTopic>>,
-    /// What came before the stream, and is told first.
+    /// What was read from the store, and is told before anything of the hub.
     backlog: VecDeque<(usize, u64, &'static str, Value)>,
+    /// Topics of which the store has more.
+    behind: VecDeque<usize>,
     heartbeat: Interval,
     check: Interval,
     stopping: Stopping,
@@ -66,29 +84,28 @@ pub(super) struct Feed {
 }
 
 struct Following {
+    topic: Topic,
     name: Arc<str>,
     last_id: Option<u64>,
     /// The last line of its log that was told.
     last_line: u64,
-    has_lines: bool,
 }
 
 impl Feed {
-    /// Asks whether the caller may, then follows. The hub first and the store second: nothing falls between.
+    /// Asks whether the caller may, then follows. The hub first and the store second: nothing falls between. A hub that
+    /// does not wait while the store is read cuts the reader, who has come as far as the store then, and resumes there.
     pub(super) async fn open(request: &Request, topics: Vec<Topic>, after: Vec<Option<u64>>) -> Result<Self, Problem> {
-        let Some(expires_at) = request.expires_at else { return Err(Problem::unauthenticated()) };
+        let credentials = Credentials::of(request).await?;
         let worker = Rc::clone(&request.worker);
         // Counted from here on, because every feed that is dropped is counted out.
         worker.shared.metrics.live.inc();
         let mut feed = Self {
-            arrival: Rc::clone(&request.arrival),
-            token: token(request),
-            organization_id: session::organization_of(&request.http),
-            expires_at,
-            epoch: worker.shared.revocations.epoch(),
+            caller: request.caller.clone(),
+            credentials,
             topics: Vec::with_capacity(topics.len()),
             hub: SelectAll::new(),
             backlog: VecDeque::new(),
+            behind: VecDeque::new(),
             heartbeat: every(HEARTBEAT),
             check: every(CHECK),
             stopping: worker.shared.stopping.clone(),
@@ -96,58 +113,67 @@ impl Feed {
             worker,
         };
         for (index, (topic, after)) in topics.into_iter().zip(after).enumerate() {
-            let deployment = topic.authorize(request).await?;
+            let deployment = topic.authorize(&feed.worker, &feed.caller).await?;
             let name = topic.name();
             let stream: LiveStream =
                 feed.worker.shared.runtime.live().subscribe(&name, after.filter(|_| !topic.has_lines()));
             feed.hub.push(stream.map(move |event| (index, event)).boxed_local());
-            let mut following =
-                Following { name: name.into(), last_id: after, last_line: 0, has_lines: topic.has_lines() };
+            feed.topics.push(Following { topic, name: name.into(), last_id: after, last_line: after.unwrap_or(0) });
             if let Some(deployment) = deployment {
                 let data = serde_json::to_value(deployment).unwrap_or_default();
                 feed.backlog.push_back((index, after.unwrap_or(0), "deployment", data));
             }
-            if let (Some(after), true) = (after, topic.has_lines()) {
-                following.last_line = feed.catch_up(request, &topic, index, after).await?;
+            if after.is_some() && topic.has_lines() {
+                feed.read_on(index).await?;
             }
-            feed.topics.push(following);
         }
         Ok(feed)
     }
 
-    /// Puts the lines after `after` into the backlog; answers the last one's id.
-    async fn catch_up(&mut self, request: &Request, topic: &Topic, index: usize, after: u64) -> Result<u64, Problem> {
-        const PAGES: usize = 20;
-        let mut last = after;
-        for _ in 0..PAGES {
-            let lines = topic.lines(request, last).await?.items;
-            let count = lines.len();
-            for line in lines {
-                last = last.max(line.id);
-                self.backlog.push_back((index, line.id, "log", serde_json::to_value(line).unwrap_or_default()));
-            }
-            if count < LINES as usize {
-                break;
-            }
+    /// Puts the next lines of a log into the backlog. It asks from the last one that was told: when the store does not
+    /// know that one any more, it may have forgotten others after it, and the reader is told of the gap.
+    async fn read_on(&mut self, index: usize) -> Result<(), Problem> {
+        let Some(following) = self.topics.get(index) else { return Ok(()) };
+        let last = following.last_line;
+        let lines = following.topic.lines(&self.worker, &self.caller, last.saturating_sub(1)).await?.items;
+        self.behind.retain(|behind| *behind != index);
+        if lines.len() >= LINES as usize {
+            self.behind.push_back(index);
         }
-        Ok(last)
+        if last > 0 && lines.first().is_none_or(|first| first.id != last) {
+            self.backlog.push_back((index, last, "gap", Value::Null));
+        }
+        for line in lines.into_iter().filter(|line| line.id > last) {
+            if let Some(following) = self.topics.get_mut(index) {
+                following.last_line = line.id;
+            }
+            self.backlog.push_back((index, line.id, "log", serde_json::to_value(line).unwrap_or_default()));
+        }
+        Ok(())
     }
 
-    /// The next item; `None` after the end.
+    /// The next item; `None` after the end. Nothing is lost when the future is dropped.
     pub(super) async fn next(&mut self) -> Option<Item> {
         if self.ended {
             return None;
         }
         loop {
-            if let Some((index, id, kind, data)) = self.backlog.pop_front() {
-                return self.event(index, id, kind.into(), data).map(Item::Event);
-            }
+            let has_more = !self.backlog.is_empty() || !self.behind.is_empty();
             tokio::select! {
                 biased;
-                () = self.stopping.begun() => return self.end("the node stops; connect again"),
+                () = self.stopping.begun() => return self.end(End::for_now("the node stops; connect again")),
                 _ = self.check.tick() => {
-                    if let Some(why) = self.check_session().await {
-                        return self.end(why);
+                    if let Some(end) = self.credentials.check().await {
+                        return self.end(end);
+                    }
+                }
+                () = ready(()), if has_more => {
+                    if let Some((index, id, kind, data)) = self.backlog.pop_front() {
+                        return self.event(index, id, kind.into(), data).map(Item::Event);
+                    }
+                    let Some(index) = self.behind.front().copied() else { continue };
+                    if self.read_on(index).await.is_err() {
+                        return self.end(End::for_now("the log can't be read now; resume"));
                     }
                 }
                 event = self.hub.next() => match event {
@@ -160,24 +186,29 @@ impl Feed {
                         let id = self.topics.get(index).and_then(|topic| topic.last_id).unwrap_or(0);
                         return self.event(index, id, "gap".into(), Value::Null).map(Item::Event);
                     }
-                    Some((_, Err(LiveError::Lagged))) => return self.end("the reader did not keep up; resume"),
-                    None => return self.end("the topics ended"),
+                    Some((_, Err(LiveError::Lagged))) => {
+                        return self.end(End::for_now("the reader did not keep up; resume"));
+                    }
+                    Some((_, Err(LiveError::Interrupted))) => {
+                        return self.end(End::for_now("what other nodes told may be lost; resume"));
+                    }
+                    None => return self.end(End::for_now("the topics ended")),
                 },
                 _ = self.heartbeat.tick() => return Some(Item::Heartbeat),
             }
         }
     }
 
-    fn end(&mut self, why: &'static str) -> Option<Item> {
+    fn end(&mut self, end: End) -> Option<Item> {
         self.ended = true;
-        Some(Item::End(why))
+        Some(Item::End(end))
     }
 
     /// An event of the hub, unless the store told it already.
     fn live(&mut self, index: usize, event: &LiveEvent) -> Option<Event> {
         let topic = self.topics.get_mut(index)?;
         let mut id = event.id;
-        if topic.has_lines {
+        if topic.topic.has_lines() {
             // A log resumes after a line, so its ids are those of its lines; what is no line happens after the last one.
             match event.data.get("id").and_then(Value::as_u64).filter(|_| event.kind == "log") {
                 Some(line) if line <= topic.last_line => return None,
@@ -199,37 +230,12 @@ impl Feed {
         let position = ids.collect::<Vec<_>>().join(";");
         Some(Event { topic: name, id, kind, data, position })
     }
-
-    /// Why the stream must end, if the caller's credentials don't hold any more.
-    async fn check_session(&mut self) -> Option<&'static str> {
-        let now = self.worker.clock().now();
-        let is_current = self.worker.shared.revocations.is_current();
-        let epoch = self.worker.shared.revocations.epoch();
-        if is_current && epoch == self.epoch && now < self.expires_at {
-            return None;
-        }
-        let token = self.token.clone()?;
-        match self.worker.ask_auth(token, self.organization_id, &self.arrival).await {
-            Ok(validated) => {
-                self.epoch = epoch;
-                self.expires_at = validated.expires_at;
-                None
-            }
-            // Auth being away for a moment is no reason: it is asked again at the next check.
-            Err(problem) if problem.status.is_server_error() => None,
-            Err(_) => Some("the session has ended; sign in again"),
-        }
-    }
 }
 
 impl Drop for Feed {
     fn drop(&mut self) {
         self.worker.shared.metrics.live.dec();
     }
-}
-
-fn token(request: &Request) -> Option<Secret> {
-    session::token_of(&request.worker, &request.http, &request.arrival)
 }
 
 fn every(period: Duration) -> Interval {

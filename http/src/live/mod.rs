@@ -6,12 +6,14 @@
 //! Every event is `{"topic", "id", "kind", "data"}`. Ids grow within a topic. To resume, a reader gives the last id of
 //! each topic, in the order of `topics`, with `;` between them: as `Last-Event-ID` (that is what the SSE `id` holds, so a
 //! browser resumes by itself) or as `after=`. Lines of a log come from the store then, so none is lost, however long ago;
-//! `after=0` is a log from its beginning. Of a project's older events only the newest are remembered: a reader that
-//! missed some gets the event `gap`, and reads the project again.
+//! `after=0` is a log from its beginning. Of a project's older events only the newest are remembered, and the oldest lines
+//! of a log go: a reader that missed some gets the event `gap`, and reads the project again.
 //!
-//! A stream ends when the caller's token expires or is revoked, and when its reader does not keep up; an event `end` says
-//! why.
+//! A stream ends when the caller's token expires or is revoked, when nobody can say for five seconds whether it was, when
+//! its reader does not keep up, and when what other nodes told may be lost. An event `end` says why, and whether the
+//! reader may resume as it is; a WebSocket closes with 1013 (try again later) or 1008 (sign in again).
 
+mod credentials;
 mod feed;
 mod sse;
 mod topic;

@@ -44,7 +44,10 @@ async fn tell(mut feed: Feed, told: mpsc::Sender<Bytes>) {
                 Bytes::from(format!("id: {}\nevent: {}\ndata: {data}\n\n", event.position, event.kind))
             }
             Some(Item::Heartbeat) => Bytes::from_static(b": heartbeat\n\n"),
-            Some(Item::End(why)) => Bytes::from(format!("event: end\ndata: {{\"reason\":\"{why}\"}}\n\n")),
+            Some(Item::End(end)) => {
+                let data = serde_json::to_string(&end).unwrap_or_default();
+                Bytes::from(format!("event: end\ndata: {data}\n\n"))
+            }
             None => return,
         };
     }

@@ -1,12 +1,12 @@
 //! What can be followed, by whom, and what its store still knows.
 
 use callboard_messages::{
-    CallError, Code, DeploymentId, DomainError, ProjectId,
+    CallError, Caller, Code, DeploymentId, DomainError, ProjectId,
     deploy::{Deployment, GetBuildLog, GetDeployment, GetLogs, LogLines},
     project::GetProject,
 };
 
-use crate::{problem::Problem, worker::Request};
+use crate::{problem::Problem, worker::Worker};
 
 /// Lines asked for at once when a log is caught up with.
 pub(super) const LINES: u32 = 1_000;
@@ -46,8 +46,8 @@ impl Topic {
     }
 
     /// Asks the domain, in the caller's name. A deployment is also where its stream begins.
-    pub(super) async fn authorize(&self, request: &Request) -> Result<Option<Deployment>, Problem> {
-        let (bus, caller) = (request.worker.bus(), &request.caller);
+    pub(super) async fn authorize(&self, worker: &Worker, caller: &Caller) -> Result<Option<Deployment>, Problem> {
+        let bus = worker.bus();
         match *self {
             Self::Project(project_id) | Self::Logs(project_id) => {
                 bus.ask(caller, GetProject { project_id }).await?;
@@ -61,8 +61,8 @@ impl Topic {
     }
 
     /// The lines after `after`, oldest first.
-    pub(super) async fn lines(&self, request: &Request, after: u64) -> Result<LogLines, Problem> {
-        let (bus, caller) = (request.worker.bus(), &request.caller);
+    pub(super) async fn lines(&self, worker: &Worker, caller: &Caller, after: u64) -> Result<LogLines, Problem> {
+        let bus = worker.bus();
         let (after, limit) = (Some(after), Some(LINES));
         match *self {
             Self::Logs(project_id) => known(bus.ask(caller, GetLogs { project_id, after, limit }).await),

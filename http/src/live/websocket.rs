@@ -47,7 +47,10 @@ async fn tell(mut feed: Feed, mut session: Session, mut messages: MessageStream)
                         tokio::time::timeout(SEND_WITHIN, session.text(text)).await
                     }
                     Some(Item::Heartbeat) => tokio::time::timeout(SEND_WITHIN, session.ping(b"")).await,
-                    Some(Item::End(why)) => break closing(CloseCode::Policy, why),
+                    Some(Item::End(end)) => {
+                        let code = if end.resume { CloseCode::Again } else { CloseCode::Policy };
+                        break closing(code, end.reason);
+                    }
                     None => return,
                 };
                 if !matches!(sent, Ok(Ok(()))) {

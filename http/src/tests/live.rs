@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use callboard_messages::{ProjectId, deploy::LogLine};
-use callboard_supervisors::LiveEvent;
-use chrono::DateTime;
+use callboard_supervisors::{Clock, LiveEvent, breaker::Force};
+use chrono::{DateTime, Utc};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
@@ -13,7 +13,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest},
 };
 
-use super::stage::{By, Stage, User, refused};
+use super::stage::{By, LONG, Stage, User, refused};
 
 /// The events of a stream, one by one.
 struct Events {
@@ -119,6 +119,33 @@ async fn a_log_is_resumed_from_the_store_without_loss_or_repetition() {
 }
 
 #[actix_rt::test]
+async fn a_log_of_many_pages_is_resumed_without_a_hole() {
+    let stage = Stage::new().await;
+    let user = stage.administrator().await;
+    let topic = format!("logs:{}", project(&stage, &user, "long").await);
+    let mut events = Events::open(&stage, &user, &topic, Some("3")).await;
+    log(&stage, &topic, LONG);
+    log(&stage, &topic, LONG + 1);
+    for id in 4..=LONG + 1 {
+        assert_eq!(events.next().await.unwrap().id, id.to_string());
+    }
+    stage.end().await;
+}
+
+#[actix_rt::test]
+async fn a_reader_whose_last_line_the_store_has_forgotten_is_told_of_the_gap() {
+    let stage = Stage::new().await;
+    let user = stage.administrator().await;
+    let topic = format!("logs:{}", project(&stage, &user, "one").await);
+    let mut events = Events::open(&stage, &user, &topic, Some("20")).await;
+    log(&stage, &topic, 30);
+    let (gap, line) = (events.next().await.unwrap(), events.next().await.unwrap());
+    assert_eq!((gap.event.as_str(), gap.id.as_str()), ("gap", "20"));
+    assert_eq!((line.event.as_str(), line.id.as_str()), ("log", "30"));
+    stage.end().await;
+}
+
+#[actix_rt::test]
 async fn a_deployment_is_told_as_it_is_and_then_as_it_changes() {
     let stage = Stage::new().await;
     let user = stage.administrator().await;
@@ -166,7 +193,51 @@ async fn a_stream_ends_with_its_session() {
     let told = events.next().await.unwrap();
     assert_eq!(told.event, "end");
     assert!(told.data["reason"].as_str().unwrap().contains("session"));
+    assert_eq!(told.data["resume"], false);
     assert!(events.next().await.is_none());
+    stage.end().await;
+}
+
+/// A stream by a clock that the test moves, while auth is away.
+async fn without_auth() -> (Stage, Clock, String, Events) {
+    let clock = Clock::manual(Utc::now());
+    let stage = Stage::with_clock(&clock).await;
+    let user = stage.administrator().await;
+    let topic = format!("project:{}", project(&stage, &user, "one").await);
+    let events = Events::open(&stage, &user, &topic, None).await;
+    assert!(stage.runtime.force_breaker("auth", Some(Force::Open)));
+    (stage, clock, topic, events)
+}
+
+#[actix_rt::test]
+async fn a_stream_does_not_outlive_its_token_while_auth_is_away() {
+    let (stage, clock, _, mut events) = without_auth().await;
+    clock.advance(Duration::from_secs(3600));
+    let told = events.next().await.unwrap();
+    assert_eq!((told.event.as_str(), &told.data["resume"]), ("end", &json!(true)), "{told:?}");
+    assert!(events.next().await.is_none());
+    stage.end().await;
+}
+
+#[actix_rt::test]
+async fn a_stream_goes_on_for_seconds_only_while_nobody_can_say_whether_its_session_was_revoked() {
+    let (stage, clock, topic, mut events) = without_auth().await;
+    stage.revocations.doubt();
+    let (step, patience) = (Duration::from_millis(100), Instant::now() + Duration::from_secs(30));
+    let mut passed = Duration::ZERO;
+    loop {
+        assert!(Instant::now() < patience, "it goes on for ever");
+        publish(&stage, &topic, "instance", 1);
+        let told = events.next().await.unwrap();
+        if told.event == "end" {
+            assert_eq!(told.data["resume"], true);
+            break;
+        }
+        clock.advance(step);
+        passed += step;
+        tokio::time::sleep(step / 2).await;
+    }
+    assert!(passed >= Duration::from_secs(5), "auth may be back in a moment, and it ended after {passed:?}");
     stage.end().await;
 }
 

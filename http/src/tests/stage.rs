@@ -16,10 +16,10 @@ use callboard_messages::{
         CleanupEnvironment, DeployError, Deployment, DeploymentKind, DeploymentStatus, GetBuildLog, GetDeployment,
         GetLogs, ListReleases, LogLine, LogLines, RegisterSource, SetupEnvironment,
     },
-    project::GetProject,
+    project::{GetProject, Project},
 };
 use callboard_supervisors::{
-    Bulkhead, Domain, Handle, Outcome, Runtime, ShardContext, StartError,
+    Bulkhead, Clock, Domain, Handle, Outcome, Runtime, ShardContext, StartError,
     db::{DatabaseSettings, Databases},
     revocations::Revocations,
     routing::RoutingTable,
@@ -40,6 +40,7 @@ const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 pub(super) struct Stage {
     pub(super) address: SocketAddr,
     pub(super) runtime: Runtime,
+    pub(super) revocations: Revocations,
     pub(super) databases: Databases,
     pub(super) folder: TempDir,
     client: Client,
@@ -61,13 +62,27 @@ impl Stage {
     }
 
     pub(super) async fn start(folder: TempDir, change: impl FnOnce(&mut GatewaySettings)) -> Self {
-        let objects = folder.path().join("objects");
-        std::fs::create_dir_all(&objects).unwrap();
-        let objects = Arc::new(LocalFileSystem::new_with_prefix(&objects).unwrap());
+        let objects = objects_in(&folder);
         Self::start_with_objects(folder, change, objects).await
     }
 
+    /// By a clock that the test moves.
+    pub(super) async fn with_clock(clock: &Clock) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = objects_in(&folder);
+        Self::start_at(clock.clone(), folder, |_| {}, objects).await
+    }
+
     pub(super) async fn start_with_objects(
+        folder: TempDir,
+        change: impl FnOnce(&mut GatewaySettings),
+        objects: Arc<dyn ObjectStore>,
+    ) -> Self {
+        Self::start_at(Clock::system(), folder, change, objects).await
+    }
+
+    async fn start_at(
+        clock: Clock,
         folder: TempDir,
         change: impl FnOnce(&mut GatewaySettings),
         objects: Arc<dyn ObjectStore>,
@@ -87,6 +102,7 @@ impl Stage {
         auth.registration = Registration::Open;
         let runtime = Runtime::builder()
             .workers(1)
+            .clock(clock)
             .build(vec![
                 callboard_organization::domain(databases.clone()),
                 callboard_auth::domain(auth, databases.clone(), revocations.clone(), Cache::none()),
@@ -106,7 +122,7 @@ impl Stage {
             settings,
             runtime: runtime.clone(),
             databases: databases.clone(),
-            revocations,
+            revocations: revocations.clone(),
             objects,
             router: router::Router::new(RoutingTable::new(), router::Settings::default()),
             issuer: None,
@@ -121,7 +137,7 @@ impl Stage {
             .timeout(Duration::from_secs(20))
             .build()
             .unwrap();
-        Self { address: addresses[0], runtime, databases, folder, client, stop }
+        Self { address: addresses[0], runtime, revocations, databases, folder, client, stop }
     }
 
     /// Stops the node and gives its folder back.
@@ -212,6 +228,15 @@ pub(super) async fn refused(request: RequestBuilder) -> (u16, String, String) {
     problem(request.send().await.unwrap()).await
 }
 
+fn objects_in(folder: &TempDir) -> Arc<LocalFileSystem> {
+    let objects = folder.path().join("objects");
+    std::fs::create_dir_all(&objects).unwrap();
+    Arc::new(LocalFileSystem::new_with_prefix(&objects).unwrap())
+}
+
+/// The lines of a project's log when the project is called `long`.
+pub(super) const LONG: u64 = 25_000;
+
 /// Plays the deploy domain: every deployment is of the project with the same id, and a log has ten lines.
 fn deploy() -> Domain {
     Domain::new("deploy", Bulkhead::default())
@@ -232,15 +257,17 @@ struct Deploy {
 }
 
 impl Deploy {
-    async fn check(&self, caller: &Caller, project_id: ProjectId) -> Result<(), DeployError> {
+    async fn check(&self, caller: &Caller, project_id: ProjectId) -> Result<Project, DeployError> {
         let asked = self.context.bus.ask(caller, GetProject { project_id }).await;
-        asked.map(drop).map_err(|_| DeployError::NotFound("project".to_owned()))
+        asked.map_err(|_| DeployError::NotFound("project".to_owned()))
     }
 }
 
-fn lines(after: Option<u64>) -> LogLines {
+fn lines(project: &Project, after: Option<u64>, limit: Option<u32>) -> LogLines {
+    let (after, limit) = (after.unwrap_or(0), limit.unwrap_or(100) as usize);
+    let last = if project.name == "long" { LONG } else { 10 };
     let line = |id| LogLine { id, at: DateTime::UNIX_EPOCH, from: "web.1".to_owned(), text: format!("line {id}") };
-    LogLines { items: (1..=10).filter(|id| *id > after.unwrap_or(0)).map(line).collect() }
+    LogLines { items: (after + 1..=last).take(limit).map(line).collect() }
 }
 
 impl Handle<GetDeployment> for Deploy {
@@ -266,15 +293,15 @@ impl Handle<GetDeployment> for Deploy {
 
 impl Handle<GetLogs> for Deploy {
     async fn handle(&self, caller: &Caller, message: GetLogs) -> Outcome<GetLogs> {
-        self.check(caller, message.project_id).await?;
-        Ok(lines(message.after))
+        let project = self.check(caller, message.project_id).await?;
+        Ok(lines(&project, message.after, message.limit))
     }
 }
 
 impl Handle<GetBuildLog> for Deploy {
     async fn handle(&self, caller: &Caller, message: GetBuildLog) -> Outcome<GetBuildLog> {
-        self.check(caller, ProjectId(message.deployment_id.0)).await?;
-        Ok(lines(message.after))
+        let project = self.check(caller, ProjectId(message.deployment_id.0)).await?;
+        Ok(lines(&project, message.after, message.limit))
     }
 }
 
