@@ -1,48 +1,110 @@
-//! How a node ends: readiness off, finish or hand over, stop. Together less than the 25 s a node promises.
+//! How a node ends: readiness off, finish or hand over, stop, close.
+//!
+//! A node promises to be gone 25 s after it is told to stop. Each stage has a time, counted from then, by which it is
+//! over; what one leaves of it the later ones have. So whoever does not answer, a server or a client, delays the end and
+//! does not add to it.
 
-use std::time::Duration;
+use std::{
+    future::Future,
+    thread,
+    time::{Duration, Instant},
+};
 
 use callboard_bridge::Bridge;
 use callboard_http::Stop;
-use callboard_supervisors::{Runtime, cluster::Members};
+use callboard_supervisors::{Runtime, cluster::Members, db::Databases};
 
 use crate::config::Mode;
 
-/// How long apps may take to begin on other nodes before they end on this one.
-const HAND_OVER: Duration = Duration::from_secs(9);
-/// How long requests of other nodes may take.
-const REQUESTS_OF_NODES: Duration = Duration::from_secs(3);
+/// By when a stage is over.
+struct Stages {
+    /// Apps have begun on other nodes, or end on this one.
+    hand_over: Duration,
+    /// Requests of other nodes.
+    requests_of_nodes: Duration,
+    /// Requests that are open at the gateway.
+    requests: Duration,
+    /// The domains, and with them the apps.
+    domains: Duration,
+    /// The connections to databases. What is left is for the last traces.
+    databases: Duration,
+}
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const DEV: Stages = Stages {
+    hand_over: Duration::ZERO,
+    requests_of_nodes: Duration::ZERO,
+    requests: seconds(10),
+    domains: seconds(19),
+    databases: seconds(21),
+};
+const SERVE: Stages = Stages {
+    hand_over: seconds(8),
+    requests_of_nodes: seconds(11),
+    requests: seconds(15),
+    domains: seconds(19),
+    databases: seconds(21),
+};
+/// When the process ends by itself, whatever still holds it.
+const END: Duration = seconds(24);
 
 /// How long requests that are open at the gateway may take.
 pub const fn requests(mode: Mode) -> Duration {
     match mode {
-        Mode::Dev => Duration::from_secs(10),
-        Mode::Serve => Duration::from_secs(4),
+        Mode::Dev => DEV.requests,
+        Mode::Serve => SERVE.requests.saturating_sub(SERVE.requests_of_nodes),
     }
 }
 
-/// How long the domains, and with them the apps, may take after that.
-const fn domains(mode: Mode) -> Duration {
-    match mode {
-        Mode::Dev => Duration::from_secs(13),
-        Mode::Serve => Duration::from_secs(7),
+/// The time since the node was told to stop.
+struct Since(Instant);
+
+impl Since {
+    /// What is left until then.
+    fn left(&self, until: Duration) -> Duration {
+        until.saturating_sub(self.0.elapsed())
+    }
+
+    /// Waits for this until then; whether it was done.
+    async fn until(&self, until: Duration, what: impl Future<Output = ()>) -> bool {
+        tokio::time::timeout(self.left(until), what).await.is_ok()
     }
 }
 
 /// Ends what serves. `others` are the nodes that what is under way is handed over to.
-pub async fn run(gateway: &Stop, runtime: &Runtime, others: Option<(&Members, &Bridge)>) {
+pub async fn run(gateway: &Stop, runtime: &Runtime, databases: &Databases, others: Option<(&Members, &Bridge)>) {
+    let since = Since(Instant::now());
+    end_at_last();
     gateway.drain();
-    let mode = if others.is_some() { Mode::Serve } else { Mode::Dev };
+    let stages = if others.is_some() { SERVE } else { DEV };
     if let Some((members, bridge)) = others {
         members.drain();
         // Until they run elsewhere, this node serves its apps and all else.
-        if tokio::time::timeout(HAND_OVER, members.released()).await.is_err() {
+        if !since.until(stages.hand_over, members.released()).await {
             tracing::warn!("not everything could be handed over in time; the other nodes take over what is left");
         }
-        if !bridge.drain(REQUESTS_OF_NODES).await {
+        if !bridge.drain(since.left(stages.requests_of_nodes)).await {
             tracing::warn!("requests of other nodes were not finished in time; they are told so");
         }
     }
-    gateway.stop().await;
-    runtime.stop(domains(mode)).await;
+    if !since.until(stages.requests, gateway.stop()).await {
+        tracing::warn!("open requests were not finished in time");
+    }
+    runtime.stop(since.left(stages.domains)).await;
+    databases.close_within(since.left(stages.databases)).await;
+}
+
+/// A thread that is blocked for good, or a server that says nothing, does not keep the process.
+fn end_at_last() {
+    let ending = thread::Builder::new().name("end".to_owned()).spawn(|| {
+        thread::sleep(END);
+        tracing::error!(after = ?END, "something could not be stopped; the node ends without it");
+        std::process::exit(1);
+    });
+    if let Err(error) = ending {
+        tracing::warn!(%error, "nothing watches over the end of this node");
+    }
 }

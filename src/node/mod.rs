@@ -140,8 +140,7 @@ async fn live(mut settings: Settings, options: Options, began: Instant) -> Resul
 
     signals.exit_on_second();
     let others = assembled.bridge.as_ref().map(|bridge| (&assembled.members, bridge));
-    drain::run(&assembled.serving.stop, &runtime, others).await;
-    assembled.databases.close().await;
+    drain::run(&assembled.serving.stop, &runtime, &assembled.databases, others).await;
     server.await.map(drop).context(|| "stop the server".to_owned())?;
     tracing::info!("stopped");
     failed.map_or(Ok(()), Err)

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::{
@@ -54,8 +55,16 @@ struct Inner {
     options: PgConnectOptions,
     bounds: Bounds,
     places: Arc<Semaphore>,
+    idle: Mutex<Resting>,
+}
+
+/// Connections that nobody uses.
+#[derive(Debug, Default)]
+struct Resting {
     /// The last used first.
-    idle: Mutex<VecDeque<Idle>>,
+    connections: VecDeque<Idle>,
+    /// Whether a task closes them in time.
+    are_watched: bool,
 }
 
 #[derive(Debug)]
@@ -115,7 +124,7 @@ impl Pool {
                 // It broke. The others may have, too, or not.
                 Ok(Err(_)) => {}
                 // Silence: to ask the others one after the other would take as long for each of them.
-                Err(_) => self.0.idle.lock().clear(),
+                Err(_) => self.0.idle.lock().connections.clear(),
             }
         }
         let connected = timeout(CONNECT_WITHIN, self.0.options.connect()).await;
@@ -124,39 +133,66 @@ impl Pool {
         Ok(held)
     }
 
-    /// The connection used last; those that have not been used for long are closed.
+    /// The connection used last.
     fn pop(&self) -> Option<Idle> {
-        let (popped, old) = {
-            let mut idle = self.0.idle.lock();
-            let used = idle.partition_point(|idle| idle.since.elapsed() < self.0.bounds.idle_for);
-            let old = idle.split_off(used);
-            (idle.pop_front(), old)
-        };
-        for idle in old {
-            close_in_background(idle.connection);
-        }
-        popped
+        self.0.idle.lock().connections.pop_front()
     }
 
-    /// No connection is given out any more. Waits a moment for those that are.
+    /// No connection is given out any more. Waits for those that are, but for the last moment, in which all say goodbye.
     pub(super) async fn close(&self, within: Duration) {
-        let everything = self.0.bounds.connections;
-        let all_back = timeout(within, Arc::clone(&self.0.places).acquire_many_owned(everything)).await;
+        let (deadline, everything) = (Instant::now() + within, self.0.bounds.connections);
+        let back_within = within.saturating_sub(TEST_WITHIN);
+        let all_back = timeout(back_within, Arc::clone(&self.0.places).acquire_many_owned(everything)).await;
         self.0.places.close();
         if all_back.is_err() {
             tracing::warn!("connections to the database are still in use and are dropped when they are not");
         }
-        let idle = std::mem::take(&mut *self.0.idle.lock());
-        for idle in idle {
-            // To the server a connection that just ends is one that was closed.
-            let _ = timeout(TEST_WITHIN, idle.connection.close()).await;
-        }
+        let idle = std::mem::take(&mut self.0.idle.lock().connections);
+        let goodbye = TEST_WITHIN.min(deadline.saturating_duration_since(Instant::now()));
+        // To the server a connection that just ends is one that was closed.
+        join_all(idle.into_iter().map(|idle| timeout(goodbye, idle.connection.close()))).await;
     }
 
     pub(super) fn counts(&self) -> Counts {
         let limit = self.0.bounds.connections as usize;
         let in_use = limit.saturating_sub(self.0.places.available_permits());
-        Counts { in_use, idle: self.0.idle.lock().len(), limit }
+        Counts { in_use, idle: self.0.idle.lock().connections.len(), limit }
+    }
+}
+
+impl Inner {
+    fn put_back(self: &Arc<Self>, connection: PgConnection) {
+        let mut idle = self.idle.lock();
+        idle.connections.push_front(Idle { connection, since: Instant::now() });
+        if idle.are_watched {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else { return };
+        idle.are_watched = true;
+        drop(idle);
+        let pool = Arc::downgrade(self);
+        runtime.spawn(async move {
+            while let Some(next) = pool.upgrade().and_then(|pool| pool.close_old()) {
+                tokio::time::sleep(next).await;
+            }
+        });
+    }
+
+    /// Closes what was not used for long; how long until there is more of it, unless all are closed.
+    fn close_old(&self) -> Option<Duration> {
+        let idle_for = self.bounds.idle_for;
+        let (old, oldest) = {
+            let mut idle = self.idle.lock();
+            let used = idle.connections.partition_point(|idle| idle.since.elapsed() < idle_for);
+            let old = idle.connections.split_off(used);
+            let oldest = idle.connections.back().map(|idle| idle.since);
+            idle.are_watched = oldest.is_some();
+            (old, oldest)
+        };
+        for idle in old {
+            close_in_background(idle.connection);
+        }
+        oldest.map(|since| idle_for.saturating_sub(since.elapsed()))
     }
 }
 
@@ -206,7 +242,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
         if self.is_in_step && !self.pool.places.is_closed() {
-            self.pool.idle.lock().push_front(Idle { connection, since: Instant::now() });
+            self.pool.put_back(connection);
         } else if self.is_in_step {
             close_in_background(connection);
         }

@@ -30,7 +30,7 @@ use crate::{
     breaker::{self, Breaker, Window},
 };
 
-/// How long the connections that are in use may take to come back when everything closes.
+/// How long everything may take to close, unless told otherwise.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a read waits for a connection to the replica before the primary answers it.
@@ -217,21 +217,24 @@ impl Databases {
     /// Closes every pool, so that files can be removed and a server sees no connection. What is in use then is waited
     /// for, but not for long.
     pub async fn close(&self) {
+        self.close_within(CLOSE_WITHIN).await;
+    }
+
+    /// The same, in this time.
+    pub async fn close_within(&self, within: Duration) {
         let sqlite: Vec<_> = self.inner.sqlite.lock().drain().map(|(_, pools)| pools).collect();
-        for pools in sqlite {
-            let closed = async {
-                pools.readers.close().await;
-                pools.writer.close().await;
-            };
-            if timeout(CLOSE_WITHIN, closed).await.is_err() {
-                tracing::warn!("a database file is still in use");
-            }
+        let closed = join_all(sqlite.iter().map(async |pools| {
+            pools.readers.close().await;
+            pools.writer.close().await;
+        }));
+        if timeout(within, closed).await.is_err() {
+            tracing::warn!("a database file is still in use");
         }
         let postgres: Vec<_> = self.inner.postgres.lock().drain().map(|(_, pools)| pools).collect();
         let all = postgres.iter().flat_map(|pools| {
             [Some(&pools.primary), pools.replica.as_ref().map(|replica| &replica.pool)].into_iter().flatten()
         });
-        join_all(all.map(|pool| pool.close(CLOSE_WITHIN))).await;
+        join_all(all.map(|pool| pool.close(within))).await;
     }
 }
 

@@ -7,7 +7,10 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::{Proxy, Way, on_postgres};
-use crate::db::{Database, Databases};
+use crate::db::{
+    Database, Databases,
+    pool::{Bounds, Pool},
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -132,6 +135,50 @@ async fn a_statement_that_writes_and_gets_no_answer_is_unknown_and_one_that_read
         let error = stock(&database).await.unwrap_err();
         assert!(!error.is_unknown() && error.is_connection());
         assert!(matches!(Failure::from(error), Failure::Unavailable { .. }));
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn idle_connections_to_a_silent_server_are_closed_together() {
+    on_postgres(async |mut settings| {
+        let proxy = Proxy::to(&settings.url).await;
+        settings.url = proxy.url.clone();
+        settings.connections = 8;
+        let databases = Databases::new(super::DatabaseSettings::Postgres(settings));
+        let database = databases.open("thing").await.unwrap();
+        let held = join_all((0..8).map(|_| database.begin())).await;
+        assert!(held.iter().all(Result::is_ok));
+        drop(held);
+        let idle = || databases.counts().iter().map(|(.., counts)| counts.idle).sum::<usize>();
+        until(async || idle() == 8).await;
+        proxy.set(Way::Silent);
+        let began = Instant::now();
+        databases.close().await;
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}: one after the other", began.elapsed());
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_connection_that_nobody_uses_is_closed_in_time() {
+    on_postgres(async |settings| {
+        let bounds = Bounds {
+            connections: 2,
+            acquire_within: PATIENCE,
+            statement_timeout: PATIENCE,
+            idle_for: Duration::from_millis(200),
+        };
+        let pool = Pool::new(settings.url.parse().unwrap(), bounds);
+        for _ in 0..2 {
+            let (used, other) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+            drop(other);
+            until(async || pool.counts().idle == 0).await;
+            assert_eq!(pool.counts().in_use, 1);
+            drop(used);
+            assert_eq!(pool.counts().idle, 1);
+        }
+        until(async || pool.counts().idle == 0).await;
     })
     .await;
 }
