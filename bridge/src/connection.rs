@@ -20,6 +20,8 @@ use crate::{
 /// The pauses between attempts to connect.
 const PAUSE: Backoff =
     Backoff { first: Duration::from_millis(50), at_most: Duration::from_secs(2), factor: 2.0, jitter: 0.2 };
+/// A connection that was lost sooner says nothing about the next.
+const LIVED: Duration = Duration::from_secs(1);
 /// How often the connection is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often the broker is asked whether it is still there.
@@ -33,8 +35,10 @@ pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
         loop {
             match Link::open(&shared.settings).await {
                 Ok(link) => {
-                    failures = 0;
+                    let began = Instant::now();
                     let reason = live_with(&shared, Arc::new(link)).await;
+                    // One that could not be used counts as none.
+                    failures = if began.elapsed() >= LIVED { 0 } else { failures + 1 };
                     tracing::warn!(%reason, "the connection to the broker is lost");
                 }
                 Err(error) => {
@@ -62,6 +66,7 @@ pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
 
 /// Uses a connection until it is lost, and says why it is.
 async fn live_with(shared: &Shared, link: Arc<Link>) -> String {
+    shared.presence.forget();
     if let Err(reason) = open_publisher(shared, &link).await {
         return reason;
     }
@@ -101,8 +106,7 @@ async fn watch(shared: &Shared, link: &Link) -> String {
             return "it was closed".to_owned();
         }
         let blocked = link.is_blocked();
-        if shared.blocked.swap(blocked, Ordering::Relaxed) != blocked {
-            shared.metrics.blocked.set(i64::from(blocked));
+        if shared.set_blocked(blocked) {
             if blocked {
                 tracing::warn!("the broker takes no messages for now: it is short of memory or disk");
             } else {
@@ -135,13 +139,16 @@ async fn census(shared: &Shared, link: &Link) -> String {
     loop {
         let began = Instant::now();
         for place in shared.presence.recent() {
-            match count(shared, link, &place).await {
-                Ok(consumers) => place.set_absent(consumers == 0),
+            let is_absent = match count(shared, link, &place).await {
+                Ok(consumers) => consumers == 0,
                 Err(reason) if !link.is_up() => return reason,
                 Err(reason) => {
                     tracing::warn!(queue = %place.to.queue, %reason, "cannot tell who takes requests");
-                    place.set_absent(false);
+                    false
                 }
+            };
+            if place.set_absent(is_absent) {
+                shared.begin_again();
             }
         }
         shared.metrics.waiting.set(i64::try_from(shared.calls.len()).unwrap_or(i64::MAX));

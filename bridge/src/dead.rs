@@ -77,18 +77,23 @@ fn letter(context: &ChildContext, shared: &Shared, delivery: &Delivery) -> DeadL
         Some("delivery_limit") => "it was delivered too often without an end",
         _ => "the broker gave it up",
     };
-    let event = serde_json::from_slice::<Value>(&delivery.data).unwrap_or_else(|_| {
-        let kept = delivery.data.get(..LONGEST).unwrap_or(&delivery.data);
-        Value::String(String::from_utf8_lossy(kept).into_owned())
-    });
     DeadLetter {
         id: identity(&domain, &delivery.data),
         domain,
-        event,
+        event: kept(&delivery.data, shared.settings.message_bytes),
         error: reason.to_owned(),
         attempts: 1,
         died_at: context.clock.now(),
     }
+}
+
+/// An event as it is, or the beginning of what can be none.
+fn kept(body: &[u8], largest: usize) -> Value {
+    let event = if body.len() <= largest { serde_json::from_slice(body).ok() } else { None };
+    event.unwrap_or_else(|| {
+        let beginning = body.get(..LONGEST).unwrap_or(body);
+        Value::String(String::from_utf8_lossy(beginning).into_owned())
+    })
 }
 
 /// The same for the same words of the same domain: one that is delivered twice is kept once.
@@ -113,5 +118,20 @@ fn text(death: &FieldTable, name: &str) -> Option<String> {
         AMQPValue::LongString(text) => Some(text.to_string()),
         AMQPValue::ShortString(text) => Some(text.to_string()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_kept_whole_and_what_can_be_none_in_part() {
+        let event = serde_json::to_vec(&vec![1; LONGEST]).unwrap();
+        assert_eq!(kept(&event, event.len()).as_array().map(Vec::len), Some(LONGEST));
+        for (body, largest) in [(event.as_slice(), event.len() - 1), (&[b'['; 2 * LONGEST], usize::MAX)] {
+            assert_eq!(kept(body, largest).as_str().map(str::len), Some(LONGEST));
+        }
+        assert_eq!(kept(b"garbage", 100), "garbage");
     }
 }

@@ -44,6 +44,8 @@ const IN_FLIGHT: usize = 32;
 const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
 /// Events of one domain on their way to this node.
 const PREFETCH: u16 = 64;
+/// How often a node that drains looks whether the events it had begun are applied.
+const LOOK: Duration = Duration::from_millis(20);
 /// The pause before an event that could neither be applied nor buried is delivered again.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -114,7 +116,13 @@ async fn publish(
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     let sent = channel.basic_publish(exchange.into(), key.into(), options, body, properties).await;
     let confirm = sent.map_err(|error| unconfirmed(error.to_string()))?;
-    let confirmed = confirm.await.map_err(|error| unconfirmed(error.to_string()))?;
+    let confirmed = confirm.await.map_err(|error| {
+        if link.is_up() {
+            // Only the channel was closed: the exchange is not there.
+            shared.missing.notify_one();
+        }
+        unconfirmed(error.to_string())
+    })?;
     // Only a channel whose confirm came is used again: one that was not waited for may still get it.
     channels.idle.lock().push((link.number, channel));
     shared.metrics.sent.with_label_values(&[Kind::Event.as_str()]).inc();
@@ -191,7 +199,7 @@ async fn declare(shared: &Shared, link: &Link) -> Result<(), String> {
             topology::subscription(&channel, &shared.names, subscription.domain, &subscription.types).await?;
         }
         shared.missing.notified().await;
-        tracing::warn!("an event found no queue; the queues are declared again");
+        tracing::warn!("an event found no way; exchanges and queues are declared again");
     }
 }
 
@@ -222,6 +230,9 @@ struct Taken {
 
 impl Subscriber {
     async fn take(self: &Rc<Self>, link: &Link) -> Result<(), String> {
+        if self.shared.draining.is_cancelled() {
+            return std::future::pending().await;
+        }
         let subscription = self.sink.subscription();
         let queue = self.shared.names.events_of(subscription.domain);
         let channel = link.incoming().await?;
@@ -241,8 +252,12 @@ impl Subscriber {
             let Some(delivery) = delivery else { return Err("the broker ended the consumer of events".to_owned()) };
             self.receive(&channel, &queue, delivery.map_err(|error| error.to_string())?)?;
         }
-        // Another node is to take over from here; what was begun is finished as long as the channel is there.
-        answered(channel.basic_cancel(events.tag(), lapin::options::BasicCancelOptions::default())).await?;
+        // Another node is to take over from here. It is given nothing as long as this consumer is there, so that the
+        // order holds: what was begun is finished first, and the rest goes back with the channel.
+        while !self.aggregates.borrow().is_empty() {
+            tokio::time::sleep(LOOK).await;
+        }
+        answered(channel.close(200, "the node takes no more events".into())).await?;
         std::future::pending().await
     }
 
@@ -302,7 +317,9 @@ impl Subscriber {
                 tracing::debug!(%error, "a settlement was too late: the event comes again, and is known");
             }
             let mut aggregates = self.aggregates.borrow_mut();
-            next = aggregates.get_mut(&aggregate).and_then(VecDeque::pop_front);
+            // A node that drains begins nothing.
+            let behind = aggregates.get_mut(&aggregate).filter(|_| !self.shared.draining.is_cancelled());
+            next = behind.and_then(VecDeque::pop_front);
             if next.is_none() {
                 aggregates.remove(&aggregate);
             }

@@ -4,6 +4,7 @@
 //! is still acknowledged then.
 
 use std::{
+    io,
     net::{Shutdown, TcpStream},
     os::fd::AsFd,
     sync::{
@@ -30,6 +31,8 @@ use crate::settings::BridgeSettings;
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long a connection may take to be closed.
 const CLOSE_WITHIN: Duration = Duration::from_millis(500);
+/// How often it is looked whether the broker takes no messages, while it is asked something.
+const LOOK: Duration = Duration::from_millis(50);
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
@@ -53,10 +56,26 @@ pub(crate) struct Link {
 }
 
 struct Half {
+    // Dropped first: a connection that is not answered would wait for ever to be closed in good manners.
+    socket: Guard,
     connection: Connection,
-    socket: Arc<Mutex<Option<TcpStream>>>,
     control: Channel,
 }
+
+/// A second handle on a connection's socket: one whose other end says nothing is only given up when it is shut down.
+#[derive(Clone, Default)]
+struct Socket(Arc<Mutex<SocketState>>);
+
+#[derive(Default)]
+enum SocketState {
+    #[default]
+    Awaited,
+    Open(TcpStream),
+    Cut,
+}
+
+/// Cuts the socket when it is dropped, also one that is still being connected.
+struct Guard(Socket);
 
 impl Link {
     /// The network is watched by this thread's runtime: the same that carries out what arrives, so that it is woken once.
@@ -96,8 +115,20 @@ impl Link {
     /// Asks the broker something that changes nothing.
     pub(crate) async fn probe(&self) -> Result<(), String> {
         self.incoming.probe().await?;
-        // Nothing is written to a connection that is blocked, so it can't be asked.
-        if self.is_blocked() { Ok(()) } else { self.outgoing.probe().await }
+        // The broker reads nothing from a connection that is blocked, so it can't be asked: not even when it was while
+        // the question was on its way.
+        tokio::select! {
+            biased;
+            () = self.blocked() => Ok(()),
+            answer = self.outgoing.probe() => answer,
+        }
+    }
+
+    /// Waits until the broker takes no messages.
+    async fn blocked(&self) {
+        while !self.is_blocked() {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Ends it, in good manners if the broker has any left.
@@ -112,22 +143,39 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+impl Socket {
+    /// Keeps a handle on the socket of a connection that is being made.
+    fn keep(&self, stream: TcpStream) -> io::Result<()> {
+        let mut state = self.0.lock();
+        if matches!(*state, SocketState::Cut) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        *state = SocketState::Open(stream);
+        Ok(())
+    }
+
+    fn cut(&self) {
+        if let SocketState::Open(stream) = std::mem::replace(&mut *self.0.lock(), SocketState::Cut) {
+            // It may have been closed by the other side, which is as well.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Guard {
     fn drop(&mut self) {
-        self.cut();
+        self.0.cut();
     }
 }
 
 impl Half {
     async fn open(uri: AMQPUri, name: String, runtime: &TokioRuntime) -> Result<Self, LinkError> {
-        let socket = Arc::new(Mutex::new(None));
-        let kept = socket.clone();
+        let kept = Socket::default();
+        let socket = Guard(kept.clone());
         let connect = async move |uri: AMQPUri, runtime: TokioRuntime| {
             let address = (uri.authority.host.clone(), uri.authority.port);
             let stream = runtime.tcp_connect(runtime.to_socket_addrs(address)).await?;
-            // A second handle: a socket whose other end says nothing is only given up when it is shut down.
-            let handle = stream.get_ref().as_fd().try_clone_to_owned()?;
-            *kept.lock() = Some(TcpStream::from(handle));
+            kept.keep(stream.get_ref().as_fd().try_clone_to_owned()?.into())?;
             let stream = AsyncTcpStream::Plain(stream);
             match uri.scheme {
                 AMQPScheme::AMQP => Ok(stream),
@@ -140,7 +188,7 @@ impl Half {
         let connection =
             Connection::connector(uri, runtime.clone(), connect, properties).await.map_err(|error| why(&error))?;
         let control = connection.create_channel().await.map_err(|error| why(&error))?;
-        Ok(Self { connection, socket, control })
+        Ok(Self { socket, connection, control })
     }
 
     async fn channel(&self) -> Result<Channel, String> {
@@ -161,10 +209,7 @@ impl Half {
     }
 
     fn cut(&self) {
-        if let Some(socket) = self.socket.lock().take() {
-            // It may have been closed by the other side, which is as well.
-            let _ = socket.shutdown(Shutdown::Both);
-        }
+        self.socket.0.cut();
     }
 }
 

@@ -85,6 +85,11 @@ impl Presence {
         places.values().cloned().collect()
     }
 
+    /// What was seen over another connection is seen no more: a broker that was away may have no queues any more.
+    pub(crate) fn forget(&self) {
+        self.places.read().values().for_each(|place| place.state.store(UNSEEN, Ordering::Relaxed));
+    }
+
     /// Whether anybody is missed.
     pub(crate) fn any_absent(&self) -> bool {
         self.places.read().values().any(|place| place.is_absent())
@@ -102,13 +107,16 @@ impl Place {
         self.state.load(Ordering::Relaxed) == UNSEEN
     }
 
-    pub(crate) fn set_absent(&self, absent: bool) {
+    /// Notes what was seen; true when somebody has come back.
+    pub(crate) fn set_absent(&self, absent: bool) -> bool {
         let state = if absent { ABSENT } else { PRESENT };
-        match (self.state.swap(state, Ordering::Relaxed), state) {
+        let before = self.state.swap(state, Ordering::Relaxed);
+        match (before, state) {
             (UNSEEN | PRESENT, ABSENT) => tracing::warn!(queue = %self.to.queue, "nobody takes requests"),
             (ABSENT, PRESENT) => tracing::info!(queue = %self.to.queue, "somebody takes requests again"),
             _ => {}
         }
+        before == ABSENT && !absent
     }
 
     /// It is used now. A place that is being looked at is not waited for: it was used a moment ago.

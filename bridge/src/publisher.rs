@@ -41,6 +41,7 @@ pub(crate) struct Publisher {
     channel: ArcSwapOption<Channel>,
     channels: AtomicU64,
     unsent: Mutex<VecDeque<(Sending, usize)>>,
+    /// The length of what is unsent: changed under its lock, or what is taken off could be more than was put on.
     bytes: AtomicUsize,
     /// Told when the channel is found broken.
     pub(crate) broken: Notify,
@@ -63,7 +64,8 @@ impl Publisher {
         // Counted before it is used: who sends over it knows that it is another one.
         self.channels.fetch_add(u64::from(channel.is_some()), Ordering::AcqRel);
         self.channel.store(channel.map(std::sync::Arc::new));
-        self.unsent.lock().clear();
+        let mut unsent = self.unsent.lock();
+        unsent.clear();
         self.bytes.store(0, Ordering::Relaxed);
     }
 

@@ -35,6 +35,9 @@ use crate::{
     wire::{self, Kind, RequestEntry, Status},
 };
 
+/// How often it is looked whether replies can leave again.
+const LOOK: Duration = Duration::from_millis(20);
+
 pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
     let host = Rc::new(Host { shared: shared.clone(), bus: context.bus.clone() });
     keep(&context, &shared, async |link| host.take(&link).await.err().unwrap_or_default()).await
@@ -56,6 +59,9 @@ struct Open {
 impl Host {
     async fn take(self: &Rc<Self>, link: &Link) -> Result<(), String> {
         let shared = &self.shared;
+        if shared.draining.is_cancelled() {
+            return std::future::pending().await;
+        }
         let channel = link.incoming().await?;
         shared.metrics.channels.with_label_values(&["requests"]).inc();
         topology::exchanges(&channel, &shared.names).await?;
@@ -92,6 +98,10 @@ impl Host {
                     let Some((queue, Some(delivery))) = next else {
                         return Err("the broker ended a consumer: its queue was deleted".to_owned());
                     };
+                    // Replies that can't leave pile up here: nothing more is begun meanwhile.
+                    while shared.publisher.is_clogged() && !shared.draining.is_cancelled() {
+                        tokio::time::sleep(LOOK).await;
+                    }
                     self.receive(&channel, &queue, delivery.map_err(|error| error.to_string())?);
                 }
             }

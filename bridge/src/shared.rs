@@ -18,15 +18,26 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    calls::Calls, inbound::Refusals, link::Link, live::Updates, metrics::Metrics, names::Names, peers::Peers,
-    presence::Presence, publisher::Publisher, settings::BridgeSettings,
+    calls::Calls,
+    inbound::Refusals,
+    link::Link,
+    live::Updates,
+    metrics::Metrics,
+    names::Names,
+    peers::Peers,
+    presence::{Place, Presence},
+    publisher::Publisher,
+    settings::BridgeSettings,
 };
 
 /// What a caller is told to wait while the broker, or whoever hosts a domain, is away.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A call may wait so long for a connection that was just lost.
+/// A call may wait so long for a connection that was just lost, or blocked.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// Whoever is to answer may come back to a broker so much later than this node.
+const COMING_BACK: Duration = Duration::from_secs(3);
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
@@ -46,9 +57,11 @@ pub(crate) struct Shared {
     pub(crate) publisher: Publisher,
     pub(crate) updates: Updates,
     link: watch::Sender<Option<Arc<Link>>>,
-    /// When the connection was lost, unless there is one.
-    lost: Mutex<Option<Instant>>,
-    pub(crate) blocked: AtomicBool,
+    /// Whether messages can be sent, and since when.
+    sending: Mutex<(bool, Instant)>,
+    blocked: AtomicBool,
+    /// How often calls could be made again after they could not.
+    begun: AtomicU64,
     pub(crate) draining: CancellationToken,
     /// Requests of other nodes that are carried out.
     pub(crate) serving: AtomicUsize,
@@ -73,8 +86,9 @@ impl Shared {
             publisher: Publisher::default(),
             updates: Updates::default(),
             link: watch::Sender::new(None),
-            lost: Mutex::new(Some(Instant::now())),
+            sending: Mutex::new((false, Instant::now())),
             blocked: AtomicBool::new(false),
+            begun: AtomicU64::new(0),
             draining: CancellationToken::new(),
             serving: AtomicUsize::new(0),
             catalogue: Mutex::default(),
@@ -94,9 +108,39 @@ impl Shared {
     }
 
     pub(crate) fn set_link(&self, link: Option<Arc<Link>>) {
-        *self.lost.lock() = if link.is_some() { None } else { Some(Instant::now()) };
+        // Whether another connection is blocked is another matter.
+        self.blocked.store(false, Ordering::Relaxed);
+        self.metrics.blocked.set(0);
+        self.set_sending(link.is_some());
         self.metrics.connected.set(i64::from(link.is_some()));
         self.link.send_replace(link);
+    }
+
+    /// Notes whether the broker takes no messages for now; true when that is new.
+    pub(crate) fn set_blocked(&self, blocked: bool) -> bool {
+        if self.blocked.swap(blocked, Ordering::Relaxed) == blocked {
+            return false;
+        }
+        self.metrics.blocked.set(i64::from(blocked));
+        self.set_sending(!blocked);
+        true
+    }
+
+    fn set_sending(&self, sending: bool) {
+        *self.sending.lock() = (sending, Instant::now());
+        if sending {
+            self.begin_again();
+        }
+    }
+
+    /// Calls that could not be made can be.
+    pub(crate) fn begin_again(&self) {
+        self.begun.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Another number each time that calls can be made again.
+    pub(crate) fn times_begun(&self) -> u64 {
+        self.begun.load(Ordering::Acquire)
     }
 
     /// Whether messages can be sent now.
@@ -106,9 +150,24 @@ impl Shared {
 
     /// Waits for a connection that was just lost; false when there is none by then.
     pub(crate) async fn wait_connected(&self, deadline: Instant) -> bool {
-        let lost = *self.lost.lock();
-        let until = lost.map_or_else(|| Instant::now() + GRACE, |lost| lost + GRACE).min(deadline);
+        let (sending, since) = *self.sending.lock();
+        // Only a channel was lost if there is a connection, and that just now.
+        let lost = if sending { Instant::now() } else { since };
+        let until = deadline.min(lost + GRACE);
         while !self.is_connected() {
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        true
+    }
+
+    /// Waits for whoever is to answer, who lost the connection when this node did; false when nobody is there by then.
+    pub(crate) async fn wait_present(&self, place: &Place, deadline: Instant) -> bool {
+        let (_, since) = *self.sending.lock();
+        let until = deadline.min(since + COMING_BACK);
+        while place.is_absent() {
             if Instant::now() >= until {
                 return false;
             }

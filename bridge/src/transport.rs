@@ -22,6 +22,10 @@ impl Transport for Outbound {
     fn is_connected(&self) -> bool {
         self.0.is_connected()
     }
+
+    fn connection(&self) -> u64 {
+        self.0.times_begun()
+    }
 }
 
 async fn call(shared: Arc<Shared>, request: Request) -> Answer {
@@ -32,18 +36,17 @@ async fn call(shared: Arc<Shared>, request: Request) -> Answer {
     if shared.publisher.is_clogged() {
         return Err(CallFailure::Overloaded { retry_after: RETRY_AFTER });
     }
-    let now = Instant::now();
-    let left = request.deadline.saturating_duration_since(now);
-    if left.is_zero() {
-        return Err(CallFailure::Expired);
-    }
     let place = shared.presence.place(&shared.names, request.domain, request.target);
-    place.touch(now);
+    place.touch(Instant::now());
     if place.is_unseen() {
         shared.presence.look(&place, request.deadline).await;
     }
-    if place.is_absent() {
+    if place.is_absent() && !shared.wait_present(&place, request.deadline).await {
         return Err(unavailable);
+    }
+    let left = request.deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(CallFailure::Expired);
     }
     let caller = serde_json::to_vec(&request.caller).unwrap_or_default();
     let Some(mut waiting) = shared.calls.begin() else {

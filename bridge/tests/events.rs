@@ -38,8 +38,9 @@ impl Event for Happened {
     }
 }
 
+/// What was applied, and the number that is not while it is held.
 #[derive(Clone, Default)]
-struct Applied(Arc<Mutex<Vec<(Uuid, i64)>>>);
+struct Applied(Arc<Mutex<Vec<(Uuid, i64)>>>, Arc<Mutex<Option<i64>>>);
 
 struct Target {
     database: Database,
@@ -56,6 +57,9 @@ impl React<Happened> for Target {
     async fn react(&self, _: &mut Transaction, event: &Occurred<Happened>) -> Result<(), CallError<Inapplicable>> {
         if event.event.number < 0 {
             return Err(Inapplicable("negative".to_owned()).into());
+        }
+        while *self.applied.1.lock() == Some(event.event.number) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.applied.0.lock().push((event.event.to, event.event.number));
         Ok(())
@@ -184,6 +188,50 @@ async fn another_node_takes_over_the_events_of_a_domain() {
     publish(&source, happened(aggregate, 1)).await;
     until("the second is applied", || applied.0.lock().len() == 2).await;
     second.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_node_that_drains_leaves_the_events_of_an_aggregate_in_order() {
+    let (cluster, store) = (Cluster::new(), Store::new().await);
+    let (applied, graves) = (Applied::default(), Graves::default());
+    let source = emitting(&cluster, &url()).await;
+    let first = reacting(&cluster, &url(), &store, &applied, &graves).await;
+    let aggregate = Uuid::now_v7();
+    publish(&source, happened(aggregate, 0)).await;
+    until("the first is applied", || applied.0.lock().len() == 1).await;
+    let second = reacting(&cluster, &url(), &store, &applied, &graves).await;
+    *applied.1.lock() = Some(1);
+    for number in 1..=3 {
+        publish(&source, happened(aggregate, number)).await;
+    }
+    until("they are taken", || first.metric("callboard_bridge_received_total", "event") >= 4.0).await;
+    assert!(first.bridge.drain(Duration::from_secs(10)).await);
+    for number in 4..=6 {
+        publish(&source, happened(aggregate, number)).await;
+    }
+    *applied.1.lock() = None;
+    until("all are applied", || applied.0.lock().len() == 7).await;
+    let numbers: Vec<i64> = applied.0.lock().iter().map(|(_, number)| *number).collect();
+    assert_eq!(numbers, (0..=6).collect::<Vec<_>>());
+    assert_eq!(second.metric("callboard_bridge_received_total", "event"), 5.0, "what was not begun was handed over");
+}
+
+#[actix_rt::test]
+async fn the_exchange_of_events_that_was_deleted_comes_back() {
+    let (cluster, store) = (Cluster::new(), Store::new().await);
+    let (applied, graves) = (Applied::default(), Graves::default());
+    let source = emitting(&cluster, &url()).await;
+    let _target = reacting(&cluster, &url(), &store, &applied, &graves).await;
+    publish(&source, happened(Uuid::now_v7(), 1)).await;
+    let (_connection, channel) = channel().await;
+    let events = format!("{}.events", cluster.prefix);
+    channel.exchange_delete(events.as_str().into(), Default::default()).await.unwrap();
+    // 404: the channel that sends there is closed by it.
+    let lost = source.bridge.events().publish(happened(Uuid::now_v7(), 2)).await;
+    assert!(matches!(lost, Err(PublishError::Unconfirmed(_))), "{lost:?}");
+    publish(&source, happened(Uuid::now_v7(), 3)).await;
+    until("both are applied", || applied.0.lock().len() == 2).await;
+    assert_eq!(source.metric("callboard_bridge_connections_total", ""), 1.0, "only channels were lost");
 }
 
 #[actix_rt::test]

@@ -6,7 +6,11 @@ use callboard_bridge::{Bridge, BridgeError, ClusterKey};
 use callboard_messages::{Failure, Secret};
 use callboard_supervisors::{Bulkhead, breaker};
 use futures_util::future::join_all;
-use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::{
+    ExchangeKind,
+    options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions},
+};
+use tokio::{io::AsyncReadExt, net::TcpListener};
 use uuid::Uuid;
 
 use crate::{proxy::Proxy, stage::*};
@@ -33,6 +37,71 @@ async fn a_connection_that_was_cut_is_made_again_on_either_side() {
     assert!(host.metric("callboard_bridge_connections_total", "") >= 3.0);
     until("nothing of the old connections is left", || to_host.connections() == 2 && to_caller.connections() == 2)
         .await;
+}
+
+#[actix_rt::test]
+async fn a_broker_that_says_nothing_is_given_up_with_its_sockets() {
+    let silent = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("amqp://guest:guest@{}/%2f", silent.local_addr().unwrap());
+    let mut settings = Cluster::new().settings(&url);
+    settings.connect_within = Duration::from_millis(200);
+    assert!(!Bridge::start(settings).await.unwrap().is_connected());
+    for _ in 0..2 {
+        let (mut socket, _) = silent.accept().await.unwrap();
+        let mut greeting = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(10), socket.read_to_end(&mut greeting)).await;
+        assert!(read.is_ok(), "it is held open");
+    }
+}
+
+#[actix_rt::test]
+async fn a_broker_that_cannot_be_used_is_not_tried_all_the_time() {
+    let cluster = Cluster::new();
+    let proxy = Proxy::to(&url()).await;
+    let asking = cluster.caller_with(patient(), &proxy.url(&url())).await;
+    let (_connection, channel) = channel().await;
+    let operations = format!("{}.operations", cluster.prefix);
+    channel.exchange_delete(operations.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
+    // 406: nobody can declare it as it should be.
+    let other = channel.exchange_declare(
+        operations.as_str().into(),
+        ExchangeKind::Fanout,
+        ExchangeDeclareOptions::default(),
+        Default::default(),
+    );
+    other.await.unwrap();
+    let (before, began) = (proxy.accepted(), Instant::now());
+    proxy.cut();
+    // Two sockets each.
+    until("it was tried six times", || proxy.accepted() >= before + 12).await;
+    assert!(began.elapsed() >= Duration::from_millis(1200), "within {:?}", began.elapsed());
+    channel.exchange_delete(operations.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
+    let watch = Watch::default();
+    let _host = cluster.host(&watch).await;
+    asking.reach().await;
+}
+
+#[actix_rt::test]
+async fn a_breaker_that_opened_while_the_broker_was_away_keeps_nobody_waiting_when_it_is_back() {
+    let (cluster, watch) = (Cluster::new(), Watch::default());
+    let proxy = Proxy::to(&url()).await;
+    let mut hasty = Bulkhead::default();
+    let open_for = Duration::from_secs(60);
+    hasty.breaker = breaker::Settings { minimum_calls: 4, open_for, ..hasty.breaker };
+    let (_host, asking) = (cluster.host(&watch).await, cluster.caller_with(hasty, &proxy.url(&url())).await);
+    asking.reach().await;
+    proxy.refuse(true);
+    proxy.cut();
+    let is_open = || asking.runtime.tree().children.iter().any(|domain| domain.breaker == Some("open"));
+    let patience = Instant::now() + Duration::from_secs(20);
+    while !is_open() {
+        let lost = asking.ask_within(Duration::from_millis(200), perform(Act::Reply(1))).await;
+        assert!(failed(lost).is_some() && Instant::now() < patience);
+    }
+    proxy.refuse(false);
+    let back = Instant::now();
+    asking.reach().await;
+    assert!(back.elapsed() < Duration::from_secs(10), "after {:?}", back.elapsed());
 }
 
 #[actix_rt::test]

@@ -28,6 +28,7 @@ struct State {
     swallow: AtomicBool,
     delay: AtomicU64,
     connections: AtomicUsize,
+    accepted: AtomicUsize,
     /// Connections older than this number are cut.
     cut: watch::Sender<u64>,
     accept: std::sync::Mutex<Option<AbortHandle>>,
@@ -44,12 +45,14 @@ impl Proxy {
             swallow: AtomicBool::new(false),
             delay: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
+            accepted: AtomicUsize::new(0),
             cut: watch::Sender::new(0),
             accept: std::sync::Mutex::new(None),
         });
         let proxy = Self { address, state: state.clone() };
         let accept = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                state.accepted.fetch_add(1, Ordering::SeqCst);
                 if state.refuse.load(Ordering::SeqCst) {
                     continue;
                 }
@@ -88,6 +91,11 @@ impl Proxy {
     /// Passes everything on later.
     pub fn delay(&self, delay: Duration) {
         self.state.delay.store(u64::try_from(delay.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// Connections that were ever tried.
+    pub fn accepted(&self) -> usize {
+        self.state.accepted.load(Ordering::SeqCst)
     }
 
     pub fn connections(&self) -> usize {

@@ -3,9 +3,11 @@
 use std::{
     cell::Cell,
     collections::HashMap,
+    error::Error,
+    fmt,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -25,6 +27,7 @@ pub fn url() -> String {
 /// What a test's nodes have in common.
 #[derive(Clone)]
 pub struct Cluster {
+    pub url: String,
     pub prefix: String,
     pub key: ClusterKey,
     _leftovers: Arc<Leftovers>,
@@ -32,8 +35,14 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn new() -> Self {
+        Self::at(&url())
+    }
+
+    /// On this broker.
+    pub fn at(url: &str) -> Self {
         let prefix = format!("test-{}", Uuid::now_v7().simple());
-        Self { _leftovers: Arc::new(Leftovers(prefix.clone())), prefix, key: ClusterKey::generate() }
+        let leftovers = Leftovers { url: url.to_owned(), prefix: prefix.clone() };
+        Self { url: url.to_owned(), prefix, key: ClusterKey::generate(), _leftovers: Arc::new(leftovers) }
     }
 
     pub fn settings(&self, url: &str) -> BridgeSettings {
@@ -45,7 +54,7 @@ impl Cluster {
 
     /// A node that hosts the stage.
     pub async fn host(&self, watch: &Watch) -> Node {
-        self.host_with(Bulkhead::default(), &url(), watch).await
+        self.host_with(Bulkhead::default(), &self.url, watch).await
     }
 
     pub async fn host_with(&self, bulkhead: Bulkhead, url: &str, watch: &Watch) -> Node {
@@ -59,7 +68,7 @@ impl Cluster {
 
     /// A node that asks.
     pub async fn caller(&self) -> Node {
-        self.caller_with(Bulkhead::default(), &url()).await
+        self.caller_with(Bulkhead::default(), &self.url).await
     }
 
     pub async fn caller_with(&self, bulkhead: Bulkhead, url: &str) -> Node {
@@ -136,15 +145,18 @@ impl Node {
 }
 
 /// Removes what is durable of a cluster, also when its test panics; what is not expires.
-struct Leftovers(String);
+struct Leftovers {
+    url: String,
+    prefix: String,
+}
 
 impl Drop for Leftovers {
     fn drop(&mut self) {
-        let prefix = self.0.clone();
+        let (url, prefix) = (self.url.clone(), self.prefix.clone());
         let removing = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let (_connection, channel) = channel().await;
+                let (_connection, channel) = channel_at(&url).await;
                 for name in ["operations", "live", "events", "dead"] {
                     let name = format!("{prefix}.{name}");
                     let _ = channel.exchange_delete(name.as_str().into(), Default::default()).await;
@@ -161,7 +173,11 @@ impl Drop for Leftovers {
 
 /// A connection of the test's own.
 pub async fn channel() -> (Connection, Channel) {
-    let connection = Connection::connect(&url(), ConnectionProperties::default()).await.unwrap();
+    channel_at(&url()).await
+}
+
+pub async fn channel_at(url: &str) -> (Connection, Channel) {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     (connection, channel)
 }
@@ -181,6 +197,8 @@ pub enum Act {
     Sleep(u64),
     /// Counts under a name, then never ends.
     Hang(Uuid),
+    /// Counts under a name, then waits until the watch lets it go.
+    Hold(Uuid),
     /// Replies with so many bytes.
     Large(usize),
     /// Replies with the calls that run now.
@@ -202,12 +220,20 @@ pub struct Repeat(pub Act);
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Guarded;
 
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StageError {
-    #[error("no: {why}")]
     No { why: String },
 }
+
+impl fmt::Display for StageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::No { why } = self;
+        write!(f, "no: {why}")
+    }
+}
+
+impl Error for StageError {}
 
 impl DomainError for StageError {
     fn code(&self) -> Code {
@@ -253,9 +279,15 @@ pub struct Watch(Arc<Seen>);
 struct Seen {
     counts: Mutex<HashMap<Uuid, u64>>,
     calls: AtomicUsize,
+    let_go: AtomicBool,
 }
 
 impl Watch {
+    /// Those that are held may end.
+    pub fn let_go(&self) {
+        self.0.let_go.store(true, Ordering::SeqCst);
+    }
+
     pub fn count(&self, name: Uuid) -> u64 {
         self.0.counts.lock().get(&name).copied().unwrap_or(0)
     }
@@ -298,6 +330,13 @@ impl Stage {
             Act::Hang(name) => {
                 self.watch.add(name);
                 std::future::pending().await
+            }
+            Act::Hold(name) => {
+                let count = self.watch.add(name);
+                while !self.watch.0.let_go.load(Ordering::SeqCst) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Ok(count)
             }
             Act::Large(_) => Ok(0),
             Act::Running => Ok(self.running.get()),

@@ -165,6 +165,12 @@ impl DomainCore {
         self.transport.is_none()
     }
 
+    /// The connection to whoever does its work.
+    #[inline]
+    pub(crate) fn connection(&self) -> u64 {
+        self.transport.as_ref().map_or(0, |transport| transport.connection())
+    }
+
     /// What it does about events of this type.
     pub(crate) fn reaction(&self, kind: &str) -> Option<Deliver> {
         self.operations.iter().filter(|operation| operation.name == kind).find_map(|operation| operation.reaction)

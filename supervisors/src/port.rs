@@ -102,6 +102,8 @@ pub(crate) struct Port {
     origin: Instant,
     /// What the operator wants of the breaker.
     forced: AtomicU8,
+    /// The connection of the transport that the breaker judges.
+    connection: AtomicU64,
     pub(crate) pulse: Pulse,
     /// The supervisors that run on the shard's thread.
     supervisors: Mutex<Vec<SupervisorRef>>,
@@ -202,6 +204,7 @@ impl Port {
             open_until: AtomicU64::new(0),
             origin,
             forced: AtomicU8::new(0),
+            connection: AtomicU64::new(0),
             pulse: Pulse::default(),
             supervisors: Mutex::default(),
             changed,
@@ -345,6 +348,15 @@ impl Port {
                 Some(until.saturating_duration_since(now)).filter(|wait| !wait.is_zero())
             }
         }
+    }
+
+    #[inline]
+    pub(crate) fn connection(&self) -> u64 {
+        self.connection.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_connection(&self, connection: u64) {
+        self.connection.store(connection, Ordering::Relaxed);
     }
 
     pub(crate) fn force_breaker(&self, force: Option<Force>) {

@@ -109,6 +109,12 @@ pub trait Transport: Send + Sync {
 
     /// Whether calls can be sent now.
     fn is_connected(&self) -> bool;
+
+    /// Another number each time that calls can be sent again: breakers begin anew with it, because what failed while
+    /// nothing could be sent says nothing about whoever is to answer.
+    fn connection(&self) -> u64 {
+        0
+    }
 }
 
 /// Stands for a domain that other nodes host, on one shard.

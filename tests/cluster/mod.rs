@@ -1,6 +1,7 @@
 //! Three nodes that share a platform, on real servers. Every other test runs on three nodes too, with
 //! `CALLBOARD_TEST_TOPOLOGY=cluster`; here is what only several nodes can show.
 
+mod broker;
 mod draining;
 mod encrypted;
 mod failover;

@@ -211,7 +211,8 @@ impl Machine {
         wait
     }
 
-    fn close(&mut self, now: Instant) {
+    /// Forgets what it was told, and what calls that are under way will tell.
+    pub(crate) fn close(&mut self, now: Instant) {
         self.openings_in_a_row = 0;
         self.outcomes = Outcomes::new(self.settings.window, now);
         self.enter(Phase::Closed);

@@ -40,7 +40,7 @@ const PAGE: i64 = 256;
 /// How long a transport may take with one event; a subscriber that fails takes its time until it is buried.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(60);
 const PAUSE: Backoff =
-    Backoff { first: Duration::from_millis(200), at_most: Duration::from_secs(10), factor: 2.0, jitter: 0.2 };
+    Backoff { first: Duration::from_millis(200), at_most: Duration::from_secs(5), factor: 2.0, jitter: 0.2 };
 
 /// The relay of the domain that keeps its database among these.
 pub(crate) fn relay(domain: &'static str, databases: Databases) -> ChildSpec {

@@ -121,7 +121,7 @@ impl<'a, M: Operation> Ask<'a, M> {
 
     fn ask_abroad(&self, core: &DomainCore, message: M, now: Instant, deadline: Instant) -> Result<Begun<M>, Failure> {
         let port = core.pick().ok_or_else(|| core.down())?;
-        enter_queue(&port, now)?;
+        enter_queue(core, &port, now)?;
         let (envelope, waiting) = self.envelope(port.clone(), message, deadline, None);
         port.post(envelope);
         let watched = Watched::new(core, deadline, &waiting);
@@ -144,7 +144,7 @@ impl<'a, M: Operation> Ask<'a, M> {
             let begin = held.unwrap_or_else(|| place_of(key, ports.len()));
             let mut from_there = ports.iter().cycle().skip(begin).take(ports.len());
             let port = from_there.find(|port| port.mailbox().is_some()).ok_or_else(|| core.down())?;
-            enter_queue(port, now).map(|()| port.index)
+            enter_queue(core, port, now).map(|()| port.index)
         };
         let (direct, port, waiting) = core
             .keys
@@ -183,8 +183,9 @@ impl<'a, M: Operation> Ask<'a, M> {
 }
 
 /// What another thread may ask of a shard without its help: the breaker, then a place in its queue.
-fn enter_queue(port: &Port, now: Instant) -> Result<(), Failure> {
-    if let Some(retry_after) = port.breaker_refuses(now) {
+fn enter_queue(core: &DomainCore, port: &Port, now: Instant) -> Result<(), Failure> {
+    let is_judged = port.connection() == core.connection();
+    if let Some(retry_after) = port.breaker_refuses(now).filter(|_| is_judged) {
         port.reject(Rejection::Open);
         return Err(Failure::Unavailable { retry_after });
     }

@@ -36,7 +36,7 @@ pub(crate) use self::{
     slot::{Overdue, Waiting, queued},
 };
 use crate::{
-    breaker::{Admission, Machine},
+    breaker::{Admission, Machine, State},
     clock::Clock,
     context::Tasks,
     domain_core::DomainCore,
@@ -125,12 +125,27 @@ impl Shard {
         if breaker.forced() != self.port.forced() {
             breaker.force(self.port.forced(), now);
         }
+        let connection = self.core.connection();
+        if connection != self.port.connection() {
+            self.begin_anew(&mut breaker, connection, now);
+        }
         let admission = breaker.admit(now);
         self.show(&breaker);
         admission.map_err(|retry_after| {
             self.port.reject(Rejection::Open);
             Failure::Unavailable { retry_after }
         })
+    }
+
+    /// What the breaker was told of an earlier connection says nothing about this one.
+    #[cold]
+    fn begin_anew(&self, breaker: &mut Machine, connection: u64, now: Instant) {
+        self.port.set_connection(connection);
+        let was_closed = breaker.state() == State::Closed;
+        breaker.close(now);
+        if was_closed {
+            self.shown.set(breaker.epoch());
+        }
     }
 
     /// A call that the breaker let through says nothing: it never began.

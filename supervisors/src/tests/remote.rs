@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -30,6 +30,7 @@ struct Lines {
     answers: Mutex<VecDeque<Result<Bytes, CallFailure>>>,
     requests: Mutex<Vec<Request>>,
     away: AtomicBool,
+    connection: AtomicU64,
 }
 
 impl Wire {
@@ -56,6 +57,10 @@ impl Transport for Wire {
 
     fn is_connected(&self) -> bool {
         !self.0.away.load(Ordering::SeqCst)
+    }
+
+    fn connection(&self) -> u64 {
+        self.0.connection.load(Ordering::SeqCst)
     }
 }
 
@@ -126,6 +131,28 @@ async fn a_domain_that_cannot_be_reached_is_not_ready() {
     assert!(runtime.ready()[0].ready);
     wire.0.away.store(true, Ordering::SeqCst);
     assert_eq!(runtime.ready()[0].reason.as_deref(), Some("disconnected"));
+}
+
+#[actix_rt::test]
+async fn a_breaker_judges_one_connection_and_begins_anew_with_the_next() {
+    let lost = (0..20).map(|_| Err(CallFailure::Unavailable { retry_after: Duration::from_secs(1) }));
+    let wire = Wire::answering::<Perform>(lost.chain([Ok(Ok(7))]));
+    let (runtime, bus, _) = reaching(&wire).await;
+    for _ in 0..20 {
+        assert!(bus.ask(&Caller::anonymous(), perform(Act::Reply(1))).await.is_err());
+    }
+    assert!(bus.ask(&Caller::anonymous(), perform(Act::Reply(1))).await.is_err());
+    assert_eq!(wire.asked(), 20, "it is open");
+    let ask_from_elsewhere = || {
+        let bus = bus.clone();
+        let asked = move || actix_rt::System::new().block_on(bus.ask(&Caller::anonymous(), perform(Act::Reply(1))));
+        tokio::task::spawn_blocking(asked)
+    };
+    assert!(ask_from_elsewhere().await.unwrap().is_err());
+    assert_eq!(wire.asked(), 20, "for other threads as well");
+    wire.0.connection.store(1, Ordering::SeqCst);
+    assert_eq!(ask_from_elsewhere().await.unwrap(), Ok(7));
+    assert_eq!(runtime.tree().children[0].breaker, Some("closed"));
 }
 
 #[actix_rt::test]

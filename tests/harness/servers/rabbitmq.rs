@@ -13,6 +13,8 @@ use super::{Server, free_port, loopback, program};
 
 const FOLDERS: &[&str] = &["/usr/lib/rabbitmq/bin"];
 const HINT: &str = "apt-get install rabbitmq-server";
+/// What it may use before it takes no more messages.
+const MEMORY: &str = "1GB";
 
 /// A queue as the broker tells of it.
 #[derive(Debug)]
@@ -45,7 +47,7 @@ impl RabbitMq {
     fn prepare(&self) {
         let configuration = format!(
             "listeners.tcp.1 = 127.0.0.1:{}\nlog.console = true\nlog.console.level = warning\nlog.file = false\n\
-             vm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 50MB\n\
+             vm_memory_high_watermark.absolute = {MEMORY}\ndisk_free_limit.absolute = 50MB\n\
              collect_statistics_interval = 60000\n",
             self.server.port
         );
@@ -121,6 +123,21 @@ impl RabbitMq {
     /// The broker closes every connection, with a reason.
     pub async fn close_connections(&self) {
         self.ctl(&["close_all_connections", "a test says so"]).await;
+    }
+
+    /// Memory is short: it blocks every connection that publishes.
+    pub async fn run_short_of_memory(&self) {
+        self.ctl(&["set_vm_memory_high_watermark", "0"]).await;
+    }
+
+    /// There is memory again.
+    pub async fn have_memory(&self) {
+        self.ctl(&["set_vm_memory_high_watermark", "absolute", MEMORY]).await;
+    }
+
+    /// What it has logged: warnings and errors.
+    pub fn log(&self) -> String {
+        self.server.output()
     }
 
     /// Its queues.
