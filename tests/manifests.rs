@@ -7,7 +7,12 @@ use std::{
     process::Command,
 };
 
-use crate::harness::cli::{self, Ran};
+use reqwest::Method;
+
+use crate::harness::{
+    Node,
+    cli::{self, Ran},
+};
 
 /// What stands for the mounted secrets.
 struct Secrets(tempfile::TempDir);
@@ -52,7 +57,7 @@ fn variables(file: &Path) -> BTreeMap<String, String> {
             let value = lines.peek().and_then(|next| next.strip_prefix("value: ")).unwrap_or("10.1.2.3");
             found.insert(name.to_owned(), value.replace("$(POD_ADDRESS)", "10.1.2.3"));
         } else if let Some((name, value)) = line.split_once(": ").filter(|(name, _)| name.starts_with("CALLBOARD_")) {
-            found.insert(name.to_owned(), value.to_owned());
+            found.insert(name.to_owned(), value.trim_matches('"').to_owned());
         }
     }
     found
@@ -76,4 +81,119 @@ async fn a_node_understands_what_compose_and_the_manifests_tell_it() {
             assert!(ran.success(), "{overlay}, {placement}: {ran:?}");
         }
     }
+}
+
+/// What `docker build` gets to see: exactly what Dockerfile.dockerignore admits, in a folder of its own.
+struct Admitted(tempfile::TempDir);
+
+impl Admitted {
+    fn copy() -> Self {
+        let ignored = fs::read_to_string(docker().join("Dockerfile.dockerignore")).unwrap();
+        let mut lines = ignored.lines().filter(|line| !line.starts_with('#'));
+        assert_eq!(lines.next(), Some("*"), "all is ignored but what is named");
+        let (source, target) = (docker().join(".."), tempfile::tempdir().unwrap());
+        for line in lines {
+            let path = line.strip_prefix('!').expect("an exception");
+            assert!(source.join(path).exists(), "{path} is admitted and not there");
+            let to = target.path().join(path);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            let copied = Command::new("cp").arg("-R").arg(source.join(path)).arg(to).status().unwrap();
+            assert!(copied.success(), "{path}");
+        }
+        Self(target)
+    }
+
+    /// The Rust files that are compiled into the program, without their tests.
+    fn sources(&self) -> Vec<(PathBuf, String)> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.0.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                let name = path.file_name().unwrap().to_str().unwrap();
+                if path.is_dir() && name != "tests" {
+                    folders.push(path);
+                } else if name.ends_with(".rs") && name != "tests.rs" {
+                    let text = fs::read_to_string(&path).unwrap();
+                    let compiled = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default().to_owned();
+                    found.push((path, compiled));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// The texts in quotes that come right after `call`.
+fn arguments<'a>(text: &'a str, call: &str) -> Vec<&'a str> {
+    text.split(call).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next()).collect()
+}
+
+#[test]
+fn the_image_is_built_from_all_that_its_sources_include() {
+    let admitted = Admitted::copy();
+    let mut included = 0;
+    for (file, text) in admitted.sources() {
+        let package = file.ancestors().skip(1).find(|folder| folder.join("Cargo.toml").exists()).unwrap();
+        let files = ["include_str!(", "include_bytes!(", "include!("]
+            .into_iter()
+            .flat_map(|call| arguments(&text, call).into_iter().map(|path| file.parent().unwrap().join(path)));
+        let migrations = arguments(&text, "migrate!(").into_iter().map(|path| package.join(path));
+        for path in files.chain(migrations) {
+            assert!(path.exists(), "{} includes {}, which is not admitted", file.display(), path.display());
+            included += 1;
+        }
+    }
+    assert!(included > 15, "{included} files and folders are included");
+
+    let recipe = fs::read_to_string(docker().join("Dockerfile")).unwrap();
+    let copies = recipe.lines().filter(|line| line.starts_with("COPY ") && !line.contains("--from="));
+    for path in copies.flat_map(|line| line.split(' ').skip(1).filter(|word| !word.starts_with("--")).take(1)) {
+        assert!(admitted.0.path().join(path).exists(), "{path} is copied and not admitted");
+    }
+
+    // Every member of the workspace, every target that a manifest names, and the lock file.
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let mut command = Command::new(cargo);
+    command.args(["tree", "--locked", "--offline", "--workspace", "--depth=0"]).current_dir(admitted.0.path());
+    let ran = command.output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+}
+
+/// The bounds of a node's pools to PostgreSQL, by domain.
+async fn bounds(node: &Node, number: usize) -> BTreeMap<String, u32> {
+    let api = node.member(number).operator();
+    let metrics = api.send(api.raw(Method::GET, "/metrics")).await.text;
+    let lines = metrics.lines().filter_map(|line| line.strip_prefix("callboard_database_connections{domain=\""));
+    let limits = lines.filter(|line| line.contains("state=\"limit\""));
+    limits
+        .map(|line| {
+            let (domain, rest) = line.split_once('"').unwrap();
+            (domain.to_owned(), rest.rsplit_once(' ').unwrap().1.parse().unwrap())
+        })
+        .collect()
+}
+
+/// What scripts/promises.py counts on: where it says that PostgreSQL lets all nodes in, it does.
+#[tokio::test]
+async fn a_node_opens_no_more_connections_than_the_manifests_count_with() {
+    const WORKERS: u32 = 3;
+    const CONNECTIONS: u32 = 2;
+    let (workers, connections) = (WORKERS.to_string(), CONNECTIONS.to_string());
+    let told = [("CALLBOARD_WORKERS", workers.as_str()), ("CALLBOARD_DATABASE_CONNECTIONS", connections.as_str())];
+    let node = Node::start_cluster_with(&["--no-sample"], &told).await;
+    let owner = node.user("owner").await;
+    owner.create_project("shop").await;
+    for (number, hosted) in [&["auth", "organization"][..], &["project", "deploy"]].into_iter().enumerate() {
+        let bounds = bounds(&node, number).await;
+        for (domain, bound) in &bounds {
+            assert!(hosted.contains(&domain.as_str()) || ["gateway", "cluster"].contains(&domain.as_str()), "{domain}");
+            let has_one_thread = ["deploy", "cluster"].contains(&domain.as_str());
+            let threads = if has_one_thread { 1 } else { WORKERS };
+            assert!(*bound <= CONNECTIONS * (threads + 1), "{domain}: {bounds:?}");
+        }
+        for domain in hosted {
+            assert!(bounds.contains_key(*domain), "{domain}: {bounds:?}");
+        }
+    }
+    node.finish().await;
 }
