@@ -29,7 +29,9 @@ impl Backups {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/kubernetes/base/backup");
         let mut command = Command::new(scripts.join(script));
         command.args(arguments).env(self.variable, self.folder.path().join("url"));
-        command.env("BACKUPS", self.folder.path()).env("KEEP", self.keep.to_string()).output().unwrap()
+        command.env("BACKUPS", self.folder.path()).env("KEEP", self.keep.to_string());
+        // In a pod there is hardly room for anything but backups.
+        command.env("DOMAINS", "auth project").env("TMPDIR", "/nonexistent").output().unwrap()
     }
 
     #[track_caller]
@@ -107,6 +109,61 @@ async fn a_database_is_restored_as_it_was_backed_up() {
 
     backups.succeed("restore-postgres", &[&dump]);
     assert_eq!(contents(&url).await, before);
+}
+
+/// Sets the one number that a database keeps, or tells it.
+async fn number(url: &str, set: Option<i64>) -> i64 {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    if let Some(number) = set {
+        connection.execute("CREATE TABLE IF NOT EXISTS number (kept BIGINT)").await.unwrap();
+        connection.execute("DELETE FROM number").await.unwrap();
+        sqlx::query("INSERT INTO number VALUES ($1)").bind(number).execute(&mut connection).await.unwrap();
+    }
+    let number = sqlx::query_scalar("SELECT kept FROM number").fetch_one(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    number
+}
+
+#[tokio::test]
+async fn a_domain_s_own_database_is_backed_up_too_and_goes_back_to_where_it_was() {
+    let server = Postgres::start().await;
+    let shared = server.url();
+    let mut connection = PgConnection::connect(&shared).await.unwrap();
+    connection.execute("CREATE DATABASE auth").await.unwrap();
+    connection.close().await.unwrap();
+    let mut own = url::Url::parse(&shared).unwrap();
+    own.set_path("auth");
+    let backups = Backups::of(&shared, "DATABASE_URL_FILE");
+    let own_file = backups.folder.path().join("auth-database-url");
+    fs::write(&own_file, own.as_str()).unwrap();
+    number(&shared, Some(1)).await;
+    number(own.as_str(), Some(2)).await;
+    backups.succeed("backup-postgres", &[]);
+    let dumps = backups.list("dump");
+    let named =
+        |prefix: &str| dumps.iter().find(|dump| dump.file_name().unwrap().to_str().unwrap().starts_with(prefix));
+    assert_eq!(dumps.len(), 2, "{dumps:?}");
+    let (of_shared, of_own) = (named("postgres-2").unwrap(), named("auth-2").unwrap());
+
+    number(&shared, Some(-1)).await;
+    number(own.as_str(), Some(-2)).await;
+    backups.succeed("restore-postgres", &[of_own]);
+    assert_eq!((number(&shared, None).await, number(own.as_str(), None).await), (-1, 2));
+    backups.succeed("restore-postgres", &[of_shared]);
+    assert_eq!((number(&shared, None).await, number(own.as_str(), None).await), (1, 2));
+
+    // One that can't be dumped is told, and the others are dumped all the same. Where its database is not known any more,
+    // its dump goes nowhere.
+    fs::write(&own_file, "postgres://127.0.0.1:1/nowhere").unwrap();
+    for dump in &dumps {
+        fs::remove_file(dump).unwrap();
+    }
+    backups.fail("backup-postgres", &[]);
+    assert_eq!(backups.list("dump").len(), 1);
+    fs::write(of_own, fs::read(&backups.list("dump")[0]).unwrap()).unwrap();
+    fs::remove_file(&own_file).unwrap();
+    backups.fail("restore-postgres", &[of_own]);
+    assert_eq!(number(&shared, None).await, 1);
 }
 
 #[tokio::test]
