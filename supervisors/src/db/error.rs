@@ -69,12 +69,22 @@ impl Error {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => true,
-            // 08: connection exceptions; 57P: the server shuts down or starts up; 53: out of connections or memory.
+            // 53: out of connections or memory.
             sqlx::Error::Database(error) => {
-                error.code().is_some_and(|code| ["08", "57P", "53"].iter().any(|class| code.starts_with(class)))
+                error.code().is_some_and(|code| ends_connection(&code) || code.starts_with("53"))
             }
             _ => false,
         }
+    }
+
+    /// Whether the server gave the statement up because it took too long, or waited too long for what others held.
+    /// Nothing came of it.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        // query_canceled, as statement_timeout does; lock_not_available, as lock_timeout does.
+        !self.unknown
+            && matches!(&self.source, sqlx::Error::Database(error)
+                if matches!(error.code().as_deref(), Some("57014" | "55P03")))
     }
 
     /// Whether the server is there and does not let this node in, or could never be reached as it is written.
@@ -82,7 +92,7 @@ impl Error {
     pub fn is_refusal(&self) -> bool {
         match &self.source {
             sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => true,
-            sqlx::Error::Database(_) => !self.is_connection(),
+            sqlx::Error::Database(_) => !self.is_connection() && !self.is_clash() && !self.is_late(),
             _ => false,
         }
     }
@@ -93,6 +103,12 @@ impl Error {
         // SQLITE_FULL; disk_full.
         matches!(&self.source, sqlx::Error::Database(error) if matches!(error.code().as_deref(), Some("13" | "53100")))
     }
+}
+
+/// Whether an error of PostgreSQL with this code is its last word on the connection.
+pub(super) fn ends_connection(code: &str) -> bool {
+    // Connection exceptions; the server shuts down or starts up; idle_in_transaction_session_timeout; transaction_timeout.
+    code.starts_with("08") || code.starts_with("57P") || matches!(code, "25P03" | "25P04")
 }
 
 pub(super) fn is_clash(error: &sqlx::Error) -> bool {
@@ -119,6 +135,10 @@ impl From<Error> for Failure {
         }
         if error.is_connection() {
             tracing::warn!(error = %error, "the database can't be reached");
+            return Self::Unavailable { retry_after: Duration::from_secs(1) };
+        }
+        if error.is_clash() || error.is_late() {
+            tracing::warn!(error = %error, "the database is too busy with others");
             return Self::Unavailable { retry_after: Duration::from_secs(1) };
         }
         Self::Internal(format!("database: {}", error.source))

@@ -22,6 +22,8 @@ use tokio::{
     time::timeout,
 };
 
+use super::error::ends_connection;
+
 /// A connection that was idle for longer is asked whether it lives before it is used; under load none is.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
 
@@ -260,10 +262,7 @@ fn close_in_background(connection: PgConnection) {
 fn leaves_in_step(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => false,
-        // The server ends the connection itself: connection exceptions, shutdown.
-        sqlx::Error::Database(error) => {
-            !error.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P"))
-        }
+        sqlx::Error::Database(error) => !error.code().is_some_and(|code| ends_connection(&code)),
         _ => true,
     }
 }

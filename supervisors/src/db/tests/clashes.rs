@@ -3,14 +3,18 @@
 use std::{
     cell::Cell,
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use callboard_messages::Failure;
 use futures_util::future::join_all;
 use tokio::{sync::Barrier, time::timeout};
 
-use super::{Error, insert, things};
-use crate::{db::Engine, db::Transaction, testing::on_both_engines};
+use super::{Error, insert, on_postgres, things};
+use crate::{
+    db::{DatabaseSettings, Databases, Engine, Transaction},
+    testing::on_both_engines,
+};
 
 #[actix_rt::test]
 async fn two_transactions_that_wait_for_each_other_both_happen_once() {
@@ -100,6 +104,72 @@ async fn a_clash_that_does_not_end_is_told_and_a_refusal_is_not_repeated() {
         }
         let stock: i64 = database.query("SELECT stock FROM things").fetch_scalar().await.unwrap();
         assert_eq!(stock, 1);
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn what_stood_behind_others_for_too_long_may_be_tried_again() {
+    on_postgres(async |mut settings| {
+        settings.statement_timeout = Duration::from_millis(200);
+        let databases = Databases::new(DatabaseSettings::Postgres(settings));
+        insert(&databases, "one", 1).await.unwrap();
+        let database = databases.open("thing").await.unwrap();
+        let mut failures = Vec::new();
+        for clash in [
+            "DO $$ BEGIN RAISE EXCEPTION 'again' USING ERRCODE = '40001'; END $$",
+            "DO $$ BEGIN RAISE EXCEPTION 'again' USING ERRCODE = '40P01'; END $$",
+            "SELECT pg_sleep(10)",
+        ] {
+            failures.push(database.query(clash).execute().await.unwrap_err());
+        }
+        let mut holder = database.begin().await.unwrap();
+        holder.query("UPDATE things SET stock = 2").execute().await.unwrap();
+        let mut other = database.begin().await.unwrap();
+        other.query("SET LOCAL lock_timeout = 50").execute().await.unwrap();
+        failures.push(other.query("UPDATE things SET stock = 3").execute().await.unwrap_err());
+        failures.push(database.query("UPDATE things SET stock = 4").execute().await.unwrap_err());
+        for error in failures {
+            assert!(!error.is_unknown() && !error.is_refusal(), "{error}");
+            let told = error.to_string();
+            assert!(matches!(Failure::from(error), Failure::Unavailable { .. }), "{told}");
+        }
+        drop(other);
+        holder.commit().await.unwrap();
+        let stock: i64 = database.query("SELECT stock FROM things").fetch_scalar().await.unwrap();
+        assert_eq!(stock, 2);
+        databases.close().await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_transaction_that_the_server_ended_is_a_broken_connection() {
+    on_postgres(async |mut settings| {
+        let watching = Databases::new(DatabaseSettings::Postgres(settings.clone()));
+        let watching = watching.open("thing").await.unwrap();
+        settings.connections = 1;
+        let databases = Databases::new(DatabaseSettings::Postgres(settings));
+        insert(&databases, "one", 1).await.unwrap();
+        let database = databases.open("thing").await.unwrap();
+        let mut transaction = database.begin().await.unwrap();
+        transaction.query("SET LOCAL idle_in_transaction_session_timeout = 50").execute().await.unwrap();
+        let pid: i32 = transaction.query("SELECT pg_backend_pid()").fetch_scalar().await.unwrap();
+        transaction.query("UPDATE things SET stock = 2").execute().await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut lives = 1_i64;
+        while lives > 0 {
+            assert!(Instant::now() < deadline, "the server did not end it");
+            let count = watching.query("SELECT COUNT(*) FROM pg_stat_activity WHERE pid = $1").bind(pid);
+            lives = count.fetch_scalar().await.unwrap();
+        }
+        let error = transaction.query("UPDATE things SET stock = 3").execute().await.unwrap_err();
+        assert!(error.is_connection(), "{error}");
+        drop(transaction);
+        // Its place is free, and the connection is another one.
+        let stock: i64 = database.query("SELECT stock FROM things").fetch_scalar().await.unwrap();
+        assert_eq!(stock, 1);
+        databases.close().await;
     })
     .await;
 }
