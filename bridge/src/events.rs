@@ -71,6 +71,7 @@ impl Publishing {
         exchange: &str,
         key: String,
         event: &CloudEvent,
+        is_unheard: bool,
     ) -> LocalBoxFuture<'static, Result<(), PublishError>> {
         let (shared, channels) = (self.shared.clone(), self.channels.clone());
         let (exchange, id) = (exchange.to_owned(), event.id);
@@ -81,7 +82,7 @@ impl Publishing {
             let published = tokio::time::timeout(CONFIRM_WITHIN, publish).await;
             let published = published
                 .unwrap_or_else(|_| Err(PublishError::Unconfirmed(format!("no confirm within {CONFIRM_WITHIN:?}"))));
-            if let Err(PublishError::Unroutable(_)) = &published {
+            if matches!(&published, Err(PublishError::Unroutable(_))) && !is_unheard {
                 shared.metrics.unroutable.inc();
                 // Whatever is missing is declared again, for the next attempt.
                 shared.missing.notify_one();
@@ -163,11 +164,12 @@ impl EventTransport for Publishing {
     }
 
     fn publish(&self, event: CloudEvent) -> LocalBoxFuture<'static, Result<(), PublishError>> {
-        self.send(&self.shared.names.events, event.kind.clone(), &event)
+        let is_unheard = self.shared.catalogue.lock().is_unheard(&event.kind);
+        self.send(&self.shared.names.events, event.kind.clone(), &event, is_unheard)
     }
 
     fn redeliver(&self, domain: &str, event: CloudEvent) -> LocalBoxFuture<'static, Result<(), PublishError>> {
-        self.send("", self.shared.names.events_of(domain), &event)
+        self.send("", self.shared.names.events_of(domain), &event, false)
     }
 }
 

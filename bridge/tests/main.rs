@@ -9,3 +9,4 @@ mod live;
 mod operations;
 mod proxy;
 mod stage;
+mod versions;

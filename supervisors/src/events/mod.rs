@@ -20,7 +20,7 @@ mod sink;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::LocalBoxFuture;
 
@@ -44,11 +44,15 @@ pub(crate) use self::{
 
 /// How often an event is delivered to a subscriber before it is a dead letter.
 pub const DELIVERIES: u32 = 5;
+/// How old an event becomes that this version of its subscriber does not react to before it is a dead letter: the time
+/// for a node of a newer version to take over.
+pub const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
 /// Why an event was not published. Its row stays in the outbox, and it is tried again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// Nothing takes it although a domain reacts to it: a queue or a binding is missing, or nobody hosts the domain.
+    /// Nothing takes it: no domain of any version reacts to it, or a queue or a binding is missing, or nobody hosts the
+    /// domain.
     #[error("nobody takes it: {0}")]
     Unroutable(String),
     /// It was not sent, or nobody confirmed it in time: it may or may not arrive.
@@ -65,8 +69,9 @@ pub trait EventTransport: Send + Sync {
     /// A domain of this node takes the events it reacts to. Told once for each, before anything is published.
     fn subscribe(&self, sink: EventSink);
 
-    /// Takes an event for every domain that reacts to it. `Ok` means that it is safe: it reaches each of them, or their
-    /// dead letters, whatever crashes. The relay has at most one event of an aggregate under way.
+    /// Takes an event for every domain that reacts to it, also those of which only a node of another version knows. `Ok`
+    /// means that it is safe: it reaches each of them, or their dead letters, whatever crashes. The relay has at most one
+    /// event of an aggregate under way.
     fn publish(&self, event: CloudEvent) -> LocalBoxFuture<'static, Result<(), PublishError>>;
 
     /// Takes an event for this one domain, as an operator asks for with a dead letter.

@@ -5,7 +5,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::CloudEvent;
-use crate::db::{Database, Error};
+use crate::db::{Database, Error, Transaction};
 
 /// An event that waits to be published.
 #[derive(Debug, sqlx::FromRow)]
@@ -57,16 +57,18 @@ pub(super) async fn first_of_each(database: &Database, after: Uuid, limit: i64) 
 
 /// Marks events as published, all in one transaction.
 pub(super) async fn mark(database: &Database, ids: &[Uuid], now: DateTime<Utc>) -> Result<(), Error> {
-    let mut transaction = database.begin().await?;
-    for id in ids {
-        transaction
-            .query("UPDATE outbox SET published_at = $2, trouble = NULL WHERE id = $1 AND published_at IS NULL")
-            .bind(*id)
-            .bind(now)
-            .execute()
-            .await?;
-    }
-    transaction.commit().await
+    let mark = async |transaction: &mut Transaction| -> Result<(), Error> {
+        for id in ids {
+            transaction
+                .query("UPDATE outbox SET published_at = $2, trouble = NULL WHERE id = $1 AND published_at IS NULL")
+                .bind(*id)
+                .bind(now)
+                .execute()
+                .await?;
+        }
+        Ok(())
+    };
+    database.transact(mark).await
 }
 
 /// Says on the row that nobody takes the event.

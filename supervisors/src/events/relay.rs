@@ -192,7 +192,6 @@ impl Relay {
     }
 
     async fn begin(&mut self, now: Instant) -> Result<Duration, Error> {
-        let mut unheard = Vec::new();
         let mut after = Uuid::nil();
         let mut waits = false;
         loop {
@@ -201,9 +200,7 @@ impl Relay {
             after = page.last().map_or(after, |row| row.aggregate);
             waits |= !page.is_empty();
             for row in page {
-                if self.events.catalogue().is_unheard(&row.kind) {
-                    unheard.push(row.id);
-                } else if self.under_way.len() < AT_ONCE && self.may_begin(row.aggregate, now) {
+                if self.under_way.len() < AT_ONCE && self.may_begin(row.aggregate, now) {
                     self.publish(row);
                 }
             }
@@ -215,10 +212,6 @@ impl Relay {
             return self.rest(now).await;
         }
         self.used = now;
-        if !unheard.is_empty() {
-            outbox::mark(&self.database, &unheard, self.context.clock.now()).await?;
-            return Ok(Duration::ZERO);
-        }
         let next = self.waiting.values().map(|(_, due)| due.saturating_duration_since(now)).min();
         Ok(next.unwrap_or(LOOK_EVERY).min(LOOK_EVERY))
     }
@@ -245,6 +238,11 @@ impl Relay {
         let mut next = Some(first);
         while let Some((row, outcome)) = next {
             self.busy.remove(&row.aggregate);
+            // A subscriber that only a newer version has takes what nobody is known here to react to.
+            let outcome = match outcome {
+                Err(PublishError::Unroutable(_)) if self.events.catalogue().is_unheard(&row.kind) => Ok(()),
+                other => other,
+            };
             match outcome {
                 Ok(()) => {
                     self.waiting.remove(&row.aggregate);

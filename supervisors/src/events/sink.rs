@@ -9,7 +9,7 @@ use callboard_messages::{
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{CloudEvent, DELIVERIES, Subscription};
+use super::{CloudEvent, DELIVERIES, Subscription, UNKNOWN_FOR};
 use crate::{
     actor_ref::ActorRef, background::BackgroundStats, bus::Bus, clock::Clock, domain_core::DomainCore,
     supervise::Backoff,
@@ -36,6 +36,9 @@ pub enum Attempt {
         /// Why, for the log.
         reason: String,
     },
+    /// This version of the domain does not react to such events, as the sentence says: a newer one has bound them to its
+    /// queue.
+    Unknown(String),
     /// It could not be applied, for this reason.
     Failed(String),
 }
@@ -64,9 +67,7 @@ impl EventSink {
     /// Delivers an event once.
     pub async fn attempt(&self, event: CloudEvent) -> Attempt {
         let Some(deliver) = self.core.reaction(&event.kind) else {
-            // A newer node has bound the queue to what only it can apply.
-            let reason = format!("this version of {} does not react to {}", self.core.name, event.kind);
-            return Attempt::Later { after: UNAVAILABLE, reason };
+            return Attempt::Unknown(format!("this version of {} does not react to {}", self.core.name, event.kind));
         };
         let kind = event.kind.clone();
         let attempt = match deliver(ActorRef::new(self.core.clone()), event).await {
@@ -84,8 +85,9 @@ impl EventSink {
         attempt
     }
 
-    /// Delivers an event until it is applied; one that fails too often is buried, and the error is what kept it from
-    /// being buried. `delivered` says how often it was delivered before, if the transport knows.
+    /// Delivers an event until it is applied. One that fails too often is buried, as is one that this version does not
+    /// know and that is older than [`UNKNOWN_FOR`]; the error is what kept it from being buried. `delivered` says how
+    /// often it was delivered before, if the transport knows.
     ///
     /// # Errors
     /// When the dead letter could not be kept: the event must be delivered again.
@@ -98,6 +100,12 @@ impl EventSink {
                     tracing::warn!(domain = self.core.name, event = %event.kind, id = %event.id, %reason, "an event waits");
                     self.clock.sleep(after).await;
                 }
+                Attempt::Unknown(reason) => {
+                    tracing::warn!(domain = self.core.name, event = %event.kind, id = %event.id, %reason, "an event waits");
+                    let age = (self.clock.now() - event.time).to_std().unwrap_or_default();
+                    self.clock.sleep(UNKNOWN_FOR.saturating_sub(age)).await;
+                    return self.bury(written(&event), reason, attempts + 1).await;
+                }
                 Attempt::Failed(error) => {
                     attempts += 1;
                     tracing::warn!(
@@ -105,8 +113,7 @@ impl EventSink {
                         "an event could not be applied"
                     );
                     if attempts >= DELIVERIES {
-                        let event = serde_json::to_value(&event).unwrap_or(Value::Null);
-                        return self.bury(event, error, attempts).await;
+                        return self.bury(written(&event), error, attempts).await;
                     }
                     self.clock.sleep(PAUSE.delay(attempts - 1)).await;
                 }
@@ -148,9 +155,14 @@ impl Attempt {
             Self::Applied => "applied",
             Self::Duplicate => "duplicate",
             Self::Later { .. } => "later",
+            Self::Unknown(_) => "unknown",
             Self::Failed(_) => "failed",
         }
     }
+}
+
+fn written(event: &CloudEvent) -> Value {
+    serde_json::to_value(event).unwrap_or(Value::Null)
 }
 
 /// FNV-1a of a domain's name, in the part of a UUIDv7 that is random: what two subscribers bury of one event are two

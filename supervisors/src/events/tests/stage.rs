@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::super::*;
 use crate::{
-    Bulkhead, Domain, Handle, Outcome, Runtime, StartError,
+    Bulkhead, Clock, Domain, Handle, Outcome, Runtime, StartError,
     db::{Database, Databases, Transaction},
     testing::on_both_engines,
 };
@@ -30,6 +30,15 @@ use crate::{
 pub(super) struct Happened {
     pub(super) to: Uuid,
     pub(super) number: i64,
+    /// A later version added it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) note: Option<String>,
+}
+
+impl Happened {
+    pub(super) fn new(to: Uuid, number: i64) -> Self {
+        Self { to, number, note: None }
+    }
 }
 
 impl Event for Happened {
@@ -97,6 +106,10 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) async fn start(databases: &Databases, transport: Arc<dyn EventTransport>) -> Self {
+        Self::start_at(databases, transport, &Clock::system()).await
+    }
+
+    pub(super) async fn start_at(databases: &Databases, transport: Arc<dyn EventTransport>, clock: &Clock) -> Self {
         let graves = Graves::default();
         let (kept, opened) = (graves.clone(), databases.clone());
         let cluster =
@@ -112,7 +125,7 @@ impl Node {
             },
         );
         let domains = vec![cluster.build(), source.stored(databases).build(), target.stored(databases).build()];
-        let runtime = Runtime::builder().workers(1).events(transport).build(domains).unwrap();
+        let runtime = Runtime::builder().workers(1).clock(clock.clone()).events(transport).build(domains).unwrap();
         runtime.attach().await;
         Self { runtime, graves }
     }
@@ -179,6 +192,8 @@ pub(super) struct Recorded {
     pub(super) published: Vec<CloudEvent>,
     pub(super) sinks: Vec<EventSink>,
     pub(super) fails: Option<PublishError>,
+    /// How often it was told to publish.
+    pub(super) tries: u32,
     pub(super) catalogue: Catalogue,
 }
 
@@ -195,6 +210,7 @@ impl EventTransport for Recorder {
             // A broker takes its time.
             tokio::task::yield_now().await;
             let mut recorded = this.0.lock();
+            recorded.tries += 1;
             if let Some(error) = recorded.fails.clone() {
                 return Err(error);
             }

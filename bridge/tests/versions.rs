@@ -1,0 +1,239 @@
+//! Nodes of two versions on one broker, and events that no version gets through with.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use callboard_messages::{
+    CallError, Caller, CloudEvent, Event,
+    cluster::{Bury, DeadLetter},
+};
+use callboard_supervisors::{
+    Bulkhead, Contract, Domain, Handle, Outcome, StartError,
+    db::{Database, DatabaseSettings, Databases, Transaction},
+    events::{Inapplicable, Occurred, PublishError, React, Stored},
+};
+use futures_util::StreamExt;
+use lapin::options::QueueDeclareOptions;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use sqlx::migrate::Migrator;
+use uuid::Uuid;
+
+use crate::stage::*;
+
+/// Both versions react to this.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Moved(Uuid);
+
+/// Only the newer one reacts to this.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Painted(Uuid);
+
+/// Nobody does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Weighed(Uuid);
+
+macro_rules! events {
+    ($($event:ident($name:literal)),*) => {
+        $(impl Event for $event {
+            const NAME: &'static str = $name;
+            fn aggregate(&self) -> Uuid {
+                self.0
+            }
+        })*
+    };
+}
+
+events!(Moved("thing.moved"), Painted("thing.painted"), Weighed("thing.weighed"));
+
+type Applied = Arc<Mutex<Vec<&'static str>>>;
+
+struct Target {
+    database: Database,
+    applied: Applied,
+}
+
+impl Stored for Target {
+    fn database(&self) -> &Database {
+        &self.database
+    }
+}
+
+impl React<Moved> for Target {
+    async fn react(&self, _: &mut Transaction, _: &Occurred<Moved>) -> Result<(), CallError<Inapplicable>> {
+        self.applied.lock().push(Moved::NAME);
+        Ok(())
+    }
+}
+
+impl React<Painted> for Target {
+    async fn react(&self, _: &mut Transaction, _: &Occurred<Painted>) -> Result<(), CallError<Inapplicable>> {
+        self.applied.lock().push(Painted::NAME);
+        Ok(())
+    }
+}
+
+#[derive(Clone, Default)]
+struct Graves(Arc<Mutex<Vec<DeadLetter>>>);
+
+impl Handle<Bury> for Graves {
+    async fn handle(&self, _: &Caller, message: Bury) -> Outcome<Bury> {
+        self.0.lock().push(message.letter);
+        Ok(())
+    }
+}
+
+fn older() -> Contract<Target> {
+    Domain::new("target", Bulkhead::default()).answering().reacts_to::<Moved>()
+}
+
+fn newer() -> Contract<Target> {
+    older().reacts_to::<Painted>()
+}
+
+/// A database of the test's own, removed with it.
+struct Store {
+    databases: Databases,
+    folder: std::path::PathBuf,
+}
+
+impl Store {
+    async fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("callboard-bridge-{}", Uuid::now_v7().simple()));
+        let databases = Databases::new(DatabaseSettings::Sqlite { folder: folder.clone() });
+        databases.migrate("target", &Migrator::with_migrations(Vec::new())).await.unwrap();
+        Self { databases, folder }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A node that hosts this version of the target.
+async fn reacting(
+    cluster: &Cluster,
+    target: Contract<Target>,
+    store: &Store,
+    applied: &Applied,
+    graves: &Graves,
+) -> Node {
+    let (databases, applied, graves) = (store.databases.clone(), applied.clone(), graves.clone());
+    Node::start(cluster.settings(&url()), move |_| {
+        let opened = databases.clone();
+        let target = target.shared(move |_| {
+            let (opened, applied) = (opened.clone(), applied.clone());
+            async move { Ok(Target { database: opened.open("target").await?, applied }) }
+        });
+        let cluster = Domain::new("cluster", Bulkhead::default()).answering().on::<Bury>().shared(move |_| {
+            let graves = graves.clone();
+            async move { Ok::<_, StartError>(graves) }
+        });
+        vec![cluster.build(), target.stored(&databases).build()]
+    })
+    .await
+}
+
+/// A node that knows this version of the target, and does not host it.
+async fn knowing(cluster: &Cluster, target: Contract<Target>) -> Node {
+    Node::start(cluster.settings(&url()), |transport| vec![target.remote(transport)]).await
+}
+
+fn event<E: Event>(event: &E) -> CloudEvent {
+    CloudEvent::new("source", chrono::DateTime::UNIX_EPOCH, event).unwrap()
+}
+
+/// As the relay does: until it is confirmed.
+async fn publish<E: Event>(node: &Node, fact: &E) {
+    let patience = Instant::now() + Duration::from_secs(60);
+    while let Err(error) = node.bridge.events().publish(event(fact)).await {
+        assert!(Instant::now() < patience, "{error}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[actix_rt::test]
+async fn an_older_node_publishes_what_only_a_newer_one_reacts_to() {
+    let (cluster, store) = (Cluster::new(), Store::new().await);
+    let (applied, graves) = (Applied::default(), Graves::default());
+    let _newer = reacting(&cluster, newer(), &store, &applied, &graves).await;
+    let source = knowing(&cluster, older()).await;
+    publish(&source, &Painted(Uuid::now_v7())).await;
+    until("it is applied", || applied.lock().as_slice() == [Painted::NAME]).await;
+
+    // What nobody reacts to at all is no fault, and no reason to declare anything again.
+    for _ in 0..3 {
+        let taken = source.bridge.events().publish(event(&Weighed(Uuid::now_v7()))).await;
+        assert!(matches!(taken, Err(PublishError::Unroutable(_))), "{taken:?}");
+    }
+    assert_eq!(source.metric("callboard_bridge_unroutable_total", ""), 0.0);
+    assert!(graves.0.lock().is_empty());
+}
+
+#[actix_rt::test]
+async fn what_a_newer_version_has_left_does_not_hold_an_older_one_up() {
+    let (cluster, store) = (Cluster::new(), Store::new().await);
+    let (applied, graves) = (Applied::default(), Graves::default());
+    let source = knowing(&cluster, newer()).await;
+    // More than a node has on its way at a time, some of one aggregate; all of them old.
+    let one = Uuid::now_v7();
+    for number in 0..80 {
+        publish(&source, &Painted(if number < 10 { one } else { Uuid::now_v7() })).await;
+    }
+    publish(&source, &Moved(one)).await;
+    let old = reacting(&cluster, older(), &store, &applied, &graves).await;
+    until("what it knows is applied", || applied.lock().as_slice() == [Moved::NAME]).await;
+    until("the others are buried", || graves.0.lock().len() == 80).await;
+    let letters = graves.0.lock().clone();
+    assert!(letters.iter().all(|letter| letter.event["type"] == Painted::NAME), "{letters:?}");
+
+    // Back on the newer version, an operator has them applied.
+    let applied = Applied::default();
+    old.stop().await;
+    let newer = reacting(&cluster, newer(), &store, &applied, &graves).await;
+    let letter: CloudEvent = serde_json::from_value(letters[0].event.clone()).unwrap();
+    newer.bridge.events().redeliver("target", letter).await.unwrap();
+    until("it is applied", || applied.lock().as_slice() == [Painted::NAME]).await;
+}
+
+#[actix_rt::test]
+async fn what_ends_its_consumer_each_time_becomes_a_dead_letter() {
+    let (cluster, store) = (Cluster::new(), Store::new().await);
+    let (applied, graves) = (Applied::default(), Graves::default());
+    let source = knowing(&cluster, older()).await;
+    let poison = Moved(Uuid::now_v7());
+    publish(&source, &poison).await;
+    let (queue, dead) = (format!("{}.events.target", cluster.prefix), format!("{}.dead", cluster.prefix));
+    let mut deliveries = 0;
+    let patience = Instant::now() + Duration::from_secs(60);
+    loop {
+        assert!(Instant::now() < patience, "delivered {deliveries} times, and not given up");
+        // A process that takes it and is gone: its connection ends without a word about the message.
+        let (connection, channel) = channel().await;
+        let consume = channel.basic_consume(queue.as_str().into(), "".into(), Default::default(), Default::default());
+        let mut consumer = consume.await.unwrap();
+        let taken = tokio::time::timeout(Duration::from_millis(200), consumer.next()).await;
+        deliveries += u32::from(taken.is_ok_and(|taken| taken.is_some_and(|taken| taken.is_ok())));
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let waiting = channel.queue_declare(dead.as_str().into(), passive, Default::default()).await.unwrap();
+        connection.close(200, "gone".into()).await.unwrap();
+        if waiting.message_count() == 1 {
+            break;
+        }
+    }
+    assert!(deliveries > 5, "{deliveries}: a few deaths of a node are not the event's fault");
+
+    let _target = reacting(&cluster, older(), &store, &applied, &graves).await;
+    until("it is buried", || graves.0.lock().len() == 1).await;
+    let letter = graves.0.lock()[0].clone();
+    assert_eq!(letter.domain, "target");
+    assert_eq!(letter.error, "it was delivered too often without an end");
+    assert_eq!(letter.event["type"], Moved::NAME);
+    // The queue moves on.
+    publish(&source, &Moved(Uuid::now_v7())).await;
+    until("the next is applied", || applied.lock().len() == 1).await;
+}

@@ -1,0 +1,109 @@
+//! Nodes of two versions beside each other: what one emits, the other may not know in full, or at all.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+
+use super::*;
+
+/// As a node of another version has written it.
+fn written(kind: &str, time: DateTime<Utc>, data: &Value) -> CloudEvent {
+    let event = json!({
+        "specversion": "1.0",
+        "id": Uuid::now_v7(),
+        "source": "source",
+        "type": kind,
+        "subject": Uuid::now_v7(),
+        "time": time,
+        "data": data,
+        "sampledrate": 3,
+    });
+    serde_json::from_value(event).unwrap()
+}
+
+async fn sink(databases: &Databases, clock: &Clock) -> (Node, EventSink) {
+    let recorder = Recorder::default();
+    let node = Node::start_at(databases, Arc::new(recorder.clone()), clock).await;
+    let sink = recorder.0.lock().sinks[0].clone();
+    (node, sink)
+}
+
+#[actix_rt::test]
+async fn fields_that_only_another_version_has_are_passed_over_and_missing_ones_take_their_default() {
+    on_both(async |databases| {
+        let (node, sink) = sink(&databases, &Clock::system()).await;
+        let (to, now) = (Uuid::now_v7(), Clock::system().now());
+        let newer = json!({ "to": to, "number": 1, "note": "hello", "shade": { "of": "blue" } });
+        let older = json!({ "to": to, "number": 2 });
+        for data in [newer, older] {
+            let event = written(Happened::NAME, now, &data);
+            assert_eq!(event.read::<Happened>().unwrap().note.is_some(), data.get("note").is_some());
+            assert_eq!(sink.attempt(event).await, Attempt::Applied);
+        }
+        assert_eq!(applied(&databases).await[&to], [1, 2]);
+        let without_what_it_needs = written(Happened::NAME, now, &json!({ "to": to }));
+        assert!(matches!(sink.attempt(without_what_it_needs).await, Attempt::Failed(_)));
+        node.stop().await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn what_only_a_newer_version_reacts_to_waits_for_one_and_is_then_buried() {
+    on_both(async |databases| {
+        let clock = Clock::manual(DateTime::UNIX_EPOCH);
+        let (node, sink) = sink(&databases, &clock).await;
+        let event = written("thing.of_a_later_version", clock.now(), &json!({}));
+        assert!(matches!(sink.attempt(event.clone()).await, Attempt::Unknown(_)));
+        let others = clock.sleepers();
+        let delivering = actix_rt::spawn({
+            let (sink, event) = (sink.clone(), event.clone());
+            async move { sink.deliver(event, 0).await }
+        });
+        eventually("it waits", async || clock.sleepers() > others).await;
+        clock.advance(UNKNOWN_FOR - Duration::from_secs(1));
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+        assert!(node.graves.0.lock().is_empty() && !delivering.is_finished());
+        clock.advance(Duration::from_secs(1));
+        delivering.await.unwrap().unwrap();
+        // Whatever stood behind it is as old, and waits no longer.
+        let old = written("thing.of_a_later_version", clock.now() - TimeDelta::minutes(2), &json!({ "kept": true }));
+        sink.deliver(old, 0).await.unwrap();
+
+        let letters = node.graves.0.lock().clone();
+        let [first, second] = letters.as_slice() else { panic!("two dead letters, not {letters:?}") };
+        assert_eq!((first.domain.as_str(), first.attempts), ("target", 1));
+        assert!(first.error.contains("does not react to thing.of_a_later_version"), "{}", first.error);
+        assert_eq!(first.event, serde_json::to_value(event).unwrap(), "whole, so that it can be delivered again");
+        assert_eq!(second.event["data"]["kept"], true);
+        node.stop().await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn what_nobody_here_reacts_to_is_published_for_those_who_may_elsewhere() {
+    on_both(async |databases| {
+        let recorder = Recorder::default();
+        let node = Node::start(&databases, Arc::new(recorder.clone())).await;
+        let source = databases.open("source").await.unwrap();
+        let to = Uuid::now_v7();
+        emit_one(&source, &Unheard(to)).await;
+        eventually("the outbox is empty", async || pending(&source).await == 0).await;
+        let published = recorder.0.lock().published.clone();
+        assert!(matches!(published.as_slice(), [event] if event.kind == Unheard::NAME), "{published:?}");
+
+        // Nobody does: no fault of anybody's.
+        recorder.0.lock().fails = Some(PublishError::Unroutable("no queue".to_owned()));
+        emit_one(&source, &Unheard(to)).await;
+        eventually("the outbox is empty", async || pending(&source).await == 0).await;
+        // The broker may be away, and whoever reacts with it.
+        recorder.0.lock().fails = Some(PublishError::Unconfirmed("no broker".to_owned()));
+        emit_one(&source, &Unheard(to)).await;
+        eventually("it is tried again", async || recorder.0.lock().tries >= 4).await;
+        assert_eq!(pending(&source).await, 1);
+        node.stop().await;
+    })
+    .await;
+}
