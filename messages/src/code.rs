@@ -164,6 +164,15 @@ impl<E: DomainError> CallError<E> {
         }
     }
 
+    /// The same of an operation that had written something before it failed: it does not say that nothing has happened.
+    #[must_use]
+    pub fn after_effect(self) -> Self {
+        match self {
+            Self::Failed(failure) if failure.is_certain() => Self::Failed(Failure::Unknown),
+            other => other,
+        }
+    }
+
     /// When the caller may try again.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -29,7 +29,7 @@ use crate::{
     stage::Stage,
     store::{
         apps::{self, AppRow},
-        deployments,
+        deployments::{self, DeploymentRow},
         steps::{self, Author},
     },
     telling::Telling,
@@ -213,12 +213,16 @@ impl Context {
 
     /// Reads a deployment anew and tells everyone who follows it, or its project.
     pub(crate) async fn announce(&self, id: DeploymentId) -> Result<Option<Deployment>, Failure> {
-        let Some(row) = deployments::get(&self.database, id).await? else { return Ok(None) };
+        Ok(deployments::get(&self.database, id).await?.map(|row| self.show(row)))
+    }
+
+    /// Tells everyone who follows the deployment, or its project.
+    pub(crate) fn show(&self, row: DeploymentRow) -> Deployment {
         let url = self.settings.url(&row.name);
         let deployment = row.view(url);
-        self.publish(&deployment_topic(id), "deployment", &deployment);
+        self.publish(&deployment_topic(deployment.id), "deployment", &deployment);
         self.publish(&project_topic(deployment.project_id), "deployment", &deployment);
-        Ok(Some(deployment))
+        deployment
     }
 
     /// Tells everyone who follows the project about one of its instances.

@@ -47,7 +47,8 @@ impl<S: SagaState> Saga<S> {
     }
 
     /// Adds a step that asks other domains: `async fn(&StepContext, S) -> StepOutcome<S>`, and its undo,
-    /// `async fn(&StepContext, S) -> StepOutcome<S, ()>`. Both may be called more than once.
+    /// `async fn(&StepContext, S) -> StepOutcome<S, ()>`. Both may be called more than once. An act that ends in a failure
+    /// which [is certain](Failure::is_certain) has done nothing: when it is given up, it alone is not undone.
     #[must_use]
     pub fn step<A, U>(self, name: &'static str, act: A, undo: U) -> Self
     where

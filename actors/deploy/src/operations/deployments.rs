@@ -51,7 +51,7 @@ impl Handle<CreateDeployment> for Deploys {
             created_at: self.context.clock.now(),
         };
         let deployment = self.begin(caller, new, &project.name).await?;
-        self.context.refresh_route(project.id).await?;
+        self.refresh_route(project.id).await;
         self.context.wake_builders();
         Ok(deployment)
     }
@@ -113,7 +113,7 @@ impl Handle<CancelDeployment> for Deploys {
         let id = message.deployment_id;
         let row = self.deployment(caller, id).await?;
         self.cancel(&row).await?;
-        let row = self.deployment(caller, id).await?;
+        let row = self.deployment(caller, id).await.map_err(CallError::after_effect)?;
         if row.status != DeploymentStatus::Cancelled {
             return Err(DeployError::AlreadyEnded.into());
         }
@@ -131,8 +131,10 @@ impl Deploys {
         let (author, status) = (Author::Anyone, DeploymentStatus::Cancelled);
         if steps::end(&context.database, &Caller::system(), author, row.id, status, None, now).await? {
             context.under_way.cancel(row.id);
-            context.announce(row.id).await?;
-            context.refresh_route(row.project_id).await?;
+            if let Err(failure) = context.announce(row.id).await {
+                tracing::warn!(deployment_id = %row.id, %failure, "a cancelled deployment is not announced");
+            }
+            self.refresh_route(row.project_id).await;
             context.wake(row.project_id);
         }
         Ok(())

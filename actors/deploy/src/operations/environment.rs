@@ -13,7 +13,7 @@ use callboard_supervisors::{
     events::{Inapplicable, Occurred, React, Stored},
 };
 
-use super::{Deploys, no_project};
+use super::{Deploys, Refusable, no_project};
 use crate::store::{apps, deployments};
 
 const LOOKED_EVERY: Duration = Duration::from_millis(20);
@@ -29,18 +29,25 @@ impl Handle<SetupEnvironment> for Deploys {
             return Err(no_project());
         }
         transaction.commit().await?;
-        Ok(context.refresh_route(project_id).await?)
+        self.refresh_route(project_id).await;
+        Ok(())
     }
 }
 
 impl Handle<CleanupEnvironment> for Deploys {
     /// Marks the app, and waits until the node that looks after it has removed it.
     async fn handle(&self, _: &Caller, message: CleanupEnvironment) -> Outcome<CleanupEnvironment> {
-        let context = &self.context;
         let project_id = message.project_id;
-        let mut transaction = context.database.begin().await?;
-        apps::condemn(&mut transaction, project_id, context.clock.now()).await?;
-        transaction.commit().await?;
+        let now = self.context.clock.now();
+        let condemn = async |transaction: &mut Transaction| apps::condemn(transaction, project_id, now).await;
+        self.context.database.transact(condemn).await?;
+        self.see_removed(project_id).await.map_err(CallError::after_effect)
+    }
+}
+
+impl Deploys {
+    async fn see_removed(&self, project_id: ProjectId) -> Refusable<()> {
+        let context = &self.context;
         if let Some((id, _)) = deployments::running(&context.database, project_id).await?
             && let Some(row) = deployments::get(&context.database, id).await?
         {
@@ -50,7 +57,7 @@ impl Handle<CleanupEnvironment> for Deploys {
         let deadline = context.clock.instant() + REMOVED_WITHIN;
         while apps::get(&context.database, project_id).await?.is_some() {
             if context.clock.instant() >= deadline {
-                return Err(Failure::Unavailable { retry_after: Duration::from_secs(1) }.into());
+                return Err(Failure::Timeout.into());
             }
             context.clock.sleep(LOOKED_EVERY).await;
         }

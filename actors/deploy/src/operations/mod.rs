@@ -99,10 +99,17 @@ impl Deploys {
             let (id, _) = running.ok_or(Failure::Unavailable { retry_after: std::time::Duration::from_secs(1) })?;
             return Err(DeployError::InProgress(id).into());
         }
-        table::tell_begun(&mut transaction, caller, new.id).await?;
+        let begun = table::tell_begun(&mut transaction, caller, new.id).await?;
+        let begun = begun.ok_or_else(|| Failure::Internal("a deployment that was stored is not there".to_owned()))?;
         transaction.commit().await?;
-        let begun = self.context.announce(new.id).await?;
-        begun.ok_or_else(|| Failure::Internal("a deployment that was stored is not there".to_owned()).into())
+        Ok(self.context.show(begun))
+    }
+
+    /// Tells visitors and routers of what was stored. It is done whatever fails here: routers also ask by themselves.
+    async fn refresh_route(&self, project_id: ProjectId) {
+        if let Err(failure) = self.context.refresh_route(project_id).await {
+            tracing::warn!(%project_id, %failure, "the route of an app is shown late");
+        }
     }
 
     /// Whether what the deployment is to be made of is still there, and stays: nothing is let go while the app is held.

@@ -207,14 +207,20 @@ pub(crate) async fn of_request(
     Ok(row.map(|(id,)| DeploymentId(id)))
 }
 
-/// Tells of a deployment that begins.
-pub(crate) async fn tell_begun(transaction: &mut Transaction, caller: &Caller, id: DeploymentId) -> Result<(), Error> {
-    let Some(row) = get_in(transaction, id).await? else { return Ok(()) };
+/// Tells of a deployment that begins, and has its row.
+pub(crate) async fn tell_begun(
+    transaction: &mut Transaction,
+    caller: &Caller,
+    id: DeploymentId,
+) -> Result<Option<DeploymentRow>, Error> {
+    let Some(row) = get_in(transaction, id).await? else { return Ok(None) };
+    let fact = row.clone().fact();
     match row.status {
-        DeploymentStatus::Queued => emit(transaction, caller, &DeploymentQueued(row.fact())).await,
+        DeploymentStatus::Queued => emit(transaction, caller, &DeploymentQueued(fact)).await?,
         // Nothing has to be built.
-        _ => emit(transaction, caller, &DeploymentStarted(row.fact())).await,
+        _ => emit(transaction, caller, &DeploymentStarted(fact)).await?,
     }
+    Ok(Some(row))
 }
 
 /// One deployment, whoever owns it.

@@ -58,6 +58,22 @@ async fn what_was_cleaned_up_is_not_brought_back_by_a_message_that_comes_late() 
 }
 
 #[actix_rt::test]
+async fn what_is_stored_is_done_whatever_fails_behind_it() {
+    on_node(async |bench| {
+        let app = bench.create("shop");
+        let database = bench.databases.open("deploy").await.unwrap();
+        // Showing the route asks for the deployments, making the place does not.
+        database.query("ALTER TABLE deployments RENAME TO out_of_reach").execute().await.unwrap();
+        let outcome = bench.ask(&Caller::system(), set_up(&app)).await;
+        database.query("ALTER TABLE out_of_reach RENAME TO deployments").execute().await.unwrap();
+        outcome.unwrap();
+        let apps: i64 = database.query("SELECT COUNT(*) FROM apps").fetch_scalar().await.unwrap();
+        assert_eq!(apps, 1);
+    })
+    .await;
+}
+
+#[actix_rt::test]
 async fn an_app_goes_with_its_project_however_often_it_is_told() {
     on_node(async |bench| {
         let app = bench.create("shop");
