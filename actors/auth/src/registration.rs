@@ -4,10 +4,10 @@
 //! for it and told by an event as well: a crash between the two leaves nobody without one.
 
 use callboard_messages::{
-    Caller,
+    CallError, Caller,
     auth::{AuthError, Register, UserRegistered},
 };
-use callboard_supervisors::{Handle, Outcome, events::emit};
+use callboard_supervisors::{Handle, Outcome, db::Transaction, events::emit};
 use uuid::Uuid;
 
 use crate::{
@@ -34,25 +34,27 @@ impl Handle<Register> for Auth {
         let now = self.now();
         let account =
             AccountRow { id: Uuid::now_v7(), email, name, administrator: first, founder: first, created_at: now };
-        let mut transaction = self.database.begin().await?;
-        if let Some(token) = &message.invitation {
-            invitations::spend(&mut transaction, token, &account.email, now).await?;
-        }
-        match accounts::insert(&mut transaction, &account, Some(password_hash)).await {
-            Err(error) if error.violates("accounts_email_key", "accounts.email") => {
-                return Err(AuthError::EmailTaken.into());
-            }
-            Err(error) if error.violates("accounts_founder_key", "accounts.founder") => {
-                return Err(AuthError::InvitationRequired.into());
-            }
-            other => other?,
-        }
         let registered = UserRegistered { user_id: account.user_id(), name: account.name.clone(), organization_id };
-        emit(&mut transaction, caller, &registered).await?;
-        transaction.commit().await?;
+        let register = async |transaction: &mut Transaction| -> Result<(), CallError<AuthError>> {
+            if let Some(token) = &message.invitation {
+                invitations::spend(transaction, token, &account.email, now).await?;
+            }
+            match accounts::insert(transaction, &account, Some(password_hash.clone())).await {
+                Err(error) if error.violates("accounts_email_key", "accounts.email") => {
+                    return Err(AuthError::EmailTaken.into());
+                }
+                Err(error) if error.violates("accounts_founder_key", "accounts.founder") => {
+                    return Err(AuthError::InvitationRequired.into());
+                }
+                other => other?,
+            }
+            Ok(emit(transaction, caller, &registered).await?)
+        };
+        self.database.transact(register).await?;
         tracing::info!(target: "callboard::security", user_id = %account.id, ?permit, "an account was registered");
 
-        let organization_id = self.ensure_organization(caller, &account).await?;
-        self.start_session(caller, account, organization_id).await
+        // From here on there is an account, whatever fails.
+        let organization_id = self.ensure_organization(caller, &account).await.map_err(CallError::after_effect)?;
+        self.start_session(caller, account, organization_id).await.map_err(CallError::after_effect)
     }
 }

@@ -29,9 +29,9 @@ impl Handle<EnsurePersonal> for Organizations {
         if let Some(row) = self.default_of(message.user_id.0).await? {
             return Ok(row.try_into()?);
         }
-        let mut transaction = self.database.begin().await?;
-        ensure(&mut transaction, caller, &message, self.clock.now()).await?;
-        transaction.commit().await?;
+        let now = self.clock.now();
+        let work = async |transaction: &mut Transaction| ensure(transaction, caller, &message, now).await;
+        self.database.transact(work).await?;
         // Also when another call was faster: both answer with what is there now.
         let row = self.default_of(message.user_id.0).await?;
         let row = row.ok_or_else(|| Failure::Internal("a person was left without an organization".to_owned()))?;

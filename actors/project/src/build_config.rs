@@ -3,10 +3,10 @@
 use std::path::{Component, Path};
 
 use callboard_messages::{
-    Caller,
+    CallError, Caller,
     project::{BuildConfig, GetBuildConfig, ProjectError, ProjectFact, ProjectUpdated, SetBuildConfig},
 };
-use callboard_supervisors::{Handle, Outcome, events::emit};
+use callboard_supervisors::{Handle, Outcome, db::Transaction, events::emit};
 use sqlx::types::Json;
 
 use crate::projects::{Projects, tenant};
@@ -34,22 +34,24 @@ impl Handle<GetBuildConfig> for Projects {
 impl Handle<SetBuildConfig> for Projects {
     async fn handle(&self, caller: &Caller, message: SetBuildConfig) -> Outcome<SetBuildConfig> {
         check(&message.config).map_err(ProjectError::Invalid)?;
-        let mut transaction = self.database.begin().await?;
-        let changed: Option<(String, i64)> = transaction
-            .query(
-                "UPDATE projects SET build = $3
-                 WHERE id = $1 AND organization_id = $2 AND deleting_at IS NULL AND NOT creating
-                 RETURNING name, version",
-            )
-            .bind(message.project_id.0)
-            .bind(tenant(caller)?.0)
-            .bind(Json(message.config.clone()))
-            .fetch_optional()
-            .await?;
-        let (name, version) = changed.ok_or(ProjectError::NotFound)?;
-        let fact = ProjectFact { project_id: message.project_id, organization_id: tenant(caller)?, name, version };
-        emit(&mut transaction, caller, &ProjectUpdated(fact)).await?;
-        transaction.commit().await?;
+        let (project_id, organization_id) = (message.project_id, tenant(caller)?);
+        let set = async |transaction: &mut Transaction| -> Result<(), CallError<ProjectError>> {
+            let changed: Option<(String, i64)> = transaction
+                .query(
+                    "UPDATE projects SET build = $3
+                     WHERE id = $1 AND organization_id = $2 AND deleting_at IS NULL AND NOT creating
+                     RETURNING name, version",
+                )
+                .bind(project_id.0)
+                .bind(organization_id.0)
+                .bind(Json(message.config.clone()))
+                .fetch_optional()
+                .await?;
+            let (name, version) = changed.ok_or(ProjectError::NotFound)?;
+            let fact = ProjectFact { project_id, organization_id, name, version };
+            Ok(emit(transaction, caller, &ProjectUpdated(fact)).await?)
+        };
+        self.database.transact(set).await?;
         Ok(message.config)
     }
 }

@@ -5,12 +5,12 @@
 //! Secrets are sealed under the project's data key, which the master key wraps, for exactly the row they stand in.
 
 use callboard_messages::{
-    Caller, Failure, OrganizationId, ProjectId, Secret,
+    CallError, Caller, Failure, OrganizationId, ProjectId, Secret,
     project::{Environment, ListEnv, NewVariable, ProjectEnvChanged, ProjectError, SetEnv, UnsetEnv, Variable},
 };
 use callboard_supervisors::{
     Handle, Outcome,
-    db::{Database, Transaction},
+    db::{Database, Error, Transaction},
     events::emit,
     seal::{DataKey, MasterKey, SealError},
 };
@@ -99,20 +99,36 @@ struct VariableRow {
 }
 
 /// The rows that hold at one version, by name; removed variables are left out.
-async fn rows_at(database: &Database, project_id: ProjectId, version: i64) -> Result<Vec<VariableRow>, Failure> {
-    Ok(database
-        .query(
-            "SELECT name, version, plain, sealed, secret, updated_at
-             FROM variables AS v
-             WHERE project_id = $1 AND (plain IS NOT NULL OR sealed IS NOT NULL)
-               AND version = (SELECT MAX(version) FROM variables AS newest
-                              WHERE newest.project_id = v.project_id AND newest.name = v.name AND newest.version <= $2)
-             ORDER BY name",
-        )
-        .bind(project_id.0)
-        .bind(version)
-        .fetch_all()
-        .await?)
+const ROWS_AT: &str = "SELECT name, version, plain, sealed, secret, updated_at
+    FROM variables AS v
+    WHERE project_id = $1 AND (plain IS NOT NULL OR sealed IS NOT NULL)
+      AND version = (SELECT MAX(version) FROM variables AS newest
+                     WHERE newest.project_id = v.project_id AND newest.name = v.name AND newest.version <= $2)
+    ORDER BY name";
+
+async fn rows_at(database: &Database, project_id: ProjectId, version: i64) -> Result<Vec<VariableRow>, Error> {
+    database.query(ROWS_AT).bind(project_id.0).bind(version).fetch_all().await
+}
+
+/// The environment as a transaction has left it: once that has committed, nothing may fail any more.
+async fn left_by(transaction: &mut Transaction, project_id: ProjectId, version: i64) -> Result<Environment, Error> {
+    let rows = transaction.query(ROWS_AT).bind(project_id.0).bind(version).fetch_all().await?;
+    Ok(shown(rows, version))
+}
+
+/// What is shown of an environment: secrets without their values.
+fn shown(rows: Vec<VariableRow>, version: i64) -> Environment {
+    let variables = rows
+        .into_iter()
+        .map(|row| Variable {
+            name: row.name,
+            value: row.plain,
+            secret: row.secret,
+            version: row.version,
+            updated_at: row.updated_at,
+        })
+        .collect();
+    Environment { version, variables }
 }
 
 impl Handle<ListEnv> for Projects {
@@ -128,7 +144,7 @@ impl Handle<ListEnv> for Projects {
             .fetch_optional()
             .await?;
         let (version,) = version.ok_or(ProjectError::NotFound)?;
-        Ok(self.environment(message.project_id, version).await?)
+        Ok(shown(rows_at(&self.database, message.project_id, version).await?, version))
     }
 }
 
@@ -137,93 +153,92 @@ impl Handle<SetEnv> for Projects {
         check(&message.variables).map_err(ProjectError::Invalid)?;
         let owner = Owner { organization_id: tenant(caller)?, project_id: message.project_id };
         let now = self.clock.now();
-        let mut transaction = self.database.begin().await?;
-        let version = new_version(&mut transaction, owner).await?.ok_or(ProjectError::NotFound)?;
-        let key = if message.variables.iter().any(|variable| variable.secret) {
-            Some(self.vault.key(&mut transaction, owner, now).await?)
-        } else {
-            None
-        };
-        let names = message.variables.iter().map(|variable| variable.name.clone()).collect();
-        for variable in message.variables {
-            let value = variable.value.expose();
-            let size = i64::try_from(value.len()).unwrap_or(i64::MAX);
-            let sealed = match &key {
-                Some(key) if variable.secret => {
-                    let place = owner.place(&variable.name, version);
-                    Some(key.seal(value.as_bytes(), place.as_bytes()).map_err(fault)?)
-                }
-                _ => None,
+        let set = async |transaction: &mut Transaction| -> Result<Environment, CallError<ProjectError>> {
+            let version = new_version(transaction, owner).await?.ok_or(ProjectError::NotFound)?;
+            let key = if message.variables.iter().any(|variable| variable.secret) {
+                Some(self.vault.key(transaction, owner, now).await?)
+            } else {
+                None
             };
-            let plain = (!variable.secret).then(|| value.to_owned());
-            transaction
-                .query(
-                    "INSERT INTO variables (project_id, name, version, plain, sealed, secret, size, updated_at)
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-                )
-                .bind(owner.project_id.0)
-                .bind(variable.name)
-                .bind(version)
-                .bind(plain)
-                .bind(sealed)
-                .bind(variable.secret)
-                .bind(size)
-                .bind(now)
-                .execute()
-                .await?;
-        }
-        check_totals(&mut transaction, owner.project_id).await?;
-        emit(&mut transaction, caller, &owner.changed(version, names)).await?;
-        transaction.commit().await?;
-        Ok(self.environment(owner.project_id, version).await?)
+            for variable in &message.variables {
+                insert(transaction, owner, version, variable, key.as_ref(), now).await?;
+            }
+            check_totals(transaction, owner.project_id).await?;
+            let names = message.variables.iter().map(|variable| variable.name.clone()).collect();
+            emit(transaction, caller, &owner.changed(version, names)).await?;
+            Ok(left_by(transaction, owner.project_id, version).await?)
+        };
+        self.database.transact(set).await
     }
+}
+
+/// A variable's row, a secret's value sealed under the key.
+async fn insert(
+    transaction: &mut Transaction,
+    owner: Owner,
+    version: i64,
+    variable: &NewVariable,
+    key: Option<&DataKey>,
+    now: DateTime<Utc>,
+) -> Result<(), Failure> {
+    let value = variable.value.expose();
+    let sealed = match key {
+        Some(key) if variable.secret => {
+            let place = owner.place(&variable.name, version);
+            Some(key.seal(value.as_bytes(), place.as_bytes()).map_err(fault)?)
+        }
+        _ => None,
+    };
+    transaction
+        .query(
+            "INSERT INTO variables (project_id, name, version, plain, sealed, secret, size, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        )
+        .bind(owner.project_id.0)
+        .bind(variable.name.clone())
+        .bind(version)
+        .bind((!variable.secret).then(|| value.to_owned()))
+        .bind(sealed)
+        .bind(variable.secret)
+        .bind(i64::try_from(value.len()).unwrap_or(i64::MAX))
+        .bind(now)
+        .execute()
+        .await?;
+    Ok(())
 }
 
 impl Handle<UnsetEnv> for Projects {
     async fn handle(&self, caller: &Caller, message: UnsetEnv) -> Outcome<UnsetEnv> {
         let owner = Owner { organization_id: tenant(caller)?, project_id: message.project_id };
-        let mut transaction = self.database.begin().await?;
-        let version = new_version(&mut transaction, owner).await?.ok_or(ProjectError::NotFound)?;
-        // A row without a value ends the variable; the one before must have one.
-        let removed = transaction
-            .query(
-                "INSERT INTO variables (project_id, name, version, secret, size, updated_at)
-                 SELECT project_id, name, $3, secret, 0, $4 FROM variables AS v
-                 WHERE project_id = $1 AND name = $2 AND (plain IS NOT NULL OR sealed IS NOT NULL)
-                   AND version = (SELECT MAX(version) FROM variables AS newest
-                                  WHERE newest.project_id = v.project_id AND newest.name = v.name)",
-            )
-            .bind(owner.project_id.0)
-            .bind(message.name.clone())
-            .bind(version)
-            .bind(self.clock.now())
-            .execute()
-            .await?;
-        if removed == 0 {
-            return Err(ProjectError::NoSuchVariable(message.name).into());
-        }
-        emit(&mut transaction, caller, &owner.changed(version, vec![message.name])).await?;
-        transaction.commit().await?;
-        Ok(self.environment(owner.project_id, version).await?)
+        let now = self.clock.now();
+        let unset = async |transaction: &mut Transaction| -> Result<Environment, CallError<ProjectError>> {
+            let version = new_version(transaction, owner).await?.ok_or(ProjectError::NotFound)?;
+            // A row without a value ends the variable; the one before must have one.
+            let removed = transaction
+                .query(
+                    "INSERT INTO variables (project_id, name, version, secret, size, updated_at)
+                     SELECT project_id, name, $3, secret, 0, $4 FROM variables AS v
+                     WHERE project_id = $1 AND name = $2 AND (plain IS NOT NULL OR sealed IS NOT NULL)
+                       AND version = (SELECT MAX(version) FROM variables AS newest
+                                      WHERE newest.project_id = v.project_id AND newest.name = v.name)",
+                )
+                .bind(owner.project_id.0)
+                .bind(message.name.clone())
+                .bind(version)
+                .bind(now)
+                .execute()
+                .await?;
+            if removed == 0 {
+                return Err(ProjectError::NoSuchVariable(message.name.clone()).into());
+            }
+            emit(transaction, caller, &owner.changed(version, vec![message.name.clone()])).await?;
+            Ok(left_by(transaction, owner.project_id, version).await?)
+        };
+        self.database.transact(unset).await
     }
 }
 
 impl Projects {
-    async fn environment(&self, project_id: ProjectId, version: i64) -> Result<Environment, Failure> {
-        let rows = rows_at(&self.database, project_id, version).await?;
-        let variables = rows
-            .into_iter()
-            .map(|row| Variable {
-                name: row.name,
-                value: row.plain,
-                secret: row.secret,
-                version: row.version,
-                updated_at: row.updated_at,
-            })
-            .collect();
-        Ok(Environment { version, variables })
-    }
-
     /// Every variable with its value, secrets opened.
     pub(crate) async fn opened(&self, owner: Owner, version: i64) -> Result<Vec<(String, Secret)>, Failure> {
         let rows = rows_at(&self.database, owner.project_id, version).await?;
@@ -270,10 +285,7 @@ async fn new_version(transaction: &mut Transaction, owner: Owner) -> Result<Opti
     Ok(row.map(|(version,)| version))
 }
 
-async fn check_totals(
-    transaction: &mut Transaction,
-    project_id: ProjectId,
-) -> Result<(), callboard_messages::CallError<ProjectError>> {
+async fn check_totals(transaction: &mut Transaction, project_id: ProjectId) -> Result<(), CallError<ProjectError>> {
     let (count, size): (i64, i64) = transaction
         .query(
             "SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM variables AS v

@@ -8,7 +8,7 @@ use callboard_messages::{
 };
 use callboard_supervisors::{
     Bus, Clock, Handle, Outcome, ShardContext, StartError,
-    db::{Database, Databases},
+    db::{Database, Databases, Error, Transaction},
     events::emit,
     saga::{SagaEngine, Sagas},
 };
@@ -127,33 +127,30 @@ impl Handle<UpdateProject> for Projects {
             check_description(description)?;
         }
         let organization_id = tenant(caller)?;
-        let mut transaction = self.database.begin().await?;
-        let row: Option<ProjectRow> = transaction
-            .query(
-                "UPDATE projects
-                 SET description = COALESCE($3, description), version = version + 1, updated_at = $5
-                 WHERE id = $1 AND organization_id = $2 AND version = COALESCE($4, version)
-                   AND deleting_at IS NULL AND NOT creating
-                 RETURNING id, organization_id, name, description, version, created_at, updated_at",
-            )
-            .bind(message.project_id.0)
-            .bind(organization_id.0)
-            .bind(message.description)
-            .bind(message.if_match)
-            .bind(self.clock.now())
-            .fetch_optional()
-            .await?;
-        match row {
-            Some(row) => {
-                let project = Project::from(row);
-                emit(&mut transaction, caller, &ProjectUpdated(fact(&project))).await?;
-                transaction.commit().await?;
-                Ok(project)
-            }
-            None => {
-                transaction.rollback().await?;
-                Err(self.why_unchanged(organization_id, message.project_id).await?.into())
-            }
+        let now = self.clock.now();
+        let update = async |transaction: &mut Transaction| -> Result<Option<Project>, Error> {
+            let row: Option<ProjectRow> = transaction
+                .query(
+                    "UPDATE projects
+                     SET description = COALESCE($3, description), version = version + 1, updated_at = $5
+                     WHERE id = $1 AND organization_id = $2 AND version = COALESCE($4, version)
+                       AND deleting_at IS NULL AND NOT creating
+                     RETURNING id, organization_id, name, description, version, created_at, updated_at",
+                )
+                .bind(message.project_id.0)
+                .bind(organization_id.0)
+                .bind(message.description.clone())
+                .bind(message.if_match)
+                .bind(now)
+                .fetch_optional()
+                .await?;
+            let Some(project) = row.map(Project::from) else { return Ok(None) };
+            emit(transaction, caller, &ProjectUpdated(fact(&project))).await?;
+            Ok(Some(project))
+        };
+        match self.database.transact(update).await? {
+            Some(project) => Ok(project),
+            None => Err(self.why_unchanged(organization_id, message.project_id).await?.into()),
         }
     }
 }
