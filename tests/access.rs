@@ -1,7 +1,7 @@
 //! Every route of the API, as its own description lists them: nobody passes without a session, and another tenant's
 //! things are not there.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -172,9 +172,10 @@ def tried(what):
     except OSError:
         return False
 
-def spy(data, node):
+def spy(data, outside, node):
     here = os.getcwd()
     return {
+        "user": os.getuid(),
         "landlock": ctypes.CDLL(None).syscall(444, None, 0, 1),
         "key": tried(lambda: open(f"{data}/master.key").read()),
         "client": tried(lambda: open(f"{data}/cli.json").read()),
@@ -182,13 +183,20 @@ def spy(data, node):
         "others": tried(lambda: os.listdir(os.path.dirname(here))),
         "variables": tried(lambda: open(f"/proc/{node}/environ").read()),
         "memory": tried(lambda: open(f"/proc/{node}/mem", "rb")),
+        "descriptors": tried(lambda: os.readlink(f"/proc/{node}/fd/0")),
+        "root": tried(lambda: os.listdir(f"/proc/{node}/root{outside}/secrets")),
+        "secret": tried(lambda: open(f"{outside}/secrets/token").read()),
+        "secrets": tried(lambda: os.listdir(f"{outside}/secrets")),
+        "beside": tried(lambda: open(f"{outside}/secrets/other").read()),
+        "configuration": tried(lambda: open(f"{outside}/callboard.toml").read()),
+        "unrelated": tried(lambda: open(f"{outside}/folder/file").read()),
         "own": tried(lambda: open("own", "w").write("x") and os.listdir(here)),
         "home": tried(lambda: open(os.path.expanduser("~/own"), "w").write("x")),
     }
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        body = json.dumps(spy(os.environ["DATA"], os.getppid())).encode()
+        body = json.dumps(spy(os.environ["DATA"], os.environ["OUTSIDE"], os.getppid())).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -197,22 +205,74 @@ class Handler(BaseHTTPRequestHandler):
 HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 "#;
 
-#[tokio::test]
-async fn an_app_gets_nothing_of_its_node_and_keeps_what_is_its_own() {
-    let node = Node::start().await;
+/// Files outside of the data folder that anybody may read, so that only the kernel can hide them: a secret and one
+/// beside it, a configuration with a secret in it, and a file that has nothing to do with the node.
+struct Outside(tempfile::TempDir);
+
+impl Outside {
+    fn make() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for inner in ["secrets", "folder"] {
+            fs::create_dir(folder.path().join(inner)).unwrap();
+        }
+        let key = "cluster_key = \"0123456789abcdef0123456789abcdef\"";
+        let files = [("secrets/token", TOKEN), ("secrets/other", "x"), ("callboard.toml", key), ("folder/file", "x")];
+        for (file, text) in files {
+            fs::write(folder.path().join(file), text).unwrap();
+        }
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().canonicalize().unwrap().join(name).display().to_string()
+    }
+}
+
+const TOKEN: &str = "a token of thirty characters..";
+
+/// Has a node with these variables run the spy, and checks what it got.
+async fn spied(variables: &[(&str, &str)]) -> Value {
+    let outside = Outside::make();
+    let (token, config) = (outside.path("secrets/token"), outside.path("callboard.toml"));
+    let mut told = vec![("CALLBOARD_METRICS_TOKEN_FILE", token.as_str()), ("CALLBOARD_CONFIG", config.as_str())];
+    told.extend(variables);
+    let node = Node::start_with(&["--no-sample"], &told).await;
     let app = App::new(&node, "spy", &[("app.py", SPY), ("Procfile", "web: exec python3 app.py\n")]);
     let data = node.data().canonicalize().unwrap();
     node.cli_json(&["create", "spy"]).await;
-    node.cli_json(&["env", "set", &format!("DATA={}", data.display()), "--plain", "--app", "spy"]).await;
+    for variable in [format!("DATA={}", data.display()), format!("OUTSIDE={}", outside.path("").trim_end_matches('/'))]
+    {
+        node.cli_json(&["env", "set", &variable, "--plain", "--app", "spy"]).await;
+    }
     app.deploy().await;
     let got: Value = serde_json::from_str(&app.text("/").await).unwrap();
-    assert_eq!((&got["own"], &got["home"]), (&true.into(), &true.into()), "{got}");
+    for own in ["own", "home", "unrelated"] {
+        assert_eq!(got[own], true, "{own}: {got}");
+    }
     if got["landlock"].as_i64() < Some(2) {
         eprintln!("this kernel can't hide a folder; nothing more is tested");
     } else {
-        for hidden in ["key", "client", "databases", "others", "variables", "memory"] {
+        let of_node = ["key", "client", "databases", "others", "variables", "memory", "descriptors", "root"];
+        let elsewhere = ["secret", "secrets", "beside", "configuration"];
+        for hidden in of_node.iter().chain(&elsewhere) {
             assert_eq!(got[hidden], false, "{hidden}: {got}");
         }
     }
     node.finish().await;
+    got
+}
+
+#[tokio::test]
+async fn an_app_gets_nothing_of_its_node_and_keeps_what_is_its_own() {
+    spied(&[]).await;
+}
+
+/// As in a container, where the node is not root and its apps are nobody else.
+#[tokio::test]
+async fn an_app_that_runs_as_the_nodes_own_user_gets_nothing_of_it_either() {
+    let is_root = nix::unistd::geteuid().is_root();
+    let variables: &[_] = if is_root { &[("CALLBOARD_RUN_AS", "0:0")] } else { &[] };
+    let got = spied(variables).await;
+    assert_eq!(got["user"].as_u64(), Some(nix::unistd::geteuid().as_raw().into()), "{got}");
 }

@@ -24,7 +24,7 @@ pub use reader::Entry;
 pub use servers::ServersChoice;
 pub use telemetry::{LogFormat, TelemetrySettings};
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use callboard_http::{GatewaySettings, router};
 use reader::Reader;
@@ -66,6 +66,8 @@ pub struct Settings {
     pub auth: AuthChoice,
     /// Building and running apps.
     pub deploy: DeployChoice,
+    /// Files that hold secrets, as absolute paths.
+    pub private: Vec<PathBuf>,
 }
 
 impl Settings {
@@ -95,7 +97,9 @@ impl Settings {
         let (gateway, router) = gateway::read(&mut reader);
         let auth = AuthChoice::read(&mut reader);
         let deploy = DeployChoice::read(&mut reader);
-        let settings = Self { node, cluster, servers, telemetry, objects, database, gateway, router, auth, deploy };
+        let private = reader.private();
+        let settings =
+            Self { node, cluster, servers, telemetry, objects, database, gateway, router, auth, deploy, private };
         if mode == Mode::Serve {
             settings.require_of_a_cluster(&mut reader);
         }

@@ -3,7 +3,11 @@
 //! Each setting has one name: `CALLBOARD_LISTEN` in the environment is `listen` in the file. A secret may also be
 //! named by a file that holds it (`CALLBOARD_MASTER_KEY_FILE`).
 
-use std::{collections::BTreeMap, fmt, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, fs,
+    path::{self, Path, PathBuf},
+};
 
 use callboard_messages::Secret;
 use serde::Serialize;
@@ -66,6 +70,9 @@ pub struct Reader {
     flags: BTreeMap<String, String>,
     environment: BTreeMap<String, String>,
     file: toml::Table,
+    /// Where the file is, as an absolute path.
+    file_path: PathBuf,
+    private: BTreeSet<PathBuf>,
     entries: Vec<Entry>,
     errors: Vec<String>,
 }
@@ -84,6 +91,7 @@ impl Reader {
             ..Self::default()
         };
         if let Some(path) = file {
+            reader.file_path = absolute(path);
             let parsed = fs::read_to_string(path)
                 .map_err(|e| e.to_string())
                 .and_then(|text| text.parse::<toml::Table>().map_err(|error| error.to_string().trim_end().to_owned()));
@@ -139,6 +147,10 @@ impl Reader {
     pub fn secret(&mut self, variable: &'static str, about: &'static str) -> Option<Secret> {
         let direct = self.find::<String>(variable);
         let by_file = self.find::<String>(&format!("{variable}_FILE"));
+        self.private.extend(by_file.iter().map(|(path, _)| absolute(Path::new(path))));
+        if self.file.contains_key(&key_of(variable)) {
+            self.private.insert(self.file_path.clone());
+        }
         let (secret, source) = match (direct, by_file) {
             (Some(_), Some(_)) => {
                 self.errors.push(format!("{variable} and {variable}_FILE are both set; keep one"));
@@ -157,6 +169,12 @@ impl Reader {
         let value = if secret.is_some() { "(set, not shown)" } else { "(not set)" };
         self.entries.push(Entry { variable, value: value.to_owned(), source, about });
         secret
+    }
+
+    /// The files that hold a secret, as absolute paths: those that were named, and the configuration file if one is
+    /// in it, used or not.
+    pub fn private(&self) -> Vec<PathBuf> {
+        self.private.iter().cloned().collect()
     }
 
     /// A rule that concerns several settings.
@@ -224,6 +242,11 @@ fn is_read(name: &str) -> bool {
     name.starts_with(PREFIX) || name.starts_with("OTEL_")
 }
 
+/// As children find it, whose current folder is another.
+fn absolute(path: &Path) -> PathBuf {
+    path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 fn key_of(variable: &str) -> String {
     variable.strip_prefix(PREFIX).unwrap_or(variable).to_lowercase()
 }
@@ -279,6 +302,25 @@ mod tests {
         assert!(reader.secret("CALLBOARD_K", "").is_none());
         let errors = reader.finish().unwrap_err();
         assert_eq!(errors.len(), 4, "{errors:#?}");
+    }
+
+    #[test]
+    fn the_files_that_hold_secrets_are_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, key] = ["c.toml", "key"].map(|name| folder.path().join(name));
+        fs::write(&key, "hunter2").unwrap();
+        let private = |text: &str, variable: &str, value: &str| {
+            fs::write(&file, text).unwrap();
+            let mut reader = Reader::new([], environment(&[(variable, value)]), Some(&file));
+            let _: u64 = reader.value("CALLBOARD_A", "", 0_u64);
+            assert_eq!(reader.secret("CALLBOARD_K", "").unwrap().expose(), "hunter2");
+            reader.private()
+        };
+        assert_eq!(private("a = 1", "CALLBOARD_K", "hunter2"), [] as [&Path; 0]);
+        assert_eq!(private("a = 1", "CALLBOARD_K_FILE", key.to_str().unwrap()), [&*key]);
+        // One that another outranks may be good all the same.
+        assert_eq!(private("k = 'other'", "CALLBOARD_K", "hunter2"), [&*file]);
+        assert_eq!(private(&format!("k_file = {key:?}"), "CALLBOARD_A", "1"), [&*key]);
     }
 
     #[test]

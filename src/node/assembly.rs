@@ -22,7 +22,7 @@ use callboard_supervisors::{
 };
 use object_store::ObjectStore;
 
-use super::{addresses::Addresses, identity, objects, preflight, run_as};
+use super::{addresses::Addresses, hidden, identity, objects, preflight, run_as};
 use crate::{
     GUARD, LAUNCH, STATIC_SERVER,
     config::{DOMAINS, Mode, Settings},
@@ -211,7 +211,13 @@ impl Plan<'_> {
         let (settings, data) = (self.settings, self.data);
         let launcher = Launcher::new(vec![OURSELVES.to_owned(), LAUNCH.to_owned()], self.id.to_string())
             .with_cgroups()
-            .hiding([Some(data.to_owned()), objects::folder(&settings.objects, data)].into_iter().flatten());
+            .hiding(hidden::paths(settings, data));
+        if !callboard_deploy::limits::can_hide() {
+            tracing::warn!(
+                "builds and apps can read what the user they run as can read, the node's keys included unless that is \
+                 another user: this kernel, or the container's seccomp profile, has no Landlock (Linux 5.19 or newer)"
+            );
+        }
         let folder = data.join("deploy");
         let deploy =
             settings.deploy.settings(&folder, &self.addresses.app_template, settings.gateway.upload_limit, &launcher);

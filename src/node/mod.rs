@@ -8,6 +8,7 @@ mod announce;
 mod assembly;
 mod credentials;
 mod drain;
+mod hidden;
 mod identity;
 mod lock;
 mod master_key;
@@ -211,5 +212,14 @@ fn raise_open_files() {
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, WANTED.min(hard), hard)
     {
         tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    #[test]
+    fn the_memory_of_a_node_is_closed_to_other_processes_of_its_user() {
+        super::close_memory();
+        assert_eq!(nix::sys::prctl::get_dumpable(), Ok(false));
     }
 }

@@ -55,7 +55,7 @@ pub struct Launch {
     pub cgroups: Vec<PathBuf>,
     /// The user to become.
     pub run_as: Option<RunAs>,
-    /// Folders of the node that the child does not get to see, where the kernel can hide them.
+    /// Folders and files of the node that the child does not get to see, where the kernel can hide them.
     pub hidden: Vec<PathBuf>,
     /// Folders inside those that are the child's own.
     pub own: Vec<PathBuf>,
@@ -73,6 +73,19 @@ impl Default for Launch {
             hidden: Vec::new(),
             own: Vec::new(),
         }
+    }
+}
+
+/// Whether the kernel can hide anything from a child; where it can't, [`Launch::hidden`] has no effect.
+#[must_use]
+pub fn can_hide() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        sandbox::is_supported()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        false
     }
 }
 
@@ -244,18 +257,25 @@ pub(crate) mod tests {
             fs::create_dir_all(folder).unwrap();
             fs::write(folder.join("file"), "readable").unwrap();
         }
+        fs::create_dir(data.path().join("objects")).unwrap();
         fs::write(data.path().join("master.key"), "the key").unwrap();
         std::os::unix::fs::symlink(data.path(), own.join("link")).unwrap();
-        let launch = Launch { hidden: vec![data.path().to_owned()], own: vec![own.clone()], ..Launch::default() };
+        // One inside the other, as objects are in the data folder; and a file among others.
+        let beside = tempfile::tempdir().unwrap();
+        for file in ["key", "readable"] {
+            fs::write(beside.path().join(file), "beside").unwrap();
+        }
+        let hidden = vec![data.path().to_owned(), data.path().join("objects"), beside.path().join("key")];
+        let launch = Launch { hidden, own: vec![own.clone()], ..Launch::default() };
         let script = r#"cd "$1/instances/own"
             try() { "$@" 2>/dev/null && echo "did: $*"; }
             try cat ../../master.key; try cat link/master.key; try cat ../other/file; try ls ../..
             try tail -c 5 /proc/$PPID/environ; try dd if=/proc/$PPID/mem of=/dev/null count=0
             try rm ../../master.key; try mv ../other/file stolen; try truncate -s 0 ../../master.key
-            try ln ../../master.key hard; try touch ../new
-            cat file && echo written > new && mkdir deep && mv new deep/ && cat deep/new /etc/hostname > /dev/null"#;
-        let folder = data.path().display().to_string();
-        let output = run(&launch, &["/bin/sh", "-c", script, "sh", &folder]);
+            try ln ../../master.key hard; try touch ../new; try cat "$2/key"; try touch "$2/new"
+            cat file && echo written > new && mkdir deep && mv new deep/ && cat deep/new /etc/hostname "$2/readable" > /dev/null"#;
+        let [folder, beside] = [&data, &beside].map(|folder| folder.path().display().to_string());
+        let output = run(&launch, &["/bin/sh", "-c", script, "sh", &folder, &beside]);
         let (said, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert_eq!((said.as_ref(), wrong.as_ref()), ("readable", ""));
         assert!(output.status.success());

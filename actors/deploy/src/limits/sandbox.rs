@@ -4,8 +4,8 @@
 //! away from a process and all it will start, needs no privilege, and no privilege of the child undoes it: what is
 //! hidden can't be opened, and of other processes only the child's own can be traced, signalled or looked into.
 //!
-//! It only knows what is allowed, so everything beside the hidden folders, at each level above them, is allowed one by
-//! one. What appears there later is not; a program finds a place for its files in `HOME` and `TMPDIR`.
+//! It only knows what is allowed, so everything beside what is hidden, at each level above it, is allowed one by one.
+//! What appears there later is not; a program finds a place for its files in `HOME` and `TMPDIR`.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use landlock::{
 
 /// Hides `hidden`, apart from `own`, from this process for good. Returns whether the kernel could.
 pub(super) fn hide(hidden: &[PathBuf], own: &[PathBuf]) -> Result<bool, RulesetError> {
-    let hidden: Vec<PathBuf> = hidden.iter().filter_map(|folder| folder.canonicalize().ok()).collect();
+    let hidden = outermost(hidden.iter().filter_map(|path| path.canonicalize().ok()).collect());
     if hidden.is_empty() {
         return Ok(true);
     }
@@ -62,7 +62,6 @@ pub(super) fn bound_privileges() -> Result<(), CapsError> {
 }
 
 /// Whether this kernel can.
-#[cfg(test)]
 pub(super) fn is_supported() -> bool {
     rules().is_ok()
 }
@@ -76,6 +75,14 @@ fn rules() -> Result<RulesetCreated, RulesetError> {
         .handle_access(AccessFs::Truncate)?
         .scope(Scope::Signal)?
         .create()
+}
+
+/// Those of `hidden` that lie in no other. What stands beside one that does is in the other, and hidden too.
+fn outermost(mut hidden: Vec<PathBuf>) -> Vec<PathBuf> {
+    // Sorted by their parts, a folder comes right before all that is in it.
+    hidden.sort_unstable();
+    hidden.dedup_by(|path, before| path.starts_with(before));
+    hidden
 }
 
 /// What stands beside `hidden` and beside the folders above it. Links are left out: one could lead into what is hidden,
@@ -105,5 +112,12 @@ mod tests {
         allowed.retain(|path| path.starts_with(&root));
         allowed.sort();
         assert_eq!(allowed, [root.join("home/node/file"), root.join("home/other")]);
+    }
+
+    #[test]
+    fn what_is_hidden_twice_opens_nothing_of_what_is_around_it() {
+        let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let hidden = ["/run/secrets/key", "/data/objects", "/data-2", "/data", "/run/secrets", "/data/objects/x"];
+        assert_eq!(outermost(paths(&hidden)), paths(&["/data", "/data-2", "/run/secrets"]));
     }
 }
