@@ -23,6 +23,10 @@ pub struct Lease {
     _renewal: DropGuard,
 }
 
+/// What a lease's holder refuses by whatever is written once it has lost it. It does not keep the lease. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Fence(Arc<Held>);
+
 struct Held {
     database: Database,
     clock: Clock,
@@ -83,17 +87,12 @@ impl Lease {
     /// # Errors
     /// [`FenceError::Lost`] when another has it: take the transaction back.
     pub async fn fence(&self, transaction: &mut Transaction) -> Result<(), FenceError> {
-        let ours = transaction
-            .query("UPDATE leases SET beat = beat + 1 WHERE name = $1 AND token = $2 AND holder IS NOT NULL")
-            .bind(self.held.name.clone())
-            .bind(self.held.token)
-            .execute()
-            .await?;
-        if ours == 1 {
-            return Ok(());
-        }
-        self.held.lost.cancel();
-        Err(FenceError::Lost(self.held.name.clone()))
+        self.held.fence(transaction).await
+    }
+
+    /// The same for those who do a part of the holder's work.
+    pub(crate) fn fencing(&self) -> Fence {
+        Fence(self.held.clone())
     }
 
     /// Gives it back, so that another need not wait. If that fails, it is free when its time is over.
@@ -114,7 +113,28 @@ impl Lease {
     }
 }
 
+impl Fence {
+    /// As [`Lease::fence`].
+    pub(crate) async fn check(&self, transaction: &mut Transaction) -> Result<(), FenceError> {
+        self.0.fence(transaction).await
+    }
+}
+
 impl Held {
+    async fn fence(&self, transaction: &mut Transaction) -> Result<(), FenceError> {
+        let ours = transaction
+            .query("UPDATE leases SET beat = beat + 1 WHERE name = $1 AND token = $2 AND holder IS NOT NULL")
+            .bind(self.name.clone())
+            .bind(self.token)
+            .execute()
+            .await?;
+        if ours == 1 {
+            return Ok(());
+        }
+        self.lost.cancel();
+        Err(FenceError::Lost(self.name.clone()))
+    }
+
     async fn renew_until_lost(&self, ttl: Duration) {
         let mut pause = ttl / 4;
         loop {

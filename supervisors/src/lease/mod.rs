@@ -19,7 +19,7 @@ use callboard_messages::{CallError, Failure};
 use uuid::Uuid;
 
 pub use self::keeper::Lease;
-pub(crate) use self::sighting::Sightings;
+pub(crate) use self::{keeper::Fence, sighting::Sightings};
 use crate::{
     clock::Clock,
     db::{Database, Error},

@@ -1,13 +1,13 @@
 //! The child of a domain that keeps its schedules.
 
-use std::time::Duration;
+use std::{task::Poll, time::Duration};
 
 use chrono::{DateTime, Utc};
 
 use super::{Schedule, Slot};
 use crate::{
     db::{Database, Databases, Error},
-    lease::{FenceError, Leases, TTL},
+    lease::{FenceError, Lease, Leases, TTL},
     supervise::{ChildContext, ChildSpec, Exit},
 };
 
@@ -87,11 +87,14 @@ impl Keeper {
             Ok(until_next())
         } else {
             let (database, bus) = (self.database.clone(), self.context.bus.clone());
-            let work = (schedule.work)(Slot { time: slot, database, bus, clock: self.context.clock.clone() });
+            let (clock, fence) = (self.context.clock.clone(), lease.fencing());
+            let work = (schedule.work)(Slot { time: slot, database, bus, clock, fence });
             let done = tokio::select! {
-                done = work => done,
-                () = lease.lost() => Err("the lease was lost to another node".to_owned()),
+                biased;
+                () = lease.lost() => None,
+                done = while_held(&lease, work) => done,
             };
+            let done = done.unwrap_or_else(|| Err("the lease was lost to another node".to_owned()));
             self.tell(schedule, slot, &done);
             match done {
                 Ok(()) => self.finish(&lease, schedule, slot).await.map(|()| until_next()),
@@ -102,12 +105,7 @@ impl Keeper {
         outcome
     }
 
-    async fn finish(
-        &self,
-        lease: &crate::lease::Lease,
-        schedule: &Schedule,
-        slot: DateTime<Utc>,
-    ) -> Result<(), FenceError> {
+    async fn finish(&self, lease: &Lease, schedule: &Schedule, slot: DateTime<Utc>) -> Result<(), FenceError> {
         let mut transaction = self.database.begin().await?;
         lease.fence(&mut transaction).await?;
         transaction
@@ -128,6 +126,17 @@ impl Keeper {
             Err(error) => tracing::warn!(domain, schedule = name, %slot, %error, "a schedule failed"),
         }
     }
+}
+
+/// The outcome of the work, which does nothing more once the lease is lost: who was paused finds the time to be over
+/// before whoever waits for it does.
+async fn while_held<T>(lease: &Lease, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|context| match lease.is_held() {
+        true => work.as_mut().poll(context).map(Some),
+        false => Poll::Ready(None),
+    })
+    .await
 }
 
 async fn last(database: &Database, name: &'static str) -> Result<Option<DateTime<Utc>>, Error> {

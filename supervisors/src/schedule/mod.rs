@@ -2,8 +2,8 @@
 //!
 //! The row of a schedule tells the last slot that was carried out. When the next one is due, one node gets the
 //! schedule's lease, does the work and writes the slot down. A node that dies in between leaves the slot to another, so
-//! the work may begin twice and must bear it. Slots that went by while no node ran are made up for by one run.
-//! Expressions are in UTC.
+//! the work may begin twice and must bear it; what must not happen twice is [fenced](Slot::fence). Slots that went by
+//! while no node ran are made up for by one run. Expressions are in UTC.
 
 mod housekeeping;
 mod keeper;
@@ -18,7 +18,12 @@ use croner::Cron;
 use futures_util::{FutureExt, future::LocalBoxFuture};
 
 pub(crate) use self::{housekeeping::housekeeping, keeper::keeper};
-use crate::{bus::Bus, clock::Clock, db::Database};
+use crate::{
+    bus::Bus,
+    clock::Clock,
+    db::{Database, Transaction},
+    lease::{Fence, FenceError},
+};
 
 /// One run of a schedule.
 #[derive(Clone)]
@@ -31,6 +36,19 @@ pub struct Slot {
     pub bus: Bus,
     /// The node's clock.
     pub clock: Clock,
+    fence: Fence,
+}
+
+impl Slot {
+    /// Refuses, within a transaction of the domain's own database, unless this run is still the schedule's only one, and
+    /// keeps another from beginning before the transaction ends. The work ends by itself when its lease is lost; what a
+    /// node writes that was paused in between is refused by this alone.
+    ///
+    /// # Errors
+    /// [`FenceError::Lost`] when another node has taken over: take the transaction back.
+    pub async fn fence(&self, transaction: &mut Transaction) -> Result<(), FenceError> {
+        self.fence.check(transaction).await
+    }
 }
 
 type Work = Arc<dyn Fn(Slot) -> LocalBoxFuture<'static, Result<(), String>> + Send + Sync>;

@@ -8,10 +8,11 @@ use std::{
 use chrono::{TimeDelta, Timelike};
 use parking_lot::Mutex;
 use sqlx::migrate::Migrator;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::*;
-use crate::{Bulkhead, Domain, Runtime, db::Databases, testing::on_both_engines};
+use crate::{Bulkhead, Domain, Runtime, db::Databases, lease::TTL, testing::on_both_engines};
 
 async fn on_both(body: impl AsyncFn(Databases)) {
     on_both_engines(&[("stage", &Migrator::with_migrations(Vec::new()))], body).await;
@@ -25,11 +26,22 @@ async fn node(databases: &Databases, expression: &str, runs: &Runs) -> Runtime {
         runs.lock().push(slot.time);
         std::future::ready(Ok::<_, String>(()))
     });
+    node_at(databases, &Clock::system(), schedule).await
+}
+
+async fn node_at(databases: &Databases, clock: &Clock, schedule: Schedule) -> Runtime {
     let stage = Domain::new("stage", Bulkhead::default()).answering::<()>().shared(|_| async { Ok(()) });
     let stage = stage.stored(databases).schedule(schedule).build();
-    let runtime = Runtime::builder().workers(1).build(vec![stage]).unwrap();
+    let runtime = Runtime::builder().workers(1).clock(clock.clone()).build(vec![stage]).unwrap();
     runtime.attach().await;
     runtime
+}
+
+/// The last slot of the schedule was carried out days ago.
+async fn is_due(databases: &Databases) {
+    let database = databases.open("stage").await.unwrap();
+    let long_ago = Clock::system().now() - TimeDelta::days(3);
+    database.query("INSERT INTO schedules (name, slot) VALUES ('tick', $1)").bind(long_ago).execute().await.unwrap();
 }
 
 async fn eventually(what: &str, is_so: impl Fn() -> bool) {
@@ -65,14 +77,7 @@ async fn a_slot_is_carried_out_once_by_however_many_nodes() {
 #[actix_rt::test]
 async fn slots_that_went_by_while_nobody_ran_are_made_up_for_by_one_run() {
     on_both(async |databases| {
-        let database = databases.open("stage").await.unwrap();
-        let long_ago = Clock::system().now() - TimeDelta::days(3);
-        database
-            .query("INSERT INTO schedules (name, slot) VALUES ('tick', $1)")
-            .bind(long_ago)
-            .execute()
-            .await
-            .unwrap();
+        is_due(&databases).await;
         let runs = Runs::default();
         let node = node(&databases, "0 0 * * *", &runs).await;
         eventually("one run", || !runs.lock().is_empty()).await;
@@ -80,6 +85,106 @@ async fn slots_that_went_by_while_nobody_ran_are_made_up_for_by_one_run() {
         let [slot] = *runs.lock().as_slice() else { panic!("{:?}", runs.lock()) };
         assert_eq!((slot.hour(), slot.minute()), (0, 0));
         assert!(Clock::system().now() - slot < TimeDelta::days(1), "the latest stands for all of them");
+    })
+    .await;
+}
+
+/// Writes that it was here, once the gate is open.
+async fn write(slot: Slot, gate: Arc<Notify>, began: Arc<Mutex<u32>>) -> Result<(), FenceError> {
+    *began.lock() += 1;
+    gate.notified().await;
+    let mut transaction = slot.database.begin().await?;
+    slot.fence(&mut transaction).await?;
+    transaction
+        .query("INSERT INTO inbox (event_id, type, applied_at) VALUES ($1, 'x', $2)")
+        .bind(Uuid::now_v7())
+        .bind(slot.time)
+        .execute()
+        .await?;
+    Ok(transaction.commit().await?)
+}
+
+#[actix_rt::test]
+async fn a_node_that_was_paused_writes_nothing_once_another_has_taken_over() {
+    on_both(async |databases| {
+        is_due(&databases).await;
+        // The clock of a process that is stopped stands still.
+        let now = Clock::system().now();
+        let (paused, moving) = (Clock::manual(now), Clock::manual(now));
+        let outcomes = Arc::new(Mutex::new(Vec::new()));
+        let mut nodes = Vec::new();
+        let mut gates = Vec::new();
+        for (name, clock) in [("paused", &paused), ("moving", &moving)] {
+            let (gate, began, outcomes) = (Arc::new(Notify::new()), Arc::new(Mutex::new(0)), outcomes.clone());
+            let (open, has_begun) = (gate.clone(), began.clone());
+            let schedule = Schedule::cron("tick", "0 0 * * *", move |slot| {
+                let (gate, began, outcomes) = (gate.clone(), began.clone(), outcomes.clone());
+                async move {
+                    let outcome = write(slot, gate, began).await;
+                    outcomes.lock().push((name, matches!(outcome, Err(FenceError::Lost(_)))));
+                    outcome
+                }
+            });
+            nodes.push(node_at(&databases, clock, schedule).await);
+            eventually("it has begun", || {
+                // The second begins when it has seen the first stand still for long enough.
+                moving.advance(Duration::from_millis(if name == "moving" { 500 } else { 0 }));
+                *has_begun.lock() > 0
+            })
+            .await;
+            gates.push(open);
+        }
+        for (open, done) in [(1, 1), (0, 2)] {
+            gates[open].notify_one();
+            eventually("it has ended", || outcomes.lock().len() == done).await;
+        }
+        assert_eq!(*outcomes.lock(), [("moving", false), ("paused", true)]);
+        let database = databases.open("stage").await.unwrap();
+        let written: i64 = database.query("SELECT COUNT(*) FROM inbox").fetch_scalar().await.unwrap();
+        assert_eq!(written, 1);
+        for node in nodes {
+            node.stop(Duration::from_secs(5)).await;
+        }
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn work_whose_time_is_over_does_not_go_on() {
+    on_both(async |databases| {
+        is_due(&databases).await;
+        let clock = Clock::manual(Clock::system().now());
+        let (gate, began, ended) = (Arc::new(Notify::new()), Arc::new(Mutex::new(0)), Arc::new(Mutex::new(Vec::new())));
+        let schedule = Schedule::cron("tick", "0 0 * * *", {
+            let (gate, began, ended) = (gate.clone(), began.clone(), ended.clone());
+            move |_| {
+                let (gate, began, ended) = (gate.clone(), began.clone(), ended.clone());
+                async move {
+                    let run = {
+                        let mut began = began.lock();
+                        *began += 1;
+                        *began
+                    };
+                    gate.notified().await;
+                    ended.lock().push(run);
+                    Ok::<_, String>(())
+                }
+            }
+        });
+        let node = node_at(&databases, &clock, schedule).await;
+        eventually("it has begun", || *began.lock() == 1).await;
+        // It wakes with what it waited for, and has slept for longer than its lease lives.
+        gate.notify_one();
+        clock.advance(TTL);
+        eventually("it begins again", || {
+            clock.advance(Duration::from_millis(500));
+            *began.lock() > 1
+        })
+        .await;
+        gate.notify_one();
+        eventually("it has ended", || !ended.lock().is_empty()).await;
+        assert!(!ended.lock().contains(&1), "{:?}", ended.lock());
+        node.stop(Duration::from_secs(5)).await;
     })
     .await;
 }
@@ -127,6 +232,44 @@ async fn what_was_kept_long_enough_is_forgotten_and_what_waits_is_not() {
         assert_eq!(count("SELECT COUNT(*) FROM outbox").await, 2);
         assert_eq!(count("SELECT COUNT(*) FROM outbox WHERE published_at IS NULL").await, 1);
         assert_eq!(count("SELECT COUNT(*) FROM inbox").await, 1);
+    })
+    .await;
+}
+
+/// How often the schedule has ended like that, as Prometheus reads it; nothing when it reads nothing.
+fn counted(runtime: &Runtime, outcome: &str) -> Option<u64> {
+    let families = runtime.metrics().gather();
+    let family = families.iter().find(|family| family.name() == "callboard_schedule_runs_total")?;
+    let is = |labels: &[prometheus::proto::LabelPair], name, value| {
+        labels.iter().any(|label| (label.name(), label.value()) == (name, value))
+    };
+    let of_outcome = family.get_metric().iter().find(|metric| {
+        let labels = metric.get_label();
+        is(labels, "schedule", "tick") && is(labels, "outcome", outcome)
+    })?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
+    Some(of_outcome.get_counter().get_value() as u64)
+}
+
+#[actix_rt::test]
+async fn runs_are_counted_from_naught_so_that_the_first_failure_is_an_increase() {
+    on_both(async |databases| {
+        is_due(&databases).await;
+        let gate = Arc::new(Notify::new());
+        let opened = gate.clone();
+        let schedule = Schedule::cron("tick", "0 0 * * *", move |_| {
+            let gate = gate.clone();
+            async move {
+                gate.notified().await;
+                Err::<(), _>("it fails")
+            }
+        });
+        let node = node_at(&databases, &Clock::system(), schedule).await;
+        eventually("it is counted", || counted(&node, "failed").is_some()).await;
+        assert_eq!((counted(&node, "done"), counted(&node, "failed")), (Some(0), Some(0)));
+        opened.notify_one();
+        eventually("its failure is counted", || counted(&node, "failed") == Some(1)).await;
+        node.stop(Duration::from_secs(5)).await;
     })
     .await;
 }
