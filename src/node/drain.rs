@@ -97,10 +97,15 @@ pub async fn run(gateway: &Stop, runtime: &Runtime, databases: &Databases, other
     databases.close_within(since.left(stages.databases)).await;
 }
 
+#[expect(clippy::disallowed_methods, reason = "on a thread that does nothing else")]
+fn sleep(time: Duration) {
+    thread::sleep(time);
+}
+
 /// A thread that is blocked for good, or a server that says nothing, does not keep the process.
 fn end_at_last() {
     let ending = thread::Builder::new().name("end".to_owned()).spawn(|| {
-        thread::sleep(END);
+        sleep(END);
         tracing::error!(after = ?END, "something could not be stopped; the node ends without it");
         std::process::exit(1);
     });
