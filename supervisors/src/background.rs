@@ -5,6 +5,10 @@ use std::sync::Arc;
 use callboard_messages::SagaStatus;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
+/// How a schedule's run ended.
+const RAN: &str = "done";
+const FAILED: &str = "failed";
+
 /// Cheap to clone; without a node it counts nothing.
 #[derive(Clone, Default)]
 pub(crate) struct BackgroundStats(Option<Arc<Families>>);
@@ -87,8 +91,17 @@ impl BackgroundStats {
         }
     }
 
-    pub(crate) fn schedule_ran(&self, domain: &str, schedule: &str, outcome: &str) {
+    /// There is this schedule, which may not have run yet: an increase is seen only of what was counted before.
+    pub(crate) fn show_schedule(&self, domain: &str, schedule: &str) {
+        let Some(families) = &self.0 else { return };
+        for outcome in [RAN, FAILED] {
+            families.schedules.with_label_values(&[domain, schedule, outcome]);
+        }
+    }
+
+    pub(crate) fn schedule_ran(&self, domain: &str, schedule: &str, well: bool) {
         if let Some(families) = &self.0 {
+            let outcome = if well { RAN } else { FAILED };
             families.schedules.with_label_values(&[domain, schedule, outcome]).inc();
         }
     }

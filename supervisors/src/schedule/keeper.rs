@@ -16,8 +16,10 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// The longest sleep: a clock that is set back or forth is noticed after it.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Keeps the schedules of the domain that has its database among these.
-pub(crate) fn keeper(domain: &'static str, databases: Databases, schedules: Vec<Schedule>) -> ChildSpec {
+/// Keeps the schedules of whoever has its database among these: a domain has one that is [stored](crate::DomainOf::stored),
+/// and anything else with a database of its own is given one.
+#[must_use]
+pub fn keeper(domain: &'static str, databases: Databases, schedules: Vec<Schedule>) -> ChildSpec {
     ChildSpec::new("schedules", move |context: ChildContext| {
         let (databases, schedules) = (databases.clone(), schedules.clone());
         async move {
@@ -42,6 +44,9 @@ impl Keeper {
     }
 
     async fn run(&self, schedules: &[Schedule]) -> Exit {
+        for schedule in schedules {
+            self.context.events.stats.show_schedule(self.database.domain(), schedule.name);
+        }
         loop {
             let mut pause = LONGEST;
             for schedule in schedules {
@@ -119,8 +124,7 @@ impl Keeper {
 
     fn tell(&self, schedule: &Schedule, slot: DateTime<Utc>, done: &Result<(), String>) {
         let (domain, name) = (self.database.domain(), schedule.name);
-        let outcome = if done.is_ok() { "done" } else { "failed" };
-        self.context.events.stats.schedule_ran(domain, name, outcome);
+        self.context.events.stats.schedule_ran(domain, name, done.is_ok());
         match done {
             Ok(()) => tracing::debug!(domain, schedule = name, %slot, "a schedule ran"),
             Err(error) => tracing::warn!(domain, schedule = name, %slot, %error, "a schedule failed"),

@@ -17,7 +17,8 @@ use chrono::{DateTime, Utc};
 use croner::Cron;
 use futures_util::{FutureExt, future::LocalBoxFuture};
 
-pub(crate) use self::{housekeeping::housekeeping, keeper::keeper};
+pub(crate) use self::housekeeping::housekeeping;
+pub use self::keeper::keeper;
 use crate::{
     bus::Bus,
     clock::Clock,
