@@ -21,8 +21,8 @@ use callboard_messages::{
     auth::{AuthError, GetJwks, Jwk, Jwks, RotateSigningKey},
 };
 use callboard_supervisors::{
-    BlockingPool, Clock, Handle, Outcome, StartError,
-    db::{Database, Transaction},
+    Clock, Handle, Outcome, StartError,
+    db::{Database, Error, Transaction},
     seal::SealError,
 };
 use chrono::{DateTime, Utc};
@@ -101,24 +101,23 @@ struct SigningKeyRow {
 
 impl SigningKeys {
     /// Reads the keys; makes the first one.
-    pub(crate) async fn open(
-        settings: &AuthSettings,
-        database: &Database,
-        clock: &Clock,
-        pool: &BlockingPool,
-    ) -> Result<Self, StartError> {
+    pub(crate) async fn open(settings: &AuthSettings, database: &Database, clock: &Clock) -> Result<Self, StartError> {
         let active: Option<(String,)> = database
             .query("SELECT kid FROM signing_keys WHERE active")
             .fetch_optional()
             .await
             .map_err(StartError::new)?;
         if active.is_none() {
-            let generated = generate(pool, None).await?;
+            // On a thread of usual priority: every call to auth waits for the first key, and those of the pool get only the
+            // time that others leave, which is next to none while several nodes start on a machine.
+            let generated = tokio::task::spawn_blocking(generate).await.map_err(StartError::new)??;
             let mut transaction = database.begin().await.map_err(StartError::new)?;
             insert(&mut transaction, settings, &generated, clock.now()).await?;
             transaction.commit().await.map_err(StartError::new)?;
         }
-        let ring = read(settings, database, clock).await?;
+        let read_at = clock.instant();
+        let rows = rows(settings, database, clock).await.map_err(StartError::new)?;
+        let ring = Ring::of(settings, rows, read_at)?;
         Ok(Self(RwLock::new(Arc::new(ring))))
     }
 
@@ -167,7 +166,9 @@ impl SigningKeys {
         database: &Database,
         clock: &Clock,
     ) -> Result<Arc<Ring>, Failure> {
-        let ring = read(settings, database, clock).await.map_err(|error| Failure::Internal(error.to_string()))?;
+        let read_at = clock.instant();
+        let rows = rows(settings, database, clock).await?;
+        let ring = Ring::of(settings, rows, read_at).map_err(|error| Failure::Internal(error.to_string()))?;
         let ring = Arc::new(ring);
         *self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = ring.clone();
         Ok(ring)
@@ -178,9 +179,8 @@ impl SigningKeys {
     }
 }
 
-async fn read(settings: &AuthSettings, database: &Database, clock: &Clock) -> Result<Ring, StartError> {
-    let read_at = clock.instant();
-    let rows: Vec<SigningKeyRow> = database
+async fn rows(settings: &AuthSettings, database: &Database, clock: &Clock) -> Result<Vec<SigningKeyRow>, Error> {
+    database
         .query(
             "SELECT kid, active, wrapped_key, sealed_private_key, modulus, exponent, retired_at
              FROM signing_keys WHERE active OR retired_at > $1 ORDER BY created_at DESC",
@@ -188,18 +188,22 @@ async fn read(settings: &AuthSettings, database: &Database, clock: &Clock) -> Re
         .bind(clock.now() - retention(settings))
         .fetch_all()
         .await
-        .map_err(StartError::new)?;
-    let (mut signing, mut verifying) = (None, Vec::new());
-    for row in rows {
-        if row.active {
-            signing = Some(SigningKey { kid: row.kid.clone(), pair: Arc::new(open_pair(settings, &row)?) });
+}
+
+impl Ring {
+    fn of(settings: &AuthSettings, rows: Vec<SigningKeyRow>, read_at: Instant) -> Result<Self, StartError> {
+        let (mut signing, mut verifying) = (None, Vec::new());
+        for row in rows {
+            if row.active {
+                signing = Some(SigningKey { kid: row.kid.clone(), pair: Arc::new(open_pair(settings, &row)?) });
+            }
+            let key = DecodingKey::from_rsa_components(&row.modulus, &row.exponent).map_err(StartError::new)?;
+            let until = row.retired_at.map(|retired_at| retired_at + retention(settings));
+            verifying.push(VerifyingKey { key, jwk: jwk(row.kid, row.modulus, row.exponent), until });
         }
-        let key = DecodingKey::from_rsa_components(&row.modulus, &row.exponent).map_err(StartError::new)?;
-        let until = row.retired_at.map(|retired_at| retired_at + retention(settings));
-        verifying.push(VerifyingKey { key, jwk: jwk(row.kid, row.modulus, row.exponent), until });
+        let signing = signing.ok_or_else(|| StartError::from("auth has no active signing key"))?;
+        Ok(Self { signing, verifying, read_at })
     }
-    let signing = signing.ok_or_else(|| StartError::from("auth has no active signing key"))?;
-    Ok(Ring { signing, verifying, read_at })
 }
 
 /// How long a retired key is believed: another node may sign with it until it looks again.
@@ -232,20 +236,19 @@ struct Generated {
     exponent: String,
 }
 
-async fn generate(pool: &BlockingPool, deadline: Option<Instant>) -> Result<Generated, Failure> {
-    let generated = pool
-        .run(deadline, || {
-            let pair = KeyPair::generate(KeySize::Rsa2048)?;
-            let public = PublicKeyComponents::<Vec<u8>>::from(pair.public_key());
-            Ok(Generated {
-                kid: Uuid::now_v7().simple().to_string(),
-                private_key: pair.as_der()?.as_ref().to_vec(),
-                modulus: URL_SAFE_NO_PAD.encode(public.n),
-                exponent: URL_SAFE_NO_PAD.encode(public.e),
-            })
+/// Burns CPU for a good part of a second.
+fn generate() -> Result<Generated, Failure> {
+    let generate = || {
+        let pair = KeyPair::generate(KeySize::Rsa2048)?;
+        let public = PublicKeyComponents::<Vec<u8>>::from(pair.public_key());
+        Ok(Generated {
+            kid: Uuid::now_v7().simple().to_string(),
+            private_key: pair.as_der()?.as_ref().to_vec(),
+            modulus: URL_SAFE_NO_PAD.encode(public.n),
+            exponent: URL_SAFE_NO_PAD.encode(public.e),
         })
-        .await?;
-    generated.map_err(|_: aws_lc_rs::error::Unspecified| Failure::Internal("no signing key could be made".to_owned()))
+    };
+    generate().map_err(|_: aws_lc_rs::error::Unspecified| Failure::Internal("no signing key could be made".to_owned()))
 }
 
 /// Stores the key as the active one, unless another node was faster.
@@ -285,25 +288,27 @@ impl Handle<GetJwks> for Auth {
 
 impl Handle<RotateSigningKey> for Auth {
     async fn handle(&self, caller: &Caller, _: RotateSigningKey) -> Outcome<RotateSigningKey> {
-        let generated = generate(self.shared.passwords.pool(), caller.deadline).await?;
+        let generated = self.shared.passwords.pool().run(caller.deadline, generate).await??;
         let now = self.now();
-        let mut transaction = self.database.begin().await?;
-        transaction
-            .query("UPDATE signing_keys SET active = FALSE, retired_at = $1 WHERE active")
-            .bind(now)
-            .execute()
-            .await?;
-        insert(&mut transaction, &self.settings, &generated, now).await?;
-        transaction
-            .query("DELETE FROM signing_keys WHERE retired_at < $1")
-            .bind(now - retention(&self.settings))
-            .execute()
-            .await?;
-        transaction.commit().await?;
+        let rotate = async |transaction: &mut Transaction| -> Result<(), CallError<AuthError>> {
+            transaction
+                .query("UPDATE signing_keys SET active = FALSE, retired_at = $1 WHERE active")
+                .bind(now)
+                .execute()
+                .await?;
+            insert(transaction, &self.settings, &generated, now).await?;
+            transaction
+                .query("DELETE FROM signing_keys WHERE retired_at < $1")
+                .bind(now - retention(&self.settings))
+                .execute()
+                .await?;
+            Ok(())
+        };
+        self.database.transact(rotate).await?;
         tracing::info!(target: "callboard::security", kid = generated.kid, "a new signing key took over");
         let keys = &self.shared.signing_keys;
         let ring: Result<_, CallError<AuthError>> =
             keys.read_again(&self.settings, &self.database, &self.context.clock).await.map_err(Into::into);
-        Ok(ring?.jwks(now))
+        Ok(ring.map_err(CallError::after_effect)?.jwks(now))
     }
 }

@@ -51,7 +51,7 @@ impl Shared {
         let now = clock.now();
         let pepper = server_keys::ensure(database, &settings.master_key, "password", now).await?;
         let successors = server_keys::ensure(database, &settings.master_key, "refresh", now).await?;
-        let signing_keys = SigningKeys::open(settings, database, clock, &pool).await?;
+        let signing_keys = SigningKeys::open(settings, database, clock).await?;
         Ok(Arc::new(Self {
             passwords: Passwords::new(pool, settings.bcrypt_cost, pepper, password_work),
             successors: Successors::new(successors),
@@ -95,5 +95,38 @@ impl Auth {
             CallError::Refused(other) => Failure::Internal(format!("organization refused auth: {other}")).into(),
             CallError::Failed(failure) => failure.into(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, time::Duration};
+
+    use callboard_supervisors::{seal::MasterKey, testing::on_both_engines};
+
+    use super::*;
+
+    #[actix_rt::test]
+    async fn the_first_start_waits_for_nobody_elses_processor_time() {
+        on_both_engines(&[(crate::DOMAIN, &crate::MIGRATIONS)], async |databases| {
+            // The threads for passwords get none.
+            let pool = BlockingPool::new("bcrypt", 1, 1);
+            let (release, held) = mpsc::channel::<()>();
+            let busy = pool.clone();
+            let busy = actix_rt::spawn(async move { busy.run(None, move || held.recv()).await });
+            while pool.view().running == 0 {
+                tokio::task::yield_now().await;
+            }
+            let settings = AuthSettings::new("http://callboard.test", MasterKey::generate().unwrap());
+            let database = databases.open(crate::DOMAIN).await.unwrap();
+            let clock = Clock::system();
+            let live = Live::new(clock.clone());
+            let opened = Shared::open(&settings, &database, &clock, &live, pool.clone(), Arc::default(), Cache::none());
+            let opened = tokio::time::timeout(Duration::from_secs(60), opened).await;
+            drop(release);
+            busy.await.unwrap().unwrap().unwrap_err();
+            assert!(opened.expect("it waits for a thread of the pool").is_ok());
+        })
+        .await;
     }
 }

@@ -26,8 +26,7 @@ use crate::signing_keys::{SigningKey, SigningKeys};
 /// The platform's own signing key, for tokens that are wrong in one place only.
 async fn signing_key(node: &Node) -> SigningKey {
     let database = node.databases.open(crate::DOMAIN).await.unwrap();
-    let pool = BlockingPool::new("test", 1, 1);
-    let keys = SigningKeys::open(&node.settings, &database, &node.clock, &pool).await.unwrap();
+    let keys = SigningKeys::open(&node.settings, &database, &node.clock).await.unwrap();
     keys.current(&node.settings, &database, &node.clock).await.unwrap().signing.clone()
 }
 
@@ -364,7 +363,7 @@ async fn another_master_key_is_refused_at_start() {
         node.register("ada@example.org").await;
         let wrong = AuthSettings { master_key: MasterKey::generate().unwrap(), ..node.settings.clone() };
         let database = node.databases.open(crate::DOMAIN).await.unwrap();
-        let pool = callboard_supervisors::BlockingPool::new("bcrypt", 1, 8);
+        let pool = BlockingPool::new("bcrypt", 1, 8);
         let (cache, live) = (callboard_cache::Cache::none(), callboard_supervisors::Live::new(node.clock.clone()));
         let work = std::sync::Arc::default();
         let opened = crate::state::Shared::open(&wrong, &database, &node.clock, &live, pool, work, cache).await;
