@@ -11,6 +11,7 @@ use callboard_supervisors::ActorRef;
 use futures_util::FutureExt;
 use serde::{Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::{
     answer::{Answer, JSON},
@@ -167,10 +168,12 @@ async fn perform<M: Operation>(ask: Rc<Ask<M>>, mut request: Request) -> Result<
         && let Some(key) = idempotency::key_of(&request)?
     {
         let place = idempotency::Place::of::<M>(&request, key, &body);
-        // The outcome of a try may never become known; the next one is to find what it made.
-        request.caller.request = Some(place.request());
         let (worker, arrival) = (Rc::clone(&request.worker), Rc::clone(&request.arrival));
-        let work = async move { execute(&ask, &request, message).await };
+        let work = |same: Uuid| async move {
+            // The outcome of a try may never become known; the next one is to find what it made.
+            request.caller.request = Some(same);
+            execute(&ask, &request, message).await
+        };
         return idempotency::once(worker, arrival, place, work).await;
     }
     execute(&ask, &request, message).await.map(Answer::into_response)

@@ -5,10 +5,10 @@
 //! The work goes on when the client goes away, so that the client's next try finds the answer. A place whose node died
 //! is free again when its lease has run out.
 //!
-//! Only what may have had an effect is kept: a refusal changed nothing, so the key may be used again. So it may when the
-//! outcome is unknown but the operation finds what an earlier try made. The database holds
-//! neither the key nor, in the clear, the answer (an answer may show an API key): the answer is sealed under a key that
-//! derives from the client's.
+//! Only what may have had an effect is kept: a refusal changed nothing, so the key may be used again. When the outcome is
+//! unknown but the operation finds what an earlier try made, the place is free for the next try, which the domain is told
+//! to be the same request. The database holds neither the key nor, in the clear, the answer (an answer may show an API
+//! key): the answer is sealed under a key that derives from the client's.
 
 use std::{rc::Rc, time::Duration};
 
@@ -20,7 +20,11 @@ use actix_web::{
     },
 };
 use callboard_messages::{Code, Failure, Operation};
-use callboard_supervisors::{db::Database, seal::DataKey};
+use callboard_supervisors::{
+    db::{Database, Error},
+    schedule::{Schedule, Slot},
+    seal::DataKey,
+};
 use chrono::{DateTime, TimeDelta, Utc};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -34,6 +38,8 @@ use crate::{
 const KEPT: TimeDelta = TimeDelta::hours(24);
 /// Beyond the operation's own deadline, until another may take a lost place.
 const LEASE_GRACE: Duration = Duration::from_secs(30);
+/// Answers forgotten by one statement, so that none holds the database for long.
+const AT_ONCE: i64 = 1_000;
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// The request's key, if it has one.
@@ -83,32 +89,51 @@ impl Place {
             fingerprint: hash("fingerprint", &[key.as_bytes(), request.http.path().as_bytes(), body]).to_vec(),
             seal: DataKey::from_bytes(hash("seal", &[key.as_bytes()])),
             lease: M::TIMEOUT + LEASE_GRACE,
-            repeatable: M::IDEMPOTENT,
+            repeatable: M::REPEATABLE,
         }
     }
 
-    /// The same for every request with this key, and another for each key.
-    pub(crate) fn request(&self) -> Uuid {
-        uuid::Builder::from_custom_bytes(self.id.first_chunk().copied().unwrap_or_default()).into_uuid()
+    /// The same for every try while the place is kept, and another for each place: a key that is used again after that
+    /// finds nothing of what it once made.
+    fn request(&self, expires_at: DateTime<Utc>) -> Uuid {
+        let mut hash = Sha256::new();
+        hash.update(&self.id);
+        // What both databases keep of a time.
+        hash.update(expires_at.timestamp_millis().to_be_bytes());
+        let hash: [u8; 32] = hash.finalize().into();
+        uuid::Builder::from_custom_bytes(hash.first_chunk().copied().unwrap_or_default()).into_uuid()
     }
 }
 
+/// A place that is ours.
+#[derive(Clone, Copy)]
+struct Claim {
+    /// Under this name.
+    owner: Uuid,
+    /// What this try and those before it are for the domain.
+    request: Uuid,
+    /// Whether nobody has tried before.
+    is_first: bool,
+}
+
 enum Taken {
-    /// The place is ours, under this name.
-    Ours(Uuid),
+    Ours(Claim),
     /// It was answered before.
     Answered(Answer),
 }
 
-/// Does `work` at most once for its place, and answers as it did.
-pub(crate) async fn once(
+/// Does `work` at most once for its place, and answers as it did. `work` gets what the request is for the domain.
+pub(crate) async fn once<W>(
     worker: Rc<Worker>,
     arrival: Rc<Arrival>,
     place: Place,
-    work: impl Future<Output = Result<Answer, Problem>> + 'static,
-) -> Result<HttpResponse, Problem> {
-    let owner = match take(&worker, &place).await? {
-        Taken::Ours(owner) => owner,
+    work: impl FnOnce(Uuid) -> W,
+) -> Result<HttpResponse, Problem>
+where
+    W: Future<Output = Result<Answer, Problem>> + 'static,
+{
+    let claim = match take(&worker, &place).await? {
+        Taken::Ours(claim) => claim,
         Taken::Answered(answer) => {
             let mut response = answer.into_response();
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
@@ -116,9 +141,10 @@ pub(crate) async fn once(
         }
     };
     // On its own, so that a client who goes away does not leave the work half told.
+    let work = work(claim.request);
     let task = actix_rt::spawn(async move {
         let outcome = work.await;
-        settle(&worker, &arrival, &place, owner, &outcome).await;
+        settle(&worker, &arrival, &place, claim, &outcome).await;
         outcome
     });
     match task.await {
@@ -135,6 +161,7 @@ async fn take(worker: &Worker, place: &Place) -> Result<Taken, Problem> {
         let now = worker.clock().now();
         let owner = Uuid::now_v7();
         let lease_until = now + TimeDelta::from_std(place.lease).unwrap_or(TimeDelta::minutes(5));
+        let expires_at = now + KEPT;
         let inserted = database
             .query(
                 "INSERT INTO idempotency_keys (id, fingerprint, owner, lease_until, expires_at)
@@ -144,12 +171,12 @@ async fn take(worker: &Worker, place: &Place) -> Result<Taken, Problem> {
             .bind(place.fingerprint.clone())
             .bind(owner)
             .bind(lease_until)
-            .bind(now + KEPT)
+            .bind(expires_at)
             .execute()
             .await
             .map_err(failed)?;
         if inserted == 1 {
-            return Ok(Taken::Ours(owner));
+            return Ok(Taken::Ours(Claim { owner, request: place.request(expires_at), is_first: true }));
         }
         let row: Option<Row> = database
             .query("SELECT fingerprint, lease_until, answer, expires_at FROM idempotency_keys WHERE id = $1")
@@ -158,8 +185,9 @@ async fn take(worker: &Worker, place: &Place) -> Result<Taken, Problem> {
             .await
             .map_err(failed)?;
         let Some(row) = row else { continue };
-        if row.expires_at <= now {
-            forget_expired(database, now).await.map_err(failed)?;
+        if row.expires_at <= now && row.lease_until <= now {
+            let sql = "DELETE FROM idempotency_keys WHERE id = $1 AND expires_at <= $2 AND lease_until <= $2";
+            database.query(sql).bind(place.id.clone()).bind(now).execute().await.map_err(failed)?;
             continue;
         }
         if row.fingerprint != place.fingerprint {
@@ -190,7 +218,7 @@ async fn take(worker: &Worker, place: &Place) -> Result<Taken, Problem> {
             .await
             .map_err(failed)?;
         if taken_over == 1 {
-            return Ok(Taken::Ours(owner));
+            return Ok(Taken::Ours(Claim { owner, request: place.request(row.expires_at), is_first: false }));
         }
     }
     Err(in_flight())
@@ -201,26 +229,51 @@ fn in_flight() -> Problem {
     Problem { retry_after: Some(Duration::from_secs(1)), ..Problem::of(Code::Conflict, detail) }
 }
 
-/// Stores the answer, or gives the place back when nothing happened.
-async fn settle(worker: &Worker, arrival: &Arrival, place: &Place, owner: Uuid, outcome: &Result<Answer, Problem>) {
-    let kept = match outcome {
-        Ok(answer) => Some(answer.clone()),
-        // Nobody knows what happened; the same words until someone looks, unless the next try finds what this one did.
-        Err(problem) if !problem.certain && !place.repeatable => Some(problem.answer(arrival.request_id)),
-        Err(_) => None,
-    };
+/// What becomes of a place after its work.
+enum End {
+    /// It answers for as long as it is kept.
+    Answered(Answer),
+    /// The next try takes it over.
+    Free,
+    /// Nothing happened under it, ever.
+    Unused,
+}
+
+impl End {
+    fn of(place: &Place, claim: Claim, outcome: &Result<Answer, Problem>, request_id: Uuid) -> Self {
+        match outcome {
+            Ok(answer) => Self::Answered(answer.clone()),
+            // Nobody knows what happened, nor would the next try: the same words until someone looks.
+            Err(problem) if !problem.certain && !place.repeatable => Self::Answered(problem.answer(request_id)),
+            Err(problem) if problem.certain && claim.is_first => Self::Unused,
+            // An earlier try may have made something.
+            Err(_) => Self::Free,
+        }
+    }
+}
+
+/// Stores the answer, or gives the place back.
+async fn settle(worker: &Worker, arrival: &Arrival, place: &Place, claim: Claim, outcome: &Result<Answer, Problem>) {
     let stored = async {
         let database = worker.database().await?;
-        let Some(answer) = kept else {
-            let sql = "DELETE FROM idempotency_keys WHERE id = $1 AND owner = $2 AND answer IS NULL";
-            database.query(sql).bind(place.id.clone()).bind(owner).execute().await?;
-            return Ok(());
-        };
         let told = |error: &dyn std::fmt::Display| Failure::Internal(error.to_string());
-        let plain = serde_json::to_vec(&answer).map_err(|error| told(&error))?;
-        let sealed = place.seal.seal(&plain, &place.id).map_err(|error| told(&error))?;
-        let sql = "UPDATE idempotency_keys SET answer = $3 WHERE id = $1 AND owner = $2 AND answer IS NULL";
-        database.query(sql).bind(place.id.clone()).bind(owner).bind(sealed).execute().await?;
+        let statement = match End::of(place, claim, outcome, arrival.request_id) {
+            End::Answered(answer) => {
+                let plain = serde_json::to_vec(&answer).map_err(|error| told(&error))?;
+                let sealed = place.seal.seal(&plain, &place.id).map_err(|error| told(&error))?;
+                database
+                    .query("UPDATE idempotency_keys SET answer = $1 WHERE id = $2 AND owner = $3 AND answer IS NULL")
+                    .bind(sealed)
+            }
+            End::Free => database
+                .query("UPDATE idempotency_keys SET lease_until = $1 WHERE id = $2 AND owner = $3 AND answer IS NULL")
+                .bind(worker.clock().now()),
+            End::Unused => {
+                let sql = "DELETE FROM idempotency_keys WHERE id = $1 AND owner = $2 AND answer IS NULL";
+                database.query(sql)
+            }
+        };
+        statement.bind(place.id.clone()).bind(claim.owner).execute().await?;
         Ok::<(), Failure>(())
     };
     if let Err(failure) = stored.await {
@@ -228,10 +281,53 @@ async fn settle(worker: &Worker, arrival: &Arrival, place: &Place, owner: Uuid, 
     }
 }
 
-/// Forgets answers that were kept long enough.
-pub(crate) async fn forget_expired(
-    database: &Database,
-    now: DateTime<Utc>,
-) -> Result<u64, callboard_supervisors::db::Error> {
-    database.query("DELETE FROM idempotency_keys WHERE expires_at <= $1").bind(now).execute().await
+/// Forgets answers that were kept long enough, at one of the nodes.
+pub(crate) fn housekeeping() -> Schedule {
+    Schedule::cron("idempotency", "*/10 * * * *", |slot: Slot| async move {
+        let now = slot.clock.now();
+        forget_expired(&slot.database, now).await
+    })
+}
+
+async fn forget_expired(database: &Database, now: DateTime<Utc>) -> Result<(), Error> {
+    let sql = "DELETE FROM idempotency_keys WHERE id IN
+                  (SELECT id FROM idempotency_keys WHERE expires_at <= $1 AND lease_until <= $1 LIMIT $2)";
+    while database.query(sql).bind(now).bind(AT_ONCE).execute().await? > 0 {}
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use callboard_supervisors::testing::on_both_engines;
+
+    use super::*;
+
+    #[actix_rt::test]
+    async fn what_was_kept_long_enough_is_forgotten_in_pieces() {
+        on_both_engines(&[(crate::DOMAIN, &crate::MIGRATIONS)], async |databases| {
+            let database = databases.open(crate::DOMAIN).await.unwrap();
+            let now = Utc::now();
+            let (over, kept) = (now - TimeDelta::seconds(1), now + TimeDelta::seconds(1));
+            let several = usize::try_from(AT_ONCE).unwrap() + 1;
+            let work = [(over, kept), (kept, over)];
+            for (expires_at, lease_until) in std::iter::repeat_n((over, over), several).chain(work) {
+                database
+                    .query(
+                        "INSERT INTO idempotency_keys (id, fingerprint, owner, lease_until, expires_at)
+                         VALUES ($1, $1, $2, $3, $4)",
+                    )
+                    .bind(Uuid::now_v7().as_bytes().to_vec())
+                    .bind(Uuid::nil())
+                    .bind(lease_until)
+                    .bind(expires_at)
+                    .execute()
+                    .await
+                    .unwrap();
+            }
+            forget_expired(&database, now).await.unwrap();
+            let left: i64 = database.query("SELECT COUNT(*) FROM idempotency_keys").fetch_scalar().await.unwrap();
+            assert_eq!(left, 2, "one that is under way, and one that is not over");
+        })
+        .await;
+    }
 }

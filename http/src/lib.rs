@@ -31,6 +31,8 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+use callboard_supervisors::schedule::Schedule;
+
 pub use limits::{Class, InProcess, Rate, RateLimitStore, RateLimits, Take, Verdict};
 pub use server::{Gateway, GatewayError, Ready, Serving, Stop, serve, serve_on};
 pub use settings::GatewaySettings;
@@ -41,6 +43,12 @@ pub const DOMAIN: &str = "gateway";
 
 /// The gateway's tables.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/gateway");
+
+/// What is done in the gateway's database at certain times.
+#[must_use]
+pub fn housekeeping() -> Schedule {
+    idempotency::housekeeping()
+}
 
 /// The OpenAPI 3.1 document of the API.
 #[must_use]

@@ -27,7 +27,6 @@ use tokio::sync::watch;
 
 use crate::{
     address::TrustedProxies,
-    idempotency,
     limits::{Limits, RateLimitStore},
     metrics::Metrics,
     openapi, pages,
@@ -37,7 +36,7 @@ use crate::{
     worker::Worker,
 };
 
-/// How often answers and rate limits that are over are forgotten.
+/// How often rate limits that are over are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// Everything the gateway is made of.
@@ -337,18 +336,11 @@ impl Service<ServiceRequest> for DispatchService {
 /// Forgets what is over, until the node stops.
 async fn sweep(shared: Arc<Shared>) {
     let mut stopping = shared.stopping.clone();
-    let database = match shared.databases.open(crate::DOMAIN).await {
-        Ok(database) => database,
-        Err(error) => return tracing::error!(%error, "the gateway's database can't be swept"),
-    };
     loop {
         tokio::select! {
             () = stopping.begun() => return,
             () = tokio::time::sleep(SWEEP) => {}
         }
         shared.limits.sweep();
-        if let Err(error) = idempotency::forget_expired(&database, shared.runtime.clock().now()).await {
-            tracing::warn!(%error, "old idempotency keys could not be forgotten");
-        }
     }
 }

@@ -107,6 +107,7 @@ pub struct CreateOrganization {
 impl Operation for CreateOrganization {
     const NAME: &'static str = "organization.create";
     const ACCESS: Access = Access::Authenticated;
+    const IDEMPOTENT: bool = true;
     type Reply = Organization;
     type Error = OrganizationError;
 }

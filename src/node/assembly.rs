@@ -18,6 +18,7 @@ use callboard_supervisors::{
     remote::Transport,
     revocations::Revocations,
     routing::RoutingTable,
+    schedule,
     seal::MasterKey,
 };
 use object_store::ObjectStore;
@@ -96,11 +97,13 @@ impl Plan<'_> {
             databases.clone(),
             members.clone(),
             metrics.clone(),
-            if watches {
-                vec![callboard_cache::revocations::watch(revocations.clone(), cache.clone())]
-            } else {
-                vec![]
-            },
+            [
+                Some(schedule::keeper(callboard_http::DOMAIN, databases.clone(), vec![callboard_http::housekeeping()])),
+                watches.then(|| callboard_cache::revocations::watch(revocations.clone(), cache.clone())),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
         );
         // In the order in which they need one another: they stop the other way round.
         let mut domains: Vec<Domain> = bridge.iter().map(Bridge::domain).collect();

@@ -18,7 +18,7 @@ use sqlx::types::Json;
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
-use crate::{opaque, state::Auth};
+use crate::{accounts, opaque, state::Auth};
 
 /// What every key begins with.
 pub(crate) const PREFIX: &str = "cb_";
@@ -63,6 +63,7 @@ impl From<ApiKeyRow> for ApiKey {
 }
 
 /// A key to be made.
+#[derive(Clone)]
 pub(crate) struct NewKey {
     pub(crate) account_id: Uuid,
     pub(crate) organization_id: OrganizationId,
@@ -73,6 +74,8 @@ pub(crate) struct NewKey {
     pub(crate) local: bool,
     /// Whose machine that is.
     pub(crate) node: Option<Uuid>,
+    /// The request that makes it.
+    pub(crate) request: Option<Uuid>,
 }
 
 /// Stores a new key.
@@ -101,8 +104,8 @@ pub(crate) async fn insert(
         .query(
             "INSERT INTO api_keys
                  (id, account_id, organization_id, name, prefix, secret_hash, scopes, local, created_at, expires_at,
-                  node)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                  node, request)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         )
         .bind(row.id)
         .bind(row.account_id)
@@ -115,9 +118,25 @@ pub(crate) async fn insert(
         .bind(row.created_at)
         .bind(row.expires_at)
         .bind(key.node)
+        .bind(key.request)
         .execute()
         .await?;
     Ok(ApiKeyWithSecret { api_key: row.into(), secret })
+}
+
+/// Removes what an earlier attempt at the same request has made: its reply was lost, and its secret with it.
+async fn take_back(transaction: &mut Transaction, key: &NewKey) -> Result<Vec<CredentialRevoked>, Error> {
+    let Some(request) = key.request else { return Ok(Vec::new()) };
+    // Two attempts at once follow one another.
+    accounts::hold(transaction, key.account_id).await?;
+    let replaced: Vec<(Uuid,)> = transaction
+        .query("DELETE FROM api_keys WHERE request = $1 AND account_id = $2 AND organization_id = $3 RETURNING id")
+        .bind(request)
+        .bind(key.account_id)
+        .bind(key.organization_id.0)
+        .fetch_all()
+        .await?;
+    Ok(replaced.into_iter().map(|(id,)| CredentialRevoked::ApiKey(ApiKeyId(id))).collect())
 }
 
 impl Auth {
@@ -221,7 +240,6 @@ impl Handle<CreateApiKey> for Auth {
         let (user_id, organization_id) = tenant(caller)?;
         let now = self.now();
         check(caller, &message, now)?;
-        let mut transaction = self.database.begin().await?;
         let key = NewKey {
             account_id: user_id.0,
             organization_id,
@@ -230,9 +248,14 @@ impl Handle<CreateApiKey> for Auth {
             expires_at: message.expires_at.and_then(|at| DateTime::from_timestamp_micros(at.timestamp_micros())),
             local: false,
             node: None,
+            request: caller.request,
         };
-        let created = insert(&mut transaction, key, now).await?;
-        transaction.commit().await?;
+        let created = self
+            .revoking(async |transaction| {
+                let replaced = take_back(transaction, &key).await?;
+                Ok((insert(transaction, key.clone(), now).await?, replaced))
+            })
+            .await?;
         tracing::info!(
             target: "callboard::security",
             user_id = %user_id, api_key_id = %created.api_key.id, "an API key was created"
@@ -280,7 +303,8 @@ impl Handle<RevokeApiKey> for Auth {
                     .bind(now)
                     .execute()
                     .await?;
-                Ok((revoked > 0).then_some(CredentialRevoked::ApiKey(message.api_key_id)).into_iter().collect())
+                let credential = CredentialRevoked::ApiKey(message.api_key_id);
+                Ok((revoked > 0, (revoked > 0).then_some(credential).into_iter().collect()))
             })
             .await?;
         if revoked {

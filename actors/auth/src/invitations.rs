@@ -83,18 +83,18 @@ enum For {
     /// The first administrator, by the link of this node.
     Setup { node: Option<Uuid> },
     /// Whom somebody invites: anybody, or only this address.
-    Invited { email: Option<String>, by: UserId },
+    Invited { email: Option<String>, by: UserId, request: Option<Uuid> },
 }
 
 async fn insert(transaction: &mut Transaction, token: &Secret, whom: For, now: DateTime<Utc>) -> Result<(), Error> {
-    let (setup, node, email, created_by) = match whom {
-        For::Setup { node } => (true, node, None, None),
-        For::Invited { email, by } => (false, None, email, Some(by.0)),
+    let (setup, node, email, created_by, request) = match whom {
+        For::Setup { node } => (true, node, None, None, None),
+        For::Invited { email, by, request } => (false, None, email, Some(by.0), request),
     };
     transaction
         .query(
-            "INSERT INTO invitations (id, token_hash, setup, email, created_by, created_at, expires_at, node)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "INSERT INTO invitations (id, token_hash, setup, email, created_by, created_at, expires_at, node, request)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .bind(Uuid::now_v7())
         .bind(opaque::hash(token.expose()))
@@ -104,6 +104,21 @@ async fn insert(transaction: &mut Transaction, token: &Secret, whom: For, now: D
         .bind(now)
         .bind(now + LIFETIME)
         .bind(node)
+        .bind(request)
+        .execute()
+        .await?;
+    Ok(())
+}
+
+/// Removes what an earlier attempt at the same request has made: its reply was lost, and its token with it.
+async fn take_back(transaction: &mut Transaction, by: UserId, request: Option<Uuid>) -> Result<(), Error> {
+    let Some(request) = request else { return Ok(()) };
+    // Two attempts at once follow one another.
+    accounts::hold(transaction, by.0).await?;
+    transaction
+        .query("DELETE FROM invitations WHERE request = $1 AND created_by = $2")
+        .bind(request)
+        .bind(by.0)
         .execute()
         .await?;
     Ok(())
@@ -117,31 +132,35 @@ impl Handle<CreateInvitation> for Auth {
         }
         let email = message.email.as_deref().map(accounts::email).transpose()?;
         let (token, now) = (opaque::random("cbi"), self.now());
-        let mut transaction = self.database.begin().await?;
-        insert(&mut transaction, &token, For::Invited { email, by: account.user_id() }, now).await?;
-        transaction.commit().await?;
+        let (by, request) = (account.user_id(), caller.request);
+        let invite = async |transaction: &mut Transaction| -> Result<(), Error> {
+            take_back(transaction, by, request).await?;
+            insert(transaction, &token, For::Invited { email: email.clone(), by, request }, now).await
+        };
+        self.database.transact(invite).await?;
         Ok(Invitation { token, expires_at: now + LIFETIME })
     }
 }
 
 impl Handle<IssueSetupToken> for Auth {
     async fn handle(&self, _: &Caller, message: IssueSetupToken) -> Outcome<IssueSetupToken> {
-        let mut transaction = self.database.begin().await?;
-        let administrators: i64 = transaction
-            .query("SELECT COUNT(*) FROM accounts WHERE administrator AND NOT operator")
-            .fetch_scalar()
-            .await?;
         let node = message.node.map(|node| node.0);
-        transaction
-            .query("DELETE FROM invitations WHERE setup AND (node IS NULL OR node = $1)")
-            .bind::<Option<Uuid>>(node)
-            .execute()
-            .await?;
-        let token = (administrators == 0).then(|| opaque::random("cbs"));
-        if let Some(token) = &token {
-            insert(&mut transaction, token, For::Setup { node }, self.now()).await?;
-        }
-        transaction.commit().await?;
-        Ok(token)
+        let issue = async |transaction: &mut Transaction| -> Result<_, Error> {
+            let administrators: i64 = transaction
+                .query("SELECT COUNT(*) FROM accounts WHERE administrator AND NOT operator")
+                .fetch_scalar()
+                .await?;
+            transaction
+                .query("DELETE FROM invitations WHERE setup AND (node IS NULL OR node = $1)")
+                .bind::<Option<Uuid>>(node)
+                .execute()
+                .await?;
+            let token = (administrators == 0).then(|| opaque::random("cbs"));
+            if let Some(token) = &token {
+                insert(transaction, token, For::Setup { node }, self.now()).await?;
+            }
+            Ok(token)
+        };
+        Ok(self.database.transact(issue).await?)
     }
 }

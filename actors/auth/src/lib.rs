@@ -20,6 +20,7 @@ mod opaque;
 mod operator;
 mod passwords;
 mod permissions;
+mod prune;
 mod refresh;
 mod registration;
 mod revocation;
@@ -110,6 +111,7 @@ fn counted_domain(
             }
         })
         .stored(&stored)
+        .schedule(prune::schedule())
         .pool(&pool)
         .build()
 }

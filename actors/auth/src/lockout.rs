@@ -7,13 +7,13 @@
 use std::{net::IpAddr, time::Duration};
 
 use callboard_messages::{CallError, Caller, auth::AuthError};
-use callboard_supervisors::db::{Database, Error};
-use chrono::{DateTime, Utc};
+use callboard_supervisors::db::{Database, Error, Transaction};
+use chrono::{DateTime, TimeDelta, Utc};
 
 /// Failures without a delay.
 const FREE: i64 = 4;
 const LONGEST: Duration = Duration::from_secs(15 * 60);
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const FORGOTTEN_AFTER: TimeDelta = TimeDelta::hours(24);
 
 /// The failures of one account from one address.
 pub(crate) struct Lockout<'a> {
@@ -47,41 +47,43 @@ impl<'a> Lockout<'a> {
 
     /// Counts a failure, unless others that ran beside it have brought about a delay: then it is refused unheard.
     pub(crate) async fn failed(&self, now: DateTime<Utc>) -> Result<(), CallError<AuthError>> {
-        let mut transaction = self.database.begin().await?;
-        transaction
-            .query("DELETE FROM login_failures WHERE last_failed_at < $1")
-            .bind(now - FORGOTTEN_AFTER)
-            .execute()
-            .await?;
-        let failures: Option<(i64,)> = transaction
-            .query(
-                "INSERT INTO login_failures (email, address, failures, last_failed_at, locked_until)
-                 VALUES ($1, $2, 1, $3, $3)
-                 ON CONFLICT (email, address) DO UPDATE
-                 SET failures = login_failures.failures + 1, last_failed_at = excluded.last_failed_at
-                 WHERE login_failures.locked_until <= excluded.last_failed_at
-                 RETURNING failures",
-            )
-            .bind(self.email.to_owned())
-            .bind(self.address.clone())
-            .bind(now)
-            .fetch_optional()
-            .await?;
-        let Some((failures,)) = failures else {
-            transaction.rollback().await?;
-            return self.check(now).await;
-        };
-        let delay = delay(failures);
-        if !delay.is_zero() {
+        let count = async |transaction: &mut Transaction| -> Result<Option<i64>, Error> {
             transaction
-                .query("UPDATE login_failures SET locked_until = $3 WHERE email = $1 AND address = $2")
+                .query("DELETE FROM login_failures WHERE email = $1 AND address = $2 AND last_failed_at < $3")
                 .bind(self.email.to_owned())
                 .bind(self.address.clone())
-                .bind(now + delay)
+                .bind(now - FORGOTTEN_AFTER)
                 .execute()
                 .await?;
-        }
-        transaction.commit().await?;
+            let failures: Option<(i64,)> = transaction
+                .query(
+                    "INSERT INTO login_failures (email, address, failures, last_failed_at, locked_until)
+                     VALUES ($1, $2, 1, $3, $3)
+                     ON CONFLICT (email, address) DO UPDATE
+                     SET failures = login_failures.failures + 1, last_failed_at = excluded.last_failed_at
+                     WHERE login_failures.locked_until <= excluded.last_failed_at
+                     RETURNING failures",
+                )
+                .bind(self.email.to_owned())
+                .bind(self.address.clone())
+                .bind(now)
+                .fetch_optional()
+                .await?;
+            let Some((failures,)) = failures else { return Ok(None) };
+            let delay = delay(failures);
+            if !delay.is_zero() {
+                transaction
+                    .query("UPDATE login_failures SET locked_until = $3 WHERE email = $1 AND address = $2")
+                    .bind(self.email.to_owned())
+                    .bind(self.address.clone())
+                    .bind(now + delay)
+                    .execute()
+                    .await?;
+            }
+            Ok(Some(failures))
+        };
+        let Some(failures) = self.database.transact(count).await? else { return self.check(now).await };
+        let delay = delay(failures);
         if !delay.is_zero() {
             tracing::warn!(
                 target: "callboard::security",

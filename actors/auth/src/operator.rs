@@ -8,13 +8,15 @@ use callboard_messages::{
     auth::{AuthError, CredentialRevoked, IssueLocalKey},
     organization::EnsurePersonal,
 };
-use callboard_supervisors::{Handle, Outcome, db::Error};
+use callboard_supervisors::{
+    Handle, Outcome,
+    db::{Error, Transaction},
+};
 use uuid::Uuid;
 
 use crate::{
     accounts::{self, AccountRow, OPERATOR_EMAIL},
     api_keys::{self, NewKey},
-    revocation,
     state::Auth,
 };
 
@@ -45,17 +47,13 @@ impl Auth {
             founder: false,
             created_at: self.now(),
         };
-        let mut transaction = self.database.begin().await?;
-        match accounts::insert(&mut transaction, &operator, None).await {
-            Ok(()) => {
-                transaction.commit().await?;
-                Ok(operator)
-            }
+        let make = async |transaction: &mut Transaction| accounts::insert(transaction, &operator, None).await;
+        match self.database.transact(make).await {
+            Ok(()) => Ok(operator),
             Err(error)
                 if error.violates("accounts_email_key", "accounts.email")
                     || error.violates("accounts_operator_key", "accounts.operator") =>
             {
-                transaction.rollback().await?;
                 let faster = self.operator().await?;
                 Ok(faster.ok_or_else(|| Failure::Internal("the operator's account vanished".to_owned()))?)
             }
@@ -76,31 +74,26 @@ impl Handle<IssueLocalKey> for Auth {
         let organization_id = self.operators_organization(caller).await?;
         let operator = self.ensure_operator().await?;
         let now = self.now();
-        let mut transaction = self.database.begin().await?;
         let node = message.node.map(|node| node.0);
-        let replaced: Vec<(Uuid,)> = transaction
-            .query("DELETE FROM api_keys WHERE local AND (node IS NULL OR node = $1) RETURNING id")
-            .bind::<Option<Uuid>>(node)
-            .fetch_all()
-            .await?;
-        let key = NewKey {
-            account_id: operator.id,
-            organization_id,
-            name: "the command line on this machine".to_owned(),
-            scopes: vec!["*".to_owned()],
-            expires_at: None,
-            local: true,
-            node,
-        };
-        let created = api_keys::insert(&mut transaction, key, now).await?;
-        let count = match replaced.is_empty() {
-            true => None,
-            false => Some(revocation::raise(&mut transaction, now).await?),
-        };
-        transaction.commit().await?;
-        for (id,) in replaced {
-            self.revocations.revoke(&CredentialRevoked::ApiKey(ApiKeyId(id)), count.unwrap_or_default());
-        }
-        Ok(created)
+        self.revoking(async |transaction| {
+            let replaced: Vec<(Uuid,)> = transaction
+                .query("DELETE FROM api_keys WHERE local AND (node IS NULL OR node = $1) RETURNING id")
+                .bind::<Option<Uuid>>(node)
+                .fetch_all()
+                .await?;
+            let key = NewKey {
+                account_id: operator.id,
+                organization_id,
+                name: "the command line on this machine".to_owned(),
+                scopes: vec!["*".to_owned()],
+                expires_at: None,
+                local: true,
+                node,
+                request: None,
+            };
+            let created = api_keys::insert(transaction, key, now).await?;
+            Ok((created, replaced.into_iter().map(|(id,)| CredentialRevoked::ApiKey(ApiKeyId(id))).collect()))
+        })
+        .await
     }
 }

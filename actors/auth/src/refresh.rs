@@ -9,8 +9,8 @@
 use std::time::Duration;
 
 use callboard_messages::{
-    CallError, Caller, Failure, Secret, SessionId,
-    auth::{AuthError, CredentialRevoked, RefreshToken},
+    CallError, Caller, Failure, Secret, SessionId, UserId,
+    auth::{AuthError, RefreshToken},
 };
 use callboard_supervisors::{
     Handle, Outcome,
@@ -97,7 +97,7 @@ impl Handle<RefreshToken> for Auth {
             None => self.spend(&message.refresh_token, &successor, session_id, now).await?,
         };
         if spent_at.is_some_and(|spent_at| spent_at + GRACE < now) {
-            return self.end_family(caller, presented.account.id, session_id, now).await;
+            return self.end_family(caller, presented.account.user_id(), session_id).await;
         }
         let organization_id = self.ensure_organization(caller, &presented.account).await?;
         self.tokens(presented.account, session_id, organization_id, successor).await
@@ -115,64 +115,42 @@ impl Auth {
     ) -> Result<Option<DateTime<Utc>>, CallError<AuthError>> {
         let expires_at = now + self.settings.refresh_token_lifetime;
         let token_hash = opaque::hash(token.expose());
-        let mut transaction = self.database.begin().await?;
-        let spent = transaction
-            .query("UPDATE refresh_tokens SET spent_at = $2 WHERE token_hash = $1 AND spent_at IS NULL")
-            .bind(token_hash.clone())
-            .bind(now)
-            .execute()
-            .await?;
-        if spent == 0 {
-            let other: Option<(Option<DateTime<Utc>>,)> = transaction
-                .query("SELECT spent_at FROM refresh_tokens WHERE token_hash = $1")
-                .bind(token_hash)
-                .fetch_optional()
+        let spend = async |transaction: &mut Transaction| -> Result<_, CallError<AuthError>> {
+            let spent = transaction
+                .query("UPDATE refresh_tokens SET spent_at = $2 WHERE token_hash = $1 AND spent_at IS NULL")
+                .bind(token_hash.clone())
+                .bind(now)
+                .execute()
                 .await?;
-            let (spent_at,) = other.ok_or(AuthError::InvalidToken)?;
-            return Ok(spent_at);
-        }
-        // The condition, again: the session may have ended since the token was looked up.
-        let alive = transaction
-            .query("UPDATE sessions SET last_seen_at = $2, expires_at = $3 WHERE id = $1 AND revoked_at IS NULL")
-            .bind(session_id.0)
-            .bind(now)
-            .bind(expires_at)
-            .execute()
-            .await?;
-        if alive == 0 {
-            return Err(AuthError::InvalidToken.into());
-        }
-        insert(&mut transaction, successor, session_id, expires_at).await?;
-        transaction
-            .query("DELETE FROM refresh_tokens WHERE session_id = $1 AND expires_at < $2")
-            .bind(session_id.0)
-            .bind(now)
-            .execute()
-            .await?;
-        transaction.commit().await?;
-        Ok(None)
+            if spent == 0 {
+                let other: Option<(Option<DateTime<Utc>>,)> = transaction
+                    .query("SELECT spent_at FROM refresh_tokens WHERE token_hash = $1")
+                    .bind(token_hash.clone())
+                    .fetch_optional()
+                    .await?;
+                let (spent_at,) = other.ok_or(AuthError::InvalidToken)?;
+                return Ok(spent_at);
+            }
+            // The condition, again: the session may have ended since the token was looked up.
+            let alive = transaction
+                .query("UPDATE sessions SET last_seen_at = $2, expires_at = $3 WHERE id = $1 AND revoked_at IS NULL")
+                .bind(session_id.0)
+                .bind(now)
+                .bind(expires_at)
+                .execute()
+                .await?;
+            if alive == 0 {
+                return Err(AuthError::InvalidToken.into());
+            }
+            insert(transaction, successor, session_id, expires_at).await?;
+            Ok(None)
+        };
+        self.database.transact(spend).await
     }
 
     /// A spent token came back: nobody can tell its owner from a thief, so both are signed out.
-    async fn end_family(
-        &self,
-        caller: &Caller,
-        account_id: Uuid,
-        session_id: SessionId,
-        now: DateTime<Utc>,
-    ) -> Outcome<RefreshToken> {
-        let ended = self
-            .revoking(async |transaction| {
-                let ended = transaction
-                    .query("UPDATE sessions SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL")
-                    .bind(session_id.0)
-                    .bind(now)
-                    .execute()
-                    .await?;
-                Ok((ended > 0).then_some(CredentialRevoked::Session(session_id)).into_iter().collect())
-            })
-            .await?;
-        if ended {
+    async fn end_family(&self, caller: &Caller, account_id: UserId, session_id: SessionId) -> Outcome<RefreshToken> {
+        if self.end_sessions(account_id, Some(session_id)).await? {
             tracing::warn!(
                 target: "callboard::security",
                 event = "auth.refresh_reuse_detected", user_id = %account_id, %session_id, address = ?caller.address,

@@ -14,7 +14,7 @@ use crate::state::Auth;
 
 /// Raises the count. The last statement of its transaction: revocations wait for one another here, for the time of a
 /// commit, and hold everything else they need by then, so that no two wait for each other.
-pub(crate) async fn raise(transaction: &mut Transaction, now: DateTime<Utc>) -> Result<u64, Error> {
+async fn raise(transaction: &mut Transaction, now: DateTime<Utc>) -> Result<u64, Error> {
     let count: i64 = transaction
         .query(
             "UPDATE revocation_count SET count = CASE WHEN count < $1 THEN $1 ELSE count + 1 END WHERE id = 1
@@ -27,18 +27,19 @@ pub(crate) async fn raise(transaction: &mut Transaction, now: DateTime<Utc>) -> 
 }
 
 impl Auth {
-    /// Runs `work` in a transaction, which says what it revokes. The count rises with it, and everybody is told.
-    pub(crate) async fn revoking(
+    /// Runs `work` in a transaction, which says what it revokes beside its outcome. The count rises with it, and everybody
+    /// is told.
+    pub(crate) async fn revoking<T>(
         &self,
-        work: impl AsyncFn(&mut Transaction) -> Result<Vec<CredentialRevoked>, Error>,
-    ) -> Result<bool, CallError<AuthError>> {
+        work: impl AsyncFn(&mut Transaction) -> Result<(T, Vec<CredentialRevoked>), Error>,
+    ) -> Result<T, CallError<AuthError>> {
         let now = self.now();
         let revoke = async |transaction: &mut Transaction| -> Result<_, Error> {
-            let revoked = work(transaction).await?;
+            let (outcome, revoked) = work(transaction).await?;
             let count = if revoked.is_empty() { None } else { Some(raise(transaction, now).await?) };
-            Ok((revoked, count))
+            Ok((outcome, revoked, count))
         };
-        let (revoked, count) = match self.database.transact(revoke).await {
+        let (outcome, revoked, count) = match self.database.transact(revoke).await {
             Ok(done) => done,
             Err(error) => {
                 if error.is_unknown() {
@@ -52,7 +53,7 @@ impl Auth {
                 self.revocations.revoke(revoked, count);
             }
         }
-        Ok(!revoked.is_empty())
+        Ok(outcome)
     }
 }
 

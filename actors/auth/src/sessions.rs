@@ -4,7 +4,10 @@ use callboard_messages::{
     CallError, Caller, Failure, OrganizationId, Principal, Secret, SessionId, UserId,
     auth::{AuthError, CredentialRevoked, ListSessions, Logout, LogoutAll, RevokeSession, Session, Tokens},
 };
-use callboard_supervisors::{Handle, Outcome};
+use callboard_supervisors::{
+    Handle, Outcome,
+    db::{Error, Transaction},
+};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
@@ -36,28 +39,23 @@ impl Auth {
         let user_agent = caller.user_agent.as_deref().map(|agent| {
             agent.chars().filter(|character| !character.is_control()).take(USER_AGENT_LONGEST).collect::<String>()
         });
-        let mut transaction = self.database.begin().await?;
-        transaction
-            .query("DELETE FROM sessions WHERE account_id = $1 AND expires_at < $2")
-            .bind(account.id)
-            .bind(now)
-            .execute()
-            .await?;
-        transaction
-            .query(
-                "INSERT INTO sessions (id, account_id, address, user_agent, created_at, last_seen_at, expires_at)
-                 VALUES ($1, $2, $3, $4, $5, $5, $6)",
-            )
-            .bind(session_id.0)
-            .bind(account.id)
-            .bind(caller.address.map(|address| address.to_string()))
-            .bind(user_agent)
-            .bind(now)
-            .bind(expires_at)
-            .execute()
-            .await?;
-        refresh::insert(&mut transaction, &refresh_token, session_id, expires_at).await?;
-        transaction.commit().await?;
+        let start = async |transaction: &mut Transaction| -> Result<(), Error> {
+            transaction
+                .query(
+                    "INSERT INTO sessions (id, account_id, address, user_agent, created_at, last_seen_at, expires_at)
+                     VALUES ($1, $2, $3, $4, $5, $5, $6)",
+                )
+                .bind(session_id.0)
+                .bind(account.id)
+                .bind(caller.address.map(|address| address.to_string()))
+                .bind(user_agent.clone())
+                .bind(now)
+                .bind(expires_at)
+                .execute()
+                .await?;
+            refresh::insert(transaction, &refresh_token, session_id, expires_at).await
+        };
+        self.database.transact(start).await?;
         tracing::info!(target: "callboard::security", user_id = %account.id, %session_id, "a session was started");
         self.tokens(account, session_id, organization_id, refresh_token).await
     }
@@ -81,25 +79,33 @@ impl Auth {
         })
     }
 
+    /// Ends the live sessions of `user_id`, or `only` that one. Whether there was any.
+    pub(crate) async fn end_sessions(
+        &self,
+        user_id: UserId,
+        only: Option<SessionId>,
+    ) -> Result<bool, CallError<AuthError>> {
+        let (now, id) = (self.now(), only.map(|id| id.0));
+        self.revoking(async |transaction| {
+            let ended = transaction
+                .query(
+                    "UPDATE sessions SET revoked_at = $3
+                     WHERE account_id = $1 AND ($2 IS NULL OR id = $2) AND revoked_at IS NULL",
+                )
+                .bind(user_id.0)
+                .bind(id)
+                .bind(now)
+                .execute()
+                .await?;
+            let revoked = only.map_or(CredentialRevoked::User(user_id), CredentialRevoked::Session);
+            Ok((ended > 0, (ended > 0).then_some(revoked).into_iter().collect()))
+        })
+        .await
+    }
+
     /// Ends one session of `user_id`. Whether there is such a session, alive or ended before.
     async fn end_session(&self, user_id: UserId, session_id: SessionId) -> Result<bool, CallError<AuthError>> {
-        let now = self.now();
-        let ended = self
-            .revoking(async |transaction| {
-                let ended = transaction
-                    .query(
-                        "UPDATE sessions SET revoked_at = $3
-                         WHERE id = $1 AND account_id = $2 AND revoked_at IS NULL",
-                    )
-                    .bind(session_id.0)
-                    .bind(user_id.0)
-                    .bind(now)
-                    .execute()
-                    .await?;
-                Ok((ended > 0).then_some(CredentialRevoked::Session(session_id)).into_iter().collect())
-            })
-            .await?;
-        if ended {
+        if self.end_sessions(user_id, Some(session_id)).await? {
             return Ok(true);
         }
         let there: Option<(Uuid,)> = self
@@ -137,17 +143,7 @@ impl Handle<Logout> for Auth {
 impl Handle<LogoutAll> for Auth {
     async fn handle(&self, caller: &Caller, _: LogoutAll) -> Outcome<LogoutAll> {
         let user_id = owner(caller, "session:write")?;
-        let now = self.now();
-        self.revoking(async |transaction| {
-            let ended = transaction
-                .query("UPDATE sessions SET revoked_at = $2 WHERE account_id = $1 AND revoked_at IS NULL")
-                .bind(user_id.0)
-                .bind(now)
-                .execute()
-                .await?;
-            Ok((ended > 0).then_some(CredentialRevoked::User(user_id)).into_iter().collect())
-        })
-        .await?;
+        self.end_sessions(user_id, None).await?;
         Ok(())
     }
 }

@@ -18,6 +18,7 @@ use callboard_supervisors::{
 };
 use chrono::DateTime;
 use futures_util::future::join_all;
+use uuid::Uuid;
 
 use super::{DOMAIN, MIGRATIONS, domain};
 
@@ -288,6 +289,27 @@ async fn a_registration_that_is_heard_of_gives_a_person_one_organization() {
         events.publish(registered(&eve, "Eve", Some(asked.id))).await.unwrap();
         let joined = bus.ask(&system, GetPermissions { user_id: eve.user_id.unwrap(), organization_id: None }).await;
         assert_eq!((joined.as_ref().unwrap().organization_id, joined.unwrap().role), (asked.id, Role::Owner));
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_request_that_comes_again_finds_what_it_made() {
+    on_each(async |bus| {
+        let ada = person();
+        let as_request = |person: &Caller, request| Caller { request: Some(request), ..person.clone() };
+        let request = Uuid::now_v7();
+        let first = as_request(&ada, request);
+        let made = join_all((0..8).map(|_| bus.ask(&first, create("acme")))).await;
+        let organization = made[0].as_ref().unwrap();
+        assert!(made.iter().all(|made| made.as_ref() == Ok(organization)), "{made:?}");
+        let listed = bus.ask(&ada, ListOrganizations { limit: None, cursor: None }).await.unwrap();
+        assert_eq!(listed.items.as_slice(), std::slice::from_ref(organization));
+
+        let taken = CallError::Refused(OrganizationError::NameTaken("acme".to_owned()));
+        for other in [ada.clone(), as_request(&ada, Uuid::now_v7()), as_request(&person(), request)] {
+            assert_eq!(bus.ask(&other, create("acme")).await.unwrap_err(), taken);
+        }
     })
     .await;
 }

@@ -1,9 +1,15 @@
 //! `Idempotency-Key`.
 
+use callboard_messages::{
+    Caller, DeploymentId, Failure,
+    deploy::{DeployError, Restart},
+};
+use callboard_supervisors::{Handle, Outcome};
+use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::RequestBuilder;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::stage::{By, Stage, User, refused};
+use super::stage::{By, Deploy, Stage, User, deployment, refused};
 
 fn create(stage: &Stage, user: &User, key: &str, name: &str) -> RequestBuilder {
     stage.post("/api/v1/projects", &json!({"name": name})).by(user).header("idempotency-key", key)
@@ -64,6 +70,13 @@ async fn of_many_at_once_one_is_carried_out() {
     stage.end().await;
 }
 
+/// As a node leaves its places that died at work.
+async fn crash(stage: &Stage, lease_until: DateTime<Utc>) {
+    let database = stage.databases.open("gateway").await.unwrap();
+    let sql = "UPDATE idempotency_keys SET answer = NULL, lease_until = $1";
+    database.query(sql).bind(lease_until).execute().await.unwrap();
+}
+
 #[actix_rt::test]
 async fn a_place_that_a_crash_left_is_free_after_its_lease_and_secrets_are_not_stored() {
     let stage = Stage::new().await;
@@ -76,12 +89,92 @@ async fn a_place_that_a_crash_left_is_free_after_its_lease_and_secrets_are_not_s
     let stored: Vec<u8> = database.query("SELECT answer FROM idempotency_keys").fetch_scalar().await.unwrap();
     assert!(!String::from_utf8_lossy(&stored).contains("cb_"), "an API key lies in the clear");
 
-    // As a node would leave it that died at work.
-    let now = chrono::Utc::now();
-    let sql = "UPDATE idempotency_keys SET answer = NULL, lease_until = $1";
-    database.query(sql).bind(now + chrono::TimeDelta::minutes(1)).execute().await.unwrap();
+    crash(&stage, Utc::now() + TimeDelta::minutes(1)).await;
     assert_eq!(refused(request()).await.0, 409);
-    database.query(sql).bind(now - chrono::TimeDelta::minutes(1)).execute().await.unwrap();
+    crash(&stage, Utc::now() - TimeDelta::minutes(1)).await;
     assert_eq!(bytes(request()).await.0, 201);
+    stage.end().await;
+}
+
+#[actix_rt::test]
+async fn what_a_try_made_whose_answer_was_lost_is_found_by_the_next_or_gives_way_to_it() {
+    let stage = Stage::new().await;
+    let user = stage.administrator().await;
+    for (path, body, is_found) in [
+        ("/api/v1/organizations", json!({"name": "acme"}), true),
+        ("/api/v1/projects", json!({"name": "shop"}), true),
+        ("/api/v1/auth/api-keys", json!({"name": "ci", "scopes": ["project:read"]}), false),
+        ("/api/v1/auth/invitations", json!({}), false),
+    ] {
+        let request = || stage.post(path, &body).by(&user).header("idempotency-key", "k-1");
+        let count = async || match path {
+            "/api/v1/auth/invitations" => {
+                let database = stage.databases.open("auth").await.unwrap();
+                let sql = "SELECT COUNT(*) FROM invitations WHERE NOT setup";
+                usize::try_from(database.query(sql).fetch_scalar::<i64>().await.unwrap()).unwrap()
+            }
+            _ => {
+                let list: Value = stage.get(path).by(&user).send().await.unwrap().json().await.unwrap();
+                list.get("items").unwrap_or(&list).as_array().unwrap().len()
+            }
+        };
+        let before = count().await;
+        let first = bytes(request()).await;
+        crash(&stage, Utc::now()).await;
+        let second = bytes(request()).await;
+        assert_eq!((first.0 / 100, first.0, second.3), (2, second.0, false), "{path}");
+        assert_eq!(first.2 == second.2, is_found, "{path}");
+        assert_eq!(bytes(request()).await.2, second.2, "{path}");
+        assert_eq!(count().await, before + 1, "{path}");
+    }
+    stage.end().await;
+}
+
+/// The first outcome is unknown, the second none, and the third a deployment with the request for its id.
+impl Handle<Restart> for Deploy {
+    async fn handle(&self, caller: &Caller, message: Restart) -> Outcome<Restart> {
+        let request = caller.request.ok_or(Failure::Expired)?;
+        match self.restarts.replace(self.restarts.get() + 1) {
+            0 => Err(Failure::Unknown.into()),
+            1 => Err(DeployError::Invalid(request.to_string()).into()),
+            _ => Ok(deployment(DeploymentId(request), message.project_id)),
+        }
+    }
+}
+
+#[actix_rt::test]
+async fn after_an_unknown_outcome_the_next_try_is_the_same_request() {
+    let stage = Stage::new().await;
+    let user = stage.administrator().await;
+    let project = stage.project(&user, "shop").await;
+    let path = format!("/api/v1/projects/{}/restart", project["id"].as_str().unwrap());
+    let restart = |key: &str| stage.post(&path, &json!({})).by(&user).header("idempotency-key", key);
+    assert_eq!(refused(restart("k-1")).await.0, 504);
+    let (status, _, same) = refused(restart("k-1")).await;
+    assert_eq!(status, 400);
+    // A refusal is no reason to forget that the first try may have made something.
+    let third: Value = restart("k-1").send().await.unwrap().json().await.unwrap();
+    assert!(same.contains(third["id"].as_str().unwrap()), "{same} {third}");
+    let kept: Value = restart("k-1").send().await.unwrap().json().await.unwrap();
+    assert_eq!(kept, third);
+    let other: Value = restart("k-2").send().await.unwrap().json().await.unwrap();
+    assert_ne!(other["id"], third["id"]);
+    stage.end().await;
+}
+
+#[actix_rt::test]
+async fn a_key_that_is_used_again_after_a_day_is_another_request() {
+    let stage = Stage::new().await;
+    let user = stage.administrator().await;
+    let body = json!({"name": "ci", "scopes": ["project:read"]});
+    let request = || stage.post("/api/v1/auth/api-keys", &body).by(&user).header("idempotency-key", "k-1");
+    assert_eq!(bytes(request()).await.0, 201);
+    let database = stage.databases.open("gateway").await.unwrap();
+    let sql = "UPDATE idempotency_keys SET expires_at = $1, lease_until = $1";
+    database.query(sql).bind(Utc::now()).execute().await.unwrap();
+    let later = bytes(request()).await;
+    assert_eq!((later.0, later.3), (201, false));
+    let list: Value = stage.get("/api/v1/auth/api-keys").by(&user).send().await.unwrap().json().await.unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 2, "the key of the day before is in use: {list}");
     stage.end().await;
 }

@@ -1,6 +1,7 @@
 //! A node in a folder of its own, and its clients.
 
 use std::{
+    cell::Cell,
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Once},
@@ -14,7 +15,7 @@ use callboard_messages::{
     auth::{IssueSetupToken, Tokens},
     deploy::{
         CleanupEnvironment, DeployError, Deployment, DeploymentKind, DeploymentStatus, GetBuildLog, GetDeployment,
-        GetLogs, ListReleases, LogLine, LogLines, RegisterSource, SetupEnvironment,
+        GetLogs, ListReleases, LogLine, LogLines, RegisterSource, Restart, SetupEnvironment,
     },
     project::{GetProject, Project},
 };
@@ -246,14 +247,20 @@ fn deploy() -> Domain {
         .on::<GetBuildLog>()
         .on::<RegisterSource>()
         .on::<ListReleases>()
+        // replays.rs
+        .on::<Restart>()
         .on::<SetupEnvironment>()
         .on::<CleanupEnvironment>()
-        .shared(|context: ShardContext| async move { Ok::<_, StartError>(Deploy { context }) })
+        .shared(
+            |context: ShardContext| async move { Ok::<_, StartError>(Deploy { context, restarts: Cell::default() }) },
+        )
         .build()
 }
 
-struct Deploy {
+pub(super) struct Deploy {
     context: ShardContext,
+    /// How often a restart was asked for.
+    pub(super) restarts: Cell<u32>,
 }
 
 impl Deploy {
@@ -270,24 +277,29 @@ fn lines(project: &Project, after: Option<u64>, limit: Option<u32>) -> LogLines 
     LogLines { items: (after + 1..=last).take(limit).map(line).collect() }
 }
 
+/// A deployment that is under way.
+pub(super) fn deployment(id: DeploymentId, project_id: ProjectId) -> Deployment {
+    Deployment {
+        id,
+        project_id,
+        organization_id: OrganizationId(Uuid::nil()),
+        kind: DeploymentKind::Deploy,
+        status: DeploymentStatus::Building,
+        error: None,
+        release_id: None,
+        release_version: None,
+        commit: None,
+        url: "http://app.localhost".to_owned(),
+        created_at: Utc::now(),
+        finished_at: None,
+    }
+}
+
 impl Handle<GetDeployment> for Deploy {
     async fn handle(&self, caller: &Caller, message: GetDeployment) -> Outcome<GetDeployment> {
         let project_id = ProjectId(message.deployment_id.0);
         self.check(caller, project_id).await?;
-        Ok(Deployment {
-            id: DeploymentId(project_id.0),
-            project_id,
-            organization_id: OrganizationId(Uuid::nil()),
-            kind: DeploymentKind::Deploy,
-            status: DeploymentStatus::Building,
-            error: None,
-            release_id: None,
-            release_version: None,
-            commit: None,
-            url: "http://app.localhost".to_owned(),
-            created_at: Utc::now(),
-            finished_at: None,
-        })
+        Ok(deployment(DeploymentId(project_id.0), project_id))
     }
 }
 

@@ -55,6 +55,7 @@ pub struct CreateApiKey {
 impl Operation for CreateApiKey {
     const NAME: &'static str = "auth.create_api_key";
     const ACCESS: Access = Access::Permission("api_key:write");
+    const REPEATABLE: bool = true;
     type Reply = ApiKeyWithSecret;
     type Error = AuthError;
 }

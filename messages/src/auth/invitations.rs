@@ -18,6 +18,7 @@ pub struct CreateInvitation {
 impl Operation for CreateInvitation {
     const NAME: &'static str = "auth.create_invitation";
     const ACCESS: Access = Access::Administrator;
+    const REPEATABLE: bool = true;
     type Reply = Invitation;
     type Error = AuthError;
 }

@@ -3,13 +3,17 @@ use std::time::Duration;
 use callboard_messages::{
     ApiKeyId, CallError, Caller, Code, OrganizationId, Principal, Secret,
     auth::{
-        ApiKeyWithSecret, AuthError, CreateApiKey, CreateInvitation, ListApiKeys, ListSessions, Logout, RevokeApiKey,
+        ApiKeyWithSecret, AuthError, CreateApiKey, CreateInvitation, IssueLocalKey, ListApiKeys, ListSessions, Logout,
+        RevokeApiKey,
     },
     organization::CreateOrganization,
 };
 use chrono::TimeDelta;
+use futures_util::future::join_all;
+use uuid::Uuid;
 
-use super::{Node, on_each};
+use super::{Node, on_each, on_each_with, register_with, visitor};
+use crate::Registration;
 
 fn key(scopes: &[&str]) -> CreateApiKey {
     CreateApiKey {
@@ -199,8 +203,7 @@ async fn what_is_no_key_is_refused() {
 #[actix_rt::test]
 async fn an_administrators_key_invites_only_if_it_was_made_to() {
     on_each(async |node| {
-        let operator =
-            node.bus.ask(&Caller::system(), callboard_messages::auth::IssueLocalKey::default()).await.unwrap();
+        let operator = node.bus.ask(&Caller::system(), IssueLocalKey::default()).await.unwrap();
         let operator = node.caller(&operator.secret).await;
         let narrow = node.bus.ask(&operator, key(&["project:read"])).await.unwrap();
         let narrow = node.caller(&narrow.secret).await;
@@ -208,5 +211,45 @@ async fn an_administrators_key_invites_only_if_it_was_made_to() {
         assert_eq!(outcome.unwrap_err().code(), Code::Forbidden);
         node.bus.ask(&operator, CreateInvitation { email: None }).await.unwrap();
     })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_request_that_comes_again_puts_another_key_in_the_place_of_its_first() {
+    on_each(async |node| {
+        let (ada, other) = ada_with_key(node, &["*"]).await;
+        let again = Caller { request: Some(Uuid::now_v7()), ..ada.clone() };
+        let first = node.bus.ask(&again, key(&["project:read"])).await.unwrap();
+        node.validate(&first.secret).await.unwrap();
+        let epoch = node.revocations.epoch();
+        let second = node.bus.ask(&again, key(&["project:read"])).await.unwrap();
+        assert!(node.revocations.epoch() > epoch, "what is remembered of the first is asked about again");
+        assert_eq!(node.validate(&first.secret).await.unwrap_err().code(), Code::Unauthenticated);
+        node.validate(&second.secret).await.unwrap();
+        node.validate(&other.secret).await.unwrap();
+
+        let both = join_all((0..4).map(|_| node.bus.ask(&again, key(&["project:read"])))).await;
+        assert!(both.iter().all(Result::is_ok), "{both:?}");
+        let listed = node.bus.ask(&ada, ListApiKeys {}).await.unwrap();
+        assert_eq!(listed.len(), 2, "one of the request, and the other: {listed:?}");
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_request_that_comes_again_puts_another_invitation_in_the_place_of_its_first() {
+    on_each_with(
+        |settings| settings.registration = Registration::Invite,
+        async |node| {
+            let operator = node.bus.ask(&Caller::system(), IssueLocalKey::default()).await.unwrap();
+            let operator = node.caller(&operator.secret).await;
+            let again = Caller { request: Some(Uuid::now_v7()), ..operator };
+            let first = node.bus.ask(&again, CreateInvitation { email: None }).await.unwrap();
+            let second = node.bus.ask(&again, CreateInvitation { email: None }).await.unwrap();
+            let late = node.bus.ask(&visitor(), register_with("eve@example.org", &first.token)).await;
+            assert_eq!(late.unwrap_err(), CallError::Refused(AuthError::InvitationRequired));
+            node.bus.ask(&visitor(), register_with("ada@example.org", &second.token)).await.unwrap();
+        },
+    )
     .await;
 }

@@ -4,6 +4,7 @@ mod access_tokens;
 mod api_keys;
 mod login;
 mod operator;
+mod pruning;
 mod refresh;
 mod registration;
 mod revocations;
