@@ -22,13 +22,14 @@ const NUDGES: &str = "internal:routes";
 const EVERY: Duration = Duration::from_secs(2);
 /// However many ask for it, the list is not asked for more often.
 const AT_MOST_EVERY: Duration = Duration::from_millis(100);
-/// A list of many apps takes long to make: so many times as long passes before the next, but not much more than a second.
-const REST: u32 = 20;
+/// A list of many apps costs much to make: so much more passes before the next for each of them, up to a second. The time
+/// that its answer took would tell of a busy machine as well, whose visitors must not wait for it.
+const REST: Duration = Duration::from_micros(100);
 const RESTED: Duration = Duration::from_secs(1);
 
 /// Follows for ever.
 pub(super) async fn follow(table: RoutingTable, members: Members, bus: Bus, live: Live) {
-    let mut follower = Follower { table, members, bus, live, known: None, nodes: Vec::new() };
+    let mut follower = Follower { table, members, bus, live, known: None, apps: 0, nodes: Vec::new() };
     loop {
         // A panic must not leave the node with an old list for ever.
         if AssertUnwindSafe(follower.run()).catch_unwind().await.is_err() {
@@ -45,6 +46,8 @@ struct Follower {
     live: Live,
     /// The version of the list that was applied last.
     known: Option<String>,
+    /// How many it has.
+    apps: u32,
     nodes: Vec<Neighbour>,
 }
 
@@ -55,7 +58,8 @@ impl Follower {
         loop {
             let began = Instant::now();
             self.ask().await;
-            tokio::time::sleep((began.elapsed() * REST).clamp(AT_MOST_EVERY, RESTED)).await;
+            let rest = (REST * self.apps).min(RESTED);
+            tokio::time::sleep(rest.max(AT_MOST_EVERY.saturating_sub(began.elapsed()))).await;
             tokio::select! {
                 () = tokio::time::sleep(EVERY) => {}
                 () = members.changed() => {}
@@ -76,6 +80,7 @@ impl Follower {
         match self.bus.ask(&Caller::system(), ListRoutes { known }).await {
             Ok(AppRoutes { items: None, .. }) => self.table.confirm_elsewhere(),
             Ok(AppRoutes { items: Some(items), version }) => {
+                self.apps = u32::try_from(items.len()).unwrap_or(u32::MAX);
                 let apps = items.into_iter().map(|route| (route.app, route.node, route.state)).collect();
                 self.table.set_elsewhere(apps, &nodes, as_of);
                 (self.known, self.nodes) = (Some(version), nodes);
