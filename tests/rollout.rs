@@ -180,9 +180,13 @@ async fn a_stopped_app_tells_its_visitors_and_starts_again() {
     app.deploy().await;
     let formation = node.cli_json(&["stop", "--app", "calm"]).await;
     assert_eq!(formation["processes"]["web"], 0);
-    let answer = app.ask("/").await;
-    assert_eq!(answer.status(), 503);
-    assert!(answer.text().await.unwrap().contains("stopped"));
+    // The answer says what is wanted; whoever runs the app stops it then, on whatever node.
+    let told = eventually("the app is stopped", || async {
+        let answer = app.ask("/").await;
+        (answer.status() == 503).then_some(answer)
+    })
+    .await;
+    assert!(told.text().await.unwrap().contains("stopped"));
     node.cli_json(&["scale", "web=1", "--app", "calm"]).await;
     app.settle("web", 1).await;
     assert_eq!(app.version().await, "one");
