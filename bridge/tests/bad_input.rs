@@ -153,6 +153,8 @@ async fn a_message_that_somebody_recorded_is_not_carried_out_again() {
 async fn a_message_that_somebody_recorded_long_ago_is_not_carried_out_by_a_node_that_never_saw_it() {
     let (cluster, watch) = (known(), Watch::default());
     let host = cluster.host(&watch).await;
+    // Its queue is there.
+    cluster.caller().await.reach_at(host.id()).await;
     let (_connection, channel) = channel().await;
     let queue = format!("{}.node.{}", cluster.prefix, host.id());
     let sent = async |at: SystemTime| {

@@ -190,11 +190,7 @@ async fn one_node_is_asked_for_what_only_it_knows() {
     let cluster = Cluster::new();
     let (one, other) = (Watch::default(), Watch::default());
     let (first, second) = (cluster.host(&one).await, cluster.host(&other).await);
-    let patience = Instant::now() + Duration::from_secs(20);
-    while first.runtime.bus().ask_at(second.id(), &caller(), perform(Act::Reply(5))).await != Ok(5) {
-        assert!(Instant::now() < patience, "it takes no requests");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    first.reach_at(second.id()).await;
     for _ in 0..4 {
         let there = first.runtime.bus().ask_at(second.id(), &caller(), perform(Act::Reply(5))).await;
         assert_eq!(there, Ok(5));

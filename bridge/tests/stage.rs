@@ -125,6 +125,15 @@ impl Node {
         }
     }
 
+    /// The same of one node.
+    pub async fn reach_at(&self, node: Uuid) {
+        let patience = Instant::now() + Duration::from_secs(30);
+        while self.runtime.bus().ask_at(node, &caller(), perform(Act::Reply(5))).await != Ok(5) {
+            assert!(Instant::now() < patience, "it takes no requests");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// The sum of a metric's values whose labels have this value, or of all.
     pub fn metric(&self, name: &str, label: &str) -> f64 {
         let families = self.runtime.metrics().gather();
