@@ -8,6 +8,7 @@
 //! The disk is this node's alone, so the lines go into the object store as well ([`Chunks`]), a moment later; a reader on
 //! any node finds there what other nodes have written.
 
+mod here;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +26,6 @@ use callboard_supervisors::BlockingPool;
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
-use uuid::Uuid;
 
 use crate::chunks::{CHUNK_BYTES, Chunks};
 
@@ -159,49 +159,6 @@ impl Journals {
                     tracing::warn!(folder = %folder.display(), %error, "a log could not be removed");
                 }
                 _ => {}
-            })
-            .await
-    }
-
-    /// The journals of a folder that have lines on this node's disk.
-    pub(crate) async fn on_disk(&self, folder: &Path) -> Result<Vec<Uuid>, Failure> {
-        let folder = self.folder.join(folder);
-        self.pool
-            .run(None, move || {
-                let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-                entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-            })
-            .await
-    }
-
-    /// Stores the lines that are on this node's disk alone: the node ended before it had stored them.
-    pub(crate) async fn hand_over(&self, name: &Path, bytes: u64) -> Result<(), Failure> {
-        let journal = self.open(name, bytes);
-        let after = self.chunks.last_of_own(name).await?;
-        let lines = journal.read_disk(Range::After(after), usize::MAX).await?.0;
-        let Some(first) = lines.first() else { return Ok(()) };
-        let text = lines
-            .iter()
-            .filter_map(|line| serde_json::to_string(line).ok())
-            .fold(String::new(), |text, line| text + &line + "\n");
-        self.chunks.store(name, first.id, text.into()).await
-    }
-
-    /// Removes a journal from this node's disk alone, unless it is open.
-    pub(crate) async fn leave(&self, name: &Path, bytes: u64) -> Result<(), Failure> {
-        let (inner, open) = (self.open(name, bytes).inner, self.open.clone());
-        self.pool
-            .run(None, move || {
-                // Nobody opens it meanwhile.
-                let _open = open.lock();
-                if Arc::strong_count(&inner) > 1 {
-                    return;
-                }
-                if let Err(error) = fs::remove_dir_all(&inner.folder)
-                    && error.kind() != io::ErrorKind::NotFound
-                {
-                    tracing::warn!(folder = %inner.folder.display(), %error, "a log could not be removed");
-                }
             })
             .await
     }

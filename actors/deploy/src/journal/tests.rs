@@ -125,16 +125,19 @@ async fn what_a_node_that_ended_had_not_stored_is_handed_over_before_its_disk_fo
     writeln!(file, "{}", serde_json::to_string(&last).unwrap()).unwrap();
 
     here.hand_over(&name, 1_000_000).await.unwrap();
-    here.hand_over(&name, 1_000_000).await.unwrap();
-    let read = async || texts(&there.open(&name, 1).read(Range::After(0), 9).await.unwrap()).join(", ");
-    assert_eq!(read().await, "stored, on the disk alone");
     here.leave(&name, 1_000_000).await.unwrap();
-    assert_eq!(here.on_disk(Path::new("apps")).await.unwrap(), [id], "it is open");
+    let read = async || texts(&there.open(&name, 1).read(Range::After(0), 9).await.unwrap()).join(", ");
+    assert_eq!(
+        (read().await.as_str(), here.on_disk(Path::new("apps")).await.unwrap()),
+        ("stored", vec![id]),
+        "it is open"
+    );
     drop(journal);
     // What stores the line a moment after it was written has it open too.
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while !here.on_disk(Path::new("apps")).await.unwrap().is_empty() {
         assert!(std::time::Instant::now() < deadline, "it is still there");
+        here.hand_over(&name, 1_000_000).await.unwrap();
         here.leave(&name, 1_000_000).await.unwrap();
         tokio::task::yield_now().await;
     }

@@ -127,7 +127,7 @@ async fn sources_belong_to_a_project_and_the_newest_are_kept() {
             sources::erase(database, *id).await.unwrap();
         }
         sources::erase(database, ids[2]).await.unwrap();
-        assert_eq!(forget(None).await, [Uuid::nil(); 0]);
+        assert!(forget(None).await.is_empty());
         assert!(sources::exists(database, project_id, ids[2]).await.unwrap());
     })
     .await;

@@ -63,6 +63,7 @@ pub(super) fn start(argv: Vec<String>, launcher: &Launcher, state: &Path) -> io:
     Ok(())
 }
 
+#[expect(clippy::disallowed_methods, reason = "a thread of its own, on which nothing else waits")]
 fn keep(argv: &[String], json: &str) {
     loop {
         let ended = spawn(argv, json).and_then(|mut guard| {
@@ -243,6 +244,7 @@ mod tests {
         named(token).into_iter().filter(|(process, _)| is_sleep(process.pid)).count()
     }
 
+    #[expect(clippy::disallowed_methods, reason = "these tests have no runtime: they look from outside")]
     fn until(what: &str, condition: impl Fn() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !condition() {
