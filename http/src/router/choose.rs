@@ -39,6 +39,8 @@ impl Worker {
             }
             let state = here.map(|route| route.state());
             let (there, is_ours) = self.elsewhere(app);
+            // What was ours and has no route here any more went to another node, and the list may not know that yet.
+            let is_here = is_ours && state.is_some();
             let failure = match there.as_ref().and_then(|there| there.node.map(|node| (there, node))) {
                 Some(_) if forwarded => Failure::Misdirected,
                 None if forwarded => state.map_or(Failure::Misdirected, Failure::NoInstance),
@@ -59,7 +61,7 @@ impl Worker {
                     | Failure::NodeRefused(..)
                     | Failure::NoInstance(RouteState::Moving | RouteState::Serving)
             );
-            if forwarded || is_ours || !may_be_wrong || !self.renew(tried).await {
+            if forwarded || is_here || !may_be_wrong || !self.renew(tried).await {
                 return Err(failure);
             }
         }

@@ -121,6 +121,23 @@ async fn a_request_is_forwarded_once_and_a_list_that_is_wrong_is_renewed() {
 }
 
 #[actix_rt::test]
+async fn a_node_that_has_lost_an_app_asks_where_it_went() {
+    let (near, far) = (Node::start("near", KEY), Node::start("far", KEY));
+    let instance = Instance::saying("there").await;
+    far.gateway.serve(&[&instance]);
+    // The list is older than the loss, and the app's route here is gone.
+    near.list(near.id, &[&far]);
+    let (table, nodes) = (near.gateway.table.clone(), [far.neighbour()]);
+    let right = vec![("hello".to_owned(), Some(far.id), RouteState::Serving)];
+    let renewing = actix_rt::spawn(async move {
+        table.wanted().await;
+        table.set_elsewhere(right, &nodes, table.version());
+    });
+    assert_eq!(near.gateway.get("/").await.text(), "there");
+    soon(renewing).await.unwrap();
+}
+
+#[actix_rt::test]
 async fn a_node_that_is_gone_is_named_in_the_answer() {
     let (near, far) = (Node::start("near", KEY), Node::start("far", KEY));
     near.list(Uuid::from_u128(7), &[&far]);
