@@ -2,15 +2,23 @@
 //!
 //! A key belongs to a principal and an operation. Before the work begins its place is taken in the gateway's database,
 //! under a lease; what the work answers is stored before the client reads it, and kept for a day, also over a restart.
-//! The work goes on when the client goes away, so that the client's next try finds the answer. A place whose node died
-//! is free again when its lease has run out.
+//! The work goes on when the client goes away, so that the client's next try finds the answer.
+//!
+//! A place whose node died is taken over by a node that has itself seen it in the same hands for the whole of its lease,
+//! by its own monotonic clock, because the clocks of two nodes may differ: the lease begins with the first try that finds
+//! the place taken. One that was given back is free at once.
 //!
 //! Only what may have had an effect is kept: a refusal changed nothing, so the key may be used again. When the outcome is
 //! unknown but the operation finds what an earlier try made, the place is free for the next try, which the domain is told
 //! to be the same request. The database holds neither the key nor, in the clear, the answer (an answer may show an API
 //! key): the answer is sealed under a key that derives from the client's.
 
-use std::{rc::Rc, time::Duration};
+use std::{
+    collections::HashMap,
+    rc::Rc,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use actix_web::{
     HttpResponse,
@@ -40,6 +48,8 @@ const KEPT: TimeDelta = TimeDelta::hours(24);
 const LEASE_GRACE: Duration = Duration::from_secs(30);
 /// Answers forgotten by one statement, so that none holds the database for long.
 const AT_ONCE: i64 = 1_000;
+/// Sightings above which those that nobody asked about for so long are forgotten.
+const SIGHTINGS: (usize, Duration) = (1_024, Duration::from_secs(600));
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// The request's key, if it has one.
@@ -65,6 +75,7 @@ pub(crate) struct Place {
 #[derive(sqlx::FromRow)]
 struct Row {
     fingerprint: Vec<u8>,
+    owner: Uuid,
     lease_until: DateTime<Utc>,
     answer: Option<Vec<u8>>,
     expires_at: DateTime<Utc>,
@@ -102,6 +113,37 @@ impl Place {
         hash.update(expires_at.timestamp_millis().to_be_bytes());
         let hash: [u8; 32] = hash.finalize().into();
         uuid::Builder::from_custom_bytes(hash.first_chunk().copied().unwrap_or_default()).into_uuid()
+    }
+}
+
+/// Places under way as this node has seen them.
+#[derive(Default)]
+pub(crate) struct Sightings(Mutex<HashMap<Vec<u8>, Sighting>>);
+
+struct Sighting {
+    owner: Uuid,
+    first: Instant,
+    last: Instant,
+}
+
+impl Sightings {
+    /// Whether this owner has had the place for the whole of its lease since it was seen there first.
+    fn has_lapsed(&self, place: &Place, owner: Uuid, now: Instant) -> bool {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (many, remembered) = SIGHTINGS;
+        if seen.len() >= many {
+            seen.retain(|_, sighting| now.saturating_duration_since(sighting.last) < remembered);
+        }
+        let sighting = seen.entry(place.id.clone()).or_insert(Sighting { owner, first: now, last: now });
+        if sighting.owner != owner {
+            *sighting = Sighting { owner, first: now, last: now };
+        }
+        sighting.last = now;
+        now.saturating_duration_since(sighting.first) >= place.lease
+    }
+
+    fn forget(&self, place: &Place) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&place.id);
     }
 }
 
@@ -156,6 +198,7 @@ where
 async fn take(worker: &Worker, place: &Place) -> Result<Taken, Problem> {
     let database = worker.database().await?;
     let failed = |error| Problem::from(Failure::from(error));
+    let sightings = &worker.shared.sightings;
     // Each round ends here unless another request changes the row between two statements.
     for _ in 0..5 {
         let now = worker.clock().now();
@@ -179,7 +222,7 @@ async fn take(worker: &Worker, place: &Place) -> Result<Taken, Problem> {
             return Ok(Taken::Ours(Claim { owner, request: place.request(expires_at), is_first: true }));
         }
         let row: Option<Row> = database
-            .query("SELECT fingerprint, lease_until, answer, expires_at FROM idempotency_keys WHERE id = $1")
+            .query("SELECT fingerprint, owner, lease_until, answer, expires_at FROM idempotency_keys WHERE id = $1")
             .bind(place.id.clone())
             .fetch_optional()
             .await
@@ -202,22 +245,24 @@ async fn take(worker: &Worker, place: &Place) -> Result<Taken, Problem> {
             let answer = serde_json::from_slice(&opened).map_err(|error| Problem::internal(error.to_string()))?;
             return Ok(Taken::Answered(answer));
         }
-        if row.lease_until > now {
+        let is_free = row.lease_until <= DateTime::UNIX_EPOCH;
+        if !is_free && !sightings.has_lapsed(place, row.owner, worker.clock().instant()) {
             return Err(in_flight());
         }
         let taken_over = database
             .query(
                 "UPDATE idempotency_keys SET owner = $2, lease_until = $3
-                 WHERE id = $1 AND answer IS NULL AND lease_until <= $4",
+                 WHERE id = $1 AND answer IS NULL AND owner = $4",
             )
             .bind(place.id.clone())
             .bind(owner)
             .bind(lease_until)
-            .bind(now)
+            .bind(row.owner)
             .execute()
             .await
             .map_err(failed)?;
         if taken_over == 1 {
+            sightings.forget(place);
             return Ok(Taken::Ours(Claim { owner, request: place.request(row.expires_at), is_first: false }));
         }
     }
@@ -233,7 +278,7 @@ fn in_flight() -> Problem {
 enum End {
     /// It answers for as long as it is kept.
     Answered(Answer),
-    /// The next try takes it over.
+    /// The next try takes it over: its lease ended before all clocks.
     Free,
     /// Nothing happened under it, ever.
     Unused,
@@ -267,7 +312,7 @@ async fn settle(worker: &Worker, arrival: &Arrival, place: &Place, claim: Claim,
             }
             End::Free => database
                 .query("UPDATE idempotency_keys SET lease_until = $1 WHERE id = $2 AND owner = $3 AND answer IS NULL")
-                .bind(worker.clock().now()),
+                .bind(DateTime::<Utc>::UNIX_EPOCH),
             End::Unused => {
                 let sql = "DELETE FROM idempotency_keys WHERE id = $1 AND owner = $2 AND answer IS NULL";
                 database.query(sql)

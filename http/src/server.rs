@@ -27,6 +27,7 @@ use tokio::sync::watch;
 
 use crate::{
     address::TrustedProxies,
+    idempotency::Sightings,
     limits::{Limits, RateLimitStore},
     metrics::Metrics,
     openapi, pages,
@@ -65,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) runtime: Runtime,
     pub(crate) databases: Databases,
     pub(crate) revocations: Revocations,
+    pub(crate) sightings: Sightings,
     pub(crate) objects: Arc<dyn ObjectStore>,
     pub(crate) issuer: Option<String>,
     pub(crate) proxies: TrustedProxies,
@@ -234,6 +236,7 @@ pub async fn serve_on(listener: TcpListener, gateway: Gateway) -> Result<Serving
         runtime,
         databases,
         revocations,
+        sightings: Sightings::default(),
         objects,
         issuer,
     });
