@@ -37,8 +37,8 @@ pub struct Done {
     pub projects: Vec<(String, Uuid)>,
     /// Projects that were deleted.
     pub deleted: Vec<Uuid>,
-    /// Deployments: the id, and the source it was made from.
-    pub deployments: Vec<(Uuid, Uuid)>,
+    /// Deployments, in their order: the id, the source it was made from, and what the page says.
+    pub deployments: Vec<(Uuid, Uuid, String)>,
     /// Names of projects that were asked for, acknowledged or not.
     pub asked: Vec<String>,
     /// Answers that nobody should get.
@@ -203,14 +203,15 @@ impl Person {
         let mut number = 0;
         while self.goes_on() {
             number += 1;
-            let archive = page(&format!("version {number}"));
+            let text = format!("version {number}");
+            let archive = page(&text);
             let upload = |it: RequestBuilder| it.header("Content-Type", "application/gzip").body(archive.clone());
             let Some(source) = self.insist(&format!("/projects/{project}/sources"), upload).await else { continue };
             let source = id_of(&source);
             let body = json!({ "source": { "archive": { "source_id": source } } });
             let begun = self.insist(&format!("/projects/{project}/deployments"), |it| it.json(&body)).await;
             let Some(deployment) = begun.as_ref().map(id_of) else { continue };
-            self.done.lock().deployments.push((deployment, source));
+            self.done.lock().deployments.push((deployment, source, text));
             self.until_ended(deployment).await;
             self.rest(100, 500).await;
         }
@@ -285,6 +286,10 @@ impl Person {
             let reason = match answer {
                 Ok((status, body)) if is_decided(status, &body) => return Some((status, body)),
                 Ok((status, body)) => {
+                    // Whatever breaks, the platform knows what it is and says so.
+                    if status == StatusCode::INTERNAL_SERVER_ERROR {
+                        self.complain(path, status, &body);
+                    }
                     last = format!("{status} {body}");
                     format!("{} {}", status.as_u16(), body["code"].as_str().unwrap_or_default())
                 }
