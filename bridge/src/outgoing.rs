@@ -5,7 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use callboard_supervisors::remote::CallFailure;
@@ -20,6 +20,9 @@ use crate::{
     wire::{self, Kind, OPENING, Opening},
 };
 
+/// How long an acknowledgement waits for others.
+const SETTLED_WITHIN: Duration = Duration::from_millis(1);
+
 thread_local! {
     /// The threads that have a flusher have a place here. A thread-local is the one way to find it from a future that
     /// may be polled on any thread.
@@ -32,6 +35,8 @@ pub(crate) struct Outgoing {
     batches: RefCell<Vec<Batch>>,
     /// Messages whose requests are answered, to be acknowledged once the answers are sent.
     answered: RefCell<Vec<(Channel, u64)>>,
+    /// When they have waited long enough for others.
+    due: Cell<Option<Instant>>,
     woken: Cell<bool>,
     wake: Notify,
 }
@@ -73,6 +78,7 @@ impl Installed {
             shared,
             batches: RefCell::default(),
             answered: RefCell::default(),
+            due: Cell::new(None),
             woken: Cell::new(false),
             wake: Notify::new(),
         });
@@ -84,6 +90,7 @@ impl Installed {
 impl Drop for Installed {
     fn drop(&mut self) {
         self.outgoing.flush();
+        self.outgoing.settle();
         let mine = &self.outgoing;
         OUTGOING.with_borrow_mut(|all| all.retain(|(of, other)| *of != self.bridge || !Rc::ptr_eq(other, mine)));
     }
@@ -94,11 +101,18 @@ fn of_this_thread(shared: &Shared) -> Option<Rc<Outgoing>> {
         .with_borrow(|all| all.iter().rev().find(|(of, _)| *of == shared.number).map(|(_, outgoing)| outgoing.clone()))
 }
 
-/// Acknowledges a message, after everything that this thread is about to send.
-pub(crate) fn acknowledge(shared: &Shared, channel: &Channel, tag: u64) {
+/// Acknowledges a message, after everything that this thread is about to send: together with others, as nobody waits for
+/// it, but at once when there are so many.
+pub(crate) fn acknowledge(shared: &Shared, channel: &Channel, tag: u64, at_once: usize) {
     match of_this_thread(shared) {
         Some(outgoing) => {
-            outgoing.answered.borrow_mut().push((channel.clone(), tag));
+            let answered = {
+                let mut answered = outgoing.answered.borrow_mut();
+                answered.push((channel.clone(), tag));
+                answered.len()
+            };
+            let due = outgoing.due.get().unwrap_or_else(|| Instant::now() + SETTLED_WITHIN);
+            outgoing.due.set(Some(if answered >= at_once { Instant::now() } else { due }));
             outgoing.wake();
         }
         None => settle(channel, tag),
@@ -182,6 +196,13 @@ impl Outgoing {
             let Some(batch) = batch else { break };
             send(&self.shared, batch);
         }
+        if self.due.get().is_some_and(|due| due <= Instant::now()) {
+            self.settle();
+        }
+    }
+
+    fn settle(&self) {
+        self.due.set(None);
         for (channel, tag) in self.answered.take() {
             settle(&channel, tag);
         }
@@ -197,7 +218,14 @@ impl Outgoing {
     pub(crate) async fn keep_flushing(&self) {
         loop {
             // Woken by the first entry, this task has its turn after every other that was ready then.
-            self.wake.notified().await;
+            match self.due.get() {
+                None => self.wake.notified().await,
+                Some(due) => tokio::select! {
+                    biased;
+                    () = self.wake.notified() => {}
+                    () = tokio::time::sleep_until(due.into()) => {}
+                },
+            }
             self.flush();
         }
     }

@@ -39,13 +39,15 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(20);
 
 pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
-    let host = Rc::new(Host { shared: shared.clone(), bus: context.bus.clone() });
+    let host = Rc::new(Host { shared: shared.clone(), bus: context.bus.clone(), at_once: Cell::new(1) });
     keep(&context, &shared, async |link| host.take(&link).await.err().unwrap_or_default()).await
 }
 
 struct Host {
     shared: Arc<Shared>,
     bus: Bus,
+    /// So many acknowledgements wait for no others: a part of what the broker sends ahead.
+    at_once: Cell<usize>,
 }
 
 /// A message whose requests are not all answered yet.
@@ -53,6 +55,7 @@ struct Open {
     shared: Arc<Shared>,
     channel: Channel,
     tag: u64,
+    at_once: usize,
     left: Cell<usize>,
 }
 
@@ -68,6 +71,8 @@ impl Host {
         let mut consumers = Vec::new();
         let mut tags = Vec::new();
         let hosted = self.bus.hosted();
+        let narrowest = hosted.iter().map(|domain| domain.in_flight).min().unwrap_or(1);
+        self.at_once.set((narrowest / 8).max(1));
         let widest = hosted.iter().map(|domain| domain.in_flight).max().unwrap_or(1);
         let own = (shared.names.node(shared.node()), widest);
         let queues = hosted.iter().map(|HostedDomain { name, in_flight, .. }| (shared.names.domain(name), *in_flight));
@@ -125,7 +130,9 @@ impl Host {
         }
         let (tag, redelivered) = (delivery.delivery_tag, delivery.redelivered);
         match inbound::open(&self.shared, Kind::Requests, queue, &mut delivery) {
-            Ok(message) if message.entries.is_empty() => outgoing::acknowledge(&self.shared, channel, tag),
+            Ok(message) if message.entries.is_empty() => {
+                outgoing::acknowledge(&self.shared, channel, tag, self.at_once.get());
+            }
             Ok(message) => self.begin(channel, tag, redelivered, &message),
             Err(refusal) => {
                 self.shared.refusals.note(&self.shared, queue, refusal);
@@ -136,7 +143,13 @@ impl Host {
 
     fn begin(self: &Rc<Self>, channel: &Channel, tag: u64, redelivered: bool, message: &Message) {
         let left = Cell::new(message.entries.len());
-        let open = Rc::new(Open { shared: self.shared.clone(), channel: channel.clone(), tag, left });
+        let open = Rc::new(Open {
+            shared: self.shared.clone(),
+            channel: channel.clone(),
+            tag,
+            at_once: self.at_once.get(),
+            left,
+        });
         let to = Destination { kind: Kind::Replies, queue: self.shared.names.replies(message.opening.node).into() };
         for entry in &message.entries {
             self.shared.metrics.requests.with_label_values(&["in"]).inc();
@@ -207,7 +220,7 @@ impl Open {
         let left = self.left.get().saturating_sub(1);
         self.left.set(left);
         if left == 0 {
-            outgoing::acknowledge(&self.shared, &self.channel, self.tag);
+            outgoing::acknowledge(&self.shared, &self.channel, self.tag, self.at_once);
         }
     }
 }
