@@ -42,7 +42,10 @@
 //!
 //! The connection belongs to an actor that makes another when it is lost; every other actor opens a channel of its own,
 //! declares what it uses, and begins anew when the broker closes the channel. Nothing of a lost connection is used
-//! again, and nothing waits for the broker without a deadline.
+//! again, and nothing waits for the broker without a deadline. A broker that is short of memory blocks who sends: calls
+//! are refused and events keep their rows until it is not, and what arrives is still taken, as long as the replies find
+//! room here. With each connection the breakers of remote domains begin anew, and calls wait a moment for the hosts, who
+//! lost theirs too.
 
 mod calls;
 mod connection;
