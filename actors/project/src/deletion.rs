@@ -12,7 +12,7 @@ use callboard_messages::{
 };
 use callboard_supervisors::{
     Bus, ChildContext, ChildSpec, Exit, Handle, Outcome,
-    db::{Database, Databases},
+    db::{Database, Databases, Error, Transaction},
     events::emit,
 };
 use uuid::Uuid;
@@ -50,23 +50,24 @@ async fn finish(database: &Database, bus: &Bus, caller: &Caller, project_id: Pro
         tracing::warn!(%project_id, %error, "the app of a project that is being deleted could not be taken down");
         return Err(ProjectError::CleanupFailed(error.public_message().into_owned()).into());
     }
-    let mut transaction = database.begin().await?;
-    let gone: Option<(Uuid, String, i64)> = transaction
-        .query(
-            "DELETE FROM projects WHERE id = $1 AND deleting_at IS NOT NULL
-             RETURNING organization_id, name, version",
-        )
-        .bind(project_id.0)
-        .fetch_optional()
-        .await?;
-    // Of two that finish it, one tells.
-    if let Some((organization_id, name, version)) = gone {
-        let organization_id = OrganizationId(organization_id);
-        let deleted = ProjectDeleted(ProjectFact { project_id, organization_id, name, version });
-        emit(&mut transaction, caller, &deleted).await?;
-    }
-    transaction.commit().await?;
-    Ok(())
+    let remove = async |transaction: &mut Transaction| -> Result<(), Error> {
+        let gone: Option<(Uuid, String, i64)> = transaction
+            .query(
+                "DELETE FROM projects WHERE id = $1 AND deleting_at IS NOT NULL
+                 RETURNING organization_id, name, version",
+            )
+            .bind(project_id.0)
+            .fetch_optional()
+            .await?;
+        // Of two that finish it, one tells.
+        if let Some((organization_id, name, version)) = gone {
+            let organization_id = OrganizationId(organization_id);
+            let deleted = ProjectDeleted(ProjectFact { project_id, organization_id, name, version });
+            emit(transaction, caller, &deleted).await?;
+        }
+        Ok(())
+    };
+    Ok(database.transact(remove).await?)
 }
 
 /// Finishes the deletions that were interrupted.
