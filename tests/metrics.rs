@@ -121,7 +121,8 @@ fn the_rules_fire_when_they_should_and_only_then() {
     assert!(!rules.is_empty());
     for rule in rules {
         for case in ["fires", "does not fire"] {
-            assert!(cases.contains(&format!("{rule} {case}")), "there is no case in which {rule} {case}");
+            let begins = format!("{rule} {case}");
+            assert!(cases.iter().any(|told| told.starts_with(&begins)), "there is no case in which {begins}");
         }
     }
 }
