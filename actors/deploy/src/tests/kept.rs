@@ -1,10 +1,12 @@
 //! What of releases, archives and uploads is kept, and who decides it, on both engines.
 
+use std::time::Duration;
+
 use callboard_messages::{
     DeploymentId, OrganizationId, ProjectId,
     deploy::{DeploymentKind, DeploymentStatus, Source},
 };
-use callboard_supervisors::db::Database;
+use callboard_supervisors::db::{Database, Transaction};
 use uuid::Uuid;
 
 use super::tables::{begin, claim, complete, complete_with, now, on_both, release, system};
@@ -133,12 +135,12 @@ async fn sources_belong_to_a_project_and_the_newest_are_kept() {
     .await;
 }
 
-/// Brings a release back, as a rollback does.
-async fn bring_back(database: &Database, release: &ReleaseRow) -> bool {
+/// A rollback to a release, to before its commit; `None` when its archive is no longer kept.
+async fn bring_back(database: &Database, release: &ReleaseRow) -> Option<Transaction> {
     let mut transaction = database.begin().await.unwrap();
     apps::hold(&mut transaction, release.project_id).await.unwrap();
     if !releases::is_kept(&mut transaction, release.id).await.unwrap() {
-        return false;
+        return None;
     }
     let new = NewDeployment {
         id: DeploymentId::new(),
@@ -153,24 +155,22 @@ async fn bring_back(database: &Database, release: &ReleaseRow) -> bool {
         created_at: now(),
     };
     deployments::insert(&mut transaction, &new, None).await.unwrap();
-    // The other one may come now.
-    tokio::task::yield_now().await;
-    transaction.commit().await.unwrap();
-    true
+    Some(transaction)
 }
 
-async fn keep_the_newest(database: &Database, project_id: ProjectId) -> Vec<String> {
+/// What lets all but the newest release go, to before its commit.
+async fn keep_the_newest(database: &Database, project_id: ProjectId) -> (Vec<String>, Transaction) {
     let mut transaction = database.begin().await.unwrap();
     apps::hold(&mut transaction, project_id).await.unwrap();
     let mut digests = releases::let_go(&mut transaction, project_id, 1).await.unwrap();
-    tokio::task::yield_now().await;
-    transaction.commit().await.unwrap();
     digests.sort();
-    digests
+    (digests, transaction)
 }
 
 #[actix_rt::test]
 async fn a_release_is_either_brought_back_or_let_go_whoever_is_first() {
+    /// Time in which the second one would come to its end if the first one did not hold it.
+    const TRIED: Duration = Duration::from_millis(300);
     on_both(async |database| {
         for back_first in [true, false] {
             let project_id = ProjectId::new();
@@ -178,14 +178,22 @@ async fn a_release_is_either_brought_back_or_let_go_whoever_is_first() {
             for digest in ["b", "c"] {
                 complete(database, project_id, digest).await;
             }
-            let (back, pruned) = if back_first {
-                tokio::join!(bring_back(database, &old), keep_the_newest(database, project_id))
+            if back_first {
+                let first = bring_back(database, &old).await.unwrap();
+                let second = keep_the_newest(database, project_id);
+                tokio::pin!(second);
+                assert!(tokio::time::timeout(TRIED, &mut second).await.is_err(), "it waits");
+                first.commit().await.unwrap();
+                assert_eq!(second.await.0, ["b"]);
             } else {
-                let (pruned, back) = tokio::join!(keep_the_newest(database, project_id), bring_back(database, &old));
-                (back, pruned)
-            };
-            let expected: &[&str] = if back { &["b"] } else { &["a", "b"] };
-            assert_eq!(pruned, expected);
+                let (digests, first) = keep_the_newest(database, project_id).await;
+                assert_eq!(digests, ["a", "b"]);
+                let second = bring_back(database, &old);
+                tokio::pin!(second);
+                assert!(tokio::time::timeout(TRIED, &mut second).await.is_err(), "it waits");
+                first.commit().await.unwrap();
+                assert!(second.await.is_none());
+            }
         }
     })
     .await;
