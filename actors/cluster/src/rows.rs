@@ -62,12 +62,12 @@ pub(crate) const fn word(state: NodeState) -> &'static str {
     }
 }
 
-/// Every node that is known.
+/// Every node that is known; those that are gone come last.
 pub(crate) async fn all(database: &Database) -> Result<Vec<NodeRow>, Error> {
     database
         .query(
             "SELECT id, name, address, domains, version, state, beat, incarnation, joined_at
-             FROM nodes ORDER BY name, id LIMIT $1",
+             FROM nodes ORDER BY CASE state WHEN 'gone' THEN 1 ELSE 0 END, name, id LIMIT $1",
         )
         .bind(LIMIT)
         .fetch_all()

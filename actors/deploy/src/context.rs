@@ -255,6 +255,12 @@ impl Context {
         self.publish(ROUTE_NUDGES, "nudge", &serde_json::Value::Null);
     }
 
+    /// Tells visitors of an app that was just made: there is nothing to run yet.
+    pub(crate) fn show_new(&self, name: &str) {
+        self.routes.set(name, Route { backends: Vec::new(), state: RouteState::NoRelease });
+        self.nudge_routers();
+    }
+
     /// Tells visitors of an app without an actor what is so now; an actor does it itself, wherever it is.
     pub(crate) async fn refresh_route(&self, project_id: ProjectId) -> Result<(), Failure> {
         if self.stage.get(project_id).is_some() {

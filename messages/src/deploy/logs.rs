@@ -1,5 +1,7 @@
 //! What builds and instances wrote.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -95,6 +97,8 @@ impl Operation for ReadLog {
     const NAME: &'static str = "deploy.read_log";
     const ACCESS: Access = Access::Internal;
     const IDEMPOTENT: bool = true;
+    // Far below that of `GetLogs`: what a node that stands still has is left out, and said to be.
+    const TIMEOUT: Duration = Duration::from_secs(3);
     type Reply = LogLines;
     type Error = DeployError;
 }

@@ -14,7 +14,10 @@ use callboard_supervisors::{
 };
 
 use super::{Deploys, Refusable, no_project};
-use crate::store::{apps, deployments};
+use crate::store::{
+    apps::{self, Ensured},
+    deployments,
+};
 
 const LOOKED_EVERY: Duration = Duration::from_millis(20);
 /// Within the operation's own time.
@@ -25,11 +28,15 @@ impl Handle<SetupEnvironment> for Deploys {
         let SetupEnvironment { project_id, organization_id, name } = message;
         let context = &self.context;
         let mut transaction = context.database.begin().await?;
-        if !apps::ensure(&mut transaction, project_id, organization_id, &name, context.clock.now()).await? {
+        let ensured = apps::ensure(&mut transaction, project_id, organization_id, &name, context.clock.now()).await?;
+        if ensured == Ensured::Gone {
             return Err(no_project());
         }
         transaction.commit().await?;
-        self.refresh_route(project_id).await;
+        match ensured {
+            Ensured::Made => context.show_new(&name),
+            _ => self.refresh_route(project_id).await,
+        }
         Ok(())
     }
 }

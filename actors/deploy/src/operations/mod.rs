@@ -24,7 +24,7 @@ use callboard_supervisors::{ShardContext, StartError, db::Transaction};
 use crate::{
     context::{Context, World},
     store::{
-        apps::{self, AppRow},
+        apps::{self, AppRow, Ensured},
         deployments::{self as table, NewDeployment},
         releases as kept, sources as uploads,
     },
@@ -83,7 +83,8 @@ impl Deploys {
             return Ok(begun);
         }
         let mut transaction = database.begin().await?;
-        if !apps::ensure(&mut transaction, new.project_id, new.organization_id, name, new.created_at).await? {
+        let ensured = apps::ensure(&mut transaction, new.project_id, new.organization_id, name, new.created_at).await?;
+        if ensured == Ensured::Gone {
             return Err(no_project());
         }
         self.check_still(&mut transaction, &new).await?;

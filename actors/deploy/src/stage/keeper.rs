@@ -48,13 +48,16 @@ async fn look_around(context: &Context) {
 async fn serve(context: &Context, child: &ChildContext) {
     recovery::run(context).await;
     let mut requests = context.stage.received.lock().await;
+    let mut due = context.clock.instant() + SWEEP_EVERY;
     loop {
         let request = tokio::select! {
-            request = requests.recv() => request,
-            () = context.clock.sleep(SWEEP_EVERY) => {
+            biased;
+            () = context.clock.sleep_until(due) => {
                 sweep(context, child);
+                due = context.clock.instant() + SWEEP_EVERY;
                 continue;
             }
+            request = requests.recv() => request,
         };
         match request {
             Some(Request::Wake(project_id)) => wake(context, child, project_id).await,

@@ -193,27 +193,32 @@ pub(crate) async fn page(database: &Database, after: ProjectId, limit: u32) -> R
     Ok(rows.into_iter().map(AppRow::from).collect())
 }
 
-/// Makes the row of a project's app; a second time changes nothing. False when the app is gone for good.
+/// What became of the row of an app that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ensured {
+    /// It was made.
+    Made,
+    /// It was there.
+    There,
+    /// The app is gone for good, and stays so.
+    Gone,
+}
+
+/// Makes the row of a project's app, unless there is one or was one.
 pub(crate) async fn ensure(
     transaction: &mut Transaction,
     project_id: ProjectId,
     organization_id: OrganizationId,
     name: &str,
     now: DateTime<Utc>,
-) -> Result<bool, Error> {
-    let removed: Option<(Uuid,)> = transaction
-        .query("SELECT project_id FROM removed_apps WHERE project_id = $1")
-        .bind(project_id.0)
-        .fetch_optional()
-        .await?;
-    if removed.is_some() {
-        return Ok(false);
-    }
-    transaction
+) -> Result<Ensured, Error> {
+    let made = transaction
         .query(
             "INSERT INTO apps (project_id, organization_id, name, environment_version, state, revision, created_at,
                                updated_at)
-             VALUES ($1, $2, $3, 0, 'running', 1, $4, $4) ON CONFLICT (project_id) DO NOTHING",
+             SELECT $1, $2, $3, 0, 'running', 1, $4, $4
+             WHERE NOT EXISTS (SELECT 1 FROM removed_apps WHERE project_id = $1)
+             ON CONFLICT (project_id) DO NOTHING",
         )
         .bind(project_id.0)
         .bind(organization_id.0)
@@ -221,7 +226,15 @@ pub(crate) async fn ensure(
         .bind(now)
         .execute()
         .await?;
-    Ok(true)
+    if made > 0 {
+        return Ok(Ensured::Made);
+    }
+    let removed: Option<(Uuid,)> = transaction
+        .query("SELECT project_id FROM removed_apps WHERE project_id = $1")
+        .bind(project_id.0)
+        .fetch_optional()
+        .await?;
+    Ok(if removed.is_some() { Ensured::Gone } else { Ensured::There })
 }
 
 /// Holds the app's row for the rest of the transaction; answers the release that serves.

@@ -13,7 +13,7 @@ use crate::{
     MIGRATIONS,
     detect::{Command, RunEnvironment},
     store::{
-        apps::{self, AppState, Serving},
+        apps::{self, AppState, Ensured, Serving},
         deployments::{self, NewDeployment},
         owners::{self, Owner},
         releases::{self, ReleaseRow},
@@ -47,7 +47,8 @@ pub(super) async fn begin(database: &Database, project_id: ProjectId) -> Result<
     };
     let mut transaction = database.begin().await.unwrap();
     let name = project_id.to_string();
-    assert!(apps::ensure(&mut transaction, project_id, new.organization_id, &name, now()).await.unwrap());
+    let ensured = apps::ensure(&mut transaction, project_id, new.organization_id, &name, now()).await.unwrap();
+    assert_ne!(ensured, Ensured::Gone);
     deployments::insert(&mut transaction, &new, None).await.map_err(|error| deployments::is_in_progress(&error))?;
     transaction.commit().await.unwrap();
     Ok(new.id)
@@ -269,14 +270,16 @@ async fn an_app_that_was_removed_can_not_come_back() {
     on_both(async |database| {
         let (project_id, organization_id) = (ProjectId::new(), OrganizationId::new());
         let mut transaction = database.begin().await.unwrap();
-        for _ in 0..2 {
-            assert!(apps::ensure(&mut transaction, project_id, organization_id, "shop", now()).await.unwrap());
+        for expected in [Ensured::Made, Ensured::There] {
+            let ensured = apps::ensure(&mut transaction, project_id, organization_id, "shop", now()).await.unwrap();
+            assert_eq!(ensured, expected);
         }
         for _ in 0..2 {
             apps::condemn(&mut transaction, project_id, now()).await.unwrap();
         }
         apps::erase(&mut transaction, project_id).await.unwrap();
-        assert!(!apps::ensure(&mut transaction, project_id, organization_id, "shop", now()).await.unwrap());
+        let ensured = apps::ensure(&mut transaction, project_id, organization_id, "shop", now()).await.unwrap();
+        assert_eq!(ensured, Ensured::Gone);
         transaction.commit().await.unwrap();
         assert!(apps::get(database, project_id).await.unwrap().is_none());
     })
