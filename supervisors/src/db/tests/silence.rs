@@ -140,27 +140,6 @@ async fn a_statement_that_writes_and_gets_no_answer_is_unknown_and_one_that_read
 }
 
 #[actix_rt::test]
-async fn idle_connections_to_a_silent_server_are_closed_together() {
-    on_postgres(async |mut settings| {
-        let proxy = Proxy::to(&settings.url).await;
-        settings.url = proxy.url.clone();
-        settings.connections = 8;
-        let databases = Databases::new(super::DatabaseSettings::Postgres(settings));
-        let database = databases.open("thing").await.unwrap();
-        let held = join_all((0..8).map(|_| database.begin())).await;
-        assert!(held.iter().all(Result::is_ok));
-        drop(held);
-        let idle = || databases.counts().iter().map(|(.., counts)| counts.idle).sum::<usize>();
-        until(async || idle() == 8).await;
-        proxy.set(Way::Silent);
-        let began = Instant::now();
-        databases.close().await;
-        assert!(began.elapsed() < Duration::from_secs(4), "{:?}: one after the other", began.elapsed());
-    })
-    .await;
-}
-
-#[actix_rt::test]
 async fn a_connection_that_nobody_uses_is_closed_in_time() {
     on_postgres(async |settings| {
         let bounds = Bounds {
