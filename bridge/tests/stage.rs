@@ -191,8 +191,10 @@ pub async fn channel_at(url: &str) -> (Connection, Channel) {
     (connection, channel)
 }
 
+/// Who asks, and waits for ten seconds.
 pub fn caller() -> Caller {
-    Caller { principal: Principal::User, scopes: Scopes::new(["stage:*"]), ..Caller::anonymous() }
+    let caller = Caller { principal: Principal::User, scopes: Scopes::new(["stage:*"]), ..Caller::anonymous() };
+    caller.with_deadline(Instant::now() + Duration::from_secs(10))
 }
 
 /// What the stage does.
@@ -253,6 +255,8 @@ impl DomainError for StageError {
 impl Operation for Perform {
     const NAME: &'static str = "stage.perform";
     const ACCESS: Access = Access::Permission("stage:perform");
+    // The patience of whoever asks decides.
+    const TIMEOUT: Duration = Duration::from_secs(60);
     type Reply = u64;
     type Error = StageError;
 }
