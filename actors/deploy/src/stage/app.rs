@@ -265,19 +265,23 @@ pub(super) fn actor(context: Context, app: Arc<App>) -> ChildSpec {
 }
 
 async fn run(context: Context, app: Arc<App>, child: ChildContext) -> Exit {
-    let closing = async {
-        tokio::select! {
-            () = child.stopping() => {}
-            () = context.closing.cancelled() => child.stopping().await,
-        }
-    };
-    tokio::pin!(closing);
+    tokio::select! {
+        biased;
+        () = child.stopping() => {}
+        // What runs ends by itself, and nothing is to take its place.
+        () = context.closing.cancelled() => child.stopping().await,
+        () = look_after(&context, &app, &child.supervisor) => {}
+    }
+    Exit::Shutdown
+}
+
+/// Pass after pass, for as long as it is polled.
+async fn look_after(context: &Context, app: &Arc<App>, supervisor: &SupervisorRef) {
     loop {
         let outcome = tokio::select! {
             biased;
-            () = &mut closing => return Exit::Shutdown,
             () = app.lost.notified() => continue,
-            outcome = pass(&context, &app, &child.supervisor) => outcome,
+            outcome = pass(context, app, supervisor) => outcome,
         };
         let retry = async {
             match &outcome {
@@ -289,8 +293,6 @@ async fn run(context: Context, app: Arc<App>, child: ChildContext) -> Exit {
             }
         };
         tokio::select! {
-            biased;
-            () = &mut closing => return Exit::Shutdown,
             () = app.woken.notified() => {}
             () = retry => {}
         }

@@ -32,6 +32,8 @@ async fn a_stopped_node_ends_its_instances_and_starts_them_again() {
         let projects = bench.projects.clone();
         bench.stop().await;
         assert!(!is_alive(pid), "its instances ended with the node");
+        let started = told(databases, "instance.started").await;
+        assert_eq!(told(databases, "instance.stopped").await, started, "none took the place of one that ended");
 
         let bench = Bench::start_with(databases, folder, projects, |_| ()).await;
         bench.configure(&idle, |kept| kept.build.build_command = None);
@@ -42,6 +44,13 @@ async fn a_stopped_node_ends_its_instances_and_starts_them_again() {
         bench.stop().await;
     })
     .await;
+}
+
+/// How many events of this type were told.
+async fn told(databases: &Databases, kind: &str) -> i64 {
+    let database = databases.open(crate::DOMAIN).await.unwrap();
+    let counted = database.query("SELECT COUNT(*) FROM outbox WHERE type = $1").bind(kind.to_owned());
+    counted.fetch_scalar().await.unwrap()
 }
 
 /// A zombie has ended, whether or not somebody reaps it.
