@@ -6,23 +6,19 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
 };
 
+use actix_rt::System;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
 use crate::{
-    Outcome,
+    Outcome, broker,
     children::Running,
     free_port,
     node::{program, request},
 };
-
-/// The RabbitMQ of `CALLBOARD_TEST_AMQP_URL`, or the local one.
-#[must_use]
-pub fn amqp_url() -> String {
-    std::env::var("CALLBOARD_TEST_AMQP_URL").unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned())
-}
 
 /// The Redis of `CALLBOARD_TEST_REDIS_URL`, or the local one.
 #[must_use]
@@ -35,6 +31,8 @@ pub struct Cluster {
     nodes: Vec<Running>,
     addresses: Vec<SocketAddr>,
     folder: PathBuf,
+    /// Of all that it has on the shared servers.
+    name: String,
     /// An access token of a registered person.
     pub token: String,
 }
@@ -49,7 +47,8 @@ impl Cluster {
         let name = format!("callboard-bench-{}", uuid::Uuid::now_v7().simple());
         let folder = std::env::temp_dir().join(&name);
         fs::create_dir_all(&folder)?;
-        let mut cluster = Self { nodes: Vec::new(), addresses: Vec::new(), folder, token: String::new() };
+        let kept = name.clone();
+        let mut cluster = Self { nodes: Vec::new(), addresses: Vec::new(), folder, name: kept, token: String::new() };
         for (number, domains) in placements.iter().enumerate() {
             cluster.begin(database_url, &name, number, domains)?;
         }
@@ -75,7 +74,7 @@ impl Cluster {
             .env("CALLBOARD_DATABASE_URL", database_url)
             .env("CALLBOARD_REDIS_URL", redis_url())
             .env("CALLBOARD_REDIS_PREFIX", name)
-            .env("CALLBOARD_AMQP_URL", amqp_url())
+            .env("CALLBOARD_AMQP_URL", broker::url())
             .env("CALLBOARD_AMQP_PREFIX", name)
             .env("CALLBOARD_OBJECTS_URL", format!("file://{}", self.folder.join("objects").display()))
             .env("CALLBOARD_MASTER_KEY", &key)
@@ -137,6 +136,11 @@ impl Drop for Cluster {
         self.nodes.clear();
         if let Err(error) = fs::remove_dir_all(&self.folder) {
             eprintln!("{} is left behind: {error}", self.folder.display());
+        }
+        let name = std::mem::take(&mut self.name);
+        let removed = thread::spawn(move || System::new().block_on(broker::remove(&name))).join();
+        if !matches!(removed, Ok(Ok(()))) {
+            eprintln!("queues of the benchmark are left behind");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! figures of different runs or machines can't be compared. Load goes to loopback only, bounded in count and time.
 
 pub mod bare;
+pub mod broker;
 pub mod children;
 pub mod cluster;
 pub mod load;

@@ -12,9 +12,9 @@ use std::{
 };
 
 use callboard_benches::{
-    Outcome,
+    Outcome, broker,
     children::Running,
-    cluster::{Cluster, amqp_url},
+    cluster::Cluster,
     free_port, median,
     node::TemporaryDatabase,
     wrk::{self, Measured},
@@ -84,7 +84,7 @@ async fn pair_on(peer: &Nest, database: &str) -> Outcome {
     let ours = Cluster::start(database, &["auth,organization", "project,deploy"]).await?;
     let key = public_key(&ours).await?;
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
-    let (queue, broker) = (format!("bench-{}", uuid::Uuid::now_v7().simple()), amqp_url());
+    let (queue, broker) = (format!("bench-{}", uuid::Uuid::now_v7().simple()), broker::url());
     let _service =
         peer.start("microservice.js", &[("DATABASE_URL", database), ("AMQP_URL", &broker), ("QUEUE", &queue)])?;
     let port = address.port().to_string();

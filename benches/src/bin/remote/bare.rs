@@ -4,7 +4,7 @@
 use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
 
 use actix_rt::System;
-use callboard_benches::Outcome;
+use callboard_benches::{Outcome, broker};
 use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, Consumer,
@@ -14,10 +14,10 @@ use lapin::{
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::{Answerer, IN_FLIGHT, Load, PAYLOAD, race, url};
+use crate::{Answerer, IN_FLIGHT, Load, PAYLOAD, race};
 
-pub async fn channel() -> Outcome<(Connection, Channel)> {
-    let connection = Connection::connect(&url(), ConnectionProperties::default()).await?;
+async fn channel() -> Outcome<(Connection, Channel)> {
+    let connection = Connection::connect(&broker::url(), ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     Ok((connection, channel))
 }

@@ -51,11 +51,6 @@ impl Load {
     }
 }
 
-/// The broker: `CALLBOARD_TEST_AMQP_URL`, or the local one.
-fn url() -> String {
-    std::env::var("CALLBOARD_TEST_AMQP_URL").unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned())
-}
-
 fn main() -> Outcome {
     tracing_subscriber::fmt().with_env_filter("warn,lapin=off").init();
     // To profile one of them: `remote callboard 1`, or `remote both 1`.

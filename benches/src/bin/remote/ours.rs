@@ -3,15 +3,14 @@
 use std::time::{Duration, Instant};
 
 use actix_rt::System;
-use callboard_benches::Outcome;
+use callboard_benches::{Outcome, broker};
 use callboard_bridge::{Bridge, BridgeSettings, ClusterKey};
 use callboard_messages::{Access, CallError, Caller, Code, DomainError, Operation, Principal, Scopes, Secret};
 use callboard_supervisors::{Bulkhead, Contract, Domain, Handle, Outcome as Answer, Runtime};
-use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Answerer, IN_FLIGHT, Load, PAYLOAD, bare::channel, race, url};
+use crate::{Answerer, IN_FLIGHT, Load, PAYLOAD, race};
 
 #[derive(Serialize, Deserialize)]
 struct Fetch {
@@ -58,7 +57,7 @@ fn contract() -> Contract<Fetcher> {
 
 async fn bridge(prefix: &str, key: &ClusterKey) -> Outcome<(Bridge, Uuid)> {
     let node = Uuid::now_v7();
-    let mut settings = BridgeSettings::new(Secret::new(url()), node, key.clone());
+    let mut settings = BridgeSettings::new(Secret::new(broker::url()), node, key.clone());
     prefix.clone_into(&mut settings.prefix);
     Ok((Bridge::start(settings).await?, node))
 }
@@ -120,18 +119,6 @@ pub fn measure(load: Load) -> Outcome<Duration> {
         took
     });
     answerer.stop()?;
-    System::new().block_on(remove(&prefix))?;
+    System::new().block_on(broker::remove(&prefix))?;
     took
-}
-
-/// Takes away what is durable; the rest expires.
-async fn remove(prefix: &str) -> Outcome {
-    let (_connection, channel) = channel().await?;
-    for exchange in ["operations", "live", "events", "dead"] {
-        let exchange = format!("{prefix}.{exchange}");
-        channel.exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default()).await?;
-    }
-    let queue = format!("{prefix}.dead");
-    channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await?;
-    Ok(())
 }
