@@ -93,16 +93,19 @@ impl Server {
         }
     }
 
-    /// Ends it and all its children at once, as a crash of the machine would.
+    /// Ends it and all its children at once, as a crash of the machine would: none is left that holds what they share.
     fn kill(&mut self) {
         let Some(mut child) = self.child.take() else { return };
-        // The parent first, so that it begins no new ones.
-        let mut family = vec![i32::try_from(child.id()).unwrap_or_default()];
-        family.extend(descendants(&family));
-        for pid in &family {
+        let parent = i32::try_from(child.id()).unwrap_or_default();
+        // Stopped first, so that it begins no new ones while they are looked for.
+        let _ = kill(Pid::from_raw(parent), Signal::SIGSTOP);
+        wait_while(|| !matches!(state(parent), None | Some('T' | 'Z')));
+        let children = descendants(&[parent]);
+        for pid in children.iter().chain([&parent]) {
             let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
         }
         let _ = child.wait();
+        wait_while(|| children.iter().any(|pid| !matches!(state(*pid), None | Some('Z'))));
         self.paused = false;
     }
 
@@ -153,6 +156,20 @@ pub fn free_port() -> u16 {
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// Looks again and again, also while a test fails: so it does not fail itself.
+fn wait_while(what: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while what() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The state of a process as the kernel tells it: `T` stopped, `Z` ended and not waited for; none when it is gone.
+fn state(pid: i32) -> Option<char> {
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    status.rsplit_once(") ")?.1.chars().next()
 }
 
 /// All that these processes have begun, and what that has begun.
