@@ -159,7 +159,10 @@ fn loopback(port: u16) -> SocketAddr {
 }
 
 /// Looks again and again, also while a test fails: so it does not fail itself.
-#[expect(clippy::disallowed_methods, reason = "a server is also killed when it is dropped, where nothing can be awaited")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a server is also killed when it is dropped, where nothing can be awaited"
+)]
 fn wait_while(what: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while what() && Instant::now() < deadline {
