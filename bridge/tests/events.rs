@@ -11,7 +11,7 @@ use callboard_messages::{
 };
 use callboard_supervisors::{
     Bulkhead, Contract, Domain, Handle, Outcome, StartError,
-    db::{Database, DatabaseSettings, Databases, Transaction},
+    db::{Database, Transaction},
     events::{Inapplicable, Occurred, PublishError, React, Stored},
 };
 use lapin::{
@@ -20,10 +20,9 @@ use lapin::{
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use sqlx::migrate::Migrator;
 use uuid::Uuid;
 
-use crate::{proxy::Proxy, stage::*};
+use crate::{proxy::Proxy, stage::*, store::Store};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Happened {
@@ -81,27 +80,6 @@ impl Handle<Bury> for Graves {
 
 fn target() -> Contract<Target> {
     Domain::new("target", Bulkhead::default()).answering().reacts_to::<Happened>()
-}
-
-/// A database of the test's own, removed with it.
-struct Store {
-    databases: Databases,
-    folder: std::path::PathBuf,
-}
-
-impl Store {
-    async fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("callboard-bridge-{}", Uuid::now_v7().simple()));
-        let databases = Databases::new(DatabaseSettings::Sqlite { folder: folder.clone() });
-        databases.migrate("target", &Migrator::with_migrations(Vec::new())).await.unwrap();
-        Self { databases, folder }
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
 }
 
 /// A node that hosts the target.

@@ -9,4 +9,5 @@ mod live;
 mod operations;
 mod proxy;
 mod stage;
+mod store;
 mod versions;

@@ -11,17 +11,16 @@ use callboard_messages::{
 };
 use callboard_supervisors::{
     Bulkhead, Contract, Domain, Handle, Outcome, StartError,
-    db::{Database, DatabaseSettings, Databases, Transaction},
+    db::{Database, Transaction},
     events::{Inapplicable, Occurred, PublishError, React, Stored},
 };
 use futures_util::StreamExt;
 use lapin::options::QueueDeclareOptions;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use sqlx::migrate::Migrator;
 use uuid::Uuid;
 
-use crate::stage::*;
+use crate::{stage::*, store::Store};
 
 /// Both versions react to this.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -91,27 +90,6 @@ fn older() -> Contract<Target> {
 
 fn newer() -> Contract<Target> {
     older().reacts_to::<Painted>()
-}
-
-/// A database of the test's own, removed with it.
-struct Store {
-    databases: Databases,
-    folder: std::path::PathBuf,
-}
-
-impl Store {
-    async fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("callboard-bridge-{}", Uuid::now_v7().simple()));
-        let databases = Databases::new(DatabaseSettings::Sqlite { folder: folder.clone() });
-        databases.migrate("target", &Migrator::with_migrations(Vec::new())).await.unwrap();
-        Self { databases, folder }
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
 }
 
 /// A node that hosts this version of the target.
