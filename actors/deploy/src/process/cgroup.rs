@@ -182,14 +182,6 @@ impl Cgroup {
         self.folders.iter().map(|(_, folder)| folder.join("cgroup.procs")).collect()
     }
 
-    /// The processes in it.
-    #[must_use]
-    pub fn pids(&self) -> Vec<i32> {
-        let Some((_, folder)) = self.folders.first() else { return Vec::new() };
-        let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
-    }
-
     /// Processes and threads in it, if the kernel counts them.
     #[must_use]
     pub fn processes(&self) -> Option<u64> {
@@ -242,6 +234,12 @@ impl Drop for Cgroup {
             drop(fs::remove_dir(folder));
         }
     }
+}
+
+/// The processes that a group's file lists.
+pub(super) fn pids(procs_file: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(procs_file).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 fn hierarchies(mounts: &str) -> Vec<(Kind, PathBuf)> {

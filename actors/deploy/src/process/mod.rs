@@ -25,7 +25,7 @@ use uuid::Uuid;
 pub(crate) use self::{
     cgroup::CgroupFolders,
     family::{Census, Family},
-    procfs::{boot_id, listening_ports, named},
+    procfs::{Listeners, boot_id, named},
     run::{Check, End, Job, end_family, run},
 };
 pub use self::{

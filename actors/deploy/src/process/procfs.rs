@@ -1,6 +1,11 @@
 //! What `/proc` tells about processes. Elsewhere than on Linux it tells nothing, and only process groups are known.
 
-use std::{collections::HashSet, fs, path::PathBuf};
+use std::{
+    collections::HashSet,
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
 
 use uuid::Uuid;
 
@@ -65,38 +70,87 @@ pub(crate) fn named(node: &str) -> Vec<(Process, Uuid)> {
         .collect()
 }
 
-/// The TCP ports these processes listen on.
-pub(crate) fn listening_ports(pids: &[i32]) -> Vec<u16> {
-    let sockets: HashSet<String> = pids
-        .iter()
-        .filter_map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).ok())
-        .flatten()
-        .filter_map(|entry| {
-            fs::read_link(entry.ok()?.path())
-                .ok()?
-                .to_str()?
-                .strip_prefix("socket:[")?
-                .strip_suffix(']')
-                .map(str::to_owned)
-        })
-        .collect();
-    let mut ports: Vec<u16> = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|file| fs::read_to_string(file).ok())
-        .flat_map(|table| table.lines().filter_map(|line| listener(line, &sockets)).collect::<Vec<_>>())
-        .collect();
-    ports.sort_unstable();
-    ports.dedup();
-    ports
+/// Where processes listen for TCP connections.
+#[derive(Debug, Default)]
+pub(crate) struct Listeners {
+    addresses: Vec<SocketAddr>,
+    /// Whether one of them could have others, which this node may not see.
+    some_hidden: bool,
+}
+
+impl Listeners {
+    /// Nobody could look.
+    pub(crate) fn unknown() -> Self {
+        Self { addresses: Vec::new(), some_hidden: true }
+    }
+
+    /// Of these processes.
+    pub(crate) fn of(pids: &[i32]) -> Self {
+        let mut listeners = Self::default();
+        let mut sockets = HashSet::new();
+        for pid in pids {
+            match fs::read_dir(format!("/proc/{pid}/fd")) {
+                Ok(files) => sockets.extend(files.filter_map(|file| socket(&fs::read_link(file.ok()?.path()).ok()?))),
+                // It has ended, and listens no more.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(_) => listeners.some_hidden = true,
+            }
+        }
+        for file in ["/proc/net/tcp", "/proc/net/tcp6"] {
+            // A kernel without IPv6 has no second table.
+            match fs::read_to_string(file) {
+                Ok(table) => listeners.addresses.extend(table.lines().filter_map(|line| listener(line, &sockets))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound && file.ends_with('6') => {}
+                Err(_) => listeners.some_hidden = true,
+            }
+        }
+        listeners
+    }
+
+    /// Their ports, in order.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        let mut ports: Vec<u16> = self.addresses.iter().map(SocketAddr::port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
+    /// Whether it is surely none of them that answers at this address of loopback.
+    pub(crate) fn cannot_answer(&self, address: SocketAddr) -> bool {
+        let answers = |listener: &SocketAddr| {
+            // An IPv6 socket on all addresses takes IPv4 as well, unless it was told not to; the table does not say.
+            let on_all = listener.ip().is_unspecified() && (listener.is_ipv6() || address.is_ipv4());
+            listener.port() == address.port() && (on_all || listener.ip().to_canonical() == address.ip())
+        };
+        !self.some_hidden && !self.addresses.iter().any(answers)
+    }
+}
+
+fn socket(file: &Path) -> Option<u64> {
+    file.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 // sl local_address rem_address st … inode, with 0A for a listening socket
-fn listener(line: &str, sockets: &HashSet<String>) -> Option<u16> {
+fn listener(line: &str, sockets: &HashSet<u64>) -> Option<SocketAddr> {
     let mut fields = line.split_ascii_whitespace().skip(1);
-    let port = u16::from_str_radix(fields.next()?.rsplit(':').next()?, 16).ok()?;
+    let (address, port) = fields.next()?.split_once(':')?;
     let is_listening = fields.nth(1)? == "0A";
-    let inode = fields.nth(5)?;
-    (is_listening && sockets.contains(inode)).then_some(port)
+    let inode = fields.nth(5)?.parse().ok()?;
+    if !is_listening || !sockets.contains(&inode) {
+        return None;
+    }
+    Some(SocketAddr::new(hexadecimal(address)?, u16::from_str_radix(port, 16).ok()?))
+}
+
+// Words of 32 bits in network order, each written as a number of this machine.
+fn hexadecimal(address: &str) -> Option<IpAddr> {
+    let words = address.as_bytes().chunks(8);
+    let words = words.map(|word| u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok());
+    let bytes = words.collect::<Option<Vec<u32>>>()?.into_iter().flat_map(u32::to_ne_bytes).collect::<Vec<u8>>();
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+    }
 }
 
 /// Differs after each boot, when pids and start times begin anew.
@@ -107,6 +161,8 @@ pub(crate) fn boot_id() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+
     use super::*;
 
     #[test]
@@ -117,7 +173,31 @@ mod tests {
         assert!(running().contains(&own));
         assert!(resident(pid) > 100_000);
         assert!(process(i32::MAX).is_none());
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(listening_ports(&[pid]).contains(&listener.local_addr().unwrap().port()));
+    }
+
+    #[test]
+    fn a_listener_is_known_by_its_address_and_its_process() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let v6 = |port| SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+        let v4 = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        // Each address a listener may have, and whether IPv4 and IPv6 on loopback reach it.
+        for (bound, on_v4, on_v6) in
+            [("127.0.0.1:0", true, false), ("0.0.0.0:0", true, false), ("[::1]:0", false, true), ("[::]:0", true, true)]
+        {
+            let listener = match TcpListener::bind(bound) {
+                // There is no IPv6 on this machine.
+                Err(_) if bound.starts_with('[') => continue,
+                listener => listener.unwrap(),
+            };
+            let port = listener.local_addr().unwrap().port();
+            let listeners = Listeners::of(&[own]);
+            assert!(listeners.ports().contains(&port), "{bound}");
+            assert_eq!(
+                (!listeners.cannot_answer(v4(port)), !listeners.cannot_answer(v6(port))),
+                (on_v4, on_v6),
+                "{bound}"
+            );
+            assert!(Listeners::of(&[i32::MAX]).cannot_answer(v4(port)), "nobody who has ended listens");
+        }
     }
 }

@@ -47,6 +47,12 @@ pub enum Unhealthy {
         /// Why.
         error: io::Error,
     },
+    /// What answers is no process of the instance.
+    #[error("port {port} is answered by a process that is not the app's")]
+    Another {
+        /// Its port.
+        port: u16,
+    },
     /// It took too long.
     #[error("GET {path} was not answered within {} ms", .timeout.as_millis())]
     TimedOut {

@@ -24,7 +24,7 @@ use super::{
     health::{HealthCheck, Unhealthy, probe},
     said,
 };
-use crate::{output::Tail, process::Usage};
+use crate::{output::Tail, process::{Listeners, Usage}};
 
 /// What ended an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,8 +121,8 @@ pub(super) struct Link {
     /// Each message is a grace; the shortest wins.
     pub(super) stop: mpsc::UnboundedSender<Duration>,
     pub(super) usage: watch::Receiver<Usage>,
-    /// The ports it listens on, for a hint.
-    pub(super) ports: Arc<dyn Fn() -> Vec<u16> + Send + Sync>,
+    /// Where its processes listen now. It looks at every process of the machine: not on a shard's thread.
+    pub(super) listeners: Arc<dyn Fn() -> Listeners + Send + Sync>,
 }
 
 /// A running instance. Dropped, it stops in the background with the grace of its specification.
@@ -268,17 +268,36 @@ impl RunningInstance {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let check = HealthCheck { timeout: check.timeout.min(left.max(Duration::from_millis(1))), ..check.clone() };
-            let Err(reason) = self.probe(&check).await else { return Ok(()) };
+            // Whoever took the port before the instance could is no instance of ours, however well it answers.
+            let reason = match self.probe(&check).await {
+                Ok(()) if self.is_another().await => Unhealthy::Another { port },
+                Ok(()) => return Ok(()),
+                Err(reason) => reason,
+            };
             if Instant::now() + check.interval >= deadline {
                 let (process, grace, output) = (self.process.clone(), check.grace, self.last_lines());
-                if matches!(reason, Unhealthy::NotListening { .. }) {
+                let is_taken = matches!(reason, Unhealthy::Another { .. });
+                if is_taken || matches!(reason, Unhealthy::NotListening { .. }) {
                     // A slow app may have begun to listen on its own port just now: that is no other port.
-                    let listens_on = (self.link.ports)().into_iter().filter(|other| *other != port).collect();
-                    return Err(StartError::NeverListened { process, port, grace, listens_on, output });
+                    let ports = self.listeners().await.ports();
+                    let listens_on = ports.into_iter().filter(|other| *other != port).collect();
+                    return Err(StartError::NeverListened { process, port, grace, listens_on, is_taken, output });
                 }
                 return Err(StartError::Unhealthy { process, grace, reason, output });
             }
             tokio::time::sleep(check.interval).await;
         }
+    }
+
+    /// Whether it is surely another process that answers at its address.
+    async fn is_another(&self) -> bool {
+        let Some(address) = self.address() else { return false };
+        self.listeners().await.cannot_answer(address)
+    }
+
+    async fn listeners(&self) -> Listeners {
+        let look = self.link.listeners.clone();
+        // Only a panic in there, or the end of the runtime, leaves nothing to say.
+        tokio::task::spawn_blocking(move || look()).await.unwrap_or_else(|_| Listeners::unknown())
     }
 }

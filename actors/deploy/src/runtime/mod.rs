@@ -96,8 +96,8 @@ pub enum StartError {
     },
     /// It runs and does not listen.
     #[error(
-        "{process} did not listen on PORT {port} within {} seconds{}; make it listen on the port in the PORT variable, on \
-         127.0.0.1 or all addresses{}", .grace.as_secs(), instead(.listens_on), said(.output)
+        "{process} did not listen on PORT {port} within {} seconds{}{}; make it listen on the port in the PORT variable, \
+         on 127.0.0.1 or all addresses{}", .grace.as_secs(), taken(*.is_taken), instead(.listens_on), said(.output)
     )]
     NeverListened {
         /// The process type.
@@ -108,6 +108,8 @@ pub enum StartError {
         grace: Duration,
         /// The ports it listens on instead.
         listens_on: Vec<u16>,
+        /// Whether a process that is not its own answers there.
+        is_taken: bool,
         /// The last lines of its own output.
         output: Vec<String>,
     },
@@ -152,7 +154,11 @@ impl StartError {
 
     /// Whether another process took the port between our choice and its start.
     fn is_lost_port(&self) -> bool {
-        let Self::Exited { exit, port: Some(_), .. } = self else { return false };
+        let exit = match self {
+            Self::NeverListened { is_taken, .. } => return *is_taken,
+            Self::Exited { exit, port: Some(_), .. } => exit,
+            _ => return false,
+        };
         let signs = ["EADDRINUSE", "ddress already in use", "ddress in use"];
         exit.output.iter().any(|line| signs.iter().any(|sign| line.contains(sign)))
     }
@@ -160,6 +166,10 @@ impl StartError {
 
 fn before(port: &Option<u16>) -> String {
     port.map(|port| format!(" before it listened on PORT {port}")).unwrap_or_default()
+}
+
+fn taken(is_taken: bool) -> &'static str {
+    if is_taken { " (another process of this machine answers there)" } else { "" }
 }
 
 fn instead(ports: &[u16]) -> String {

@@ -40,7 +40,7 @@ use crate::{
     folder::{self, Cleaner},
     limits::{Launch, RunAs},
     output::{LineSink, OutputLimits, Stream, Tail},
-    process::{Census, CgroupLimits, Family, Launcher, Usage, listening_ports},
+    process::{Census, CgroupLimits, Launcher, Listeners, Usage},
 };
 
 /// How often the folders of an instance are measured: it takes a look at each of its files.
@@ -143,7 +143,7 @@ impl ProcessRuntime {
         let (stop, stops) = mpsc::unbounded_channel();
         let stdout = child.stdout.take();
         let stderr = child.stderr.take();
-        let (leader, start_time) = (family.leader(), family.start_time());
+        let signs = family.signs().clone();
         let supervised = Supervised {
             child,
             family,
@@ -161,11 +161,9 @@ impl ProcessRuntime {
             places: self.measurements.clone(),
         };
         supervised.begin(stdout, stderr, self.settings.output.clone(), sink, folders);
-        let ports: Arc<dyn Fn() -> Vec<u16> + Send + Sync> = Arc::new(move || {
-            let mut family = Family::recorded(id, leader, start_time);
-            family.disarm();
-            let pids: Vec<i32> = family.members().iter().map(|process| process.pid).collect();
-            listening_ports(&pids)
+        let listeners = Arc::new(move || {
+            let pids: Vec<i32> = signs.members().iter().map(|process| process.pid).collect();
+            Listeners::of(&pids)
         });
         Ok(RunningInstance {
             id: spec.id,
@@ -174,7 +172,7 @@ impl ProcessRuntime {
             port: number,
             on_v6: AtomicBool::new(false),
             started_at: Utc::now(),
-            link: Link { tail, exit, stop, usage, ports },
+            link: Link { tail, exit, stop, usage, listeners },
         })
     }
 

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{TcpListener, TcpStream},
     path::Path,
-    process::Command as Run,
+    process::{Command as Run, Stdio},
     time::Duration,
 };
 
@@ -91,6 +91,30 @@ async fn an_app_that_never_listens_is_ended() {
     let error = bench.start_within(spec, Duration::from_millis(600)).await.unwrap_err();
     assert!(matches!(error, StartError::NeverListened { .. }), "{error}");
     assert!(error.to_string().contains("did not listen on PORT"), "{error}");
+    bench.assert_clean();
+}
+
+/// Answers as a healthy app would, on a port that an instance is given.
+fn answer_on(port: u16) -> std::process::Child {
+    let script = SERVER.replace("http.server.HTTPServer", "http.server.ThreadingHTTPServer");
+    Run::new("python3").args(["-c", &script]).env("PORT", port.to_string()).stdout(Stdio::null()).spawn().unwrap()
+}
+
+#[tokio::test]
+async fn whoever_has_the_port_of_an_app_is_not_taken_for_it() {
+    let bench = Bench::new();
+    let spec = bench.spec(Command::Exec(vec!["sleep".to_owned(), "600".to_owned()]));
+    let instance = bench.runtime.spawn(spec, bench.sink()).await.unwrap();
+    let address = instance.address().unwrap();
+    let mut other = answer_on(address.port());
+    let check = HealthCheck { grace: COMES_UP, ..HealthCheck::default() };
+    until(|| TcpStream::connect(address).is_ok()).await;
+    let error = instance.ready(&check, &CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(error, StartError::NeverListened { is_taken: true, .. }), "{error}");
+    assert!(error.to_string().contains("another process of this machine answers there"), "{error}");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    instance.stop(Duration::ZERO).await;
     bench.assert_clean();
 }
 
