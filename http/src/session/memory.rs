@@ -63,6 +63,16 @@ impl Memory {
         (entry.epoch == epoch && now < entry.expires_at).then(|| (entry.caller.clone(), entry.expires_at))
     }
 
+    /// Whether auth has ever known the token, and it has not expired; it may have been revoked since.
+    pub(crate) fn knows(&self, key: &Key, now: DateTime<Utc>) -> bool {
+        self.0.borrow().get(key).is_some_and(|entry| now < entry.expires_at)
+    }
+
+    /// Auth does not know the token any more.
+    pub(crate) fn forget(&self, key: &Key) {
+        self.0.borrow_mut().remove(key);
+    }
+
     pub(crate) fn put(&self, key: Key, caller: Caller, expires_at: DateTime<Utc>, epoch: u64, now: DateTime<Utc>) {
         let mut entries = self.0.borrow_mut();
         if entries.len() >= CAPACITY {
@@ -107,6 +117,9 @@ mod tests {
     fn a_revocation_makes_every_token_be_asked_about_again() {
         let (memory, now) = remembered(1, 0);
         assert!(memory.get(&key("0", None), 1, now).is_none());
+        assert!(memory.knows(&key("0", None), now), "its owner guesses nothing");
+        memory.forget(&key("0", None));
+        assert!(!memory.knows(&key("0", None), now));
     }
 
     #[test]

@@ -125,9 +125,16 @@ impl Worker {
             let caller = from.sign(caller);
             return Ok(Session { caller, expires_at, refreshed: None });
         }
-        // Whoever guesses tokens is limited by address, before auth has any work of it.
-        self.admit(Class::Address, from).await?;
-        let validated = self.ask_auth(Secret::new(token), organization_id, from).await?;
+        // Whoever guesses tokens is limited by address, before auth has any work of it. A token that auth has known is no
+        // guess: one revocation has every token of every node asked about again, and many may come from one address.
+        if !self.memory.knows(&key, now) {
+            self.admit(Class::Address, from).await?;
+        }
+        let validated = self.ask_auth(Secret::new(token), organization_id, from).await.inspect_err(|problem| {
+            if !problem.status.is_server_error() {
+                self.memory.forget(&key);
+            }
+        })?;
         self.memory.put(key, validated.caller.clone(), validated.expires_at, epoch, now);
         Ok(Session { caller: from.sign(validated.caller), expires_at: validated.expires_at, refreshed: None })
     }
