@@ -1,6 +1,13 @@
 //! The events of several topics for one reader, until something ends it.
 
-use std::{borrow::Cow, collections::VecDeque, future::ready, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, VecDeque},
+    future::ready,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use callboard_messages::Caller;
 use callboard_supervisors::{LiveError, LiveEvent, LiveStream};
@@ -24,7 +31,10 @@ use crate::{
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How soon a revocation ends a stream.
-const CHECK: Duration = Duration::from_millis(500);
+const CHECK: Duration = Duration::from_millis(250);
+
+/// Lines of the store that are remembered: a hub that has more to tell than half of them has cut the reader.
+const TOLD: usize = 1024;
 
 /// What a reader gets next.
 #[derive(Debug)]
@@ -87,8 +97,10 @@ struct Following {
     topic: Topic,
     name: Arc<str>,
     last_id: Option<u64>,
-    /// The last line of its log that was told.
+    /// The greatest line of its log that was told.
     last_line: u64,
+    /// Lines that the store told last, which the hub may tell as well.
+    told: BTreeSet<u64>,
 }
 
 impl Feed {
@@ -118,7 +130,13 @@ impl Feed {
             let stream: LiveStream =
                 feed.worker.shared.runtime.live().subscribe(&name, after.filter(|_| !topic.has_lines()));
             feed.hub.push(stream.map(move |event| (index, event)).boxed_local());
-            feed.topics.push(Following { topic, name: name.into(), last_id: after, last_line: after.unwrap_or(0) });
+            feed.topics.push(Following {
+                topic,
+                name: name.into(),
+                last_id: after,
+                last_line: after.unwrap_or(0),
+                told: BTreeSet::new(),
+            });
             if let Some(deployment) = deployment {
                 let data = serde_json::to_value(deployment).unwrap_or_default();
                 feed.backlog.push_back((index, after.unwrap_or(0), "deployment", data));
@@ -146,6 +164,10 @@ impl Feed {
         for line in lines.into_iter().filter(|line| line.id > last) {
             if let Some(following) = self.topics.get_mut(index) {
                 following.last_line = line.id;
+                following.told.insert(line.id);
+                if following.told.len() > TOLD {
+                    following.told.pop_first();
+                }
             }
             self.backlog.push_back((index, line.id, "log", serde_json::to_value(line).unwrap_or_default()));
         }
@@ -162,8 +184,8 @@ impl Feed {
             tokio::select! {
                 biased;
                 () = self.stopping.begun() => return self.end(End::for_now("the node stops; connect again")),
-                _ = self.check.tick() => {
-                    if let Some(end) = self.credentials.check().await {
+                end = confirm(&mut self.check, &mut self.credentials) => {
+                    if let Some(end) = end {
                         return self.end(end);
                     }
                 }
@@ -211,10 +233,11 @@ impl Feed {
         if topic.topic.has_lines() {
             // A log resumes after a line, so its ids are those of its lines; what is no line happens after the last one.
             match event.data.get("id").and_then(Value::as_u64).filter(|_| event.kind == "log") {
-                Some(line) if line <= topic.last_line => return None,
+                Some(line) if topic.told.contains(&line) => return None,
+                // When an app moves, the last lines of one node may come after the first of another.
                 Some(line) => {
-                    topic.last_line = line;
-                    id = line;
+                    topic.last_line = topic.last_line.max(line);
+                    id = topic.last_line;
                 }
                 None => id = topic.last_line,
             }
@@ -236,6 +259,14 @@ impl Drop for Feed {
     fn drop(&mut self) {
         self.worker.shared.metrics.live.dec();
     }
+}
+
+/// Waits for the next check, unless one is under way, and for what comes of it.
+async fn confirm(check: &mut Interval, credentials: &mut Credentials) -> Option<End> {
+    if !credentials.is_asking() {
+        check.tick().await;
+    }
+    credentials.check().await
 }
 
 fn every(period: Duration) -> Interval {

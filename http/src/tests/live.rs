@@ -119,6 +119,25 @@ async fn a_log_is_resumed_from_the_store_without_loss_or_repetition() {
 }
 
 #[actix_rt::test]
+async fn a_line_of_the_node_that_an_app_has_left_is_told_though_it_comes_late() {
+    let stage = Stage::new().await;
+    let user = stage.administrator().await;
+    let topic = format!("logs:{}", project(&stage, &user, "one").await);
+    let mut events = Events::open(&stage, &user, &topic, Some("9")).await;
+    assert_eq!(events.next().await.unwrap().id, "10");
+    log(&stage, &topic, 40);
+    log(&stage, &topic, 30);
+    let (first, late) = (events.next().await.unwrap(), events.next().await.unwrap());
+    assert_eq!((first.id.as_str(), &first.data["data"]["text"]), ("40", &json!("line 40")));
+    assert_eq!(
+        (late.id.as_str(), &late.data["data"]["text"]),
+        ("40", &json!("line 30")),
+        "it resumes after the greatest"
+    );
+    stage.end().await;
+}
+
+#[actix_rt::test]
 async fn a_log_of_many_pages_is_resumed_without_a_hole() {
     let stage = Stage::new().await;
     let user = stage.administrator().await;
@@ -195,6 +214,25 @@ async fn a_stream_ends_with_its_session() {
     assert!(told.data["reason"].as_str().unwrap().contains("session"));
     assert_eq!(told.data["resume"], false);
     assert!(events.next().await.is_none());
+    stage.end().await;
+}
+
+#[actix_rt::test]
+async fn a_web_socket_that_sends_all_the_time_ends_with_its_session() {
+    let stage = Stage::new().await;
+    let user = stage.administrator().await;
+    let topic = format!("project:{}", project(&stage, &user, "one").await);
+    let mut request = format!("ws://{}/api/v1/live?topics={topic}", stage.address).into_client_request().unwrap();
+    request.headers_mut().insert("authorization", format!("Bearer {}", user.token()).parse().unwrap());
+    let (mut socket, mut messages) = connect_async(request).await.unwrap().0.split();
+    let pings = async { while socket.send(Message::Ping(Default::default())).await.is_ok() {} };
+    let ended = async {
+        assert!(messages.next().await.unwrap().unwrap().is_pong());
+        assert_eq!(stage.request("POST", "/api/v1/auth/logout").by(&user).send().await.unwrap().status(), 204);
+        while messages.next().await.unwrap().unwrap().is_pong() {}
+    };
+    // Less than it may go on when nobody can say whether its session holds.
+    tokio::time::timeout(Duration::from_secs(4), async { tokio::join!(pings, ended) }).await.expect("it does not end");
     stage.end().await;
 }
 
