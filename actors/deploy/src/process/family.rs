@@ -157,7 +157,8 @@ impl Family {
             return Usage { processes, memory };
         }
         let all = census.recent();
-        let members = all.iter().filter(|(process, id)| *id == Some(self.signs.id) || self.signs.is_in_session(process));
+        let members =
+            all.iter().filter(|(process, id)| *id == Some(self.signs.id) || self.signs.is_in_session(process));
         members.fold(Usage::default(), |usage, (process, _)| Usage {
             processes: usage.processes + 1,
             memory: usage.memory + procfs::resident(process.pid),

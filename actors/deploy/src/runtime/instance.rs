@@ -24,7 +24,10 @@ use super::{
     health::{HealthCheck, Unhealthy, probe},
     said,
 };
-use crate::{output::Tail, process::{Listeners, Usage}};
+use crate::{
+    output::Tail,
+    process::{Listeners, Usage},
+};
 
 /// What ended an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
