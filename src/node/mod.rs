@@ -116,8 +116,17 @@ async fn live(mut settings: Settings, options: Options, began: Instant) -> Resul
         ready.release();
         Ok(issued)
     };
-    let failed = match started.await {
-        Ok(issued) => {
+    // A node that waits for its domains, or for other nodes, can be told to stop meanwhile.
+    let started = tokio::select! {
+        started = started => Some(started),
+        signal = signals.first() => {
+            tracing::info!(signal, "stopped before it was ready");
+            None
+        }
+    };
+    let failed = match started {
+        None => None,
+        Some(Ok(issued)) => {
             let sample = options.sample && first_start;
             let sample_url = sample.then(|| addresses.app(sample::NAME));
             let setup = credentials.setup();
@@ -136,7 +145,7 @@ async fn live(mut settings: Settings, options: Options, began: Instant) -> Resul
             rest.abort();
             None
         }
-        Err(error) => Some(error),
+        Some(Err(error)) => Some(error),
     };
 
     signals.exit_on_second();

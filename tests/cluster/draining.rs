@@ -6,7 +6,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::harness::{Api, App, Node, member::STOP, servers::Postgres};
+use crate::harness::{Api, App, Node, eventually, member::STOP, servers::Postgres};
 
 /// A request whose body never ends.
 async fn endless(node: &Node, number: usize, project: &str) -> TcpStream {
@@ -64,5 +64,24 @@ async fn a_node_alone_stops_in_time_while_its_database_is_silent() {
     let (status, took) = node.stop().await;
     assert!(status.success() && took < STOP, "it ended with {status} after {took:?}");
     database.resume();
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn a_node_that_waits_for_others_stops_when_it_is_told_to() {
+    let mut node = Node::start_cluster().await;
+    node.stop().await;
+    // Nobody hosts what this one can't do without, and it waits for a while that somebody might.
+    let before = node.member(0).log().len();
+    node.member_mut(0).domains = Some("none");
+    node.spawn_member(0);
+    eventually("it has come as far as waiting", || async {
+        node.member(0).log()[before..].contains("has joined the cluster").then_some(())
+    })
+    .await;
+    let (status, took) = node.member_mut(0).stop().await;
+    let said = node.member(0).log().split_off(before);
+    assert!(status.success() && took < STOP, "it ended with {status} after {took:?}\n{said}");
+    assert!(said.contains("stopped before it was ready"), "{said}");
     node.finish().await;
 }
