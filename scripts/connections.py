@@ -1,0 +1,45 @@
+"""How many connections to PostgreSQL the nodes of an installation may open, and whether the server lets all of them in."""
+
+import os
+import re
+
+# Domains that run on every worker thread; the others have one thread of their own. All have something to do on the main
+# thread too, and every node has the databases of the gateway (shared) and of the cluster (not). A test compares this with
+# the connections that real nodes may open.
+SHARED = {"auth", "organization", "project"}
+DOMAINS = SHARED | {"deploy"}
+# For the backup, an operator, and those that PostgreSQL keeps for its superuser.
+SPARE = 10
+# What PostgreSQL lets in where nobody has told it otherwise.
+STOCK = 100
+
+
+def of_node(arguments, workers, each):
+    """How many one node may open."""
+    hosted = DOMAINS
+    if "--domains" in arguments:
+        hosted = set(arguments[arguments.index("--domains") + 1].split(","))
+    return ((len(hosted & SHARED) + 1) * (workers + 1) + (len(hosted - SHARED) + 1) * 2) * each
+
+
+def limit(arguments):
+    """What a PostgreSQL with these arguments lets in."""
+    return int(next(argument.split("=")[1] for argument in arguments if argument.startswith("max_connections=")))
+
+
+def documented(name):
+    """The row of an installation in the table of connections: workers, connections of each, all of them, and the limit."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    with open(os.path.join(folder, "../docs/kubernetes.md"), encoding="utf-8") as file:
+        row = re.search(rf"^\| {name} \|[^|]*\| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", file.read(), re.MULTILINE)
+    return tuple(map(int, row.groups())) if row else (0, 0, 0, 0)
+
+
+def wrong(name, workers, each, total, let_in):
+    """What is wrong with an installation and its row. A server that is not ours lets in what the row asks of it."""
+    row = documented(name)
+    let_in = let_in or row[3]
+    if row != (workers, each, total, let_in):
+        yield f"docs/kubernetes.md must say: {workers} | {each} | {total} | {let_in}"
+    if total + SPARE > let_in:
+        yield f"the nodes may open {total} connections, and PostgreSQL lets {let_in} in"
