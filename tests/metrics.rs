@@ -4,15 +4,21 @@ use std::{
     collections::BTreeSet,
     fs,
     io::Write,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
 };
 
 use reqwest::Method;
 
-use crate::harness::{Api, App, Node};
+use crate::harness::{
+    Api, App, Node,
+    servers::{build_folder, program},
+};
 
 const TOKEN: &str = "token-of-the-metrics-tests";
+
+/// What asks for metrics.
+const PROMETHEUS: [&str; 2] = ["docker/prometheus/rules/callboard.yaml", "docker/grafana/dashboards/callboard.json"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -20,14 +26,16 @@ fn root() -> &'static Path {
 
 /// Runs Prometheus' checker; what it said.
 fn promtool(arguments: &[&str], input: &str) -> Result<String, String> {
-    let mut child = Command::new("promtool")
+    let folder = build_folder().join("prometheus");
+    let program = program("promtool", &[folder.to_str().unwrap()], "run scripts/promtool");
+    let mut child = Command::new(program)
         .args(arguments)
         .current_dir(root().join("docker/prometheus"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|error| panic!("promtool can't be run ({error}): run scripts/promtool"));
+        .unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -86,6 +94,19 @@ async fn prometheus_accepts_the_metrics_of_a_node_that_works() {
     ] {
         assert!(all.lines().any(|line| line.starts_with(name)), "{name} is missing\n{all}");
     }
+    let asked = asked_labels();
+    assert!(asked.len() > 10, "{asked:?}");
+    let mut compared = 0;
+    for (metric, label) in asked {
+        let mut series =
+            all.lines().filter(|line| line.strip_prefix(&*metric).is_some_and(|rest| rest.starts_with('{')));
+        // What a node has nothing to tell of has no series yet.
+        let Some(first) = series.next() else { continue };
+        compared += 1;
+        let has = |line: &str| line.contains(&format!("{{{label}=\"")) || line.contains(&format!(",{label}=\""));
+        assert!(has(first) || series.any(has), "{metric} is asked for by {label}, which it does not have: {first}");
+    }
+    assert!(compared > 10, "only {compared} labels were compared");
     node.finish().await;
 }
 
@@ -137,6 +158,28 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
     names.collect()
 }
 
+/// What rules and dashboard select metrics of ours by: the metric, and the name of a label.
+fn asked_labels() -> BTreeSet<(String, String)> {
+    let mut asked = BTreeSet::new();
+    for file in PROMETHEUS {
+        // In the dashboard, which is JSON, quotes are escaped.
+        let text = fs::read_to_string(root().join(file)).unwrap().replace("\\\"", "\"");
+        for (at, _) in text.match_indices("callboard_") {
+            let Some((metric, rest)) = text[at..].split_once('{') else { continue };
+            if !metric.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+                continue;
+            }
+            let labels = rest.split_once('}').unwrap().0;
+            // Values have no commas and no equals signs.
+            let names = labels.split(',').filter_map(|label| label.split(['=', '!']).next());
+            // Those that Prometheus adds.
+            let names = names.map(str::trim).filter(|name| !["", "job", "instance"].contains(name));
+            asked.extend(names.map(|name| (metric.to_owned(), name.to_owned())));
+        }
+    }
+    asked
+}
+
 fn sources(folder: &Path, found: &mut Vec<String>) {
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let path = entry.path();
@@ -166,12 +209,11 @@ fn rules_and_dashboard_speak_of_metrics_that_exist() {
     for folder in ["supervisors", "http", "bridge", "cache", "actors", "src"] {
         sources(&root().join(folder), &mut code);
     }
-    let files = ["docker/prometheus/rules/callboard.yaml", "docker/grafana/dashboards/callboard.json"];
-    for file in files.map(PathBuf::from) {
-        let text = fs::read_to_string(root().join(&file)).unwrap();
+    for file in PROMETHEUS {
+        let text = fs::read_to_string(root().join(file)).unwrap();
         let names = metrics_in(&text);
         assert!(names.len() > 10, "{names:?}");
         let missing: Vec<_> = names.iter().filter(|name| !code.iter().any(|source| registers(source, name))).collect();
-        assert!(missing.is_empty(), "{} speaks of {missing:?}, which nothing registers", file.display());
+        assert!(missing.is_empty(), "{file} speaks of {missing:?}, which nothing registers");
     }
 }

@@ -201,8 +201,14 @@ fn descendants(of: &[i32]) -> Vec<i32> {
     all
 }
 
+/// The folder of the build, where scripts put what the tests start.
+pub fn build_folder() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(target)
+}
+
 /// The program of this name, on the PATH or in one of these folders (the last of them by name, so the newest version).
-fn program(name: &str, folders: &[&str], hint: &str) -> PathBuf {
+pub fn program(name: &str, folders: &[&str], hint: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file());
     let mut elsewhere: Vec<PathBuf> = folders

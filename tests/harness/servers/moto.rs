@@ -1,13 +1,13 @@
 //! An S3 server of a test's own: PyPI's moto, which `scripts/moto` installs.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
 };
 
 use reqwest::Method;
 
-use super::Server;
+use super::{Server, build_folder};
 
 /// Keeps its objects in memory for as long as it runs.
 pub struct Moto {
@@ -15,11 +15,9 @@ pub struct Moto {
     http: reqwest::Client,
 }
 
-/// The folder of the build, as `scripts/moto` finds it.
+/// Where `scripts/moto` puts it.
 fn program() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    let program = root.join(target).join("moto/venv/bin/moto_server");
+    let program = build_folder().join("moto/venv/bin/moto_server");
     assert!(
         program.is_file(),
         "moto's S3 server is not installed at {}: run scripts/moto, which needs the network once",
