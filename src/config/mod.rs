@@ -27,7 +27,7 @@ pub use telemetry::{LogFormat, TelemetrySettings};
 use std::path::{Path, PathBuf};
 
 use callboard_http::{GatewaySettings, router};
-use reader::Reader;
+use reader::{Reader, is_read};
 
 use crate::{
     cli::Globals,
@@ -78,7 +78,16 @@ impl Settings {
     pub fn read(globals: &Globals, flags: &[(&'static str, String)], mode: Mode) -> Result<(Self, Vec<Entry>)> {
         let data = globals.data.as_ref().map(|data| ("CALLBOARD_DATA", data.display().to_string()));
         let flags = flags.iter().cloned().chain(data);
-        Self::from_sources(flags, std::env::vars(), globals.config.as_deref(), mode)
+        let mut environment = Vec::new();
+        // Other programs' variables may be anything.
+        for (name, value) in std::env::vars_os() {
+            match (name.into_string(), value.into_string()) {
+                (Ok(name), Ok(value)) => environment.push((name, value)),
+                (Ok(name), Err(_)) if is_read(&name) => return Err(wrong(&[format!("{name} is no UTF-8 text")])),
+                _ => {}
+            }
+        }
+        Self::from_sources(flags, environment, globals.config.as_deref(), mode)
     }
 
     fn from_sources(
@@ -100,6 +109,7 @@ impl Settings {
         let private = reader.private();
         let settings =
             Self { node, cluster, servers, telemetry, objects, database, gateway, router, auth, deploy, private };
+        settings.servers.check(settings.cluster.key.as_ref(), &mut reader);
         if mode == Mode::Serve {
             settings.require_of_a_cluster(&mut reader);
         }
@@ -190,9 +200,14 @@ mod tests {
             ("CALLBOARD_CORS_ORIGINS", "*"),
             ("CALLBOARD_BASE_DOMAIN", "a:b"),
             ("CALLBOARD_DATABASE_URL", "mysql://x"),
+            ("CALLBOARD_MASTER_KEY", "x"),
+            ("CALLBOARD_REDIS_URL", "redis://host/no-number"),
+            ("CALLBOARD_AMQP_URL", "amqp://host:no-port"),
+            ("CALLBOARD_AMQP_PREFIX", "two words"),
+            ("CALLBOARD_CLUSTER_KEY", "d3JvbmcgY29uZmlndXJhdGlvbnMgYXJlIHRvbGQuLi4="),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let error = Settings::from_sources([], environment, None, Mode::Dev).unwrap_err();
-        assert_eq!(error.sentence.matches("\n  - ").count(), 4, "{}", error.sentence);
+        assert_eq!(error.sentence.matches("\n  - ").count(), 8, "{}", error.sentence);
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use callboard_messages::Secret;
+use callboard_supervisors::seal::MasterKey;
 
 use super::reader::Reader;
 
@@ -19,7 +20,7 @@ pub struct NodeSettings {
 
 impl NodeSettings {
     pub(super) fn read(reader: &mut Reader) -> Self {
-        Self {
+        let settings = Self {
             data: reader.value("CALLBOARD_DATA", "The folder of everything the node keeps.", "data"),
             log: reader.value(
                 "CALLBOARD_LOG",
@@ -30,6 +31,12 @@ impl NodeSettings {
                 "CALLBOARD_MASTER_KEY",
                 "32 bytes in base64 that wrap the keys of the apps' secrets; made in the data folder when not set.",
             ),
-        }
+        };
+        let wrong = settings.master_key.as_ref().and_then(|key| MasterKey::from_base64(key.expose()).err());
+        reader.require(wrong.is_none(), || {
+            let why = wrong.map(|wrong| wrong.to_string()).unwrap_or_default();
+            format!("CALLBOARD_MASTER_KEY is not usable: {why}")
+        });
+        settings
     }
 }

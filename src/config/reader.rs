@@ -238,7 +238,7 @@ impl Reader {
 }
 
 /// Ours, and those of OpenTelemetry, which have standard names.
-fn is_read(name: &str) -> bool {
+pub(super) fn is_read(name: &str) -> bool {
     name.starts_with(PREFIX) || name.starts_with("OTEL_")
 }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use callboard_bridge::{BridgeSettings, ClusterKey};
+use callboard_cache::CacheSettings;
 use callboard_messages::Secret;
+use uuid::Uuid;
 
 use super::reader::Reader;
 
@@ -23,7 +26,7 @@ pub struct ServersChoice {
 
 impl ServersChoice {
     pub(super) fn read(reader: &mut Reader) -> Self {
-        let choice = Self {
+        Self {
             redis_url: reader.secret(
                 "CALLBOARD_REDIS_URL",
                 "serve: a Redis server, redis://user:password@host:6379/0, or rediss:// with TLS.",
@@ -48,16 +51,37 @@ impl ServersChoice {
                 "serve: before the name of every queue and exchange, so that clusters can share a virtual host.",
                 "callboard",
             ),
-        };
-        let has_scheme = |secret: &Option<Secret>, schemes: &[&str]| {
-            secret.as_ref().is_none_or(|secret| schemes.iter().any(|scheme| secret.expose().starts_with(scheme)))
-        };
-        reader.require(has_scheme(&choice.redis_url, &["redis://", "rediss://", "redis+unix://"]), || {
-            "CALLBOARD_REDIS_URL must begin with redis:// or rediss://".to_owned()
-        });
-        reader.require(has_scheme(&choice.amqp_url, &["amqp://", "amqps://"]), || {
-            "CALLBOARD_AMQP_URL must begin with amqp:// or amqps://".to_owned()
-        });
-        choice
+        }
+    }
+
+    /// The way to Redis.
+    pub fn cache(&self) -> CacheSettings {
+        CacheSettings {
+            prefix: self.redis_prefix.clone(),
+            timeout: self.redis_timeout,
+            ..CacheSettings::new(self.redis_url.as_ref().map(Secret::expose).unwrap_or_default())
+        }
+    }
+
+    /// The way to RabbitMQ, for a node that signs with this key.
+    pub fn bridge(&self, node: Uuid, name: &str, key: ClusterKey) -> BridgeSettings {
+        let url = self.amqp_url.clone().unwrap_or_else(|| Secret::new(""));
+        BridgeSettings {
+            prefix: self.amqp_prefix.clone(),
+            name: format!("callboard {name}"),
+            ..BridgeSettings::new(url, node, key)
+        }
+    }
+
+    /// What is wrong with both, without a look at the servers. Without a key there is no way to RabbitMQ.
+    pub(super) fn check(&self, key: Option<&Secret>, reader: &mut Reader) {
+        let redis = self.redis_url.as_ref().and_then(|_| self.cache().validate().err());
+        let key = key.and_then(|key| ClusterKey::new(key.expose()).ok()).filter(|_| self.amqp_url.is_some());
+        let rabbitmq = key.and_then(|key| self.bridge(Uuid::nil(), "", key).validate().err());
+        for (settings, wrong) in [("CALLBOARD_REDIS_*", redis), ("CALLBOARD_AMQP_*", rabbitmq)] {
+            for sentence in wrong.into_iter().flatten() {
+                reader.require(false, || format!("{settings}: {sentence}"));
+            }
+        }
     }
 }

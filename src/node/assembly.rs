@@ -3,7 +3,7 @@
 use std::{net::TcpListener, path::Path, sync::Arc};
 
 use callboard_bridge::{Bridge, BridgeSettings, ClusterKey};
-use callboard_cache::{Cache, CacheSettings};
+use callboard_cache::Cache;
 use callboard_cluster::{ClusterMetrics, ClusterSettings};
 use callboard_deploy::{
     process::Launcher,
@@ -248,21 +248,10 @@ impl Plan<'_> {
 
 /// The ways to Redis and RabbitMQ as the settings have them.
 fn links(settings: &Settings, id: NodeId) -> Result<(Cache, BridgeSettings)> {
-    let told = |secret: &Option<Secret>| secret.clone().unwrap_or_else(|| Secret::new(""));
-    let redis = CacheSettings {
-        prefix: settings.servers.redis_prefix.clone(),
-        timeout: settings.servers.redis_timeout,
-        ..CacheSettings::new(told(&settings.servers.redis_url).expose())
-    };
-    let key = ClusterKey::new(told(&settings.cluster.key).expose()).map_err(|wrong| vec![wrong]);
-    let bridge = key.and_then(|key| {
-        let bridge = BridgeSettings {
-            prefix: settings.servers.amqp_prefix.clone(),
-            name: format!("callboard {}", identity::name(&settings.cluster, settings.gateway.listen.port())),
-            ..BridgeSettings::new(told(&settings.servers.amqp_url), id.0, key)
-        };
-        bridge.validate().map(|()| bridge)
-    });
+    let redis = settings.servers.cache();
+    let key = settings.cluster.key.as_ref().map(Secret::expose).unwrap_or_default();
+    let name = identity::name(&settings.cluster, settings.gateway.listen.port());
+    let bridge = ClusterKey::new(key).map(|key| settings.servers.bridge(id.0, &name, key)).map_err(|wrong| vec![wrong]);
     match (Cache::connect(&redis, Clock::system()), bridge) {
         (Ok(cache), Ok(bridge)) => Ok((cache, bridge)),
         (cache, bridge) => {
@@ -306,11 +295,11 @@ pub async fn migrate(settings: &Settings, databases: &Databases, hosted: &[Strin
                 (MigrationError::TooNew { .. }, _) => {
                     sentence.hint("start the version that migrated it, or a newer one; nothing was changed")
                 }
-                (_, Some(_)) => {
+                (MigrationError::Open { .. }, Some(_)) => {
                     let variable = preflight::database_variable(settings, domain);
                     sentence.hint(format!("{variable} must name a PostgreSQL server that answers"))
                 }
-                (_, None) => sentence,
+                _ => sentence,
             }
         })?;
     }

@@ -73,11 +73,20 @@ pub async fn look(
         Err(callboard_cache::CheckError::Unreachable(reason)) => Look::Away(reason),
     });
     let objects = objects::open(&settings.objects, data);
-    let (postgres, redis, (rabbitmq, bridge), objects) =
-        tokio::join!(postgres, redis, rabbitmq(knows_rabbitmq, bridge), objects);
+    let (postgres, replica, redis, (rabbitmq, bridge), objects) =
+        tokio::join!(postgres, databases.check_replica(), redis, rabbitmq(knows_rabbitmq, bridge), objects);
 
     let mut told = BTreeSet::new();
     wrong.extend(postgres.into_iter().flatten().filter(|sentence| told.insert(sentence.clone())));
+    match replica {
+        Ok(()) => {}
+        Err(error) if error.is_refusal() => wrong.push(format!(
+            "the replica of PostgreSQL refuses this node: {error}; correct the user, password or database in \
+             CALLBOARD_DATABASE_READ_URL"
+        )),
+        // The primary answers meanwhile.
+        Err(error) => tracing::warn!("the replica of PostgreSQL can't be reached now: {error}"),
+    }
     let others = [
         ("Redis", "CALLBOARD_REDIS_URL", &settings.servers.redis_url, redis),
         ("RabbitMQ", "CALLBOARD_AMQP_URL", &settings.servers.amqp_url, rabbitmq),

@@ -81,6 +81,52 @@ async fn a_wrong_configuration_is_refused_with_everything_that_is_wrong() {
         assert!(ran.err.contains(sentence), "{sentence}: {ran:?}");
     }
     assert!(!ran.err.contains("not the password") && !ran.err.contains("panicked"), "{ran:?}");
+
+    // Servers that answer, and let nobody in as it is written.
+    let mut database = reqwest::Url::parse(&callboard_supervisors::testing::postgres_url()).unwrap();
+    database.set_path("nobody_made_this_database");
+    let mut redis = reqwest::Url::parse(&crate::harness::ground::redis_url()).unwrap();
+    redis.set_password(Some("not the password")).unwrap();
+    let mut environment = vec![
+        ("CALLBOARD_DATABASE_URL", database.as_str()),
+        ("CALLBOARD_DATABASE_READ_URL", database.as_str()),
+        ("CALLBOARD_REDIS_URL", redis.as_str()),
+        ("CALLBOARD_AMQP_URL", amqp.as_str()),
+        ("CALLBOARD_OBJECTS_URL", &objects),
+        ("CALLBOARD_CLUSTER_KEY", key),
+        ("CALLBOARD_MASTER_KEY", key),
+    ];
+    let ran = run(&environment).await;
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    let said =
+        ["PostgreSQL refuses this node", "the replica of PostgreSQL refuses", "READ_URL", "Redis refuses this node"];
+    for sentence in said.into_iter().chain(["RabbitMQ refuses this node"]) {
+        assert!(ran.err.contains(sentence), "{sentence}: {ran:?}");
+    }
+    assert!(!ran.err.contains("not the password"), "{ran:?}");
+
+    // A key that is none is told with the rest, before any server is asked.
+    environment[6].1 = "no key";
+    environment[2].1 = "redis://host/no-number";
+    let ran = run(&environment).await;
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.err.contains("CALLBOARD_MASTER_KEY") && ran.err.contains("CALLBOARD_REDIS_"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_variable_that_is_no_text_is_nobody_else_s_business_unless_it_is_ours() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let no_text = std::ffi::OsStr::from_bytes(b"\xff");
+    let show = async |name: &str| {
+        let mut command = cli::program(folder.path());
+        command.args(["config"]).env(name, no_text);
+        cli::finish(command, "").await
+    };
+    assert!(show("SOMEBODY_ELSES").await.success());
+    let ran = show("CALLBOARD_NODE_NAME").await;
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.err.contains("CALLBOARD_NODE_NAME is no UTF-8 text"), "{ran:?}");
 }
 
 #[tokio::test]

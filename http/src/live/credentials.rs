@@ -30,9 +30,12 @@ pub(super) struct Credentials {
     epoch: u64,
     /// Since when auth should have confirmed them, and has not.
     due: Option<Instant>,
-    /// What auth will answer, and the epoch before it was asked.
-    asked: Option<LocalBoxFuture<'static, (u64, Option<Result<Validated, Problem>>)>>,
+    /// What auth will answer.
+    asked: Option<LocalBoxFuture<'static, Answer>>,
 }
+
+/// The epoch before auth was asked, and what it answered, if it did in time.
+type Answer = (u64, Option<Result<Validated, Problem>>);
 
 impl Credentials {
     /// Those of the request, which hold now.
@@ -88,7 +91,7 @@ impl Credentials {
         self.asked.is_some()
     }
 
-    fn ask(&mut self, epoch: u64) -> LocalBoxFuture<'static, (u64, Option<Result<Validated, Problem>>)> {
+    fn ask(&mut self, epoch: u64) -> LocalBoxFuture<'static, Answer> {
         let due = *self.due.get_or_insert_with(|| self.worker.clock().instant());
         let (worker, arrival) = (Rc::clone(&self.worker), Rc::clone(&self.arrival));
         let (token, organization_id) = (self.token.clone(), self.organization_id);

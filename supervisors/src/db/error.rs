@@ -167,6 +167,15 @@ pub enum MigrationError {
         /// The migration this program lacks.
         version: i64,
     },
+    /// It took too long, or another node's did.
+    #[error(
+        "the schema of {domain} was not brought up to date in time; if another node has begun to and does not go on, end \
+         that node, or the session that pg_locks shows with the advisory lock"
+    )]
+    Late {
+        /// Whose.
+        domain: String,
+    },
     /// A migration failed; none of it was applied.
     #[error("a migration of {domain} failed: {source}")]
     Failed {

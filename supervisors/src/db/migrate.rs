@@ -4,24 +4,31 @@ use std::{sync::LazyLock, time::Duration};
 
 use sqlx::{
     ConnectOptions, Connection, PgConnection,
-    migrate::{MigrateError, Migrator},
+    migrate::{Migrate, MigrateError, Migrator},
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, interval_at, timeout};
 
 use super::{DatabaseSettings, Databases, Error, MigrationError, PostgresSettings, pools::Pools};
 
 /// The tables that the runtime itself keeps beside those of each domain: outbox, inbox, leases, sagas, schedules.
 static RUNTIME: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrator = sqlx::migrate!("../migrations/runtime");
-    migrator.dangerous_set_table_name("_runtime_migrations");
+    migrator.dangerous_set_table_name(OF_RUNTIME);
     migrator
 });
+
+/// Where it is written down which of the runtime's migrations, and which of a domain's, were applied.
+const OF_RUNTIME: &str = "_runtime_migrations";
+const OF_DOMAIN: &str = "_sqlx_migrations";
 
 /// How long the server may take to let a migration begin.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long migrations may take, the waiting for another node's included.
 const MIGRATE_WITHIN: Duration = Duration::from_secs(15 * 60);
+
+/// How often it is said that they take long.
+const SAID_EVERY: Duration = Duration::from_secs(10);
 
 impl Databases {
     /// Brings the schema of `domain` up to date, and the runtime's own tables in it. Nodes that start together wait for
@@ -31,23 +38,26 @@ impl Databases {
     /// When the database can't be opened, is newer than this program, or a migration fails.
     pub async fn migrate(&self, domain: &str, migrator: &Migrator) -> Result<(), MigrationError> {
         let open = |source: Error| MigrationError::Open { domain: domain.to_owned(), source };
-        let both = [&*RUNTIME, migrator];
+        let both = [(&*RUNTIME, OF_RUNTIME), (migrator, OF_DOMAIN)];
         let outcome = match self.settings() {
             DatabaseSettings::Sqlite { .. } => {
                 let database = self.open(domain).await.map_err(open)?;
                 let Pools::Sqlite(pools) = &database.pools else { return Ok(()) };
-                apply(both, async |migrator| migrator.run(&pools.writer).await).await
+                apply(both, async |(migrator, _)| migrator.run(&pools.writer).await).await
             }
             DatabaseSettings::Postgres(settings) => {
-                let mut connection = self.connect(settings, domain).await.map_err(open)?;
+                let mut connection = self.connect(settings.url_of(domain), domain).await.map_err(open)?;
                 self.create_schema(&mut connection, domain).await.map_err(open)?;
-                // sqlx holds a lock of the server while it looks what is to be done and does it.
-                let work = apply(both, async |migrator| migrator.run(&mut connection).await);
-                let outcome = timeout(MIGRATE_WITHIN, work).await;
-                let late = |_| MigrateError::Execute(sqlx::Error::PoolTimedOut);
-                let outcome = outcome.map_err(late).and_then(|outcome| outcome);
+                let work = apply(both, async |(migrator, table)| {
+                    if is_applied(&mut connection, migrator, table).await {
+                        return Ok(());
+                    }
+                    // sqlx holds a lock of the server while it looks what is to be done and does it.
+                    migrator.run(&mut connection).await
+                });
+                let outcome = timeout(MIGRATE_WITHIN, told(domain, work)).await;
                 let _ = timeout(CONNECT_WITHIN, connection.close()).await;
-                outcome
+                outcome.map_err(|_| MigrationError::Late { domain: domain.to_owned() })?
             }
         };
         outcome.map_err(|error| match error {
@@ -62,16 +72,33 @@ impl Databases {
     /// When it can't be reached, or refuses.
     pub async fn check(&self, domain: &str) -> Result<(), Error> {
         let DatabaseSettings::Postgres(settings) = self.settings() else { return Ok(()) };
-        let connection = self.connect(settings, domain).await?;
+        let connection = self.connect(settings.url_of(domain), domain).await?;
         let _ = timeout(CONNECT_WITHIN, connection.close()).await;
         Ok(())
     }
 
-    /// A connection without the limits of requests: a migration, and the waiting for another node's, may take long.
-    async fn connect(&self, settings: &PostgresSettings, domain: &str) -> Result<PgConnection, Error> {
-        let options = self.postgres_options(settings.url_of(domain))?.options([
+    /// Looks once whether the replica lets this node in, if there is one.
+    ///
+    /// # Errors
+    /// When it can't be reached, or refuses.
+    pub async fn check_replica(&self) -> Result<(), Error> {
+        let DatabaseSettings::Postgres(PostgresSettings { read_url: Some(url), .. }) = self.settings() else {
+            return Ok(());
+        };
+        let connection = self.connect(url, "").await?;
+        let _ = timeout(CONNECT_WITHIN, connection.close()).await;
+        Ok(())
+    }
+
+    /// A connection without the limits of requests: a migration, and the waiting for another node's, may take long. One
+    /// whose machine is gone without a word is soon missed by the server, which then gives its lock to others.
+    async fn connect(&self, url: &str, domain: &str) -> Result<PgConnection, Error> {
+        let options = self.postgres_options(url)?.options([
             ("statement_timeout", "0".to_owned()),
             ("lock_timeout", "0".to_owned()),
+            ("tcp_keepalives_idle", "10".to_owned()),
+            ("tcp_keepalives_interval", "5".to_owned()),
+            ("tcp_keepalives_count", "3".to_owned()),
             ("search_path", self.schema(domain)),
         ]);
         let connected = timeout(CONNECT_WITHIN, options.connect()).await;
@@ -80,7 +107,8 @@ impl Databases {
 
     async fn create_schema(&self, connection: &mut PgConnection, domain: &str) -> Result<(), Error> {
         let statement = format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(&self.schema(domain)));
-        match sqlx::query(sqlx::AssertSqlSafe(statement)).execute(connection).await {
+        let created = timeout(CONNECT_WITHIN, sqlx::query(sqlx::AssertSqlSafe(statement)).execute(connection)).await;
+        match created.map_err(|_| sqlx::Error::PoolTimedOut).flatten() {
             // Two nodes that start together: IF NOT EXISTS looks before it writes, and the other was faster.
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(()),
             other => Ok(other.map(drop)?),
@@ -93,7 +121,7 @@ impl Databases {
     /// When the server can't be reached.
     pub(crate) async fn drop_schema(&self, domain: &str) -> Result<(), Error> {
         let DatabaseSettings::Postgres(settings) = self.settings() else { return Ok(()) };
-        let mut connection = self.connect(settings, domain).await?;
+        let mut connection = self.connect(settings.url_of(domain), domain).await?;
         let statement = format!("DROP SCHEMA IF EXISTS {} CASCADE", quoted(&self.schema(domain)));
         sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await?;
         connection.close().await?;
@@ -101,14 +129,43 @@ impl Databases {
     }
 }
 
-async fn apply(
-    migrators: [&Migrator; 2],
-    mut run: impl AsyncFnMut(&Migrator) -> Result<(), MigrateError>,
+async fn apply<'m>(
+    migrators: [(&'m Migrator, &'static str); 2],
+    mut run: impl AsyncFnMut((&'m Migrator, &'static str)) -> Result<(), MigrateError>,
 ) -> Result<(), MigrateError> {
     for migrator in migrators {
         run(migrator).await?;
     }
     Ok(())
+}
+
+/// Whether these migrations, and no others, are applied. It takes no lock, so that a node with nothing to do starts also
+/// while another, which began to migrate and froze, holds it. Whatever keeps it from looking, the migration itself tells.
+async fn is_applied(connection: &mut PgConnection, migrator: &Migrator, table: &str) -> bool {
+    let Ok(None) = connection.dirty_version(table).await else { return false };
+    let Ok(applied) = connection.list_applied_migrations(table).await else { return false };
+    applied.len() == migrator.iter().count()
+        && migrator
+            .iter()
+            .zip(&applied)
+            .all(|(known, applied)| known.version == applied.version && known.checksum == applied.checksum)
+}
+
+/// Does this, and says every now and then that it takes long.
+async fn told<T>(domain: &str, work: impl Future<Output = T>) -> T {
+    let began = Instant::now();
+    let mut say = interval_at(began + SAID_EVERY, SAID_EVERY);
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _ = say.tick() => tracing::info!(
+                domain,
+                seconds = began.elapsed().as_secs(),
+                "a schema is being brought up to date, by this node or by another, which it waits for"
+            ),
+        }
+    }
 }
 
 fn quoted(identifier: &str) -> String {

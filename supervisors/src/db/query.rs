@@ -142,10 +142,20 @@ impl Replica {
     /// The rows, unless the replica could not be asked or did not give them.
     async fn ask<T>(&self, statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>) -> Option<T> {
         let permit = self.breaker.admit().ok()?;
-        let asked = async { self.pool.acquire().await?.run(statement).await };
-        let outcome = asked.await.map_err(Error::from);
-        // It also ends what conflicts with what it must copy (40001): the primary does not.
-        let failed = outcome.as_ref().is_err_and(|error| error.is_connection() || error.is_clash());
+        let (outcome, failed) = match self.pool.acquire().await.map_err(Error::from) {
+            Ok(mut held) => {
+                let outcome = held.run(statement).await.map_err(Error::from);
+                // It also ends what conflicts with what it must copy (40001): the primary does not.
+                let failed = outcome.as_ref().is_err_and(|error| error.is_connection() || error.is_clash());
+                (outcome, failed)
+            }
+            Err(error) => {
+                if error.is_refusal() {
+                    tracing::warn!(%error, "the replica does not let this node in; the primary answers its reads");
+                }
+                (Err(error), true)
+            }
+        };
         permit.record(if failed { Verdict::Fails } else { Verdict::Works });
         // It may also lack what the primary has just got: a row, a table.
         outcome.inspect_err(|error| tracing::debug!(%error, "the replica did not answer a read; the primary does")).ok()

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, migrate::Migrate};
+use tokio::time::timeout;
 use url::Url;
 use uuid::Uuid;
 
@@ -38,14 +39,81 @@ async fn nodes_that_start_together_migrate_once() {
 }
 
 #[actix_rt::test]
+async fn a_node_with_nothing_to_migrate_does_not_wait_for_one_that_froze_while_it_migrated() {
+    on_postgres(async |settings| {
+        let mut frozen = PgConnection::connect(&settings.url).await.unwrap();
+        frozen.lock().await.unwrap();
+        let node = Databases::new(DatabaseSettings::Postgres(settings.clone()));
+        let outcome = timeout(Duration::from_secs(10), node.migrate("thing", &things())).await;
+        frozen.close().await.unwrap();
+        outcome.expect("it waits").unwrap();
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_replica_that_does_not_let_a_node_in_is_left_alone() {
+    on_postgres(async |mut settings| {
+        let mut elsewhere = Url::parse(&settings.url).unwrap();
+        elsewhere.set_path("nobody_made_this_database");
+        let replica = Proxy::to(elsewhere.as_str()).await;
+        settings.read_url = Some(replica.url.clone());
+        let databases = Databases::new(DatabaseSettings::Postgres(settings));
+        assert!(databases.check_replica().await.unwrap_err().is_refusal());
+        let database = databases.open("thing").await.unwrap();
+        for _ in 0..200 {
+            let count = database.read().query("SELECT COUNT(*) FROM things").fetch_scalar::<i64>().await;
+            assert_eq!(count.unwrap(), 0, "the primary answers");
+        }
+        assert!(replica.accepted() < 100, "it was asked {} times", replica.accepted());
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_replica_that_has_not_got_a_table_yet_is_no_reason_to_fail() {
+    on_postgres(async |mut settings| {
+        let elsewhere = OwnDatabase::create().await;
+        settings.read_url = Some(elsewhere.url.clone());
+        let databases = Databases::new(DatabaseSettings::Postgres(settings));
+        databases.check_replica().await.unwrap();
+        let database = databases.open("thing").await.unwrap();
+        let count = database.read().query("SELECT COUNT(*) FROM things").fetch_scalar::<i64>().await;
+        databases.close().await;
+        elsewhere.drop().await;
+        assert_eq!(count.unwrap(), 0);
+    })
+    .await;
+}
+
+/// A database beside that of the other tests.
+struct OwnDatabase {
+    server: PgConnection,
+    name: String,
+    url: String,
+}
+
+impl OwnDatabase {
+    async fn create() -> Self {
+        let name = format!("callboard_test_{}", Uuid::now_v7().simple());
+        let mut server = PgConnection::connect(&postgres_url()).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut server).await.unwrap();
+        let mut url = Url::parse(&postgres_url()).unwrap();
+        url.set_path(&name);
+        Self { server, name, url: url.into() }
+    }
+
+    async fn drop(mut self) {
+        let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(&mut self.server).await.unwrap();
+    }
+}
+
+#[actix_rt::test]
 async fn a_domain_can_have_a_database_of_its_own() {
-    let name = format!("callboard_test_{}", Uuid::now_v7().simple());
-    let mut server = PgConnection::connect(&postgres_url()).await.unwrap();
-    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut server).await.unwrap();
-    let mut url = Url::parse(&postgres_url()).unwrap();
-    url.set_path(&name);
+    let own = OwnDatabase::create().await;
     let settings = PostgresSettings {
-        own_urls: [("thing".to_owned(), url.to_string())].into(),
+        own_urls: [("thing".to_owned(), own.url.clone())].into(),
         ..PostgresSettings::new(postgres_url())
     };
     let databases = Databases::new(DatabaseSettings::Postgres(settings));
@@ -58,8 +126,8 @@ async fn a_domain_can_have_a_database_of_its_own() {
     };
     let (thing, other) = where_it_is.await;
     databases.close().await;
-    let drop = format!("DROP DATABASE {name} WITH (FORCE)");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(&mut server).await.unwrap();
+    let name = own.name.clone();
+    own.drop().await;
     assert_eq!(thing.unwrap(), name);
     assert_ne!(other.unwrap(), name);
 }
