@@ -46,6 +46,10 @@ use crate::{
 const KEPT: TimeDelta = TimeDelta::hours(24);
 /// Beyond the operation's own deadline, until another may take a lost place.
 const LEASE_GRACE: Duration = Duration::from_secs(30);
+/// How long it is tried to store an answer, well within that.
+const SETTLED_WITHIN: Duration = Duration::from_secs(10);
+/// The pause before the second time, which doubles.
+const SETTLE_AGAIN: Duration = Duration::from_millis(50);
 /// Answers forgotten by one statement, so that none holds the database for long.
 const AT_ONCE: i64 = 1_000;
 /// Sightings above which those that nobody asked about for so long are forgotten.
@@ -186,8 +190,9 @@ where
     let work = work(claim.request);
     let task = actix_rt::spawn(async move {
         let outcome = work.await;
-        settle(&worker, &arrival, &place, claim, &outcome).await;
-        outcome
+        let is_settled = settle(&worker, &arrival, &place, claim, &outcome).await;
+        // The next try would not find this answer: what it makes may take the place of what was told in it.
+        if is_settled || outcome.is_err() { outcome } else { Err(Failure::Unknown.into()) }
     });
     match task.await {
         Ok(outcome) => outcome.map(Answer::into_response),
@@ -199,10 +204,12 @@ async fn take(worker: &Worker, place: &Place) -> Result<Taken, Problem> {
     let database = worker.database().await?;
     let failed = |error| Problem::from(Failure::from(error));
     let sightings = &worker.shared.sightings;
-    // Each round ends here unless another request changes the row between two statements.
+    let owner = Uuid::now_v7();
+    let mut is_first = true;
+    // Each round ends here unless another request changes the row between two statements, or nobody knows whether this
+    // one has: then the row tells.
     for _ in 0..5 {
         let now = worker.clock().now();
-        let owner = Uuid::now_v7();
         let lease_until = now + TimeDelta::from_std(place.lease).unwrap_or(TimeDelta::minutes(5));
         let expires_at = now + KEPT;
         let inserted = database
@@ -216,10 +223,11 @@ async fn take(worker: &Worker, place: &Place) -> Result<Taken, Problem> {
             .bind(lease_until)
             .bind(expires_at)
             .execute()
-            .await
-            .map_err(failed)?;
-        if inserted == 1 {
-            return Ok(Taken::Ours(Claim { owner, request: place.request(expires_at), is_first: true }));
+            .await;
+        match inserted {
+            Ok(1) => return Ok(Taken::Ours(Claim { owner, request: place.request(expires_at), is_first })),
+            Err(error) if !error.is_unknown() => return Err(failed(error)),
+            _ => {}
         }
         let row: Option<Row> = database
             .query("SELECT fingerprint, owner, lease_until, answer, expires_at FROM idempotency_keys WHERE id = $1")
@@ -245,10 +253,14 @@ async fn take(worker: &Worker, place: &Place) -> Result<Taken, Problem> {
             let answer = serde_json::from_slice(&opened).map_err(|error| Problem::internal(error.to_string()))?;
             return Ok(Taken::Answered(answer));
         }
+        if row.owner == owner {
+            return Ok(Taken::Ours(Claim { owner, request: place.request(row.expires_at), is_first }));
+        }
         let is_free = row.lease_until <= DateTime::UNIX_EPOCH;
         if !is_free && !sightings.has_lapsed(place, row.owner, worker.clock().instant()) {
             return Err(in_flight());
         }
+        is_first = false;
         let taken_over = database
             .query(
                 "UPDATE idempotency_keys SET owner = $2, lease_until = $3
@@ -259,11 +271,14 @@ async fn take(worker: &Worker, place: &Place) -> Result<Taken, Problem> {
             .bind(lease_until)
             .bind(row.owner)
             .execute()
-            .await
-            .map_err(failed)?;
-        if taken_over == 1 {
-            sightings.forget(place);
-            return Ok(Taken::Ours(Claim { owner, request: place.request(row.expires_at), is_first: false }));
+            .await;
+        match taken_over {
+            Ok(1) => {
+                sightings.forget(place);
+                return Ok(Taken::Ours(Claim { owner, request: place.request(row.expires_at), is_first }));
+            }
+            Err(error) if !error.is_unknown() => return Err(failed(error)),
+            _ => {}
         }
     }
     Err(in_flight())
@@ -297,33 +312,57 @@ impl End {
     }
 }
 
-/// Stores the answer, or gives the place back.
-async fn settle(worker: &Worker, arrival: &Arrival, place: &Place, claim: Claim, outcome: &Result<Answer, Problem>) {
-    let stored = async {
-        let database = worker.database().await?;
-        let told = |error: &dyn std::fmt::Display| Failure::Internal(error.to_string());
-        let statement = match End::of(place, claim, outcome, arrival.request_id) {
-            End::Answered(answer) => {
-                let plain = serde_json::to_vec(&answer).map_err(|error| told(&error))?;
-                let sealed = place.seal.seal(&plain, &place.id).map_err(|error| told(&error))?;
-                database
-                    .query("UPDATE idempotency_keys SET answer = $1 WHERE id = $2 AND owner = $3 AND answer IS NULL")
-                    .bind(sealed)
-            }
-            End::Free => database
-                .query("UPDATE idempotency_keys SET lease_until = $1 WHERE id = $2 AND owner = $3 AND answer IS NULL")
-                .bind(DateTime::<Utc>::UNIX_EPOCH),
-            End::Unused => {
-                let sql = "DELETE FROM idempotency_keys WHERE id = $1 AND owner = $2 AND answer IS NULL";
-                database.query(sql)
-            }
-        };
-        statement.bind(place.id.clone()).bind(claim.owner).execute().await?;
-        Ok::<(), Failure>(())
-    };
-    if let Err(failure) = stored.await {
-        tracing::error!(request_id = %arrival.request_id, %failure, "an answer could not be kept for its idempotency key");
+/// Stores the answer, or gives the place back; whether it could. A database that has just restarted is asked again.
+async fn settle(
+    worker: &Worker,
+    arrival: &Arrival,
+    place: &Place,
+    claim: Claim,
+    outcome: &Result<Answer, Problem>,
+) -> bool {
+    let clock = worker.clock();
+    let deadline = clock.instant() + SETTLED_WITHIN;
+    let mut pause = SETTLE_AGAIN;
+    loop {
+        let Err(failure) = settle_once(worker, arrival, place, claim, outcome).await else { return true };
+        if clock.instant() + pause >= deadline {
+            let request_id = arrival.request_id;
+            tracing::error!(%request_id, %failure, "an answer could not be kept for its idempotency key");
+            return false;
+        }
+        clock.sleep(pause).await;
+        pause *= 2;
     }
+}
+
+async fn settle_once(
+    worker: &Worker,
+    arrival: &Arrival,
+    place: &Place,
+    claim: Claim,
+    outcome: &Result<Answer, Problem>,
+) -> Result<(), Failure> {
+    let database = worker.database().await?;
+    let told = |error: &dyn std::fmt::Display| Failure::Internal(error.to_string());
+    let statement = match End::of(place, claim, outcome, arrival.request_id) {
+        End::Answered(answer) => {
+            let plain = serde_json::to_vec(&answer).map_err(|error| told(&error))?;
+            let sealed = place.seal.seal(&plain, &place.id).map_err(|error| told(&error))?;
+            database
+                .query("UPDATE idempotency_keys SET answer = $1 WHERE id = $2 AND owner = $3 AND answer IS NULL")
+                .bind(sealed)
+        }
+        End::Free => database
+            .query("UPDATE idempotency_keys SET lease_until = $1 WHERE id = $2 AND owner = $3 AND answer IS NULL")
+            .bind(DateTime::<Utc>::UNIX_EPOCH),
+        End::Unused => {
+            let sql = "DELETE FROM idempotency_keys WHERE id = $1 AND owner = $2 AND answer IS NULL";
+            database.query(sql)
+        }
+    };
+    // Taken over meanwhile, it is no longer ours to settle, and who has it finds what was made.
+    statement.bind(place.id.clone()).bind(claim.owner).execute().await?;
+    Ok(())
 }
 
 /// Forgets answers that were kept long enough, at one of the nodes.

@@ -1,6 +1,6 @@
 //! `Idempotency-Key`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use callboard_messages::{
     Caller, DeploymentId, Failure,
@@ -135,6 +135,43 @@ async fn what_a_try_made_whose_answer_was_lost_is_found_by_the_next_or_gives_way
         assert_eq!(bytes(request()).await.2, second.2, "{path}");
         assert_eq!(count().await, before + 1, "{path}");
     }
+    stage.end().await;
+}
+
+#[actix_rt::test]
+async fn an_answer_that_can_t_be_kept_is_not_told() {
+    let clock = Clock::manual(Utc::now());
+    let stage = Stage::with_clock(&clock).await;
+    let user = stage.administrator().await;
+    let body = json!({"name": "ci", "scopes": ["project:read"]});
+    let request = || stage.post("/api/v1/auth/api-keys", &body).by(&user).header("idempotency-key", "k-1");
+    let keys =
+        async || -> Value { stage.get("/api/v1/auth/api-keys").by(&user).send().await.unwrap().json().await.unwrap() };
+    let database = stage.databases.open("gateway").await.unwrap();
+    let sql = "CREATE TRIGGER full BEFORE UPDATE ON idempotency_keys BEGIN SELECT RAISE(ABORT, 'no room'); END";
+    database.query(sql).execute().await.unwrap();
+    let answered = actix_rt::spawn(refused(request()));
+    // The key is made, and its answer is not told yet.
+    let patience = Instant::now() + Duration::from_secs(20);
+    while keys().await.as_array().unwrap().is_empty() {
+        assert!(Instant::now() < patience, "it is not made");
+    }
+    while !answered.is_finished() {
+        clock.advance(Duration::from_millis(100));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let answered = answered.await.unwrap();
+    assert_eq!(answered.0, 504, "{answered:?}");
+    assert_eq!(keys().await.as_array().unwrap().len(), 1);
+
+    // Nobody has been given that key, so the next try may put its own in its place.
+    database.query("DROP TRIGGER full").execute().await.unwrap();
+    assert_eq!(refused(request()).await.0, 409);
+    clock.advance(Duration::from_secs(41));
+    let second = bytes(request()).await;
+    assert_eq!((second.0, second.3), (201, false));
+    assert_eq!(bytes(request()).await.2, second.2);
+    assert_eq!(keys().await.as_array().unwrap().len(), 1);
     stage.end().await;
 }
 
