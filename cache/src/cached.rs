@@ -179,10 +179,7 @@ where
     /// The truth of `key` has changed: nobody is given what was read before.
     pub async fn forget(&self, key: &K) {
         let inner = &*self.0;
-        inner.forget_here(key);
-        if let Some(live) = &inner.live {
-            live.publish(&inner.topic, LiveEvent::new("forget", key.to_string().into()));
-        }
+        inner.forget_everywhere(key);
         let (value, lock) = inner.keys(key);
         let forgotten = inner
             .cache
@@ -200,6 +197,8 @@ where
                 }
             }
         }
+        // Once more, because whoever asked meanwhile may have got what Redis still had.
+        inner.forget_everywhere(key);
     }
 
     /// Forgets in this process what others were told to. Runs until it is dropped.
@@ -335,6 +334,14 @@ where
         if !lives.is_zero() && readings.get(key).is_some_and(|current| Arc::ptr_eq(current, reading)) {
             let remembered = Remembered { value: value.clone(), lives: spread(lives) };
             self.process.insert(key.clone(), remembered);
+        }
+    }
+
+    /// In every process; not in Redis.
+    fn forget_everywhere(&self, key: &K) {
+        self.forget_here(key);
+        if let Some(live) = &self.live {
+            live.publish(&self.topic, LiveEvent::new("forget", key.to_string().into()));
         }
     }
 

@@ -1,6 +1,6 @@
 -- Takes places in a bucket, by the generic cell rate algorithm.
 --
--- The bucket is one number: the time, in microseconds, at which it will be full again. It forgets itself then.
+-- The bucket is one number: the time, in microseconds, at which it will be full again. It forgets itself soon after.
 -- KEYS[1]  the bucket
 -- ARGV     microseconds for one place · places of an untouched bucket · places wanted · the time, or 0 for the server's
 -- Answers  places taken · places left · microseconds to wait for one when none was taken
@@ -20,5 +20,6 @@ if free < 1 then
 end
 local taken = math.min(wanted, free)
 gone = gone + taken * interval
-redis.call('SET', KEYS[1], now + gone, 'PX', math.ceil(gone / 1000))
+-- Not in that moment: the time that the caller told may go by more slowly than the server's.
+redis.call('SET', KEYS[1], now + gone, 'PX', math.ceil(gone / 1000) + 10000)
 return { taken, free - taken, 0 }

@@ -28,7 +28,7 @@ use redis::Script;
 use crate::{Cache, error::CacheError};
 
 /// How long places that were taken in advance may be used.
-const STOCK_LASTS: Duration = Duration::from_millis(500);
+pub(crate) const STOCK_LASTS: Duration = Duration::from_millis(500);
 
 /// The part of a bucket that may be taken in advance.
 const STOCK_PART: u32 = 16;

@@ -81,7 +81,7 @@ async fn wrong_credentials_are_a_reason_not_to_start_and_a_server_that_is_down_i
 async fn a_server_that_stops_speaks_late_or_dies_costs_short_waits_and_comes_back_by_itself() {
     let mut server = Server::start().await;
     let cache = hasty(&server.url());
-    ping(&cache).await.unwrap();
+    until(async || ping(&cache).await.is_ok()).await;
     for fault in [Fault::Paused, Fault::Asleep, Fault::Stopped, Fault::Dead] {
         match fault {
             Fault::Paused => server.tell(&["CLIENT", "PAUSE", "5000", "ALL"]).await,
