@@ -111,7 +111,13 @@ async fn a_collector_that_is_away_costs_no_request_and_one_line_of_the_log() {
 async fn the_last_spans_leave_when_the_node_stops() {
     let collector = Collector::start();
     let endpoint = collector.endpoint();
-    let settings = [("CALLBOARD_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "600000")];
+    let settings = [
+        ("CALLBOARD_OTLP_ENDPOINT", endpoint.as_str()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "600000"),
+        // More than a node has to tell of itself meanwhile.
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "100000"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "100000"),
+    ];
     let mut node = Node::start_with(&["--no-sample"], &settings).await;
     let list = node.operator();
     let list = list.request(Method::GET, "/projects").header("traceparent", format!("00-{TRACE}-{PARENT}-01"));

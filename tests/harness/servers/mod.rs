@@ -149,9 +149,16 @@ pub fn amqp_url() -> String {
     std::env::var("CALLBOARD_TEST_AMQP_URL").unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned())
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, below those that connections are given from 32,768 on: one that is used again
+/// after a restart must not have become the near end of somebody's connection.
 pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    loop {
+        let random = uuid::Uuid::now_v7().as_u128() % 16_000;
+        let port = 16_000 + u16::try_from(random).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn loopback(port: u16) -> SocketAddr {

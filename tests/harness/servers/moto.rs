@@ -1,9 +1,6 @@
 //! An S3 server of a test's own: PyPI's moto, which `scripts/moto` installs.
 
-use std::{
-    path::PathBuf,
-    process::Command,
-};
+use std::{path::PathBuf, process::Command};
 
 use reqwest::Method;
 

@@ -111,7 +111,7 @@ async fn a_clash_that_does_not_end_is_told_and_a_refusal_is_not_repeated() {
 #[actix_rt::test]
 async fn what_stood_behind_others_for_too_long_may_be_tried_again() {
     on_postgres(async |mut settings| {
-        settings.statement_timeout = Duration::from_millis(200);
+        settings.statement_timeout = Duration::from_secs(1);
         let databases = Databases::new(DatabaseSettings::Postgres(settings));
         insert(&databases, "one", 1).await.unwrap();
         let database = databases.open("thing").await.unwrap();

@@ -95,7 +95,7 @@ async fn a_commit_without_an_answer_is_neither_done_nor_undone_but_unknown() {
             let proxy = Proxy::to(&settings.url).await;
             let mut settings = settings.clone();
             settings.url = proxy.url.clone();
-            settings.statement_timeout = Duration::from_millis(300);
+            settings.statement_timeout = Duration::from_secs(1);
             let databases = Databases::new(super::DatabaseSettings::Postgres(settings));
             let database = databases.open("thing").await.unwrap();
             let mut transaction = database.begin().await.unwrap();
@@ -122,7 +122,7 @@ async fn a_statement_that_writes_and_gets_no_answer_is_unknown_and_one_that_read
     on_postgres(async |mut settings| {
         let proxy = Proxy::to(&settings.url).await;
         settings.url = proxy.url.clone();
-        settings.statement_timeout = Duration::from_millis(300);
+        settings.statement_timeout = Duration::from_secs(1);
         let databases = Databases::new(super::DatabaseSettings::Postgres(settings));
         let database = databases.open("thing").await.unwrap();
         insert(&database, "one").await;
