@@ -9,5 +9,6 @@ mod live;
 mod mending;
 mod operating;
 mod placement;
+mod redis;
 mod starting;
 mod websocket;
