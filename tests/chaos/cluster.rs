@@ -177,7 +177,8 @@ impl Node {
         processes::signal(self.pid(), Signal::SIGCONT);
     }
 
-    async fn stop(&mut self) {
+    /// It is told to stop, and does as it promises.
+    pub async fn stop(&mut self) {
         let mut child = self.child.take().expect("it runs");
         let began = Instant::now();
         processes::signal(i32::try_from(child.id().unwrap()).unwrap(), Signal::SIGTERM);

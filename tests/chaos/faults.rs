@@ -30,6 +30,8 @@ pub enum Fault {
     KillNode(usize),
     /// SIGSTOP, and SIGCONT when the others have given it up.
     PauseNode(usize),
+    /// SIGTERM, and a start: one step of a rolling update.
+    UpdateNode(usize),
     StopBroker,
     KillBroker,
     /// The broker closes all connections.
@@ -47,13 +49,16 @@ pub enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 18] = [
         Self::KillNode(0),
         Self::KillNode(1),
         Self::KillNode(2),
         Self::PauseNode(0),
         Self::PauseNode(1),
         Self::PauseNode(2),
+        Self::UpdateNode(0),
+        Self::UpdateNode(1),
+        Self::UpdateNode(2),
         Self::StopBroker,
         Self::KillBroker,
         Self::CloseConnections,
@@ -91,6 +96,11 @@ impl Fault {
                 // Longer than the leases live.
                 tokio::time::sleep(scale.seconds(6, 20)).await;
                 cluster.nodes[number].resume();
+            }
+            Self::UpdateNode(number) => {
+                cluster.nodes[number].stop().await;
+                cluster.begin(number);
+                tokio::time::sleep(scale.seconds(1, 5)).await;
             }
             Self::StopBroker => {
                 cluster.rabbitmq.stop().await;
