@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use callboard_messages::{
-    Caller, Operation,
+    CallError, Caller, Failure, Operation,
     cluster::{Bury, DeadLetter},
 };
 use callboard_supervisors::{ChildContext, Exit};
@@ -18,15 +18,21 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::{
+    inbound,
     link::{Link, answered},
     shared::{Shared, keep},
     topology,
+    wire::Kind,
 };
 
-/// The longest text of something that was no event, in bytes: the rest is not kept.
-const LONGEST: usize = 64 * 1024;
+/// The longest text of something that was no event of the cluster, in bytes: the rest is not kept, because anybody who
+/// reaches the broker can send it.
+const LONGEST: usize = 4 * 1024;
 /// The pause before a dead letter that could not be kept is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often the store may fail with a letter, rather than be away, before the letter is kept in words that no store can
+/// fail with: the letters behind it wait for it.
+const FAILURES: u32 = 5;
 
 pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
     if context.bus.actor(Bury::domain()).is_none() {
@@ -48,7 +54,8 @@ async fn bury(context: &ChildContext, shared: &Shared, link: &Link) -> Result<()
     let mut dead = answered(consume).await?;
     while let Some(delivery) = dead.next().await {
         let delivery = delivery.map_err(|error| error.to_string())?;
-        let letter = letter(context, shared, &delivery);
+        let mut letter = letter(context, shared, &delivery);
+        let mut failures = 0;
         // Until it is kept: a dead letter has nowhere else to go.
         while channel.status().connected() {
             match context.bus.ask(&Caller::system(), Bury { letter: letter.clone() }).await {
@@ -58,6 +65,11 @@ async fn bury(context: &ChildContext, shared: &Shared, link: &Link) -> Result<()
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a dead letter can't be kept now");
+                    failures +=
+                        u32::from(matches!(error, CallError::Refused(_) | CallError::Failed(Failure::Internal(_))));
+                    if failures == FAILURES {
+                        letter.event = Value::String(plain(&delivery.data));
+                    }
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -70,30 +82,46 @@ async fn bury(context: &ChildContext, shared: &Shared, link: &Link) -> Result<()
 
 fn letter(context: &ChildContext, shared: &Shared, delivery: &Delivery) -> DeadLetter {
     let death = delivery.properties.headers().as_ref().and_then(last_death);
-    let queue = death.and_then(|death| text(death, "queue")).unwrap_or_default();
-    let domain = shared.names.subscriber(&queue).unwrap_or("unknown").to_owned();
+    let domain = death.and_then(|death| text(death, "queue")).and_then(|queue| subscriber(shared, &queue));
+    let domain = domain.unwrap_or("unknown").to_owned();
     let reason = match death.and_then(|death| text(death, "reason")).as_deref() {
         Some("rejected") => "this was no event of the cluster",
         Some("delivery_limit") => "it was delivered too often without an end",
         _ => "the broker gave it up",
     };
+    // The broker keeps the signature with the message. Without one it is no event, whatever it looks like: a replay signs
+    // what it sends.
+    let is_ours = inbound::check(shared, Kind::Event, "", delivery).is_ok();
     DeadLetter {
         id: identity(&domain, &delivery.data),
         domain,
-        event: kept(&delivery.data, shared.settings.message_bytes),
+        event: kept(&delivery.data, if is_ours { shared.settings.message_bytes } else { 0 }),
         error: reason.to_owned(),
         attempts: 1,
         died_at: context.clock.now(),
     }
 }
 
+/// The domain whose events a queue holds, if there is such a domain: anybody may have written the queue's name.
+fn subscriber(shared: &Shared, queue: &str) -> Option<&'static str> {
+    let named = shared.names.subscriber(queue)?;
+    let catalogue = shared.catalogue.lock();
+    catalogue.subscriptions().iter().map(|subscription| subscription.domain).find(|domain| *domain == named)
+}
+
 /// An event as it is, or the beginning of what can be none.
 fn kept(body: &[u8], largest: usize) -> Value {
     let event = if body.len() <= largest { serde_json::from_slice(body).ok() } else { None };
-    event.unwrap_or_else(|| {
-        let beginning = body.get(..LONGEST).unwrap_or(body);
-        Value::String(String::from_utf8_lossy(beginning).into_owned())
-    })
+    event.unwrap_or_else(|| Value::String(String::from_utf8_lossy(beginning(body)).into_owned()))
+}
+
+/// The beginning of a body in printable ASCII.
+fn plain(body: &[u8]) -> String {
+    beginning(body).escape_ascii().to_string()
+}
+
+fn beginning(body: &[u8]) -> &[u8] {
+    body.get(..LONGEST).unwrap_or(body)
 }
 
 /// The same for the same words of the same domain: one that is delivered twice is kept once.
@@ -133,5 +161,6 @@ mod tests {
             assert_eq!(kept(body, largest).as_str().map(str::len), Some(LONGEST));
         }
         assert_eq!(kept(b"garbage", 100), "garbage");
+        assert_eq!(plain(b"{\"\xff\0"), r#"{\"\xff\x00"#);
     }
 }

@@ -14,15 +14,15 @@ use uuid::Uuid;
 
 use crate::stage::*;
 
-const KEY: &[u8] = b"a key that the tests know: 0123456789";
+pub const KEY: &[u8] = b"a key that the tests know: 0123456789";
 
-fn known() -> Cluster {
+pub fn known() -> Cluster {
     let mut cluster = Cluster::new();
     cluster.key = callboard_bridge::ClusterKey::new(KEY).unwrap();
     cluster
 }
 
-fn sign(key: &[u8], kind: u8, to: &str, body: &[u8]) -> Vec<u8> {
+pub fn sign(key: &[u8], kind: u8, to: &str, body: &[u8]) -> Vec<u8> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
     mac.update(&[kind]);
     mac.update(&(to.len() as u64).to_be_bytes());
@@ -31,7 +31,7 @@ fn sign(key: &[u8], kind: u8, to: &str, body: &[u8]) -> Vec<u8> {
     mac.finalize().into_bytes().to_vec()
 }
 
-fn properties(version: AMQPValue, signature: Option<Vec<u8>>) -> BasicProperties {
+pub fn properties(version: AMQPValue, signature: Option<Vec<u8>>) -> BasicProperties {
     let mut headers = FieldTable::default();
     headers.insert("v".into(), version);
     if let Some(signature) = signature {
@@ -40,12 +40,12 @@ fn properties(version: AMQPValue, signature: Option<Vec<u8>>) -> BasicProperties
     BasicProperties::default().with_headers(headers)
 }
 
-async fn put(channel: &Channel, queue: &str, body: &[u8], properties: BasicProperties) {
+pub async fn put(channel: &Channel, queue: &str, body: &[u8], properties: BasicProperties) {
     let options = BasicPublishOptions::default();
     channel.basic_publish("".into(), queue.into(), options, body, properties).await.unwrap();
 }
 
-fn version(version: u8) -> AMQPValue {
+pub fn version(version: u8) -> AMQPValue {
     AMQPValue::ShortShortUInt(version)
 }
 

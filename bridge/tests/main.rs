@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test says so by panicking")]
 
 mod bad_input;
+mod dead_letters;
 mod events;
 mod faults;
 mod live;
@@ -10,4 +11,5 @@ mod operations;
 mod proxy;
 mod stage;
 mod store;
+mod target;
 mod versions;
