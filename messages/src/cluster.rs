@@ -228,7 +228,7 @@ impl Operation for Bury {
     type Error = ClusterError;
 }
 
-/// Lists the dead letters, newest first.
+/// Lists the dead letters, newest first. Of an event that is long only the id and the type are listed.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ListDeadLetters {
     /// Only those of this subscriber.

@@ -3,6 +3,7 @@
 use callboard_messages::cluster::DeadLetter;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use url::form_urlencoded::byte_serialize;
 use uuid::Uuid;
 
 use super::session::Session;
@@ -43,9 +44,9 @@ impl DeadLetters {
     pub async fn run(self, session: &Session) -> Result {
         match self.verb {
             Verb::List { domain } => {
-                let letters: Vec<DeadLetter> = session.all("/dead-letters").await?;
-                let of_it = |letter: &DeadLetter| domain.as_ref().is_none_or(|domain| letter.domain == *domain);
-                let letters: Vec<DeadLetter> = letters.into_iter().filter(of_it).collect();
+                let of_it = |domain: String| -> String { byte_serialize(domain.as_bytes()).collect() };
+                let query = domain.map(of_it).map_or_else(String::new, |domain| format!("?domain={domain}"));
+                let letters: Vec<DeadLetter> = session.all(&format!("/dead-letters{query}")).await?;
                 session.output.show(&letters, |letters| match letters.as_slice() {
                     [] => "There are no dead letters.".to_owned(),
                     letters => table(["ID", "DOMAIN", "EVENT", "ATTEMPTS", "DIED", "ERROR"], letters.iter().map(row)),

@@ -54,12 +54,13 @@ impl Session {
         })
     }
 
-    /// All rows of a list.
+    /// All rows of a list, whose path may have a query.
     pub async fn all<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
         let mut rows = Vec::new();
+        let and = if path.contains('?') { '&' } else { '?' };
         let mut cursor = String::new();
         loop {
-            let page: Page<T> = self.client.get(&format!("{path}?limit=100{cursor}")).await?;
+            let page: Page<T> = self.client.get(&format!("{path}{and}limit=100{cursor}")).await?;
             rows.extend(page.items);
             match page.next {
                 Some(next) => cursor = format!("&cursor={}", next.0),

@@ -75,6 +75,9 @@ async fn a_dead_letter_is_listed_shown_replayed_and_dropped() {
     let shown = node.cli(&["dead-letters", "show", good]).await;
     assert!(shown.out.contains("project.deleted") && shown.out.contains("it was not to be"), "{shown:?}");
 
+    assert_eq!(node.cli_json(&["dead-letters", "list", "--domain", "deploy"]).await, letters);
+    assert_eq!(node.cli_json(&["dead-letters", "list", "--domain", "no&limit=1"]).await, json!([]));
+
     node.cli_json(&["dead-letters", "replay", good]).await;
     let refused = node.cli(&["dead-letters", "replay", garbage]).await;
     assert!(refused.code == Some(1) && refused.err.contains("no event"), "{refused:?}");

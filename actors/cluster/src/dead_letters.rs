@@ -7,14 +7,18 @@ use callboard_messages::{
 };
 use callboard_supervisors::{Handle, Outcome, db::Error};
 use chrono::{DateTime, Utc};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::Cluster;
 
+/// A list shows no event with a longer text than this: a page holds many.
+const LISTED_MAXIMUM: i64 = 4_096;
 /// An error is cut to this many characters.
 const ERROR_MAXIMUM: usize = 4_000;
+/// A domain's name is cut to this many: no longer one is known, and an index holds no text of any length.
+const DOMAIN_MAXIMUM: usize = 64;
 
 #[derive(sqlx::FromRow)]
 struct LetterRow {
@@ -40,24 +44,54 @@ impl From<LetterRow> for DeadLetter {
     }
 }
 
+/// A letter in a list.
+#[derive(sqlx::FromRow)]
+struct ListedRow {
+    id: Uuid,
+    domain: String,
+    /// Unless it is too long.
+    event: Option<Json<Value>>,
+    event_id: Option<String>,
+    event_type: Option<String>,
+    error: String,
+    attempts: i64,
+    died_at: DateTime<Utc>,
+}
+
+impl From<ListedRow> for DeadLetter {
+    fn from(row: ListedRow) -> Self {
+        let named = || json!({ "id": row.event_id, "type": row.event_type });
+        Self {
+            id: row.id,
+            domain: row.domain,
+            event: row.event.map_or_else(named, |event| event.0),
+            error: row.error,
+            attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
+            died_at: row.died_at,
+        }
+    }
+}
+
 impl Handle<Bury> for Cluster {
     async fn handle(&self, _: &Caller, Bury { letter }: Bury) -> Outcome<Bury> {
+        let is_event = letter.event.is_object();
         let burials: i64 = self
             .database
             .query(
-                "INSERT INTO dead_letters (id, burial, burials, domain, event, error, attempts, died_at)
-                 VALUES ($1, $2, 1, $3, $4, $5, $6, $7)
+                "INSERT INTO dead_letters (id, burial, burials, domain, event, error, attempts, died_at, is_event)
+                 VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8)
                  ON CONFLICT (burial) DO UPDATE SET burials = dead_letters.burials + 1, error = excluded.error,
                     attempts = excluded.attempts, died_at = excluded.died_at
                  RETURNING burials",
             )
             .bind(Uuid::now_v7())
             .bind(letter.id)
-            .bind(without_nul(&letter.domain))
+            .bind(short(&letter.domain, DOMAIN_MAXIMUM))
             .bind(Json(storable(letter.event)))
-            .bind(without_nul(&letter.error).chars().take(ERROR_MAXIMUM).collect::<String>())
+            .bind(short(&letter.error, ERROR_MAXIMUM))
             .bind(i64::from(letter.attempts))
             .bind(letter.died_at)
+            .bind(is_event)
             .fetch_scalar()
             .await?;
         if burials == 1 {
@@ -76,15 +110,17 @@ impl Handle<ListDeadLetters> for Cluster {
     async fn handle(&self, _: &Caller, message: ListDeadLetters) -> Outcome<ListDeadLetters> {
         let limit = page_limit(message.limit).map_err(ClusterError::Invalid)?;
         let before = message.cursor.map_or(Uuid::max(), |cursor| cursor.0);
-        let rows: Vec<LetterRow> = self
+        let rows: Vec<ListedRow> = self
             .database
             .query(
-                "SELECT id, domain, event, error, attempts, died_at, burials FROM dead_letters
-                 WHERE id < $1 AND domain = COALESCE($2, domain) ORDER BY id DESC LIMIT $3",
+                "SELECT id, domain, CASE WHEN LENGTH(CAST(event AS TEXT)) <= $4 THEN event END AS event,
+                    event ->> 'id' AS event_id, event ->> 'type' AS event_type, error, attempts, died_at
+                 FROM dead_letters WHERE id < $1 AND domain = COALESCE($2, domain) ORDER BY id DESC LIMIT $3",
             )
             .bind(before)
             .bind(message.domain)
             .bind(i64::from(limit) + 1)
+            .bind(LISTED_MAXIMUM)
             .fetch_all()
             .await?;
         Ok(Page::from_rows(rows.into_iter().map(DeadLetter::from).collect(), limit, |letter| letter.id))
@@ -159,7 +195,8 @@ impl Cluster {
         Ok(count)
     }
 
-    /// Drops the oldest when there are too many: a subscriber that can apply nothing must not fill the disk.
+    /// Drops the oldest when there are too many: a subscriber that can apply nothing must not fill the disk. What was no
+    /// event goes first, or whoever can write to the broker could have every event dropped.
     async fn make_room(&self) -> Result<(), Failure> {
         let most = i64::from(self.settings.dead_letters);
         if self.count_dead_letters().await? <= most {
@@ -167,7 +204,10 @@ impl Cluster {
         }
         let dropped = self
             .database
-            .query("DELETE FROM dead_letters WHERE id NOT IN (SELECT id FROM dead_letters ORDER BY id DESC LIMIT $1)")
+            .query(
+                "DELETE FROM dead_letters
+                 WHERE id NOT IN (SELECT id FROM dead_letters ORDER BY is_event DESC, id DESC LIMIT $1)",
+            )
             .bind(most)
             .execute()
             .await?;
@@ -175,6 +215,11 @@ impl Cluster {
         self.count_dead_letters().await?;
         Ok(())
     }
+}
+
+/// The first characters of a text, as the store keeps them.
+fn short(text: &str, most: usize) -> String {
+    without_nul(text).chars().take(most).collect()
 }
 
 /// PostgreSQL keeps no NUL in a text.

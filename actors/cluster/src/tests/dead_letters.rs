@@ -124,3 +124,44 @@ async fn the_oldest_are_dropped_when_there_are_too_many() {
     })
     .await;
 }
+
+#[actix_rt::test]
+async fn what_was_no_event_goes_first_when_there_are_too_many() {
+    on_each(async |node| {
+        let bus = node.runtime.bus().clone();
+        for n in 0..9 {
+            bury(&bus, &letter("deploy", json!({ "n": n }))).await;
+        }
+        for n in 0..20 {
+            bury(&bus, &letter("deploy", json!(format!("garbage {n}")))).await;
+        }
+        let kept = async || -> Vec<Value> { list(&bus, None).await.into_iter().map(|letter| letter.event).collect() };
+        assert_eq!(kept().await.len(), 10);
+        assert_eq!(kept().await[0], json!("garbage 19"));
+        for n in 9..11 {
+            bury(&bus, &letter("deploy", json!({ "n": n }))).await;
+        }
+        bury(&bus, &letter("deploy", json!("too late"))).await;
+        assert_eq!(kept().await, (1..11).rev().map(|n| json!({ "n": n })).collect::<Vec<_>>());
+        node.stop().await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn texts_of_any_length_are_kept_in_part_and_a_list_names_long_events_only() {
+    on_each(async |node| {
+        let bus = node.runtime.bus().clone();
+        // More than an index of PostgreSQL takes.
+        let long: String = (0..200).map(|_| Uuid::now_v7().simple().to_string()).collect();
+        let event = event(json!(long));
+        bury(&bus, &letter(&long, serde_json::to_value(&event).unwrap())).await;
+        let listed = list(&bus, None).await;
+        assert_eq!((listed.len(), &listed[0].domain), (1, &long[..64].to_owned()));
+        assert_eq!(listed[0].event, json!({ "id": event.id, "type": "project.deleted" }));
+        let whole = bus.ask(&Caller::system(), GetDeadLetter { dead_letter_id: listed[0].id }).await.unwrap();
+        assert_eq!(whole.event["data"], json!(long));
+        node.stop().await;
+    })
+    .await;
+}
