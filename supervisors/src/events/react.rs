@@ -17,6 +17,9 @@ use crate::{
     shard::{LocalOperation, StateCell},
 };
 
+/// How long one attempt at applying an event may take.
+pub(super) const ATTEMPT_WITHIN: Duration = Duration::from_secs(30);
+
 /// An event as its subscriber sees it.
 #[derive(Debug, Clone)]
 pub struct Occurred<E> {
@@ -74,7 +77,7 @@ impl<E: Event> Operation for Reaction<E> {
     const NAME: &'static str = E::NAME;
     const ACCESS: Access = Access::Internal;
     const IDEMPOTENT: bool = true;
-    const TIMEOUT: Duration = Duration::from_secs(30);
+    const TIMEOUT: Duration = ATTEMPT_WITHIN;
     /// Whether it was applied now, rather than before.
     type Reply = bool;
     type Error = Inapplicable;

@@ -15,8 +15,9 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{
-    Events, PublishError,
+    DELIVERIES, Events, PublishError,
     outbox::{self, Pending},
+    react::ATTEMPT_WITHIN,
 };
 use crate::{
     db::{Database, Databases, Error},
@@ -37,8 +38,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Events under way at a time, each of another aggregate.
 const AT_ONCE: usize = 64;
 const PAGE: i64 = 256;
-/// How long a transport may take with one event; a subscriber that fails takes its time until it is buried.
-const CONFIRMED_WITHIN: Duration = Duration::from_secs(60);
+/// How long a transport may take with one event: every attempt of a subscriber may take its whole time, and then the
+/// event is buried.
+const CONFIRMED_WITHIN: Duration = ATTEMPT_WITHIN.saturating_mul(DELIVERIES + 1);
 const PAUSE: Backoff =
     Backoff { first: Duration::from_millis(200), at_most: Duration::from_secs(5), factor: 2.0, jitter: 0.2 };
 
@@ -68,9 +70,11 @@ struct Relay {
     measured: Instant,
     under_way: FuturesUnordered<LocalBoxFuture<'static, (Pending, Result<(), PublishError>)>>,
     busy: HashSet<Uuid>,
-    /// Aggregates whose first event could not be published: how often, and when it is tried again.
-    waiting: HashMap<Uuid, (u32, Instant)>,
+    waiting: Waiting,
 }
+
+/// Aggregates whose first event could not be published: how often, and when it is tried again.
+type Waiting = HashMap<Uuid, (u32, Instant)>;
 
 impl Relay {
     fn new(domain: &'static str, database: Database, context: ChildContext) -> Self {
@@ -212,8 +216,7 @@ impl Relay {
             return self.rest(now).await;
         }
         self.used = now;
-        let next = self.waiting.values().map(|(_, due)| due.saturating_duration_since(now)).min();
-        Ok(next.unwrap_or(LOOK_EVERY).min(LOOK_EVERY))
+        Ok(next_look(&self.waiting, &self.busy, now))
     }
 
     fn may_begin(&self, aggregate: Uuid, now: Instant) -> bool {
@@ -276,9 +279,18 @@ impl Relay {
     fn let_go(&mut self) {
         self.under_way.clear();
         self.busy.clear();
+        self.waiting.clear();
         self.nudges = None;
         self.lease = None;
     }
+}
+
+/// How long until an event may be tried again. One that is being tried ends by itself: that it was due is no reason to
+/// look.
+fn next_look(waiting: &Waiting, busy: &HashSet<Uuid>, now: Instant) -> Duration {
+    let idle = waiting.iter().filter(|(aggregate, _)| !busy.contains(aggregate));
+    let next = idle.map(|(_, (_, due))| due.saturating_duration_since(now)).min();
+    next.unwrap_or(LOOK_EVERY).min(LOOK_EVERY)
 }
 
 /// Waits for a nudge; nobody gives one to a relay that does not work.
@@ -291,5 +303,24 @@ async fn nudged(nudges: &mut Option<LiveStream>) {
             }
         }
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_does_not_look_again_and_again_while_an_event_is_tried_once_more() {
+        let (now, tried, other) = (Instant::now(), Uuid::now_v7(), Uuid::now_v7());
+        let second = Duration::from_secs(1);
+        let mut waiting = Waiting::from([(tried, (1, now))]);
+        assert_eq!(next_look(&waiting, &HashSet::new(), now), Duration::ZERO, "it is due");
+        let busy = HashSet::from([tried]);
+        assert_eq!(next_look(&waiting, &busy, now + second), LOOK_EVERY);
+        waiting.insert(other, (3, now + second));
+        assert_eq!(next_look(&waiting, &busy, now), second);
+        waiting.insert(other, (7, now + 5 * second));
+        assert_eq!(next_look(&waiting, &busy, now), LOOK_EVERY);
     }
 }

@@ -72,6 +72,33 @@ async fn what_cannot_be_applied_is_buried_and_what_stands_behind_it_goes_on() {
 }
 
 #[actix_rt::test]
+async fn what_takes_the_whole_time_of_each_attempt_is_buried_as_well() {
+    on_both(async |databases| {
+        let clock = Clock::manual(chrono::DateTime::UNIX_EPOCH);
+        let node = Node::start_at(&databases, Arc::new(InProcess::default()), &clock).await;
+        let source = databases.open("source").await.unwrap();
+        let to = Uuid::now_v7();
+        for number in [ENDLESS, ENDLESS + 1] {
+            emit_one(&source, &Happened::new(to, number)).await;
+        }
+        eventually("it is buried", async || {
+            clock.advance(Duration::from_millis(250));
+            !node.graves.0.lock().is_empty()
+        })
+        .await;
+        eventually("the next is applied", async || {
+            clock.advance(Duration::from_millis(250));
+            applied(&databases).await.contains_key(&to)
+        })
+        .await;
+        let attempts: Vec<u32> = node.graves.0.lock().iter().map(|letter| letter.attempts).collect();
+        assert_eq!(attempts, [DELIVERIES]);
+        node.stop().await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
 async fn a_second_delivery_has_no_second_effect_whoever_brings_it() {
     on_both(async |databases| {
         let recorder = Recorder::default();
@@ -106,8 +133,10 @@ async fn what_nobody_takes_keeps_its_row_and_is_seen() {
         for number in 0..3 {
             emit_one(&source, &Happened::new(to, number)).await;
         }
-        eventually("the alert", async || node.metric("callboard_outbox_unroutable") == 1.0).await;
-        assert_eq!((pending(&source).await, node.metric("callboard_outbox_pending")), (3, 3.0));
+        // Both are measured at the same time, but not at every moment.
+        let seen = || (node.metric("callboard_outbox_unroutable"), node.metric("callboard_outbox_pending"));
+        eventually("the alert", async || seen() == (1.0, 3.0)).await;
+        assert_eq!(pending(&source).await, 3);
         let (trouble,): (String,) =
             source.query("SELECT trouble FROM outbox WHERE trouble IS NOT NULL").fetch_one().await.unwrap();
         assert_eq!(trouble, "no queue");

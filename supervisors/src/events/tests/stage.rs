@@ -60,6 +60,8 @@ impl Event for Unheard {
 
 /// What `target` cannot apply, however often it is delivered.
 pub(super) const POISON: i64 = 13;
+/// What `target` never comes to an end with.
+pub(super) const ENDLESS: i64 = 88;
 
 pub(super) struct Target(Database);
 
@@ -82,6 +84,9 @@ impl React<Happened> for Target {
             .bind(event.event.number)
             .execute()
             .await?;
+        if event.event.number == ENDLESS {
+            std::future::pending::<()>().await;
+        }
         if event.event.number == POISON {
             return Err(Inapplicable("thirteen".to_owned()).into());
         }
