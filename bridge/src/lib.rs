@@ -66,6 +66,7 @@ mod replies;
 mod requests;
 mod settings;
 mod shared;
+mod subscriber;
 mod topology;
 mod transport;
 mod wire;

@@ -34,6 +34,11 @@ pub struct BridgeSettings {
     pub message_bytes: usize,
     /// Calls that may wait for replies of other nodes at the same time. Default 16384.
     pub calls: usize,
+    /// How long a domain may take no events on this node before another node is to have them. Default 10 s.
+    pub patience: Duration,
+    /// For how long nodes offer each other an event that their version of its subscriber does not react to, before it is
+    /// a dead letter. Default 60 s.
+    pub unknown_for: Duration,
 }
 
 impl BridgeSettings {
@@ -52,6 +57,8 @@ impl BridgeSettings {
             batch_bytes: 64 * 1024,
             message_bytes: 16 * 1024 * 1024,
             calls: 16_384,
+            patience: Duration::from_secs(10),
+            unknown_for: Duration::from_secs(60),
         }
     }
 
@@ -72,6 +79,8 @@ impl BridgeSettings {
             (self.message_bytes >= 1024, "message_bytes must be at least 1024"),
             (self.message_bytes <= 64 * 1024 * 1024, "message_bytes must be at most 67108864"),
             (self.calls >= 1, "calls must be at least 1"),
+            (self.patience <= 60 * second, "patience must be at most 60 s"),
+            (self.unknown_for <= 3600 * second, "unknown_for must be at most 3600 s"),
         ];
         let mut wrong: Vec<String> =
             rules.iter().filter(|(holds, _)| !holds).map(|(_, rule)| format!("bridge: {rule}")).collect();

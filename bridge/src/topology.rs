@@ -13,7 +13,7 @@ use crate::{link::answered, names::Names};
 const UNUSED: i32 = 60_000;
 /// How often a broker delivers an event before it gives it up: whoever takes it counts its own attempts, so this many
 /// are only reached by one that ends the process each time.
-const DELIVERY_LIMIT: i32 = 20;
+pub(crate) const DELIVERY_LIMIT: u32 = 20;
 
 /// No arguments.
 pub(crate) fn none() -> FieldTable {
@@ -88,7 +88,7 @@ pub(crate) async fn subscription(channel: &Channel, names: &Names, domain: &str,
     let quorum = arguments([
         ("x-queue-type", text("quorum")),
         ("x-single-active-consumer", AMQPValue::Boolean(true)),
-        ("x-delivery-limit", AMQPValue::LongInt(DELIVERY_LIMIT)),
+        ("x-delivery-limit", AMQPValue::LongInt(DELIVERY_LIMIT.cast_signed())),
         ("x-dead-letter-exchange", text(&names.dead)),
         ("x-dead-letter-strategy", text("at-least-once")),
         ("x-overflow", text("reject-publish")),

@@ -1,122 +1,18 @@
 //! Events of one node, as the domains of others apply them.
 
 use std::{
-    sync::Arc,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
-use callboard_messages::{
-    CallError, Caller, CloudEvent, Event,
-    cluster::{Bury, DeadLetter},
-};
-use callboard_supervisors::{
-    Bulkhead, Contract, Domain, Handle, Outcome, StartError,
-    db::{Database, Transaction},
-    events::{Inapplicable, Occurred, PublishError, React, Stored},
-};
+use callboard_supervisors::{breaker::Force, events::PublishError};
 use lapin::{
     BasicProperties,
     options::{BasicPublishOptions, QueueDeclareOptions},
 };
-use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{proxy::Proxy, stage::*, store::Store};
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Happened {
-    to: Uuid,
-    number: i64,
-}
-
-impl Event for Happened {
-    const NAME: &'static str = "thing.happened";
-    fn aggregate(&self) -> Uuid {
-        self.to
-    }
-}
-
-/// What was applied, and the number that is not while it is held.
-#[derive(Clone, Default)]
-struct Applied(Arc<Mutex<Vec<(Uuid, i64)>>>, Arc<Mutex<Option<i64>>>);
-
-struct Target {
-    database: Database,
-    applied: Applied,
-}
-
-impl Stored for Target {
-    fn database(&self) -> &Database {
-        &self.database
-    }
-}
-
-impl React<Happened> for Target {
-    async fn react(&self, _: &mut Transaction, event: &Occurred<Happened>) -> Result<(), CallError<Inapplicable>> {
-        if event.event.number < 0 {
-            return Err(Inapplicable("negative".to_owned()).into());
-        }
-        while *self.applied.1.lock() == Some(event.event.number) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        self.applied.0.lock().push((event.event.to, event.event.number));
-        Ok(())
-    }
-}
-
-#[derive(Clone, Default)]
-struct Graves(Arc<Mutex<Vec<DeadLetter>>>);
-
-impl Handle<Bury> for Graves {
-    async fn handle(&self, _: &Caller, message: Bury) -> Outcome<Bury> {
-        let mut letters = self.0.lock();
-        if letters.iter().all(|letter| letter.id != message.letter.id) {
-            letters.push(message.letter);
-        }
-        Ok(())
-    }
-}
-
-fn target() -> Contract<Target> {
-    Domain::new("target", Bulkhead::default()).answering().reacts_to::<Happened>()
-}
-
-/// A node that hosts the target.
-async fn reacting(cluster: &Cluster, url: &str, store: &Store, applied: &Applied, graves: &Graves) -> Node {
-    let (databases, applied, graves) = (store.databases.clone(), applied.clone(), graves.clone());
-    Node::start(cluster.settings(url), move |_| {
-        let opened = databases.clone();
-        let target = target().shared(move |_| {
-            let (opened, applied) = (opened.clone(), applied.clone());
-            async move { Ok(Target { database: opened.open("target").await?, applied }) }
-        });
-        let cluster = Domain::new("cluster", Bulkhead::default()).answering().on::<Bury>().shared(move |_| {
-            let graves = graves.clone();
-            async move { Ok::<_, StartError>(graves) }
-        });
-        vec![cluster.build(), target.stored(&databases).build()]
-    })
-    .await
-}
-
-/// A node that knows the target, and does not host it.
-async fn emitting(cluster: &Cluster, url: &str) -> Node {
-    Node::start(cluster.settings(url), |transport| vec![target().remote(transport)]).await
-}
-
-fn happened(to: Uuid, number: i64) -> CloudEvent {
-    CloudEvent::new("source", chrono::DateTime::UNIX_EPOCH, &Happened { to, number }).unwrap()
-}
-
-/// As the relay does: until it is confirmed.
-async fn publish(node: &Node, event: CloudEvent) {
-    let patience = Instant::now() + Duration::from_secs(60);
-    while let Err(error) = node.bridge.events().publish(event.clone()).await {
-        assert!(Instant::now() < patience, "{error}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
+use crate::{proxy::Proxy, stage::*, store::Store, target::*};
 
 #[actix_rt::test]
 async fn events_are_applied_once_and_in_order_whatever_breaks() {
@@ -142,10 +38,10 @@ async fn events_are_applied_once_and_in_order_whatever_breaks() {
             _ => {}
         }
     }
-    until("all are applied", || applied.0.lock().len() >= 90).await;
+    until("all are applied", || applied.done.lock().len() >= 90).await;
     for aggregate in aggregates {
         let numbers: Vec<i64> =
-            applied.0.lock().iter().filter(|(to, _)| *to == aggregate).map(|(_, number)| *number).collect();
+            applied.done.lock().iter().filter(|(to, _)| *to == aggregate).map(|(_, number)| *number).collect();
         assert_eq!(numbers, (0..30).collect::<Vec<_>>());
     }
     assert!(graves.0.lock().is_empty());
@@ -160,11 +56,11 @@ async fn another_node_takes_over_the_events_of_a_domain() {
     let second = reacting(&cluster, &url(), &store, &applied, &graves).await;
     let aggregate = Uuid::now_v7();
     publish(&source, happened(aggregate, 0)).await;
-    until("the first is applied", || applied.0.lock().len() == 1).await;
+    until("the first is applied", || applied.done.lock().len() == 1).await;
     assert!(first.bridge.drain(Duration::from_secs(10)).await);
     first.stop().await;
     publish(&source, happened(aggregate, 1)).await;
-    until("the second is applied", || applied.0.lock().len() == 2).await;
+    until("the second is applied", || applied.done.lock().len() == 2).await;
     second.stop().await;
 }
 
@@ -176,9 +72,9 @@ async fn a_node_that_drains_leaves_the_events_of_an_aggregate_in_order() {
     let first = reacting(&cluster, &url(), &store, &applied, &graves).await;
     let aggregate = Uuid::now_v7();
     publish(&source, happened(aggregate, 0)).await;
-    until("the first is applied", || applied.0.lock().len() == 1).await;
+    until("the first is applied", || applied.done.lock().len() == 1).await;
     let second = reacting(&cluster, &url(), &store, &applied, &graves).await;
-    *applied.1.lock() = Some(1);
+    *applied.held.lock() = Some(1);
     for number in 1..=3 {
         publish(&source, happened(aggregate, number)).await;
     }
@@ -187,9 +83,9 @@ async fn a_node_that_drains_leaves_the_events_of_an_aggregate_in_order() {
     for number in 4..=6 {
         publish(&source, happened(aggregate, number)).await;
     }
-    *applied.1.lock() = None;
-    until("all are applied", || applied.0.lock().len() == 7).await;
-    let numbers: Vec<i64> = applied.0.lock().iter().map(|(_, number)| *number).collect();
+    *applied.held.lock() = None;
+    until("all are applied", || applied.done.lock().len() == 7).await;
+    let numbers: Vec<i64> = applied.done.lock().iter().map(|(_, number)| *number).collect();
     assert_eq!(numbers, (0..=6).collect::<Vec<_>>());
     assert_eq!(second.metric("callboard_bridge_received_total", "event"), 5.0, "what was not begun was handed over");
 }
@@ -208,7 +104,7 @@ async fn the_exchange_of_events_that_was_deleted_comes_back() {
     let lost = source.bridge.events().publish(happened(Uuid::now_v7(), 2)).await;
     assert!(matches!(lost, Err(PublishError::Unconfirmed(_))), "{lost:?}");
     publish(&source, happened(Uuid::now_v7(), 3)).await;
-    until("both are applied", || applied.0.lock().len() == 2).await;
+    until("both are applied", || applied.done.lock().len() == 2).await;
     assert_eq!(source.metric("callboard_bridge_connections_total", ""), 1.0, "only channels were lost");
 }
 
@@ -222,7 +118,7 @@ async fn poison_is_buried_and_what_follows_is_applied() {
     for number in [1, -1, 2] {
         publish(&source, happened(aggregate, number)).await;
     }
-    until("the last is applied", || applied.0.lock().len() == 2).await;
+    until("the last is applied", || applied.done.lock().len() == 2).await;
     let letters = graves.0.lock().clone();
     assert_eq!((letters.len(), letters[0].domain.as_str(), letters[0].attempts), (1, "target", 5));
     assert_eq!(letters[0].event["data"]["number"], -1);
@@ -244,7 +140,7 @@ async fn what_is_no_event_of_the_cluster_becomes_a_dead_letter() {
     }
     until("both are buried", || graves.0.lock().len() == 2).await;
     publish(&source, happened(Uuid::now_v7(), 3)).await;
-    until("the queue moves on", || applied.0.lock().len() == 2).await;
+    until("the queue moves on", || applied.done.lock().len() == 2).await;
     assert_eq!(target.refused("signature"), 2.0);
     let letters = graves.0.lock().clone();
     assert!(letters.iter().all(|letter| letter.domain == "target"), "{letters:?}");
@@ -301,7 +197,66 @@ async fn a_dead_letter_goes_back_to_its_domain_alone() {
     let _target = reacting(&cluster, &url(), &store, &applied, &graves).await;
     publish(&source, happened(Uuid::now_v7(), 1)).await;
     source.bridge.events().redeliver("target", happened(Uuid::now_v7(), 2)).await.unwrap();
-    until("both are applied", || applied.0.lock().len() == 2).await;
+    until("both are applied", || applied.done.lock().len() == 2).await;
     let nobody = source.bridge.events().redeliver("nobody", happened(Uuid::now_v7(), 3)).await;
     assert!(matches!(nobody, Err(PublishError::Unroutable(_))), "{nobody:?}");
+}
+
+#[actix_rt::test]
+async fn a_node_whose_domain_takes_nothing_leaves_the_events_to_another() {
+    let (cluster, store) = (Cluster::new(), Store::new().await);
+    let (applied, graves) = (Applied::default(), Graves::default());
+    let source = emitting(&cluster, &url()).await;
+    let first = reacting(&cluster, &url(), &store, &applied, &graves).await;
+    let aggregate = Uuid::now_v7();
+    publish(&source, happened(aggregate, 0)).await;
+    until("the first applies it", || applied.done.lock().len() == 1).await;
+    let second = reacting(&cluster, &url(), &store, &applied, &graves).await;
+    let mut number = 0;
+    for (sick, well) in [(&first, &second), (&second, &first)] {
+        let before = well.metric("callboard_bridge_received_total", "event");
+        assert!(sick.runtime.force_breaker("target", Some(Force::Open)));
+        for _ in 0..3 {
+            number += 1;
+            publish(&source, happened(aggregate, number)).await;
+        }
+        until("the other applies them", || applied.done.lock().len() == 1 + usize::try_from(number).unwrap()).await;
+        assert_eq!(well.metric("callboard_bridge_received_total", "event") - before, 3.0);
+        assert!(sick.runtime.force_breaker("target", None));
+        // Behind the other again.
+        until("it waits for the place again", || sick.metric("callboard_bridge_channels_total", "events") >= 2.0).await;
+    }
+    // Nobody takes anything: it waits, and the broker does not give it up.
+    for node in [&first, &second] {
+        assert!(node.runtime.force_breaker("target", Some(Force::Open)));
+    }
+    publish(&source, happened(aggregate, number + 1)).await;
+    let received = || -> f64 {
+        [&first, &second].iter().map(|node| node.metric("callboard_bridge_received_total", "event")).sum()
+    };
+    until("both have left the place", || received() >= 1.0 + 4.0 * 3.0 + 2.0).await;
+    for node in [&first, &second] {
+        assert!(node.runtime.force_breaker("target", None));
+    }
+    until("it is applied", || applied.done.lock().len() == 2 + usize::try_from(number).unwrap()).await;
+    let numbers: Vec<i64> = applied.done.lock().iter().map(|(_, number)| *number).collect();
+    assert_eq!(numbers, (0..=number + 1).collect::<Vec<_>>());
+    assert!(graves.0.lock().is_empty());
+}
+
+#[actix_rt::test]
+async fn what_can_be_neither_applied_nor_buried_holds_its_aggregate_up_and_harms_nothing_behind_it() {
+    let (cluster, store) = (Cluster::new(), Store::new().await);
+    let (applied, graves) = (Applied::default(), Graves::default());
+    graves.1.store(6, Ordering::SeqCst);
+    let source = emitting(&cluster, &url()).await;
+    let target = reacting(&cluster, &url(), &store, &applied, &graves).await;
+    let aggregate = Uuid::now_v7();
+    for number in [-1, 1, 2] {
+        publish(&source, happened(aggregate, number)).await;
+    }
+    until("the last is applied", || applied.done.lock().len() == 2).await;
+    assert_eq!(applied.done.lock().as_slice(), [(aggregate, 1), (aggregate, 2)]);
+    assert_eq!(graves.0.lock().len(), 1);
+    assert_eq!(target.metric("callboard_bridge_received_total", "event"), 3.0, "none was delivered again");
 }

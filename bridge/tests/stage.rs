@@ -49,6 +49,7 @@ impl Cluster {
         let mut settings = BridgeSettings::new(Secret::new(url), Uuid::now_v7(), self.key.clone());
         settings.prefix.clone_from(&self.prefix);
         settings.silence = Duration::from_secs(2);
+        (settings.patience, settings.unknown_for) = (Duration::from_millis(200), Duration::from_secs(3));
         settings
     }
 

@@ -8,7 +8,7 @@ use futures_util::{
 };
 use parking_lot::RwLock;
 
-use super::{Catalogue, CloudEvent, EventSink, EventTransport, PublishError};
+use super::{Catalogue, CloudEvent, EventSink, EventTransport, PublishError, Untaken};
 
 /// Brings each event to the domains of this process that react to it, and confirms it when every one of them has
 /// applied or buried it: the outbox is the queue. After a crash the relay publishes again what was not confirmed, and
@@ -54,6 +54,17 @@ impl EventTransport for InProcess {
     }
 }
 
+/// Waits for the domain as long as the relay does: no other node has it.
 async fn deliver(sink: EventSink, event: CloudEvent) -> Result<(), PublishError> {
-    sink.deliver(event, 0).await.map_err(|failure| PublishError::Unconfirmed(failure.to_string()))
+    let mut attempts = 0;
+    loop {
+        match sink.deliver(&event, &mut attempts).await {
+            Ok(()) => return Ok(()),
+            Err(Untaken::Later { after, .. }) => sink.pause(after).await,
+            Err(Untaken::Unknown(reason)) => {
+                sink.bury(&event, reason, attempts + 1).await;
+                return Ok(());
+            }
+        }
+    }
 }

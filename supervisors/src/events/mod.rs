@@ -20,7 +20,7 @@ mod sink;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures_util::future::LocalBoxFuture;
 
@@ -31,7 +31,7 @@ pub use self::{
     emit::emit,
     in_process::InProcess,
     react::{Inapplicable, Occurred, React, Stored},
-    sink::{Attempt, EventSink},
+    sink::{Attempt, EventSink, Untaken},
 };
 use crate::background::BackgroundStats;
 
@@ -44,9 +44,6 @@ pub(crate) use self::{
 
 /// How often an event is delivered to a subscriber before it is a dead letter.
 pub const DELIVERIES: u32 = 5;
-/// How old an event becomes that this version of its subscriber does not react to before it is a dead letter: the time
-/// for a node of a newer version to take over.
-pub const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
 /// Why an event was not published. Its row stays in the outbox, and it is tried again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

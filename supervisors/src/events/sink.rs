@@ -9,7 +9,7 @@ use callboard_messages::{
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{CloudEvent, DELIVERIES, Subscription, UNKNOWN_FOR};
+use super::{CloudEvent, DELIVERIES, Subscription};
 use crate::{
     actor_ref::ActorRef, background::BackgroundStats, bus::Bus, clock::Clock, domain_core::DomainCore,
     supervise::Backoff,
@@ -43,6 +43,22 @@ pub enum Attempt {
     Failed(String),
 }
 
+/// Why an event is neither applied nor buried for now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Untaken {
+    /// The domain takes nothing on this node.
+    #[error("{reason}")]
+    Later {
+        /// When to try again.
+        after: Duration,
+        /// Why.
+        reason: String,
+    },
+    /// This version of the domain does not react to such events: a newer one may, on another node.
+    #[error("{0}")]
+    Unknown(String),
+}
+
 /// A domain of this node as a transport sees it. Cheap to clone, and may be used on any thread with an actix arbiter:
 /// the shard of that thread, if it has one, does the work.
 #[derive(Clone)]
@@ -62,6 +78,17 @@ impl EventSink {
     #[must_use]
     pub fn subscription(&self) -> Subscription {
         self.core.subscription()
+    }
+
+    pub(super) async fn pause(&self, pause: Duration) {
+        self.clock.sleep(pause).await;
+    }
+
+    /// Whether the domain takes events on this node now, as far as is known.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        let now = self.clock.instant();
+        self.core.condition().is_none() && self.core.ports().iter().all(|port| port.breaker_refuses(now).is_none())
     }
 
     /// Delivers an event once.
@@ -85,67 +112,57 @@ impl EventSink {
         attempt
     }
 
-    /// Delivers an event until it is applied. One that fails too often is buried, as is one that this version does not
-    /// know and that is older than [`UNKNOWN_FOR`]; the error is what kept it from being buried. `delivered` says how
-    /// often it was delivered before, if the transport knows.
+    /// Delivers an event until it is applied, or has failed too often and is buried. `attempts` says how often it has
+    /// failed before, and is counted on. Whoever waits no longer drops this.
     ///
     /// # Errors
-    /// When the dead letter could not be kept: the event must be delivered again.
-    pub async fn deliver(&self, event: CloudEvent, delivered: u32) -> Result<(), Failure> {
-        let mut attempts = delivered;
+    /// When this node can't do either for now, by no fault of the event.
+    pub async fn deliver(&self, event: &CloudEvent, attempts: &mut u32) -> Result<(), Untaken> {
         loop {
             match self.attempt(event.clone()).await {
                 Attempt::Applied | Attempt::Duplicate => return Ok(()),
                 Attempt::Later { after, reason } => {
                     tracing::warn!(domain = self.core.name, event = %event.kind, id = %event.id, %reason, "an event waits");
-                    self.clock.sleep(after).await;
+                    return Err(Untaken::Later { after, reason });
                 }
                 Attempt::Unknown(reason) => {
                     tracing::warn!(domain = self.core.name, event = %event.kind, id = %event.id, %reason, "an event waits");
-                    let age = (self.clock.now() - event.time).to_std().unwrap_or_default();
-                    self.clock.sleep(UNKNOWN_FOR.saturating_sub(age)).await;
-                    return self.bury(written(&event), reason, attempts + 1).await;
+                    return Err(Untaken::Unknown(reason));
                 }
                 Attempt::Failed(error) => {
-                    attempts += 1;
+                    *attempts += 1;
                     tracing::warn!(
                         domain = self.core.name, event = %event.kind, id = %event.id, attempts, %error,
                         "an event could not be applied"
                     );
-                    if attempts >= DELIVERIES {
-                        return self.bury(written(&event), error, attempts).await;
+                    if *attempts >= DELIVERIES {
+                        self.bury(event, error, *attempts).await;
+                        return Ok(());
                     }
-                    self.clock.sleep(PAUSE.delay(attempts - 1)).await;
+                    self.clock.sleep(PAUSE.delay(*attempts - 1)).await;
                 }
             }
         }
     }
 
-    /// Keeps what this domain could not apply among the dead letters: the event, or the text of what was no event.
-    ///
-    /// # Errors
-    /// When it could not be kept.
-    pub async fn bury(&self, event: Value, error: String, attempts: u32) -> Result<(), Failure> {
-        // The same event buried again, after a crash, is the same dead letter.
-        let id = event.get("id").and_then(Value::as_str).and_then(|id| id.parse::<Uuid>().ok());
+    /// Keeps an event that this domain could not apply among the dead letters, however long that takes: it has nowhere
+    /// else to go, and what stands behind it waits, so that the order holds.
+    pub async fn bury(&self, event: &CloudEvent, error: String, attempts: u32) {
         let letter = DeadLetter {
-            id: id.map_or_else(Uuid::now_v7, |id| Uuid::from_u128(id.as_u128() ^ fingerprint(self.core.name))),
+            // The same event buried again, after a crash, is the same dead letter.
+            id: Uuid::from_u128(event.id.as_u128() ^ fingerprint(self.core.name)),
             domain: self.core.name.to_owned(),
-            event,
+            event: serde_json::to_value(event).unwrap_or(Value::Null),
             error,
             attempts,
             died_at: self.clock.now(),
         };
-        let (letter_id, reason) = (letter.id, letter.error.clone());
-        match self.bus.ask(&Caller::system(), Bury { letter }).await {
-            Ok(()) => {
-                self.stats.buried(self.core.name);
-                tracing::error!(domain = self.core.name, dead_letter = %letter_id, %reason, "an event was buried");
-                Ok(())
-            }
-            Err(CallError::Failed(failure)) => Err(failure),
-            Err(CallError::Refused(error)) => Err(Failure::Internal(format!("a dead letter was refused: {error}"))),
+        while let Err(error) = self.bus.ask(&Caller::system(), Bury { letter: letter.clone() }).await {
+            tracing::warn!(domain = self.core.name, dead_letter = %letter.id, %error, "a dead letter can't be kept now");
+            self.clock.sleep(UNAVAILABLE).await;
         }
+        self.stats.buried(self.core.name);
+        tracing::error!(domain = self.core.name, dead_letter = %letter.id, reason = letter.error, "an event was buried");
     }
 }
 
@@ -159,10 +176,6 @@ impl Attempt {
             Self::Failed(_) => "failed",
         }
     }
-}
-
-fn written(event: &CloudEvent) -> Value {
-    serde_json::to_value(event).unwrap_or(Value::Null)
 }
 
 /// FNV-1a of a domain's name, in the part of a UUIDv7 that is random: what two subscribers bury of one event are two

@@ -1,0 +1,277 @@
+//! The actor that takes the events of one domain of this node, and acknowledges each when the domain has applied it.
+//!
+//! One node of the cluster has the place of a domain's subscriber; those that wait behind it are given nothing. So it is
+//! left to another, behind which this node waits again, when the domain takes nothing here for long, and when an event
+//! comes that this version does not react to. Each time it is left the broker counts one more delivery of whatever goes
+//! back, and gives up what was delivered too often: so it is left a few times only, after a longer while each time.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use callboard_messages::CloudEvent;
+use callboard_supervisors::{
+    ChildContext, Exit,
+    events::{EventSink, Untaken},
+};
+use futures_util::{FutureExt, StreamExt};
+use lapin::{
+    Channel,
+    message::Delivery,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions},
+    types::AMQPValue,
+};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    inbound,
+    link::{Link, answered},
+    metrics::Refusal,
+    shared::{Shared, keep},
+    topology,
+    wire::Kind,
+};
+
+/// Events of one domain on their way to this node.
+const PREFETCH: u16 = 64;
+/// How often it is looked whether the events that were begun are applied, before the place is left.
+const LOOK: Duration = Duration::from_millis(20);
+/// The pause before this node waits for the place again that it has left.
+const PAUSE: Duration = Duration::from_millis(500);
+/// The place is not left when something was delivered so often: half of what the broker allows.
+const LEFT_AT_MOST: u32 = topology::DELIVERY_LIMIT / 2;
+
+pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>, sink: EventSink) -> Exit {
+    let strangers = Rc::new(Strangers::default());
+    keep(&context, &shared, async |link| {
+        while !shared.draining.is_cancelled() {
+            if let Err(reason) = take(&shared, &sink, &strangers, &link).await {
+                return reason;
+            }
+            sleep(PAUSE).await;
+            // A domain that takes nothing would only leave the place again.
+            while !sink.is_open() {
+                sleep(PAUSE).await;
+            }
+        }
+        std::future::pending().await
+    })
+    .await
+}
+
+/// Types of events that this version does not react to.
+#[derive(Default)]
+struct Strangers(RefCell<HashMap<String, Met>>);
+
+#[derive(Clone, Copy)]
+struct Met {
+    first: Instant,
+    last: Instant,
+}
+
+impl Strangers {
+    /// For how long such events have come here, and nobody has taken them meanwhile.
+    fn met(&self, kind: &str, forgotten_after: Duration) -> Duration {
+        let now = Instant::now();
+        let mut strangers = self.0.borrow_mut();
+        strangers.retain(|_, met| now.duration_since(met.last) < forgotten_after);
+        let met = strangers.entry(kind.to_owned()).or_insert(Met { first: now, last: now });
+        met.last = now;
+        now.duration_since(met.first)
+    }
+}
+
+/// Who takes the events of one domain over one channel.
+struct Subscriber {
+    shared: Arc<Shared>,
+    sink: EventSink,
+    strangers: Rc<Strangers>,
+    channel: Channel,
+    /// Behind each aggregate whose event is being applied, the events that wait for it.
+    aggregates: RefCell<HashMap<Uuid, VecDeque<Taken>>>,
+    /// The most deliveries of an event that came before the one to here.
+    deliveries: Cell<u32>,
+    /// Cancelled when another node is to take over.
+    leaving: CancellationToken,
+    /// Cancelled when the channel is not used any more.
+    over: CancellationToken,
+}
+
+/// An event and its delivery.
+struct Taken {
+    tag: u64,
+    /// How often it was delivered before.
+    deliveries: u32,
+    event: CloudEvent,
+}
+
+/// Takes events until another node is to take over, or this one drains.
+async fn take(shared: &Arc<Shared>, sink: &EventSink, strangers: &Rc<Strangers>, link: &Link) -> Result<(), String> {
+    let subscription = sink.subscription();
+    let queue = shared.names.events_of(subscription.domain);
+    let channel = link.incoming().await?;
+    shared.metrics.channels.with_label_values(&["events"]).inc();
+    topology::events(&channel, &shared.names).await?;
+    topology::subscription(&channel, &shared.names, subscription.domain, &subscription.types).await?;
+    answered(channel.basic_qos(PREFETCH, BasicQosOptions::default())).await?;
+    let options = BasicConsumeOptions::default();
+    let consume = channel.basic_consume(queue.as_str().into(), "".into(), options, topology::none());
+    let mut events = answered(consume).await?;
+    let subscriber = Rc::new(Subscriber {
+        shared: shared.clone(),
+        sink: sink.clone(),
+        strangers: strangers.clone(),
+        channel: channel.clone(),
+        aggregates: RefCell::default(),
+        deliveries: Cell::new(0),
+        leaving: CancellationToken::new(),
+        over: CancellationToken::new(),
+    });
+    let _over = subscriber.over.clone().drop_guard();
+    loop {
+        let delivery = tokio::select! {
+            biased;
+            () = subscriber.left() => break,
+            delivery = events.next() => delivery,
+        };
+        let Some(delivery) = delivery else { return Err("the broker ended the consumer of events".to_owned()) };
+        subscriber.receive(&queue, delivery.map_err(|error| error.to_string())?)?;
+    }
+    // Another node is to take over from here. It is given nothing as long as this consumer is there, so that the order
+    // holds: what was begun is finished first, and the rest goes back with the channel.
+    while !subscriber.aggregates.borrow().is_empty() {
+        if !channel.status().connected() {
+            return Err("the broker closed the channel of events".to_owned());
+        }
+        sleep(LOOK).await;
+    }
+    answered(channel.close(200, "the node takes no more events for now".into())).await
+}
+
+impl Subscriber {
+    /// Waits until nothing more is to be begun here.
+    async fn left(&self) {
+        tokio::select! {
+            () = self.leaving.cancelled() => {}
+            () = self.shared.draining.cancelled() => {}
+        }
+    }
+
+    fn is_left(&self) -> bool {
+        self.leaving.is_cancelled() || self.shared.draining.is_cancelled()
+    }
+
+    fn receive(self: &Rc<Self>, queue: &str, delivery: Delivery) -> Result<(), String> {
+        self.shared.metrics.received.with_label_values(&[Kind::Event.as_str()]).inc();
+        let tag = delivery.delivery_tag;
+        let event = inbound::check(&self.shared, Kind::Event, "", &delivery)
+            .and_then(|()| serde_json::from_slice(&delivery.data).map_err(|_| Refusal::Malformed));
+        let event: CloudEvent = match event {
+            Ok(event) => event,
+            Err(refusal) => {
+                self.shared.refusals.note(&self.shared, queue, refusal);
+                // To the dead letters.
+                let rejected = self.channel.basic_reject(tag, BasicRejectOptions { requeue: false }).now_or_never();
+                return rejected.unwrap_or(Ok(())).map_err(|error| error.to_string());
+            }
+        };
+        let (aggregate, deliveries) = (event.subject, deliveries(&delivery));
+        self.deliveries.set(self.deliveries.get().max(deliveries));
+        let taken = Taken { tag, deliveries, event };
+        let mut aggregates = self.aggregates.borrow_mut();
+        if let Some(before) = aggregates.get_mut(&aggregate) {
+            before.push_back(taken);
+            return Ok(());
+        }
+        aggregates.insert(aggregate, VecDeque::new());
+        drop(aggregates);
+        let subscriber = self.clone();
+        actix_rt::spawn(async move { subscriber.apply(aggregate, taken).await });
+        Ok(())
+    }
+
+    /// Applies the events of one aggregate, one after the other. What is not settled goes back with the channel.
+    async fn apply(&self, aggregate: Uuid, first: Taken) {
+        let mut next = Some(first);
+        while let Some(taken) = next {
+            let is_settled = tokio::select! {
+                biased;
+                // Somebody else has been given it.
+                () = self.over.cancelled() => false,
+                settled = self.settle(&taken) => settled,
+            };
+            if is_settled {
+                let settled = self.channel.basic_ack(taken.tag, BasicAckOptions::default()).now_or_never();
+                if let Some(Err(error)) = settled {
+                    tracing::debug!(%error, "a settlement was too late: the event comes again, and is known");
+                }
+            }
+            let mut aggregates = self.aggregates.borrow_mut();
+            // Who leaves begins nothing.
+            let behind = aggregates.get_mut(&aggregate).filter(|_| is_settled && !self.is_left());
+            next = behind.and_then(VecDeque::pop_front);
+            if next.is_none() {
+                aggregates.remove(&aggregate);
+            }
+        }
+    }
+
+    /// Delivers an event until it is applied or buried; false when another node is to have it.
+    async fn settle(&self, Taken { deliveries, event, .. }: &Taken) -> bool {
+        // A delivery that ended with its node says nothing about the event, so only a part of them counts: the domain's
+        // own attempts decide, and the queue's limit is for what ends the process each time.
+        let mut attempts = deliveries / 5;
+        let settings = &self.shared.settings;
+        let began = Instant::now();
+        loop {
+            let (again_in, leave_after) = match self.sink.deliver(event, &mut attempts).await {
+                Ok(()) => return true,
+                Err(Untaken::Later { after, .. }) => (after, settings.patience),
+                Err(Untaken::Unknown(reason)) => {
+                    let met = self.strangers.met(&event.kind, 2 * settings.unknown_for);
+                    // Whoever knows such events has had a turn.
+                    if met >= settings.unknown_for && *deliveries > 0 {
+                        self.sink.bury(event, reason, attempts + 1).await;
+                        return true;
+                    }
+                    (settings.unknown_for.saturating_sub(met).max(PAUSE), settings.unknown_for / 64)
+                }
+            };
+            let leave_in = self.leave_after(leave_after).map(|after| after.saturating_sub(began.elapsed()));
+            tokio::select! {
+                () = sleep(leave_in.map_or(again_in, |leave_in| again_in.min(leave_in))) => {}
+                () = self.left() => return false,
+            }
+            if leave_in.is_some_and(|leave_in| leave_in <= again_in) {
+                tracing::warn!(
+                    domain = self.sink.subscription().domain, event = %event.kind, id = %event.id,
+                    "an event is left to another node"
+                );
+                self.leaving.cancel();
+                return false;
+            }
+        }
+    }
+
+    /// After how long the place is left, if it may be left at all.
+    fn leave_after(&self, first: Duration) -> Option<Duration> {
+        let deliveries = self.deliveries.get();
+        (deliveries < LEFT_AT_MOST).then(|| first * 2_u32.pow(deliveries))
+    }
+}
+
+/// How often a quorum queue delivered this before.
+fn deliveries(delivery: &Delivery) -> u32 {
+    let headers = delivery.properties.headers().as_ref();
+    match headers.and_then(|headers| headers.inner().get("x-delivery-count")) {
+        Some(AMQPValue::LongLongInt(count)) => u32::try_from(*count).unwrap_or(0),
+        Some(AMQPValue::LongInt(count)) => u32::try_from(*count).unwrap_or(0),
+        _ => 0,
+    }
+}
