@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use callboard_messages::{Access, CallError, Caller, Code, Failure, Operation};
 use callboard_supervisors::{Bulkhead, Domain, Handle, Outcome, breaker};
 use futures_util::future::join_all;
+use lapin::options::QueueDeclareOptions;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -115,8 +116,9 @@ async fn a_batch_runs_no_more_calls_at_once_than_one_may() {
     asking.reach().await;
     let asked = async { join_all((0..30).map(|_| asking.ask(perform(Act::Sleep(20))))).await };
     let watched = async {
-        let mut most = 0;
+        let (mut most, patience) = (0, Instant::now() + Duration::from_secs(30));
         while watch.calls() < 31 {
+            assert!(Instant::now() < patience, "{} calls", watch.calls());
             most = most.max(host.runtime.tree().in_flight);
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -147,10 +149,15 @@ async fn competing_hosts_carry_each_request_out_once() {
     let (first, second) = (cluster.host(&watch).await, cluster.host(&watch).await);
     let asking = cluster.caller().await;
     asking.reach().await;
-    until("both hosts take requests", || {
-        [&first, &second].iter().all(|host| host.metric("callboard_bridge_channels_total", "requests") >= 1.0)
-    })
-    .await;
+    let (_connection, channel) = channel().await;
+    let queue = format!("{}.operations.stage", cluster.prefix);
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let patience = Instant::now() + Duration::from_secs(30);
+    while channel.queue_declare(queue.as_str().into(), passive, Default::default()).await.unwrap().consumer_count() < 2
+    {
+        assert!(Instant::now() < patience, "not both hosts take requests");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     for _ in 0..10 {
         let names: Vec<Uuid> = (0..40).map(|_| Uuid::now_v7()).collect();
         let outcomes = join_all(names.iter().map(|name| asking.ask(perform(Act::Count(*name))))).await;
@@ -191,12 +198,13 @@ async fn one_node_is_asked_for_what_only_it_knows() {
     let (one, other) = (Watch::default(), Watch::default());
     let (first, second) = (cluster.host(&one).await, cluster.host(&other).await);
     first.reach_at(second.id()).await;
-    for _ in 0..4 {
-        let there = first.runtime.bus().ask_at(second.id(), &caller(), perform(Act::Reply(5))).await;
-        assert_eq!(there, Ok(5));
-        assert_eq!(first.runtime.bus().ask_at(first.id(), &caller(), perform(Act::Reply(6))).await, Ok(6));
+    let (here, there) = (Uuid::now_v7(), Uuid::now_v7());
+    for count in 1..=4 {
+        for (node, name) in [(first.id(), here), (second.id(), there)] {
+            assert_eq!(first.runtime.bus().ask_at(node, &caller(), perform(Act::Count(name))).await, Ok(count));
+        }
     }
-    assert_eq!((one.calls(), other.calls()), (4, 5));
+    assert_eq!([&one, &other].map(|watch| [watch.count(here), watch.count(there)]), [[4, 0], [0, 4]]);
     let gone = failed(first.runtime.bus().ask_at(Uuid::now_v7(), &caller(), perform(Act::Reply(1))).await);
     assert!(matches!(gone, Some(Failure::Unavailable { .. })), "a node that is not there: {gone:?}");
 }
