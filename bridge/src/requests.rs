@@ -159,13 +159,14 @@ impl Host {
                 continue;
             };
             let left = Duration::from_millis(u64::from(request.left)).saturating_sub(message.waited);
-            if left.is_zero() {
-                self.shared.metrics.expired.inc();
-                self.reply(&to, request.call, Status::Expired, &[]);
-                open.answered();
-            } else if redelivered && !request.idempotent {
+            // Whoever had it before may have carried it out, however late it is now.
+            if redelivered && (left.is_zero() || !request.idempotent) {
                 self.shared.metrics.unknown.inc();
                 self.reply(&to, request.call, Status::Unknown, &[]);
+                open.answered();
+            } else if left.is_zero() {
+                self.shared.metrics.expired.inc();
+                self.reply(&to, request.call, Status::Expired, &[]);
                 open.answered();
             } else {
                 self.carry_out(request, left, to.clone(), open.clone());

@@ -118,8 +118,8 @@ impl Bus {
         match self.0.by_name.get(operation) {
             Some((serve, core)) if core.transport.is_none() => serve(core.clone(), caller, body),
             _ => {
-                let failure = Failure::Internal(format!("this node does not answer {operation}"));
-                std::future::ready(remote::failed(failure)).boxed_local()
+                tracing::warn!(operation, "another node asks for what this one does not answer");
+                std::future::ready(remote::for_others()).boxed_local()
             }
         }
     }

@@ -210,8 +210,8 @@ pub(crate) fn serve<M: Operation>(
         }
         .boxed_local(),
         Err(error) => {
-            let failure = Failure::Internal(format!("the body of {} cannot be read: {error}", M::NAME));
-            std::future::ready(failed(failure)).boxed_local()
+            tracing::warn!(operation = M::NAME, %error, "another node asks in words that this one does not know");
+            std::future::ready(for_others()).boxed_local()
         }
     }
 }
@@ -231,6 +231,15 @@ enum Nothing {}
 pub fn failed(failure: Failure) -> Served {
     let outcome: Result<(), CallError<Nothing>> = Err(CallError::Failed(failure));
     serde_json::to_vec(&outcome).unwrap_or_default()
+}
+
+/// When a call is likely to meet a node of another version.
+const ANOTHER_AFTER: Duration = Duration::from_secs(1);
+
+/// The answer of a node that does not know what it is asked for, as an older one in an upgrade: nothing was executed,
+/// another node may know it, and that this one does not says nothing about the domain.
+pub(crate) fn for_others() -> Served {
+    failed(Failure::Overloaded { retry_after: ANOTHER_AFTER })
 }
 
 /// What `M` asks of one node.
