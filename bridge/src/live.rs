@@ -1,15 +1,14 @@
 //! Live updates between the nodes: lossy, never waited for, but never lost unnoticed.
 //!
-//! A node that begins to hear again does not know what it missed, so it cuts the readers it has: they resume from the
-//! store. A node that could not tell something, or whose channel was lost with what was on it, says so before it tells
-//! anything else, and the others cut their readers.
+//! A node that begins to hear does not know what it missed, so it cuts the readers it has: they resume from the store. A
+//! node that could not tell something, or whose channel was lost with what was on it, says so before it tells anything
+//! else, and the others cut their readers. The messages of a node are numbered one after the other: who finds a number
+//! missing, because the broker kept no more for a node that did not keep up, cuts its readers as well.
 
 use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    collections::{BTreeSet, HashMap},
+    ops::Range,
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,6 +19,7 @@ use lapin::{
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
 };
 use parking_lot::Mutex;
+use uuid::Uuid;
 
 use crate::{
     inbound,
@@ -44,11 +44,15 @@ const UNTOLD: usize = 256;
 /// What stands for all topics.
 const EVERY_TOPIC: &str = "";
 
+/// Senders of which the last number is remembered.
+const SENDERS: usize = 1024;
+
 /// What is remembered of live updates from one connection to the next.
 #[derive(Default)]
 pub(crate) struct Updates {
-    has_heard: AtomicBool,
     untold: Mutex<Untold>,
+    /// The number of the last message. Whoever sends one holds it, so that numbers leave in their order.
+    pub(crate) number: Mutex<u64>,
 }
 
 #[derive(Default)]
@@ -129,9 +133,8 @@ async fn hear(shared: &Shared, live: &Live, link: &Link) -> Result<(), String> {
     let options = BasicConsumeOptions::default();
     let consume = channel.basic_consume(queue.as_str().into(), "live".into(), options, topology::none());
     let mut heard = answered(consume).await?;
-    if shared.updates.has_heard.swap(true, Ordering::AcqRel) {
-        live.interrupt(None);
-    }
+    live.interrupt(None);
+    let mut numbers = Numbers::default();
     let mut look = tokio::time::interval(LOOK);
     loop {
         let delivery = tokio::select! {
@@ -144,7 +147,7 @@ async fn hear(shared: &Shared, live: &Live, link: &Link) -> Result<(), String> {
         let Some(delivery) = delivery else { break };
         let delivery = delivery.map_err(|error| error.to_string())?;
         let tag = delivery.delivery_tag;
-        open(shared, live, &queue, delivery);
+        open(shared, live, &mut numbers, &queue, delivery);
         if let Some(Err(error)) = channel.basic_ack(tag, BasicAckOptions::default()).now_or_never() {
             return Err(error.to_string());
         }
@@ -152,18 +155,53 @@ async fn hear(shared: &Shared, live: &Live, link: &Link) -> Result<(), String> {
     Err("the broker ended the consumer of live updates".to_owned())
 }
 
-fn open(shared: &Shared, live: &Live, queue: &str, mut delivery: Delivery) {
+/// The number of the last message of each life of a node.
+#[derive(Default)]
+struct Numbers(HashMap<(Uuid, u64), u64>);
+
+impl Numbers {
+    /// Whether one is missing between this message and the last of its sender that came. That one comes late is no reason
+    /// to think so: whoever was missing it was told.
+    fn is_one_missing(&mut self, sender: (Uuid, u64), number: u64) -> bool {
+        if self.0.len() >= SENDERS && !self.0.contains_key(&sender) {
+            self.0.clear();
+        }
+        let last = self.0.entry(sender).or_insert(number);
+        let is_missing = number > last.saturating_add(1);
+        *last = number.max(*last);
+        is_missing
+    }
+}
+
+fn open(shared: &Shared, live: &Live, numbers: &mut Numbers, queue: &str, mut delivery: Delivery) {
     match inbound::open(shared, Kind::Live, "", &mut delivery) {
         // What this node published it knows.
         Ok(message) if message.opening.node == shared.node() => {}
-        Ok(message) => receive(shared, live, queue, &message),
+        Ok(message) => {
+            // An older node gives none.
+            let number = message.entries.first().and_then(|entry| message.body.get(entry.clone()));
+            let number = number.and_then(wire::read_live_number);
+            let sender = (message.opening.node, message.opening.life);
+            if number.is_some_and(|number| numbers.is_one_missing(sender, number)) {
+                tracing::warn!(node = %sender.0, "live updates were lost on the way here: their readers are cut");
+                live.interrupt(None);
+            }
+            let entries = message.entries.iter().skip(usize::from(number.is_some()));
+            receive(shared, live, queue, &message.body, entries);
+        }
         Err(refusal) => shared.refusals.note(shared, queue, refusal),
     }
 }
 
-fn receive(shared: &Shared, live: &Live, queue: &str, message: &inbound::Message) {
-    for entry in &message.entries {
-        let told = message.body.get(entry.clone()).and_then(wire::read_live);
+fn receive<'a>(
+    shared: &Shared,
+    live: &Live,
+    queue: &str,
+    body: &[u8],
+    entries: impl Iterator<Item = &'a Range<usize>>,
+) {
+    for entry in entries {
+        let told = body.get(entry.clone()).and_then(wire::read_live);
         let malformed = || shared.refusals.note(shared, queue, Refusal::Malformed);
         let Some((topic, event)) = told else {
             malformed();
@@ -177,5 +215,21 @@ fn receive(shared: &Shared, live: &Live, queue: &str, message: &inbound::Message
             Ok(event) => live.receive(topic, event),
             Err(_) => malformed(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_was_passed_over_is_missed_once_and_each_sender_has_its_own() {
+        let (mut numbers, one, other) = (Numbers::default(), (Uuid::nil(), 1), (Uuid::nil(), 2));
+        assert!(!numbers.is_one_missing(one, 7), "what was before is not known");
+        assert!(!numbers.is_one_missing(one, 8) && !numbers.is_one_missing(other, 1));
+        assert!(numbers.is_one_missing(one, 10));
+        assert!(
+            !numbers.is_one_missing(one, 9) && !numbers.is_one_missing(one, 11) && !numbers.is_one_missing(other, 2)
+        );
     }
 }

@@ -61,6 +61,9 @@ impl Batch {
     fn new(to: Destination) -> Self {
         let mut body = Vec::with_capacity(1024);
         body.resize(OPENING, 0);
+        if to.kind == Kind::Live {
+            wire::leave_live_number(&mut body);
+        }
         Self { to, entries: 0, calls: Vec::new(), expires: Duration::ZERO, body }
     }
 }
@@ -233,6 +236,17 @@ impl Outgoing {
 
 /// False when nobody takes it.
 fn send(shared: &Shared, mut batch: Batch) -> bool {
+    if batch.to.kind != Kind::Live {
+        return hand_over(shared, batch);
+    }
+    // One that nobody takes keeps its number: whoever misses it is told.
+    let mut number = shared.updates.number.lock();
+    *number += 1;
+    wire::number_live(&mut batch.body, *number);
+    hand_over(shared, batch)
+}
+
+fn hand_over(shared: &Shared, mut batch: Batch) -> bool {
     let opening = Opening {
         node: shared.settings.node,
         number: shared.next_number(),

@@ -159,6 +159,33 @@ pub(crate) fn write_live(to: &mut Vec<u8>, topic: &str, event: &[u8]) {
     });
 }
 
+/// The topic of the first entry of a message with updates, before its number. An older node takes the entry for an update
+/// of a topic that nobody reads.
+const NUMBER: &str = "\0number:";
+
+/// Leaves room for the number of a message with updates, which it is given when it is sent.
+pub(crate) fn leave_live_number(to: &mut Vec<u8>) {
+    write_live(to, &live_number(0), &[]);
+}
+
+/// Writes the number where [`leave_live_number`] left room behind the opening.
+pub(crate) fn number_live(body: &mut [u8], number: u64) {
+    let mut entry = Vec::new();
+    write_live(&mut entry, &live_number(number), &[]);
+    body.iter_mut().skip(OPENING).zip(entry).for_each(|(to, from)| *to = from);
+}
+
+fn live_number(number: u64) -> String {
+    format!("{NUMBER}{number:016x}")
+}
+
+/// The number of a message, if this entry is one.
+pub(crate) fn read_live_number(entry: &[u8]) -> Option<u64> {
+    let (topic, event) = read_live(entry)?;
+    let number = topic.strip_prefix(NUMBER).filter(|_| event.is_empty())?;
+    u64::from_str_radix(number, 16).ok()
+}
+
 /// What is longer than 255 bytes is cut: an operation's name and a `traceparent` never are.
 fn short(to: &mut Vec<u8>, bytes: &[u8]) {
     let length = u8::try_from(bytes.len()).unwrap_or(u8::MAX);
@@ -298,6 +325,19 @@ mod tests {
             });
             assert!(!whole, "{length}");
         }
+    }
+
+    #[test]
+    fn the_number_of_a_message_with_updates_stands_before_them_and_is_an_update_of_nothing_to_an_older_node() {
+        let mut body = vec![0; OPENING];
+        leave_live_number(&mut body);
+        write_live(&mut body, "logs:1", b"{}");
+        number_live(&mut body, u64::MAX - 1);
+        let (_, entries) = read(&body).unwrap();
+        let [number, update] = [0, 1].map(|place| &body[entries[place].clone()]);
+        assert_eq!((read_live_number(number), read_live_number(update)), (Some(u64::MAX - 1), None));
+        assert_eq!(read_live(update), Some(("logs:1", &b"{}"[..])));
+        assert!(matches!(read_live(number), Some((topic, [])) if topic.starts_with('\0')));
     }
 
     #[test]

@@ -85,6 +85,13 @@ pub struct Node {
 
 impl Node {
     pub async fn start(settings: BridgeSettings, domains: impl FnOnce(Arc<dyn Transport>) -> Vec<Domain>) -> Self {
+        let node = Self::begin(settings, domains).await;
+        until("connected", || node.bridge.is_connected()).await;
+        node
+    }
+
+    /// One that may have no broker yet.
+    pub async fn begin(settings: BridgeSettings, domains: impl FnOnce(Arc<dyn Transport>) -> Vec<Domain>) -> Self {
         let node = settings.node;
         let bridge = Bridge::start(settings).await.unwrap();
         let mut all = vec![bridge.domain()];
@@ -99,9 +106,7 @@ impl Node {
         bridge.connect_live(runtime.live());
         bridge.register_metrics(runtime.metrics()).unwrap();
         runtime.attach().await;
-        let node = Self { bridge, runtime };
-        until("connected", || node.bridge.is_connected()).await;
-        node
+        Self { bridge, runtime }
     }
 
     pub fn id(&self) -> Uuid {
