@@ -20,9 +20,9 @@ use uuid::Uuid;
 use crate::{
     inbound,
     link::{Link, answered},
+    metrics::Refusal,
     shared::{Shared, keep},
     topology,
-    wire::Kind,
 };
 
 /// The longest text of something that was no event of the cluster, in bytes: the rest is not kept, because anybody who
@@ -84,14 +84,16 @@ fn letter(context: &ChildContext, shared: &Shared, delivery: &Delivery) -> DeadL
     let death = delivery.properties.headers().as_ref().and_then(last_death);
     let domain = death.and_then(|death| text(death, "queue")).and_then(|queue| subscriber(shared, &queue));
     let domain = domain.unwrap_or("unknown").to_owned();
+    // The broker keeps the signature with the message. Without one it is no event, whatever it looks like: a replay signs
+    // what it sends.
+    let opened = inbound::event(shared, delivery);
+    let is_ours = matches!(opened, Ok(_) | Err(Refusal::Outdated));
     let reason = match death.and_then(|death| text(death, "reason")).as_deref() {
+        Some("rejected") if is_ours => "it is so old that nobody remembers whether it was applied",
         Some("rejected") => "this was no event of the cluster",
         Some("delivery_limit") => "it was delivered too often without an end",
         _ => "the broker gave it up",
     };
-    // The broker keeps the signature with the message. Without one it is no event, whatever it looks like: a replay signs
-    // what it sends.
-    let is_ours = inbound::check(shared, Kind::Event, "", delivery).is_ok();
     DeadLetter {
         id: identity(&domain, &delivery.data),
         domain,

@@ -4,13 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use callboard_messages::CloudEvent;
 use callboard_supervisors::{
-    ChildContext, ChildSpec, Exit,
-    events::{Catalogue, EventSink, EventTransport, PublishError},
+    ChildContext, ChildSpec, Clock, Exit,
+    events::{ACCEPTED_FOR, Catalogue, EventSink, EventTransport, PublishError},
 };
 use futures_util::{FutureExt, future::LocalBoxFuture};
 use lapin::{
     BasicProperties, Channel, Confirmation,
     options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::AMQPValue,
 };
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -18,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     link::{Link, answered},
-    publisher::headers,
+    publisher::{AGAIN_HEADER, headers},
     shared::{Shared, keep},
     subscriber, topology,
     wire::Kind,
@@ -52,14 +53,15 @@ impl Publishing {
         exchange: &str,
         key: String,
         event: &CloudEvent,
-        is_unheard: bool,
+        again: Option<String>,
     ) -> LocalBoxFuture<'static, Result<(), PublishError>> {
         let (shared, channels) = (self.shared.clone(), self.channels.clone());
         let (exchange, id) = (exchange.to_owned(), event.id);
+        let is_unheard = !exchange.is_empty() && shared.catalogue.lock().is_unheard(&event.kind);
         let body = serde_json::to_vec(event);
         async move {
             let body = body.map_err(|error| PublishError::Unconfirmed(error.to_string()))?;
-            let publish = publish(&shared, &channels, &exchange, &key, id, &body);
+            let publish = publish(&shared, &channels, (&exchange, &key), id, &body, again);
             let published = tokio::time::timeout(CONFIRM_WITHIN, publish).await;
             let published = published
                 .unwrap_or_else(|_| Err(PublishError::Unconfirmed(format!("no confirm within {CONFIRM_WITHIN:?}"))));
@@ -77,10 +79,10 @@ impl Publishing {
 async fn publish(
     shared: &Shared,
     channels: &Channels,
-    exchange: &str,
-    key: &str,
+    (exchange, key): (&str, &str),
     id: Uuid,
     body: &[u8],
+    again: Option<String>,
 ) -> Result<(), PublishError> {
     let unconfirmed = PublishError::Unconfirmed;
     let _place = channels.places.acquire().await.map_err(|error| unconfirmed(error.to_string()))?;
@@ -89,9 +91,13 @@ async fn publish(
         return Err(unconfirmed("the broker takes no messages for now".to_owned()));
     }
     let channel = channels.take(shared, &link).await.map_err(unconfirmed)?;
-    let signature = shared.settings.key.sign(Kind::Event as u8, "", body);
+    let signature = shared.settings.key.sign(Kind::Event as u8, again.as_deref().unwrap_or_default(), body);
+    let mut headers = headers(&signature);
+    if let Some(again) = again {
+        headers.insert(AGAIN_HEADER.into(), AMQPValue::LongString(again.into()));
+    }
     let properties = BasicProperties::default()
-        .with_headers(headers(&signature))
+        .with_headers(headers)
         .with_content_type("application/cloudevents+json".into())
         .with_message_id(id.to_string().into())
         .with_delivery_mode(2);
@@ -145,12 +151,14 @@ impl EventTransport for Publishing {
     }
 
     fn publish(&self, event: CloudEvent) -> LocalBoxFuture<'static, Result<(), PublishError>> {
-        let is_unheard = self.shared.catalogue.lock().is_unheard(&event.kind);
-        self.send(&self.shared.names.events, event.kind.clone(), &event, is_unheard)
+        self.send(&self.shared.names.events, event.kind.clone(), &event, None)
     }
 
     fn redeliver(&self, domain: &str, event: CloudEvent) -> LocalBoxFuture<'static, Result<(), PublishError>> {
-        self.send("", self.shared.names.events_of(domain), &event, false)
+        // An older node knows no such mark, so only those events have it that may be too old by the time they come.
+        let now = Clock::system().now();
+        let again = (now - event.time > ACCEPTED_FOR / 2).then(|| now.to_rfc3339());
+        self.send("", self.shared.names.events_of(domain), &event, again)
     }
 }
 

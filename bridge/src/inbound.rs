@@ -6,12 +6,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use callboard_messages::CloudEvent;
+use callboard_supervisors::{Clock, events::ACCEPTED_FOR};
 use lapin::{message::Delivery, types::AMQPValue};
 use parking_lot::Mutex;
 
 use crate::{
     metrics::Refusal,
-    publisher::{SIGNATURE_HEADER, VERSION_HEADER},
+    publisher::{AGAIN_HEADER, SIGNATURE_HEADER, VERSION_HEADER},
     shared::Shared,
     wire::{self, Kind, Opening, VERSION},
 };
@@ -38,8 +40,22 @@ pub(crate) fn open(shared: &Shared, kind: Kind, to: &str, delivery: &mut Deliver
     Ok(Message { opening, entries, waited: age.waited, body })
 }
 
+/// Opens an event. One that is older than its subscriber's memory may have been applied before, unless an operator has had
+/// it delivered again since.
+pub(crate) fn event(shared: &Shared, delivery: &Delivery) -> Result<CloudEvent, Refusal> {
+    let headers = delivery.properties.headers().as_ref();
+    let again = match headers.and_then(|headers| headers.inner().get(AGAIN_HEADER)) {
+        Some(AMQPValue::LongString(time)) => String::from_utf8_lossy(time.as_bytes()).into_owned(),
+        _ => String::new(),
+    };
+    check(shared, Kind::Event, &again, delivery)?;
+    let event: CloudEvent = serde_json::from_slice(&delivery.data).map_err(|_| Refusal::Malformed)?;
+    let sent = if again.is_empty() { event.time } else { again.parse().map_err(|_| Refusal::Malformed)? };
+    if Clock::system().now() - sent > ACCEPTED_FOR { Err(Refusal::Outdated) } else { Ok(event) }
+}
+
 /// Whether the cluster's key signed it, and this node speaks its version.
-pub(crate) fn check(shared: &Shared, kind: Kind, to: &str, delivery: &Delivery) -> Result<(), Refusal> {
+fn check(shared: &Shared, kind: Kind, to: &str, delivery: &Delivery) -> Result<(), Refusal> {
     if delivery.data.len() > shared.settings.message_bytes.saturating_mul(2) {
         return Err(Refusal::Oversized);
     }

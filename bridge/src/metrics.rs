@@ -17,11 +17,20 @@ pub(crate) enum Refusal {
     Duplicate,
     /// It answers a call that nobody waits for.
     Unexpected,
+    /// It is so old that nobody remembers whether it was read before.
+    Outdated,
 }
 
 impl Refusal {
-    const ALL: [Self; 6] =
-        [Self::Version, Self::Signature, Self::Oversized, Self::Malformed, Self::Duplicate, Self::Unexpected];
+    const ALL: [Self; 7] = [
+        Self::Version,
+        Self::Signature,
+        Self::Oversized,
+        Self::Malformed,
+        Self::Duplicate,
+        Self::Unexpected,
+        Self::Outdated,
+    ];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -31,6 +40,7 @@ impl Refusal {
             Self::Malformed => "malformed",
             Self::Duplicate => "duplicate",
             Self::Unexpected => "unexpected",
+            Self::Outdated => "outdated",
         }
     }
 }

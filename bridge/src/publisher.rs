@@ -29,6 +29,8 @@ use crate::{
 pub(crate) const VERSION_HEADER: &str = "v";
 /// The header of the signature.
 pub(crate) const SIGNATURE_HEADER: &str = "signature";
+/// The header of the time at which an operator had an event delivered again that is older than one may be.
+pub(crate) const AGAIN_HEADER: &str = "again";
 
 /// Bytes that may wait for the socket before more are refused.
 const UNSENT: usize = 16 * 1024 * 1024;

@@ -32,7 +32,6 @@ use uuid::Uuid;
 use crate::{
     inbound,
     link::{Link, answered},
-    metrics::Refusal,
     shared::{Shared, keep},
     topology,
     wire::Kind,
@@ -170,9 +169,7 @@ impl Subscriber {
     fn receive(self: &Rc<Self>, queue: &str, delivery: Delivery) -> Result<(), String> {
         self.shared.metrics.received.with_label_values(&[Kind::Event.as_str()]).inc();
         let tag = delivery.delivery_tag;
-        let event = inbound::check(&self.shared, Kind::Event, "", &delivery)
-            .and_then(|()| serde_json::from_slice(&delivery.data).map_err(|_| Refusal::Malformed));
-        let event: CloudEvent = match event {
+        let event = match inbound::event(&self.shared, &delivery) {
             Ok(event) => event,
             Err(refusal) => {
                 self.shared.refusals.note(&self.shared, queue, refusal);

@@ -175,3 +175,37 @@ async fn whatever_is_put_among_the_dead_letters_holds_none_of_them_up() {
     let waiting = channel.queue_declare(dead.as_str().into(), passive, Default::default()).await.unwrap();
     assert_eq!(waiting.message_count(), 0);
 }
+
+#[actix_rt::test]
+async fn an_event_that_is_older_than_its_subscribers_memory_is_applied_by_a_replay_alone() {
+    let (cluster, store, applied) = (known(), Store::new().await, Applied::default());
+    let source = emitting(&cluster, &url()).await;
+    let node = keeping(&cluster, &store, &applied).await;
+    let now = chrono::Utc::now();
+    let aged = |number, days| {
+        let event = Happened { to: Uuid::now_v7(), number };
+        callboard_messages::CloudEvent::new("source", now - chrono::TimeDelta::days(days), &event).unwrap()
+    };
+    publish(&source, aged(1, 28)).await;
+    until("one that is remembered is applied", || applied.done.lock().len() == 1).await;
+    publish(&source, aged(2, 31)).await;
+    let letter = kept(&node, 1).await.remove(0);
+    assert_eq!(letter.error, "it is so old that nobody remembers whether it was applied");
+    replay(&node, &letter).await.unwrap();
+    until("it is applied", || applied.done.lock().len() == 2).await;
+
+    // Recorded as an operator had it delivered, long ago, or with another time written over it.
+    let (_connection, channel) = channel().await;
+    let queue = format!("{}.events.target", cluster.prefix);
+    let body = serde_json::to_vec(&aged(3, 90)).unwrap();
+    let again = |days| (now - chrono::TimeDelta::days(days)).to_rfc3339();
+    for (told, signed) in [(again(31), again(31)), (again(0), again(31)), (again(0), String::new())] {
+        let mut properties = properties(version(1), Some(sign(KEY, 4, &signed, &body)));
+        let mut headers = properties.headers().clone().unwrap();
+        headers.insert("again".into(), AMQPValue::LongString(told.into()));
+        properties = properties.with_headers(headers);
+        put(&channel, &queue, &body, properties).await;
+    }
+    until("all are refused", || node.refused("outdated") == 2.0 && node.refused("signature") == 2.0).await;
+    assert_eq!(applied.done.lock().len(), 2);
+}

@@ -22,6 +22,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use chrono::TimeDelta;
 use futures_util::future::LocalBoxFuture;
 
 pub use callboard_messages::{CloudEvent, Event, cluster::DeadLetter};
@@ -44,6 +45,13 @@ pub(crate) use self::{
 
 /// How often an event is delivered to a subscriber before it is a dead letter.
 pub const DELIVERIES: u32 = 5;
+
+/// For how long a subscriber remembers that it has applied an event: longer than any broker or operator may take to
+/// deliver it again.
+pub(crate) const REMEMBERED: TimeDelta = TimeDelta::days(30);
+/// How old an event may be when it comes: a day less than what is remembered, for the time it waits for its turn. Whoever
+/// recorded an event could have it applied a second time otherwise.
+pub const ACCEPTED_FOR: TimeDelta = TimeDelta::days(29);
 
 /// Why an event was not published. Its row stays in the outbox, and it is tried again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

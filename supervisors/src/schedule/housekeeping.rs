@@ -10,8 +10,6 @@ use crate::{
 
 /// Events that were published, for whoever wants to see what was.
 const PUBLISHED: TimeDelta = TimeDelta::days(1);
-/// Events that were applied: longer than any broker or operator may take to deliver one again.
-const APPLIED: TimeDelta = TimeDelta::days(30);
 /// Sagas that ended well or were undone.
 const ENDED: TimeDelta = TimeDelta::days(7);
 /// Rows removed by one statement, so that none holds the database for long.
@@ -27,7 +25,7 @@ pub(crate) fn housekeeping() -> Schedule {
 
 pub(super) async fn forget(database: &Database, now: DateTime<Utc>) -> Result<(), Error> {
     while events::prune_outbox(database, now - PUBLISHED, AT_ONCE).await? > 0 {}
-    while events::prune_inbox(database, now - APPLIED, AT_ONCE).await? > 0 {}
+    while events::prune_inbox(database, now - events::REMEMBERED, AT_ONCE).await? > 0 {}
     while saga::prune(database, now - ENDED, AT_ONCE).await? > 0 {}
     Ok(())
 }
