@@ -95,6 +95,7 @@ async fn open_publisher(shared: &Shared, link: &Link) -> Result<(), String> {
     let channel = link.outgoing().await?;
     shared.metrics.channels.with_label_values(&["sending"]).inc();
     shared.publisher.switch(Some(channel));
+    shared.calls.give_up_before(shared.publisher.channels());
     Ok(())
 }
 

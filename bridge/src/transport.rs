@@ -49,7 +49,8 @@ async fn call(shared: Arc<Shared>, request: Request) -> Answer {
         return Err(CallFailure::Expired);
     }
     let caller = serde_json::to_vec(&request.caller).unwrap_or_default();
-    let Some(mut waiting) = shared.calls.begin() else {
+    let repeatable = request.idempotent.then(|| shared.publisher.channels());
+    let Some(mut waiting) = shared.calls.begin(repeatable) else {
         return Err(CallFailure::Overloaded { retry_after: RETRY_AFTER });
     };
     let parts = RequestParts {

@@ -195,6 +195,25 @@ async fn what_may_be_done_twice_is_done_by_who_is_left() {
 }
 
 #[actix_rt::test]
+async fn what_may_be_done_twice_is_asked_again_when_its_connection_is_lost() {
+    let (cluster, watch) = (Cluster::new(), Watch::default());
+    let proxy = Proxy::to(&url()).await;
+    let (_host, asking) = (cluster.host(&watch).await, cluster.caller_with(patient(), &proxy.url(&url())).await);
+    asking.reach().await;
+    let sent = || asking.metric("callboard_bridge_sent_total", "requests");
+    let (before, began) = (sent(), Instant::now());
+    proxy.swallow(true);
+    let lost = async {
+        until("it is sent", || sent() > before).await;
+        proxy.cut();
+        proxy.swallow(false);
+    };
+    let (outcome, ()) = futures_util::join!(asking.ask(Repeat(Act::Reply(3))), lost);
+    assert_eq!(outcome, Ok(3));
+    assert!(began.elapsed() < Duration::from_secs(9), "not by the deadline");
+}
+
+#[actix_rt::test]
 async fn queues_and_exchanges_that_were_deleted_come_back() {
     let (cluster, watch) = (Cluster::new(), Watch::default());
     let (host, asking) =
