@@ -19,6 +19,8 @@ pub const KEY: &[u8] = b"a key that the tests know: 0123456789";
 pub fn known() -> Cluster {
     let mut cluster = Cluster::new();
     cluster.key = callboard_bridge::ClusterKey::new(KEY).unwrap();
+    // Its tests send messages of many megabytes.
+    cluster.silence = Duration::from_secs(15);
     cluster
 }
 

@@ -30,6 +30,8 @@ pub struct Cluster {
     pub url: String,
     pub prefix: String,
     pub key: ClusterKey,
+    /// How long the broker may be silent. What asks whether it is there waits behind the messages that are on their way.
+    pub silence: Duration,
     _leftovers: Arc<Leftovers>,
 }
 
@@ -42,13 +44,14 @@ impl Cluster {
     pub fn at(url: &str) -> Self {
         let prefix = format!("test-{}", Uuid::now_v7().simple());
         let leftovers = Leftovers { url: url.to_owned(), prefix: prefix.clone() };
-        Self { url: url.to_owned(), prefix, key: ClusterKey::generate(), _leftovers: Arc::new(leftovers) }
+        let (key, silence) = (ClusterKey::generate(), Duration::from_secs(2));
+        Self { url: url.to_owned(), prefix, key, silence, _leftovers: Arc::new(leftovers) }
     }
 
     pub fn settings(&self, url: &str) -> BridgeSettings {
         let mut settings = BridgeSettings::new(Secret::new(url), Uuid::now_v7(), self.key.clone());
         settings.prefix.clone_from(&self.prefix);
-        settings.silence = Duration::from_secs(2);
+        settings.silence = self.silence;
         (settings.patience, settings.unknown_for) = (Duration::from_millis(200), Duration::from_secs(3));
         settings
     }

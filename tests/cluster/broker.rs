@@ -49,7 +49,9 @@ async fn waiting(channel: &Channel, queue: &str) -> u32 {
 #[actix_rt::test]
 async fn a_broker_that_is_short_of_memory_holds_nobody_and_loses_nothing() {
     let broker = RabbitMq::start().await;
-    let (cluster, watch) = (Cluster::at(&broker.url()), Watch::default());
+    let (mut cluster, watch) = (Cluster::at(&broker.url()), Watch::default());
+    // The replies are large, but memory is short for longer than this.
+    cluster.silence = Duration::from_secs(4);
     let queue = format!("{}.operations.stage", cluster.prefix);
     let (_connection, channel) = stage::channel_at(&cluster.url).await;
     // It takes one request after the other.
