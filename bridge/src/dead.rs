@@ -30,8 +30,8 @@ use crate::{
 const LONGEST: usize = 4 * 1024;
 /// The pause before a dead letter that could not be kept is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How often the store may fail with a letter, rather than be away, before the letter is kept in words that no store can
-/// fail with: the letters behind it wait for it.
+/// How often the store may fail with what is no event, rather than be away, before that is kept in words that no store
+/// can fail with: the letters behind it wait for it. An event waits until the store is mended.
 const FAILURES: u32 = 5;
 
 pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
@@ -67,7 +67,7 @@ async fn bury(context: &ChildContext, shared: &Shared, link: &Link) -> Result<()
                     tracing::warn!(%error, "a dead letter can't be kept now");
                     failures +=
                         u32::from(matches!(error, CallError::Refused(_) | CallError::Failed(Failure::Internal(_))));
-                    if failures == FAILURES {
+                    if failures == FAILURES && !letter.event.is_object() {
                         letter.event = Value::String(plain(&delivery.data));
                     }
                     tokio::time::sleep(PAUSE).await;
@@ -95,7 +95,7 @@ fn letter(context: &ChildContext, shared: &Shared, delivery: &Delivery) -> DeadL
         _ => "the broker gave it up",
     };
     DeadLetter {
-        id: identity(&domain, &delivery.data),
+        id: identity(&domain, is_ours, &delivery.data),
         domain,
         event: kept(&delivery.data, if is_ours { shared.settings.message_bytes } else { 0 }),
         error: reason.to_owned(),
@@ -126,9 +126,10 @@ fn beginning(body: &[u8]) -> &[u8] {
     body.get(..LONGEST).unwrap_or(body)
 }
 
-/// The same for the same words of the same domain: one that is delivered twice is kept once.
-fn identity(domain: &str, body: &[u8]) -> Uuid {
-    let digest = Sha256::new().chain_update(domain).chain_update([0]).chain_update(body).finalize();
+/// The same for the same words of the same domain: one that is delivered twice is kept once. What is not ours is never
+/// the same as an event, which it would stand in the place of.
+fn identity(domain: &str, is_ours: bool, body: &[u8]) -> Uuid {
+    let digest = Sha256::new().chain_update(domain).chain_update([u8::from(!is_ours)]).chain_update(body).finalize();
     let mut bytes = [0; 16];
     bytes.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
     uuid::Builder::from_random_bytes(bytes).into_uuid()
@@ -163,6 +164,7 @@ mod tests {
             assert_eq!(kept(body, largest).as_str().map(str::len), Some(LONGEST));
         }
         assert_eq!(kept(b"garbage", 100), "garbage");
+        assert_ne!(identity("target", true, &event), identity("target", false, &event));
         assert_eq!(plain(b"{\"\xff\0"), r#"{\"\xff\x00"#);
     }
 }
