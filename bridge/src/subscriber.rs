@@ -225,7 +225,7 @@ impl Subscriber {
         // own attempts decide, and the queue's limit is for what ends the process each time.
         let mut attempts = deliveries / 5;
         let settings = &self.shared.settings;
-        let began = Instant::now();
+        let mut untaken = None;
         loop {
             let (again_in, leave_after) = match self.sink.deliver(event, &mut attempts).await {
                 Ok(()) => return true,
@@ -240,7 +240,8 @@ impl Subscriber {
                     (settings.unknown_for.saturating_sub(met).max(PAUSE), settings.unknown_for / 64)
                 }
             };
-            let leave_in = self.leave_after(leave_after).map(|after| after.saturating_sub(began.elapsed()));
+            let since = *untaken.get_or_insert_with(Instant::now);
+            let leave_in = self.leave_after(leave_after).map(|after| after.saturating_sub(since.elapsed()));
             tokio::select! {
                 () = sleep(leave_in.map_or(again_in, |leave_in| again_in.min(leave_in))) => {}
                 () = self.left() => return false,
