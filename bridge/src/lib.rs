@@ -32,8 +32,9 @@
 //! before is only carried out if that can do no harm; otherwise the caller is told that the outcome is unknown.
 //!
 //! **Events** go through `<prefix>.events` to a durable queue of each domain that reacts, and what nobody could take to
-//! `<prefix>.dead`. **Live updates** go to every node, and are lost when a node does not keep up; after a loss that a
-//! connection or a channel brings, the readers of the other nodes are cut, and resume from the store.
+//! `<prefix>.dead`. One node at a time takes the events of a domain, and leaves them to another when it can't apply them.
+//! **Live updates** go to every node, and are lost when a node does not keep up; after any loss the readers of the nodes
+//! that missed something are cut, and resume from the store.
 //!
 //! Every message has a version and a signature of the cluster's key: what has neither is refused and counted, and its
 //! sender's word for who the caller is counts for nothing. It also says its sender's time of day. The clocks of the nodes
