@@ -36,9 +36,10 @@ async fn dispatch(world: Arc<World>, child: ChildContext) -> Exit {
         Ok(context) => context,
         Err(error) => return Exit::Abnormal(error.to_string()),
     };
+    let life = context.life();
     tokio::select! {
         () = child.stopping() => Exit::Shutdown,
-        () = context.closing.cancelled() => {
+        () = life.closing.cancelled() => {
             child.stopping().await;
             Exit::Shutdown
         }
@@ -47,7 +48,7 @@ async fn dispatch(world: Arc<World>, child: ChildContext) -> Exit {
 }
 
 async fn take_turns(context: &Context, child: &ChildContext) -> Exit {
-    let mut recovered = context.recovered.subscribe();
+    let mut recovered = context.life().recovered.subscribe();
     if recovered.wait_for(|recovered| *recovered).await.is_err() {
         return Exit::Normal;
     }
@@ -129,7 +130,7 @@ async fn settle(
     let Some(deployment) = deployments::get(&context.database, id).await? else { return Ok(()) };
     match outcome {
         Ok(()) => {}
-        Err(_) if context.closing.is_cancelled() => {
+        Err(_) if context.life().closing.is_cancelled() => {
             if steps::requeue(&context.database, id, builder.attempt).await? {
                 context.wake_builders();
             }

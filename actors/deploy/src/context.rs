@@ -13,14 +13,15 @@ use callboard_supervisors::{
     routing::{Route, RouteState, RoutingTable},
 };
 use object_store::ObjectStore;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, Semaphore, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Notify, Semaphore};
 use uuid::Uuid;
 
 use crate::{
     chunks::Chunks,
     journal::{Journal, Journals},
+    life::Life,
     log::{Log, deployment_topic, project_topic},
     nodes::Nodes,
     objects::Objects,
@@ -58,14 +59,9 @@ pub(crate) struct World {
     pub(crate) queued: Notify,
     /// One for each build that may run.
     pub(crate) places: Arc<Semaphore>,
-    /// Whether the start of the node is over: builders wait for it.
-    pub(crate) recovered: watch::Sender<bool>,
     /// The builds and rollouts of this node.
     pub(crate) under_way: UnderWay,
-    /// The node takes on nothing new, and hands over what it has.
-    pub(crate) leaving: CancellationToken,
-    /// The node stops: everything ends, and is taken up again at the next start, or by another node.
-    pub(crate) closing: CancellationToken,
+    life: Mutex<Arc<Life>>,
 }
 
 /// Where nodes that run apps tell each other that it is worth a look. Lossy: all of them look by themselves too.
@@ -112,17 +108,26 @@ impl World {
             stage: Stage::default(),
             queued: Notify::new(),
             places: Arc::new(Semaphore::new(settings.builders)),
-            recovered: watch::Sender::new(false),
             under_way: UnderWay::default(),
-            leaving: CancellationToken::new(),
-            closing: CancellationToken::new(),
+            life: Mutex::default(),
             settings,
         }
     }
 
+    /// The domain's life on this node. Whoever waits for its end asks for it anew in each life.
+    pub(crate) fn life(&self) -> Arc<Life> {
+        self.life.lock().clone()
+    }
+
+    /// The life before, if there was one, has ended.
+    pub(crate) fn begin_life(&self) {
+        *self.life.lock() = Arc::default();
+    }
+
     /// Whether the node takes on nothing new.
     pub(crate) fn is_leaving(&self) -> bool {
-        self.leaving.is_cancelled() || self.closing.is_cancelled() || self.nodes.is_draining()
+        let life = self.life();
+        life.leaving.is_cancelled() || life.closing.is_cancelled() || self.nodes.is_draining()
     }
 
     pub(crate) fn deployment_journal(&self, id: DeploymentId) -> Journal {
@@ -153,7 +158,7 @@ impl World {
 
     /// Begins a build or rollout, which a cancel of the deployment ends; the node's stop ends it too.
     pub(crate) fn begin(&self, id: DeploymentId, work: Work) -> Errand {
-        self.under_way.begin(id, work, self.closing.child_token())
+        self.under_way.begin(id, work, self.life().closing.child_token())
     }
 
     /// Tells a visitor why nobody answers, as long as nothing of the app runs.

@@ -22,10 +22,10 @@ pub mod runtime;
 
 mod builders;
 mod chunks;
-mod closing;
 mod context;
 mod disk;
 mod journal;
+mod life;
 mod log;
 mod making;
 mod nodes;
@@ -87,11 +87,13 @@ pub fn domain(
     let (apps, builders) = (stage::supervisor(world.clone()), builders::supervisor(world.clone()));
     let (archives, logs) = (world.archives.clone(), world.journals.pool().clone());
     let stored = world.databases.clone();
-    let (teller, closing) = (telling::teller(world.clone()), closing::last_child(world.clone()));
+    let (opening, closing) = (life::first_child(world.clone()), life::last_child(world.clone()));
+    let teller = telling::teller(world.clone());
     // One thread: instances, builds and handlers share it, and what is heavy runs in pools and child processes.
     let domain = contract(bulkhead)
         .dedicated(1, move |context: ShardContext| Deploys::new(world.clone(), context))
         .stored(&stored)
+        .child(opening)
         .child(teller)
         .child(apps)
         .child(builders)

@@ -1,4 +1,4 @@
-//! What happens once at the start of a node, whatever ended its life before.
+//! What happens once at the start of a node, and of each life of the domain on it, whatever ended the one before.
 //!
 //! What was left running here is ended. Builds of this node that were interrupted are queued again, unless the node went
 //! down during them before: then the build may be why. What other nodes have is theirs, until they are gone. Rollouts
@@ -29,7 +29,8 @@ const PAGE: u32 = 500;
 
 /// Recovers, and tries again until it has. A second call does nothing.
 pub(crate) async fn run(context: &Context) {
-    if *context.recovered.borrow() {
+    let life = context.life();
+    if *life.recovered.borrow() {
         return;
     }
     let orphans = context.runtime.end_orphans().await;
@@ -41,7 +42,7 @@ pub(crate) async fn run(context: &Context) {
         tracing::warn!(%failure, "the node's apps could not be recovered yet; trying again");
         context.clock.sleep(RETRY_AFTER).await;
     }
-    context.recovered.send_replace(true);
+    life.recovered.send_replace(true);
     context.queued.notify_one();
 }
 

@@ -265,11 +265,12 @@ pub(super) fn actor(context: Context, app: Arc<App>) -> ChildSpec {
 }
 
 async fn run(context: Context, app: Arc<App>, child: ChildContext) -> Exit {
+    let life = context.life();
     tokio::select! {
         biased;
         () = child.stopping() => {}
         // What runs ends by itself, and nothing is to take its place.
-        () = context.closing.cancelled() => child.stopping().await,
+        () = life.closing.cancelled() => child.stopping().await,
         () = look_after(&context, &app, &child.supervisor) => {}
     }
     Exit::Shutdown

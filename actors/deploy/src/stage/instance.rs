@@ -65,11 +65,11 @@ struct Life {
 
 impl Life {
     async fn run(&self, child: ChildContext) -> Exit {
-        let leaving = self.member.leaving.clone();
+        let (leaving, life) = (self.member.leaving.clone(), self.context.life());
         let told = async {
             tokio::select! {
                 () = child.stopping() => leaving.cancel(),
-                () = self.context.closing.cancelled() => leaving.cancel(),
+                () = life.closing.cancelled() => leaving.cancel(),
                 () = leaving.cancelled() => {}
             }
             std::future::pending::<()>().await;
@@ -207,7 +207,7 @@ impl Life {
     async fn finish(&self, running: &RunningInstance) {
         let settings = &self.context.settings.instances;
         self.change(|state| state.status = InstanceStatus::Stopping);
-        let hurried = self.context.closing.is_cancelled() || self.member.is_hurried();
+        let hurried = self.context.life().closing.is_cancelled() || self.member.is_hurried();
         let within = if hurried { settings.drain_at_stop } else { settings.drain };
         let drained = self.context.routes.drain(self.member.state().run, within);
         let left = tokio::select! {

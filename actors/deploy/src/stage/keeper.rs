@@ -38,7 +38,7 @@ async fn keep(world: Arc<World>, child: ChildContext) -> Exit {
 
 /// Beside the keeper's own work.
 async fn look_around(context: &Context) {
-    let mut recovered = context.recovered.subscribe();
+    let mut recovered = context.life().recovered.subscribe();
     if recovered.wait_for(|recovered| *recovered).await.is_ok() {
         tokio::join!(recovery::look_again(context), watch::watch(context), disk::look_after(context));
     }
@@ -48,6 +48,8 @@ async fn look_around(context: &Context) {
 async fn serve(context: &Context, child: &ChildContext) {
     recovery::run(context).await;
     let mut requests = context.stage.received.lock().await;
+    // Apps of an earlier life of their supervisor: nobody looks after them any more.
+    sweep(context, child);
     let mut due = context.clock.instant() + SWEEP_EVERY;
     loop {
         let request = tokio::select! {

@@ -75,6 +75,11 @@ impl Stage {
         self.apps.lock().values().cloned().collect()
     }
 
+    /// Forgets all apps: their actors have ended for good.
+    pub(crate) fn clear(&self) {
+        self.apps.lock().clear();
+    }
+
     /// How many instances there are on the node.
     pub(crate) fn instances(&self) -> usize {
         self.apps.lock().values().map(|app| app.instances().len()).sum()

@@ -51,7 +51,7 @@ pub(super) async fn roll(
         _ => Ok(()),
     };
     drop(errand);
-    if context.closing.is_cancelled() {
+    if context.life().closing.is_cancelled() {
         return outcome;
     }
     // Those that never became healthy leave at once; the others as soon as what serves now is back in full.

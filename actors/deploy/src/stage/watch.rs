@@ -28,7 +28,7 @@ const LOOKED_WHILE_LEAVING: Duration = Duration::from_millis(200);
 
 /// Looks for as long as the node runs.
 pub(super) async fn watch(context: &Context) {
-    let mut members = context.nodes.watch();
+    let (mut members, life) = (context.nodes.watch(), context.life());
     let mut nudges = context.live.subscribe(NUDGES, None);
     loop {
         if let Err(failure) = look(context).await {
@@ -41,7 +41,7 @@ pub(super) async fn watch(context: &Context) {
             tokio::select! {
                 () = &mut tick => break,
                 () = members.changed() => break,
-                () = context.leaving.cancelled(), if !leaves => break,
+                () = life.leaving.cancelled(), if !leaves => break,
                 nudge = nudges.next() => match nudge {
                     Some(Ok(event)) => follow(context, &event).await,
                     Some(Err(_)) => break,

@@ -53,6 +53,19 @@ pub(crate) async fn release(database: &Database, project_id: ProjectId, owner: O
     Ok(changed > 0)
 }
 
+/// Nothing runs on the node any more: whatever it owned is free.
+pub(crate) async fn release_all(database: &Database, node: Uuid) -> Result<(), Error> {
+    database
+        .query(
+            "UPDATE apps SET owner_node = NULL, owner_token = owner_token + 1, offered = FALSE, heir_node = NULL
+             WHERE owner_node = $1",
+        )
+        .bind(node)
+        .execute()
+        .await?;
+    Ok(())
+}
+
 /// The owner stops, and runs the app until another node is ready to.
 pub(crate) async fn offer(database: &Database, project_id: ProjectId, owner: Owner) -> Result<bool, Error> {
     let changed = database

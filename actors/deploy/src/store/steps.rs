@@ -114,6 +114,16 @@ pub(crate) async fn requeue(database: &Database, id: DeploymentId, attempt: i64)
     Ok(changed > 0)
 }
 
+/// Nothing is built on the node any more: puts back whatever it had.
+pub(crate) async fn requeue_all(database: &Database, node: Uuid) -> Result<(), Error> {
+    database
+        .query("UPDATE deployments SET status = 'queued' WHERE status = 'building' AND builder_node = $1")
+        .bind(node)
+        .execute()
+        .await?;
+    Ok(())
+}
+
 /// Remembers the commit that a git source has led to.
 pub(crate) async fn set_commit(
     database: &Database,
