@@ -6,7 +6,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use callboard_messages::{Caller, DeploymentId, Failure, deploy::DeploymentStatus};
-use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart, Supervisor, db::Error};
+use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart, Supervisor};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
@@ -14,11 +14,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::{
     context::{Context, World},
     making::{self, MakeError},
+    recovery,
     store::{
         deployments,
         steps::{self, Author, Builder},
     },
-    under_way::Work,
+    under_way::{Errand, Work},
 };
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -56,7 +57,10 @@ async fn take_turns(context: &Context, child: &ChildContext) -> Exit {
         let Ok(place) = context.places.clone().acquire_owned().await else { return Exit::Normal };
         match next(context).await {
             Ok(Some((id, builder))) => {
-                if let Err(reason) = child.supervisor.start_child(build(context.clone(), id, builder, place)).await {
+                // Before the builder is there: from now on somebody works at it, or it is nobody's.
+                let errand = context.begin(id, Work::Build);
+                let build = build(context.clone(), id, builder, (place, errand));
+                if let Err(reason) = child.supervisor.start_child(build).await {
                     return Exit::Abnormal(reason);
                 }
             }
@@ -73,7 +77,8 @@ async fn take_turns(context: &Context, child: &ChildContext) -> Exit {
 }
 
 /// The next deployment that is this node's to build.
-async fn next(context: &Context) -> Result<Option<(DeploymentId, Builder)>, Error> {
+async fn next(context: &Context) -> Result<Option<(DeploymentId, Builder)>, Failure> {
+    recovery::builds_of_nobody(context).await?;
     while !context.is_leaving() && steps::is_queued(&context.database).await? {
         let claimed = steps::claim(&context.database, &Caller::system(), context.nodes.me()).await?;
         if claimed.is_some() {
@@ -85,24 +90,26 @@ async fn next(context: &Context) -> Result<Option<(DeploymentId, Builder)>, Erro
     Ok(None)
 }
 
-fn build(context: Context, id: DeploymentId, builder: Builder, place: OwnedSemaphorePermit) -> ChildSpec {
-    let place = Arc::new(Mutex::new(Some(place)));
+fn build(context: Context, id: DeploymentId, builder: Builder, work: (OwnedSemaphorePermit, Errand)) -> ChildSpec {
+    let work = Arc::new(Mutex::new(Some(work)));
     let factory = move |_: ChildContext| {
-        let (context, place) = (context.clone(), place.lock().take());
+        let (context, work) = (context.clone(), work.lock().take());
         async move {
             // There may be more in the queue: whoever waits for a place looks.
-            let _place = place;
-            run(&context, id, builder).await;
+            if let Some((_place, errand)) = work {
+                run(&context, id, builder, &errand).await;
+            }
             Exit::Normal
         }
     };
-    ChildSpec::new(format!("build {id}"), factory).restart(Restart::Temporary).stop_within(STOP_WITHIN)
+    // One of an earlier attempt may not have ended yet.
+    ChildSpec::new(format!("build {id} {}", builder.attempt), factory)
+        .restart(Restart::Temporary)
+        .stop_within(STOP_WITHIN)
 }
 
-async fn run(context: &Context, id: DeploymentId, builder: Builder) {
-    let errand = context.begin(id, Work::Build);
+async fn run(context: &Context, id: DeploymentId, builder: Builder, errand: &Errand) {
     let made = AssertUnwindSafe(making::make(context, id, builder, &errand.cancel)).catch_unwind().await;
-    drop(errand);
     loop {
         let settled = match &made {
             Ok(outcome) => settle(context, id, builder, outcome).await,

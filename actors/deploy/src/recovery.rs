@@ -1,6 +1,6 @@
 //! What happens once at the start of a node, and of each life of the domain on it, whatever ended the one before.
 //!
-//! What was left running here is ended. Builds of this node that were interrupted are queued again, unless the node went
+//! What was left running here is ended. Builds of this node that were interrupted are queued again, unless a node went
 //! down during them before: then the build may be why. What other nodes have is theirs, until they are gone. Rollouts
 //! and everything that shall run are taken up by the apps' actors, which read the store. So nothing stays in progress
 //! for ever.
@@ -18,10 +18,11 @@ use crate::{
         deployments,
         steps::{self, Author, Build, Builder},
     },
+    under_way::Work,
 };
 
-/// How often a build is begun that the node's end interrupts.
-const ATTEMPTS_MAXIMUM: i64 = 2;
+/// How often a node goes down during a build before it is not tried again.
+const CRASHES_MAXIMUM: i64 = 2;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const LOOKED_AGAIN_AFTER: [Duration; 3] =
     [Duration::from_millis(250), Duration::from_millis(1_000), Duration::from_millis(5_000)];
@@ -87,6 +88,30 @@ async fn recover(context: &Context) -> Result<(), Failure> {
     }
 }
 
+/// Puts the builds back into the queue that this node has and nobody here works at: the reply to a claim was lost, or
+/// whoever was to work at it was not started. Only for the one that claims, between its claims.
+pub(crate) async fn builds_of_nobody(context: &Context) -> Result<(), Failure> {
+    for build in of_nobody(context).await? {
+        if steps::requeue(&context.database, build.id, build.attempt).await? {
+            tracing::warn!(id = %build.id, attempt = build.attempt, "nobody worked at a build; it is queued again");
+            context.announce(build.id).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether there are such builds, or one that was just claimed.
+pub(crate) async fn has_builds_of_nobody(context: &Context) -> Result<bool, Failure> {
+    Ok(!of_nobody(context).await?.is_empty())
+}
+
+async fn of_nobody(context: &Context) -> Result<Vec<Build>, Failure> {
+    let mut builds = steps::builds(&context.database).await?;
+    let me = Some(context.nodes.me());
+    builds.retain(|build| build.node == me && !context.under_way.has(build.id, Work::Build));
+    Ok(builds)
+}
+
 /// Puts the builds of nodes that are gone back into the queue.
 pub(crate) async fn builds(context: &Context) -> Result<(), Failure> {
     let now = context.clock.instant();
@@ -101,14 +126,14 @@ pub(crate) async fn builds(context: &Context) -> Result<(), Failure> {
 
 /// Queues a build again whose node went down, unless that happened before: then the build may be why.
 async fn build_again(context: &Context, build: Build, heading: &str) -> Result<(), Failure> {
-    if build.attempt >= ATTEMPTS_MAXIMUM {
+    if build.crashes + 1 >= CRASHES_MAXIMUM {
         let sentence = "the node went down twice while it built this app, so it is not tried again; \
                         deploy again, or look at what the build needs";
         let builder = Builder { node: build.node.unwrap_or_else(|| context.nodes.me()), attempt: build.attempt };
         context.deployment_log(build.id).follow_on().await;
         context.fail(build.id, Author::Builder(builder), sentence).await?;
         context.refresh_route(build.project_id).await?;
-    } else if steps::requeue(&context.database, build.id, build.attempt).await? {
+    } else if steps::requeue_crashed(&context.database, build.id, build.attempt).await? {
         let log = context.deployment_log(build.id);
         log.follow_on().await;
         log.heading(heading);

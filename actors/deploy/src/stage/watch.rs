@@ -94,7 +94,7 @@ async fn look(context: &Context) -> Result<(), Failure> {
     }
     recovery::builds(context).await?;
     drop_lost_work(context).await?;
-    if steps::is_queued(&context.database).await? {
+    if steps::is_queued(&context.database).await? || recovery::has_builds_of_nobody(context).await? {
         context.queued.notify_one();
     }
     Ok(())

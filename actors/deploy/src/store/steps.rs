@@ -43,7 +43,8 @@ pub(crate) struct Builder {
 pub(crate) enum Author {
     /// Its tenant, or the platform: whoever works on it finds it ended.
     Anyone,
-    /// The builder that has it.
+    /// The builder that has it, as long as it is being built: one that does not know whether what it made was taken must
+    /// not end what rolls.
     Builder(Builder),
     /// The owner of its app.
     Owner(Owner),
@@ -90,25 +91,48 @@ pub(crate) struct Build {
     /// Absent when a program of an earlier version has it.
     pub(crate) node: Option<Uuid>,
     pub(crate) attempt: i64,
+    /// How often a node went down during it.
+    pub(crate) crashes: i64,
 }
 
 /// All builds, of every node.
 pub(crate) async fn builds(database: &Database) -> Result<Vec<Build>, Error> {
-    let rows: Vec<(Uuid, Uuid, Option<Uuid>, i64)> = database
-        .query("SELECT id, project_id, builder_node, attempts FROM deployments WHERE status = 'building' ORDER BY id")
+    let rows: Vec<(Uuid, Uuid, Option<Uuid>, i64, i64)> = database
+        .query(
+            "SELECT id, project_id, builder_node, attempts, crashes FROM deployments
+             WHERE status = 'building' ORDER BY id",
+        )
         .fetch_all()
         .await?;
-    let build =
-        |(id, project, node, attempt)| Build { id: DeploymentId(id), project_id: ProjectId(project), node, attempt };
+    let build = |(id, project, node, attempt, crashes)| Build {
+        id: DeploymentId(id),
+        project_id: ProjectId(project),
+        node,
+        attempt,
+        crashes,
+    };
     Ok(rows.into_iter().map(build).collect())
 }
 
 /// Puts a deployment whose build was interrupted back into the queue, if it still is this attempt.
 pub(crate) async fn requeue(database: &Database, id: DeploymentId, attempt: i64) -> Result<bool, Error> {
+    put_back(database, id, attempt, 0).await
+}
+
+/// The same when its node went down.
+pub(crate) async fn requeue_crashed(database: &Database, id: DeploymentId, attempt: i64) -> Result<bool, Error> {
+    put_back(database, id, attempt, 1).await
+}
+
+async fn put_back(database: &Database, id: DeploymentId, attempt: i64, crashes: i64) -> Result<bool, Error> {
     let changed = database
-        .query("UPDATE deployments SET status = 'queued' WHERE id = $1 AND status = 'building' AND attempts = $2")
+        .query(
+            "UPDATE deployments SET status = 'queued', crashes = crashes + $3
+             WHERE id = $1 AND status = 'building' AND attempts = $2",
+        )
         .bind(id.0)
         .bind(attempt)
+        .bind(crashes)
         .execute()
         .await?;
     Ok(changed > 0)
@@ -270,8 +294,9 @@ async fn set_end(
     let changed = transaction
         .query(
             "UPDATE deployments SET status = $2, error = $3, finished_at = $4
-             WHERE id = $1 AND status IN ('queued', 'building', 'rolling')
-               AND COALESCE($5, attempts) = attempts",
+             WHERE id = $1
+               AND ((status = 'building' AND attempts = $5)
+                    OR ($5 IS NULL AND status IN ('queued', 'building', 'rolling')))",
         )
         .bind(id.0)
         .bind(status.as_str().to_owned())

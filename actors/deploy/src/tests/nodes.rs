@@ -275,8 +275,13 @@ async fn a_build_whose_node_is_gone_is_built_again_elsewhere() {
         a.until("it builds", async || a.build_log(&app, deployment.id).await.contains("begun").then_some(())).await;
         let twice = a.begin(&burnt, &server("one")).await.unwrap();
         let database = pair.databases.open("deploy").await.unwrap();
-        let statement = "UPDATE deployments SET status = 'building', attempts = 2, builder_node = $2 WHERE id = $1";
+        let statement =
+            "UPDATE deployments SET status = 'building', attempts = 2, crashes = 1, builder_node = $2 WHERE id = $1";
         database.query(statement).bind(twice.id.0).bind(pair.ids[0]).execute().await.unwrap();
+
+        // Nodes that stopped as they should have had it before: that is no reason to give it up.
+        let drained = "UPDATE deployments SET attempts = 4 WHERE id = $1";
+        database.query(drained).bind(deployment.id.0).execute().await.unwrap();
 
         a.configure(&app, |kept| kept.build.build_command = None);
         let b = pair.start(1, 1).await;

@@ -46,6 +46,30 @@ async fn a_stopped_node_ends_its_instances_and_starts_them_again() {
     .await;
 }
 
+#[actix_rt::test]
+async fn a_build_that_nobody_works_at_is_built_again() {
+    on_sqlite(async |databases, folder| {
+        let bench = Bench::start_with(databases, folder, Projects::default(), |settings| settings.builders = 1).await;
+        let (busy, lost) = (bench.create("busy"), bench.create("lost"));
+        bench.configure(&busy, |kept| kept.build.build_command = Some("sleep 1000".to_owned()));
+        let first = bench.begin(&busy, &server("one")).await.unwrap();
+        let status =
+            async |app: &App, id| bench.ask(&app.owner, GetDeployment { deployment_id: id }).await.unwrap().status;
+        until("it builds", async || (status(&busy, first.id).await == DeploymentStatus::Building).then_some(())).await;
+        let second = bench.begin(&lost, &server("two")).await.unwrap();
+        // As after a claim that took effect, but whose reply was lost.
+        let database = databases.open(crate::DOMAIN).await.unwrap();
+        let statement = "UPDATE deployments SET status = 'building', attempts = 1, builder_node = $2 WHERE id = $1";
+        let me = bench.members.me().0;
+        database.query(statement).bind(second.id.0).bind(me).execute().await.unwrap();
+        bench.ask(&busy.owner, CancelDeployment { deployment_id: first.id }).await.unwrap();
+        assert_eq!(bench.ended(&lost, second.id).await.status, DeploymentStatus::Completed);
+        assert_eq!(status(&busy, first.id).await, DeploymentStatus::Cancelled);
+        bench.stop().await;
+    })
+    .await;
+}
+
 /// How many events of this type were told.
 async fn told(databases: &Databases, kind: &str) -> i64 {
     let database = databases.open(crate::DOMAIN).await.unwrap();
@@ -179,7 +203,7 @@ async fn node_to_be_killed() {
     }
     // As if the node had gone down during this one before.
     let database = databases.open("deploy").await.unwrap();
-    database.query("UPDATE deployments SET attempts = 2 WHERE id = $1").bind(twice.id.0).execute().await.unwrap();
+    database.query("UPDATE deployments SET crashes = 1 WHERE id = $1").bind(twice.id.0).execute().await.unwrap();
     assert_eq!(steps::builds(&database).await.unwrap().len(), 2);
     let left = Left {
         pid,

@@ -171,6 +171,12 @@ async fn a_deployment_is_claimed_once_the_oldest_first() {
             [(first, Some(other), 2), (second, Some(claimed[1].1.node), 1)]
         );
         assert_eq!(steps::built(database, &system(), next, &late).await.unwrap(), Built::Rolls(1));
+        assert!(
+            !end(database, Author::Builder(next), first, DeploymentStatus::Failed).await,
+            "one that was not told that it rolls does not end it"
+        );
+        let row = deployments::get(database, first).await.unwrap().unwrap();
+        assert_eq!(row.status, DeploymentStatus::Rolling);
     })
     .await;
 }
