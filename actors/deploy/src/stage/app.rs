@@ -21,7 +21,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
-    claim::{self, Standing},
+    claim::{self, Standing, Taken},
+    handover::{give_up, succeed},
     member::Member,
     removal, rollout,
     target::{Target, TargetError},
@@ -38,8 +39,6 @@ use crate::{
 
 /// How long the actor waits after the store or another domain could not be asked.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long instances serve on once another node has taken the app over: until every router knows.
-const LINGER: Duration = Duration::from_secs(3);
 
 /// What is known of an app while it has an actor. Shared by its actor, its instances and the domain's handlers.
 pub(crate) struct App {
@@ -48,17 +47,19 @@ pub(crate) struct App {
     pub(crate) name: String,
     pub(super) log: Log,
     standing: Mutex<Standing>,
+    /// What its log shall say of how it came here.
+    news: Mutex<Option<String>>,
     /// Keeps the node from ending before another one runs the app.
     hold: Mutex<Option<Hold>>,
     /// What the actor has seen last of the store: the row's revision, and the deployment that rolled.
     seen: Mutex<(i64, Option<DeploymentId>)>,
     /// How often it was woken.
     wakes: AtomicU64,
-    woken: Notify,
+    pub(super) woken: Notify,
     /// What the actor is about is in vain.
     lost: Notify,
     /// The ownership that the actor knows it has lost.
-    given_up: Mutex<Option<Owner>>,
+    pub(super) given_up: Mutex<Option<Owner>>,
     members: Mutex<Vec<Arc<Member>>>,
     /// Names of instances that have ended and that their supervisor may forget.
     ended: Mutex<Vec<String>>,
@@ -69,11 +70,12 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(super) fn new(context: &Context, row: &AppRow, standing: Standing) -> Self {
+    pub(super) fn new(context: &Context, row: &AppRow, taken: Taken) -> Self {
         Self {
             project_id: row.project_id,
             organization_id: row.organization_id,
-            standing: Mutex::new(standing),
+            standing: Mutex::new(taken.standing),
+            news: Mutex::new(taken.news),
             hold: Mutex::new(Some(context.nodes.hold())),
             seen: Mutex::new((row.revision, None)),
             name: row.name.clone(),
@@ -86,6 +88,22 @@ impl App {
             ended: Mutex::default(),
             idle: Mutex::new(idle_state(row, false)),
             serving: Mutex::default(),
+        }
+    }
+
+    /// This node runs it in another right from now on.
+    pub(super) fn take(&self, taken: Taken) {
+        *self.standing.lock() = taken.standing;
+        *self.news.lock() = taken.news;
+    }
+
+    /// Says in the log how the app came here, after what the node before has written.
+    async fn tell_news(&self) {
+        let news = self.news.lock().clone();
+        if let Some(sentence) = news {
+            self.log.follow_on().await;
+            self.log.line("platform", sentence);
+            self.news.lock().take();
         }
     }
 
@@ -229,7 +247,7 @@ impl App {
         }
     }
 
-    async fn serving(&self, context: &Context, row: &AppRow) -> Result<Option<Arc<Target>>, Failure> {
+    pub(super) async fn serving(&self, context: &Context, row: &AppRow) -> Result<Option<Arc<Target>>, Failure> {
         let Some(serving) = row.serving else { return Ok(None) };
         if let Some(target) = self.serving.lock().clone().filter(|target| target.serving == serving) {
             return Ok(Some(target));
@@ -304,6 +322,7 @@ async fn look_after(context: &Context, app: &Arc<App>, supervisor: &SupervisorRe
 async fn pass(context: &Context, app: &Arc<App>, supervisor: &SupervisorRef) -> Result<(), Failure> {
     let wakes = app.wakes();
     app.forget_ended(supervisor).await;
+    app.tell_news().await;
     let Some(row) = apps::get(&context.database, app.project_id).await? else {
         return give_up(context, app, None, wakes).await;
     };
@@ -316,8 +335,8 @@ async fn pass(context: &Context, app: &Arc<App>, supervisor: &SupervisorRef) -> 
             return succeed(context, app, supervisor, &row, from).await;
         }
         _ => match claim::take_on(context, &row, rolling.is_some()).await? {
-            Some(standing) => {
-                *app.standing.lock() = standing;
+            Some(taken) => {
+                app.take(taken);
                 app.wake();
                 return Ok(());
             }
@@ -352,51 +371,6 @@ async fn pass(context: &Context, app: &Arc<App>, supervisor: &SupervisorRef) -> 
         None => app.retire(context, |_| true),
     }
     if app.instances().is_empty() && !row.is_wanted() {
-        context.stage.rest(app, wakes);
-    }
-    Ok(())
-}
-
-/// The owner stops: what serves is started here first, and only then is the app this node's.
-async fn succeed(
-    context: &Context,
-    app: &Arc<App>,
-    supervisor: &SupervisorRef,
-    row: &AppRow,
-    from: Owner,
-) -> Result<(), Failure> {
-    let target = if row.state == AppState::Running { app.serving(context, row).await? } else { None };
-    if let Some(target) = target {
-        rollout::start_missing(context, app, supervisor, &target, &row.shown_formation().processes).await?;
-        for member in app.instances() {
-            member.settled().await;
-        }
-    }
-    let why = format!("{} stops", context.nodes.name(from.node));
-    if let Some(owner) = claim::claim(context, row, Some((from.node, why))).await? {
-        *app.standing.lock() = Standing::Owner(owner);
-        // The node before ends its own as soon as it knows.
-        context.wake(app.project_id);
-    } else {
-        app.wake();
-    }
-    Ok(())
-}
-
-/// The app is another node's, or there is none any more: what runs of it here ends. One that was handed over serves on
-/// until the routers know its successor.
-async fn give_up(context: &Context, app: &Arc<App>, row: Option<&AppRow>, wakes: u64) -> Result<(), Failure> {
-    *app.given_up.lock() = app.owner();
-    if app.instances().iter().any(|member| !member.is_leaving()) {
-        if row.is_some_and(|row| row.owner_node.is_some()) && context.is_leaving() {
-            context.clock.sleep(LINGER).await;
-            app.retire(context, |_| true);
-        } else {
-            app.retire_at_once(context);
-        }
-    }
-    if app.instances().is_empty() {
-        context.routes.remove(&app.name);
         context.stage.rest(app, wakes);
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Taking an app on: from nobody, from a node that is gone, or from one that stops and serves on meanwhile.
 
 use callboard_messages::{
-    Caller, Failure, ProjectId,
+    Caller, Failure,
     deploy::{AppTakenOver, TakeoverFact},
 };
 use callboard_supervisors::events::emit;
@@ -24,8 +24,16 @@ pub(crate) enum Standing {
     Heir(Owner),
 }
 
+/// An app that was just taken on.
+pub(crate) struct Taken {
+    pub(super) standing: Standing,
+    /// What its log shall say of it. Its own actor does that: whoever asks the object store for the lines of the node
+    /// before must keep no other app waiting.
+    pub(super) news: Option<String>,
+}
+
 /// Takes the app on if it needs a node and this one may be it. `None` when it is another's, or nobody's need.
-pub(super) async fn take_on(context: &Context, row: &AppRow, rolls: bool) -> Result<Option<Standing>, Failure> {
+pub(super) async fn take_on(context: &Context, row: &AppRow, rolls: bool) -> Result<Option<Taken>, Failure> {
     let me = context.nodes.me();
     if context.is_leaving() || !context.nodes.has_joined() {
         return Ok(None);
@@ -40,15 +48,15 @@ pub(super) async fn take_on(context: &Context, row: &AppRow, rolls: bool) -> Res
         Some(_) => return Ok(None),
     };
     let reason = before.map(|node| (node, format!("{} is gone", context.nodes.name(node))));
-    Ok(claim(context, row, reason).await?.map(Standing::Owner))
+    claim(context, row, reason).await
 }
 
 /// Makes this node the heir, unless another one is.
-async fn inherit(context: &Context, row: &AppRow, from: Owner) -> Result<Option<Standing>, Failure> {
+async fn inherit(context: &Context, row: &AppRow, from: Owner) -> Result<Option<Taken>, Failure> {
     let me = context.nodes.me();
     let is_free = row.heir_node.is_none_or(|heir| heir == me || !context.nodes.is_present(heir));
     if is_free && owners::inherit(&context.database, row, me).await? {
-        return Ok(Some(Standing::Heir(from)));
+        return Ok(Some(Taken { standing: Standing::Heir(from), news: None }));
     }
     Ok(None)
 }
@@ -58,7 +66,7 @@ pub(super) async fn claim(
     context: &Context,
     row: &AppRow,
     from: Option<(Uuid, String)>,
-) -> Result<Option<Owner>, Failure> {
+) -> Result<Option<Taken>, Failure> {
     let me = context.nodes.me();
     let mut transaction = context.database.begin().await?;
     let Some(owner) = owners::claim(&mut transaction, row, me).await? else { return Ok(None) };
@@ -74,18 +82,11 @@ pub(super) async fn claim(
         emit(&mut transaction, &Caller::system(), &AppTakenOver(fact)).await?;
     }
     transaction.commit().await?;
-    if let Some((_, why)) = from {
+    let news = from.map(|(_, why)| {
         let sentence = format!("taken over by node {} because node {why}", context.nodes.name(me));
         tracing::warn!(app = row.name, "{sentence}");
-        say(context, row.project_id, sentence).await;
-    }
+        sentence
+    });
     context.nudge_routers();
-    Ok(Some(owner))
-}
-
-/// In the app's log, after what the node before has written.
-async fn say(context: &Context, project_id: ProjectId, sentence: String) {
-    let log = context.app_log(project_id);
-    log.follow_on().await;
-    log.line("platform", sentence);
+    Ok(Some(Taken { standing: Standing::Owner(owner), news }))
 }

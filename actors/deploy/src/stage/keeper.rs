@@ -3,10 +3,11 @@
 //! Each app is a supervisor of its own below this one, so that an app whose actor fails again and again takes nobody
 //! along: its supervisor gives up alone, and the next wake starts it anew.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use callboard_messages::{Failure, ProjectId, deploy::DeploymentStatus};
 use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart, Supervisor};
+use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 
 use super::{App, Request, app, claim, watch};
 use crate::{
@@ -17,6 +18,9 @@ use crate::{
 
 /// How often it is looked whether an app's supervisor has given up.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+/// Apps that are taken on at a time: those of a node that is gone must not wait for each other.
+const AT_ONCE: usize = 8;
 
 /// The supervisor of all apps.
 pub(crate) fn supervisor(world: Arc<World>) -> ChildSpec {
@@ -51,30 +55,54 @@ async fn serve(context: &Context, child: &ChildContext) {
     // Apps of an earlier life of their supervisor: nobody looks after them any more.
     sweep(context, child);
     let mut due = context.clock.instant() + SWEEP_EVERY;
+    let mut looks = Looks::default();
     loop {
-        let request = tokio::select! {
+        tokio::select! {
             biased;
             () = context.clock.sleep_until(due) => {
                 sweep(context, child);
                 due = context.clock.instant() + SWEEP_EVERY;
-                continue;
             }
-            request = requests.recv() => request,
-        };
-        match request {
-            Some(Request::Wake(project_id)) => wake(context, child, project_id).await,
-            Some(Request::Rest(app, wakes)) => rest(context, child, &app, wakes).await,
-            None => return,
+            Some((project_id, looked)) = looks.under_way.next() => {
+                let woken = looks.woken.remove(&project_id).unwrap_or_default();
+                follow_up(context, child, project_id, looked, woken).await;
+            }
+            request = requests.recv(), if looks.under_way.len() < AT_ONCE => match request {
+                Some(Request::Wake(project_id)) => wake(context, &mut looks, project_id),
+                Some(Request::Rest(app, wakes)) => rest(context, child, &app, wakes).await,
+                None => return,
+            },
         }
     }
 }
 
-async fn wake(context: &Context, child: &ChildContext, project_id: ProjectId) {
+/// What came of a look at an app that has no actor.
+type Looked = Result<Option<App>, Failure>;
+
+/// The looks at apps that are under way.
+#[derive(Default)]
+struct Looks<'a> {
+    under_way: FuturesUnordered<LocalBoxFuture<'a, (ProjectId, Looked)>>,
+    /// Whether the app was woken again meanwhile.
+    woken: HashMap<ProjectId, bool>,
+}
+
+fn wake<'a>(context: &'a Context, looks: &mut Looks<'a>, project_id: ProjectId) {
     if let Some(app) = context.stage.get(project_id) {
-        return app.wake();
+        app.wake();
+    } else if let Some(woken) = looks.woken.get_mut(&project_id) {
+        *woken = true;
+    } else {
+        looks.woken.insert(project_id, false);
+        looks.under_way.push(async move { (project_id, take_on(context, project_id).await) }.boxed_local());
     }
-    match take_on(context, project_id).await {
+}
+
+async fn follow_up(context: &Context, child: &ChildContext, project_id: ProjectId, looked: Looked, woken: bool) {
+    match looked {
         Ok(Some(app)) => start(context, child, Arc::new(app)).await,
+        // What was read may be older than what it was woken for.
+        Ok(None) if woken => drop(context.stage.requests.send(Request::Wake(project_id))),
         Ok(None) => {}
         Err(failure) => {
             tracing::warn!(%project_id, %failure, "an app could not be looked at; trying again");
@@ -83,11 +111,11 @@ async fn wake(context: &Context, child: &ChildContext, project_id: ProjectId) {
     }
 }
 
-async fn take_on(context: &Context, project_id: ProjectId) -> Result<Option<App>, Failure> {
+async fn take_on(context: &Context, project_id: ProjectId) -> Looked {
     let Some(row) = apps::get(&context.database, project_id).await? else { return Ok(None) };
     let running = deployments::running(&context.database, project_id).await?;
     let rolls = running.is_some_and(|(_, status)| status == DeploymentStatus::Rolling);
-    Ok(claim::take_on(context, &row, rolls).await?.map(|standing| App::new(context, &row, standing)))
+    Ok(claim::take_on(context, &row, rolls).await?.map(|taken| App::new(context, &row, taken)))
 }
 
 /// Starts the apps anew whose supervisor has given up.

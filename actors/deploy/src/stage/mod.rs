@@ -9,6 +9,7 @@
 
 mod app;
 mod claim;
+mod handover;
 mod instance;
 mod keeper;
 mod member;
