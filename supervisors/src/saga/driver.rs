@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use callboard_messages::{Failure, SagaStatus};
+use futures_util::FutureExt;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -70,8 +71,9 @@ impl Driver {
                 SagaStatus::Done => return Ended::Done(self.progress.state),
                 SagaStatus::Undone => return Ended::Undone(self.progress.refusal.unwrap_or_default()),
                 SagaStatus::Stuck => return Ended::Stuck(self.progress.trouble.unwrap_or_default()),
-                SagaStatus::Running => self.forward().await,
-                SagaStatus::Undoing => self.back().await,
+                // Boxed, these and those below: what a step waits for lies deep, and a saga is moved before it is driven.
+                SagaStatus::Running => self.forward().boxed_local().await,
+                SagaStatus::Undoing => self.back().boxed_local().await,
             };
             let hitch = match outcome {
                 Ok(()) => {
@@ -85,11 +87,11 @@ impl Driver {
                 Hitch::Lost => Err(Lost),
                 Hitch::Database(error) => {
                     self.complain(&at, &error.to_string());
-                    self.reload(tried).await
+                    self.reload(tried).boxed_local().await
                 }
                 Hitch::Unmade(unmade) => {
                     refused += u32::from(!matches!(&unmade, Unmade::Failed(failure) if is_about_the_way(failure)));
-                    self.judge(&at, unmade, tried, refused).await
+                    self.judge(&at, unmade, tried, refused).boxed_local().await
                 }
             };
             if handled.is_err() {
@@ -235,17 +237,24 @@ impl Driver {
         Ok(())
     }
 
-    /// The log tells how far it has come, after a transaction of which nobody knows what became.
-    async fn reload(&mut self, tried: u32) -> Result<(), Lost> {
-        self.pause(tried).await?;
-        match log::get(&self.database, self.place.id).await {
-            Ok(Some(row)) if row.token == self.place.token => {
-                // What could not be written may be the reply of a step.
-                self.progress = self.plan.doubt(row.progress());
-                Ok(())
+    /// The log tells how far it has come, after a transaction of which nobody knows what became. Until it does, nothing
+    /// is done: what it is thought to stand at may be made already.
+    async fn reload(&mut self, mut tried: u32) -> Result<(), Lost> {
+        loop {
+            self.pause(tried).await?;
+            let (database, id) = (self.database.clone(), self.place.id);
+            match self.alive(async move { log::get(&database, id).await }).await? {
+                Ok(Some(row)) if row.token == self.place.token => {
+                    // What could not be written may be the reply of a step.
+                    self.progress = self.plan.doubt(row.progress());
+                    return Ok(());
+                }
+                Ok(_) => return Err(Lost),
+                Err(error) => {
+                    tracing::warn!(saga = %self.place.id, %error, "the log of a saga could not be read");
+                    tried = tried.saturating_add(1);
+                }
             }
-            Ok(_) => Err(Lost),
-            Err(_) => Ok(()),
         }
     }
 
@@ -261,7 +270,8 @@ impl Driver {
 
     async fn commit(&mut self, mut transaction: Transaction, next: Progress) -> Result<(), Hitch> {
         let sent = self.context.clock.instant();
-        if !log::write(&mut transaction, &self.place, &next, self.context.clock.now()).await? {
+        let now = self.context.clock.now();
+        if !log::write(&mut transaction, &self.place, &self.progress, &next, now).await? {
             return Err(Hitch::Lost);
         }
         transaction.commit().await?;

@@ -131,10 +131,12 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// Writes down how far the saga has come; false when another drives it now, or it has ended.
+/// Writes down how far the saga has come; false when another drives it now, it has ended, or it does not stand where it
+/// was `read`: what is written here is not made twice.
 pub(super) async fn write(
     transaction: &mut Transaction,
     place: &Place,
+    read: &Progress,
     progress: &Progress,
     now: DateTime<Utc>,
 ) -> Result<bool, Error> {
@@ -144,7 +146,7 @@ pub(super) async fn write(
             "UPDATE sagas
              SET state = $3, status = $4, position = $5, in_doubt = $6, refusal = $7, trouble = $8,
                  holder = CASE WHEN $9 THEN holder END, beat = beat + 1, updated_at = $10
-             WHERE id = $1 AND token = $2 AND status IN ('running', 'undoing')",
+             WHERE id = $1 AND token = $2 AND position = $11 AND status IN ('running', 'undoing')",
         )
         .bind(place.id)
         .bind(place.token)
@@ -156,6 +158,7 @@ pub(super) async fn write(
         .bind(progress.trouble.clone())
         .bind(keeps)
         .bind(now)
+        .bind(position(read))
         .execute()
         .await?;
     Ok(written == 1)

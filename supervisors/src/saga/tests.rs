@@ -1,5 +1,7 @@
 //! The engine under every fault, on both engines.
 
+mod trouble;
+
 use std::{
     collections::HashMap,
     sync::{

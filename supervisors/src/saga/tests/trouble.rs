@@ -1,0 +1,97 @@
+//! A log that is away, steps that panic, a node that stops, and versions with other steps.
+
+use std::future::Future;
+
+use chrono::DateTime;
+
+use super::*;
+use crate::{
+    clock::Clock,
+    saga::{driver::Ended, log::Progress, sweeper::Sweeper},
+};
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// An engine whose time the test moves, so that nothing lapses unless it is meant to.
+fn standing(sagas: &Sagas, travel: &Travel) -> (SagaEngine, Clock) {
+    let clock = Clock::manual(DateTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000));
+    (SagaEngine::new(sagas, travel.database.clone(), travel.bus(), clock.clone()), clock)
+}
+
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(SOON, future).await.unwrap_or_else(|_| panic!("not in time: {what}"))
+}
+
+/// Waits until the driver pauses: for the pause, and for the next sign of life.
+async fn pauses(clock: &Clock) {
+    until("it pauses", async || clock.sleepers() == 2).await;
+}
+
+#[actix_rt::test]
+async fn while_the_log_is_away_nothing_is_made_from_what_it_was_last_known_to_say() {
+    on_both(async |databases| {
+        let travel = Travel::new(&databases, bare_booking).await;
+        let sagas = Sagas::new("trip", &databases).with(bare_booking());
+        let (engine, clock) = standing(&sagas, &travel);
+        let (caller, id, trip) = travel.begin();
+        let driver = engine.begin(&caller, id, trip.clone()).await.unwrap();
+        // What the first transaction of this driver wrote; its reply was lost.
+        travel.inn.seats.lock().insert(id, 7);
+        let reached = Progress {
+            position: 2,
+            state: serde_json::to_value(Trip { seat: Some(7), ..trip.clone() }).unwrap(),
+            ..driver.progress.clone()
+        };
+        let mut transaction = travel.database.begin().await.unwrap();
+        print(&mut transaction, &driver.context, Trip { seat: Some(7), ..trip }).await.unwrap();
+        assert!(log::write(&mut transaction, &driver.place, &driver.progress, &reached, clock.now()).await.unwrap());
+        transaction.commit().await.unwrap();
+        travel.database.query("ALTER TABLE sagas RENAME TO elsewhere").execute().await.unwrap();
+
+        let driven = actix_rt::spawn(driver.drive());
+        // It has asked for the seat once more before the log failed; from then on it asks for nothing.
+        pauses(&clock).await;
+        travel.inn.seats.lock().remove(&id);
+        for tried in 0..3 {
+            clock.advance(Duration::from_millis(120 << tried));
+            pauses(&clock).await;
+            assert!(travel.inn.seats.lock().is_empty(), "a step is not made from what may be stale");
+        }
+        travel.inn.seats.lock().insert(id, 7);
+        travel.database.query("ALTER TABLE elsewhere RENAME TO sagas").execute().await.unwrap();
+        clock.advance(Duration::from_millis(960));
+        let ended = in_time("it ends", driven).await.unwrap();
+        assert!(matches!(ended, Ended::Done(_)), "{ended:?}");
+        travel.assert_whole(id).await;
+        travel.runtime.stop(Duration::from_secs(5)).await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn what_stands_elsewhere_by_now_is_not_written_over() {
+    on_both(async |databases| {
+        let travel = Travel::new(&databases, booking).await;
+        let sagas = Sagas::new("trip", &databases).with(booking());
+        let (engine, clock) = standing(&sagas, &travel);
+        let (caller, id, trip) = travel.begin();
+        let driver = engine.begin(&caller, id, trip).await.unwrap();
+        let (read, next) = (driver.progress.clone(), Progress { position: 2, ..driver.progress.clone() });
+        for (writes, expected) in [(1, true), (2, false)] {
+            let mut transaction = travel.database.begin().await.unwrap();
+            let written = log::write(&mut transaction, &driver.place, &read, &next, clock.now()).await.unwrap();
+            assert_eq!(written, expected, "{writes}");
+            transaction.commit().await.unwrap();
+        }
+        travel.runtime.stop(Duration::from_secs(5)).await;
+    })
+    .await;
+}
