@@ -1,6 +1,6 @@
 //! Driving one saga, step by step, to its end.
 
-use std::time::Instant;
+use std::{panic::AssertUnwindSafe, time::Instant};
 
 use callboard_messages::{Failure, SagaStatus};
 use futures_util::FutureExt;
@@ -12,7 +12,10 @@ use super::{
     log::{self, Place, Progress},
     plan::{Kind, Plan, Step, StepContext, Unmade, written_failure},
 };
-use crate::db::{Database, Error, Transaction};
+use crate::{
+    blocking::panic_message,
+    db::{Database, Error, Transaction},
+};
 
 /// How a drive ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,7 +117,7 @@ impl Driver {
         match self.plan.steps.get(next.position).cloned() {
             Some(Step { kind: Kind::Elsewhere(step), .. }) => {
                 let (context, state) = (self.context.clone(), next.state.clone());
-                let acted = self.alive(step.act(&context, state)).await?;
+                let acted = self.alive(caught(step.act(&context, state))).await?;
                 next.state = acted.map_err(Hitch::Unmade)?;
                 next.position += 1;
                 next.in_doubt = false;
@@ -127,7 +130,8 @@ impl Driver {
             }
             Some(Step { kind: Kind::Here(step), .. }) => {
                 let mut transaction = self.begin().await?;
-                next.state = step.act(&mut transaction, &self.context, next.state).await.map_err(Hitch::Unmade)?;
+                let acted = caught(step.act(&mut transaction, &self.context, next.state)).await;
+                next.state = acted.map_err(Hitch::Unmade)?;
                 next.position += 1;
                 next.in_doubt = false;
                 next.trouble = None;
@@ -169,12 +173,13 @@ impl Driver {
         match step {
             Some(Step { kind: Kind::Elsewhere(step), .. }) => {
                 let (context, state) = (self.context.clone(), next.state.clone());
-                self.alive(step.undo(&context, state)).await?.map_err(Hitch::Unmade)?;
+                self.alive(caught(step.undo(&context, state))).await?.map_err(Hitch::Unmade)?;
                 self.save(next).await
             }
             Some(Step { kind: Kind::Here(step), .. }) => {
                 let mut transaction = self.begin().await?;
-                step.undo(&mut transaction, &self.context, next.state.clone()).await.map_err(Hitch::Unmade)?;
+                let undone = caught(step.undo(&mut transaction, &self.context, next.state.clone())).await;
+                undone.map_err(Hitch::Unmade)?;
                 self.commit(transaction, next).await
             }
             None => self.save(next).await,
@@ -342,13 +347,21 @@ pub(super) async fn locals(
     mut progress: Progress,
 ) -> Result<Progress, Unmade> {
     while let Some(Step { kind: Kind::Here(step), .. }) = plan.steps.get(progress.position) {
-        progress.state = step.act(transaction, context, progress.state).await?;
+        progress.state = caught(step.act(transaction, context, progress.state)).await?;
         progress.position += 1;
     }
     if progress.position >= plan.steps.len() {
         progress.status = SagaStatus::Done;
     }
     Ok(progress)
+}
+
+/// A step that panics has failed by a fault of ours, and nobody knows how far it came. Whoever drives it drives others too.
+async fn caught<T>(step: impl Future<Output = Result<T, Unmade>>) -> Result<T, Unmade> {
+    AssertUnwindSafe(step).catch_unwind().await.unwrap_or_else(|panic| {
+        let told = format!("panicked: {}", panic_message(&*panic));
+        Err(Unmade::Failed(Failure::Internal(told)))
+    })
 }
 
 /// Whether it says nothing about the step itself: it could not be asked for, or its answer was lost.

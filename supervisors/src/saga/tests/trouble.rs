@@ -95,3 +95,45 @@ async fn what_stands_elsewhere_by_now_is_not_written_over() {
     })
     .await;
 }
+
+/// Its second step panics for whoever has taken seat 13.
+fn booking_that_panics() -> Saga<Trip> {
+    async fn take(context: &StepContext, trip: Trip) -> StepOutcome<Trip> {
+        assert_ne!(trip.seat, Some(13), "unlucky");
+        take_seat(context, trip).await
+    }
+    Saga::new("trip.book").local("record", record, erase).step("seat", take, free_seat).local("ticket", print, tear)
+}
+
+#[actix_rt::test]
+async fn a_saga_whose_step_panics_is_stuck_and_takes_no_other_along() {
+    on_both(async |databases| {
+        let travel = Travel::new(&databases, booking).await;
+        let pause = Backoff { first: Duration::ZERO, at_most: Duration::ZERO, factor: 1.0, jitter: 0.0 };
+        let settings = SagaSettings { backoff: pause, patience: 5, ..SagaSettings::default() };
+        let sagas = Sagas::new("trip", &databases).settings(settings).with(booking_that_panics());
+        let (engine, clock) = standing(&sagas, &travel);
+        let mut ids = Vec::new();
+        for seat in [Some(13), None] {
+            let (caller, id, trip) = travel.begin();
+            drop(engine.begin(&caller, id, Trip { seat, ..trip }).await.unwrap());
+            ids.push(id);
+        }
+        let mut sweeper = Sweeper::new(engine.clone());
+        sweeper.take_over().await.unwrap();
+        clock.advance(engine.sagas.settings.ttl);
+        sweeper.take_over().await.unwrap();
+        assert_eq!(sweeper.driving(), 2);
+        for _ in 0..2 {
+            in_time("they end", sweeper.drive()).await;
+        }
+        let row = async |id| log::get(&travel.database, id).await.unwrap().unwrap();
+        let stuck = row(ids[0]).await;
+        assert_eq!(stuck.status(), SagaStatus::Stuck);
+        let trouble = stuck.progress().trouble.unwrap();
+        assert!(trouble.contains("panicked") && trouble.contains("unlucky"), "{trouble}");
+        assert_eq!(row(ids[1]).await.status(), SagaStatus::Done);
+        travel.runtime.stop(Duration::from_secs(5)).await;
+    })
+    .await;
+}
