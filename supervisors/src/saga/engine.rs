@@ -9,12 +9,12 @@ use uuid::Uuid;
 
 use super::{
     Saga, SagaSettings, SagaState, StepContext, StepOutcome,
+    begun::Begun,
     driver::{Driver, Ended, locals},
     log::{self, Beginner, Place, Progress},
     plan::{Plan, Unmade, read, write},
 };
 use crate::{
-    anchored::Anchored,
     bus::Bus,
     clock::Clock,
     context::ShardContext,
@@ -27,6 +27,7 @@ pub struct Sagas {
     pub(super) domain: &'static str,
     pub(super) databases: Databases,
     pub(super) settings: SagaSettings,
+    pub(super) begun: Begun,
     plans: Arc<Vec<(TypeId, Plan)>>,
 }
 
@@ -34,7 +35,13 @@ impl Sagas {
     /// Of the domain that keeps its database among these; none yet.
     #[must_use]
     pub fn new(domain: &'static str, databases: &Databases) -> Self {
-        Self { domain, databases: databases.clone(), settings: SagaSettings::default(), plans: Arc::default() }
+        Self {
+            domain,
+            databases: databases.clone(),
+            settings: SagaSettings::default(),
+            begun: Begun::default(),
+            plans: Arc::default(),
+        }
     }
 
     /// Adds a saga. One state belongs to one saga.
@@ -99,10 +106,7 @@ impl SagaEngine {
     pub async fn run<S: SagaState>(&self, caller: &Caller, id: Uuid, state: S) -> StepOutcome<S> {
         let driver = self.begin(caller, id, state).await?;
         let (ended, end) = oneshot::channel();
-        actix_rt::spawn(Anchored::new(async move {
-            // Nobody may wait for it any more.
-            let _ = ended.send(driver.drive().await);
-        }));
+        self.sagas.begun.drive(driver, ended);
         conclude::<S>(id, end.await.unwrap_or(Ended::Lost))
     }
 

@@ -18,6 +18,7 @@
 //! An undo is tried again whatever it ends in. What goes neither forward nor back after a bounded number of tries is
 //! **stuck**: it raises an alert, and an operator looks and retries it.
 
+mod begun;
 mod driver;
 mod engine;
 mod log;

@@ -21,6 +21,8 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Sagas that one sweeper drives at a time.
 const AT_ONCE: usize = 32;
 const PAGE: i64 = 256;
+/// How long sagas that were begun here may still be driven when the domain stops.
+const ENDED_WITHIN: Duration = Duration::from_secs(2);
 
 impl Sagas {
     /// The child that takes over sagas whose driver is gone, and shows how many there are.
@@ -122,12 +124,22 @@ impl Sweeper {
         }
     }
 
-    /// Lets other nodes go on at once with what is driven here.
-    async fn hand_over(&mut self) {
+    /// Lets other nodes go on at once with what is driven here. Whoever began one may still wait for its end, and most
+    /// of them end in a moment.
+    pub(super) async fn hand_over(&mut self) {
         self.driving.clear();
-        for (id, token) in self.driven.drain() {
-            if let Err(error) = log::release(&self.engine.database, &Place { id, token }).await {
-                tracing::warn!(saga = %id, %error, "a saga could not be handed over, and is taken over later");
+        let taken_over = self.driven.drain().map(|(id, token)| Place { id, token }).collect();
+        self.release(taken_over).await;
+        let (clock, begun) = (self.engine.clock.clone(), self.engine.sagas.begun.clone());
+        if clock.timeout_at(clock.instant() + ENDED_WITHIN, begun.ended()).await.is_none() {
+            self.release(begun.abandon()).await;
+        }
+    }
+
+    async fn release(&self, places: Vec<Place>) {
+        for place in places {
+            if let Err(error) = log::release(&self.engine.database, &place).await {
+                tracing::warn!(saga = %place.id, %error, "a saga could not be handed over, and is taken over later");
             }
         }
     }

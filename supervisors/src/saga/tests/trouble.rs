@@ -137,3 +137,53 @@ async fn a_saga_whose_step_panics_is_stuck_and_takes_no_other_along() {
     })
     .await;
 }
+
+#[actix_rt::test]
+async fn a_saga_that_does_not_end_in_time_is_handed_over_when_the_domain_stops() {
+    on_both(async |databases| {
+        let gate = Arc::new(Notify::new());
+        let slow = Inn { gate: Some(gate.clone()), ..Inn::default() };
+        let runtime = node(&slow, None).await;
+        let travel = Travel { saga: booking, database: databases.open("trip").await.unwrap(), inn: slow, runtime };
+        let sagas = Sagas::new("trip", &databases).with(booking());
+        let (engine, clock) = standing(&sagas, &travel);
+        let begin = |engine: &SagaEngine| {
+            let (engine, (caller, id, trip)) = (engine.clone(), travel.begin());
+            (id, actix_rt::spawn(async move { engine.run(&caller, id, trip).await }))
+        };
+        let held = async |id| {
+            let row = log::get(&travel.database, id).await.unwrap();
+            row.is_some_and(|row| row.holder.is_some())
+        };
+        let mut sweeper = Sweeper::new(engine.clone());
+
+        let (id, asked) = begin(&engine);
+        until("it is driven", async || held(id).await).await;
+        let opens = async {
+            loop {
+                gate.notify_one();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            () = in_time("it ends", sweeper.hand_over()) => {}
+            () = opens => unreachable!(),
+        }
+        assert!(asked.await.unwrap().is_ok(), "whoever waits for one that ends in time is told");
+
+        // A permit of the gate may be left.
+        let _ = tokio::time::timeout(Duration::ZERO, gate.notified()).await;
+        let (id, asked) = begin(&engine);
+        until("it is driven", async || held(id).await).await;
+        let moves = async {
+            // Of the step that is asked for, and of who waits for the saga's end.
+            until("both wait", async || clock.sleepers() == 2).await;
+            clock.advance(Duration::from_secs(2));
+        };
+        in_time("it is handed over", async { tokio::join!(sweeper.hand_over(), moves) }).await;
+        assert!(!held(id).await, "another may take it at once");
+        assert!(matches!(asked.await.unwrap(), Err(CallError::Failed(Failure::Unknown))));
+        travel.runtime.stop(Duration::from_secs(5)).await;
+    })
+    .await;
+}
