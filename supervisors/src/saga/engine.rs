@@ -124,7 +124,7 @@ impl SagaEngine {
         let progress = locals(&plan, &mut transaction, &context, progress).await.map_err(unmade::<S>)?;
         let sent = self.clock.instant();
         let now = self.clock.now();
-        log::insert(&mut transaction, id, plan.name, &beginner, self.bus.node(), &progress, now).await?;
+        log::insert(&mut transaction, id, &plan, &beginner, self.bus.node(), &progress, now).await?;
         transaction.commit().await?;
         let until = sent + self.sagas.settings.ttl / 4 * 3;
         Ok(self.driver(plan, Place { id, token: 1 }, progress, context, until))
@@ -136,8 +136,12 @@ impl SagaEngine {
             tracing::warn!(saga = %row.id, name = row.name, "this version does not know the saga, and leaves it alone");
             return Ok(None);
         };
+        if !row.fits(&plan) {
+            tracing::warn!(saga = %row.id, name = row.name, "this version has other steps for the saga, and leaves it alone");
+            return Ok(None);
+        }
         let sent = self.clock.instant();
-        let Some(place) = log::take_over(&self.database, row, self.bus.node()).await? else { return Ok(None) };
+        let Some(place) = log::take_over(&self.database, row, &plan, self.bus.node()).await? else { return Ok(None) };
         let progress = plan.doubt(row.progress());
         let context = self.context(row.id, &row.caller);
         let until = sent + self.sagas.settings.ttl / 4 * 3;

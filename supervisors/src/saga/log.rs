@@ -7,6 +7,7 @@ use serde_json::Value;
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use super::plan::Plan;
 use crate::db::{Database, Error, Transaction};
 
 /// Who began a saga, as far as its steps need to know.
@@ -69,6 +70,8 @@ pub(super) struct Row {
     in_doubt: bool,
     refusal: Option<Json<Value>>,
     trouble: Option<String>,
+    /// As whoever drives it knows them.
+    steps: Option<Json<Vec<String>>>,
     pub(super) caller: Json<Beginner>,
     pub(super) holder: Option<Uuid>,
     pub(super) token: i64,
@@ -81,6 +84,14 @@ impl Row {
     /// An unknown word is of a newer version; what it means cannot be guessed, so it is left alone like a stuck one.
     pub(super) fn status(&self) -> SagaStatus {
         SagaStatus::ALL.into_iter().find(|status| status.as_str() == self.status).unwrap_or(SagaStatus::Stuck)
+    }
+
+    /// Whether this plan is that of the saga, or a newer one that says the same up to where the saga stands.
+    pub(super) fn fits(&self, plan: &Plan) -> bool {
+        let Some(Json(steps)) = &self.steps else { return true };
+        let (ours, reached) = (plan.step_names(), self.progress().position.saturating_add(1));
+        let same_so_far = steps.iter().take(reached).eq(ours.iter().take(reached.min(steps.len())));
+        same_so_far && steps.iter().all(|step| ours.contains(&step.as_str()))
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -104,7 +115,7 @@ pub(super) struct Place {
 pub(super) async fn insert(
     transaction: &mut Transaction,
     id: Uuid,
-    name: &'static str,
+    plan: &Plan,
     caller: &Beginner,
     holder: Uuid,
     progress: &Progress,
@@ -114,11 +125,12 @@ pub(super) async fn insert(
     transaction
         .query(
             "INSERT INTO sagas
-                (id, name, state, status, position, in_doubt, caller, holder, token, beat, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, 0, $9, $9)",
+                (id, name, state, status, position, in_doubt, caller, holder, token, beat, created_at, updated_at,
+                 steps)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, 0, $9, $9, $10)",
         )
         .bind(id)
-        .bind(name)
+        .bind(plan.name)
         .bind(Json(progress.state.clone()))
         .bind(progress.status.as_str())
         .bind(position(progress))
@@ -126,6 +138,7 @@ pub(super) async fn insert(
         .bind(Json(caller.clone()))
         .bind(holder)
         .bind(now)
+        .bind(Json(plan.step_names()))
         .execute()
         .await?;
     Ok(())
@@ -195,11 +208,16 @@ pub(super) async fn release(database: &Database, place: &Place) -> Result<(), Er
 }
 
 /// Takes the saga over from a driver that has shown no sign of life, or from nobody.
-pub(super) async fn take_over(database: &Database, row: &Row, holder: Uuid) -> Result<Option<Place>, Error> {
+pub(super) async fn take_over(
+    database: &Database,
+    row: &Row,
+    plan: &Plan,
+    holder: Uuid,
+) -> Result<Option<Place>, Error> {
     let token = row.token + 1;
     let taken = database
         .query(
-            "UPDATE sagas SET holder = $2, token = $3, beat = 0
+            "UPDATE sagas SET holder = $2, token = $3, beat = 0, steps = $6
              WHERE id = $1 AND token = $4 AND beat = $5 AND status IN ('running', 'undoing')",
         )
         .bind(row.id)
@@ -207,6 +225,7 @@ pub(super) async fn take_over(database: &Database, row: &Row, holder: Uuid) -> R
         .bind(token)
         .bind(row.token)
         .bind(row.beat)
+        .bind(Json(plan.step_names()))
         .execute()
         .await?;
     Ok((taken == 1).then_some(Place { id: row.id, token }))

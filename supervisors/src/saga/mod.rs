@@ -15,6 +15,12 @@
 //! | a failure that nothing came of, a few times | the same |
 //! | an unknown outcome | the same act again, until the outcome is known |
 //!
+//! A step that panics ends in an unknown outcome, and so does one whose log cannot be written: until the log can be read
+//! again, nothing more is done.
+//!
+//! The log has the names of the steps too. A version that has others up to where a saga stands, or lacks one of them,
+//! leaves it alone: in an upgrade, new steps are carried out by the versions that know them.
+//!
 //! An undo is tried again whatever it ends in. What goes neither forward nor back after a bounded number of tries is
 //! **stuck**: it raises an alert, and an operator looks and retries it.
 

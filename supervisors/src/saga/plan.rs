@@ -87,6 +87,12 @@ pub(super) struct Plan {
     pub(super) steps: Vec<Step>,
 }
 
+impl Plan {
+    pub(super) fn step_names(&self) -> Vec<&'static str> {
+        self.steps.iter().map(|step| step.name).collect()
+    }
+}
+
 #[derive(Clone)]
 pub(super) struct Step {
     pub(super) name: &'static str,

@@ -187,3 +187,42 @@ async fn a_saga_that_does_not_end_in_time_is_handed_over_when_the_domain_stops()
     })
     .await;
 }
+
+#[actix_rt::test]
+async fn a_version_with_other_steps_leaves_a_saga_alone_and_a_newer_one_goes_on() {
+    fn newer() -> Saga<Trip> {
+        Saga::new("trip.book")
+            .local("record", record, erase)
+            .step("seat", take_seat, free_seat)
+            .step("breakfast", async |_: &StepContext, trip| Ok(trip), async |_: &StepContext, _| Ok(()))
+            .step("bed", take_bed, free_bed)
+            .local("ticket", print, tear)
+    }
+    on_both(async |databases| {
+        let travel = Travel::new(&databases, booking).await;
+        let [old, new] = [booking, newer].map(|saga| Sagas::new("trip", &databases).with(saga()));
+        let ((old, _), (new, _)) = (standing(&old, &travel), standing(&new, &travel));
+        let row = async |id| log::get(&travel.database, id).await.unwrap().unwrap();
+
+        let (caller, id, trip) = travel.begin();
+        drop(new.begin(&caller, id, trip).await.unwrap());
+        assert!(old.take_over(&row(id).await).await.unwrap().is_none(), "it would leave a step out");
+
+        let (caller, id, trip) = travel.begin();
+        drop(old.begin(&caller, id, trip).await.unwrap());
+        let driver = new.take_over(&row(id).await).await.unwrap().unwrap();
+        assert!(old.take_over(&row(id).await).await.unwrap().is_none(), "it is the newer version's from now on");
+        assert!(matches!(driver.drive().await, Ended::Done(_)));
+
+        // Where it stands is another step for the newer version.
+        let (caller, id, trip) = travel.begin();
+        let driver = old.begin(&caller, id, trip).await.unwrap();
+        let next = Progress { position: 2, ..driver.progress.clone() };
+        let mut transaction = travel.database.begin().await.unwrap();
+        assert!(log::write(&mut transaction, &driver.place, &driver.progress, &next, old.clock.now()).await.unwrap());
+        transaction.commit().await.unwrap();
+        assert!(new.take_over(&row(id).await).await.unwrap().is_none());
+        travel.runtime.stop(Duration::from_secs(5)).await;
+    })
+    .await;
+}
