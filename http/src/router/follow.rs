@@ -76,13 +76,13 @@ impl Follower {
     async fn ask(&mut self) {
         let nodes: Vec<Neighbour> = neighbours(&self.members);
         let known = self.known.clone().filter(|_| nodes == self.nodes);
-        let as_of = self.table.version();
+        let ask = self.table.ask();
         match self.bus.ask(&Caller::system(), ListRoutes { known }).await {
-            Ok(AppRoutes { items: None, .. }) => self.table.confirm_elsewhere(),
+            Ok(AppRoutes { items: None, .. }) => self.table.confirm_elsewhere(ask),
             Ok(AppRoutes { items: Some(items), version }) => {
                 self.apps = u32::try_from(items.len()).unwrap_or(u32::MAX);
                 let apps = items.into_iter().map(|route| (route.app, route.node, route.state)).collect();
-                self.table.set_elsewhere(apps, &nodes, as_of);
+                self.table.set_elsewhere(ask, apps, &nodes);
                 (self.known, self.nodes) = (Some(version), nodes);
             }
             Err(error) => {

@@ -3,7 +3,14 @@
 //! Nobody tells a node what others run; it asks for the whole list, often. A list is applied as a whole, and whoever finds
 //! it wrong asks for a newer one ([`RoutingTable::renew`]).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use callboard_messages::deploy::RouteState;
@@ -44,8 +51,18 @@ impl Elsewhere {
 pub(super) struct Others {
     list: ArcSwap<List>,
     wanted: Notify,
-    /// Counts the lists, also those that were the same.
-    lists: watch::Sender<u64>,
+    /// How often it was asked for.
+    asks: AtomicU64,
+    /// The last ask that was answered, also when the list was the same.
+    answered: watch::Sender<u64>,
+}
+
+/// One time that the list was asked for: what has happened since, its answer need not know.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask {
+    number: u64,
+    /// The version of the table.
+    as_of: u64,
 }
 
 #[derive(Default)]
@@ -61,9 +78,15 @@ impl RoutingTable {
         self.shared.others.list.load().apps.get(app).cloned()
     }
 
+    /// Whoever is about to ask for the list says so first.
+    #[must_use]
+    pub fn ask(&self) -> Ask {
+        Ask { number: self.shared.others.asks.fetch_add(1, Ordering::SeqCst) + 1, as_of: self.version() }
+    }
+
     /// Replaces the list: for each app its node and state, and the nodes that can be reached. An app that is not on it is
-    /// forgotten here as well, unless it has instances or became known after the list was asked for (`as_of`).
-    pub fn set_elsewhere(&self, apps: Vec<(String, Option<Uuid>, RouteState)>, nodes: &[Neighbour], as_of: u64) {
+    /// forgotten here as well, unless it has instances or became known after the list was asked for.
+    pub fn set_elsewhere(&self, ask: Ask, apps: Vec<(String, Option<Uuid>, RouteState)>, nodes: &[Neighbour]) {
         let before = self.shared.others.list.load();
         let nodes: HashMap<Uuid, Arc<Endpoint>> = nodes
             .iter()
@@ -81,24 +104,25 @@ impl RoutingTable {
             })
             .collect();
         let list = List { apps, nodes };
-        self.forget_unlisted(as_of, |app| list.apps.contains_key(app));
+        self.forget_unlisted(ask.as_of, |app| list.apps.contains_key(app));
         let list = Arc::new(list);
         self.shared.others.list.store(list.clone());
         for (id, endpoint) in &before.nodes {
             let is_kept = list.nodes.get(id).is_some_and(|kept| Arc::ptr_eq(kept, endpoint));
             endpoint.set_retired(!is_kept);
         }
-        self.confirm_elsewhere();
+        self.confirm_elsewhere(ask);
         // Whoever keeps connections lets those to nodes go that are no longer there.
         self.shared.changes.send_modify(|version| *version += 1);
     }
 
     /// The last list still holds.
-    pub fn confirm_elsewhere(&self) {
-        self.shared.others.lists.send_modify(|lists| *lists += 1);
+    pub fn confirm_elsewhere(&self, ask: Ask) {
+        self.shared.others.answered.send_modify(|answered| *answered = ask.number.max(*answered));
     }
 
-    /// Asks for a newer list and waits for it, but not long. False when none came.
+    /// Asks for a newer list and waits for it, but not long. False when none came. What was asked for before may be
+    /// answered with what this caller found wrong.
     pub async fn renew(&self, within: Duration) -> bool {
         let mut lists = self.shared.others.lists.subscribe();
         lists.borrow_and_update();

@@ -19,7 +19,7 @@ mod table;
 mod tests;
 
 pub use callboard_messages::deploy::RouteState;
-pub use elsewhere::{Elsewhere, Neighbour};
+pub use elsewhere::{Ask, Elsewhere, Neighbour};
 pub use endpoint::{Address, Backend, Endpoint, InFlight};
 pub use metrics::AppMetrics;
 pub use route::{AppRoute, Route};

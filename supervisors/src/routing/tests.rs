@@ -145,10 +145,10 @@ async fn an_app_of_another_node_is_found_there_until_a_newer_list_says_otherwise
     let table = RoutingTable::new();
     let (node, gone) = (Uuid::now_v7(), Uuid::now_v7());
     let neighbour = Neighbour { id: node, address: "10.0.0.1:80".into() };
-    let as_of = table.version();
+    let ask = table.ask();
     table.set("new", Route { backends: Vec::new(), state: RouteState::NoRelease });
     let serves = |app: &str, node| (app.to_owned(), Some(node), RouteState::Serving);
-    table.set_elsewhere(vec![serves("shop", node), serves("lost", gone)], std::slice::from_ref(&neighbour), as_of);
+    table.set_elsewhere(ask, vec![serves("shop", node), serves("lost", gone)], std::slice::from_ref(&neighbour));
     assert!(table.get("new").is_some(), "it became known after the list was asked for");
     let place = table.elsewhere("shop").unwrap().acquire().unwrap();
     assert!(place.is_node() && place.instance_id() == node);
@@ -157,10 +157,29 @@ async fn an_app_of_another_node_is_found_there_until_a_newer_list_says_otherwise
     let renewing = table.renew(LONG);
     let answering = async {
         table.wanted().await;
-        table.set_elsewhere(vec![serves("shop", gone)], &[neighbour], table.version());
+        table.set_elsewhere(table.ask(), vec![serves("shop", gone)], &[neighbour]);
     };
     assert!(tokio::join!(renewing, answering).0);
     assert!(table.get("new").is_none(), "nobody has it");
     assert!(table.elsewhere("shop").unwrap().acquire().is_none());
     assert!(table.elsewhere("lost").is_none());
+}
+
+#[actix_rt::test]
+async fn the_answer_of_an_ask_from_before_is_no_newer_list() {
+    let table = RoutingTable::new();
+    let early = table.ask();
+    let renewing = table.renew(LONG);
+    let answering = async {
+        table.wanted().await;
+        table.confirm_elsewhere(early);
+        let late = table.ask();
+        tokio::task::yield_now().await;
+        table.set_elsewhere(late, vec![("shop".to_owned(), None, RouteState::Moving)], &[]);
+    };
+    let renewed = async {
+        assert!(renewing.await);
+        assert!(table.elsewhere("shop").is_some(), "it waits for a list that was asked for after it");
+    };
+    tokio::join!(renewed, answering);
 }

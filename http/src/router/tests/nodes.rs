@@ -47,7 +47,7 @@ impl Node {
     fn list(&self, node: Uuid, others: &[&Node]) {
         let nodes: Vec<_> = others.iter().map(|node| node.neighbour()).collect();
         let table = &self.gateway.table;
-        table.set_elsewhere(vec![("hello".to_owned(), Some(node), RouteState::Serving)], &nodes, table.version());
+        table.set_elsewhere(table.ask(), vec![("hello".to_owned(), Some(node), RouteState::Serving)], &nodes);
     }
 }
 
@@ -108,7 +108,7 @@ async fn a_request_is_forwarded_once_and_a_list_that_is_wrong_is_renewed() {
     let nodes = [old.neighbour(), new.neighbour()];
     let renewing = actix_rt::spawn(async move {
         table.wanted().await;
-        table.set_elsewhere(right, &nodes, table.version());
+        table.set_elsewhere(table.ask(), right, &nodes);
     });
     assert_eq!(near.gateway.get("/").await.text(), "here");
     soon(renewing).await.unwrap();
@@ -131,7 +131,7 @@ async fn a_node_that_has_lost_an_app_asks_where_it_went() {
     let right = vec![("hello".to_owned(), Some(far.id), RouteState::Serving)];
     let renewing = actix_rt::spawn(async move {
         table.wanted().await;
-        table.set_elsewhere(right, &nodes, table.version());
+        table.set_elsewhere(table.ask(), right, &nodes);
     });
     assert_eq!(near.gateway.get("/").await.text(), "there");
     soon(renewing).await.unwrap();
@@ -148,7 +148,7 @@ async fn a_node_that_is_gone_is_named_in_the_answer() {
     let lost = Neighbour { id: Uuid::from_u128(7), address: nobody.backend.address.to_string().into() };
     let table = &near.gateway.table;
     let apps = vec![("hello".to_owned(), Some(lost.id), RouteState::Serving)];
-    table.set_elsewhere(apps, &[lost], table.version());
+    table.set_elsewhere(table.ask(), apps, &[lost]);
     let answer = near.gateway.ask(&post("body")).await;
     assert_eq!(answer.status(), 503);
     assert!(answer.text().contains("The node lost that runs it could not be reached: the connection was refused."));
