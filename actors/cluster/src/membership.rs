@@ -58,7 +58,7 @@ impl Watch {
         let mut was_draining = self.members.is_draining();
         loop {
             let clock = self.context.clock.clone();
-            let deadline = clock.instant() + self.settings.gone_after / 2;
+            let deadline = clock.instant() + look_within(&self.settings);
             match clock.timeout_at(deadline, self.pass()).await {
                 Some(Ok(())) => {}
                 Some(Err(error)) => tracing::warn!(%error, "this node could not renew its place in the cluster"),
@@ -89,7 +89,7 @@ impl Watch {
     /// Joins or renews, reads what the others do, and tells this process.
     async fn pass(&mut self) -> Result<(), Error> {
         let (clock, me) = (self.context.clock.clone(), self.members.me());
-        let known = self.members.all();
+        let (began, known) = (clock.instant(), self.members.all());
         let state = if self.members.is_draining() { NodeState::Draining } else { NodeState::Up };
         let (mut incarnation, mut has_changed) = (known.incarnation, known.get(me).map(|me| me.state) != Some(state));
         let is_known = incarnation > 0 && rows::renew(&self.database, me, incarnation, state, clock.now()).await?;
@@ -113,7 +113,7 @@ impl Watch {
         self.passes = self.passes.saturating_add(1);
         has_changed |= self.passes <= NUDGES;
         let mut seen = rows::all(&self.database).await?;
-        for row in self.sightings.overdue(&seen, me, clock.instant(), &self.settings) {
+        for row in self.sightings.overdue(&seen, me, (began, clock.instant()), &self.settings) {
             if rows::declare_gone(&self.database, &row, clock.now()).await? {
                 tracing::error!(node = %row.id(), "a node has shown no sign of life and is declared gone");
                 seen = rows::all(&self.database).await?;
@@ -163,6 +163,11 @@ impl Watch {
     }
 }
 
+/// How long a look may take: one that takes longer has not been made.
+fn look_within(settings: &ClusterSettings) -> Duration {
+    settings.gone_after / 2
+}
+
 /// Since when each node's row stands still, as far as this node has looked.
 #[derive(Default)]
 pub(crate) struct Sightings {
@@ -178,18 +183,22 @@ struct Sighting {
 }
 
 impl Sightings {
-    /// The nodes that have stood still for too long. Time during which this node did not look counts for nobody: it may
-    /// itself have been stopped, or the database may have been away for all.
+    /// The nodes that have stood still for too long, by a look that began and ended at these times. Time during which this
+    /// node did not look counts for nobody: it may itself have been stopped, or the database may have been away for all.
+    /// That the database is slow is no such time.
     pub(crate) fn overdue(
         &mut self,
         rows: &[NodeRow],
         me: NodeId,
-        now: Instant,
+        (began, now): (Instant, Instant),
         settings: &ClusterSettings,
     ) -> Vec<NodeRow> {
-        let gap = settings.beat * 2 + Duration::from_millis(500);
-        let looked_away = self.last_look.is_none_or(|last| now.saturating_duration_since(last) > gap);
+        let away = self.last_look.map_or(Duration::ZERO, |last| began.saturating_duration_since(last));
+        let looked = now.saturating_duration_since(began);
+        let unusual = [(away, settings.beat * 2 + Duration::from_millis(500)), (looked, look_within(settings))];
+        let unseen = unusual.into_iter().filter(|(time, usual)| time > usual).map(|(time, _)| time).sum();
         self.last_look = Some(now);
+        self.leave_out(unseen, now, settings);
         let others = || rows.iter().filter(|row| row.id() != me && row.state() != NodeState::Gone);
         self.since.retain(|id, _| others().any(|row| row.id() == *id));
         let mut overdue = Vec::new();
@@ -197,13 +206,25 @@ impl Sightings {
             let fresh = Sighting { incarnation: row.incarnation, beat: row.beat, first: now };
             let sighting = self.since.entry(row.id()).or_insert(Sighting { ..fresh });
             let stands = (sighting.incarnation, sighting.beat) == (row.incarnation, row.beat);
-            if !stands || looked_away {
+            if !stands {
                 *sighting = Sighting { incarnation: row.incarnation, beat: row.beat, first: now };
             } else if now.saturating_duration_since(sighting.first) >= settings.gone_after {
                 overdue.push(row.clone());
             }
         }
         overdue
+    }
+
+    /// What nobody saw does not count; and after it, everybody has two beats at least to show that they live.
+    fn leave_out(&mut self, unseen: Duration, now: Instant, settings: &ClusterSettings) {
+        if unseen.is_zero() {
+            return;
+        }
+        let at_most = settings.gone_after.saturating_sub(settings.beat * 2);
+        for sighting in self.since.values_mut() {
+            let stood = now.saturating_duration_since(sighting.first).saturating_sub(unseen).min(at_most);
+            sighting.first = now.checked_sub(stood).unwrap_or(now);
+        }
     }
 
     /// At the start, and then once an hour.

@@ -123,8 +123,12 @@ struct Looks {
 
 impl Looks {
     fn look(&mut self, second: f64, rows: &[NodeRow]) -> usize {
-        let now = self.began + Duration::from_secs_f64(second);
-        self.sightings.overdue(rows, self.me, now, &ClusterSettings::default()).len()
+        self.slow_look(second, second, rows)
+    }
+
+    fn slow_look(&mut self, began: f64, ended: f64, rows: &[NodeRow]) -> usize {
+        let at = [began, ended].map(|second| self.began + Duration::from_secs_f64(second));
+        self.sightings.overdue(rows, self.me, at.into(), &ClusterSettings::default()).len()
     }
 }
 
@@ -152,6 +156,32 @@ async fn only_time_during_which_the_observer_looked_counts() {
         let mut own = Looks { me: other.id, sightings: Sightings::default(), began: Instant::now() };
         for second in 0..9 {
             assert_eq!(own.look(f64::from(second), &renewed), 0, "nobody declares itself gone");
+        }
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_slow_database_hides_no_dead_node_and_a_stopped_observer_declares_nobody_gone_at_once() {
+    on_both_engines(&[(DOMAIN, &MIGRATIONS)], async |databases| {
+        let database = databases.open(DOMAIN).await.unwrap();
+        let other = member("other");
+        rows::join(&database, &other, NodeState::Up, Utc::now()).await.unwrap();
+        let seen = rows::all(&database).await.unwrap();
+        let new = || Looks { sightings: Sightings::default(), began: Instant::now(), me: NodeId::new() };
+        let mut looks = new();
+        let slow = [(0.0, 1.9), (2.9, 4.8), (5.8, 7.7)];
+        assert_eq!(slow.map(|(began, ended)| looks.slow_look(began, ended, &seen)), [0, 0, 1]);
+
+        // Stopped between two looks, and during one.
+        for (began, ended) in [(60.0, 60.0), (4.0, 60.0)] {
+            let mut looks = new();
+            for second in [0.0, 1.0, 2.0, 3.0, 3.9] {
+                assert_eq!(looks.look(second, &seen), 0);
+            }
+            assert_eq!(looks.slow_look(began, ended, &seen), 0);
+            assert_eq!(looks.look(61.0, &seen), 0);
+            assert_eq!(looks.look(62.0, &seen), 1, "it has stood for two beats more");
         }
     })
     .await;
