@@ -27,7 +27,7 @@ use super::{
     choose::{Chosen, Tried},
     failure::{Failure, Visitor},
     headers::{self, Origin},
-    hop,
+    hop::{self, Sender},
     pool::{Connection, Pool},
     upgrade,
 };
@@ -69,8 +69,7 @@ struct Errand<'a> {
     request_id: &'a str,
     started: Instant,
     websocket: bool,
-    /// Another node has sent it here.
-    forwarded: bool,
+    sender: Sender,
     /// Sending it twice does what sending it once does, and we still could.
     replayable: bool,
     length: Option<u64>,
@@ -91,7 +90,7 @@ impl Worker {
             request_id: &request_id,
             started: Instant::now(),
             websocket,
-            forwarded: self.router.hops.as_ref().is_some_and(|hops| hops.is_signed(head, &host)),
+            sender: self.sender(head, &host),
             replayable: is_idempotent(head) && (payload.is_none() || websocket),
             length: head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()),
             upload: Upload::new(),
@@ -109,6 +108,14 @@ impl Worker {
         }
     }
 
+    fn sender(&self, head: &RequestHead, host: &str) -> Sender {
+        let sender = self.router.hops.as_ref().map_or(Sender::Client, |hops| hops.sender(head, host));
+        if sender == Sender::LateNode {
+            self.router.table.count_late_hop();
+        }
+        sender
+    }
+
     async fn run(&self, errand: &Errand<'_>, mut payload: Option<Payload>) -> Result<Response<ResponseBody>, Failure> {
         check(errand)?;
         let mut unsent: Option<(Option<Uuid>, hyper::Request<RequestBody>)> = None;
@@ -116,7 +123,8 @@ impl Worker {
         let has_body = payload.is_some() && !errand.websocket;
         let mut renew = false;
         loop {
-            let Chosen { place, metrics } = self.choose(errand.app, errand.forwarded, &mut tried).await?;
+            let Chosen { place, metrics } =
+                self.choose(errand.app, errand.sender != Sender::Client, &mut tried).await?;
             let node = place.is_node().then(|| place.instance_id());
             let kept = if renew { None } else { self.pool.take(&place, errand.replayable) };
             let was_kept = kept.is_some();
@@ -198,7 +206,7 @@ impl Worker {
             trusted: self.router.settings.trusts(peer),
             request_id: errand.request_id,
             websocket: errand.websocket,
-            forwarded: errand.forwarded,
+            forwarded: errand.sender == Sender::Node,
             hop: hop.as_deref(),
         };
         let message = headers::request(errand.head, &origin).ok_or(Failure::Inexpressible)?;

@@ -4,7 +4,10 @@
 //! forwarding headers are a router's and not a client's, and that it must not forward the request once more. Whoever has
 //! no key is a client. The header itself ends at the router: no app sees it, and no client gets one.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use actix_http::RequestHead;
 use callboard_supervisors::cluster::Members;
@@ -18,12 +21,26 @@ pub(super) const HOP: &str = "x-callboard-hop";
 pub(super) const MISDIRECTED: &str = "x-callboard-misdirected";
 /// How far the clocks of two nodes may be apart, in seconds.
 const SKEW: u64 = 120;
+/// How often it is said that they are further apart, in seconds.
+const WARNED_EVERY: u64 = 60;
 
 /// What the router needs to know of the other nodes.
-#[derive(Clone)]
 pub(super) struct Hops {
     pub(super) members: Members,
     key: Hmac<Sha256>,
+    /// When it was said last that clocks are apart.
+    warned: AtomicU64,
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    Client,
+    /// A node of the cluster, whose clock or ours is wrong, or somebody who has recorded what one has sent: the request is
+    /// not forwarded once more, and not believed either.
+    LateNode,
+    /// A node of the cluster has forwarded it just now.
+    Node,
 }
 
 impl Hops {
@@ -33,7 +50,7 @@ impl Hops {
         derived.update(b"callboard router hop");
         let derived = derived.finalize().into_bytes();
         let key = Hmac::new_from_slice(&derived).map_err(|error| error.to_string())?;
-        Ok(Self { members, key })
+        Ok(Self { members, key, warned: AtomicU64::new(0) })
     }
 
     fn over(&self, to: Uuid, seconds: u64, head: &RequestHead, host: &str) -> Hmac<Sha256> {
@@ -48,26 +65,42 @@ impl Hops {
 
     /// The header's value for a request that is forwarded to this node.
     pub(super) fn sign(&self, to: Uuid, head: &RequestHead, host: &str) -> String {
-        let seconds = now();
+        self.sign_at(now(), to, head, host)
+    }
+
+    pub(super) fn sign_at(&self, seconds: u64, to: Uuid, head: &RequestHead, host: &str) -> String {
         let signature = self.over(to, seconds, head, host).finalize().into_bytes();
         let signature: String = signature.iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{seconds}.{signature}")
     }
 
     /// Whether another node of the cluster has forwarded this request to us.
-    pub(super) fn is_signed(&self, head: &RequestHead, host: &str) -> bool {
+    pub(super) fn sender(&self, head: &RequestHead, host: &str) -> Sender {
         let mut values = head.headers.get_all(HOP);
-        let (Some(value), None) = (values.next(), values.next()) else { return false };
+        let (Some(value), None) = (values.next(), values.next()) else { return Sender::Client };
         let parts = value.to_str().ok().and_then(|value| value.split_once('.'));
         let Some((Ok(seconds), Some(signature))) = parts.map(|(at, mac)| (at.parse::<u64>(), unhex(mac))) else {
-            return false;
+            return Sender::Client;
         };
         let mac = self.over(self.members.me().0, seconds, head, host);
-        mac.verify_slice(&signature).is_ok() && seconds.abs_diff(now()) <= SKEW
+        if mac.verify_slice(&signature).is_err() {
+            return Sender::Client;
+        }
+        let now = now();
+        if seconds.abs_diff(now) <= SKEW {
+            return Sender::Node;
+        }
+        let warned = self.warned.load(Ordering::Relaxed);
+        let is_due = now.saturating_sub(warned) >= WARNED_EVERY;
+        if is_due && self.warned.compare_exchange(warned, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            let seconds = seconds.abs_diff(now);
+            tracing::warn!(seconds, "another node's request was not believed: its clock and ours are too far apart");
+        }
+        Sender::LateNode
     }
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

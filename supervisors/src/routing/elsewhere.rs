@@ -124,10 +124,16 @@ impl RoutingTable {
     /// Asks for a newer list and waits for it, but not long. False when none came. What was asked for before may be
     /// answered with what this caller found wrong.
     pub async fn renew(&self, within: Duration) -> bool {
-        let mut lists = self.shared.others.lists.subscribe();
-        lists.borrow_and_update();
-        self.shared.others.wanted.notify_one();
-        matches!(tokio::time::timeout(within, lists.changed()).await, Ok(Ok(())))
+        let Others { asks, answered, wanted, .. } = &self.shared.others;
+        let before = asks.load(Ordering::SeqCst);
+        let mut answered = answered.subscribe();
+        wanted.notify_one();
+        matches!(tokio::time::timeout(within, answered.wait_for(|answered| *answered > before)).await, Ok(Ok(_)))
+    }
+
+    /// Counts a request of another node whose signature is too old, or not yet valid.
+    pub fn count_late_hop(&self) {
+        self.shared.metrics.late_hop();
     }
 
     /// Waits until somebody asks for a newer list.

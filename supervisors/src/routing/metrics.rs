@@ -45,6 +45,7 @@ pub(super) struct Families {
     duration: HistogramVec,
     in_flight: IntGaugeVec,
     backends: IntGaugeVec,
+    late_hops: IntCounter,
 }
 
 impl Families {
@@ -60,7 +61,16 @@ impl Families {
             duration: HistogramVec::new(duration, &["app"]).expect("a valid metric"),
             in_flight: gauge("in_flight", "Requests, streams and WebSockets under way."),
             backends: gauge("backends", "Instances that take requests."),
+            late_hops: IntCounter::with_opts(opts(
+                "late_hops_total",
+                "Requests that another node had signed, as it seems, too long before or after they came.",
+            ))
+            .expect("a valid metric"),
         }
+    }
+
+    pub(super) fn late_hop(&self) {
+        self.late_hops.inc();
     }
 
     pub(super) fn of(&self, app: &str) -> AppMetrics {
@@ -86,6 +96,7 @@ impl Collector for RoutingTable {
         desc.extend(families.duration.desc());
         desc.extend(families.in_flight.desc());
         desc.extend(families.backends.desc());
+        desc.extend(families.late_hops.desc());
         desc
     }
 
@@ -105,6 +116,7 @@ impl Collector for RoutingTable {
         collected.extend(families.duration.collect());
         collected.extend(families.in_flight.collect());
         collected.extend(families.backends.collect());
+        collected.extend(families.late_hops.collect());
         collected
     }
 }

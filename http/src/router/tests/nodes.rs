@@ -1,12 +1,16 @@
 //! Apps of other nodes: a second gateway with the same key answers for them.
 
+use actix_http::RequestHead;
 use callboard_messages::NodeId;
 use callboard_supervisors::{
     cluster::{Member, Members, NodeState},
     routing::Neighbour,
 };
 
+use prometheus::core::Collector;
+
 use super::*;
+use crate::router::hop::{self, Hops};
 
 const KEY: &[u8] = b"a key that both of the nodes have, 32 bytes or more";
 
@@ -83,6 +87,33 @@ async fn a_request_reaches_the_node_that_runs_the_app_as_the_client_wrote_it() {
     }
     assert!(!seen.contains("hop"), "no app sees it: {seen}");
     assert_eq!(far.gateway.table.get("hello").unwrap().metrics().count(2), 1, "it is counted where it is answered");
+}
+
+#[actix_rt::test]
+async fn a_node_whose_clock_is_far_off_is_not_believed_and_its_request_goes_no_further() {
+    let (late, far) = (Node::start("late", KEY), Node::start("far", KEY));
+    let instance = echo().await;
+    far.gateway.serve(&[&instance]);
+    let signature = |target: &str| {
+        let hops = Hops::new(Members::alone(member(late.id, "late")), KEY).unwrap();
+        let mut head = RequestHead::default();
+        head.uri = target.parse().unwrap();
+        hops.sign_at(hop::now() - 1_000, far.id, &head, "hello.localhost")
+    };
+    let ask = async |target: &str| {
+        let signature = signature(target);
+        let head = format!("GET {target} HTTP/1.1\r\nHost: hello.localhost\r\nX-Forwarded-For: 6.6.6.6\r\n");
+        far.gateway.ask(&format!("{head}X-Callboard-Hop: {signature}\r\n\r\n")).await
+    };
+    let seen = ask("/here").await.text().to_ascii_lowercase();
+    assert!(seen.contains("x-forwarded-for: 127.0.0.1\r\n"), "{seen}");
+    far.gateway.table.remove("hello");
+    far.list(late.id, &[&late]);
+    let answer = ask("/there").await;
+    assert!(answer.header("x-callboard-misdirected").is_some(), "{}", answer.text());
+    let families = far.gateway.table.collect();
+    let counted = families.iter().find(|family| family.name() == "callboard_router_late_hops_total").unwrap();
+    assert!((counted.get_metric()[0].get_counter().get_value() - 2.0).abs() < 0.5, "{counted:?}");
 }
 
 #[actix_rt::test]
