@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{App, Node};
+use crate::harness::{App, Node, answered};
 
 /// What answers without credentials. This list only ever gets shorter.
 const PUBLIC: &[&str] = &["POST /auth/register", "POST /auth/login", "POST /auth/refresh"];
@@ -97,9 +97,9 @@ async fn another_tenants_things_are_not_there() {
     let archive = pack(&app);
     let deployment = owner.deploy_archive(&project, archive).await.ok();
     let deployment_id = deployment["id"].as_str().unwrap().to_owned();
-    crate::harness::eventually("the app serves", || async {
-        let deployment = owner.get(&format!("/deployments/{deployment_id}")).await.ok();
-        (deployment["status"] == "completed").then_some(())
+    answered("the app serves", || async {
+        let deployment = owner.look(&format!("/deployments/{deployment_id}")).await?;
+        Ok((deployment["status"] == "completed").then_some(()))
     })
     .await;
     let me = owner.get("/auth/whoami").await.ok();

@@ -5,7 +5,7 @@ use std::io::Write;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{App, Node, eventually};
+use crate::harness::{App, Node, answered};
 
 #[tokio::test]
 async fn malformed_requests_are_refused_with_problem_details() {
@@ -167,9 +167,10 @@ async fn git_urls_that_lead_inside_are_refused() {
 
 async fn ended(api: &crate::harness::Api, deployment: &Value) -> Value {
     let path = format!("/deployments/{}", deployment["id"].as_str().unwrap());
-    eventually("the deployment has ended", || async {
-        let deployment = api.get(&path).await.ok();
-        ["completed", "failed", "cancelled"].contains(&deployment["status"].as_str().unwrap()).then_some(deployment)
+    answered("the deployment has ended", || async {
+        let deployment = api.look(&path).await?;
+        let has_ended = ["completed", "failed", "cancelled"].contains(&deployment["status"].as_str().unwrap());
+        Ok(has_ended.then_some(deployment))
     })
     .await
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{App, Node, eventually};
+use crate::harness::{App, Node, answered, eventually};
 
 #[tokio::test]
 async fn every_app_comes_back_after_the_node_was_killed() {
@@ -53,9 +53,10 @@ async fn a_deployment_that_the_crash_interrupted_ends_and_the_app_serves() {
     std::fs::write(&go, "").unwrap();
     node.start_again().await;
     let operator = node.operator();
-    let ended = eventually("the deployment has ended", || async {
-        let deployment = operator.get(&format!("/deployments/{id}")).await.ok();
-        ["completed", "failed", "cancelled"].contains(&deployment["status"].as_str().unwrap()).then_some(deployment)
+    let ended = answered("the deployment has ended", || async {
+        let deployment = operator.look(&format!("/deployments/{id}")).await?;
+        let has_ended = ["completed", "failed", "cancelled"].contains(&deployment["status"].as_str().unwrap());
+        Ok(has_ended.then_some(deployment))
     })
     .await;
     let app = App::new(&node, "shop", &[]);

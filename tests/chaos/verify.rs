@@ -12,7 +12,7 @@ use super::{
     cluster::{Cluster, METRICS_TOKEN},
     load::Done,
 };
-use crate::harness::{http, visit, within};
+use crate::harness::{answered_within, http, visit, within};
 
 /// Every domain with rows of its own.
 const DOMAINS: [&str; 5] = ["auth", "organization", "project", "deploy", "cluster"];
@@ -63,6 +63,7 @@ pub async fn all(cluster: &Cluster, done: &Done, before: &Inventory) {
     signed_in(cluster, done).await;
     applied(&pool).await;
     served(cluster, &pool, done).await;
+    run_as_asked(cluster, &pool).await;
     nothing_leaks(cluster, &pool, before).await;
 }
 
@@ -114,6 +115,9 @@ async fn acknowledged(pool: &PgPool, done: &Done) {
     for (name, id) in &done.projects {
         assert!(apps.contains(id), "project {name} has no place to deploy to");
     }
+    let of_nobody = "SELECT count(*) FROM deploy.apps AS app
+                     WHERE NOT EXISTS (SELECT 1 FROM project.projects WHERE id = app.project_id)";
+    none(pool, "every app has its project", of_nobody).await;
     for id in &done.deleted {
         let gone = format!("SELECT count(*) FROM deploy.apps WHERE project_id = '{id}'");
         none(pool, &format!("the app of the deleted project {id} is gone"), &gone).await;
@@ -141,9 +145,14 @@ async fn signed_in(cluster: &Cluster, done: &Done) {
     let client = http().build().unwrap();
     for (number, token) in done.tokens.iter().enumerate() {
         let port = cluster.nodes[number % cluster.nodes.len()].port;
-        let request = client.get(format!("http://127.0.0.1:{port}/api/v1/auth/whoami")).bearer_auth(token);
-        let status = request.send().await.unwrap().status();
-        assert!(status.is_success(), "sign-in {number} of {}: {status}", done.tokens.len());
+        let what = format!("sign-in {number} of {} is known on port {port}", done.tokens.len());
+        // A breaker may still be open for a while.
+        answered_within(SETTLE, &what, || async {
+            let request = client.get(format!("http://127.0.0.1:{port}/api/v1/auth/whoami")).bearer_auth(token);
+            let status = request.send().await.map_err(|error| error.to_string())?.status();
+            if status.is_success() { Ok(Some(())) } else { Err(status.to_string()) }
+        })
+        .await;
     }
 }
 
@@ -185,6 +194,42 @@ async fn served(cluster: &Cluster, pool: &PgPool, done: &Done) {
     }
 }
 
+/// Over all nodes, as many instances of each app take requests as it shall have.
+async fn run_as_asked(cluster: &Cluster, pool: &PgPool) {
+    let wanted = "SELECT name, COALESCE((formation ->> 'web')::bigint, 0) AS count FROM deploy.apps
+                  WHERE state = 'running' AND release_id IS NOT NULL";
+    answered_within(SETTLE, "each app has the instances that it shall have", || async {
+        let rows = sqlx::query(wanted).fetch_all(pool).await.map_err(|error| error.to_string())?;
+        let wanted: BTreeMap<String, i64> = rows.iter().map(|row| (row.get("name"), row.get("count"))).collect();
+        let mut running: BTreeMap<String, i64> = wanted.keys().map(|name| (name.clone(), 0)).collect();
+        for node in &cluster.nodes {
+            for (app, count) in backends(&metrics(node.port).await?) {
+                *running.entry(app).or_default() += count;
+            }
+        }
+        running.retain(|app, count| *count > 0 || wanted.contains_key(app));
+        if running == wanted { Ok(Some(())) } else { Err(format!("{running:?}, and not {wanted:?}")) }
+    })
+    .await;
+}
+
+/// The metrics of a node.
+async fn metrics(port: u16) -> Result<String, String> {
+    let client = http().build().unwrap();
+    let request = client.get(format!("http://127.0.0.1:{port}/metrics")).bearer_auth(METRICS_TOKEN);
+    let told = async { request.send().await?.error_for_status()?.text().await };
+    told.await.map_err(|error| error.to_string())
+}
+
+/// How many instances of each app take requests on a node.
+fn backends(metrics: &str) -> Vec<(String, i64)> {
+    let told = |line: &str| {
+        let (app, count) = line.strip_prefix("callboard_router_backends{app=\"")?.split_once("\"} ")?;
+        Some((app.to_owned(), count.parse().ok()?))
+    };
+    metrics.lines().filter_map(told).collect()
+}
+
 /// Nothing is held by nobody.
 async fn nothing_leaks(cluster: &Cluster, pool: &PgPool, before: &Inventory) {
     let idle = "SELECT count(*) FROM pg_stat_activity
@@ -215,20 +260,13 @@ async fn nothing_leaks(cluster: &Cluster, pool: &PgPool, before: &Inventory) {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 
-    let client = http().build().unwrap();
     for node in &cluster.nodes {
-        let deadline = Instant::now() + SETTLE;
-        loop {
-            let url = format!("http://127.0.0.1:{}/metrics", node.port);
-            let answer = client.get(url).bearer_auth(METRICS_TOKEN).send().await.unwrap();
-            let text = answer.error_for_status().unwrap().text().await.unwrap();
+        answered_within(SETTLE, &format!("nothing is held at port {}", node.port), || async {
+            let text = metrics(node.port).await?;
             let held = held(&text);
-            if held.is_empty() {
-                break;
-            }
-            assert!(Instant::now() < deadline, "still held at port {}: {held:#?}", node.port);
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+            if held.is_empty() { Ok(Some(())) } else { Err(format!("{held:#?}")) }
+        })
+        .await;
     }
 }
 

@@ -76,6 +76,17 @@ impl Api {
         Answer { status, body: serde_json::from_str(&text).unwrap_or_default(), text }
     }
 
+    /// Looks once, whatever comes of it: for who asks again.
+    pub async fn look(&self, path: &str) -> Result<Value, String> {
+        let response = self.request(Method::GET, path).send().await.map_err(|error| error.to_string())?;
+        let status = response.status();
+        let text = response.text().await.map_err(|error| error.to_string())?;
+        if !status.is_success() {
+            return Err(format!("{status} {text}"));
+        }
+        serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.send(self.request(Method::GET, path)).await
     }

@@ -8,7 +8,7 @@ use std::{
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
 
-use super::{Node, Ran, eventually};
+use super::{Node, Ran, answered};
 
 /// One of the examples, where it stands in the tree.
 pub fn example(name: &str) -> PathBuf {
@@ -109,10 +109,10 @@ impl<'a> App<'a> {
     /// Waits until this line is in the log of a build.
     pub async fn build_says(&self, deployment: &str, text: &str) {
         let operator = self.node.operator();
-        eventually(&format!("the build says {text}"), || async {
-            let log = operator.get(&format!("/deployments/{deployment}/logs")).await.ok();
+        answered(&format!("the build says {text}"), || async {
+            let log = operator.look(&format!("/deployments/{deployment}/logs")).await?;
             let said = |line: &Value| line["text"].as_str().unwrap().trim() == text;
-            log["items"].as_array().unwrap().iter().any(said).then_some(())
+            Ok(log["items"].as_array().unwrap().iter().any(said).then_some(()))
         })
         .await;
     }
@@ -145,21 +145,30 @@ impl<'a> App<'a> {
         self.node.cli_json(&["ps", "--app", &self.name]).await
     }
 
-    /// The healthy instances of a process type.
-    pub async fn healthy(&self, process: &str) -> Vec<Value> {
-        let instances = self.ps().await;
+    /// The instances of a process type, as far as they can be asked for now.
+    async fn look(&self, process: &str) -> Result<Vec<Value>, String> {
+        let ran = self.node.cli(&["ps", "--app", &self.name, "--json"]).await;
+        if !ran.success() {
+            return Err(format!("{ran:?}"));
+        }
+        let instances = ran.json();
         let items = instances["items"].as_array().unwrap();
-        items.iter().filter(|i| i["process"] == process && i["status"] == "healthy").cloned().collect()
+        Ok(items.iter().filter(|instance| instance["process"] == process).cloned().collect())
+    }
+
+    /// Those of them that are healthy.
+    pub async fn healthy(&self, process: &str) -> Result<Vec<Value>, String> {
+        let mut instances = self.look(process).await?;
+        instances.retain(|instance| instance["status"] == "healthy");
+        Ok(instances)
     }
 
     /// Waits until exactly this many instances of a process type are healthy, and nothing else of it is there.
     pub async fn settle(&self, process: &str, count: usize) -> Vec<Value> {
-        eventually(&format!("{count} healthy {process} of {}", self.name), || async {
-            let instances = self.ps().await;
-            let items: Vec<Value> = instances["items"].as_array().unwrap().clone();
-            let of_it: Vec<Value> = items.into_iter().filter(|instance| instance["process"] == process).collect();
+        answered(&format!("{count} healthy {process} of {}", self.name), || async {
+            let of_it = self.look(process).await?;
             let settled = of_it.len() == count && of_it.iter().all(|instance| instance["status"] == "healthy");
-            settled.then_some(of_it)
+            Ok(settled.then_some(of_it))
         })
         .await
     }

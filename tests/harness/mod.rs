@@ -41,12 +41,34 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, ask: impl 
 
 /// Asks until there is an answer or the time is over.
 pub async fn within<T, F: Future<Output = Option<T>>>(limit: Duration, what: &str, mut ask: impl FnMut() -> F) -> T {
+    answered_within(limit, what, || {
+        let asked = ask();
+        async { Ok(asked.await) }
+    })
+    .await
+}
+
+/// The same where asking itself may fail: then there is no answer yet, and the last failure is told if none comes.
+pub async fn answered<T, F: Future<Output = Asked<T>>>(what: &str, ask: impl FnMut() -> F) -> T {
+    answered_within(Duration::from_secs(60), what, ask).await
+}
+
+/// An answer, none yet, or why it could not be asked.
+pub type Asked<T> = Result<Option<T>, String>;
+
+/// Asks until there is an answer or the time is over.
+pub async fn answered_within<T, F>(limit: Duration, what: &str, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Asked<T>>,
+{
     let deadline = Instant::now() + limit;
     loop {
-        if let Some(answer) = ask().await {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
+        let trouble = match ask().await {
+            Ok(Some(answer)) => return answer,
+            Ok(None) => String::new(),
+            Err(error) => format!("; {error}"),
+        };
+        assert!(Instant::now() < deadline, "{what}: not within {limit:?}{trouble}");
         tokio::time::sleep(Duration::from_millis(40)).await;
     }
 }
