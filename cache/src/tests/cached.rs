@@ -237,7 +237,9 @@ async fn another_version_of_the_program_and_other_peoples_bytes_are_not_read() {
     let (value, _) = names.0.keys(&1);
     let cache = processes.cache();
     cache
-        .run(async |connection| redis::cmd("SET").arg(&value).arg("{garbage").exec_async(connection).await)
+        .run(async |connection| {
+            redis::cmd("SET").arg(&value).arg("{garbage").arg("EX").arg(60).exec_async(connection).await
+        })
         .await
         .unwrap();
     assert_eq!(get(&processes.process(), &store).await.as_deref(), Some("a"));
