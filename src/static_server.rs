@@ -1,15 +1,20 @@
 //! `callboard static-server`: what a static site runs on. Serves a folder on `$PORT`, and nothing outside it.
 //!
-//! actix-files answers conditional and range requests; names with a leading dot and links that lead out of the folder
-//! are refused before it sees them.
+//! A file is found and opened at once, beneath the folder, component by component: what is answered is what was judged,
+//! whatever is put in its place meanwhile. Names with a leading dot and links that lead out of the folder are refused
+//! on the way. actix-files answers conditional and range requests about the open file.
 
 use std::{
+    ffi::OsStr,
+    fs::File,
+    io::Read as _,
     net::Ipv4Addr,
     path::{Component, Path, PathBuf},
 };
 
 use actix_files::NamedFile;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, http::StatusCode, http::header, web};
+use callboard_deploy::folder::{Dir, Found, What};
 use clap::Args;
 use percent_encoding::percent_decode_str;
 
@@ -27,12 +32,12 @@ pub struct StaticServer {
 
 impl StaticServer {
     pub fn run(self) -> Result {
-        let root = self.folder.canonicalize().context(|| format!("open {}", self.folder.display()))?;
+        let root = Dir::trusted(&self.folder).context(|| format!("open {}", self.folder.display()))?;
         actix_rt::System::new().block_on(serve(root, self.port))
     }
 }
 
-async fn serve(root: PathBuf, port: u16) -> Result {
+async fn serve(root: Dir, port: u16) -> Result {
     let root = web::Data::new(root);
     let server = HttpServer::new(move || App::new().app_data(root.clone()).default_service(web::to(answer)))
         .workers(1)
@@ -44,23 +49,25 @@ async fn serve(root: PathBuf, port: u16) -> Result {
     server.run().await.context(|| "serve".to_owned())
 }
 
-async fn answer(request: HttpRequest, root: web::Data<PathBuf>) -> HttpResponse {
+async fn answer(request: HttpRequest, root: web::Data<Dir>) -> HttpResponse {
     if !matches!(request.method().as_str(), "GET" | "HEAD") {
         return HttpResponse::MethodNotAllowed().insert_header((header::ALLOW, "GET, HEAD")).finish();
     }
     let path = request.path();
     let Some(wanted) = relative(path) else { return not_found(&request, &root) };
-    let Some(found) = inside(&root, &wanted) else { return not_found(&request, &root) };
-    if found.is_dir() {
-        if !path.ends_with('/') {
+    let found = match inside(&root, &wanted) {
+        Some(Found { what: What::Folder(_), .. }) if !path.ends_with('/') => {
             return HttpResponse::PermanentRedirect()
                 .insert_header((header::LOCATION, local_location(&request)))
                 .finish();
         }
-        let Some(index) = inside(&root, &wanted.join("index.html")) else { return not_found(&request, &root) };
-        return file(&request, &root, &index);
+        Some(Found { what: What::Folder(_), .. }) => inside(&root, &wanted.join("index.html")),
+        found => found.filter(|_| !path.ends_with('/')),
+    };
+    match found {
+        Some(Found { path, what: What::File(opened) }) => file(&request, &root, opened, &path),
+        _ => not_found(&request, &root),
     }
-    file(&request, &root, &found)
 }
 
 /// The path with a slash at its end. One leading slash only: `//host/` would lead to another host.
@@ -72,15 +79,21 @@ fn local_location(request: &HttpRequest) -> String {
     }
 }
 
-fn file(request: &HttpRequest, root: &Path, path: &Path) -> HttpResponse {
-    match NamedFile::open(path) {
+fn file(request: &HttpRequest, root: &Dir, file: File, path: &Path) -> HttpResponse {
+    match NamedFile::from_file(file, path) {
         Ok(file) => file.prefer_utf8(true).disable_content_disposition().into_response(request),
         Err(_) => not_found(request, root),
     }
 }
 
-fn not_found(request: &HttpRequest, root: &Path) -> HttpResponse {
-    let page = inside(root, Path::new("404.html")).and_then(|page| std::fs::read(page).ok());
+fn not_found(request: &HttpRequest, root: &Dir) -> HttpResponse {
+    let page = inside(root, Path::new("404.html")).and_then(|found| match found.what {
+        What::File(mut page) => {
+            let mut bytes = Vec::new();
+            page.read_to_end(&mut bytes).ok().map(|_| bytes)
+        }
+        What::Folder(_) => None,
+    });
     let mut answer = HttpResponse::build(StatusCode::NOT_FOUND);
     match page {
         Some(page) => answer.content_type("text/html; charset=utf-8").body(page),
@@ -98,18 +111,20 @@ fn relative(path: &str) -> Option<PathBuf> {
     }
     let path = Path::new(decoded.trim_start_matches('/'));
     let plain = |part: Component<'_>| match part {
-        Component::Normal(name) => !name.as_encoded_bytes().starts_with(b"."),
+        Component::Normal(name) => is_shown(name),
         _ => false,
     };
     path.components().all(plain).then(|| path.to_path_buf())
 }
 
-/// What is really there, when it is below the folder. `.well-known` is hidden like any other: the platform owns it.
-fn inside(root: &Path, wanted: &Path) -> Option<PathBuf> {
-    let real = root.join(wanted).canonicalize().ok()?;
-    let below = real.strip_prefix(root).ok()?;
-    let hidden = below.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."));
-    (!hidden && (real.is_file() || real.is_dir())).then_some(real)
+/// What a path leads to below the folder, opened; nothing when the way there is hidden or leads out.
+fn inside(root: &Dir, wanted: &Path) -> Option<Found> {
+    root.follow(wanted, is_shown).ok()
+}
+
+/// Whether a name may be part of a path. `.well-known` is hidden like any other: the platform owns it.
+fn is_shown(name: &OsStr) -> bool {
+    !name.as_encoded_bytes().starts_with(b".")
 }
 
 #[cfg(test)]
@@ -139,12 +154,13 @@ mod tests {
         symlink("../outside.txt", root.join("out.txt")).unwrap();
         symlink("a b.txt", root.join("in.txt")).unwrap();
         symlink(".env", root.join("env.txt")).unwrap();
+        nix::unistd::mkfifo(&root.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         folder
     }
 
     async fn ask(request: test::TestRequest) -> (u16, String) {
         let folder = site();
-        let root = web::Data::new(folder.path().join("site").canonicalize().unwrap());
+        let root = web::Data::new(Dir::trusted(&folder.path().join("site")).unwrap());
         let app = test::init_service(App::new().app_data(root).default_service(web::to(answer))).await;
         let response = test::call_service(&app, request.to_request()).await;
         let status = response.status().as_u16();
@@ -177,6 +193,8 @@ mod tests {
             "/sub/..%5c..%5coutside.txt",
             "/a%00",
             "/none",
+            "/in.txt/",
+            "/pipe",
         ] {
             assert_eq!(get(path).await, (404, "nothing here".to_owned()), "{path}");
         }

@@ -1,12 +1,29 @@
-//! Folders of work in progress.
+//! Folders of work in progress, which builds and apps write in: measured, given away and removed by descriptor.
+
+mod descent;
+mod dir;
+mod follow;
+mod remove;
+#[cfg(test)]
+mod tests;
 
 use std::{
+    ffi::OsString,
     fs::{self, DirBuilder},
     io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown, lchown},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
+pub(crate) use self::{
+    descent::{Descent, Up},
+    dir::is_exchanged,
+};
+pub use self::{
+    dir::{Dir, Entry},
+    follow::{Found, What},
+    remove::remove,
+};
 use crate::limits::RunAs;
 
 /// What a folder holds.
@@ -18,27 +35,61 @@ pub struct Size {
     pub entries: u64,
 }
 
-/// Counts what is in a folder, and stops once there is more than asked for. Blocks; follows no links.
+/// How often a folder is measured again because folders in it were moved meanwhile.
+const MEASURED_AGAIN: u32 = 3;
+
+/// Counts what is in a folder, and stops once there is more than asked for. The folders above it are the node's own.
+/// Blocks; follows no links.
+///
+/// One whose folders are moved about faster than they can be counted has more entries than any limit.
 #[must_use]
 pub fn measure(folder: &Path, bytes: u64, entries: u64) -> Size {
+    for _ in 0..MEASURED_AGAIN {
+        // One that is not there, or not the node's to read, holds nothing that counts.
+        let Ok(root) = Dir::open(folder) else { return Size::default() };
+        if let Some(size) = try_measure(root, bytes, entries) {
+            return size;
+        }
+    }
+    Size { bytes: 0, entries: u64::MAX }
+}
+
+fn try_measure(root: Dir, bytes: u64, entries: u64) -> Option<Size> {
     let mut size = Size::default();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+    let mut descent = Descent::new(root);
+    let mut ahead: Vec<Vec<OsString>> = Vec::new();
+    loop {
+        let mut inner = Vec::new();
+        for entry in descent.here().entries().into_iter().flatten().flatten() {
             size.entries += 1;
             if size.bytes > bytes || size.entries > entries {
-                return size;
+                return Some(size);
             }
-            // Files come and go while a build runs.
-            let Ok(metadata) = entry.metadata() else { continue };
-            if metadata.is_dir() {
-                folders.push(entry.path());
-            } else if metadata.is_file() {
-                size.bytes += metadata.len();
+            if entry.kind.is_dir() {
+                inner.push(entry.name);
+            } else if entry.kind.is_file() {
+                // Files come and go while a build runs.
+                let length = descent.here().stat(&entry.name).ok().and_then(|stat| u64::try_from(stat.st_size).ok());
+                size.bytes = size.bytes.saturating_add(length.unwrap_or_default());
+            }
+        }
+        ahead.push(inner);
+        loop {
+            match ahead.last_mut().map(Vec::pop) {
+                Some(Some(name)) if descent.enter(&name).is_ok() => break,
+                Some(Some(_)) => {}
+                Some(None) => {
+                    ahead.pop();
+                    match descent.leave() {
+                        Ok(Up::Outer) => {}
+                        Ok(Up::Root) => return Some(size),
+                        Ok(Up::Moved) | Err(_) => return None,
+                    }
+                }
+                None => return Some(size),
             }
         }
     }
-    size
 }
 
 /// Makes a folder that the apps' user passes through, whatever the umask of the node is: others see nothing of it but what
@@ -49,37 +100,70 @@ pub(crate) fn make_passable(folder: &Path) -> io::Result<()> {
     fs::set_permissions(folder, fs::Permissions::from_mode(MODE))
 }
 
-/// Makes a folder for a user alone, or else for the node's own. Blocks.
-pub(crate) fn make_private(folder: &Path, user: Option<RunAs>) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    match user {
-        Some(user) => chown(folder, Some(user.uid), Some(user.gid)),
-        None => Ok(()),
-    }
-}
-
-/// Makes a folder and all in it a user's. Blocks; follows no links.
-pub(crate) fn give(folder: &Path, user: RunAs) -> io::Result<()> {
-    let (uid, gid) = (Some(user.uid), Some(user.gid));
-    // From the inside out: a folder that is the user's already was given as a whole.
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            give(&entry.path(), user)?;
-        } else {
-            lchown(entry.path(), uid, gid)?;
+/// Makes a new folder with these folders in it, each for a user alone, or else for the node's own. Blocks.
+pub(crate) fn make_private(folder: &Path, inner: &[&str], user: Option<RunAs>) -> io::Result<()> {
+    const MODE: u32 = 0o700;
+    DirBuilder::new().mode(MODE).create(folder)?;
+    let dir = Dir::open(folder)?;
+    for name in inner.iter().map(Path::new) {
+        dir.create_dir(name, MODE)?;
+        if let Some(user) = user {
+            dir.open_dir(name)?.give(user)?;
         }
     }
-    lchown(folder, uid, gid)
+    // Last, because from now on the user's own processes may change what is in it.
+    user.map_or(Ok(()), |user| dir.give(user))
+}
+
+/// Makes a folder and all in it a user's, in which only the node has written so far. Blocks; follows no links.
+///
+/// # Errors
+/// When a file in it has another name elsewhere, too: that file is not the user's.
+pub(crate) fn give(folder: &Path, user: RunAs) -> io::Result<()> {
+    give_all(Dir::open(folder)?, user)
+}
+
+fn give_all(root: Dir, user: RunAs) -> io::Result<()> {
+    let mut descent = Descent::new(root);
+    let mut ahead = vec![give_files(descent.here(), user)?];
+    // From the inside out: a folder that is the user's already was given as a whole.
+    while let Some(names) = ahead.last_mut() {
+        if let Some(name) = names.pop() {
+            descent.enter(&name)?;
+            ahead.push(give_files(descent.here(), user)?);
+            continue;
+        }
+        descent.here().give(user)?;
+        ahead.pop();
+        if descent.leave()? == Up::Moved {
+            return Err(io::Error::other("a folder was moved while it was given away"));
+        }
+    }
+    Ok(())
+}
+
+/// Gives what is in a folder, apart from folders; answers those.
+fn give_files(folder: &Dir, user: RunAs) -> io::Result<Vec<OsString>> {
+    let mut folders = Vec::new();
+    for entry in folder.entries()? {
+        let entry = entry?;
+        if entry.kind.is_dir() {
+            folders.push(entry.name);
+        } else {
+            folder.give_entry(&entry, user)?;
+        }
+    }
+    Ok(folders)
 }
 
 /// Gives a folder once, for the user alone: afterwards the user's own processes may change it under our hands.
 pub(crate) fn give_once(folder: &Path, user: RunAs) -> io::Result<()> {
-    if fs::symlink_metadata(folder)?.uid() == user.uid {
+    let dir = Dir::open(folder)?;
+    if dir.metadata()?.uid() == user.uid {
         return Ok(());
     }
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-    give(folder, user)
+    dir.set_mode(0o700)?;
+    give_all(dir, user)
 }
 
 /// Removes a folder when dropped, unless it is to be kept.
@@ -98,8 +182,7 @@ impl Cleaner {
 impl Drop for Cleaner {
     fn drop(&mut self) {
         if let Some(folder) = &self.0
-            && let Err(error) = fs::remove_dir_all(folder)
-            && error.kind() != std::io::ErrorKind::NotFound
+            && let Err(error) = remove(folder)
         {
             tracing::warn!(folder = %folder.display(), %error, "a folder could not be removed");
         }

@@ -15,7 +15,7 @@ mod tests;
 use std::{
     collections::{HashMap, VecDeque},
     fs::{self, File},
-    io::{self, BufRead as _, BufReader, Write as _},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, Weak},
     time::Duration,
@@ -27,7 +27,10 @@ use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 
-use crate::chunks::{CHUNK_BYTES, Chunks};
+use crate::{
+    chunks::{CHUNK_BYTES, Chunks},
+    folder::{self, Dir},
+};
 
 /// Lines that may wait for the disk, in bytes; what is more is dropped and counted. As many may wait for the object
 /// store; what is more is then on the disk alone.
@@ -154,11 +157,10 @@ impl Journals {
         self.chunks.remove(name).await?;
         let folder = self.folder.join(name);
         self.pool
-            .run(None, move || match fs::remove_dir_all(&folder) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            .run(None, move || {
+                if let Err(error) = folder::remove(&folder) {
                     tracing::warn!(folder = %folder.display(), %error, "a log could not be removed");
                 }
-                _ => {}
             })
             .await
     }
@@ -334,19 +336,18 @@ impl Inner {
     }
 
     fn append(&self, files: &mut Files, text: &[u8]) -> io::Result<()> {
-        let path = self.folder.join("current");
         let (mut file, mut size) = match files.current.take() {
             Some(current) => current,
             None => {
                 fs::create_dir_all(&self.folder)?;
-                let file = File::options().create(true).append(true).open(&path)?;
+                let file = self.open_to_write()?;
                 let size = file.metadata()?.len();
                 (file, size)
             }
         };
         if size > 0 && size + text.len() as u64 > self.bytes {
-            fs::rename(&path, self.folder.join("previous"))?;
-            file = File::options().create(true).append(true).open(&path)?;
+            fs::rename(self.folder.join("current"), self.folder.join("previous"))?;
+            file = self.open_to_write()?;
             size = 0;
         }
         file.write_all(text)?;
@@ -354,11 +355,19 @@ impl Inner {
         Ok(())
     }
 
+    fn open_to_write(&self) -> io::Result<File> {
+        Dir::open(&self.folder)?.append_file(Path::new("current"), 0o644)
+    }
+
+    fn open_to_read(&self, name: &str) -> io::Result<File> {
+        Dir::open(&self.folder)?.open_file(Path::new(name))
+    }
+
     fn oldest(&self) -> Option<u64> {
         let _files = self.files.lock();
         ["previous", "current"].iter().find_map(|name| {
             let mut first = String::new();
-            BufReader::new(File::open(self.folder.join(name)).ok()?).read_line(&mut first).ok()?;
+            BufReader::new(self.open_to_read(name).ok()?).read_line(&mut first).ok()?;
             serde_json::from_str::<LogLine>(&first).ok().map(|line| line.id)
         })
     }
@@ -367,8 +376,9 @@ impl Inner {
         let _files = self.files.lock();
         let mut found = VecDeque::new();
         for name in ["current", "previous"] {
-            let text = match fs::read(self.folder.join(name)) {
-                Ok(text) => text,
+            let mut text = Vec::new();
+            match self.open_to_read(name) {
+                Ok(mut file) => file.read_to_end(&mut text)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };

@@ -5,7 +5,7 @@
 //! and everything that shall run are taken up by the apps' actors, which read the store. So nothing stays in progress
 //! for ever.
 
-use std::{fs, io, time::Duration};
+use std::{io, time::Duration};
 
 use callboard_messages::{Failure, ProjectId};
 use uuid::Uuid;
@@ -144,9 +144,6 @@ async fn build_again(context: &Context, build: Build, heading: &str) -> Result<(
 }
 
 fn empty(folder: &std::path::Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    folder::remove(folder)?;
     folder::make_passable(folder)
 }

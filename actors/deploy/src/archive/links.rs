@@ -5,9 +5,11 @@
 //! at no point be above the folder.
 
 use std::{
-    fs, io,
+    io,
     path::{Component, Path, PathBuf},
 };
+
+use crate::folder::Dir;
 
 /// Why a link was refused.
 #[derive(Debug, thiserror::Error)]
@@ -40,15 +42,15 @@ const MAXIMUM_HOPS: usize = 40;
 /// # Errors
 /// See [`LinkError`].
 pub fn check_links(root: &Path) -> Result<(), LinkError> {
+    let root = Dir::open(root)?;
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(root.join(&folder))? {
+        for entry in root.open_dir(&folder)?.entries()? {
             let entry = entry?;
-            let path = folder.join(entry.file_name());
-            let kind = entry.file_type()?;
-            if kind.is_symlink() {
-                check(root, &path)?;
-            } else if kind.is_dir() {
+            let path = folder.join(entry.name);
+            if entry.kind.is_symlink() {
+                check(&root, &path)?;
+            } else if entry.kind.is_dir() {
                 folders.push(path);
             }
         }
@@ -57,8 +59,8 @@ pub fn check_links(root: &Path) -> Result<(), LinkError> {
 }
 
 /// Refuses the link at `path`, relative to `root`, if it leads out.
-pub(super) fn check(root: &Path, path: &Path) -> Result<(), LinkError> {
-    let target = fs::read_link(root.join(path))?;
+pub(super) fn check(root: &Dir, path: &Path) -> Result<(), LinkError> {
+    let target = root.read_link(path)?;
     let told = || (path.display().to_string(), target.display().to_string());
     // What remains to be walked, last component first, and where the walk is, relative to root.
     let mut ahead = components(&target);
@@ -79,8 +81,7 @@ pub(super) fn check(root: &Path, path: &Path) -> Result<(), LinkError> {
             }
             Part::Name(name) => {
                 place.push(name);
-                let here: PathBuf = root.join(place.iter().collect::<PathBuf>());
-                let Ok(next) = fs::read_link(&here) else { continue };
+                let Ok(next) = root.read_link(&place.iter().collect::<PathBuf>()) else { continue };
                 hops += 1;
                 if hops > MAXIMUM_HOPS {
                     let (path, target) = told();

@@ -1,8 +1,9 @@
 //! Unpacks what strangers upload.
 //!
 //! Every entry is judged before anything is made of it, and the folder is written in an order that leaves no way
-//! out: folders and files first, links last, so that no write ever goes through a link. A link whose target leaves
-//! the folder, as the file system itself would follow it, is refused. Any error removes all that was written.
+//! out: folders and files first, links last, so that no write ever goes through a link. Each is made beneath the
+//! folder's own descriptor. A link whose target leaves the folder, as the file system itself would follow it, is
+//! refused. Any error removes all that was written.
 //!
 //! The functions block; run them on a blocking pool.
 
@@ -23,6 +24,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::links::{LinkError, check_links};
 use self::writer::Writer;
+pub(crate) use self::writer::{is_good_name, shown};
+use crate::folder::{self, Dir};
 
 /// What an archive may hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,23 +181,27 @@ pub fn unpack(archive: &Path, folder: &Path, limits: &Limits) -> Result<Summary,
 
     let made = !folder.exists();
     fs::create_dir_all(folder).map_err(ArchiveError::Io)?;
-    if fs::read_dir(folder).map_err(ArchiveError::Io)?.next().is_some() {
+    let root = Dir::open(folder).map_err(ArchiveError::Io)?;
+    if !root.is_empty().map_err(ArchiveError::Io)? {
         return Err(ArchiveError::NotEmpty(folder.to_owned()));
     }
-    let result = Writer::new(folder, packed, limits).and_then(|mut writer| {
-        match format {
-            Format::Gzip => tarball::unpack(file, &mut writer)?,
-            Format::Zip => zipped::unpack(file, &mut writer)?,
-        }
-        writer.finish()
-    });
+    let mut writer = Writer::new(&root, packed, limits);
+    let written = match format {
+        Format::Gzip => tarball::unpack(file, &mut writer),
+        Format::Zip => zipped::unpack(file, &mut writer),
+    };
+    let result = written.and_then(|()| writer.finish());
     if result.is_err() {
-        empty(folder);
-        if made {
-            drop(fs::remove_dir(folder));
+        let removed = if made { folder::remove(folder) } else { empty(&root) };
+        if let Err(error) = removed {
+            tracing::warn!(folder = %folder.display(), %error, "what was unpacked could not be removed");
         }
     }
     result
+}
+
+fn empty(folder: &Dir) -> io::Result<()> {
+    folder.entries()?.try_for_each(|entry| folder.remove(&entry?.name))
 }
 
 enum Format {
@@ -211,12 +218,4 @@ fn sniff(file: &mut File) -> io::Result<Option<Format>> {
         [b'P', b'K', 3, 4] | [b'P', b'K', 5, 6] => Some(Format::Zip),
         _ => None,
     })
-}
-
-fn empty(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        // `remove_dir_all` does not follow links.
-        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        drop(if is_folder { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) });
-    }
 }

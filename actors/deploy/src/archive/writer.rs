@@ -2,13 +2,14 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::File,
     io::{self, Read, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, symlink},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use super::{ArchiveError, Limits, Summary, links};
+use crate::folder::Dir;
 
 /// Below this size a high ratio is nothing to worry about: a few lines of zeros compress a thousandfold.
 const RATIO_FLOOR: u64 = 10 * 1024 * 1024;
@@ -23,7 +24,7 @@ enum Kind {
 }
 
 pub(super) struct Writer<'a> {
-    root: PathBuf,
+    root: &'a Dir,
     packed: u64,
     limits: &'a Limits,
     kinds: HashMap<PathBuf, Kind>,
@@ -32,9 +33,8 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(folder: &Path, packed: u64, limits: &'a Limits) -> Result<Self, ArchiveError> {
-        let root = folder.canonicalize().map_err(ArchiveError::Io)?;
-        Ok(Self { root, packed, limits, kinds: HashMap::new(), links: Vec::new(), summary: Summary::default() })
+    pub(super) fn new(root: &'a Dir, packed: u64, limits: &'a Limits) -> Self {
+        Self { root, packed, limits, kinds: HashMap::new(), links: Vec::new(), summary: Summary::default() }
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -60,12 +60,7 @@ impl<'a> Writer<'a> {
         let path = self.begin_new(name, Kind::File)?;
         // setuid, setgid and sticky bits are left out, and so are differences of umask.
         let mode = if mode & 0o111 == 0 { 0o644 } else { 0o755 };
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(self.root.join(&path))
-            .map_err(ArchiveError::Io)?;
+        let mut file = self.root.create_file(&path, mode).map_err(ArchiveError::Io)?;
         self.copy(&path, from, &mut file)
     }
 
@@ -117,7 +112,14 @@ impl<'a> Writer<'a> {
         if target == path || self.kinds.get(&target) != Some(&Kind::File) {
             return Err(bad());
         }
-        fs::hard_link(self.root.join(&target), self.root.join(&path)).map_err(ArchiveError::Io)
+        // As a file of its own: a file with two names could be given away by either.
+        let mut from = self.root.open_file(&target).map_err(ArchiveError::Io)?;
+        let mode = from.metadata().map_err(ArchiveError::Io)?.permissions().mode();
+        let mut to = self.root.create_file(&path, mode & 0o777).map_err(ArchiveError::Io)?;
+        self.copy(&path, &mut from, &mut to).map_err(|error| match error {
+            ArchiveError::Damaged(reason) => ArchiveError::Io(io::Error::other(reason)),
+            other => other,
+        })
     }
 
     /// Makes the links, now that nothing will be written any more, and looks where they lead.
@@ -126,11 +128,11 @@ impl<'a> Writer<'a> {
             return Err(ArchiveError::Empty);
         }
         for (path, target) in &self.links {
-            symlink(target, self.root.join(path)).map_err(ArchiveError::Io)?;
+            self.root.create_link(target, path).map_err(ArchiveError::Io)?;
         }
         if !self.limits.links_out {
             for (path, _) in &self.links {
-                links::check(&self.root, path)?;
+                links::check(self.root, path)?;
             }
         }
         Ok(self.summary)
@@ -166,10 +168,8 @@ impl<'a> Writer<'a> {
         if name.len() > self.limits.path_bytes {
             return Err(self.too_long(name));
         }
-        let text = std::str::from_utf8(name).map_err(|_| ArchiveError::BadName(shown_bytes(name)))?;
-        if text.contains(|letter: char| letter.is_control() || letter == '\\') {
-            return Err(ArchiveError::BadName(shown_bytes(name)));
-        }
+        let text = std::str::from_utf8(name).ok().filter(|_| is_good_name(name));
+        let text = text.ok_or_else(|| ArchiveError::BadName(shown_bytes(name)))?;
         if text.starts_with('/') || text.split('/').any(|part| part == "..") {
             return Err(ArchiveError::LeavesFolder(shown_bytes(name)));
         }
@@ -208,11 +208,16 @@ impl<'a> Writer<'a> {
     }
 
     fn make_folder(&self, path: &Path) -> Result<(), ArchiveError> {
-        DirBuilder::new().mode(0o755).create(self.root.join(path)).map_err(ArchiveError::Io)
+        self.root.create_dir(path, 0o755).map_err(ArchiveError::Io)
     }
 }
 
-fn shown(path: &Path) -> String {
+/// Whether every system takes these bytes for the same name.
+pub(crate) fn is_good_name(name: &[u8]) -> bool {
+    std::str::from_utf8(name).is_ok_and(|name| !name.contains(|letter: char| letter.is_control() || letter == '\\'))
+}
+
+pub(crate) fn shown(path: &Path) -> String {
     shown_bytes(path.as_os_str().as_encoded_bytes())
 }
 

@@ -12,13 +12,15 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _},
     path::{Component, Path, PathBuf},
 };
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+
+use crate::folder::{Dir, Found, What};
 
 /// What the owner of an app decides about its build.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -205,11 +207,12 @@ pub enum DetectError {
 /// See [`DetectError`].
 pub fn detect(source: &Path, config: &BuildConfig) -> Result<Plan, DetectError> {
     let mut reasons = Vec::new();
+    let source = Dir::open(source)?;
     let root = match &config.root {
-        Some(root) => chosen_root(source, root)?,
-        None => implied_root(source, &mut reasons)?,
+        Some(root) => chosen_root(&source, root)?,
+        None => implied_root(&source, &mut reasons)?,
     };
-    let app = App { folder: source.join(&root) };
+    let app = App { source, root: root.clone() };
     let mut plan = Plan {
         language: Language::Other,
         root,
@@ -254,29 +257,35 @@ pub fn detect(source: &Path, config: &BuildConfig) -> Result<Plan, DetectError> 
         (false, _) => Ok(plan),
         (true, Some(sentence)) => Err(DetectError::NoProcess(sentence)),
         (true, None) if app.has("Dockerfile") => Err(DetectError::DockerfileOnly),
-        (true, None) => Err(DetectError::NothingRecognized { folder: app.shown(source), found: app.listing() }),
+        (true, None) => Err(DetectError::NothingRecognized { folder: app.shown(), found: app.listing() }),
     }
 }
 
-/// The app's folder, as far as detection reads it.
+/// The app's folder, as far as detection reads it. Its links may lead anywhere in the source, and nowhere else.
 struct App {
-    folder: PathBuf,
+    source: Dir,
+    root: PathBuf,
 }
 
 impl App {
     const MAXIMUM: u64 = 1024 * 1024;
 
-    fn has(&self, name: &str) -> bool {
-        self.folder.join(name).is_file()
+    fn file(&self, name: impl AsRef<Path>) -> Option<File> {
+        match self.source.follow(&self.root.join(name), |_| true).ok()?.what {
+            What::File(file) => Some(file),
+            What::Folder(_) => None,
+        }
+    }
+
+    fn has(&self, name: impl AsRef<Path>) -> bool {
+        self.file(name).is_some()
     }
 
     fn read(&self, name: &'static str) -> Result<Option<String>, DetectError> {
-        if !self.has(name) {
-            return Ok(None);
-        }
+        let Some(file) = self.file(name) else { return Ok(None) };
         let bad = |reason: String| DetectError::BadFile { file: name, reason };
         let mut bytes = Vec::new();
-        File::open(self.folder.join(name))?.take(Self::MAXIMUM + 1).read_to_end(&mut bytes)?;
+        file.take(Self::MAXIMUM + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > Self::MAXIMUM {
             return Err(bad("it is larger than 1 MiB".to_owned()));
         }
@@ -284,13 +293,12 @@ impl App {
         Ok(Some(text.trim_start_matches('\u{feff}').to_owned()))
     }
 
-    fn shown(&self, source: &Path) -> String {
-        let inner = self.folder.strip_prefix(source).unwrap_or(Path::new(""));
-        if inner.as_os_str().is_empty() { "the source".to_owned() } else { format!("`{}`", inner.display()) }
+    fn shown(&self) -> String {
+        if self.root.as_os_str().is_empty() { "the source".to_owned() } else { format!("`{}`", self.root.display()) }
     }
 
     fn listing(&self) -> String {
-        let mut names = visible(&self.folder).unwrap_or_default();
+        let mut names = self.source.open_dir(&self.root).and_then(|root| visible(&root)).unwrap_or_default();
         if names.is_empty() {
             return "no files".to_owned();
         }
@@ -300,7 +308,8 @@ impl App {
     }
 }
 
-fn chosen_root(source: &Path, root: &str) -> Result<PathBuf, DetectError> {
+/// The folder that the owner names, by a path without links.
+fn chosen_root(source: &Dir, root: &str) -> Result<PathBuf, DetectError> {
     let bad = |reason: &str| DetectError::BadConfig(format!("the root folder `{root}` {reason}"));
     let mut clean = PathBuf::new();
     for part in Path::new(root).components() {
@@ -310,22 +319,19 @@ fn chosen_root(source: &Path, root: &str) -> Result<PathBuf, DetectError> {
             _ => return Err(bad("must be relative and without `..`")),
         }
     }
-    let folder = source.join(&clean).canonicalize().map_err(|_| bad("is not in the source"))?;
-    if !folder.starts_with(source.canonicalize()?) {
-        return Err(bad("is a link out of the source"));
+    match source.follow(&clean, |_| true) {
+        Ok(Found { path, what: What::Folder(_) }) => Ok(path),
+        Ok(Found { what: What::File(_), .. }) => Err(bad("is not a folder")),
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => Err(bad("is a link out of the source")),
+        Err(_) => Err(bad("is not in the source")),
     }
-    if !folder.is_dir() {
-        return Err(bad("is not a folder"));
-    }
-    Ok(clean)
 }
 
 /// An archive often holds one folder, and the app in it.
-fn implied_root(source: &Path, reasons: &mut Vec<String>) -> Result<PathBuf, DetectError> {
+fn implied_root(source: &Dir, reasons: &mut Vec<String>) -> Result<PathBuf, DetectError> {
     let names = visible(source)?;
     let [only] = names.as_slice() else { return Ok(PathBuf::new()) };
-    let kind = fs::symlink_metadata(source.join(only))?;
-    if !kind.is_dir() || matches!(only.as_str(), "public" | "dist") {
+    if source.open_dir(Path::new(only)).is_err() || matches!(only.as_str(), "public" | "dist") {
         return Ok(PathBuf::new());
     }
     reasons.push(format!("the source holds only the folder `{only}`, which is taken as the app"));
@@ -333,8 +339,8 @@ fn implied_root(source: &Path, reasons: &mut Vec<String>) -> Result<PathBuf, Det
 }
 
 /// Names in a folder, sorted, without hidden ones and what a Mac adds to an archive.
-fn visible(folder: &Path) -> io::Result<Vec<String>> {
-    let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+fn visible(folder: &Dir) -> io::Result<Vec<String>> {
+    let names = folder.entries()?.map(|entry| Ok(entry?.name.to_string_lossy().into_owned()));
     let mut names = names.collect::<io::Result<Vec<_>>>()?;
     names.retain(|name| !name.starts_with('.') && name != "__MACOSX");
     names.sort();
@@ -343,7 +349,7 @@ fn visible(folder: &Path) -> io::Result<Vec<String>> {
 
 fn static_root(app: &App) -> Option<PathBuf> {
     let roots = ["", "public", "dist"].map(PathBuf::from);
-    roots.into_iter().find(|root| app.folder.join(root).join("index.html").is_file())
+    roots.into_iter().find(|root| app.has(root.join("index.html")))
 }
 
 fn owner_line<'a>(line: Option<&'a str>, what: &str) -> Result<Option<&'a str>, DetectError> {

@@ -171,7 +171,7 @@ pub async fn clone(
     let commit = git.fetch().await?;
     let target = target.to_owned();
     tokio::task::spawn_blocking(move || -> Result<(), FetchError> {
-        fs::remove_dir_all(target.join(".git"))?;
+        folder::Dir::open(&target)?.remove(".git".as_ref())?;
         Ok(check_links(&target)?)
     })
     .await

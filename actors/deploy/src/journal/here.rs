@@ -1,11 +1,12 @@
 //! What of the logs is on this node's own disk, and how it gets off it.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 use callboard_messages::Failure;
 use uuid::Uuid;
 
 use super::{Journals, Range};
+use crate::folder;
 
 impl Journals {
     /// The journals of a folder that have lines on this node's disk.
@@ -47,9 +48,7 @@ impl Journals {
                 if Arc::strong_count(&inner) > 1 {
                     return;
                 }
-                if let Err(error) = fs::remove_dir_all(&inner.folder)
-                    && error.kind() != io::ErrorKind::NotFound
-                {
+                if let Err(error) = folder::remove(&inner.folder) {
                     tracing::warn!(folder = %inner.folder.display(), %error, "a log could not be removed");
                 }
             })

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     context::Context,
+    folder,
     objects::Objects,
     output::LineSink,
     package::{self, ContentId},
@@ -263,7 +264,10 @@ impl Life {
 
     async fn remove_folder(&self) {
         let folder = self.folder();
-        let _ = self.context.archives.run(None, move || std::fs::remove_dir_all(folder)).await;
+        let removed = self.context.archives.run(None, move || folder::remove(&folder)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(id = %self.member.id, %error, "the folder of an instance could not be removed");
+        }
     }
 
     fn folder(&self) -> PathBuf {

@@ -108,9 +108,7 @@ impl ProcessRuntime {
         let id = spec.id.0;
         let scratch = self.settings.state.join(id.to_string());
         let cleaner = Cleaner::new(&scratch);
-        for folder in ["", "home", "tmp"] {
-            folder::make_private(&scratch.join(folder), self.settings.run_as)?;
-        }
+        folder::make_private(&scratch, &["home", "tmp"], self.settings.run_as)?;
         let port = spec.listens.then(|| Port::choose(&self.ports)).transpose()?;
         let number = port.as_ref().map(|port| port.number);
         let environment = self.environment(spec, &scratch, number);
