@@ -3,7 +3,7 @@
 //! Limits have to hold before the first instruction of the program runs, and `pre_exec` is unsafe code. So a child
 //! starts as our own binary with a hidden verb ([`launch`]): it becomes the leader of its own session, closes every
 //! descriptor but its standard ones, enters its control groups, takes the limits, gives up privileges, loses sight of
-//! the node's own files and then becomes the program. It costs a few milliseconds and one `exec`.
+//! the node's own files, enters its folder and then becomes the program. It costs a few milliseconds and one `exec`.
 //!
 //! The program's variables reach the trampoline under other names ([`VARIABLE_PREFIX`]): an app's `LD_PRELOAD` must
 //! not run before its limits do.
@@ -55,6 +55,8 @@ pub struct Launch {
     pub cgroups: Vec<PathBuf>,
     /// The user to become.
     pub run_as: Option<RunAs>,
+    /// Where the program begins. Entered last, so that a link there leads only where the program itself may go.
+    pub folder: PathBuf,
     /// Folders and files of the node that the child does not get to see, where the kernel can hide them.
     pub hidden: Vec<PathBuf>,
     /// Folders inside those that are the child's own.
@@ -70,6 +72,7 @@ impl Default for Launch {
             cpu_seconds: None,
             cgroups: Vec::new(),
             run_as: None,
+            folder: PathBuf::from("/"),
             hidden: Vec::new(),
             own: Vec::new(),
         }
@@ -135,6 +138,9 @@ fn try_launch(arguments: impl IntoIterator<Item = OsString>) -> Result<Never, (u
         nix::sys::prctl::set_no_new_privs().map_err(|error| failed("give up privileges", &error))?;
         sandbox::hide(&launch.hidden, &launch.own).map_err(|error| failed("hide the node's files", &error))?;
     }
+
+    std::env::set_current_dir(&launch.folder)
+        .map_err(|error| failed(&format!("enter {}", launch.folder.display()), &error))?;
 
     let variables = std::env::vars_os().filter_map(|(name, value)| Some((own_name(&name)?.to_owned(), value)));
     let error = Command::new(&program).args(arguments).env_clear().envs(variables).exec();

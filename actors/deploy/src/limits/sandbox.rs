@@ -9,13 +9,18 @@
 
 use std::{
     fs,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 use landlock::{
-    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
-    RulesetCreated, RulesetCreatedAttr as _, RulesetError, Scope,
+    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, PathBeneath, Ruleset, RulesetAttr as _, RulesetCreated,
+    RulesetCreatedAttr as _, RulesetError, Scope,
+};
+use rustix::{
+    fs::{FileType, Mode, OFlags},
+    io::Errno,
 };
 
 /// Hides `hidden`, apart from `own`, from this process for good. Returns whether the kernel could.
@@ -27,11 +32,19 @@ pub(super) fn hide(hidden: &[PathBuf], own: &[PathBuf]) -> Result<bool, RulesetE
     let Ok(mut rules) = rules() else { return Ok(false) };
     for path in beside(&hidden).iter().chain(own) {
         // Gone meanwhile, or not ours to enter: then it is not the child's either.
-        let Ok(descriptor) = PathFd::new(path) else { continue };
+        let Ok(descriptor) = open(path) else { continue };
         rules = rules.add_rule(PathBeneath::new(descriptor, AccessFs::from_all(ABI::V3)))?;
     }
     rules.restrict_self()?;
     Ok(true)
+}
+
+/// The thing itself: a link that was put in its place meanwhile, as programs may where all of them have files, leads
+/// nowhere.
+fn open(path: &Path) -> Result<OwnedFd, Errno> {
+    let descriptor = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&descriptor)?.st_mode);
+    if kind.is_symlink() { Err(Errno::LOOP) } else { Ok(descriptor) }
 }
 
 /// What programs of root get to do on their own files and ports, as in most containers; nothing to the machine.
@@ -99,6 +112,15 @@ fn beside(hidden: &[PathBuf]) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_in_the_place_of_what_is_allowed_allows_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("data")).unwrap();
+        std::os::unix::fs::symlink(root.path().join("data"), root.path().join("link")).unwrap();
+        assert!(open(&root.path().join("data")).is_ok());
+        assert_eq!(open(&root.path().join("link")).unwrap_err(), Errno::LOOP);
+    }
 
     #[test]
     fn all_but_what_is_hidden_and_the_way_to_it_is_allowed() {

@@ -13,7 +13,7 @@ use std::{
     collections::HashSet,
     ffi::{OsStr, OsString},
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Stdio,
     sync::Arc,
 };
@@ -26,7 +26,7 @@ pub(crate) use self::{
     cgroup::CgroupFolders,
     family::{Census, Family},
     procfs::{Listeners, boot_id, named},
-    run::{Check, End, Job, end_family, run},
+    run::{Check, End, Job, end_family, run, run_with},
 };
 pub use self::{
     cgroup::{Cgroup, CgroupLimits, Cgroups},
@@ -57,6 +57,18 @@ pub struct Launcher {
     /// Folders of the node that children do not get to see, apart from their own; none unless told.
     pub hidden: Vec<PathBuf>,
     active: Arc<Mutex<HashSet<Uuid>>>,
+}
+
+/// What a child reads and writes, apart from its errors.
+pub(crate) struct Streams {
+    pub(crate) stdin: Stdio,
+    pub(crate) stdout: Stdio,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self { stdin: Stdio::null(), stdout: Stdio::piped() }
+    }
 }
 
 /// A child of this node, for as long as this lives: whatever else carries the node's token is an orphan.
@@ -102,7 +114,7 @@ impl Launcher {
         self.active.lock().contains(&id)
     }
 
-    /// Starts `argv` in `folder`, in its own session, with pipes for its output and no input.
+    /// Starts `argv`, in its own session, with pipes for its output and no input unless told otherwise.
     ///
     /// # Errors
     /// When the trampoline can't be started. A program that can't be found shows as exit status 127.
@@ -112,8 +124,8 @@ impl Launcher {
         launch: &Launch,
         limits: &CgroupLimits,
         argv: &[OsString],
-        folder: &Path,
         environment: &[(OsString, OsString)],
+        streams: Streams,
     ) -> io::Result<(Child, Family)> {
         let [trampoline, verb @ ..] = self.argv.as_slice() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no launcher is configured"));
@@ -123,7 +135,7 @@ impl Launcher {
         let cgroups = cgroup.as_ref().map(Cgroup::procs_files).unwrap_or_default();
         let launch = Launch { cgroups, hidden: self.hidden.clone(), ..launch.clone() };
         let mut command = Command::new(trampoline);
-        command.args(verb).arg(serde_json::to_string(&launch)?).args(argv).current_dir(folder);
+        command.args(verb).arg(serde_json::to_string(&launch)?).args(argv);
         let variable = |name: &OsStr| {
             let mut prefixed = OsString::from(VARIABLE_PREFIX);
             prefixed.push(name);
@@ -132,7 +144,7 @@ impl Launcher {
         command.env_clear().env(variable("PATH".as_ref()), &self.path);
         command.envs(environment.iter().map(|(name, value)| (variable(name), value)));
         command.env(NODE_VARIABLE, &self.node).env(INSTANCE_VARIABLE, id.to_string());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.stdin(streams.stdin).stdout(streams.stdout).stderr(Stdio::piped()).kill_on_drop(true);
         let child = command.spawn()?;
         let leader = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
         Ok((child, Family::new(id, leader, active).with_cgroup(cgroup)))

@@ -6,7 +6,7 @@ use tokio::{process::Child, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Census, CgroupLimits, Family, Launcher};
+use super::{Census, CgroupLimits, Family, Launcher, Streams};
 use crate::{
     limits::Launch,
     output::{LineSink, OutputLimits, Stream, pump},
@@ -49,8 +49,20 @@ pub(crate) async fn run(
     cancel: &CancellationToken,
     check: Option<(Duration, Check)>,
 ) -> std::io::Result<End> {
+    run_with(job, Streams::default(), sink, cancel, check).await
+}
+
+/// The same, with other streams: what does not come by a pipe of ours does not reach `sink`.
+pub(crate) async fn run_with(
+    job: Job<'_>,
+    streams: Streams,
+    sink: &LineSink,
+    cancel: &CancellationToken,
+    check: Option<(Duration, Check)>,
+) -> std::io::Result<End> {
+    let launch = Launch { folder: job.folder.to_owned(), ..job.launch };
     let (mut child, mut family) =
-        job.launcher.spawn(Uuid::now_v7(), &job.launch, &job.limits, job.argv, job.folder, job.environment)?;
+        job.launcher.spawn(Uuid::now_v7(), &launch, &job.limits, job.argv, job.environment, streams)?;
     let mut pumps = tokio::task::JoinSet::new();
     if let Some(stdout) = child.stdout.take() {
         pumps.spawn(pump(stdout, Stream::Stdout, job.output.clone(), sink.clone()));

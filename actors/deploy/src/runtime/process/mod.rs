@@ -40,7 +40,7 @@ use crate::{
     folder::{self, Cleaner},
     limits::{Launch, RunAs},
     output::{LineSink, OutputLimits, Stream, Tail},
-    process::{Census, CgroupLimits, Launcher, Listeners, Usage},
+    process::{Census, CgroupLimits, Launcher, Listeners, Streams, Usage},
 };
 
 /// How often the folders of an instance are measured: it takes a look at each of its files.
@@ -117,11 +117,15 @@ impl ProcessRuntime {
         let launcher = &self.settings.launcher;
         let (mut child, family) = launcher.spawn(
             id,
-            &Launch { own: vec![scratch.clone(), spec.release.clone()], ..self.launch(&spec.limits) },
+            &Launch {
+                own: vec![scratch.clone(), spec.release.clone()],
+                folder: spec.release.clone(),
+                ..self.launch(&spec.limits)
+            },
             &limits(&spec.limits),
             &argv,
-            &spec.release,
             &environment,
+            Streams::default(),
         )?;
         let pid = child.id();
         let record = Record::write(&self.settings.state, id, family.leader(), family.start_time())?;
