@@ -19,6 +19,8 @@ use clap::Parser;
 pub(crate) const LAUNCH: &str = "launch";
 /// The hidden verb that ends what a node that was killed leaves running.
 pub(crate) const GUARD: &str = "guard";
+/// The hidden verb that packs what a build has made.
+pub(crate) const PACK: &str = "pack";
 /// The hidden verb that serves a static site; `cli` has it under this name.
 pub(crate) const STATIC_SERVER: &str = "static-server";
 
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     match arguments.nth(1) {
         Some(verb) if verb == LAUNCH => return callboard_deploy::limits::launch(arguments),
+        Some(verb) if verb == PACK => return callboard_deploy::package::pack(arguments),
         Some(verb) if verb == GUARD => return callboard_deploy::runtime::process::guard(arguments),
         _ => {}
     }

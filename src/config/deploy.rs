@@ -132,8 +132,9 @@ impl DeployChoice {
         url_template: &str,
         upload_limit: u64,
         launcher: &Launcher,
+        packer: Vec<String>,
     ) -> DeploySettings {
-        let mut build = BuildSettings::new(launcher.clone());
+        let mut build = BuildSettings::new(launcher.clone(), packer);
         build.limits.time = self.build_time;
         build.limits.size = self.build_size.0;
         build.pass_through.extend(self.build_environment.iter().cloned());

@@ -25,7 +25,7 @@ use object_store::ObjectStore;
 
 use super::{addresses::Addresses, hidden, identity, objects, preflight, run_as};
 use crate::{
-    GUARD, LAUNCH, STATIC_SERVER,
+    GUARD, LAUNCH, PACK, STATIC_SERVER,
     config::{DOMAINS, Mode, Settings},
     error::{Context, Error, Result},
 };
@@ -222,8 +222,9 @@ impl Plan<'_> {
             );
         }
         let folder = data.join("deploy");
-        let deploy =
-            settings.deploy.settings(&folder, &self.addresses.app_template, settings.gateway.upload_limit, &launcher);
+        let (template, limit) = (&self.addresses.app_template, settings.gateway.upload_limit);
+        let packer = vec![OURSELVES.to_owned(), PACK.to_owned()];
+        let deploy = settings.deploy.settings(&folder, template, limit, &launcher, packer);
         let processes = ProcessRuntime::new(ProcessSettings {
             launcher,
             state: folder.join("processes"),

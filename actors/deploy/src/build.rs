@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     detect::{Plan, Step},
-    folder,
+    folder::{self, Cleaner},
     limits::{Launch, NOT_FOUND, RunAs},
     output::{LineSink, OutputLimits, Stream, Tail},
     process::{CgroupLimits, Check, End, Job, Launcher, run},
@@ -73,6 +73,8 @@ impl Default for BuildLimits {
 pub struct BuildSettings {
     /// How steps are started.
     pub launcher: Launcher,
+    /// What packs a release, such as `["/proc/self/exe", "pack"]`; see [`crate::package::pack()`].
+    pub packer: Vec<String>,
     /// The limits of every build.
     pub limits: BuildLimits,
     /// Variables of the node that builds see, by name: those that say which certificates to trust, unless told.
@@ -85,18 +87,16 @@ pub struct BuildSettings {
 impl BuildSettings {
     /// The defaults.
     #[must_use]
-    pub fn new(launcher: Launcher) -> Self {
+    pub fn new(launcher: Launcher, packer: Vec<String>) -> Self {
         let trust = ["SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "PIP_CERT"];
         let pass_through = trust.map(str::to_owned).to_vec();
-        Self { launcher, limits: BuildLimits::default(), pass_through, run_as: None }
+        Self { launcher, packer, limits: BuildLimits::default(), pass_through, run_as: None }
     }
 }
 
-/// A build that succeeded. Its result is the app's folder.
+/// A build that succeeded. Its result is the plan's root inside the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Built {
-    /// The folder that becomes the release: the plan's root inside the source.
-    pub folder: PathBuf,
     /// What is in it.
     pub size: folder::Size,
     /// How long it took.
@@ -159,17 +159,18 @@ pub async fn run_plan(
         sink.say(reason.clone());
     }
     // Beside the source, so that it is on the same disk and not in the release.
-    let home = tempfile::Builder::new().prefix("home-").tempdir_in(source.parent().unwrap_or(source))?;
+    let home = tempfile::Builder::new().prefix("home-").tempdir_in(source.parent().unwrap_or(source))?.keep();
+    let _cleaner = Cleaner::new(&home);
     if let Some(user) = settings.run_as {
-        for folder in [home.path(), source] {
+        for folder in [home.as_path(), source] {
             folder::give(folder, user)?;
         }
     }
     let build = Build {
         settings,
-        environment: variables(plan, &app, environment, settings, home.path()),
+        environment: variables(plan, &app, environment, settings, &home),
         app: &app,
-        own: vec![source.to_owned(), home.path().to_owned()],
+        own: vec![source.to_owned(), home.clone()],
         sink,
         cancel,
         deadline: started + settings.limits.time,
@@ -178,7 +179,7 @@ pub async fn run_plan(
         build.step(step).await?;
     }
     let size = build.size().await?;
-    Ok(Built { folder: app, size, took: started.elapsed() })
+    Ok(Built { size, took: started.elapsed() })
 }
 
 struct Build<'a> {
@@ -262,7 +263,8 @@ impl Build<'_> {
     }
 }
 
-fn too_large(size: folder::Size, limits: &BuildLimits) -> Option<String> {
+/// Why a build may not leave so much; nothing when it may.
+pub(crate) fn too_large(size: folder::Size, limits: &BuildLimits) -> Option<String> {
     if size.bytes > limits.size {
         let limit = limits.size / 1_048_576;
         return Some(format!("the built app is larger than {limit} MiB; remove what it does not need to run"));

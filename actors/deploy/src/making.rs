@@ -19,10 +19,10 @@ use crate::{
     context::Context,
     detect::{self, Language, Plan},
     fetch::{self, FetchError, GitSource},
-    folder,
+    folder::{self, Dir},
     log::Log,
     objects::Objects,
-    package::{self, Packed},
+    package::{self, PackageError, Packed, Packing},
     prune,
     store::{
         archives,
@@ -82,10 +82,8 @@ pub(crate) async fn make(
         outcome = made.run() => outcome,
         () = gone(cancel) => Err(MakeError::Cancelled),
     };
-    let removed = context.archives.run(None, move || std::fs::remove_dir_all(folder)).await;
-    if let Ok(Err(error)) = removed
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
+    let removed = context.archives.run(None, move || folder::remove(&folder)).await;
+    if let Ok(Err(error)) = removed {
         tracing::warn!(%id, %error, "the folder of a build could not be removed");
     }
     outcome
@@ -115,12 +113,15 @@ impl Making<'_> {
         let source = self.folder.join("source");
         let commit = self.fetch(&source).await?;
         self.check_cancel()?;
+        // Before anything else can write there.
+        let path = source.clone();
+        let opened = self.context.archives.run(None, move || Dir::open(&path)).await?.map_err(failed)?;
         let plan = self.detect(&source, &config).await?;
         self.check_cancel()?;
-        let built = self.build(&plan, &source, &config).await?;
+        self.build(&plan, &source, &config).await?;
         self.check_cancel()?;
         let archive = self.folder.join("release.tar.gz");
-        let packed = self.pack(built, archive.clone()).await?;
+        let packed = self.pack(&source, opened, &plan, archive.clone()).await?;
         self.check_cancel()?;
         self.store(&archive, packed, plan, config, commit).await
     }
@@ -204,13 +205,12 @@ impl Making<'_> {
         Ok(plan)
     }
 
-    /// Answers the folder that was built.
-    async fn build(&self, plan: &Plan, source: &Path, config: &Config) -> Result<PathBuf, MakeError> {
+    async fn build(&self, plan: &Plan, source: &Path, config: &Config) -> Result<(), MakeError> {
         let environment: BTreeMap<String, String> =
             config.environment.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
         let (settings, sink) = (&self.context.settings.build, self.log.build_sink());
         match build::run_plan(plan, source, &environment, settings, &sink, self.cancel).await {
-            Ok(built) => Ok(built.folder),
+            Ok(_) => Ok(()),
             Err(BuildError::Cancelled) => Err(MakeError::Cancelled),
             Err(BuildError::Failed { step, reason, output }) => {
                 let last = output.iter().rev().find(|line| !line.trim().is_empty());
@@ -221,10 +221,15 @@ impl Making<'_> {
         }
     }
 
-    async fn pack(&self, folder: PathBuf, archive: PathBuf) -> Result<Packed, MakeError> {
+    async fn pack(&self, path: &Path, source: Dir, plan: &Plan, target: PathBuf) -> Result<Packed, MakeError> {
         self.log.heading("Packing the release");
-        let packed = self.context.archives.run(None, move || package::pack(&folder, &archive)).await?;
-        let packed = packed.map_err(failed)?;
+        let packing = Packing { source, path, root: &plan.root, target };
+        let (settings, pool) = (&self.context.settings.build, &self.context.archives);
+        let packed = package::run(packing, settings, pool, self.cancel).await.map_err(|error| match error {
+            PackageError::Cancelled => MakeError::Cancelled,
+            PackageError::Fault(failure) => failure.into(),
+            error => failed(error),
+        })?;
         let size = packed.packed_bytes as f64 / 1_048_576.0;
         self.log.detail(&format!("{} files and folders, {size:.1} MiB packed", packed.entries));
         Ok(packed)

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     detect::{Command, Language, RunEnvironment},
     limits::tests::test_launcher,
+    package::tests::{pack, test_packer},
     process::named,
 };
 
@@ -21,7 +22,7 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("source")).unwrap();
         let launcher = Launcher::new(test_launcher(), uuid::Uuid::now_v7().to_string());
-        let mut settings = BuildSettings::new(launcher);
+        let mut settings = BuildSettings::new(launcher, test_packer());
         settings.limits.grace = Duration::from_millis(300);
         Self { folder, settings, cancel: CancellationToken::new(), log: Arc::default() }
     }
@@ -185,9 +186,9 @@ async fn real_dependencies_are_installed_and_run_from_a_moved_release() {
         }
         let plan = detect::detect(&source, &detect::BuildConfig::default()).unwrap();
         let sink = LineSink::new(|line| println!("{}", line.text));
-        let built = run_plan(&plan, &source, &BTreeMap::new(), &bench.settings, &sink, &bench.cancel).await.unwrap();
+        run_plan(&plan, &source, &BTreeMap::new(), &bench.settings, &sink, &bench.cancel).await.unwrap();
         let (file, release) = (bench.folder.path().join("r.tar.gz"), bench.folder.path().join("release"));
-        let packed = package::pack(&built.folder, &file).unwrap();
+        let packed = pack(&source.join(&plan.root), &file).unwrap();
         fs::remove_dir_all(&source).unwrap();
         package::unpack(&file, &release, &packed.id).unwrap();
         let argv = plan.processes["web"].argv(&[]);

@@ -26,6 +26,7 @@ use crate::{
     fetch::FetchSettings,
     limits::tests::test_launcher,
     output::OutputLimits,
+    package::tests::test_packer,
     process::Launcher,
     runtime::process::{ProcessRuntime, ProcessSettings},
 };
@@ -95,7 +96,7 @@ pub(super) fn member(id: Uuid, name: &str) -> Member {
 }
 
 pub(super) fn settings(folder: &Path, launcher: &Launcher) -> DeploySettings {
-    let (fetch, build) = (FetchSettings::new(launcher.clone()), BuildSettings::new(launcher.clone()));
+    let (fetch, build) = (FetchSettings::new(launcher.clone()), BuildSettings::new(launcher.clone(), test_packer()));
     let mut settings = DeploySettings::new(folder.join("deploy"), "http://{app}.test", fetch, build);
     settings.instances = InstanceSettings {
         probe_new_every: Duration::from_millis(20),
