@@ -9,19 +9,24 @@ use std::{
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 
 use crate::harness::{
     cli, eventually, http,
     processes::{self, Process},
     proxy::Proxy,
     servers::{Postgres, RabbitMq, Redis},
+    volume::Volume,
 };
 
 /// Which domains each node hosts: every domain is on two of them.
 const PLACEMENTS: [&str; 3] = ["auth,organization", "project,deploy", "auth,organization,project,deploy"];
 /// 32 bytes in base64.
 const KEY: &str = "Y2hhb3MgY2hhb3MgY2hhb3MgY2hhb3MgY2hhb3M5OTk=";
+/// Another such key.
+const OTHER_KEY: &str = "c3RyYW5nZSBzdHJhbmdlIHN0cmFuZ2Ugc3RyYW5nZSA=";
+/// The file system of a node's data folder.
+const VOLUME_MEBIBYTES: u32 = 2048;
 /// What a node promises.
 const STOP: Duration = Duration::from_secs(25);
 pub const METRICS_TOKEN: &str = "a-token-of-the-fault-campaign";
@@ -32,6 +37,8 @@ pub struct Node {
     pub port: u16,
     number: usize,
     child: Option<Child>,
+    /// The file system of its data folder, where a test may mount one.
+    volume: Option<Volume>,
 }
 
 /// The nodes and their servers. All are gone when it is dropped.
@@ -54,8 +61,8 @@ impl Cluster {
         let nodes = (0..PLACEMENTS.len())
             .map(|number| {
                 let node = folder.path().join(format!("node-{number}"));
-                fs::create_dir_all(&node).unwrap();
-                Node { folder: node, port: crate::harness::servers::free_port(), number, child: None }
+                let volume = Volume::mount(&node.join("data"), VOLUME_MEBIBYTES);
+                Node { folder: node, port: crate::harness::servers::free_port(), number, child: None, volume }
             })
             .collect();
         let mut cluster = Self { nodes, amqp, postgres, redis, rabbitmq, folder };
@@ -68,23 +75,28 @@ impl Cluster {
 
     /// Starts a node that does not run.
     pub fn begin(&mut self, number: usize) {
-        let objects = format!("file://{}", self.folder.path().join("objects").display());
-        let (postgres, redis) = (self.postgres.url(), self.redis.url());
-        let amqp = self.rabbitmq.url_at(self.amqp.port);
+        let mut command = self.command(&self.nodes[number], PLACEMENTS[number]);
         let node = &mut self.nodes[number];
         assert!(node.child.is_none(), "node {number} runs already");
+        let log = File::options().create(true).append(true).open(node.folder.join("log")).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).kill_on_drop(true);
+        node.child = Some(command.spawn().unwrap());
+    }
+
+    /// What starts a node.
+    fn command(&self, node: &Node, domains: &str) -> Command {
         let address = format!("127.0.0.1:{}", node.port);
         let mut command = cli::program(&node.folder);
         command
-            .args(["serve", "--domains", PLACEMENTS[number], "--listen", &address, "--data"])
+            .args(["serve", "--domains", domains, "--listen", &address, "--data"])
             .arg(node.data())
-            .env("CALLBOARD_NODE_NAME", format!("node-{number}"))
+            .env("CALLBOARD_NODE_NAME", format!("node-{}", node.number))
             .env("CALLBOARD_ADVERTISE_URL", format!("http://{address}"))
-            .env("CALLBOARD_DATABASE_URL", postgres)
+            .env("CALLBOARD_DATABASE_URL", self.postgres.url())
             .env("CALLBOARD_DATABASE_CONNECTIONS", "4")
-            .env("CALLBOARD_REDIS_URL", redis)
-            .env("CALLBOARD_AMQP_URL", amqp)
-            .env("CALLBOARD_OBJECTS_URL", objects)
+            .env("CALLBOARD_REDIS_URL", self.redis.url())
+            .env("CALLBOARD_AMQP_URL", self.rabbitmq.url_at(self.amqp.port))
+            .env("CALLBOARD_OBJECTS_URL", self.objects("objects"))
             .env("CALLBOARD_MASTER_KEY", KEY)
             .env("CALLBOARD_CLUSTER_KEY", KEY)
             .env("CALLBOARD_METRICS_TOKEN", METRICS_TOKEN)
@@ -92,9 +104,31 @@ impl Cluster {
             .env("CALLBOARD_RATE_LIMITS", "false")
             .env("CALLBOARD_BCRYPT_COST", "10")
             .env("CALLBOARD_LOG", "info,actix_server=warn");
-        let log = File::options().create(true).append(true).open(node.folder.join("log")).unwrap();
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).kill_on_drop(true);
-        node.child = Some(command.spawn().unwrap());
+        command
+    }
+
+    fn objects(&self, name: &str) -> String {
+        format!("file://{}", self.folder.path().join(name).display())
+    }
+
+    /// A node that was configured with something else than the others tries to join: it ends with a sentence that names
+    /// what differs, and the others notice nothing.
+    pub async fn refuses_a_stranger(&self) {
+        let number = self.nodes.len();
+        let folder = self.folder.path().join("stranger");
+        fs::create_dir_all(&folder).unwrap();
+        let port = crate::harness::servers::free_port();
+        let stranger = Node { folder, port, number, child: None, volume: None };
+        for (variable, value, named) in [
+            ("CALLBOARD_CLUSTER_KEY", OTHER_KEY.to_owned(), "CALLBOARD_CLUSTER_KEY"),
+            ("CALLBOARD_OBJECTS_URL", self.objects("other-objects"), "CALLBOARD_OBJECTS_URL"),
+        ] {
+            let mut command = self.command(&stranger, PLACEMENTS[2]);
+            command.env(variable, value);
+            let ran = cli::finish(command, "").await;
+            assert_eq!(ran.code, Some(2), "{variable}: {ran:?}");
+            assert!(format!("{}{}", ran.out, ran.err).contains(named), "{variable}: {ran:?}");
+        }
     }
 
     /// Until each node says that it may take traffic.
@@ -175,6 +209,17 @@ impl Node {
 
     pub fn resume(&self) {
         processes::signal(self.pid(), Signal::SIGCONT);
+    }
+
+    /// Nothing can be written to its data folder, or again. False where a test may not mount a file system.
+    pub fn fill_disk(&self, full: bool) -> bool {
+        let Some(volume) = &self.volume else { return false };
+        if full {
+            volume.fill()
+        } else {
+            volume.empty()
+        }
+        true
     }
 
     /// It is told to stop, and does as it promises.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::cluster::Cluster;
+use super::{cluster::Cluster, load::Load};
 use crate::harness::{proxy::Mangling, random::Random};
 
 /// How long faults last.
@@ -21,6 +21,14 @@ impl Scale {
             Self::Long => long,
         })
     }
+
+    /// How many projects each client of a storm creates and deletes.
+    fn pairs(self) -> usize {
+        match self {
+            Self::Short => 3,
+            Self::Long => 42,
+        }
+    }
 }
 
 /// One kind of trouble.
@@ -38,6 +46,8 @@ pub enum Fault {
     CloseConnections,
     /// `pg_ctl -m immediate restart`.
     RestartPostgres,
+    /// It is stopped, and started a minute later.
+    StopPostgres,
     /// Its connections stay open, and nothing answers.
     PausePostgres,
     FlushRedis,
@@ -46,10 +56,16 @@ pub enum Fault {
     MangleMessages,
     /// The way to the broker swallows everything.
     SilenceBroker,
+    /// The file system of a node's data folder has no room left for a while.
+    FillDisk(usize),
+    /// A node that was configured with another cluster key, or another object store, tries to join.
+    Stranger,
+    /// 24 clients create and delete projects at once.
+    Storm,
 }
 
 impl Fault {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 24] = [
         Self::KillNode(0),
         Self::KillNode(1),
         Self::KillNode(2),
@@ -68,6 +84,12 @@ impl Fault {
         Self::PauseRedis,
         Self::MangleMessages,
         Self::SilenceBroker,
+        Self::StopPostgres,
+        Self::FillDisk(0),
+        Self::FillDisk(1),
+        Self::FillDisk(2),
+        Self::Stranger,
+        Self::Storm,
     ];
 
     /// Each once, in an order of chance.
@@ -81,7 +103,7 @@ impl Fault {
     }
 
     /// It happens and passes.
-    pub async fn happen(self, cluster: &mut Cluster, random: &mut Random, scale: Scale) {
+    pub async fn happen(self, cluster: &mut Cluster, load: &Load, random: &mut Random, scale: Scale) {
         let moment = Duration::from_millis(random.between(0, 3000));
         match self {
             Self::KillNode(number) => {
@@ -135,6 +157,21 @@ impl Fault {
                 tokio::time::sleep(scale.seconds(3, 30)).await;
                 cluster.amqp.heal();
             }
+            Self::StopPostgres => {
+                cluster.postgres.stop().await;
+                tokio::time::sleep(scale.seconds(3, 60)).await;
+                cluster.postgres.start_again().await;
+            }
+            Self::FillDisk(number) => {
+                if cluster.nodes[number].fill_disk(true) {
+                    tokio::time::sleep(scale.seconds(3, 20)).await;
+                    cluster.nodes[number].fill_disk(false);
+                } else {
+                    println!("chaos: only root may mount a file system that can be full");
+                }
+            }
+            Self::Stranger => cluster.refuses_a_stranger().await,
+            Self::Storm => load.storm(random, scale.pairs()).await,
         }
     }
 }

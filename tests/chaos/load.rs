@@ -6,7 +6,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::cluster::Cluster;
+use super::{cluster::Cluster, readiness::Watchers};
 use crate::harness::{PASSWORD, http, random::Random};
 
 /// No answer takes longer; a node's own deadlines are far below.
@@ -67,48 +67,85 @@ impl fmt::Display for Done {
     }
 }
 
+/// Whose requests are never waited for.
+pub const LEAVER: &str = "emil";
+/// How many clients a storm has.
+const STORM: usize = 24;
+
 /// People at work.
 pub struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<Mutex<Done>>,
     tasks: Vec<JoinHandle<()>>,
+    ports: Vec<u16>,
+    /// Of somebody who may create projects.
+    token: String,
+    storms: AtomicUsize,
+    watchers: Option<Watchers>,
 }
 
 /// One of them.
-struct Person {
+pub struct Person {
     http: Client,
     ports: Vec<u16>,
-    token: String,
-    random: Random,
+    pub token: String,
+    pub random: Random,
     stop: Arc<AtomicBool>,
     done: Arc<Mutex<Done>>,
     /// Unique in this campaign.
-    name: String,
+    pub name: String,
 }
 
 impl Load {
     /// An account for each, and off they go.
     pub async fn begin(cluster: &Cluster, random: &mut Random) -> Self {
-        let mut load = Self { stop: Arc::default(), done: Arc::default(), tasks: Vec::new() };
-        for name in ["anna", "bert", "cora", "dirk"] {
-            let mut person = Person {
-                // Whoever was not answered asks on a new connection.
-                http: http().pool_max_idle_per_host(1).timeout(ANSWER).build().unwrap(),
-                ports: cluster.nodes.iter().map(|node| node.port).collect(),
-                token: String::new(),
-                random: Random::new(random.next()),
-                stop: load.stop.clone(),
-                done: load.done.clone(),
-                name: name.to_owned(),
-            };
+        let mut load = Self {
+            stop: Arc::default(),
+            done: Arc::default(),
+            tasks: Vec::new(),
+            ports: cluster.nodes.iter().map(|node| node.port).collect(),
+            token: String::new(),
+            storms: AtomicUsize::new(0),
+            watchers: None,
+        };
+        for name in ["anna", "bert", "cora", "dirk", LEAVER] {
+            let mut person = load.person(name, random.next());
             person.register(name).await;
+            load.token.clone_from(&person.token);
             load.tasks.push(match name {
                 "anna" => tokio::spawn(async move { person.sign_in_again_and_again().await }),
                 "bert" | "cora" => tokio::spawn(async move { person.create_projects().await }),
+                LEAVER => tokio::spawn(async move { person.leave_again_and_again().await }),
                 _ => tokio::spawn(async move { person.deploy_again_and_again().await }),
             });
         }
+        let mut owner = load.person("watched", random.next());
+        let project = owner.project_that_stays("watched").await.expect("a project, while nothing breaks");
+        load.watchers = Some(Watchers::begin(&load.ports, &load.token, project));
         load
+    }
+
+    fn person(&self, name: &str, seed: u64) -> Person {
+        Person {
+            // Whoever was not answered asks on a new connection.
+            http: http().pool_max_idle_per_host(1).timeout(ANSWER).build().unwrap(),
+            ports: self.ports.clone(),
+            token: self.token.clone(),
+            random: Random::new(seed),
+            stop: self.stop.clone(),
+            done: self.done.clone(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// Clients that create a project and delete it, so many times each, all at once.
+    pub async fn storm(&self, random: &mut Random, pairs: usize) {
+        let storm = self.storms.fetch_add(1, Ordering::Relaxed);
+        let clients = (0..STORM).map(|client| {
+            let mut person = self.person(&format!("storm-{storm}-{client}"), random.next());
+            async move { person.create_and_delete(pairs).await }
+        });
+        futures_util::future::join_all(clients).await;
     }
 
     /// They finish what they have begun, and tell.
@@ -117,7 +154,9 @@ impl Load {
         for task in self.tasks.drain(..) {
             task.await.unwrap();
         }
-        self.done.lock().clone()
+        let mut done = self.done.lock().clone();
+        done.wrong.extend(self.watchers.take().iter().flat_map(Watchers::lies));
+        done
     }
 }
 
@@ -128,7 +167,7 @@ impl Drop for Load {
 }
 
 impl Person {
-    fn goes_on(&self) -> bool {
+    pub fn goes_on(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
     }
 
@@ -182,6 +221,17 @@ impl Person {
         }
     }
 
+    async fn create_and_delete(&mut self, pairs: usize) {
+        for number in 0..pairs {
+            let name = format!("{}-{number}", self.name);
+            self.done.lock().asked.push(name.clone());
+            let Some(id) = self.create_project(&name).await else { continue };
+            if self.delete_project(id).await {
+                self.done.lock().deleted.push(id);
+            }
+        }
+    }
+
     async fn create_project(&mut self, name: &str) -> Option<Uuid> {
         let body = json!({ "name": name, "description": "made while things break" });
         let project = self.insist("/projects", |it| it.json(&body)).await?;
@@ -197,24 +247,41 @@ impl Person {
 
     async fn deploy_again_and_again(&mut self) {
         let name = format!("{}-app", self.name);
-        self.done.lock().asked.push(name.clone());
-        let Some(project) = self.create_project(&name).await else { return };
-        self.done.lock().projects.push((name, project));
+        let Some(project) = self.project_that_stays(&name).await else { return };
         let mut number = 0;
         while self.goes_on() {
             number += 1;
             let text = format!("version {number}");
-            let archive = page(&text);
-            let upload = |it: RequestBuilder| it.header("Content-Type", "application/gzip").body(archive.clone());
-            let Some(source) = self.insist(&format!("/projects/{project}/sources"), upload).await else { continue };
-            let source = id_of(&source);
-            let body = json!({ "source": { "archive": { "source_id": source } } });
-            let begun = self.insist(&format!("/projects/{project}/deployments"), |it| it.json(&body)).await;
-            let Some(deployment) = begun.as_ref().map(id_of) else { continue };
+            let Some((source, deployment)) = self.deploy(project, &page(&text)).await else { continue };
             self.done.lock().deployments.push((deployment, source, text));
             self.until_ended(deployment).await;
             self.rest(100, 500).await;
         }
+    }
+
+    /// A project of its own, in which an archive was deployed.
+    pub async fn deployed(&mut self, name: &str, archive: &[u8]) -> Option<Uuid> {
+        let project = self.project_that_stays(name).await?;
+        let (_, deployment) = self.deploy(project, archive).await?;
+        self.until_ended(deployment).await;
+        Some(project)
+    }
+
+    async fn project_that_stays(&mut self, name: &str) -> Option<Uuid> {
+        self.done.lock().asked.push(name.to_owned());
+        let project = self.create_project(name).await?;
+        self.done.lock().projects.push((name.to_owned(), project));
+        Some(project)
+    }
+
+    /// Uploads an archive and begins a deployment of it: the source and the deployment.
+    async fn deploy(&mut self, project: Uuid, archive: &[u8]) -> Option<(Uuid, Uuid)> {
+        let upload = |it: RequestBuilder| it.header("Content-Type", "application/gzip").body(archive.to_vec());
+        let source = self.insist(&format!("/projects/{project}/sources"), upload).await?;
+        let source = id_of(&source);
+        let body = json!({ "source": { "archive": { "source_id": source } } });
+        let begun = self.insist(&format!("/projects/{project}/deployments"), |it| it.json(&body)).await?;
+        Some((source, id_of(&begun)))
     }
 
     /// Follows a deployment to its end, for as long as it takes when things are well.
@@ -310,11 +377,15 @@ impl Person {
     }
 
     fn url(&mut self, path: &str) -> String {
-        let port = self.ports[usize::try_from(self.random.below(self.ports.len() as u64)).unwrap()];
-        format!("http://127.0.0.1:{port}{path}")
+        format!("http://127.0.0.1:{}{path}", self.port())
     }
 
-    async fn rest(&mut self, from: u64, to: u64) {
+    /// One node or another.
+    pub fn port(&mut self) -> u16 {
+        self.ports[usize::try_from(self.random.below(self.ports.len() as u64)).unwrap()]
+    }
+
+    pub async fn rest(&mut self, from: u64, to: u64) {
         tokio::time::sleep(Duration::from_millis(self.random.between(from, to))).await;
     }
 }
@@ -333,10 +404,17 @@ fn id_of(view: &Value) -> Uuid {
 
 /// A static site of one page.
 fn page(text: &str) -> Vec<u8> {
+    archive(&[("index.html", text)])
+}
+
+/// A compressed archive of these files: name and text.
+pub fn archive(files: &[(&str, &str)]) -> Vec<u8> {
     let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-    let mut header = tar::Header::new_gnu();
-    header.set_size(text.len() as u64);
-    header.set_mode(0o644);
-    archive.append_data(&mut header, "index.html", text.as_bytes()).unwrap();
+    for (name, text) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, name, text.as_bytes()).unwrap();
+    }
     archive.into_inner().unwrap().finish().unwrap()
 }

@@ -6,7 +6,9 @@
 
 mod cluster;
 mod faults;
+mod leavers;
 mod load;
+mod readiness;
 mod verify;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -34,7 +36,7 @@ async fn campaign(seed: u64, duration: Duration, scale: Scale) {
             Fault::FlushRedis
         });
         println!("chaos: {:>5.1} s {fault:?}", began.elapsed().as_secs_f64());
-        fault.happen(&mut cluster, &mut random, scale).await;
+        fault.happen(&mut cluster, &load, &mut random, scale).await;
     }
     println!("chaos: {:>5.1} s all is healed", began.elapsed().as_secs_f64());
     cluster.heal().await;
@@ -46,8 +48,8 @@ async fn campaign(seed: u64, duration: Duration, scale: Scale) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_heals_from_everything_that_breaks() {
-    // By this seed the first faults are of every kind: nodes, broker, database, cache and messages.
-    campaign(52, Duration::from_secs(40), Scale::Short).await;
+    // By this seed the first faults are of every kind: nodes, servers, messages, a full disk, a stranger and a storm.
+    campaign(22_866, Duration::from_secs(50), Scale::Short).await;
 }
 
 /// The long campaign, by `make chaos` only: it takes minutes.

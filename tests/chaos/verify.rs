@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{
     cluster::{Cluster, METRICS_TOKEN},
+    leavers,
     load::Done,
 };
 use crate::harness::{answered_within, http, visit, within};
@@ -64,6 +65,7 @@ pub async fn all(cluster: &Cluster, done: &Done, before: &Inventory) {
     applied(&pool).await;
     served(cluster, &pool, done).await;
     run_as_asked(cluster, &pool).await;
+    leavers::left(cluster).await;
     nothing_leaks(cluster, &pool, before).await;
 }
 

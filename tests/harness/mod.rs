@@ -12,6 +12,7 @@ pub mod proxy;
 pub mod random;
 pub mod servers;
 mod visitors;
+pub mod volume;
 
 use std::{future::Future, time::Duration};
 
