@@ -48,6 +48,7 @@ mod shard;
 mod slab;
 mod stats;
 mod sweep;
+mod tasks;
 mod tree;
 
 pub use actor_ref::ActorRef;
@@ -66,6 +67,7 @@ pub use shard::Ask;
 pub use supervise::{
     Backoff, ChildContext, ChildSpec, Exit, Intensity, Restart, Services, Strategy, Supervisor, SupervisorRef,
 };
+pub use tasks::TaskSet;
 pub use tree::TreeView;
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use sqlx::migrate::Migrator;
 use uuid::Uuid;
 
-use crate::db::{DatabaseSettings, Databases};
+use crate::db::{DatabaseSettings, Databases, PostgresSettings};
 
 /// The PostgreSQL server of the tests: `CALLBOARD_TEST_POSTGRES_URL`, or the local one.
 #[must_use]
@@ -15,36 +15,57 @@ pub fn postgres_url() -> String {
         .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:5432/postgres".to_owned())
 }
 
+/// Connections of one domain on one thread, in tests that say nothing else.
+const CONNECTIONS: u32 = 4;
+
 /// Runs `body` on SQLite in a folder of its own, then on PostgreSQL with schemas of its own, each migrated by
 /// `migrators` (domain and migrations) and removed afterwards, also when `body` panics.
 ///
 /// # Panics
 /// When a database can't be had, or `body` panics.
 pub async fn on_both_engines(migrators: &[(&str, &Migrator)], body: impl AsyncFn(Databases)) {
-    let unique = Uuid::now_v7().simple().to_string();
-    let folder = std::env::temp_dir().join(format!("callboard-test-{unique}"));
+    on_sqlite(migrators, &body).await;
+    on_postgres(CONNECTIONS, migrators, &body).await;
+}
+
+/// The same where connections are scarce: on SQLite, which has one writer, and on PostgreSQL with one connection, and with
+/// two.
+///
+/// # Panics
+/// When a database can't be had, or `body` panics.
+pub async fn on_scarce_connections(migrators: &[(&str, &Migrator)], body: impl AsyncFn(Databases)) {
+    on_sqlite(migrators, &body).await;
+    for connections in [1, 2] {
+        on_postgres(connections, migrators, &body).await;
+    }
+}
+
+async fn on_sqlite(migrators: &[(&str, &Migrator)], body: &impl AsyncFn(Databases)) {
+    let folder = std::env::temp_dir().join(format!("callboard-test-{}", Uuid::now_v7().simple()));
     let sqlite = Databases::new(DatabaseSettings::Sqlite { folder: folder.clone() });
-    let outcome = run(&sqlite, migrators, &body).await;
+    let outcome = run(&sqlite, migrators, body).await;
     sqlite.close().await;
     if let Err(error) = std::fs::remove_dir_all(&folder) {
         eprintln!("the folder {} is left behind: {error}", folder.display());
     }
     resume("SQLite", outcome);
+}
 
-    let mut settings = DatabaseSettings::postgres(postgres_url());
-    if let DatabaseSettings::Postgres(postgres) = &mut settings {
-        postgres.schema_prefix = format!("test_{unique}_");
-        postgres.connections = 4;
-    }
-    let postgres = Databases::new(settings);
-    let outcome = run(&postgres, migrators, &body).await;
+async fn on_postgres(connections: u32, migrators: &[(&str, &Migrator)], body: &impl AsyncFn(Databases)) {
+    let settings = PostgresSettings {
+        schema_prefix: format!("test_{}_", Uuid::now_v7().simple()),
+        connections,
+        ..PostgresSettings::new(postgres_url())
+    };
+    let postgres = Databases::new(DatabaseSettings::Postgres(settings));
+    let outcome = run(&postgres, migrators, body).await;
     postgres.close().await;
     for (domain, _) in migrators {
         if let Err(error) = postgres.drop_schema(domain).await {
             eprintln!("a schema of {domain} is left behind: {error}");
         }
     }
-    resume("PostgreSQL", outcome);
+    resume(&format!("PostgreSQL with {connections} connections"), outcome);
 }
 
 type Panic = Box<dyn Any + Send>;

@@ -73,6 +73,7 @@ pub(crate) async fn home(request: Request) -> Result<HttpResponse, Problem> {
     let projects = bus.ask(caller, list).await?;
     let topics: Vec<String> = projects.items.iter().map(|project| format!("project:{}", project.id)).collect();
     let more = projects.next.is_some();
+    #[expect(clippy::disallowed_methods, reason = "collected in one go: nothing else is awaited meanwhile")]
     let apps = stream::iter(projects.items).map(|project| app(bus, caller, project)).buffered(AT_ONCE).collect().await;
     let view = HomeView {
         account: if account.name.is_empty() { account.email } else { account.name },

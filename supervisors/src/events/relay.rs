@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
+use futures_util::StreamExt;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -24,6 +24,7 @@ use crate::{
     lease::{Lease, Leases, TTL},
     live::{LiveEvent, LiveStream},
     supervise::{Backoff, ChildContext, ChildSpec, Exit},
+    tasks::TaskSet,
 };
 
 const LEASE: &str = "outbox";
@@ -68,7 +69,7 @@ struct Relay {
     /// When the lease was last of use.
     used: Instant,
     measured: Instant,
-    under_way: FuturesUnordered<LocalBoxFuture<'static, (Pending, Result<(), PublishError>)>>,
+    under_way: TaskSet<(Pending, Result<(), PublishError>)>,
     busy: HashSet<Uuid>,
     waiting: Waiting,
 }
@@ -92,7 +93,7 @@ impl Relay {
             measured: context.clock.instant(),
             context,
             lease: None,
-            under_way: FuturesUnordered::new(),
+            under_way: TaskSet::default(),
             busy: HashSet::new(),
             waiting: HashMap::new(),
         }
@@ -122,7 +123,7 @@ impl Relay {
                     tracing::warn!(domain = self.domain, "the lease on the outbox is lost");
                     self.let_go();
                 }
-                Some(ended) = self.under_way.next(), if !self.under_way.is_empty() => {
+                Some(ended) = self.under_way.next() => {
                     if let Err(error) = self.settle(ended).await {
                         tracing::warn!(domain = self.domain, %error, "published events could not be marked");
                         // They are published again, and their subscribers know them.
@@ -227,12 +228,11 @@ impl Relay {
         self.busy.insert(row.aggregate);
         let published = self.events.publish(row.event.0.clone());
         let clock = self.context.clock.clone();
-        let under_way = async move {
+        self.under_way.spawn(async move {
             let within = clock.timeout_at(clock.instant() + CONFIRMED_WITHIN, published).await;
             let late = || Err(PublishError::Unconfirmed(format!("not within {CONFIRMED_WITHIN:?}")));
             (row, within.unwrap_or_else(late))
-        };
-        self.under_way.push(under_way.boxed_local());
+        });
     }
 
     /// Marks what was published, together with whatever else has ended meanwhile.
@@ -253,7 +253,7 @@ impl Relay {
                 }
                 Err(error) => self.postpone(&row, &error).await?,
             }
-            next = self.under_way.next().now_or_never().flatten();
+            next = self.under_way.try_next();
         }
         outbox::mark(&self.database, &published, self.context.clock.now()).await
     }

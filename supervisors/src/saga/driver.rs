@@ -285,17 +285,26 @@ impl Driver {
         Ok(())
     }
 
-    /// Waits for a step and shows signs of life meanwhile.
+    /// Waits for a step and shows signs of life meanwhile. Neither stands still while the other waits: a step may hold the
+    /// connection that a sign of life needs.
     async fn alive<T>(&mut self, step: impl Future<Output = T>) -> Result<T, Lost> {
-        let mut step = std::pin::pin!(step);
-        let clock = self.context.clock.clone();
+        self.check()?;
+        tokio::select! {
+            biased;
+            outcome = step => Ok(outcome),
+            lost = self.show_life() => Err(lost),
+        }
+    }
+
+    /// Shows signs of life until they are of no use any more.
+    async fn show_life(&mut self) -> Lost {
         loop {
-            self.check()?;
+            let clock = self.context.clock.clone();
             let next_beat = clock.instant() + self.settings.ttl / 4;
-            if let Some(outcome) = clock.timeout_at(next_beat.min(self.until), &mut step).await {
-                return Ok(outcome);
+            clock.sleep_until(next_beat.min(self.until)).await;
+            if let Err(lost) = self.beat().await {
+                return lost;
             }
-            self.beat().await?;
         }
     }
 

@@ -3,7 +3,6 @@
 use std::{collections::HashMap, time::Duration};
 
 use callboard_messages::SagaStatus;
-use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 use uuid::Uuid;
 
 use super::{
@@ -15,6 +14,7 @@ use crate::{
     db::Error,
     lease::Sightings,
     supervise::{ChildContext, ChildSpec, Exit},
+    tasks::TaskSet,
 };
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ impl Sagas {
 pub(super) struct Sweeper {
     engine: SagaEngine,
     sightings: Sightings<Uuid>,
-    driving: FuturesUnordered<LocalBoxFuture<'static, (Uuid, Ended)>>,
+    driving: TaskSet<(Uuid, Ended)>,
     /// The sagas that are driven here, by their tokens.
     driven: HashMap<Uuid, i64>,
 }
@@ -46,7 +46,7 @@ pub(super) struct Sweeper {
 impl Sweeper {
     pub(super) fn new(engine: SagaEngine) -> Self {
         let sightings = Sightings::new(engine.clock.clone());
-        Self { engine, sightings, driving: FuturesUnordered::new(), driven: HashMap::new() }
+        Self { engine, sightings, driving: TaskSet::default(), driven: HashMap::new() }
     }
 
     async fn run(mut self, context: ChildContext) -> Exit {
@@ -102,7 +102,7 @@ impl Sweeper {
                     let id = driver.id();
                     tracing::warn!(saga = %id, name = row.name, status = row.status().as_str(), "a saga is taken over");
                     self.driven.insert(id, driver.place.token);
-                    self.driving.push(async move { (id, driver.drive().await) }.boxed_local());
+                    self.driving.spawn(async move { (id, driver.drive().await) });
                 }
             }
             if i64::try_from(page.len()).unwrap_or(i64::MAX) < PAGE {

@@ -251,15 +251,18 @@ async fn node(inn: &Inn, sagas: Option<&Sagas>) -> Runtime {
     runtime
 }
 
-async fn on_both(body: impl AsyncFn(Databases)) {
+fn migrations() -> Migrator {
     let table = |version, name: &'static str, sql: &'static str| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };
-    let migrations = Migrator::with_migrations(vec![
+    Migrator::with_migrations(vec![
         table(1, "trips", "CREATE TABLE trips (id UUID NOT NULL PRIMARY KEY)"),
         table(2, "tickets", "CREATE TABLE tickets (trip UUID NOT NULL PRIMARY KEY, seat BIGINT)"),
-    ]);
-    on_both_engines(&[("trip", &migrations)], body).await;
+    ])
+}
+
+async fn on_both(body: impl AsyncFn(Databases)) {
+    on_both_engines(&[("trip", &migrations())], body).await;
 }
 
 #[actix_rt::test]

@@ -1,4 +1,4 @@
-//! A log that is away, steps that panic, a node that stops, and versions with other steps.
+//! A log that is away, connections that are scarce, steps that panic, a node that stops, and versions with other steps.
 
 use std::future::Future;
 
@@ -8,6 +8,7 @@ use super::*;
 use crate::{
     clock::Clock,
     saga::{driver::Ended, log::Progress, sweeper::Sweeper},
+    testing::on_scarce_connections,
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -71,6 +72,67 @@ async fn while_the_log_is_away_nothing_is_made_from_what_it_was_last_known_to_sa
         let ended = in_time("it ends", driven).await.unwrap();
         assert!(matches!(ended, Ended::Done(_)), "{ended:?}");
         travel.assert_whole(id).await;
+        travel.runtime.stop(Duration::from_secs(5)).await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn what_a_sweeper_drives_does_not_keep_it_from_looking_for_more() {
+    on_scarce_connections(&[("trip", &migrations())], async |databases| {
+        let travel = Travel::new(&databases, booking).await;
+        let sagas = Sagas::new("trip", &databases).with(booking());
+        let (engine, clock) = standing(&sagas, &travel);
+        let mut ids = Vec::new();
+        for _ in 0..12 {
+            let (caller, id, trip) = travel.begin();
+            drop(engine.begin(&caller, id, trip).await.unwrap());
+            ids.push(id);
+        }
+        let mut sweeper = Sweeper::new(engine.clone());
+        sweeper.take_over().await.unwrap();
+        clock.advance(engine.sagas.settings.ttl);
+        sweeper.take_over().await.unwrap();
+        while sweeper.driving() > 0 {
+            in_time("one ends", sweeper.drive()).await;
+            sweeper.take_over().await.expect("those that are driven leave it a connection");
+        }
+        for id in ids {
+            assert_eq!(log::get(&travel.database, id).await.unwrap().unwrap().status(), SagaStatus::Done);
+        }
+        travel.runtime.stop(Duration::from_secs(5)).await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_step_that_holds_the_connection_and_the_sign_of_life_that_needs_it_do_not_wait_for_each_other() {
+    on_scarce_connections(&[("trip", &migrations())], async |databases| {
+        let travel = Travel::new(&databases, booking).await;
+        let database = travel.database.clone();
+        let holds = async move |context: &StepContext, trip: Trip| -> StepOutcome<Trip> {
+            let mut held = vec![database.begin().await?];
+            if database.engine() == crate::db::Engine::Postgres {
+                // All of them, however many there are.
+                while let Ok(next) = tokio::time::timeout(Duration::from_millis(200), database.begin()).await {
+                    held.push(next?);
+                }
+            }
+            context.clock.sleep(Duration::from_secs(3)).await;
+            Ok(trip)
+        };
+        let saga = Saga::new("trip.book").step("hold", holds, async |_: &StepContext, _| Ok(()));
+        let sagas = Sagas::new("trip", &databases).with(saga);
+        let (engine, clock) = standing(&sagas, &travel);
+        let (caller, id, trip) = travel.begin();
+        let driven = actix_rt::spawn(engine.begin(&caller, id, trip).await.unwrap().drive());
+        // The step, and the next sign of life.
+        until("it has the connection", async || clock.sleepers() == 2).await;
+        clock.advance(Duration::from_millis(1_250));
+        until("a sign of life is due", async || clock.sleepers() == 2).await;
+        clock.advance(Duration::from_millis(1_750));
+        let ended = in_time("the step goes on", driven).await.unwrap();
+        assert!(matches!(ended, Ended::Done(_)), "{ended:?}");
         travel.runtime.stop(Duration::from_secs(5)).await;
     })
     .await;
