@@ -14,6 +14,7 @@ mod chaos;
 mod cli;
 mod cluster;
 mod crash;
+mod crowd;
 mod examples;
 mod manifests;
 mod metrics;

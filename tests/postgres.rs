@@ -65,13 +65,13 @@ async fn a_server_that_does_not_answer_is_told_in_a_sentence() {
 }
 
 /// A database of its own, on the server of the tests; gone when it is dropped.
-struct OwnDatabase {
+pub struct OwnDatabase {
     name: String,
-    url: String,
+    pub url: String,
 }
 
 impl OwnDatabase {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let name = format!("callboard_e2e_{}", uuid::Uuid::now_v7().simple());
         execute(format!("CREATE DATABASE {name}")).await;
         let mut url = url::Url::parse(&callboard_supervisors::testing::postgres_url()).unwrap();

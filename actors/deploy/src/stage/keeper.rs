@@ -6,8 +6,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use callboard_messages::{Failure, ProjectId, deploy::DeploymentStatus};
-use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart, Supervisor};
-use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
+use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart, Supervisor, TaskSet};
 
 use super::{App, Request, app, claim, watch};
 use crate::{
@@ -81,20 +80,21 @@ type Looked = Result<Option<App>, Failure>;
 
 /// The looks at apps that are under way.
 #[derive(Default)]
-struct Looks<'a> {
-    under_way: FuturesUnordered<LocalBoxFuture<'a, (ProjectId, Looked)>>,
+struct Looks {
+    under_way: TaskSet<(ProjectId, Looked)>,
     /// Whether the app was woken again meanwhile.
     woken: HashMap<ProjectId, bool>,
 }
 
-fn wake<'a>(context: &'a Context, looks: &mut Looks<'a>, project_id: ProjectId) {
+fn wake(context: &Context, looks: &mut Looks, project_id: ProjectId) {
     if let Some(app) = context.stage.get(project_id) {
         app.wake();
     } else if let Some(woken) = looks.woken.get_mut(&project_id) {
         *woken = true;
     } else {
         looks.woken.insert(project_id, false);
-        looks.under_way.push(async move { (project_id, take_on(context, project_id).await) }.boxed_local());
+        let context = context.clone();
+        looks.under_way.spawn(async move { (project_id, take_on(&context, project_id).await) });
     }
 }
 

@@ -1,6 +1,7 @@
 //! The whole domain, with real processes: apps of a few lines of Python, so that each test takes a moment.
 
 mod archives;
+mod crowd;
 mod disk;
 mod environment;
 mod failures;
