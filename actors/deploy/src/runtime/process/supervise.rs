@@ -72,6 +72,14 @@ pub(super) struct Supervised {
     pub(super) held: (Option<Port>, Record, Cleaner),
 }
 
+/// Why an instance is not watched any more.
+enum Over {
+    /// It is to end within this time.
+    Asked(Duration),
+    /// Its leader has ended, or it has used too much.
+    Ended(Ended),
+}
+
 impl Supervised {
     /// Watches it on the current runtime. Should that runtime end, everything of the instance is killed.
     pub(super) fn begin(
@@ -109,22 +117,32 @@ impl Supervised {
     }
 
     async fn until_end(&mut self, folders: Folders) -> Ended {
+        match self.until_over(folders).await {
+            Over::Asked(grace) => self.stop(grace).await,
+            Over::Ended(ended) => {
+                end_family(&mut self.child, &mut self.family, Duration::ZERO).await;
+                ended
+            }
+        }
+    }
+
+    /// Waits for its end, or for what it is ended for. With this its place among those that measure is given back: others
+    /// need it while this one takes its time to end.
+    async fn until_over(&mut self, folders: Folders) -> Over {
         let full = folders.until_full(self.spec.limits);
         tokio::pin!(full);
         let mut measure = tokio::time::interval(MEASURED_EVERY);
         measure.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let ended = loop {
+        loop {
             tokio::select! {
                 biased;
-                status = self.child.wait() => break self.by_itself(status),
+                status = self.child.wait() => return Over::Ended(self.by_itself(status)),
                 // The handle is gone: nobody wants the instance any more.
-                grace = self.stops.recv() => return self.stop(grace.unwrap_or(self.spec.grace)).await,
-                _ = measure.tick() => if let Some(ended) = self.overuse() { break ended },
-                ended = &mut full => break ended,
+                grace = self.stops.recv() => return Over::Asked(grace.unwrap_or(self.spec.grace)),
+                _ = measure.tick() => if let Some(ended) = self.overuse() { return Over::Ended(ended) },
+                ended = &mut full => return Over::Ended(ended),
             }
-        };
-        end_family(&mut self.child, &mut self.family, Duration::ZERO).await;
-        ended
+        }
     }
 
     async fn stop(&mut self, grace: Duration) -> Ended {

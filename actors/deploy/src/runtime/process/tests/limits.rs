@@ -73,3 +73,25 @@ async fn an_instance_that_fills_its_folders_is_ended() {
     assert_eq!(exit.ended, Ended::Status(0), "{exit:?}");
     bench.assert_clean();
 }
+
+#[tokio::test]
+async fn an_instance_that_takes_its_time_to_end_keeps_no_other_from_being_measured() {
+    let mut bench = Bench::new();
+    bench.runtime.folders_measured_every = Duration::from_millis(1);
+    // Most of the time it is being measured.
+    let many = "trap '' TERM; cd $TMPDIR; for n in $(seq 3000); do : > $n; done; echo up; while :; do sleep 1; done";
+    let slow = bench.runtime.spawn(bench.worker(many), bench.sink()).await.unwrap();
+    bench.until_said("up").await;
+    let mut spec = bench.worker("head -c 2M /dev/zero > $HOME/part; sleep 600");
+    spec.limits.disk = 1024 * 1024;
+    let others = async {
+        let full = bench.runtime.spawn(spec, bench.sink()).await.unwrap();
+        assert_eq!(within(10, full.exited()).await.ended, Ended::OutOfDisk(1024 * 1024));
+    };
+    tokio::select! {
+        exit = slow.stop(Duration::from_secs(30)) => panic!("it has ended first: {exit:?}"),
+        () = others => {}
+    }
+    slow.stop(Duration::ZERO).await;
+    bench.assert_clean();
+}
