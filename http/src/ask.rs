@@ -27,6 +27,7 @@ use crate::{
 /// A question to a domain, and how its reply becomes an answer.
 pub(crate) struct Ask<M: Operation> {
     location: Option<fn(&M::Reply) -> String>,
+    under_way: Option<UnderWay<M::Reply>>,
     version: Option<fn(&M::Reply) -> i64>,
     next: Option<Next<M::Reply>>,
     if_match: bool,
@@ -39,6 +40,9 @@ pub(crate) struct Ask<M: Operation> {
 /// The cursor of the page after this one.
 type Next<Reply> = fn(&Reply) -> Option<Cursor>;
 
+/// The address at which the end of what is under way can be seen; `None` when it has ended.
+type UnderWay<Reply> = Box<dyn Fn(&Reply) -> Option<String>>;
+
 /// A route that asks `M`. What only the platform may ask does not compile here.
 pub(crate) fn ask<M: Operation + ToSchema>() -> Ask<M>
 where
@@ -49,6 +53,7 @@ where
     }
     Ask {
         location: None,
+        under_way: None,
         version: None,
         next: None,
         if_match: false,
@@ -113,15 +118,23 @@ impl<M: Operation> Ask<M> {
         if TypeId::of::<M::Reply>() == TypeId::of::<()>() {
             return Ok(Answer::new(StatusCode::NO_CONTENT, JSON, ""));
         }
+        let under_way = self.under_way.as_ref().map(|under_way| under_way(reply));
+        if under_way == Some(None) {
+            return Ok(Answer::new(StatusCode::NO_CONTENT, JSON, ""));
+        }
         let etag = self.version.map(|version| format!("\"{}\"", version(reply)));
         if http.method().is_safe() && etag.as_deref().is_some_and(|etag| is_known(http, etag)) {
             return Ok(Answer { etag, ..Answer::new(StatusCode::NOT_MODIFIED, JSON, "") });
         }
         let body = serde_json::to_vec(reply).map_err(|error| Problem::internal(format!("reply: {error}")))?;
-        let status = if self.location.is_some() { StatusCode::CREATED } else { StatusCode::OK };
+        let (status, location) = match (under_way.flatten(), self.location) {
+            (Some(location), _) => (StatusCode::ACCEPTED, Some(location)),
+            (None, Some(location)) => (StatusCode::CREATED, Some(location(reply))),
+            (None, None) => (StatusCode::OK, None),
+        };
         Ok(Answer {
             etag,
-            location: self.location.map(|location| location(reply)),
+            location,
             link: self.next.and_then(|next| next(reply)).map(|cursor| link_to(http, cursor)),
             ..Answer::new(status, JSON, body)
         })
@@ -136,6 +149,21 @@ where
     /// A list: tells the page after this one in `Link`.
     pub(crate) fn paged(self) -> Self {
         Self { next: Some(|page| page.next), docs: Docs::of_page::<T, M>, ..self }
+    }
+}
+
+impl<T, M> Ask<M>
+where
+    T: ToSchema + Serialize + DeserializeOwned + Send + 'static,
+    M: Operation<Reply = Option<T>> + ToSchema,
+{
+    /// Answers 204 when it is done; 202, with what is under way and the address at which its end can be seen, otherwise.
+    pub(crate) fn accepted(self, location: fn(&T) -> String) -> Self {
+        Self {
+            under_way: Some(Box::new(move |reply| reply.as_ref().map(location))),
+            docs: Docs::of_accepted::<T, M>,
+            ..self
+        }
     }
 }
 
@@ -187,6 +215,7 @@ async fn execute<M: Operation>(ask: &Ask<M>, request: &Request, message: M) -> R
 impl<M: Operation> From<Ask<M>> for Endpoint {
     fn from(ask: Ask<M>) -> Self {
         let (if_match, keyed, creates, class) = (ask.if_match, ask.keyed, ask.location.is_some(), ask.class);
+        let accepts = ask.under_way.is_some();
         let docs = ask.docs;
         let ask = Rc::new(ask);
         Self {
@@ -197,6 +226,7 @@ impl<M: Operation> From<Ask<M>> for Endpoint {
             if_match,
             keyed,
             creates,
+            accepts,
             handler: Box::new(move |request| perform(Rc::clone(&ask), request).boxed_local()),
         }
     }

@@ -46,6 +46,15 @@ impl Docs {
         docs
     }
 
+    /// Of an operation that answers what is under way, unless it is done.
+    pub(crate) fn of_accepted<T, M>() -> Self
+    where
+        T: ToSchema + 'static,
+        M: Operation<Reply = Option<T>> + ToSchema,
+    {
+        Self::new(M::schema(), Some::<&dyn Fn(&mut Named)>(&M::schemas), reply::<T>())
+    }
+
     fn new(message: RefOr<Schema>, more: Option<&dyn Fn(&mut Named)>, reply: (Option<Value>, Named)) -> Self {
         let (reply, mut schemas) = reply;
         if let Some(more) = more {
@@ -135,7 +144,7 @@ pub(crate) fn document(routes: &[Route]) -> Value {
 }
 
 fn operation(route: &Route, docs: Docs) -> Value {
-    let Endpoint { operation, access, if_match, keyed, creates, .. } = &route.endpoint;
+    let Endpoint { operation, access, if_match, keyed, creates, accepts, .. } = &route.endpoint;
     let text = docs.message.get("description").and_then(Value::as_str).unwrap_or_default().to_owned();
     let summary = text.split_once(['.', ';', ':']).map_or(text.as_str(), |(first, _)| first).replace('\n', " ");
     let has_body = matches!(route.method.as_str(), "POST" | "PUT" | "PATCH");
@@ -150,10 +159,16 @@ fn operation(route: &Route, docs: Docs) -> Value {
     }
     let status = match &docs.reply {
         _ if *creates => "201",
+        _ if *accepts => "202",
         None => "204",
         Some(_) => "200",
     };
-    let mut answer = json!({"description": "Done"});
+    let done = json!({"description": "Done"});
+    let mut answer = if *accepts {
+        json!({"description": "Accepted and under way; Location says where to look"})
+    } else {
+        done.clone()
+    };
     if let (Some(reply), Some(answer)) = (docs.reply, answer.as_object_mut()) {
         answer.insert("content".to_owned(), json!({docs.media.1: {"schema": reply}}));
     }
@@ -171,6 +186,9 @@ fn operation(route: &Route, docs: Docs) -> Value {
             },
         },
     });
+    if *accepts && let Some(responses) = described["responses"].as_object_mut() {
+        responses.insert("204".to_owned(), done);
+    }
     if let Some(described) = described.as_object_mut() {
         if let Some((schema, required)) = body {
             let content = json!({docs.media.0: {"schema": schema}});
@@ -267,5 +285,11 @@ mod tests {
         let list = &document["paths"]["/api/v1/projects"]["get"]["parameters"];
         assert!(list.as_array().unwrap().iter().any(|p| p["name"] == "cursor" && p["in"] == "query"));
         assert_eq!(document["paths"]["/api/v1/projects"]["post"]["x-permission"], "project:write");
+        let delete = &document["paths"]["/api/v1/projects/{project_id}"]["delete"]["responses"];
+        let mut statuses: Vec<_> = delete.as_object().unwrap().keys().collect();
+        statuses.sort();
+        assert_eq!(statuses, ["202", "204", "default"]);
+        let under_way = &delete["202"]["content"]["application/json"]["schema"]["$ref"];
+        assert_eq!(under_way, "#/components/schemas/Project");
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Endpoint {
     pub(crate) keyed: bool,
     /// Answers 201 with a `Location`.
     pub(crate) creates: bool,
+    /// Answers 202 with a `Location` when its work goes on.
+    pub(crate) accepts: bool,
     pub(crate) handler: Handler,
 }
 
@@ -59,6 +61,7 @@ where
         if_match: false,
         keyed: false,
         creates: false,
+        accepts: false,
         handler: Box::new(move |request| handler(request).boxed_local()),
     }
 }

@@ -17,9 +17,10 @@ impl Projects {
             [] => "There are no apps yet. Deploy one: callboard deploy <folder>".to_owned(),
             projects => table(
                 ["APP", "CREATED", "DESCRIPTION"],
-                projects
-                    .iter()
-                    .map(|p| [p.name.clone(), p.created_at.format("%F %R").to_string(), p.description.clone()]),
+                projects.iter().map(|p| {
+                    let about = if p.deleting_at.is_some() { "(is being deleted)" } else { &p.description };
+                    [p.name.clone(), p.created_at.format("%F %R").to_string(), about.to_owned()]
+                }),
             ),
         });
         Ok(())

@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use callboard_messages::project::is_platform_variable;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -296,9 +297,7 @@ fn variables(
         all.insert(name.to_owned(), value.to_owned());
     }
     all.extend(settings.pass_through.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?))));
-    all.extend(
-        own.iter().filter(|(name, _)| !matches!(name.as_str(), "HOME" | "TMPDIR")).map(|(n, v)| (n.clone(), v.clone())),
-    );
+    all.extend(own.iter().filter(|(name, _)| !is_platform_variable(name)).map(|(n, v)| (n.clone(), v.clone())));
     all.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 

@@ -9,7 +9,7 @@ use callboard_messages::{
 use callboard_supervisors::{Handle, Outcome, db::Transaction, events::emit};
 use sqlx::types::Json;
 
-use crate::projects::{Projects, tenant};
+use crate::projects::{Projects, tenant, why_absent};
 
 const COMMAND_MAXIMUM: usize = 4_096;
 const PATH_MAXIMUM: usize = 1_024;
@@ -47,7 +47,9 @@ impl Handle<SetBuildConfig> for Projects {
                 .bind(Json(message.config.clone()))
                 .fetch_optional()
                 .await?;
-            let (name, version) = changed.ok_or(ProjectError::NotFound)?;
+            let Some((name, version)) = changed else {
+                return Err(why_absent(transaction, organization_id, project_id).await?.into());
+            };
             let fact = ProjectFact { project_id, organization_id, name, version };
             Ok(emit(transaction, caller, &ProjectUpdated(fact)).await?)
         };

@@ -28,7 +28,7 @@ impl Handle<GetConfig> for Projects {
         let row: Option<ConfigRow> = self
             .database
             .query(
-                "SELECT id, organization_id, name, description, version, created_at, updated_at,
+                "SELECT id, organization_id, name, description, version, created_at, updated_at, deleting_at,
                         environment_version, build
                  FROM projects
                  WHERE id = $1 AND organization_id = COALESCE($2, organization_id)

@@ -64,6 +64,7 @@ impl Handle<CreateProject> for Projects {
             version: 1,
             created_at: now,
             updated_at: now,
+            deleting_at: None,
         };
         let (id, name) = (project.id.0, project.name.clone());
         // The saga of a project has the project's id.
@@ -86,6 +87,7 @@ struct Made {
     creating: bool,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    deleting_at: Option<DateTime<Utc>>,
 }
 
 impl Projects {
@@ -100,7 +102,7 @@ impl Projects {
             let made: Option<Made> = self
                 .database
                 .query(
-                    "SELECT id, description, version, creating, created_at, updated_at FROM projects
+                    "SELECT id, description, version, creating, created_at, updated_at, deleting_at FROM projects
                      WHERE name = $1 AND organization_id = $2 AND request = $3",
                 )
                 .bind(name.clone())
@@ -108,12 +110,21 @@ impl Projects {
                 .bind(caller.request)
                 .fetch_optional()
                 .await?;
-            let Some(Made { id, description, version, creating, created_at, updated_at }) = made else {
+            let Some(Made { id, description, version, creating, created_at, updated_at, deleting_at }) = made else {
                 return Err(ProjectError::NameTaken(name).into());
             };
             if !creating {
-                let id = ProjectId(id);
-                return Ok(Project { id, organization_id, name, description, version, created_at, updated_at });
+                let project = Project {
+                    id: ProjectId(id),
+                    organization_id,
+                    name,
+                    description,
+                    version,
+                    created_at,
+                    updated_at,
+                    deleting_at,
+                };
+                return Ok(project);
             }
             // Its saga is under way, here or elsewhere; the deadline of the call bounds the wait.
             self.clock.sleep(GLANCE).await;

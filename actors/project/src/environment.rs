@@ -6,7 +6,10 @@
 
 use callboard_messages::{
     CallError, Caller, Failure, OrganizationId, ProjectId, Secret,
-    project::{Environment, ListEnv, NewVariable, ProjectEnvChanged, ProjectError, SetEnv, UnsetEnv, Variable},
+    project::{
+        Environment, ListEnv, NewVariable, ProjectEnvChanged, ProjectError, SetEnv, UnsetEnv, Variable,
+        is_platform_variable,
+    },
 };
 use callboard_supervisors::{
     Handle, Outcome,
@@ -16,11 +19,13 @@ use callboard_supervisors::{
 };
 use chrono::{DateTime, Utc};
 
-use crate::projects::{Projects, tenant};
+use crate::projects::{Projects, tenant, why_absent};
 
 const VARIABLES_MAXIMUM: usize = 256;
 const NAME_MAXIMUM: usize = 128;
 const VALUE_MAXIMUM: usize = 32 * 1024;
+/// As much of a name that is none is repeated to whoever gave it.
+const SHOWN_MAXIMUM: usize = 40;
 /// All values together: the operating system gives a process about two megabytes for arguments and environment.
 const TOTAL_MAXIMUM: i64 = 512 * 1024;
 
@@ -154,7 +159,7 @@ impl Handle<SetEnv> for Projects {
         let owner = Owner { organization_id: tenant(caller)?, project_id: message.project_id };
         let now = self.clock.now();
         let set = async |transaction: &mut Transaction| -> Result<Environment, CallError<ProjectError>> {
-            let version = new_version(transaction, owner).await?.ok_or(ProjectError::NotFound)?;
+            let version = new_version(transaction, owner).await?;
             let key = if message.variables.iter().any(|variable| variable.secret) {
                 Some(self.vault.key(transaction, owner, now).await?)
             } else {
@@ -212,7 +217,7 @@ impl Handle<UnsetEnv> for Projects {
         let owner = Owner { organization_id: tenant(caller)?, project_id: message.project_id };
         let now = self.clock.now();
         let unset = async |transaction: &mut Transaction| -> Result<Environment, CallError<ProjectError>> {
-            let version = new_version(transaction, owner).await?.ok_or(ProjectError::NotFound)?;
+            let version = new_version(transaction, owner).await?;
             // A row without a value ends the variable; the one before must have one.
             let removed = transaction
                 .query(
@@ -271,7 +276,7 @@ impl Projects {
 
 /// Counts the environment's version up. The row stays locked until the transaction ends, so versions have no gaps
 /// and no two changes mix.
-async fn new_version(transaction: &mut Transaction, owner: Owner) -> Result<Option<i64>, Failure> {
+async fn new_version(transaction: &mut Transaction, owner: Owner) -> Result<i64, CallError<ProjectError>> {
     let row: Option<(i64,)> = transaction
         .query(
             "UPDATE projects SET environment_version = environment_version + 1
@@ -282,7 +287,10 @@ async fn new_version(transaction: &mut Transaction, owner: Owner) -> Result<Opti
         .bind(owner.organization_id.0)
         .fetch_optional()
         .await?;
-    Ok(row.map(|(version,)| version))
+    match row {
+        Some((version,)) => Ok(version),
+        None => Err(why_absent(transaction, owner.organization_id, owner.project_id).await?.into()),
+    }
 }
 
 async fn check_totals(transaction: &mut Transaction, project_id: ProjectId) -> Result<(), CallError<ProjectError>> {
@@ -327,14 +335,33 @@ fn check_name(name: &str) -> Result<(), String> {
     let begins = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
     let is_name = begins && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     if !is_name || name.len() > NAME_MAXIMUM {
+        let shown: String = name.chars().take(SHOWN_MAXIMUM).collect();
         return Err(format!(
-            "a variable's name is a letter or _, then letters, digits and _, at most {NAME_MAXIMUM} together"
+            "{shown:?} can't be the name of a variable: use a letter or _, then letters, digits and _, at most \
+             {NAME_MAXIMUM} together"
         ));
     }
-    if name == "PORT" || name.starts_with("CALLBOARD_") {
-        return Err(format!("{name} is set by the platform"));
+    if is_platform_variable(name) {
+        return Err(format!(
+            "{name} is set by the platform, so a value of yours would have no effect: {}",
+            advice(name)
+        ));
     }
     Ok(())
+}
+
+/// What to do instead of setting a variable of the platform.
+fn advice(name: &str) -> &'static str {
+    match name {
+        "PORT" => "have the app listen on the port that it finds there",
+        "PATH" => {
+            "name programs by their paths, or change it in the command itself, as in `web: PATH=$PWD/bin:$PATH app`"
+        }
+        "HOME" | "TMPDIR" => {
+            "it names a folder of the process's own; have the app take another folder from another variable"
+        }
+        _ => "use a name that does not begin with CALLBOARD_",
+    }
 }
 
 #[cfg(test)]
@@ -347,11 +374,25 @@ mod tests {
 
     #[test]
     fn names_that_a_shell_can_use_are_names() {
-        for name in ["A", "_a1", "DATABASE_URL", &"A".repeat(128)] {
+        for name in ["A", "_a1", "DATABASE_URL", "NODE_ENV", "LANG", "MY_PATH", &"A".repeat(128)] {
             assert_eq!(check_name(name), Ok(()), "{name}");
         }
-        for name in ["", "1A", "A-B", "A B", "Ä", "PORT", "CALLBOARD_NODE", &"A".repeat(129)] {
-            assert!(check_name(name).is_err(), "{name}");
+        for name in ["", "1A", "A-B", "A B", "Ä", "A\0", &"A".repeat(129)] {
+            assert!(check_name(name).unwrap_err().contains("can't be the name of a variable"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_whose_value_the_platform_sets_is_refused_with_what_to_do() {
+        for (name, advice) in [
+            ("PORT", "listen on the port"),
+            ("PATH", "name programs by their paths"),
+            ("HOME", "another folder"),
+            ("TMPDIR", "another folder"),
+            ("CALLBOARD_NODE", "does not begin with CALLBOARD_"),
+        ] {
+            let sentence = check_name(name).unwrap_err();
+            assert!(sentence.contains("no effect") && sentence.contains(advice), "{sentence}");
         }
     }
 

@@ -23,6 +23,7 @@ use callboard_messages::project::{
 use callboard_supervisors::{
     Bulkhead, Contract, Domain, ShardContext, db::Databases, remote::Transport, saga::Sagas, seal::MasterKey,
 };
+use tokio::sync::Notify;
 
 use crate::{environment::Vault, projects::Projects};
 
@@ -36,11 +37,14 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migration
 #[must_use]
 pub fn domain(bulkhead: Bulkhead, databases: Databases, master_key: MasterKey) -> Domain {
     let vault = Vault::new(master_key);
-    let reconciler = deletion::reconciler(databases.clone());
+    let unfinished = Arc::new(Notify::new());
+    let reconciler = deletion::reconciler(databases.clone(), unfinished.clone());
     let sagas = Sagas::new(DOMAIN, &databases).with(creation::saga());
     let (stored, begun) = (databases.clone(), sagas.clone());
     contract(bulkhead)
-        .shared(move |context: ShardContext| Projects::new(stored.clone(), vault.clone(), begun.clone(), context))
+        .shared(move |context: ShardContext| {
+            Projects::new(stored.clone(), vault.clone(), begun.clone(), unfinished.clone(), context)
+        })
         .stored(&databases)
         .sagas(&sagas)
         .child(reconciler)

@@ -2,17 +2,20 @@
 //!
 //! The tenant stands in every predicate: what is another's is not there.
 
+use std::sync::Arc;
+
 use callboard_messages::{
     Caller, Failure, OrganizationId, Page, ProjectId, page_limit,
     project::{GetProject, ListProjects, Project, ProjectError, ProjectUpdated, UpdateProject},
 };
 use callboard_supervisors::{
     Bus, Clock, Handle, Outcome, ShardContext, StartError,
-    db::{Database, Databases, Error, Transaction},
+    db::{Database, Databases, Error, Query, Transaction},
     events::emit,
     saga::{SagaEngine, Sagas},
 };
 use chrono::{DateTime, Utc};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::{creation::fact, environment::Vault};
@@ -26,6 +29,8 @@ pub(crate) struct Projects {
     pub(crate) clock: Clock,
     pub(crate) vault: Vault,
     pub(crate) sagas: SagaEngine,
+    /// Tells the reconciler that a deletion is under way.
+    pub(crate) unfinished: Arc<Notify>,
 }
 
 impl Projects {
@@ -33,11 +38,12 @@ impl Projects {
         databases: Databases,
         vault: Vault,
         sagas: Sagas,
+        unfinished: Arc<Notify>,
         context: ShardContext,
     ) -> Result<Self, StartError> {
         let database = databases.open(crate::DOMAIN).await.map_err(StartError::new)?;
         let sagas = sagas.open(&context).await?;
-        Ok(Self { database, bus: context.bus, clock: context.clock, vault, sagas })
+        Ok(Self { database, bus: context.bus, clock: context.clock, vault, sagas, unfinished })
     }
 }
 
@@ -51,6 +57,7 @@ pub(crate) struct ProjectRow {
     version: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    deleting_at: Option<DateTime<Utc>>,
 }
 
 impl From<ProjectRow> for Project {
@@ -63,6 +70,7 @@ impl From<ProjectRow> for Project {
             version: row.version,
             created_at: row.created_at,
             updated_at: row.updated_at,
+            deleting_at: row.deleting_at,
         }
     }
 }
@@ -77,7 +85,7 @@ impl Handle<GetProject> for Projects {
         let row: Option<ProjectRow> = self
             .database
             .query(
-                "SELECT id, organization_id, name, description, version, created_at, updated_at
+                "SELECT id, organization_id, name, description, version, created_at, updated_at, deleting_at
                  FROM projects WHERE id = $1 AND organization_id = $2 AND NOT creating",
             )
             .bind(message.project_id.0)
@@ -97,7 +105,7 @@ impl Handle<ListProjects> for Projects {
             Some(name) => self
                 .database
                 .query(
-                    "SELECT id, organization_id, name, description, version, created_at, updated_at
+                    "SELECT id, organization_id, name, description, version, created_at, updated_at, deleting_at
                      FROM projects WHERE organization_id = $1 AND id < $2 AND name = $4 AND NOT creating
                      ORDER BY id DESC LIMIT $3",
                 )
@@ -108,7 +116,7 @@ impl Handle<ListProjects> for Projects {
             None => self
                 .database
                 .query(
-                    "SELECT id, organization_id, name, description, version, created_at, updated_at
+                    "SELECT id, organization_id, name, description, version, created_at, updated_at, deleting_at
                      FROM projects WHERE organization_id = $1 AND id < $2 AND NOT creating
                      ORDER BY id DESC LIMIT $3",
                 )
@@ -135,7 +143,7 @@ impl Handle<UpdateProject> for Projects {
                      SET description = COALESCE($3, description), version = version + 1, updated_at = $5
                      WHERE id = $1 AND organization_id = $2 AND version = COALESCE($4, version)
                        AND deleting_at IS NULL AND NOT creating
-                     RETURNING id, organization_id, name, description, version, created_at, updated_at",
+                     RETURNING id, organization_id, name, description, version, created_at, updated_at, deleting_at",
                 )
                 .bind(message.project_id.0)
                 .bind(organization_id.0)
@@ -162,18 +170,34 @@ impl Projects {
         organization_id: OrganizationId,
         project_id: ProjectId,
     ) -> Result<ProjectError, Failure> {
-        let there: Option<(i64,)> = self
-            .database
-            .query(
-                "SELECT version FROM projects
-                 WHERE id = $1 AND organization_id = $2 AND deleting_at IS NULL AND NOT creating",
-            )
-            .bind(project_id.0)
-            .bind(organization_id.0)
-            .fetch_optional()
-            .await?;
-        Ok(there.map_or(ProjectError::NotFound, |_| ProjectError::VersionMismatch))
+        Ok(why(self.database.query(STANDING), organization_id, project_id).await?)
     }
+}
+
+/// Whether a project is being deleted.
+const STANDING: &str = "SELECT deleting_at FROM projects WHERE id = $1 AND organization_id = $2 AND NOT creating";
+
+/// Why a change of a project, which asked for no version of it, changed nothing.
+pub(crate) async fn why_absent(
+    transaction: &mut Transaction,
+    organization_id: OrganizationId,
+    project_id: ProjectId,
+) -> Result<ProjectError, Error> {
+    why(transaction.query(STANDING), organization_id, project_id).await
+}
+
+async fn why(
+    standing: Query<'_>,
+    organization_id: OrganizationId,
+    project_id: ProjectId,
+) -> Result<ProjectError, Error> {
+    let there: Option<(Option<DateTime<Utc>>,)> =
+        standing.bind(project_id.0).bind(organization_id.0).fetch_optional().await?;
+    Ok(match there {
+        None => ProjectError::NotFound,
+        Some((Some(_),)) => ProjectError::Deleting,
+        Some((None,)) => ProjectError::VersionMismatch,
+    })
 }
 
 pub(crate) fn check_description(description: &str) -> Result<(), ProjectError> {

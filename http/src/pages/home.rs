@@ -99,7 +99,7 @@ async fn app(bus: &Bus, caller: &Caller, project: Project) -> AppView {
     };
     let healthy = running.iter().filter(|instance| instance.status == InstanceStatus::Healthy).count();
     AppView {
-        status: status(healthy, wanted, last.as_ref()),
+        status: if project.deleting_at.is_some() { "deleting" } else { status(healthy, wanted, last.as_ref()) },
         name: project.name,
         description: project.description,
         url: url.filter(|_| last.is_some()),

@@ -13,7 +13,10 @@ pub(super) fn routes() -> Routes {
         .post("/projects", ask::<CreateProject>().created(|project| format!("/api/v1/projects/{}", project.id)))
         .get("/projects/{project_id}", ask::<GetProject>().versioned(|project| project.version))
         .patch("/projects/{project_id}", ask::<UpdateProject>().if_match().versioned(|project| project.version))
-        .delete("/projects/{project_id}", ask::<DeleteProject>().if_match())
+        .delete(
+            "/projects/{project_id}",
+            ask::<DeleteProject>().if_match().accepted(|project| format!("/api/v1/projects/{}", project.id)),
+        )
         .get("/projects/{project_id}/env", ask::<ListEnv>().versioned(|environment| environment.version))
         .put("/projects/{project_id}/env", ask::<SetEnv>().versioned(|environment| environment.version))
         .delete("/projects/{project_id}/env/{name}", ask::<UnsetEnv>().versioned(|environment| environment.version))

@@ -40,6 +40,30 @@ async fn a_resource_lives_from_its_creation_to_its_removal() {
 }
 
 #[actix_rt::test]
+async fn a_removal_that_takes_long_is_accepted_and_says_where_to_look() {
+    let stage = Stage::new().await;
+    let user = stage.administrator().await;
+    let project = stage.project(&user, "slow").await;
+    let location = format!("/api/v1/projects/{}", project["id"].as_str().unwrap());
+    // The second changes nothing: the first is under way.
+    let mut since = Vec::new();
+    for _ in 0..2 {
+        let accepted = stage.request("DELETE", &location).by(&user).send().await.unwrap();
+        assert_eq!(accepted.status(), 202);
+        assert_eq!(accepted.headers()["location"].to_str().unwrap(), location);
+        let told: Value = accepted.json().await.unwrap();
+        assert_eq!(told["id"], project["id"]);
+        let shown: Value = stage.get(&location).by(&user).send().await.unwrap().json().await.unwrap();
+        assert_eq!(shown, told, "what was told is what is there");
+        since.push(told["deleting_at"].as_str().expect("it is on its way out").to_owned());
+    }
+    assert_eq!(since[0], since[1]);
+    let change = stage.request("PATCH", &location).by(&user).json(&json!({"description": "new"}));
+    assert_eq!(refused(change).await.0, 409, "it takes no change any more");
+    stage.end().await;
+}
+
+#[actix_rt::test]
 async fn a_list_leads_from_page_to_page() {
     let stage = Stage::new().await;
     let user = stage.administrator().await;

@@ -11,7 +11,7 @@ use std::{
 use callboard_auth::{AuthSettings, Registration};
 use callboard_cache::Cache;
 use callboard_messages::{
-    Caller, DeploymentId, OrganizationId, ProjectId,
+    Caller, DeploymentId, Failure, OrganizationId, ProjectId,
     auth::{IssueSetupToken, Tokens},
     deploy::{
         CleanupEnvironment, DeployError, Deployment, DeploymentKind, DeploymentStatus, GetBuildLog, GetDeployment,
@@ -334,8 +334,10 @@ impl Handle<SetupEnvironment> for Deploy {
 }
 
 impl Handle<CleanupEnvironment> for Deploy {
-    async fn handle(&self, _: &Caller, _: CleanupEnvironment) -> Outcome<CleanupEnvironment> {
-        Ok(())
+    /// The app of a project that is called `slow` never ends.
+    async fn handle(&self, caller: &Caller, message: CleanupEnvironment) -> Outcome<CleanupEnvironment> {
+        let project = self.check(caller, message.project_id).await;
+        if project.is_ok_and(|project| project.name == "slow") { Err(Failure::Timeout.into()) } else { Ok(()) }
     }
 }
 

@@ -38,6 +38,9 @@ pub enum DeployError {
     /// Not there, or another tenant's.
     #[error("there is no such {0}")]
     NotFound(String),
+    /// The project is on its way out.
+    #[error("the project is being deleted; wait until it is gone, and create it anew")]
+    Deleting,
     /// Another deployment of the project runs, and only one may.
     #[error("deployment {0} of this project is still running; wait for it or cancel it")]
     InProgress(DeploymentId),
@@ -65,7 +68,9 @@ impl DomainError for DeployError {
     fn code(&self) -> Code {
         match self {
             Self::NotFound(_) | Self::NoSuchProcess(_) => Code::NotFound,
-            Self::InProgress(_) | Self::AlreadyEnded | Self::NoRelease | Self::RolloutFailed(_) => Code::Conflict,
+            Self::Deleting | Self::InProgress(_) | Self::AlreadyEnded | Self::NoRelease | Self::RolloutFailed(_) => {
+                Code::Conflict
+            }
             Self::Invalid(_) => Code::Invalid,
             Self::TooLarge(_) => Code::TooLarge,
         }

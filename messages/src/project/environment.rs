@@ -23,10 +23,17 @@ pub struct Variable {
     pub updated_at: DateTime<Utc>,
 }
 
+/// Whether the platform sets the variable of this name for each process, so that an owner's value would have no effect.
+#[must_use]
+pub fn is_platform_variable(name: &str) -> bool {
+    matches!(name, "HOME" | "PATH" | "PORT" | "TMPDIR") || name.starts_with("CALLBOARD_")
+}
+
 /// A variable to set.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct NewVariable {
-    /// `[A-Za-z_][A-Za-z0-9_]*`, at most 128 characters; `PORT` is the platform's.
+    /// `[A-Za-z_][A-Za-z0-9_]*`, at most 128 characters; `HOME`, `PATH`, `PORT`, `TMPDIR` and all that begin with
+    /// `CALLBOARD_` are the platform's.
     pub name: String,
     /// At most 32 KiB, without NUL.
     #[schema(value_type = String)]

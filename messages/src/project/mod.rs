@@ -13,7 +13,7 @@ use crate::{Code, DomainError};
 
 pub use build_config::{BuildConfig, GetBuildConfig, SetBuildConfig};
 pub use config::{Config, GetConfig};
-pub use environment::{Environment, ListEnv, NewVariable, SetEnv, UnsetEnv, Variable};
+pub use environment::{Environment, ListEnv, NewVariable, SetEnv, UnsetEnv, Variable, is_platform_variable};
 pub use events::{ProjectCreated, ProjectDeleted, ProjectEnvChanged, ProjectFact, ProjectUpdated};
 pub use projects::{CreateProject, DeleteProject, GetProject, ListProjects, Project, UpdateProject};
 pub use sagas::{ListSagas, RetrySaga};
@@ -29,6 +29,9 @@ pub enum ProjectError {
     /// The name is in use on this platform: it is also the app's host name.
     #[error("the name {0} is taken; choose another")]
     NameTaken(String),
+    /// On its way out.
+    #[error("the project is being deleted and takes no change any more")]
+    Deleting,
     /// A field breaks its rule.
     #[error("{0}")]
     Invalid(String),
@@ -47,8 +50,8 @@ pub enum ProjectError {
     /// Only a stuck saga can be retried.
     #[error("the saga is {0}; only a stuck one can be retried")]
     NotStuck(String),
-    /// Its app could not be taken down, so the project was kept.
-    #[error("the app could not be taken down, so the project was kept: {0}")]
+    /// Its app could not be taken down yet.
+    #[error("the app could not be taken down yet: {0}")]
     CleanupFailed(String),
 }
 
@@ -56,7 +59,7 @@ impl DomainError for ProjectError {
     fn code(&self) -> Code {
         match self {
             Self::NotFound | Self::NoSuchVariable(_) | Self::NoSuchSaga => Code::NotFound,
-            Self::NameTaken(_) | Self::NotStuck(_) => Code::Conflict,
+            Self::NameTaken(_) | Self::Deleting | Self::NotStuck(_) => Code::Conflict,
             Self::Invalid(_) => Code::Invalid,
             Self::VersionMismatch => Code::PreconditionFailed,
             Self::CleanupFailed(_) | Self::SetupFailed(_) => Code::Unavailable,

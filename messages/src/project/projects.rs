@@ -26,6 +26,9 @@ pub struct Project {
     pub created_at: DateTime<Utc>,
     /// UTC.
     pub updated_at: DateTime<Utc>,
+    /// Since when it is being deleted: it takes no change any more, and is gone as soon as its app is taken down. UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleting_at: Option<DateTime<Utc>>,
 }
 
 /// Creates a project in the caller's organization.
@@ -104,7 +107,9 @@ impl Operation for UpdateProject {
     type Error = ProjectError;
 }
 
-/// Takes the app down and removes the project with its releases, variables and logs.
+/// Takes the app down and removes the project with its releases, variables and logs. What takes longer than a caller waits
+/// is accepted, can't be taken back and goes on: until it ends the project can be read, with the time at which its deletion
+/// began, and then it is not found any more.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct DeleteProject {
     /// Which.
@@ -119,6 +124,7 @@ impl Operation for DeleteProject {
     const ACCESS: Access = Access::Permission("project:write");
     const IDEMPOTENT: bool = true;
     const TIMEOUT: Duration = Duration::from_secs(30);
-    type Reply = ();
+    /// Nothing when it is gone; the project when that is under way.
+    type Reply = Option<Project>;
     type Error = ProjectError;
 }

@@ -61,6 +61,12 @@ impl Deploys {
         }
     }
 
+    /// The same, unless it is on its way out.
+    async fn open_project(&self, caller: &Caller, project_id: ProjectId) -> Refusable<Project> {
+        let project = self.project(caller, project_id).await?;
+        if project.deleting_at.is_some() { Err(DeployError::Deleting.into()) } else { Ok(project) }
+    }
+
     /// The app of the caller's project; `None` when the project was never deployed.
     async fn app(&self, caller: &Caller, project_id: ProjectId) -> Refusable<Option<AppRow>> {
         let app = apps::owned(&self.context.database, project_id, tenant(caller)?).await?;

@@ -12,7 +12,7 @@ use crate::{objects::Objects, store::sources};
 impl Handle<RegisterSource> for Deploys {
     async fn handle(&self, caller: &Caller, message: RegisterSource) -> Outcome<RegisterSource> {
         let RegisterSource { project_id, source } = message;
-        self.project(caller, project_id).await?;
+        self.open_project(caller, project_id).await?;
         let path = Objects::source(source.id);
         if source.size > self.context.settings.source_bytes {
             return Err(DeployError::TooLarge(self.context.settings.source_bytes).into());

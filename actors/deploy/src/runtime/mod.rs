@@ -71,7 +71,8 @@ pub struct InstanceSpec {
     pub command: Command,
     /// What the plan adds to its environment.
     pub run_environment: RunEnvironment,
-    /// The owner's variables. `PORT`, `HOME`, `TMPDIR` and `PATH` are the platform's.
+    /// The owner's variables. Those of [`is_platform_variable`](callboard_messages::project::is_platform_variable) are the
+    /// platform's.
     pub environment: BTreeMap<String, String>,
     /// Whether it gets a port. `web` does.
     pub listens: bool,

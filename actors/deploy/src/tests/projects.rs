@@ -34,6 +34,7 @@ impl Projects {
             version: 1,
             created_at: DateTime::UNIX_EPOCH,
             updated_at: DateTime::UNIX_EPOCH,
+            deleting_at: None,
         };
         let kept = Kept { project, build: BuildConfig::default(), environments: vec![Vec::new()] };
         self.0.lock().insert(id, kept);

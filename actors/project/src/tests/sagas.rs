@@ -57,6 +57,7 @@ impl testing::World for World {
             version: 1,
             created_at,
             updated_at: created_at,
+            deleting_at: None,
         };
         (caller, id.0, Creation { project, request: None })
     }

@@ -31,7 +31,7 @@ async fn a_client_that_accepts_json_gets_a_problem_document() {
 async fn an_app_without_an_instance_is_a_503_that_says_why_and_when_to_retry() {
     let gateway = Gateway::start();
     for (state, words) in [
-        (RouteState::Stopped, "stopped, or scaled to zero"),
+        (RouteState::Stopped, "stopped, scaled to zero"),
         (RouteState::NoRelease, "Nothing has been deployed"),
         (RouteState::Deploying, "being deployed"),
         (RouteState::Unhealthy, "health checks"),

@@ -25,6 +25,7 @@ use std::{
     time::Duration,
 };
 
+use callboard_messages::project::is_platform_variable;
 use chrono::Utc;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -196,13 +197,11 @@ impl ProcessRuntime {
         let scratch = fs::canonicalize(scratch).unwrap_or_else(|_| scratch.to_owned());
         let mut all = BTreeMap::from([("LANG".to_owned(), "C.UTF-8".to_owned())]);
         let of_plan = spec.run_environment.variables(&release, &self.settings.launcher.path);
-        all.extend(of_plan.clone());
-        all.extend(spec.environment.clone());
-        all.extend(of_plan.get("PATH").map(|path| ("PATH".to_owned(), path.clone())));
+        all.extend(of_plan);
+        all.extend(spec.environment.clone().into_iter().filter(|(name, _)| !is_platform_variable(name)));
         for (name, folder) in [("HOME", "home"), ("TMPDIR", "tmp")] {
             all.insert(name.to_owned(), scratch.join(folder).display().to_string());
         }
-        all.remove("PORT");
         all.extend(port.map(|port| ("PORT".to_owned(), port.to_string())));
         // An owner's variable can't hold a NUL; the API refuses it, and `Command` would refuse to start.
         all.retain(|name, value| !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0'));
