@@ -95,6 +95,39 @@ async fn a_failed_deploy_tells_the_apps_own_words_and_leaves_the_old_release_ser
 }
 
 #[tokio::test]
+async fn a_misspelt_process_type_is_refused_and_once_forced_a_rollback_brings_the_site_back() {
+    let node = Node::start().await;
+    let app = App::web(&node, "shop", "one");
+    app.deploy().await;
+    node.cli_json(&["scale", "web=2", "--app", "shop"]).await;
+    app.settle("web", 2).await;
+
+    app.write("Procfile", "wbe: python3 app.py\n");
+    let deploy = ["deploy", app.folder.to_str().unwrap(), "--app", "shop"];
+    let refused = node.cli(&deploy).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    for words in ["no process type web (2 wanted), only wbe", "--allow-missing"] {
+        assert!(refused.err.contains(words), "{refused:?}");
+    }
+    assert_eq!(app.version().await, "one");
+
+    let forced = node.cli(&[&deploy[..], &["--allow-missing"]].concat()).await;
+    assert!(forced.success() && forced.out.contains("web=2 stays wanted"), "{forced:?}");
+    assert_eq!(app.ps().await["formation"], json!({ "processes": { "wbe": 0 }, "missing": { "web": 2 } }));
+    let told = eventually("nobody answers", || async {
+        let answer = app.ask("/").await;
+        (answer.status() == 503).then_some(answer)
+    })
+    .await;
+    assert!(told.text().await.unwrap().contains("without a web process"));
+
+    node.cli_json(&["rollback", "--app", "shop"]).await;
+    app.settle("web", 2).await;
+    assert_eq!(app.version().await, "one");
+    node.finish().await;
+}
+
+#[tokio::test]
 async fn a_build_that_is_cancelled_ends_and_another_can_begin() {
     let node = Node::start().await;
     let app = App::web(&node, "hasty", "one");
@@ -199,6 +232,8 @@ async fn a_variable_applies_from_the_next_restart_on_and_a_secret_is_never_shown
     let app = App::web(&node, "polite", "one");
     app.deploy().await;
     assert!(app.text("/").await.starts_with("one - "));
+    let refused = node.cli(&["env", "set", "PORT=80", "--app", "polite"]).await;
+    assert!(refused.code == Some(1) && refused.err.contains("have the app listen on the port"), "{refused:?}");
     let set = node.cli(&["env", "set", "GREETING=hello", "--app", "polite"]).await;
     assert!(set.success() && !set.out.contains("hello"), "{set:?}");
     node.cli_json(&["env", "set", "OPEN=yes", "--plain", "--app", "polite"]).await;

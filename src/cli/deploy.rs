@@ -25,6 +25,9 @@ pub struct Deploy {
     /// The branch or tag of a git repository; its default branch unless told
     #[arg(long, value_name = "NAME")]
     reference: Option<String>,
+    /// Release it even if it lacks a process type that runs
+    #[arg(long)]
+    allow_missing: bool,
     /// Return as soon as the deployment is accepted
     #[arg(long)]
     detach: bool,
@@ -48,12 +51,21 @@ impl Deploy {
             Some(packed) => upload(session, &project, packed).await?,
         };
         let path = format!("/projects/{}/deployments", project.id);
-        let deployment: Deployment = session.client.post(&path, &json!({ "source": source })).await?;
+        let deployment: Deployment = session.client.post(&path, &self.request(&source)).await?;
         if self.detach {
             session.output.show(&deployment, |d| format!("-----> Deployment {} of {} is accepted", d.id, project.name));
             return Ok(());
         }
         follow_to_end(session, &project, deployment).await
+    }
+
+    fn request(&self, source: &DeploymentSource) -> serde_json::Value {
+        let mut request = json!({ "source": source });
+        // A node of an earlier version knows no such field, and releases what it is given.
+        if self.allow_missing {
+            request["allow_missing"] = true.into();
+        }
+        request
     }
 
     fn name(&self, git: bool) -> Result<String> {

@@ -19,7 +19,10 @@ impl Ps {
         session.output.show(&instances, |instances| {
             let wanted: Vec<String> =
                 instances.formation.processes.iter().map(|(process, count)| format!("{process}={count}")).collect();
-            let head = format!("{}  {}\n", session.output.bold(&instances.url), wanted.join(" "));
+            let mut head = format!("{}  {}\n", session.output.bold(&instances.url), wanted.join(" "));
+            for (process, count) in &instances.formation.missing {
+                head += &format!("{process}={count} waits for a release with a {process} process.\n");
+            }
             match instances.items.as_slice() {
                 [] => format!("{head}Nothing runs."),
                 items => {

@@ -40,6 +40,7 @@ mod telling;
 #[cfg(test)]
 mod tests;
 mod under_way;
+mod wishes;
 
 use std::sync::Arc;
 

@@ -25,7 +25,7 @@ use crate::{
     package::{self, PackageError, Packed, Packing},
     prune,
     store::{
-        archives,
+        apps, archives,
         deployments::{self, DeploymentRow},
         releases::ReleaseRow,
         steps::{self, Builder, Built},
@@ -117,6 +117,7 @@ impl Making<'_> {
         let path = source.clone();
         let opened = self.context.archives.run(None, move || Dir::open(&path)).await?.map_err(failed)?;
         let plan = self.detect(&source, &config).await?;
+        self.check_processes(&plan).await?;
         self.check_cancel()?;
         self.build(&plan, &source, &config).await?;
         self.check_cancel()?;
@@ -205,6 +206,14 @@ impl Making<'_> {
         Ok(plan)
     }
 
+    /// Before a build that would be in vain. Whoever brings the release into service asks again: what is wanted may change
+    /// until then.
+    async fn check_processes(&self, plan: &Plan) -> Result<(), MakeError> {
+        let app = apps::get(&self.context.database, self.deployment.project_id).await?;
+        let refusal = app.and_then(|app| self.deployment.refuse(&app.wishes, &plan.processes));
+        refusal.map_or(Ok(()), |sentence| Err(failed(sentence)))
+    }
+
     async fn build(&self, plan: &Plan, source: &Path, config: &Config) -> Result<(), MakeError> {
         let environment: BTreeMap<String, String> =
             config.environment.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
@@ -256,6 +265,7 @@ impl Making<'_> {
             environment_version: config.environment_version,
             deployment_id: self.deployment.id,
             commit,
+            formation: None,
             kept: true,
             created_at: self.context.clock.now(),
         };

@@ -94,6 +94,10 @@ pub struct CreateDeployment {
     pub project_id: ProjectId,
     /// What to build.
     pub source: DeploymentSource,
+    /// Whether the release may lack a process type of which instances are wanted; otherwise it is refused, and what serves
+    /// now serves on.
+    #[serde(default)]
+    pub allow_missing: bool,
 }
 
 impl Operation for CreateDeployment {

@@ -11,11 +11,15 @@ use crate::{Access, Operation, ProjectId};
 /// How many instances of each process type are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Formation {
-    /// Count by process type.
+    /// Count by process type of the release that serves.
     pub processes: BTreeMap<String, u32>,
+    /// What is wanted of process types that this release lacks; a release that has them runs them again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub missing: BTreeMap<String, u32>,
 }
 
-/// Sets the number of instances of the process types given, 0 to 100; others stay.
+/// Sets the number of instances of the process types given, 0 to 100; others stay. One that the release lacks can only be
+/// set to 0.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Scale {
     /// Which project.

@@ -30,6 +30,10 @@ pub struct Release {
     pub deployment_id: DeploymentId,
     /// The commit, for a git source.
     pub commit: Option<String>,
+    /// How many instances of each process type were wanted when another release took its place; a rollback to it wants as
+    /// many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub formation: Option<BTreeMap<String, u32>>,
     /// Whether it serves now.
     pub current: bool,
     /// UTC.
@@ -57,7 +61,7 @@ impl Operation for ListReleases {
     type Error = DeployError;
 }
 
-/// Brings an earlier release back into service, with the environment it was made with.
+/// Brings an earlier release back into service, with the environment it was made with and the formation it ran with.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Rollback {
     /// Which project.

@@ -54,7 +54,7 @@ pub enum RouteState {
     NoRelease,
     /// Its first release is on the way.
     Deploying,
-    /// Stopped, or scaled to zero.
+    /// Stopped, scaled to zero, or without a `web` process.
     Stopped,
     /// It has a release, but no instance of it is healthy.
     Unhealthy,
@@ -70,7 +70,7 @@ impl RouteState {
             Self::Serving => "None of its instances is ready to take requests.",
             Self::NoRelease => "Nothing has been deployed to it yet.",
             Self::Deploying => "Its first release is being deployed.",
-            Self::Stopped => "It has been stopped, or scaled to zero instances.",
+            Self::Stopped => "It has been stopped, scaled to zero instances, or released without a web process.",
             Self::Unhealthy => "Its instances are failing their health checks and are being restarted.",
             Self::Moving => "The node that ran it is gone, and another one takes it over.",
         }

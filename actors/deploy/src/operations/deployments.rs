@@ -25,7 +25,7 @@ const REFERENCE_MAXIMUM: usize = 255;
 
 impl Handle<CreateDeployment> for Deploys {
     async fn handle(&self, caller: &Caller, message: CreateDeployment) -> Outcome<CreateDeployment> {
-        let project = self.project(caller, message.project_id).await?;
+        let project = self.open_project(caller, message.project_id).await?;
         match &message.source {
             DeploymentSource::Archive { source_id } => {
                 if !sources::exists(&self.context.database, project.id, *source_id).await? {
@@ -48,6 +48,7 @@ impl Handle<CreateDeployment> for Deploys {
             release_id: None,
             environment_version: None,
             commit: None,
+            allow_missing: message.allow_missing,
             created_at: self.context.clock.now(),
         };
         let deployment = self.begin(caller, new, &project.name).await?;

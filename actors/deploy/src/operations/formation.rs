@@ -8,10 +8,13 @@ use callboard_messages::{
 use callboard_supervisors::{Handle, Outcome};
 
 use super::{Deploys, no_project};
-use crate::store::{
-    apps::{self, AppState},
-    deployments::{self, NewDeployment},
-    releases,
+use crate::{
+    store::{
+        apps::{self, AppState},
+        deployments::{self, NewDeployment},
+        releases,
+    },
+    wishes::Wishes,
 };
 
 const COUNT_MAXIMUM: u32 = 100;
@@ -38,14 +41,15 @@ impl Handle<Scale> for Deploys {
             let release = release.ok_or(DeployError::NoRelease)?;
             let mut formation = app.shown_formation();
             for (process, count) in &message.processes {
-                if !release.processes.contains_key(process) {
+                if release.processes.contains_key(process) {
+                    formation.processes.insert(process.clone(), *count);
+                } else if *count > 0 || formation.missing.remove(process).is_none() {
                     return Err(DeployError::NoSuchProcess(process.clone()).into());
                 }
-                formation.processes.insert(process.clone(), *count);
             }
-            let wanted = Some(formation.processes.clone());
+            let wishes = Wishes { counts: Some(formation.processes.clone()), missing: formation.missing.clone() };
             let now = self.context.clock.now();
-            if apps::want(&self.context.database, &app, wanted, AppState::Running, now).await? {
+            if apps::want(&self.context.database, &app, Some(wishes), AppState::Running, now).await? {
                 self.context.wake(app.project_id);
                 return Ok(formation);
             }
@@ -68,8 +72,9 @@ impl Handle<Stop> for Deploys {
             let now = self.context.clock.now();
             if apps::want(&self.context.database, &app, None, AppState::Stopped, now).await? {
                 self.context.wake(app.project_id);
-                let processes = app.formation.unwrap_or_default().into_keys().map(|process| (process, 0)).collect();
-                return Ok(Formation { processes });
+                let Wishes { counts, missing } = app.wishes;
+                let processes = counts.unwrap_or_default().into_keys().map(|process| (process, 0)).collect();
+                return Ok(Formation { processes, missing });
             }
         }
         Err(too_busy().into())
@@ -99,6 +104,7 @@ impl Handle<Restart> for Deploys {
             release_id: Some(serving.release_id),
             environment_version: Some(environment.version),
             commit,
+            allow_missing: false,
             created_at: self.context.clock.now(),
         };
         let deployment = self.begin(caller, new, &app.name).await?;

@@ -60,6 +60,7 @@ impl Handle<Rollback> for Deploys {
             release_id: Some(release.id),
             environment_version: Some(release.environment_version),
             commit: release.commit,
+            allow_missing: false,
             created_at: self.context.clock.now(),
         };
         let deployment = self.begin(caller, new, &app.name).await?;

@@ -22,12 +22,13 @@ use crate::{
     log::Log,
     prune,
     store::{
-        apps::{AppRow, Serving, formation_for},
+        apps::{AppRow, Serving},
         deployments::{self, DeploymentRow},
         owners::Owner,
         steps::{self, Author},
     },
     under_way::Work,
+    wishes::{Successor, Wishes},
 };
 
 /// Carries a deployment that stands as rolling to its end, whatever that is.
@@ -91,8 +92,17 @@ async fn carry_out(
         DeploymentKind::Rollback => format!("Rolling back to v{version}"),
         DeploymentKind::Restart => format!("Restarting v{version}"),
     });
-    let default = target.default_formation();
-    let formation = formation_for(row.formation.as_ref(), &default);
+    if let Some(sentence) = deployment.refuse(&row.wishes, &target.release.processes) {
+        context.fail(id, Author::Owner(owner), &sentence).await?;
+        return Ok(());
+    }
+    let successor = Successor {
+        processes: &target.release.processes,
+        formation: target.release.formation.as_ref(),
+        kind: deployment.kind,
+    };
+    let Wishes { counts, missing } = successor.wishes(&row.wishes, &row.wishes);
+    let formation = counts.unwrap_or_default();
     if let Err(sentence) = fill(context, app, supervisor, &target, &formation, &log).await? {
         context.fail(id, Author::Owner(owner), &sentence).await?;
         return Ok(());
@@ -101,7 +111,8 @@ async fn carry_out(
     app.retire(context, |member| member.target.serving.deployment_id != id);
     let (caller, now) = (Caller::system(), context.clock.now());
     let owned = (app.project_id, owner);
-    if !steps::complete(&context.database, &caller, owned, serving, &default, now).await? {
+    let wishes = |now: &Wishes| successor.wishes(&row.wishes, now);
+    if !steps::complete(&context.database, &caller, owned, serving, wishes, now).await? {
         return Ok(());
     }
     app.now_serves(&target);
@@ -110,8 +121,13 @@ async fn carry_out(
         DeploymentKind::Rollback => format!("Rolled back to v{version}"),
         DeploymentKind::Restart => format!("Restarted v{version}"),
     });
+    for (process, count) in &missing {
+        log.detail(&format!("{process}={count} stays wanted: the next release with a {process} process runs it"));
+    }
     if formation.values().all(|count| *count == 0) {
         log.detail("no instance is wanted; scale the app to start it");
+    } else if formation.get(crate::WEB).is_none_or(|count| *count == 0) {
+        log.detail("no web process is wanted, so nothing answers at its address");
     }
     log.detail(&context.settings.url(&app.name));
     context.announce(id).await?;

@@ -1,6 +1,6 @@
 //! What instances are to run: a release with an opened environment.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use callboard_messages::{CallError, Caller, Failure, ProjectId, Secret, project::GetConfig};
 
@@ -47,13 +47,6 @@ impl Target {
             Err(CallError::Refused(refusal)) => Err(TargetError::Impossible(refusal.to_string())),
             Err(CallError::Failed(failure)) => Err(TargetError::Later(failure)),
         }
-    }
-
-    /// The counts of an app's first release: one `web`, or one of each when there is no `web`.
-    pub(super) fn default_formation(&self) -> BTreeMap<String, u32> {
-        let has_web = self.release.processes.contains_key(crate::WEB);
-        let count = |process: &str| u32::from(!has_web || process == crate::WEB);
-        self.release.processes.keys().map(|process| (process.clone(), count(process))).collect()
     }
 
     /// How long a new instance may take until it is healthy.

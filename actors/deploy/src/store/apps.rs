@@ -1,12 +1,12 @@
 //! What a project runs and shall run.
 
-use std::collections::BTreeMap;
-
 use callboard_messages::{DeploymentId, OrganizationId, ProjectId, ReleaseId, deploy::Formation};
 use callboard_supervisors::db::{Database, Error, Transaction};
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use uuid::Uuid;
+
+use crate::wishes::{Counts, Wishes};
 
 /// What its owner wants of an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,8 @@ pub(crate) struct AppRow {
     pub(crate) name: String,
     /// What serves.
     pub(crate) serving: Option<Serving>,
-    /// Absent until the first release is known.
-    pub(crate) formation: Option<BTreeMap<String, u32>>,
+    /// How many instances of what.
+    pub(crate) wishes: Wishes,
     pub(crate) state: AppState,
     /// Grows with every change of what is wanted or serves.
     pub(crate) revision: i64,
@@ -76,25 +76,34 @@ impl AppRow {
 
     /// Whether a node has something to do for it besides a deployment that rolls.
     pub(crate) fn is_wanted(&self) -> bool {
-        let runs = |formation: &BTreeMap<String, u32>| formation.values().any(|count| *count > 0);
+        let runs = |counts: &Counts| counts.values().any(|count| *count > 0);
         match self.state {
             AppState::Removed => true,
             AppState::Stopped => false,
-            AppState::Running => self.serving.is_some() && self.formation.as_ref().is_some_and(runs),
+            AppState::Running => self.serving.is_some() && self.wishes.counts.as_ref().is_some_and(runs),
         }
     }
 
     /// What is wanted now, as its owner sees it.
     pub(crate) fn shown_formation(&self) -> Formation {
-        let mut processes = self.formation.clone().unwrap_or_default();
+        let Wishes { counts, missing } = self.wishes.clone();
+        let mut processes = counts.unwrap_or_default();
         if self.state != AppState::Running {
             processes.values_mut().for_each(|count| *count = 0);
         }
-        Formation { processes }
+        Formation { processes, missing }
     }
 }
 
-type StoredFormation = Option<Json<BTreeMap<String, u32>>>;
+type StoredCounts = Option<Json<Counts>>;
+
+/// As the columns `formation` and `missing` have them.
+fn wishes(formation: StoredCounts, missing: StoredCounts) -> Wishes {
+    Wishes {
+        counts: formation.map(|Json(counts)| counts),
+        missing: missing.map(|Json(counts)| counts).unwrap_or_default(),
+    }
+}
 
 #[derive(sqlx::FromRow)]
 pub(super) struct Row {
@@ -104,7 +113,8 @@ pub(super) struct Row {
     release_id: Option<Uuid>,
     environment_version: i64,
     deployment_id: Option<Uuid>,
-    formation: StoredFormation,
+    formation: StoredCounts,
+    missing: StoredCounts,
     state: String,
     revision: i64,
     owner_node: Option<Uuid>,
@@ -124,7 +134,7 @@ impl From<Row> for AppRow {
                 environment_version: row.environment_version,
                 deployment_id: DeploymentId(deployment_id),
             }),
-            formation: row.formation.map(|Json(formation)| formation),
+            wishes: wishes(row.formation, row.missing),
             state: AppState::of(&row.state),
             revision: row.revision,
             owner_node: row.owner_node,
@@ -140,7 +150,7 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT project_id, organization_id, name, release_id, environment_version, deployment_id, formation, ",
-            "state, revision, owner_node, owner_token, offered, heir_node FROM apps ",
+            "missing, state, revision, owner_node, owner_token, offered, heir_node FROM apps ",
             $rest
         )
     };
@@ -251,20 +261,23 @@ pub(crate) async fn hold(transaction: &mut Transaction, project_id: ProjectId) -
 pub(crate) async fn want(
     database: &Database,
     read: &AppRow,
-    formation: Option<BTreeMap<String, u32>>,
+    wishes: Option<Wishes>,
     state: AppState,
     now: DateTime<Utc>,
 ) -> Result<bool, Error> {
+    let (counts, missing) = wishes.map(|wishes| (wishes.counts, wishes.missing)).unzip();
     let changed = database
         .query(
-            "UPDATE apps SET formation = COALESCE($3, formation), state = $4, revision = revision + 1, updated_at = $5
+            "UPDATE apps SET formation = COALESCE($3, formation), missing = COALESCE($6, missing), state = $4,
+                             revision = revision + 1, updated_at = $5
              WHERE project_id = $1 AND revision = $2",
         )
         .bind(read.project_id.0)
         .bind(read.revision)
-        .bind(formation.map(Json))
+        .bind(counts.flatten().map(Json))
         .bind(state.as_str().to_owned())
         .bind(now)
+        .bind(missing.map(Json))
         .execute()
         .await?;
     Ok(changed > 0)
@@ -294,48 +307,50 @@ pub(crate) async fn condemn(
     Ok(())
 }
 
-/// Brings a release into service. Its process types become the formation's: those it has not are forgotten, new ones
-/// get the count that `default` says. False when the app is on its way out.
+/// Brings a release into service. `wishes` says from what is wanted until then what is wanted from then on; what was wanted
+/// of the release before is kept with it. False when the app is on its way out.
 pub(crate) async fn serve(
     transaction: &mut Transaction,
     project_id: ProjectId,
     serving: Serving,
-    default: &BTreeMap<String, u32>,
+    wishes_of: impl FnOnce(&Wishes) -> Wishes,
     now: DateTime<Utc>,
 ) -> Result<bool, Error> {
     // The row stays locked from here on, so no scale is lost.
-    let before: Option<(StoredFormation,)> = transaction
+    let before: Option<(Option<Uuid>, StoredCounts, StoredCounts)> = transaction
         .query(
-            "UPDATE apps SET release_id = $2, environment_version = $3, deployment_id = $4, state = 'running',
-                             revision = revision + 1, updated_at = $5
-             WHERE project_id = $1 AND state <> 'removed' RETURNING formation",
+            "UPDATE apps SET state = 'running', revision = revision + 1, updated_at = $2
+             WHERE project_id = $1 AND state <> 'removed' RETURNING release_id, formation, missing",
+        )
+        .bind(project_id.0)
+        .bind(now)
+        .fetch_optional()
+        .await?;
+    let Some((served, formation, missing)) = before else { return Ok(false) };
+    let before = wishes(formation, missing);
+    if let Some(release_id) = served.filter(|served| *served != serving.release_id.0) {
+        transaction
+            .query("UPDATE releases SET formation = $2 WHERE id = $1")
+            .bind(release_id)
+            .bind(before.counts.clone().map(Json))
+            .execute()
+            .await?;
+    }
+    let Wishes { counts, missing } = wishes_of(&before);
+    transaction
+        .query(
+            "UPDATE apps SET release_id = $2, environment_version = $3, deployment_id = $4, formation = $5, missing = $6
+             WHERE project_id = $1",
         )
         .bind(project_id.0)
         .bind(serving.release_id.0)
         .bind(serving.environment_version)
         .bind(serving.deployment_id.0)
-        .bind(now)
-        .fetch_optional()
-        .await?;
-    let Some((before,)) = before else { return Ok(false) };
-    let formation = formation_for(before.map(|Json(formation)| formation).as_ref(), default);
-    transaction
-        .query("UPDATE apps SET formation = $2 WHERE project_id = $1")
-        .bind(project_id.0)
-        .bind(Json(formation))
+        .bind(counts.map(Json))
+        .bind(Json(missing))
         .execute()
         .await?;
     Ok(true)
-}
-
-/// The formation of a release whose process types are the keys of `default`, for an app that had `before`.
-pub(crate) fn formation_for(
-    before: Option<&BTreeMap<String, u32>>,
-    default: &BTreeMap<String, u32>,
-) -> BTreeMap<String, u32> {
-    let Some(before) = before else { return default.clone() };
-    // A process type that comes later is not started by itself, as on the first deployment only `web` is.
-    default.keys().map(|process| (process.clone(), before.get(process).copied().unwrap_or(0))).collect()
 }
 
 /// Removes every row of a project.

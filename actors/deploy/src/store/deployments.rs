@@ -12,8 +12,11 @@ use callboard_supervisors::{
     events::emit,
 };
 use chrono::{DateTime, Utc};
+use indexmap::IndexMap;
 use sqlx::types::Json;
 use uuid::Uuid;
+
+use crate::{detect::Command, wishes::Wishes};
 
 /// A row of `deployments`, with its app's name and its release's number.
 #[derive(Debug, Clone)]
@@ -30,6 +33,7 @@ pub(crate) struct DeploymentRow {
     pub(crate) release_version: Option<i64>,
     pub(crate) environment_version: Option<i64>,
     pub(crate) commit: Option<String>,
+    pub(super) allow_missing: bool,
     /// The node that builds it, or has built it.
     pub(crate) builder_node: Option<Uuid>,
     pub(crate) created_at: DateTime<Utc>,
@@ -37,6 +41,13 @@ pub(crate) struct DeploymentRow {
 }
 
 impl DeploymentRow {
+    /// Why it must not bring a release with these process types into service, where this is wanted now. One that served
+    /// before may always come back.
+    pub(crate) fn refuse(&self, wishes: &Wishes, processes: &IndexMap<String, Command>) -> Option<String> {
+        let may_lack = self.allow_missing || self.kind != DeploymentKind::Deploy;
+        if may_lack { None } else { wishes.refuse(processes) }
+    }
+
     /// What other domains are told of it.
     pub(crate) fn fact(self) -> DeploymentFact {
         DeploymentFact {
@@ -84,6 +95,7 @@ struct Row {
     release_version: Option<i64>,
     environment_version: Option<i64>,
     commit_hash: Option<String>,
+    allow_missing: bool,
     builder_node: Option<Uuid>,
     created_at: DateTime<Utc>,
     finished_at: Option<DateTime<Utc>>,
@@ -94,8 +106,8 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT d.id, d.project_id, d.organization_id, a.name, d.kind, d.status, d.error, d.source, d.release_id, ",
-            "r.version AS release_version, d.environment_version, d.commit_hash, d.builder_node, d.created_at, ",
-            "d.finished_at FROM deployments AS d JOIN apps AS a ON a.project_id = d.project_id ",
+            "r.version AS release_version, d.environment_version, d.commit_hash, d.allow_missing, d.builder_node, ",
+            "d.created_at, d.finished_at FROM deployments AS d JOIN apps AS a ON a.project_id = d.project_id ",
             "LEFT JOIN releases AS r ON r.id = d.release_id ",
             $rest
         )
@@ -117,6 +129,7 @@ impl From<Row> for DeploymentRow {
             release_version: row.release_version,
             environment_version: row.environment_version,
             commit: row.commit_hash,
+            allow_missing: row.allow_missing,
             builder_node: row.builder_node,
             created_at: row.created_at,
             finished_at: row.finished_at,
@@ -160,6 +173,7 @@ pub(crate) struct NewDeployment {
     pub(crate) release_id: Option<ReleaseId>,
     pub(crate) environment_version: Option<i64>,
     pub(crate) commit: Option<String>,
+    pub(crate) allow_missing: bool,
     pub(crate) created_at: DateTime<Utc>,
 }
 
@@ -177,8 +191,8 @@ pub(crate) async fn insert(
     transaction
         .query(
             "INSERT INTO deployments (id, project_id, organization_id, kind, status, source, release_id,
-                                      environment_version, commit_hash, attempts, created_at, request)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11)",
+                                      environment_version, commit_hash, attempts, created_at, request, allow_missing)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, $12)",
         )
         .bind(new.id.0)
         .bind(new.project_id.0)
@@ -191,6 +205,7 @@ pub(crate) async fn insert(
         .bind(new.commit.clone())
         .bind(new.created_at)
         .bind(request)
+        .bind(new.allow_missing)
         .execute()
         .await?;
     Ok(())

@@ -121,7 +121,7 @@ pub(crate) async fn charges(database: &Database) -> Result<Vec<(AppRow, Option<D
     let rows: Vec<ChargeRow> = database
         .query(
             "SELECT a.project_id, a.organization_id, a.name, a.release_id, a.environment_version, a.deployment_id,
-                    a.formation, a.state, a.revision, a.owner_node, a.owner_token, a.offered, a.heir_node,
+                    a.formation, a.missing, a.state, a.revision, a.owner_node, a.owner_token, a.offered, a.heir_node,
                     d.id AS rolling
              FROM apps AS a LEFT JOIN deployments AS d ON d.project_id = a.project_id AND d.status = 'rolling'
              WHERE a.owner_node IS NOT NULL OR d.id IS NOT NULL OR a.state = 'removed'

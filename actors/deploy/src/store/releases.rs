@@ -7,7 +7,10 @@ use indexmap::IndexMap;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::detect::{Command, RunEnvironment};
+use crate::{
+    detect::{Command, RunEnvironment},
+    wishes::Counts,
+};
 
 /// A row of `releases`.
 #[derive(Debug, Clone)]
@@ -25,6 +28,8 @@ pub(crate) struct ReleaseRow {
     pub(crate) environment_version: i64,
     pub(crate) deployment_id: DeploymentId,
     pub(crate) commit: Option<String>,
+    /// What was wanted of it when another release took its place.
+    pub(crate) formation: Option<Counts>,
     /// Whether its archive is still there.
     pub(crate) kept: bool,
     pub(crate) created_at: DateTime<Utc>,
@@ -43,6 +48,7 @@ impl ReleaseRow {
             environment_version: self.environment_version,
             deployment_id: self.deployment_id,
             commit: self.commit.clone(),
+            formation: self.formation.clone(),
             current: current == Some(self.id),
             created_at: self.created_at,
         }
@@ -63,6 +69,7 @@ struct Row {
     environment_version: i64,
     deployment_id: Uuid,
     commit_hash: Option<String>,
+    formation: Option<Json<Counts>>,
     kept: bool,
     created_at: DateTime<Utc>,
 }
@@ -82,6 +89,7 @@ impl From<Row> for ReleaseRow {
             environment_version: row.environment_version,
             deployment_id: DeploymentId(row.deployment_id),
             commit: row.commit_hash,
+            formation: row.formation.map(|Json(formation)| formation),
             kept: row.kept,
             created_at: row.created_at,
         }
@@ -93,8 +101,8 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT r.id, r.project_id, r.version, r.digest, COALESCE(a.generation, 0) AS generation, r.language, ",
-            "r.processes, r.environment, r.build, r.environment_version, r.deployment_id, r.commit_hash, r.kept, ",
-            "r.created_at FROM releases AS r LEFT JOIN archives AS a ON a.digest = r.digest ",
+            "r.processes, r.environment, r.build, r.environment_version, r.deployment_id, r.commit_hash, r.formation, ",
+            "r.kept, r.created_at FROM releases AS r LEFT JOIN archives AS a ON a.digest = r.digest ",
             $rest
         )
     };

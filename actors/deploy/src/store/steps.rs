@@ -4,8 +4,6 @@
 //! Whoever writes says in whose name ([`Author`]): a builder that lost its build, or an owner that lost its app, to
 //! another node finds that nothing changes.
 
-use std::collections::BTreeMap;
-
 use callboard_messages::{
     Caller, DeploymentId, ProjectId,
     deploy::{
@@ -27,6 +25,7 @@ use super::{
     owners::{self, Owner},
     releases,
 };
+use crate::wishes::Wishes;
 
 /// The longest sentence that is kept of a failure, in characters.
 const ERROR_MAXIMUM: usize = 4_000;
@@ -221,7 +220,7 @@ pub(crate) async fn complete(
     caller: &Caller,
     (project_id, owner): (ProjectId, Owner),
     serving: Serving,
-    default: &BTreeMap<String, u32>,
+    wishes: impl FnOnce(&Wishes) -> Wishes,
     now: DateTime<Utc>,
 ) -> Result<bool, Error> {
     let mut transaction = database.begin().await?;
@@ -237,7 +236,7 @@ pub(crate) async fn complete(
     if changed == 0 {
         return Ok(false);
     }
-    if !apps::serve(&mut transaction, project_id, serving, default, now).await? {
+    if !apps::serve(&mut transaction, project_id, serving, wishes, now).await? {
         return Ok(false);
     }
     if let Some(row) = deployments::get_in(&mut transaction, serving.deployment_id).await? {

@@ -185,10 +185,10 @@ async fn sources_that_cannot_be_are_refused_at_once() {
         );
         assert_eq!(bench.ask(&app.owner, register(9)).await.unwrap_err().code(), Code::NotFound, "it was not uploaded");
         let source = DeploymentSource::Archive { source_id: id };
-        let create = CreateDeployment { project_id: app.id, source };
+        let create = CreateDeployment { project_id: app.id, source, allow_missing: false };
         assert_eq!(bench.ask(&app.owner, create).await.unwrap_err().code(), Code::NotFound);
         let source = DeploymentSource::Git { url: "file:///etc".to_owned(), reference: None };
-        let create = CreateDeployment { project_id: app.id, source };
+        let create = CreateDeployment { project_id: app.id, source, allow_missing: false };
         assert_eq!(bench.ask(&app.owner, create).await.unwrap_err().code(), Code::Invalid);
         bench.stop().await;
     })

@@ -28,7 +28,10 @@ async fn an_app_scales_up_down_to_zero_and_back() {
 
         bench.scale(&app, &[("web", 0), ("worker", 0)]).await.unwrap();
         bench.until("nothing runs", async || bench.instances(&app).await.is_empty().then_some(())).await;
-        assert_eq!(bench.get(&app, "/").await.unwrap_err(), "It has been stopped, or scaled to zero instances.");
+        assert_eq!(
+            bench.get(&app, "/").await.unwrap_err(),
+            "It has been stopped, scaled to zero instances, or released without a web process."
+        );
         bench.release(&app, "two").await;
         assert_eq!(bench.instances(&app).await, [], "zero stays zero");
 

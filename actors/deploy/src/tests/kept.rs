@@ -10,13 +10,16 @@ use callboard_supervisors::db::{Database, Transaction};
 use uuid::Uuid;
 
 use super::tables::{begin, claim, complete, complete_with, now, on_both, release, system};
-use crate::store::{
-    apps::{self, Serving},
-    archives::{self, Unswept},
-    deployments::{self, NewDeployment},
-    releases::{self, ReleaseRow},
-    sources,
-    steps::{self, Built},
+use crate::{
+    store::{
+        apps::{self, Serving},
+        archives::{self, Unswept},
+        deployments::{self, NewDeployment},
+        releases::{self, ReleaseRow},
+        sources,
+        steps::{self, Built},
+    },
+    wishes::Wishes,
 };
 
 #[actix_rt::test]
@@ -31,7 +34,7 @@ async fn the_newest_releases_and_what_serves_are_kept() {
         // The oldest one serves again.
         let new = Serving { release_id: all[0].id, environment_version: 3, deployment_id: all[0].deployment_id };
         let mut transaction = database.begin().await.unwrap();
-        apps::serve(&mut transaction, project_id, new, &Default::default(), now()).await.unwrap();
+        apps::serve(&mut transaction, project_id, new, Wishes::clone, now()).await.unwrap();
         transaction.commit().await.unwrap();
         let let_go = async |project_id: ProjectId, keep: Option<u32>| {
             let mut transaction = database.begin().await.unwrap();
@@ -152,6 +155,7 @@ async fn bring_back(database: &Database, release: &ReleaseRow) -> Option<Transac
         release_id: Some(release.id),
         environment_version: Some(3),
         commit: None,
+        allow_missing: false,
         created_at: now(),
     };
     deployments::insert(&mut transaction, &new, None).await.unwrap();

@@ -10,6 +10,7 @@ mod instances;
 mod kept;
 mod life;
 mod nodes;
+mod process_types;
 mod projects;
 mod recovery;
 mod stage;

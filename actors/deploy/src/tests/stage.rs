@@ -224,8 +224,17 @@ impl Bench {
     }
 
     pub(super) async fn begin(&self, app: &App, files: &[(&str, &str)]) -> Outcome<CreateDeployment> {
+        self.begin_with(app, files, false).await
+    }
+
+    pub(super) async fn begin_with(
+        &self,
+        app: &App,
+        files: &[(&str, &str)],
+        allow_missing: bool,
+    ) -> Outcome<CreateDeployment> {
         let source = DeploymentSource::Archive { source_id: self.upload(app, files).await };
-        self.ask(&app.owner, CreateDeployment { project_id: app.id, source }).await
+        self.ask(&app.owner, CreateDeployment { project_id: app.id, source, allow_missing }).await
     }
 
     /// Deploys and waits for the end, whatever it is.

@@ -19,6 +19,7 @@ use crate::{
         releases::{self, ReleaseRow},
         steps::{self, Author, Builder, Built},
     },
+    wishes::{Successor, Wishes},
 };
 
 pub(super) async fn on_both(body: impl AsyncFn(&Database)) {
@@ -43,6 +44,7 @@ pub(super) async fn begin(database: &Database, project_id: ProjectId) -> Result<
         release_id: None,
         environment_version: None,
         commit: None,
+        allow_missing: false,
         created_at: now(),
     };
     let mut transaction = database.begin().await.unwrap();
@@ -68,6 +70,7 @@ pub(super) fn release(project_id: ProjectId, deployment_id: DeploymentId, digest
         environment_version: 3,
         deployment_id,
         commit: Some("abc".to_owned()),
+        formation: None,
         kept: true,
         created_at: now(),
     }
@@ -113,9 +116,10 @@ pub(super) async fn complete_with(
         panic!("it was not recorded")
     };
     let serving = Serving { release_id: release.id, environment_version: 3, deployment_id: id };
-    let formation = [("web".to_owned(), 1)].into();
     let owned = (project_id, own(database, project_id, node).await);
-    assert!(steps::complete(database, &system(), owned, serving, &formation, now()).await.unwrap());
+    let successor = Successor { processes: &release.processes, formation: None, kind: DeploymentKind::Deploy };
+    let wishes = |now: &Wishes| successor.wishes(now, now);
+    assert!(steps::complete(database, &system(), owned, serving, wishes, now()).await.unwrap());
     ReleaseRow { version, ..release }
 }
 
@@ -205,11 +209,10 @@ async fn an_owner_that_was_replaced_changes_nothing_any_more() {
         assert!(!end(database, Author::Owner(before), id, DeploymentStatus::Failed).await);
         let serving = Serving { release_id: second.id, environment_version: 3, deployment_id: id };
         let (late, owned) = ((project_id, before), (project_id, after));
-        let default = [("web".to_owned(), 1)].into();
-        assert!(!steps::complete(database, &system(), late, serving, &default, now()).await.unwrap());
+        assert!(!steps::complete(database, &system(), late, serving, Wishes::clone, now()).await.unwrap());
         let app = apps::get(database, project_id).await.unwrap().unwrap();
         assert_eq!(app.serving.unwrap().release_id, first.id);
-        assert!(steps::complete(database, &system(), owned, serving, &default, now()).await.unwrap());
+        assert!(steps::complete(database, &system(), owned, serving, Wishes::clone, now()).await.unwrap());
         assert!(owners::release(database, project_id, after).await.unwrap());
     })
     .await;
@@ -304,7 +307,7 @@ async fn a_cancelled_deployment_neither_gets_a_release_nor_serves() {
         assert!(releases::get(database, late.id).await.unwrap().is_none());
         let serving = Serving { release_id: late.id, environment_version: 1, deployment_id: id };
         let owned = (project_id, own(database, project_id, Uuid::now_v7()).await);
-        assert!(!steps::complete(database, &system(), owned, serving, &Default::default(), now()).await.unwrap());
+        assert!(!steps::complete(database, &system(), owned, serving, Wishes::clone, now()).await.unwrap());
         assert!(apps::get(database, project_id).await.unwrap().unwrap().serving.is_none());
         assert!(!end(database, Author::Anyone, id, DeploymentStatus::Failed).await);
     })
@@ -318,16 +321,17 @@ async fn a_completed_deployment_is_what_serves_and_keeps_the_formation() {
         let first = complete(database, project_id, "one").await;
         let app = apps::get(database, project_id).await.unwrap().unwrap();
         assert_eq!(
-            (app.serving.unwrap().release_id, app.formation.clone()),
+            (app.serving.unwrap().release_id, app.wishes.counts.clone()),
             (first.id, Some([("web".to_owned(), 1)].into()))
         );
-        let wanted = Some([("web".to_owned(), 5)].into());
-        assert!(apps::want(database, &app, wanted, AppState::Running, now()).await.unwrap());
+        let five = Wishes { counts: Some([("web".to_owned(), 5)].into()), missing: [("bot".to_owned(), 2)].into() };
+        assert!(apps::want(database, &app, Some(five.clone()), AppState::Running, now()).await.unwrap());
         assert!(!apps::want(database, &app, None, AppState::Stopped, now()).await.unwrap(), "the row was read before");
         let second = complete(database, project_id, "two").await;
         assert_eq!((first.version, second.version), (1, 2));
         let app = apps::get(database, project_id).await.unwrap().unwrap();
-        assert_eq!(app.formation, Some([("web".to_owned(), 5)].into()));
+        assert_eq!(app.wishes, five);
+        assert_eq!(releases::get(database, first.id).await.unwrap().unwrap().formation, five.counts, "what it ran");
         let read = releases::by_version(database, project_id, 2).await.unwrap().unwrap();
         assert_eq!((read.processes, read.build, read.commit), (second.processes, second.build, second.commit));
         assert_eq!(releases::before(database, project_id, 2).await.unwrap().unwrap().id, first.id);
