@@ -20,6 +20,7 @@ impl Store {
 }
 
 impl Drop for Store {
+    #[expect(clippy::disallowed_methods, reason = "the test is over, and nothing waits for its thread")]
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }

@@ -6,6 +6,8 @@
 //! [`Cached`] reads. Each of them goes on without Redis: limits count in the process, revocations are asked of auth,
 //! reads go to the store. A node that is alone has [`Cache::none`].
 
+#![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests look at files and start programs where they run"))]
+
 mod cached;
 mod connection;
 mod error;

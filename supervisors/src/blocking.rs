@@ -88,6 +88,16 @@ impl BlockingPool {
     /// # Errors
     /// The operating system refuses a thread.
     pub fn try_new(name: &'static str, threads: usize, queue: usize, clock: Clock) -> std::io::Result<Self> {
+        Self::start(name, threads, queue, clock, true)
+    }
+
+    fn start(
+        name: &'static str,
+        threads: usize,
+        queue: usize,
+        clock: Clock,
+        stands_back: bool,
+    ) -> std::io::Result<Self> {
         let pool = Arc::new(Pool {
             name,
             threads: threads.max(1),
@@ -99,7 +109,9 @@ impl BlockingPool {
         for index in 0..pool.threads {
             let pool = pool.clone();
             thread::Builder::new().name(format!("{name}-{index}")).spawn(move || {
-                stand_back(pool.name);
+                if stands_back {
+                    stand_back(pool.name);
+                }
                 pool.work();
             })?;
         }
@@ -111,9 +123,23 @@ impl BlockingPool {
     /// # Panics
     /// When the operating system refuses a thread, which it does to nobody else at this point either.
     #[must_use]
-    #[expect(clippy::panic, reason = "called once at start, where there is nothing to fall back to")]
     pub fn new(name: &'static str, threads: usize, queue: usize) -> Self {
-        match Self::try_new(name, threads, queue, Clock::system()) {
+        Self::must_start(name, threads, queue, true)
+    }
+
+    /// A pool for jobs that are short and waited for: its threads have the usual priority, and so have the processes that
+    /// they start.
+    ///
+    /// # Panics
+    /// As [`BlockingPool::new`].
+    #[must_use]
+    pub fn prompt(name: &'static str, threads: usize, queue: usize) -> Self {
+        Self::must_start(name, threads, queue, false)
+    }
+
+    #[expect(clippy::panic, reason = "called once at start, where there is nothing to fall back to")]
+    fn must_start(name: &'static str, threads: usize, queue: usize, stands_back: bool) -> Self {
+        match Self::start(name, threads, queue, Clock::system(), stands_back) {
             Ok(pool) => pool,
             Err(error) => panic!("cannot start the threads of the pool {name}: {error}"),
         }
@@ -157,6 +183,15 @@ impl BlockingPool {
             Ok(Err(panic)) => Err(Failure::Internal(format!("a job of the pool {} panicked: {panic}", pool.name))),
             Err(_closed) => Err(Failure::Unavailable { retry_after: RETRY_AFTER }),
         }
+    }
+
+    /// Has a thread of the pool run `job` sometime; nobody waits for it.
+    ///
+    /// # Errors
+    /// [`Failure::Overloaded`]: the queue is full, and the job will not run.
+    pub fn begin(&self, job: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+        let run = move || catch_unwind(AssertUnwindSafe(job)).err().map(|panic| panic_message(&*panic));
+        self.0.pool.submit(Box::new(run)).map(drop)
     }
 
     /// How full the pool is.
@@ -333,6 +368,26 @@ mod tests {
         release.send(()).unwrap();
         assert_eq!(pool.run(None, || 1).await, Ok(1));
         assert_eq!(pool.view().panics, 0);
+    }
+
+    #[actix_rt::test]
+    async fn a_job_that_nobody_waits_for_runs_and_may_panic() {
+        let (pool, _) = pool(1, 2);
+        let (told, heard) = mpsc::channel::<()>();
+        pool.begin(|| panic!("on purpose")).unwrap();
+        pool.begin(move || told.send(()).unwrap()).unwrap();
+        until(|| heard.try_recv().is_ok()).await;
+        until(|| pool.view().running == 0).await;
+        assert_eq!(pool.view().panics, 1);
+    }
+
+    #[actix_rt::test]
+    async fn only_what_is_prompt_keeps_the_usual_priority() {
+        let niceness = || rustix::process::getpriority_process(None).unwrap();
+        let own = niceness();
+        let prompt = BlockingPool::prompt("test-prompt", 1, 1).run(None, niceness).await.unwrap();
+        let patient = BlockingPool::new("test-patient", 1, 1).run(None, niceness).await.unwrap();
+        assert_eq!((prompt, patient), (own, NICENESS));
     }
 
     #[actix_rt::test]

@@ -6,11 +6,14 @@
 //! the shard's state is built anew by its factory behind the same reference; too many faults make the domain
 //! `unavailable` and leave the others alone.
 
+#![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests look at files and start programs where they run"))]
+
 pub mod blocking;
 pub mod breaker;
 pub mod cluster;
 pub mod db;
 pub mod events;
+pub mod fs;
 pub mod lease;
 pub mod limits;
 pub mod live;

@@ -24,6 +24,11 @@ pub(crate) fn shard(domain: usize) -> Option<Rc<Shard>> {
     THREAD.with_borrow(|thread| thread.shards.get(domain).and_then(Clone::clone))
 }
 
+/// Whether this thread runs a shard of any domain.
+pub(crate) fn has_shards() -> bool {
+    THREAD.with_borrow(|thread| thread.shards.iter().any(Option::is_some))
+}
+
 pub(crate) fn install(domain: usize, shard: Rc<Shard>) {
     THREAD.with_borrow_mut(|thread| {
         if thread.shards.len() <= domain {

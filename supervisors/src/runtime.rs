@@ -284,6 +284,7 @@ impl Runtime {
             arbiter.stop();
         }
         // A thread that is blocked for good is left behind.
+        #[expect(clippy::disallowed_methods, reason = "the pools are those of domains, which have stopped")]
         let joined = tokio::task::spawn_blocking(move || arbiters.into_iter().for_each(|arbiter| drop(arbiter.join())));
         let _ = tokio::time::timeout(STOP_GRACE, joined).await;
     }

@@ -45,7 +45,7 @@ async fn on_sqlite(migrators: &[(&str, &Migrator)], body: &impl AsyncFn(Database
     let sqlite = Databases::new(DatabaseSettings::Sqlite { folder: folder.clone() });
     let outcome = run(&sqlite, migrators, body).await;
     sqlite.close().await;
-    if let Err(error) = std::fs::remove_dir_all(&folder) {
+    if let Err(error) = tokio::fs::remove_dir_all(&folder).await {
         eprintln!("the folder {} is left behind: {error}", folder.display());
     }
     resume("SQLite", outcome);

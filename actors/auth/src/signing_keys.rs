@@ -21,7 +21,7 @@ use callboard_messages::{
     auth::{AuthError, GetJwks, Jwk, Jwks, RotateSigningKey},
 };
 use callboard_supervisors::{
-    Clock, Handle, Outcome, StartError,
+    BlockingPool, Clock, Handle, Outcome, StartError,
     db::{Database, Error, Transaction},
     seal::SealError,
 };
@@ -110,7 +110,8 @@ impl SigningKeys {
         if active.is_none() {
             // On a thread of usual priority: every call to auth waits for the first key, and those of the pool get only the
             // time that others leave, which is next to none while several nodes start on a machine.
-            let generated = tokio::task::spawn_blocking(generate).await.map_err(StartError::new)??;
+            let pool = BlockingPool::prompt("auth-first-key", 1, 1);
+            let generated = pool.run(None, generate).await.map_err(StartError::new)??;
             let mut transaction = database.begin().await.map_err(StartError::new)?;
             insert(&mut transaction, settings, &generated, clock.now()).await?;
             transaction.commit().await.map_err(StartError::new)?;

@@ -123,7 +123,7 @@ impl Databases {
         if let Some(pools) = self.inner.sqlite.lock().get(domain) {
             return Ok(pools.clone());
         }
-        std::fs::create_dir_all(&folder).map_err(sqlx::Error::Io)?;
+        tokio::fs::create_dir_all(&folder).await.map_err(sqlx::Error::Io)?;
         let options = SqliteConnectOptions::new()
             .filename(folder.join(format!("{domain}.sqlite")))
             .create_if_missing(true)

@@ -11,7 +11,7 @@ use prometheus::{Encoder, TextEncoder};
 use uuid::Uuid;
 
 use super::stage::*;
-use crate::{Backoff, BlockingPool, Bulkhead, ChildSpec, Domain, Exit, Intensity, Runtime, breaker};
+use crate::{Backoff, BlockingPool, Bulkhead, ChildSpec, Domain, Exit, Intensity, Runtime, breaker, fs};
 
 fn refusals(domains: Vec<Domain>) -> Vec<String> {
     Runtime::builder().clock(manual()).workers(1).build(domains).err().unwrap_or_default()
@@ -73,6 +73,19 @@ async fn configurations_that_cannot_be_are_refused_each_with_its_sentence() {
 fn dedicated_domains_need_an_actix_system() {
     let wrong = refusals(vec![dedicated_stage(Bulkhead::default(), 1, &Watch::default()).build()]);
     assert!(wrong[0].contains("actix system"), "{wrong:?}");
+}
+
+#[actix_rt::test]
+async fn a_thread_may_not_wait_for_a_disk_while_it_runs_shards() {
+    let file = std::env::current_exe().unwrap();
+    let is_refused = || std::panic::catch_unwind(|| fs::is_file(&file)).is_err();
+    assert!(!is_refused());
+    let (node, ..) = node(vec![stage(Bulkhead::default(), &Watch::default()).build()]).await;
+    assert!(is_refused());
+    let looked = file.clone();
+    assert_eq!(BlockingPool::new("test", 1, 1).run(None, move || fs::is_file(looked)).await, Ok(true));
+    node.stop(Duration::from_secs(1)).await;
+    assert!(!is_refused());
 }
 
 #[actix_rt::test]
