@@ -15,10 +15,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// The hidden verb that becomes an app's process. It comes before everything else, because it must not start a thread.
+/// The hidden verb that becomes an app's process, or its reaper. It comes before everything else, because it must not start
+/// a thread.
 pub(crate) const LAUNCH: &str = "launch";
-/// The hidden verb that ends what a node that was killed leaves running.
-pub(crate) const GUARD: &str = "guard";
 /// The hidden verb that packs what a build has made.
 pub(crate) const PACK: &str = "pack";
 /// The hidden verb that serves a static site; `cli` has it under this name.
@@ -29,7 +28,6 @@ fn main() -> ExitCode {
     match arguments.nth(1) {
         Some(verb) if verb == LAUNCH => return callboard_deploy::limits::launch(arguments),
         Some(verb) if verb == PACK => return callboard_deploy::package::pack(arguments),
-        Some(verb) if verb == GUARD => return callboard_deploy::runtime::process::guard(arguments),
         _ => {}
     }
     let cli = match cli::Cli::try_parse() {

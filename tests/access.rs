@@ -196,9 +196,12 @@ def spy(outside, node):
         "home": tried(lambda: open(os.path.expanduser("~/own"), "w").write("x")),
     }
 
+# The node has started this program's parent, which is its reaper.
+node = open(f"/proc/{os.getppid()}/stat").read().rsplit(") ")[1].split()[1]
+
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        body = json.dumps(spy(os.environ["OUTSIDE"], os.getppid())).encode()
+        body = json.dumps(spy(os.environ["OUTSIDE"], node)).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -10,6 +10,7 @@ mod access;
 mod backup;
 mod bad_input;
 mod builds;
+mod cases;
 mod chaos;
 mod cli;
 mod cluster;

@@ -18,7 +18,7 @@ pub struct DeployChoice {
     pub builders: usize,
     /// `CALLBOARD_BUILD_TIME`: of one build.
     pub build_time: Duration,
-    /// `CALLBOARD_BUILD_SIZE`: of one build's folder.
+    /// `CALLBOARD_BUILD_SIZE`: of all that one build keeps.
     pub build_size: Size,
     /// `CALLBOARD_BUILD_ENVIRONMENT`: variables of the node that builds see.
     pub build_environment: Vec<String>,
@@ -67,7 +67,7 @@ impl DeployChoice {
             ),
             build_size: reader.within(
                 "CALLBOARD_BUILD_SIZE",
-                "How large a build's folder may become.",
+                "What a build may keep: the source and all it makes of it, its `HOME` and `TMPDIR` included.",
                 Size::mib(2048),
                 Size::mib(1)..=Size::mib(1024 * 1024),
             ),

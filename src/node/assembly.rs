@@ -8,6 +8,7 @@ use callboard_cluster::{ClusterMetrics, ClusterSettings};
 use callboard_deploy::{
     process::Launcher,
     runtime::process::{ProcessRuntime, ProcessSettings},
+    trash::Trash,
 };
 use callboard_http::{Gateway, Serving, router::Router};
 use callboard_messages::{NodeId, Secret};
@@ -25,7 +26,7 @@ use object_store::ObjectStore;
 
 use super::{addresses::Addresses, hidden, identity, objects, preflight, run_as};
 use crate::{
-    GUARD, LAUNCH, PACK, STATIC_SERVER,
+    LAUNCH, PACK, STATIC_SERVER,
     config::{DOMAINS, Mode, Settings},
     error::{Context, Error, Result},
 };
@@ -214,7 +215,8 @@ impl Plan<'_> {
         let (settings, data) = (self.settings, self.data);
         let launcher = Launcher::new(vec![OURSELVES.to_owned(), LAUNCH.to_owned()], self.id.to_string())
             .with_cgroups()
-            .hiding(hidden::paths(settings, data));
+            .hiding(hidden::paths(settings, data))
+            .searching_as(settings.deploy.run_as);
         if !callboard_deploy::limits::can_hide() {
             tracing::warn!(
                 "builds and apps can read what the user they run as can read, the node's keys included unless that is \
@@ -225,14 +227,15 @@ impl Plan<'_> {
         let (template, limit) = (&self.addresses.app_template, settings.gateway.upload_limit);
         let packer = vec![OURSELVES.to_owned(), PACK.to_owned()];
         let deploy = settings.deploy.settings(&folder, template, limit, &launcher, packer);
+        let trash = Trash::new(deploy.trash_folder(), launcher.pools.clone());
         let processes = ProcessRuntime::new(ProcessSettings {
             launcher,
             state: folder.join("processes"),
+            trash,
             static_server: vec![OURSELVES.to_owned(), STATIC_SERVER.to_owned()],
             output: deploy.build.limits.output.clone(),
             run_as: settings.deploy.run_as,
         })
-        .and_then(|processes| processes.guarded(vec![OURSELVES.to_owned(), GUARD.to_owned()]))
         .context(|| format!("write in {}", folder.display()))?;
         callboard_deploy::domain(
             deploy,

@@ -5,7 +5,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -62,16 +62,7 @@ fn nobody() -> RunAs {
 fn barrier(data: &Path, user: RunAs) -> Option<PathBuf> {
     let mut above: Vec<&Path> = data.ancestors().skip(1).collect();
     above.reverse();
-    let passes = |folder: &Path| {
-        fs::metadata(folder).is_ok_and(|metadata| {
-            let shift = match () {
-                () if metadata.uid() == user.uid => 6,
-                () if metadata.gid() == user.gid => 3,
-                () => 0,
-            };
-            metadata.mode() >> shift & 0o1 == 0o1
-        })
-    };
+    let passes = |folder: &Path| fs::metadata(folder).is_ok_and(|metadata| user.may_search(&metadata));
     above.into_iter().find(|folder| !passes(folder)).map(Path::to_owned)
 }
 
@@ -98,6 +89,8 @@ fn try_open(data: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     const OTHER: RunAs = RunAs { uid: 12_345, gid: 12_345 };

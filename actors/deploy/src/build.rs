@@ -7,7 +7,6 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
-    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -21,13 +20,16 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
     detect::{Plan, Step},
-    folder::{self, Cleaner},
+    folder,
     limits::{Launch, NOT_FOUND, RunAs},
-    output::{LineSink, OutputLimits, Stream, Tail},
-    process::{CgroupLimits, Check, End, Job, Launcher, run},
+    output::{LineSink, OutputLimits, Stream},
+    pools,
+    process::{CgroupLimits, Check, End, Ended, How, Job, Launcher, Program, Streams, run},
+    words::Tail,
 };
 
 /// What a build may use.
@@ -36,9 +38,9 @@ use crate::{
 pub struct BuildLimits {
     /// For all steps together. 15 minutes unless told.
     pub time: Duration,
-    /// The app's folder after and during the build, in bytes. 2 GiB unless told.
+    /// All it may keep, during the build and after it, in bytes: the source, the home and temporary files. 2 GiB unless told.
     pub size: u64,
-    /// Files, folders and links in it. 200,000 unless told.
+    /// Files, folders and links of all that. 200,000 unless told.
     pub entries: u64,
     /// Memory of all of its processes together where the kernel counts, of each of them elsewhere, in bytes. 4 GiB
     /// unless told.
@@ -68,6 +70,9 @@ impl Default for BuildLimits {
         }
     }
 }
+
+/// The folder beside the source that is a build's `HOME` and `TMPDIR`.
+const HOME: &str = "home";
 
 /// How builds run; one per node.
 #[derive(Debug, Clone)]
@@ -128,7 +133,13 @@ pub enum BuildError {
     /// It took too long.
     #[error("the build did not end within {} seconds and was stopped; make it faster, or build before you deploy", .0.as_secs())]
     TimedOut(Duration),
-    /// Its result is too large, or it started too many processes.
+    /// It used too much memory, in bytes.
+    #[error(
+        "the build used more than its {} MiB of memory and was stopped; make it use less, or build before you deploy",
+        .0 / 1_048_576
+    )]
+    OutOfMemory(u64),
+    /// What it keeps is too large, or it started too many processes.
     #[error("the build was stopped: {0}")]
     OverLimit(String),
     /// Somebody cancelled it.
@@ -143,8 +154,11 @@ pub enum BuildError {
 ///
 /// `environment` is what the owner of the app wants builds to see. Dropping the future ends the build.
 ///
+/// The build's home and temporary files are in [`HOME`] beside the source, which is the caller's to remove, as the source
+/// is: there may be a great many files in it.
+///
 /// # Errors
-/// See [`BuildError`]. The folder is left as it is then; it is the caller's to remove.
+/// See [`BuildError`]. The folders are left as they are then.
 pub async fn run_plan(
     plan: &Plan,
     source: &Path,
@@ -160,18 +174,19 @@ pub async fn run_plan(
         sink.say(reason.clone());
     }
     // Beside the source, so that it is on the same disk and not in the release.
-    let home = tempfile::Builder::new().prefix("home-").tempdir_in(source.parent().unwrap_or(source))?.keep();
-    let _cleaner = Cleaner::new(&home);
-    if let Some(user) = settings.run_as {
-        for folder in [home.as_path(), source] {
-            folder::give(folder, user)?;
-        }
-    }
+    let home = source.parent().unwrap_or(source).join(HOME);
+    let (own, user) = (vec![source.to_owned(), home.clone()], settings.run_as);
+    let (made, given) = (home.clone(), source.to_owned());
+    pools::io(&settings.launcher.pools.archives, move || {
+        folder::make_private(&made, &[], user)?;
+        user.map_or(Ok(()), |user| folder::give(&given, user))
+    })
+    .await?;
     let build = Build {
         settings,
         environment: variables(plan, &app, environment, settings, &home),
         app: &app,
-        own: vec![source.to_owned(), home.clone()],
+        own,
         sink,
         cancel,
         deadline: started + settings.limits.time,
@@ -210,41 +225,50 @@ impl Build<'_> {
                 sink.pass(line);
             }
         });
-        let job = Job {
-            launcher: &self.settings.launcher,
+        let launcher = &self.settings.launcher;
+        // Where the kernel does not count memory, one process can outrun our measuring only so far.
+        let data = (!launcher.cgroups.limits_memory()).then(|| limits.memory.saturating_add(limits.memory / 4));
+        let program = Program {
+            id: Uuid::now_v7(),
             launch: Launch {
                 open_files: 16_384,
                 file_size: limits.size,
-                data: Some(limits.memory),
+                data,
                 run_as: self.settings.run_as,
+                folder: self.app.to_owned(),
                 own: self.own.clone(),
                 ..Launch::default()
             },
             limits: CgroupLimits { processes: limits.processes, memory: limits.memory, cpus: None },
-            argv: &argv,
-            folder: self.app,
-            environment: &self.environment,
-            deadline: self.deadline,
-            output: limits.output.clone(),
-            grace: limits.grace,
+            argv: argv.clone(),
+            environment: self.environment.clone(),
+            streams: Streams::default(),
         };
+        let job =
+            Job { launcher, program, deadline: self.deadline, output: limits.output.clone(), grace: limits.grace };
         let check = (Duration::from_secs(2), self.size_check());
         let failed = |reason: String| BuildError::Failed { step: shown.clone(), reason, output: tail.lock().lines() };
         match run(job, &sink, self.cancel, Some(check)).await? {
-            End::Exited(status) if status.success() => Ok(()),
-            End::Exited(status) if status.code() == Some(NOT_FOUND.into()) && is_missing(&argv, &tail.lock()) => {
+            End::Exited(Ended { how: How::Status(0), .. }) => Ok(()),
+            End::Exited(Ended { how: How::Status(status), .. })
+                if status == i32::from(NOT_FOUND) && is_missing(&argv, &tail.lock()) =>
+            {
                 let program = argv.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
                 Err(BuildError::NotInstalled { program })
             }
-            End::Exited(status) => Err(failed(match (status.code(), status.signal()) {
+            End::Exited(ended) => Err(failed(match ended.how {
                 // SIGXFSZ, as it is and as a shell tells it.
-                (Some(153), _) | (None, Some(25)) => {
+                How::Status(153) | How::Signal(25) => {
                     format!("it wrote a file larger than {} MiB", limits.size / 1_048_576)
                 }
-                (Some(code), _) => format!("it ended with status {code}"),
-                (None, Some(signal)) => format!("it was killed by signal {signal}"),
-                (None, None) => "it ended in an unknown way".to_owned(),
+                How::Status(status) => format!("it ended with status {status}"),
+                How::Signal(signal) => format!("it was killed by signal {signal}"),
+                How::Lost => "the process that looks after it was killed".to_owned(),
             })),
+            End::OutOfMemory => Err(BuildError::OutOfMemory(limits.memory)),
+            End::TooManyProcesses => {
+                Err(BuildError::OverLimit(format!("it started more than {} processes at a time", limits.processes)))
+            }
             End::TimedOut => Err(BuildError::TimedOut(limits.time)),
             End::Cancelled => Err(BuildError::Cancelled),
             End::Refused(sentence) => Err(BuildError::OverLimit(sentence)),
@@ -252,15 +276,28 @@ impl Build<'_> {
     }
 
     fn size_check(&self) -> Check {
-        let (app, limits) = (self.app.to_owned(), self.settings.limits.clone());
-        Arc::new(move || too_large(folder::measure(&app, limits.size, limits.entries), &limits))
+        let (own, limits) = (self.own.clone(), self.settings.limits.clone());
+        Arc::new(move || {
+            let mut kept = folder::Size::default();
+            for folder in &own {
+                let (bytes, entries) =
+                    (limits.size.saturating_sub(kept.bytes), limits.entries.saturating_sub(kept.entries));
+                let size = folder::measure(folder, bytes, entries);
+                kept.bytes += size.bytes;
+                kept.entries += size.entries;
+            }
+            over_limit(kept, &limits)
+        })
     }
 
+    /// What the app's folder holds, once all that the build keeps is within its limits.
     async fn size(&self) -> Result<folder::Size, BuildError> {
-        let (app, limits) = (self.app.to_owned(), self.settings.limits.clone());
-        let measured = tokio::task::spawn_blocking(move || folder::measure(&app, limits.size, limits.entries)).await;
-        let size = measured.map_err(io::Error::other)?;
-        too_large(size, &self.settings.limits).map_or(Ok(size), |sentence| Err(BuildError::OverLimit(sentence)))
+        let (app, limits, check) = (self.app.to_owned(), self.settings.limits.clone(), self.size_check());
+        let measure = move || Ok((check(), folder::measure(&app, limits.size, limits.entries)));
+        match pools::io(&self.settings.launcher.pools.measures, measure).await? {
+            (Some(sentence), _) => Err(BuildError::OverLimit(sentence)),
+            (None, size) => Ok(size),
+        }
     }
 }
 
@@ -272,6 +309,19 @@ pub(crate) fn too_large(size: folder::Size, limits: &BuildLimits) -> Option<Stri
     }
     (size.entries > limits.entries)
         .then(|| format!("the built app has more than {} files; remove what it does not need to run", limits.entries))
+}
+
+fn over_limit(kept: folder::Size, limits: &BuildLimits) -> Option<String> {
+    if kept.bytes > limits.size {
+        let limit = limits.size / 1_048_576;
+        return Some(format!(
+            "it keeps more than {limit} MiB, the source, HOME and TMPDIR included; remove what the app does not need to run"
+        ));
+    }
+    (kept.entries > limits.entries).then(|| {
+        let limit = limits.entries;
+        format!("it keeps more than {limit} files, the source, HOME and TMPDIR included; remove what the app does not need to run")
+    })
 }
 
 /// Whether 127 means that the step's own program was missing, and not one that it called.

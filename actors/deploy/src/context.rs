@@ -25,6 +25,7 @@ use crate::{
     log::{Log, deployment_topic, project_topic},
     nodes::Nodes,
     objects::Objects,
+    pools::Pools,
     runtime::Runtime,
     settings::DeploySettings,
     stage::Stage,
@@ -34,13 +35,9 @@ use crate::{
         steps::{self, Author},
     },
     telling::Telling,
+    trash::Trash,
     under_way::{Errand, UnderWay, Work},
 };
-
-/// Threads that unpack and pack.
-const ARCHIVE_THREADS: usize = 2;
-/// Archives that may wait for one.
-const ARCHIVE_QUEUE: usize = 256;
 
 /// One per node; outlives the shards and children that are rebuilt after a fault.
 pub(crate) struct World {
@@ -49,7 +46,8 @@ pub(crate) struct World {
     pub(crate) objects: Objects,
     pub(crate) routes: RoutingTable,
     pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) archives: BlockingPool,
+    pub(crate) pools: Pools,
+    pub(crate) trash: Trash,
     pub(crate) journals: Journals,
     pub(crate) nodes: Nodes,
     pub(crate) telling: Telling,
@@ -101,7 +99,8 @@ impl World {
             objects,
             routes,
             runtime,
-            archives: BlockingPool::new("deploy-archives", ARCHIVE_THREADS, ARCHIVE_QUEUE),
+            trash: Trash::new(settings.trash_folder(), settings.build.launcher.pools.clone()),
+            pools: settings.build.launcher.pools.clone(),
             journals,
             nodes: Nodes::new(members),
             telling: Telling::default(),

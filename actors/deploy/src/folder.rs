@@ -9,11 +9,13 @@ mod tests;
 
 use std::{
     ffi::OsString,
-    fs::{self, DirBuilder},
+    fs::{DirBuilder, Permissions},
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
+
+use callboard_supervisors::fs;
 
 pub(crate) use self::{
     descent::{Descent, Up},
@@ -96,14 +98,14 @@ fn try_measure(root: Dir, bytes: u64, entries: u64) -> Option<Size> {
 /// they know the name of. One that is there gets the same rights. Blocks.
 pub(crate) fn make_passable(folder: &Path) -> io::Result<()> {
     const MODE: u32 = 0o711;
-    DirBuilder::new().recursive(true).mode(MODE).create(folder)?;
-    fs::set_permissions(folder, fs::Permissions::from_mode(MODE))
+    fs::create_dir_with(DirBuilder::new().recursive(true).mode(MODE), folder)?;
+    fs::set_permissions(folder, Permissions::from_mode(MODE))
 }
 
 /// Makes a new folder with these folders in it, each for a user alone, or else for the node's own. Blocks.
 pub(crate) fn make_private(folder: &Path, inner: &[&str], user: Option<RunAs>) -> io::Result<()> {
     const MODE: u32 = 0o700;
-    DirBuilder::new().mode(MODE).create(folder)?;
+    fs::create_dir_with(DirBuilder::new().mode(MODE), folder)?;
     let dir = Dir::open(folder)?;
     for name in inner.iter().map(Path::new) {
         dir.create_dir(name, MODE)?;

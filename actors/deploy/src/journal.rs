@@ -14,7 +14,7 @@ mod tests;
 
 use std::{
     collections::{HashMap, VecDeque},
-    fs::{self, File},
+    fs::File,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, Weak},
@@ -22,7 +22,7 @@ use std::{
 };
 
 use callboard_messages::{Failure, deploy::LogLine};
-use callboard_supervisors::BlockingPool;
+use callboard_supervisors::{BlockingPool, fs};
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;

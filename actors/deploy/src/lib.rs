@@ -9,6 +9,8 @@
 //! instance starts its process, asks for its health and starts it again. All of them go on from the store after a
 //! crash.
 
+#![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests look at files and start programs where they run"))]
+
 pub mod archive;
 pub mod build;
 pub mod detect;
@@ -17,8 +19,10 @@ pub mod folder;
 pub mod limits;
 pub mod output;
 pub mod package;
+pub mod pools;
 pub mod process;
 pub mod runtime;
+pub mod trash;
 
 mod builders;
 mod chunks;
@@ -41,6 +45,7 @@ mod telling;
 mod tests;
 mod under_way;
 mod wishes;
+mod words;
 
 use std::sync::Arc;
 
@@ -86,7 +91,7 @@ pub fn domain(
     settings.validate()?;
     let world = Arc::new(World::new(settings, databases, objects, routes, runtime, members));
     let (apps, builders) = (stage::supervisor(world.clone()), builders::supervisor(world.clone()));
-    let (archives, logs) = (world.archives.clone(), world.journals.pool().clone());
+    let (pools, logs) = (world.pools.clone(), world.journals.pool().clone());
     let stored = world.databases.clone();
     let (opening, closing) = (life::first_child(world.clone()), life::last_child(world.clone()));
     let teller = telling::teller(world.clone());
@@ -99,7 +104,10 @@ pub fn domain(
         .child(apps)
         .child(builders)
         .child(closing)
-        .pool(&archives)
+        .pool(&pools.prompt)
+        .pool(&pools.archives)
+        .pool(&pools.measures)
+        .pool(&pools.removals)
         .pool(&logs)
         .build();
     Ok(domain)

@@ -1,9 +1,10 @@
 //! What a child process may use, and the trampoline that puts it on.
 //!
 //! Limits have to hold before the first instruction of the program runs, and `pre_exec` is unsafe code. So a child
-//! starts as our own binary with a hidden verb ([`launch`]): it becomes the leader of its own session, closes every
+//! starts as our own binary with a hidden verb ([`launch`]), and that twice. The first becomes the program's
+//! [reaper](crate::process::reaper) and starts the second, which becomes the leader of its own session, closes every
 //! descriptor but its standard ones, enters its control groups, takes the limits, gives up privileges, loses sight of
-//! the node's own files, enters its folder and then becomes the program. It costs a few milliseconds and one `exec`.
+//! the node's own files, enters its folder and then becomes the program. It costs some milliseconds and two `exec`s.
 //!
 //! The program's variables reach the trampoline under other names ([`VARIABLE_PREFIX`]): an app's `LD_PRELOAD` must
 //! not run before its limits do.
@@ -13,22 +14,25 @@ mod sandbox;
 
 use std::{
     ffi::{OsStr, OsString},
-    fs, io,
-    os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
+    fs::Metadata,
+    io,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _, process::CommandExt as _},
     path::PathBuf,
     process::{Command, ExitCode},
 };
 
+use callboard_supervisors::fs;
 use nix::{
     sys::{
         resource::{Resource, rlim_t, setrlimit},
+        signal::{SigSet, Signal},
         stat::{Mode, umask},
     },
     unistd::{Gid, Uid, setgid, setgroups, setsid, setuid},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::process::{INSTANCE_VARIABLE, NODE_VARIABLE};
+use crate::process::{Cgroup, INSTANCE_VARIABLE, NODE_VARIABLE, reaper};
 
 /// The user a child runs as, when the node may change it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +41,19 @@ pub struct RunAs {
     pub uid: u32,
     /// Group id; supplementary groups are dropped.
     pub gid: u32,
+}
+
+impl RunAs {
+    /// Whether this user may search a folder, by its owner and mode.
+    #[must_use]
+    pub fn may_search(self, folder: &Metadata) -> bool {
+        let shift = match () {
+            () if folder.uid() == self.uid => 6,
+            () if folder.gid() == self.gid => 3,
+            () => 0,
+        };
+        folder.mode() >> shift & 0o1 == 0o1
+    }
 }
 
 /// Everything the trampoline does before it becomes the program. Its JSON is the trampoline's first argument.
@@ -51,8 +68,8 @@ pub struct Launch {
     pub data: Option<u64>,
     /// RLIMIT_CPU: seconds of processor time.
     pub cpu_seconds: Option<u64>,
-    /// The `cgroup.procs` files of the control groups to enter.
-    pub cgroups: Vec<PathBuf>,
+    /// The control groups to enter.
+    pub cgroup: Cgroup,
     /// The user to become.
     pub run_as: Option<RunAs>,
     /// Where the program begins. Entered last, so that a link there leads only where the program itself may go.
@@ -61,6 +78,8 @@ pub struct Launch {
     pub hidden: Vec<PathBuf>,
     /// Folders inside those that are the child's own.
     pub own: Vec<PathBuf>,
+    /// By which the reaper starts the trampoline again; none for the trampoline that becomes the program.
+    pub trampoline: Vec<String>,
 }
 
 impl Default for Launch {
@@ -70,11 +89,12 @@ impl Default for Launch {
             file_size: 1024 * 1024 * 1024,
             data: None,
             cpu_seconds: None,
-            cgroups: Vec::new(),
+            cgroup: Cgroup::default(),
             run_as: None,
             folder: PathBuf::from("/"),
             hidden: Vec::new(),
             own: Vec::new(),
+            trampoline: Vec::new(),
         }
     }
 }
@@ -124,8 +144,13 @@ fn try_launch(arguments: impl IntoIterator<Item = OsString>) -> Result<Never, (u
     let _ = setsid();
     close_descriptors().map_err(|error| failed("close inherited descriptors", &error))?;
     umask(Mode::from_bits_truncate(0o022));
-    for file in &launch.cgroups {
-        fs::write(file, "0").map_err(|error| failed(&format!("enter {}", file.display()), &error))?;
+    if !launch.trampoline.is_empty() {
+        return reaper::stay(&launch, program, arguments).map_err(|error| failed("start the program", &error));
+    }
+    // The reaper's, which holds everything back.
+    SigSet::empty().thread_set_mask().map_err(|error| failed("take signals", &error))?;
+    for file in launch.cgroup.procs_files() {
+        fs::write(&file, "0").map_err(|error| failed(&format!("enter {}", file.display()), &error))?;
     }
     set_limits(&launch).map_err(|error| failed("set the limits", &error))?;
     #[cfg(target_os = "linux")]
@@ -136,6 +161,8 @@ fn try_launch(arguments: impl IntoIterator<Item = OsString>) -> Result<Never, (u
     #[cfg(target_os = "linux")]
     {
         nix::sys::prctl::set_no_new_privs().map_err(|error| failed("give up privileges", &error))?;
+        // Without its reaper nobody would end it.
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| failed("be bound to the reaper", &error))?;
         sandbox::hide(&launch.hidden, &launch.own).map_err(|error| failed("hide the node's files", &error))?;
     }
 

@@ -30,6 +30,7 @@ use crate::{
         releases::ReleaseRow,
         steps::{self, Builder, Built},
     },
+    words::said,
 };
 
 /// How often the project is asked for its configuration.
@@ -82,8 +83,7 @@ pub(crate) async fn make(
         outcome = made.run() => outcome,
         () = gone(cancel) => Err(MakeError::Cancelled),
     };
-    let removed = context.archives.run(None, move || folder::remove(&folder)).await;
-    if let Ok(Err(error)) = removed {
+    if let Err(error) = context.trash.discard(folder).await {
         tracing::warn!(%id, %error, "the folder of a build could not be removed");
     }
     outcome
@@ -108,14 +108,14 @@ impl Making<'_> {
     async fn run(&self) -> Result<(), MakeError> {
         let config = self.config().await?;
         let folder = self.folder.clone();
-        let made = self.context.archives.run(None, move || folder::make_passable(&folder)).await?;
+        let made = self.context.pools.prompt.run(None, move || folder::make_passable(&folder)).await?;
         made.map_err(|error| Failure::Internal(format!("the folder of a build: {error}")))?;
         let source = self.folder.join("source");
         let commit = self.fetch(&source).await?;
         self.check_cancel()?;
         // Before anything else can write there.
         let path = source.clone();
-        let opened = self.context.archives.run(None, move || Dir::open(&path)).await?.map_err(failed)?;
+        let opened = self.context.pools.archives.run(None, move || Dir::open(&path)).await?.map_err(failed)?;
         let plan = self.detect(&source, &config).await?;
         self.check_processes(&plan).await?;
         self.check_cancel()?;
@@ -160,7 +160,8 @@ impl Making<'_> {
                     return Err(failed("the uploaded source is no longer there; upload it again"));
                 }
                 let (target, limits) = (target.to_owned(), self.context.settings.archive.clone());
-                let unpacked = self.context.archives.run(None, move || archive::unpack(&archive, &target, &limits));
+                let unpacked =
+                    self.context.pools.archives.run(None, move || archive::unpack(&archive, &target, &limits));
                 match unpacked.await? {
                     Ok(summary) => self.log.detail(&format!("{} files and folders", summary.entries)),
                     Err(error) if error.is_refusal() => return Err(failed(error)),
@@ -194,7 +195,8 @@ impl Making<'_> {
             start_command: config.build.start_command.clone(),
         };
         let source = source.to_owned();
-        let plan = self.context.archives.run(None, move || detect::detect(&source, &own)).await?.map_err(failed)?;
+        let plan =
+            self.context.pools.archives.run(None, move || detect::detect(&source, &own)).await?.map_err(failed)?;
         self.log.heading(&match plan.language {
             Language::Node | Language::Python => format!("{} app detected", plan.language.name()),
             Language::Static => "Static site detected".to_owned(),
@@ -222,9 +224,7 @@ impl Making<'_> {
             Ok(_) => Ok(()),
             Err(BuildError::Cancelled) => Err(MakeError::Cancelled),
             Err(BuildError::Failed { step, reason, output }) => {
-                let last = output.iter().rev().find(|line| !line.trim().is_empty());
-                let said = last.map(|line| format!("; its last line: {line}")).unwrap_or_default();
-                Err(failed(format!("`{step}` failed: {reason}{said}")))
+                Err(failed(format!("`{step}` failed: {reason}{}", said(&output))))
             }
             Err(error) => Err(failed(error)),
         }
@@ -233,12 +233,13 @@ impl Making<'_> {
     async fn pack(&self, path: &Path, source: Dir, plan: &Plan, target: PathBuf) -> Result<Packed, MakeError> {
         self.log.heading("Packing the release");
         let packing = Packing { source, path, root: &plan.root, target };
-        let (settings, pool) = (&self.context.settings.build, &self.context.archives);
-        let packed = package::run(packing, settings, pool, self.cancel).await.map_err(|error| match error {
-            PackageError::Cancelled => MakeError::Cancelled,
-            PackageError::Fault(failure) => failure.into(),
-            error => failed(error),
-        })?;
+        let (settings, pool) = (&self.context.settings.build, &self.context.pools.archives);
+        let packed =
+            package::pack_by_child(packing, settings, pool, self.cancel).await.map_err(|error| match error {
+                PackageError::Cancelled => MakeError::Cancelled,
+                PackageError::Fault(failure) => failure.into(),
+                error => failed(error),
+            })?;
         let size = packed.packed_bytes as f64 / 1_048_576.0;
         self.log.detail(&format!("{} files and folders, {size:.1} MiB packed", packed.entries));
         Ok(packed)

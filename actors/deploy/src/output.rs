@@ -240,25 +240,6 @@ pub(crate) async fn pump(from: impl AsyncRead + Unpin, stream: Stream, limits: O
     }
 }
 
-/// The newest lines, for the sentence that tells why a program failed.
-#[derive(Debug, Default)]
-pub(crate) struct Tail(std::collections::VecDeque<String>);
-
-impl Tail {
-    const LINES: usize = 20;
-
-    pub(crate) fn push(&mut self, text: &str) {
-        if self.0.len() == Self::LINES {
-            self.0.pop_front();
-        }
-        self.0.push_back(text.chars().take(500).collect());
-    }
-
-    pub(crate) fn lines(&self) -> Vec<String> {
-        self.0.iter().cloned().collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

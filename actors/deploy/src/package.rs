@@ -16,7 +16,7 @@ mod write;
 
 use std::{
     fmt,
-    fs::{self, File},
+    fs::Permissions,
     io::{self, BufReader, Write},
     os::unix::fs::PermissionsExt as _,
     path::Path,
@@ -25,11 +25,12 @@ use std::{
 };
 
 use callboard_messages::Failure;
+use callboard_supervisors::fs;
 use flate2::bufread::GzDecoder;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use self::child::{Packing, run};
+pub(crate) use self::child::{Packing, pack_by_child};
 pub use self::write::pack;
 use crate::{
     archive::{self, ArchiveError, Limits, Summary},
@@ -140,6 +141,7 @@ pub fn unpack(file: &Path, target: &Path, expected: &ContentId) -> Result<Summar
     }
     let parent = target.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent)?;
+    #[expect(clippy::disallowed_methods, reason = "the folder was made right before, on a thread that may wait")]
     let work = tempfile::Builder::new().prefix(".unpacking-").tempdir_in(parent)?.keep();
     let cleaner = Cleaner::new(&work);
     // Our own build made it and its limits were held then; its links may lead where the app wants.
@@ -157,7 +159,7 @@ pub fn unpack(file: &Path, target: &Path, expected: &ContentId) -> Result<Summar
         Err(ArchiveError::Empty) => Summary::default(),
         other => other?,
     };
-    fs::set_permissions(&work, fs::Permissions::from_mode(0o755))?;
+    fs::set_permissions(&work, Permissions::from_mode(0o755))?;
     fs::rename(&work, target)?;
     cleaner.keep();
     Ok(summary)
@@ -168,7 +170,7 @@ pub fn unpack(file: &Path, target: &Path, expected: &ContentId) -> Result<Summar
 /// # Errors
 /// When the file can't be read or is no gzip.
 pub fn content_id(file: &Path) -> io::Result<ContentId> {
-    let mut decompressor = GzDecoder::new(BufReader::new(File::open(file)?));
+    let mut decompressor = GzDecoder::new(BufReader::new(fs::open(file)?));
     let mut hashing = Hashing { inner: io::sink(), digest: Sha256::new() };
     io::copy(&mut decompressor, &mut hashing)?;
     Ok(ContentId::of(&hashing.digest.finalize()))

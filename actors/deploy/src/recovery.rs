@@ -5,14 +5,14 @@
 //! and everything that shall run are taken up by the apps' actors, which read the store. So nothing stays in progress
 //! for ever.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use callboard_messages::{Failure, ProjectId};
 use uuid::Uuid;
 
 use crate::{
     context::Context,
-    folder,
+    folder, pools,
     store::{
         apps::{self, AppState},
         deployments,
@@ -57,12 +57,8 @@ pub(crate) async fn look_again(context: &Context) {
 }
 
 async fn recover(context: &Context) -> Result<(), Failure> {
-    let (all, folders) = (context.settings.folder.clone(), [context.work_folder(), context.instance_folder()]);
-    let emptied = context.archives.run(None, move || {
-        folder::make_passable(&all)?;
-        folders.iter().try_for_each(|folder| empty(folder))
-    });
-    emptied.await?.map_err(|error| Failure::Internal(format!("the folder of work in progress: {error}")))?;
+    let emptied = empty(context).await;
+    emptied.map_err(|error| Failure::Internal(format!("the folder of work in progress: {error}")))?;
 
     let me = context.nodes.me();
     for build in steps::builds(&context.database).await? {
@@ -143,7 +139,17 @@ async fn build_again(context: &Context, build: Build, heading: &str) -> Result<(
     Ok(())
 }
 
-fn empty(folder: &std::path::Path) -> io::Result<()> {
-    folder::remove(folder)?;
-    folder::make_passable(folder)
+/// Nothing that an earlier life was about is there any more.
+async fn empty(context: &Context) -> std::io::Result<()> {
+    let folders = [context.work_folder(), context.instance_folder()];
+    for folder in &folders {
+        context.trash.discard(folder).await?;
+    }
+    context.trash.empty();
+    let all = context.settings.folder.clone();
+    pools::io(&context.pools.prompt, move || {
+        folder::make_passable(&all)?;
+        folders.iter().try_for_each(|folder| folder::make_passable(folder))
+    })
+    .await
 }

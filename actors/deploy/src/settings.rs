@@ -126,6 +126,12 @@ impl DeploySettings {
         self.url_template.replace("{app}", app)
     }
 
+    /// Where folders go that nobody needs any more. On the same disk as what runs and what is in progress.
+    #[must_use]
+    pub fn trash_folder(&self) -> PathBuf {
+        self.folder.join("trash")
+    }
+
     /// What cannot be, a sentence each.
     ///
     /// # Errors

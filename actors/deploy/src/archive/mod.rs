@@ -15,11 +15,12 @@ mod writer;
 mod zipped;
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _, Seek as _},
     path::{Path, PathBuf},
 };
 
+use callboard_supervisors::fs;
 use serde::{Deserialize, Serialize};
 
 pub use self::links::{LinkError, check_links};
@@ -175,11 +176,11 @@ impl ArchiveError {
 /// # Errors
 /// See [`ArchiveError`]. Then nothing is left of what was written, and a folder that was made is removed.
 pub fn unpack(archive: &Path, folder: &Path, limits: &Limits) -> Result<Summary, ArchiveError> {
-    let mut file = File::open(archive).map_err(ArchiveError::Io)?;
+    let mut file = fs::open(archive).map_err(ArchiveError::Io)?;
     let packed = file.metadata().map_err(ArchiveError::Io)?.len();
     let format = sniff(&mut file).map_err(ArchiveError::Io)?.ok_or(ArchiveError::UnknownFormat)?;
 
-    let made = !folder.exists();
+    let made = !fs::exists(folder);
     fs::create_dir_all(folder).map_err(ArchiveError::Io)?;
     let root = Dir::open(folder).map_err(ArchiveError::Io)?;
     if !root.is_empty().map_err(ArchiveError::Io)? {

@@ -49,7 +49,8 @@ impl Bench {
         let source = self.folder.path().join("source");
         let result = run_plan(&plan, &source, &environment, &self.settings, &sink, &self.cancel).await;
         assert!(named(&self.settings.launcher.node).is_empty(), "something of the build was left running");
-        assert_eq!(fs::read_dir(self.folder.path()).unwrap().count(), 1, "its home was left");
+        // The caller's to remove, as making.rs does.
+        drop(fs::remove_dir_all(self.folder.path().join(HOME)));
         result
     }
 
@@ -142,6 +143,47 @@ async fn what_a_step_leaves_in_the_background_ends_with_it() {
     bench.build(&["sleep 600 & setsid sleep 600 & echo done"]).await.unwrap();
 }
 
+/// Whatever it does to hide: it forks twice, leaves its session, clears its environment and takes no SIGTERM.
+#[tokio::test]
+async fn what_hides_from_a_build_ends_with_it() {
+    for change in [|launcher| launcher, Launcher::with_cgroups] {
+        let mut bench = Bench::new();
+        bench.settings.launcher = change(bench.settings.launcher);
+        let hide = "(env -i setsid /bin/sh -c 'trap \"\" TERM HUP; (trap \"\" TERM HUP; while :; do /bin/sleep 1; done) & \
+                    echo $! > pid' &); until test -s pid; do sleep 0.01; done";
+        bench.build(&[hide]).await.unwrap();
+        let pid = fs::read_to_string(bench.folder.path().join("source/pid")).unwrap().trim().parse().unwrap();
+        assert!(crate::process::process(pid).is_none(), "it outlives its build");
+    }
+}
+
+#[tokio::test]
+async fn a_build_that_uses_too_much_memory_is_ended_and_told_so() {
+    for change in [|launcher| launcher, Launcher::with_cgroups] {
+        let mut bench = Bench::new();
+        bench.settings.launcher = change(bench.settings.launcher);
+        bench.settings.limits.memory = 96 * 1024 * 1024;
+        // No one of them uses as much.
+        let hog = "python3 -c \"import time; kept = b'x' * 60_000_000; time.sleep(2)\"";
+        let error =
+            bench.build(&[&format!("{hog} & {hog} & {hog} & wait; echo 'Node.js v20'; exit 1")]).await.unwrap_err();
+        assert!(matches!(error, BuildError::OutOfMemory(_)), "{error:?}");
+        assert!(error.to_string().contains("the build used more than its 96 MiB of memory"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_home_of_a_build_counts_against_its_size() {
+    let mut bench = Bench::new();
+    bench.settings.limits.size = 1024 * 1024;
+    let error = bench.build(&["head -c 900000 /dev/zero > $HOME/a; head -c 900000 /dev/zero > $TMPDIR/b"]).await;
+    let error = error.unwrap_err();
+    assert!(error.to_string().contains("more than 1 MiB, the source, HOME and TMPDIR included"), "{error}");
+    bench.settings.limits.entries = 50;
+    let error = bench.build(&["cd $HOME; for n in $(seq 100); do : > $n; done"]).await.unwrap_err();
+    assert!(error.to_string().contains("more than 50 files"), "{error}");
+}
+
 #[tokio::test]
 async fn a_build_that_grows_too_large_is_ended() {
     let mut bench = Bench::new();
@@ -149,7 +191,7 @@ async fn a_build_that_grows_too_large_is_ended() {
     let error = bench.build(&["head -c 900000 /dev/zero > a; head -c 900000 /dev/zero > b"]).await.unwrap_err();
     assert!(matches!(error, BuildError::OverLimit(_)), "{error:?}");
     let error = bench.build(&["head -c 2000000 /dev/zero > c"]).await.unwrap_err();
-    assert!(error.to_string().contains("larger than 1 MiB"), "{error:?}");
+    assert!(error.to_string().contains("a file larger than 1 MiB"), "{error:?}");
 }
 
 #[tokio::test]

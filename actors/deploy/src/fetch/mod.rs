@@ -11,17 +11,18 @@ mod tests;
 
 use std::{
     ffi::OsString,
-    fs, io,
-    os::unix::process::ExitStatusExt as _,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use callboard_supervisors::fs;
 use nix::sys::signal::Signal;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use self::source::{Allowed, allow};
 pub use self::{
@@ -33,8 +34,16 @@ use crate::{
     folder,
     limits::{Launch, NOT_FOUND},
     output::{Line, LineSink, OutputLimits, Stream},
-    process::{CgroupLimits, Check, End, Job, Launcher, run},
+    pools,
+    process::{CgroupLimits, Check, End, Ended, How, Job, Launcher, Program, Streams, run},
 };
+
+/// What git may use, and how many processes it may have.
+const MEMORY: u64 = 2 * 1024 * 1024 * 1024;
+const PROCESSES: u64 = 256;
+/// The folders beside the target that are git's home and, in the end, its repository.
+const HOME: &str = "git-home";
+const REPOSITORY: &str = "git";
 
 /// How sources are fetched.
 #[derive(Clone)]
@@ -136,10 +145,11 @@ pub enum FetchError {
 
 /// Fetches `source` into `target`, which must not be there or be empty: the files of one commit, without `.git`.
 ///
-/// What git says goes to `sink`. Dropping the future ends git.
+/// What git says goes to `sink`. Dropping the future ends git. What git itself needs is left beside the target, where there
+/// must be nothing else; all of it is the caller's to remove.
 ///
 /// # Errors
-/// See [`FetchError`]. Then nothing of it is left.
+/// See [`FetchError`].
 pub async fn clone(
     source: &GitSource,
     target: &Path,
@@ -152,31 +162,29 @@ pub async fn clone(
         () = cancel.cancelled() => return Err(FetchError::Cancelled),
         allowed = allow(source, settings.allow_private_sources, &settings.resolve) => allowed?,
     };
-    if fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some()) {
-        let message = format!("{} is not empty", target.display());
-        return Err(FetchError::Io(io::Error::new(io::ErrorKind::AlreadyExists, message)));
-    }
-    fs::create_dir_all(target)?;
-    let cleaner = folder::Cleaner::new(target);
-    let home = tempfile::tempdir()?;
-    let git = Git {
-        settings,
-        allowed,
-        home: home.path(),
-        target,
-        sink,
-        cancel,
-        deadline: Instant::now() + settings.time_limit,
-    };
+    let pool = &settings.launcher.pools;
+    let beside = target.parent().unwrap_or(target);
+    let (home, repository) = (beside.join(HOME), beside.join(REPOSITORY));
+    let folders = (target.to_owned(), home.clone());
+    pools::io(&pool.prompt, move || {
+        let (target, home) = folders;
+        if fs::read_dir(&target).is_ok_and(|mut entries| entries.next().is_some()) {
+            let message = format!("{} is not empty", target.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        }
+        fs::create_dir_all(&target)?;
+        folder::make_private(&home, &[], None)
+    })
+    .await?;
+    let git =
+        Git { settings, allowed, home: &home, target, sink, cancel, deadline: Instant::now() + settings.time_limit };
     let commit = git.fetch().await?;
     let target = target.to_owned();
-    tokio::task::spawn_blocking(move || -> Result<(), FetchError> {
-        folder::Dir::open(&target)?.remove(".git".as_ref())?;
-        Ok(check_links(&target)?)
-    })
-    .await
-    .map_err(|error| FetchError::Io(io::Error::other(error)))??;
-    cleaner.keep();
+    let checked = pools::io(&pool.archives, move || {
+        fs::rename(target.join(".git"), repository)?;
+        Ok(check_links(&target))
+    });
+    checked.await??;
     Ok(commit)
 }
 
@@ -231,19 +239,23 @@ impl Git<'_> {
             .chain(arguments.iter().map(|argument| (*argument).to_owned()))
             .map(OsString::from)
             .collect();
-        let environment = self.environment();
-        let job = Job {
-            launcher: &self.settings.launcher,
+        let program = Program {
+            id: Uuid::now_v7(),
             launch: Launch {
                 file_size: self.settings.size_limit,
-                data: Some(2 * 1024 * 1024 * 1024),
-                own: vec![self.target.to_owned()],
+                data: Some(MEMORY),
+                folder: self.target.to_owned(),
+                own: vec![self.target.to_owned(), self.home.to_owned()],
                 ..Launch::default()
             },
-            limits: CgroupLimits { processes: 256, memory: 2 * 1024 * 1024 * 1024, cpus: None },
-            argv: &argv,
-            folder: self.target,
-            environment: &environment,
+            limits: CgroupLimits { processes: PROCESSES, memory: MEMORY, cpus: None },
+            argv,
+            environment: self.environment(),
+            streams: Streams::default(),
+        };
+        let job = Job {
+            launcher: &self.settings.launcher,
+            program,
             deadline: self.deadline,
             output: OutputLimits::default(),
             grace: Duration::from_secs(2),
@@ -255,24 +267,30 @@ impl Git<'_> {
             lines.map(|line| line.text.clone()).collect::<Vec<_>>()
         };
         match end {
-            End::Exited(status) if status.success() => match self.size_check()() {
+            End::Exited(Ended { how: How::Status(0), .. }) => match self.too_large().await? {
                 Some(sentence) => Err(FetchError::TooLarge(sentence)),
                 None => Ok(of(Stream::Stdout)),
             },
-            End::Exited(status) if status.code() == Some(NOT_FOUND.into()) => {
+            End::Exited(Ended { how: How::Status(status), .. }) if status == i32::from(NOT_FOUND) => {
                 Err(FetchError::NoGit("git is not installed on this node; install it (apt install git)".to_owned()))
             }
-            End::Exited(status) => {
+            End::Exited(ended) => {
                 let said = of(Stream::Stderr);
-                let cut = status.signal() == Some(Signal::SIGXFSZ as i32)
+                let cut = ended.how == How::Signal(Signal::SIGXFSZ as i32)
                     || said.iter().any(|line| line.contains("signal 25") || line.contains("File too large"));
                 let sentence = cut.then(|| {
                     format!("a file of the repository is larger than {} MiB", self.settings.size_limit / 1_048_576)
                 });
-                Err(sentence
-                    .or_else(self.size_check().as_ref())
-                    .map_or_else(|| self.explain(&said), FetchError::TooLarge))
+                let sentence = match sentence {
+                    Some(sentence) => Some(sentence),
+                    None => self.too_large().await?,
+                };
+                Err(sentence.map_or_else(|| self.explain(&said), FetchError::TooLarge))
             }
+            End::OutOfMemory => {
+                Err(FetchError::TooLarge(format!("git used more than {} MiB of memory", MEMORY / 1_048_576)))
+            }
+            End::TooManyProcesses => Err(FetchError::Failed(format!("it started more than {PROCESSES} processes"))),
             End::TimedOut => Err(FetchError::TimedOut(self.settings.time_limit)),
             End::Cancelled => Err(FetchError::Cancelled),
             End::Refused(sentence) => Err(FetchError::TooLarge(sentence)),
@@ -336,6 +354,11 @@ impl Git<'_> {
         ];
         let own = self.settings.environment.iter().map(|(name, value)| (name.into(), value.into()));
         own.chain(fixed.into_iter().map(|(name, value)| (name.into(), value.into()))).collect()
+    }
+
+    async fn too_large(&self) -> io::Result<Option<String>> {
+        let check = self.size_check();
+        pools::io(&self.settings.launcher.pools.measures, move || Ok(check())).await
     }
 
     fn size_check(&self) -> Check {

@@ -1,8 +1,9 @@
 //! What of the logs is on this node's own disk, and how it gets off it.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use callboard_messages::Failure;
+use callboard_supervisors::fs;
 use uuid::Uuid;
 
 use super::{Journals, Range};

@@ -8,11 +8,11 @@
 //! What appears there later is not; a program finds a place for its files in `HOME` and `TMPDIR`.
 
 use std::{
-    fs,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
+use callboard_supervisors::fs;
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 use landlock::{
     ABI, Access as _, AccessFs, CompatLevel, Compatible as _, PathBeneath, Ruleset, RulesetAttr as _, RulesetCreated,
@@ -25,7 +25,7 @@ use rustix::{
 
 /// Hides `hidden`, apart from `own`, from this process for good. Returns whether the kernel could.
 pub(super) fn hide(hidden: &[PathBuf], own: &[PathBuf]) -> Result<bool, RulesetError> {
-    let hidden = outermost(hidden.iter().filter_map(|path| path.canonicalize().ok()).collect());
+    let hidden = outermost(hidden.iter().filter_map(|path| fs::canonicalize(path).ok()).collect());
     if hidden.is_empty() {
         return Ok(true);
     }

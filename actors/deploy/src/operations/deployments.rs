@@ -13,11 +13,14 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{Deploys, Refusable, no_project, tenant};
-use crate::store::{
-    apps,
-    deployments::{self, DeploymentRow, NewDeployment},
-    sources,
-    steps::{self, Author},
+use crate::{
+    store::{
+        apps,
+        deployments::{self, DeploymentRow, NewDeployment},
+        sources,
+        steps::{self, Author},
+    },
+    under_way::Work,
 };
 
 const URL_MAXIMUM: usize = 2_048;
@@ -53,6 +56,7 @@ impl Handle<CreateDeployment> for Deploys {
         };
         let deployment = self.begin(caller, new, &project.name).await?;
         self.refresh_route(project.id).await;
+        self.tell_if_it_waits(deployment.id).await;
         self.context.wake_builders();
         Ok(deployment)
     }
@@ -81,6 +85,33 @@ fn check_git(url: &str, reference: Option<&str>) -> Result<(), DeployError> {
 }
 
 impl Deploys {
+    /// Says in the log of a new deployment what it waits for, before anybody can wonder.
+    async fn tell_if_it_waits(&self, id: DeploymentId) {
+        let (context, builders) = (&self.context, self.context.settings.builders);
+        let ahead = match steps::ahead_of(&context.database, id).await {
+            Ok(ahead) => usize::try_from(ahead).unwrap_or_default(),
+            Err(error) => {
+                tracing::debug!(%id, %error, "the log of a deployment does not say whether it waits");
+                return;
+            }
+        };
+        let builds = context.under_way.all().into_iter().filter(|(_, work)| *work == Work::Build).count();
+        if builds + ahead < builders {
+            return;
+        }
+        let node = context.nodes.name(context.nodes.me());
+        let busy = match builders {
+            1 => format!("the only builder of the node {node} is busy"),
+            _ => format!("all {builders} builders of the node {node} are busy"),
+        };
+        let place = match ahead {
+            0 => "this deployment is the next one".to_owned(),
+            1 => "one other deployment comes before this one".to_owned(),
+            _ => format!("{ahead} other deployments come before this one"),
+        };
+        context.deployment_log(id).heading(&format!("Waiting: {busy}; {place}"));
+    }
+
     async fn deployment(&self, caller: &Caller, id: DeploymentId) -> Refusable<DeploymentRow> {
         let found = deployments::owned(&self.context.database, id, tenant(caller)?).await?;
         found.ok_or_else(|| DeployError::NotFound("deployment".to_owned()).into())

@@ -11,6 +11,7 @@ use callboard_supervisors::BlockingPool;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
     PackageError, Packed,
@@ -21,8 +22,9 @@ use crate::{
     build::BuildSettings,
     folder::Dir,
     limits::Launch,
-    output::{LineSink, Tail},
-    process::{CgroupLimits, End, Job, Streams, run_with},
+    output::LineSink,
+    process::{CgroupLimits, End, Ended, How, Job, Program, Streams, run},
+    words::Tail,
 };
 
 /// The packing child does one thing.
@@ -46,7 +48,7 @@ pub(crate) struct Packing<'a> {
 ///
 /// # Errors
 /// See [`PackageError`]. Then there is no file.
-pub(crate) async fn run(
+pub(crate) async fn pack_by_child(
     packing: Packing<'_>,
     settings: &BuildSettings,
     pool: &BlockingPool,
@@ -61,8 +63,8 @@ pub(crate) async fn run(
         let said = said.clone();
         move |line| said.lock().push(&line.text)
     });
-    let job = Job {
-        launcher: &settings.launcher,
+    let program = Program {
+        id: Uuid::now_v7(),
         launch: Launch {
             open_files: OPEN_FILES,
             data: Some(limits.memory),
@@ -71,15 +73,18 @@ pub(crate) async fn run(
             ..Launch::default()
         },
         limits: CgroupLimits { processes: PROCESSES, memory: limits.memory, cpus: None },
-        argv: &argv,
-        folder: Path::new("/"),
-        environment: &[],
+        argv,
+        environment: Vec::new(),
+        streams: Streams { stdin: Some(packing.source.into()), stdout: Some(to.into()) },
+    };
+    let job = Job {
+        launcher: &settings.launcher,
+        program,
         deadline: Instant::now() + limits.time,
         output: limits.output.clone(),
         grace: limits.grace,
     };
-    let streams = Streams { stdin: std::os::fd::OwnedFd::from(packing.source).into(), stdout: to.into() };
-    let child = run_with(job, streams, &sink, cancel, None);
+    let child = run(job, &sink, cancel, None);
     let received = async {
         let (folder, limits) = (packing.target.parent().unwrap_or(Path::new("")).to_owned(), limits.clone());
         pool.run(None, move || receive(from, &folder, &limits)).await
@@ -92,10 +97,13 @@ pub(crate) async fn run(
         other => other,
     };
     match end? {
-        End::Exited(status) if status.success() => {}
-        End::Exited(status) => {
+        End::Exited(Ended { how: How::Status(0), .. }) => {}
+        End::Exited(Ended { how, .. }) => {
             let sentence = said.lock().lines().pop();
-            return Err(PackageError::Refused(sentence.unwrap_or_else(|| format!("packing ended with {status}"))));
+            return Err(PackageError::Refused(sentence.unwrap_or_else(|| format!("packing ended with {how}"))));
+        }
+        End::OutOfMemory | End::TooManyProcesses => {
+            return Err(PackageError::Refused("packing was stopped: it used more than it may".to_owned()));
         }
         End::TimedOut => return Err(PackageError::TimedOut(limits.time)),
         End::Cancelled => return Err(PackageError::Cancelled),

@@ -1,12 +1,13 @@
 //! The side of packing that the node trusts: it takes a tar from a pipe, judges it, and makes a release's file of it.
 
 use std::{
-    fs::{self, File},
+    fs::{File, Permissions},
     io::{self, BufWriter, Read, Write},
     os::unix::fs::PermissionsExt as _,
     path::Path,
 };
 
+use callboard_supervisors::fs;
 use flate2::{Compression, GzBuilder, write::GzEncoder};
 use sha2::{Digest as _, Sha256};
 use tar::{Archive, EntryType};
@@ -52,6 +53,7 @@ impl Received {
 /// Makes a release of a tar, in a file in `folder`. Blocks.
 pub(super) fn receive(from: impl Read, folder: &Path, limits: &BuildLimits) -> Result<Received, ReceiveError> {
     fs::create_dir_all(folder)?;
+    #[expect(clippy::disallowed_methods, reason = "the folder was made right before, on a thread that may wait")]
     let file = NamedTempFile::new_in(folder)?;
     let compressor = GzBuilder::new().mtime(0).write(BufWriter::new(file.as_file().try_clone()?), Compression::fast());
     let most = limits.entries.saturating_mul(OVERHEAD).saturating_add(limits.size).saturating_add(2 * BLOCK);
@@ -65,7 +67,7 @@ pub(super) fn receive(from: impl Read, folder: &Path, limits: &BuildLimits) -> R
     let id = ContentId::of(&passing.to.digest.finalize());
     passing.to.inner.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.as_file().sync_all()?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
+    file.as_file().set_permissions(Permissions::from_mode(0o600))?;
     let packed_bytes = file.as_file().metadata()?.len();
     Ok(Received { file, packed: Packed { id, packed_bytes, bytes: size.bytes, entries: size.entries } })
 }

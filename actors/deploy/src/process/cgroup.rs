@@ -6,11 +6,13 @@
 //! the runtime counts processes and memory by itself once in a while.
 
 use std::{
-    fs, io,
+    fs::OpenOptions,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use callboard_supervisors::fs;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -40,23 +42,27 @@ pub struct Cgroups {
 }
 
 #[derive(Debug, Default)]
-struct Bases(Vec<(Kind, PathBuf)>);
-
-/// The folders that a node has made in the hierarchies, for another process.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct CgroupFolders(Vec<(Kind, PathBuf)>);
+struct Bases {
+    folders: Vec<(Kind, PathBuf)>,
+    /// Which controllers the kernel applies in them.
+    processes: bool,
+    memory: bool,
+    cpu: bool,
+}
 
 // The folders of our own go with the node, if no child is left in them.
 impl Drop for Bases {
+    #[expect(clippy::disallowed_methods, reason = "no disk has them, and they go once in the life of a node")]
     fn drop(&mut self) {
-        for (_, base) in &self.0 {
-            drop(fs::remove_dir(base));
+        for (_, base) in &self.folders {
+            drop(std::fs::remove_dir(base));
         }
     }
 }
 
-/// The control groups of one child, one per hierarchy.
-#[derive(Debug)]
+/// The control groups of one child, one per hierarchy; none at all where there are no hierarchies to use. Whoever waits for
+/// the child's end removes them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cgroup {
     folders: Vec<(Kind, PathBuf)>,
 }
@@ -78,92 +84,81 @@ impl Cgroups {
         };
         // The whole token: what is found in the folder of this name is ended as an orphan of this node.
         let name = format!("callboard-{}", node.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-"));
-        let mut bases = Vec::new();
+        let mut folders = Vec::new();
         for (kind, mount) in hierarchies(&mounts) {
             let path = own_path(&own, kind).unwrap_or_default();
             // In a container the path may be one that only the host sees.
-            let parent = [mount.join(path.trim_start_matches('/')), mount].into_iter().find(|folder| folder.is_dir());
+            let parent =
+                [mount.join(path.trim_start_matches('/')), mount].into_iter().find(|folder| fs::is_dir(folder));
             let Some(base) = parent.map(|folder| folder.join(&name)) else { continue };
-            if (base.is_dir() || fs::create_dir(&base).is_ok()) && is_usable(&base) {
+            if (fs::is_dir(&base) || fs::create_dir(&base).is_ok()) && is_usable(&base) {
                 if kind == Kind::Unified {
                     for controller in ["+pids", "+memory", "+cpu"] {
                         drop(fs::write(base.join("cgroup.subtree_control"), controller));
                     }
                 }
-                bases.push((kind, base));
+                folders.push((kind, base));
             }
         }
-        Self { bases: Arc::new(Bases(bases)) }
-    }
-
-    /// What another process needs to see the same.
-    pub(crate) fn folders(&self) -> CgroupFolders {
-        CgroupFolders(self.bases.0.clone())
-    }
-
-    /// The control groups of a node that may be gone. Dropped, they go like the node's own.
-    pub(crate) fn of_folders(folders: &CgroupFolders) -> Self {
-        Self { bases: Arc::new(Bases(folders.0.clone())) }
+        let has = |wanted, controller: &str| {
+            folders.iter().any(|(kind, base): &(Kind, PathBuf)| {
+                let controllers = || fs::read_to_string(base.join("cgroup.subtree_control")).unwrap_or_default();
+                *kind == wanted
+                    || (*kind == Kind::Unified && controllers().split_whitespace().any(|name| name == controller))
+            })
+        };
+        let (processes, memory) = (has(Kind::Pids, "pids"), has(Kind::Memory, "memory"));
+        let cpu = has(Kind::Cpu, "cpu");
+        Self { bases: Arc::new(Bases { folders, processes, memory, cpu }) }
     }
 
     /// Whether there is no hierarchy to use.
     #[must_use]
     pub fn is_none(&self) -> bool {
-        self.bases.0.is_empty()
+        self.bases.folders.is_empty()
     }
 
     /// Whether the kernel counts processes.
     #[must_use]
     pub fn limits_processes(&self) -> bool {
-        self.has(Kind::Pids, "pids")
+        self.bases.processes
     }
 
     /// Whether the kernel limits memory.
     #[must_use]
     pub fn limits_memory(&self) -> bool {
-        self.has(Kind::Memory, "memory")
+        self.bases.memory
     }
 
     /// Whether the kernel limits processor time.
     #[must_use]
     pub fn limits_cpu(&self) -> bool {
-        self.has(Kind::Cpu, "cpu")
+        self.bases.cpu
     }
 
-    fn has(&self, wanted: Kind, controller: &str) -> bool {
-        self.bases.0.iter().any(|(kind, base)| {
-            let controllers = || fs::read_to_string(base.join("cgroup.subtree_control")).unwrap_or_default();
-            *kind == wanted
-                || (*kind == Kind::Unified && controllers().split_whitespace().any(|name| name == controller))
-        })
-    }
-
-    /// Makes the groups of one child; `None` when there is no hierarchy.
+    /// Makes the groups of one child.
     ///
     /// # Errors
     /// When a group can't be made after all.
-    pub fn create(&self, id: Uuid, limits: &CgroupLimits) -> io::Result<Option<Cgroup>> {
-        if self.is_none() {
-            return Ok(None);
-        }
-        let mut cgroup = Cgroup { folders: Vec::new() };
-        for (kind, base) in &self.bases.0 {
+    pub fn create(&self, id: Uuid, limits: &CgroupLimits) -> io::Result<Cgroup> {
+        let mut cgroup = Cgroup::default();
+        for (kind, base) in &self.bases.folders {
             let folder = base.join(id.to_string());
-            fs::create_dir(&folder).or_else(|error| if folder.is_dir() { Ok(()) } else { Err(error) })?;
-            cgroup.folders.push((*kind, folder.clone()));
+            fs::create_dir(&folder).or_else(|error| if fs::is_dir(&folder) { Ok(()) } else { Err(error) })?;
             set(*kind, &folder, limits);
+            cgroup.folders.push((*kind, folder));
         }
-        Ok(Some(cgroup))
+        Ok(cgroup)
     }
 
     /// The groups that are there, with the child they were made for.
     #[must_use]
     pub fn existing(&self, in_use: impl Fn(Uuid) -> bool) -> Vec<(Uuid, Cgroup)> {
         let mut found: Vec<(Uuid, Cgroup)> = Vec::new();
-        for (kind, base) in &self.bases.0 {
+        for (kind, base) in &self.bases.folders {
             for entry in fs::read_dir(base).into_iter().flatten().flatten() {
                 let id = entry.file_name().to_str().and_then(|name| name.parse().ok());
-                // A child that is about to enter its group must still find it: the last handle removes an empty one.
+                // A child that is about to enter its group must still find it.
                 let Some(id) = id.filter(|id| !in_use(*id)) else { continue };
                 match found.iter_mut().find(|(other, _)| *other == id) {
                     Some((_, cgroup)) => cgroup.folders.push((*kind, entry.path())),
@@ -192,7 +187,7 @@ impl Cgroup {
     #[must_use]
     pub fn memory(&self) -> Option<u64> {
         let folder = self.folders.iter().find(|(kind, folder)| {
-            *kind == Kind::Memory || (*kind == Kind::Unified && folder.join("memory.stat").is_file())
+            *kind == Kind::Memory || (*kind == Kind::Unified && fs::is_file(folder.join("memory.stat")))
         });
         let (kind, folder) = folder?;
         let name = if *kind == Kind::Memory { "total_rss" } else { "anon" };
@@ -221,25 +216,25 @@ impl Cgroup {
         }
     }
 
+    /// The processes in it.
+    #[must_use]
+    pub fn members(&self) -> Vec<i32> {
+        let text = self.procs_files().first().and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Removes it; false while there are processes in it. One that stays is found by the next start of the node.
+    pub fn remove(&self) -> bool {
+        let removed = self.folders.iter().map(|(_, folder)| fs::remove_dir(folder));
+        // Each of them, whatever becomes of the others.
+        let removed: Vec<_> = removed.collect();
+        removed.iter().all(|removed| !matches!(removed, Err(error) if error.kind() != io::ErrorKind::NotFound))
+    }
+
     fn number(&self, kinds: &[Kind], file: &str) -> Option<u64> {
         let folders = self.folders.iter().filter(|(kind, _)| kinds.contains(kind));
         folders.filter_map(|(_, folder)| fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok()).next()
     }
-}
-
-// An empty group goes with its child; one with processes in it stays, and the next start of the node ends them.
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        for (_, folder) in &self.folders {
-            drop(fs::remove_dir(folder));
-        }
-    }
-}
-
-/// The processes that a group's file lists.
-pub(super) fn pids(procs_file: &Path) -> Vec<i32> {
-    let text = fs::read_to_string(procs_file).unwrap_or_default();
-    text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 fn hierarchies(mounts: &str) -> Vec<(Kind, PathBuf)> {
@@ -286,7 +281,7 @@ fn is_usable(base: &Path) -> bool {
     // A probe: to make a group is one right, to move a process into it is another.
     let probe = base.join(format!("probe-{}", std::process::id()));
     let made = fs::create_dir(&probe).is_ok();
-    let writable = fs::OpenOptions::new().write(true).open(probe.join("cgroup.procs")).is_ok();
+    let writable = fs::open_with(OpenOptions::new().write(true), probe.join("cgroup.procs")).is_ok();
     drop(fs::remove_dir(&probe));
     made && writable
 }
@@ -295,7 +290,7 @@ fn set(kind: Kind, folder: &Path, limits: &CgroupLimits) {
     const PERIOD: f64 = 100_000.0;
     let write = |file: &str, value: String| {
         let path = folder.join(file);
-        if path.exists()
+        if fs::exists(&path)
             && let Err(error) = fs::write(&path, value)
         {
             tracing::warn!(file = %path.display(), %error, "a control group limit could not be set");

@@ -1,42 +1,50 @@
-//! Child processes: started with limits and a clean environment, and ended with everything they started.
+//! Programs as child processes: started with limits and a clean environment, and ended with everything they started.
 //!
-//! Builds, `git` and instances all begin here. A child gets exactly the environment it is given plus two variables
-//! that let us find what it leaves behind: `CALLBOARD_NODE`, the token of the data folder, and `CALLBOARD_INSTANCE`,
-//! the id of this one child. They are no secrets.
+//! Builds, `git` and instances all begin here. A program runs below a [`reaper`] of its own, which adopts and ends whatever
+//! it leaves. It gets exactly the environment it is given plus two variables by which a later life of the node finds what a
+//! reaper could not end: `CALLBOARD_NODE`, the token of the data folder, and `CALLBOARD_INSTANCE`, the id of this one
+//! program. They are no secrets.
 
 mod cgroup;
-mod family;
+mod child;
+mod leftovers;
+mod path;
 mod procfs;
+pub(crate) mod reaper;
 mod run;
 
 use std::{
     collections::HashSet,
     ffi::{OsStr, OsString},
     io,
+    os::fd::OwnedFd,
     path::PathBuf,
-    process::Stdio,
     sync::Arc,
 };
 
 use parking_lot::Mutex;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use uuid::Uuid;
 
-pub(crate) use self::{
-    cgroup::CgroupFolders,
-    family::{Census, Family},
-    procfs::{Listeners, boot_id, named},
-    run::{Check, End, Job, end_family, run, run_with},
-};
 pub use self::{
     cgroup::{Cgroup, CgroupLimits, Cgroups},
-    family::Usage,
+    child::Usage,
+};
+pub(crate) use self::{
+    child::{Census, Child, Gauge},
+    leftovers::Leftover,
+    procfs::{Listeners, boot_id, named},
+    reaper::{Ended, How},
+    run::{Check, End, Job, run},
 };
 
 #[cfg(test)]
-pub(crate) use procfs::process;
+pub(crate) use procfs::{Marks, process};
 
-use crate::limits::{Launch, VARIABLE_PREFIX};
+use crate::{
+    limits::{Launch, RunAs, VARIABLE_PREFIX},
+    pools::Pools,
+};
 
 /// The variable that holds the token of the data folder.
 pub const NODE_VARIABLE: &str = "CALLBOARD_NODE";
@@ -56,19 +64,16 @@ pub struct Launcher {
     pub cgroups: Cgroups,
     /// Folders of the node that children do not get to see, apart from their own; none unless told.
     pub hidden: Vec<PathBuf>,
+    /// The threads for whatever about children, or the files that they leave, may wait for a disk.
+    pub pools: Pools,
     active: Arc<Mutex<HashSet<Uuid>>>,
 }
 
-/// What a child reads and writes, apart from its errors.
+/// What a program reads and writes, apart from its errors: nothing and a pipe of ours unless told.
+#[derive(Debug, Default)]
 pub(crate) struct Streams {
-    pub(crate) stdin: Stdio,
-    pub(crate) stdout: Stdio,
-}
-
-impl Default for Streams {
-    fn default() -> Self {
-        Self { stdin: Stdio::null(), stdout: Stdio::piped() }
-    }
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: Option<OwnedFd>,
 }
 
 /// A child of this node, for as long as this lives: whatever else carries the node's token is an orphan.
@@ -93,7 +98,15 @@ impl Launcher {
     #[must_use]
     pub fn new(argv: Vec<String>, node: impl Into<String>) -> Self {
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".to_owned());
-        Self { argv, node: node.into(), path, cgroups: Cgroups::none(), hidden: Vec::new(), active: Arc::default() }
+        Self {
+            argv,
+            node: node.into(),
+            path,
+            cgroups: Cgroups::none(),
+            hidden: Vec::new(),
+            pools: Pools::default(),
+            active: Arc::default(),
+        }
     }
 
     /// With control groups, where this node may make them.
@@ -110,43 +123,59 @@ impl Launcher {
         self
     }
 
+    /// Whose children, which run as `user` or else as the node does, search only the folders of `PATH` that they may.
+    /// Blocks; at start.
+    #[must_use]
+    pub fn searching_as(mut self, user: Option<RunAs>) -> Self {
+        self.path = path::searchable(&self.path, user, &self.hidden);
+        self
+    }
+
     pub(crate) fn is_active(&self, id: Uuid) -> bool {
         self.active.lock().contains(&id)
     }
 
-    /// Starts `argv`, in its own session, with pipes for its output and no input unless told otherwise.
+    /// Starts a program in its own session, and waits until it runs.
     ///
     /// # Errors
-    /// When the trampoline can't be started. A program that can't be found shows as exit status 127.
-    pub(crate) fn spawn(
-        &self,
-        id: Uuid,
-        launch: &Launch,
-        limits: &CgroupLimits,
-        argv: &[OsString],
-        environment: &[(OsString, OsString)],
-        streams: Streams,
-    ) -> io::Result<(Child, Family)> {
+    /// When it can't be started. A program that can't be found shows as exit status 127.
+    pub(crate) async fn spawn(&self, program: Program) -> io::Result<Child> {
+        Child::start(self.clone(), program).await
+    }
+
+    fn command(&self, program: &Program, cgroup: &Cgroup) -> io::Result<Command> {
         let [trampoline, verb @ ..] = self.argv.as_slice() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no launcher is configured"));
         };
-        let active = Active::new(id, &self.active);
-        let cgroup = self.cgroups.create(id, limits)?;
-        let cgroups = cgroup.as_ref().map(Cgroup::procs_files).unwrap_or_default();
-        let launch = Launch { cgroups, hidden: self.hidden.clone(), ..launch.clone() };
+        let launch = Launch {
+            cgroup: cgroup.clone(),
+            hidden: self.hidden.clone(),
+            trampoline: self.argv.clone(),
+            ..program.launch.clone()
+        };
         let mut command = Command::new(trampoline);
-        command.args(verb).arg(serde_json::to_string(&launch)?).args(argv);
+        command.args(verb).arg(serde_json::to_string(&launch)?).args(&program.argv).current_dir("/");
         let variable = |name: &OsStr| {
             let mut prefixed = OsString::from(VARIABLE_PREFIX);
             prefixed.push(name);
             prefixed
         };
         command.env_clear().env(variable("PATH".as_ref()), &self.path);
-        command.envs(environment.iter().map(|(name, value)| (variable(name), value)));
-        command.env(NODE_VARIABLE, &self.node).env(INSTANCE_VARIABLE, id.to_string());
-        command.stdin(streams.stdin).stdout(streams.stdout).stderr(Stdio::piped()).kill_on_drop(true);
-        let child = command.spawn()?;
-        let leader = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
-        Ok((child, Family::new(id, leader, active).with_cgroup(cgroup)))
+        command.envs(program.environment.iter().map(|(name, value)| (variable(name), value)));
+        command.env(NODE_VARIABLE, &self.node).env(INSTANCE_VARIABLE, program.id.to_string());
+        Ok(command)
     }
+}
+
+/// A program to be.
+#[derive(Debug)]
+pub(crate) struct Program {
+    /// The identity of this one start.
+    pub(crate) id: Uuid,
+    pub(crate) launch: Launch,
+    /// What all of its processes may use together.
+    pub(crate) limits: CgroupLimits,
+    pub(crate) argv: Vec<OsString>,
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    pub(crate) streams: Streams,
 }

@@ -1,20 +1,25 @@
 //! What `/proc` tells about processes. Elsewhere than on Linux it tells nothing, and only process groups are known.
+//!
+//! To look there is file system work, and can wait for a process that the kernel holds: not on a shard's thread.
 
 use std::{
-    collections::HashSet,
-    fs, io,
+    collections::{HashMap, HashSet},
+    io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
+use callboard_supervisors::fs;
 use uuid::Uuid;
 
 use super::{INSTANCE_VARIABLE, NODE_VARIABLE};
+use crate::limits::VARIABLE_PREFIX;
 
 /// One process, as `/proc/<pid>/stat` has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) pid: i32,
+    pub(crate) parent: i32,
     pub(crate) group: i32,
     pub(crate) session: i32,
     /// In clock ticks since boot: with the pid it names a process for good.
@@ -29,11 +34,11 @@ pub(crate) fn process(pid: i32) -> Option<Process> {
     // The name is in parentheses and may hold anything, parentheses too.
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
     let state = fields.next()?;
-    let _parent = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
     let session = fields.next()?.parse().ok()?;
     let start_time = fields.nth(15)?.parse().ok()?;
-    Some(Process { pid, group, session, start_time, is_zombie: matches!(state, "Z" | "X") })
+    Some(Process { pid, parent, group, session, start_time, is_zombie: matches!(state, "Z" | "X") })
 }
 
 /// All processes that still run.
@@ -43,6 +48,47 @@ pub(crate) fn running() -> Vec<Process> {
     ids.filter_map(process).filter(|process| !process.is_zombie).collect()
 }
 
+/// Who started whom, or adopted whose children.
+#[derive(Debug, Default)]
+pub(crate) struct Tree(HashMap<i32, Vec<i32>>);
+
+impl Tree {
+    /// Of all processes that run now.
+    pub(crate) fn of_all() -> Self {
+        let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+        for process in running() {
+            children.entry(process.parent).or_default().push(process.pid);
+        }
+        Self(children)
+    }
+
+    /// Everything below a process, whatever its session, group and environment are.
+    pub(crate) fn below(&self, pid: i32) -> Vec<i32> {
+        let mut found = self.0.get(&pid).cloned().unwrap_or_default();
+        let mut at = 0;
+        while let Some(parent) = found.get(at) {
+            found.extend(self.0.get(parent).into_iter().flatten().copied());
+            at += 1;
+        }
+        found
+    }
+}
+
+/// Whether the kernel lists the children of a process.
+pub(crate) fn lists_children() -> bool {
+    let own = std::process::id();
+    fs::exists(format!("/proc/self/task/{own}/children"))
+}
+
+/// The children of a process as they are at this moment; none where the kernel does not list them.
+pub(crate) fn children(pid: i32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
 /// The memory a process has in use, in bytes.
 pub(crate) fn resident(pid: i32) -> u64 {
     let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return 0 };
@@ -50,23 +96,36 @@ pub(crate) fn resident(pid: i32) -> u64 {
     kibibytes.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or_default() * 1024
 }
 
-/// The node token and instance id in the environment a process was started with.
-pub(crate) fn marks(pid: i32) -> Option<(String, Uuid)> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let value = |name: &str| {
-        let mut variables = environment.split(|byte| *byte == 0);
-        variables
-            .find_map(|variable| std::str::from_utf8(variable.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?).ok())
-    };
-    Some((value(NODE_VARIABLE)?.to_owned(), value(INSTANCE_VARIABLE)?.parse().ok()?))
+/// What the environment that a process was started with says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// The token of its node.
+    pub(crate) node: String,
+    /// The child it belongs to.
+    pub(crate) id: Uuid,
+    /// Whether it is the child's reaper, or on its way to become the program.
+    pub(crate) is_ours: bool,
 }
 
-/// All running processes that carry this node's token, with the child they belong to.
-pub(crate) fn named(node: &str) -> Vec<(Process, Uuid)> {
+/// The marks of a process, if it has any.
+pub(crate) fn marks(pid: i32) -> Option<Marks> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let variables = || environment.split(|byte| *byte == 0);
+    let value = |name: &str| {
+        variables()
+            .find_map(|variable| std::str::from_utf8(variable.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?).ok())
+    };
+    let (node, id) = (value(NODE_VARIABLE)?.to_owned(), value(INSTANCE_VARIABLE)?.parse().ok()?);
+    Some(Marks { node, id, is_ours: variables().any(|variable| variable.starts_with(VARIABLE_PREFIX.as_bytes())) })
+}
+
+/// All running processes that carry this node's token, reapers included.
+pub(crate) fn named(node: &str) -> Vec<(Process, Marks)> {
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     let others = running().into_iter().filter(|process| process.pid != own);
     others
-        .filter_map(|process| marks(process.pid).filter(|(token, _)| token == node).map(|(_, id)| (process, id)))
+        .filter_map(|process| Some((marks(process.pid).filter(|marks| marks.node == node)?, process)))
+        .map(|(marks, process)| (process, marks))
         .collect()
 }
 
@@ -173,6 +232,21 @@ mod tests {
         assert!(running().contains(&own));
         assert!(resident(pid) > 100_000);
         assert!(process(i32::MAX).is_none());
+    }
+
+    #[test]
+    fn children_are_found_below_their_parent() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let mut shell = std::process::Command::new("sh").args(["-c", "sleep 600 & wait"]).spawn().unwrap();
+        let pid = i32::try_from(shell.id()).unwrap();
+        assert!(lists_children(), "the kernels that tests run on do");
+        let found = std::iter::repeat_with(|| children(pid)).find(|found| !found.is_empty()).unwrap();
+        let below = Tree::of_all().below(own);
+        assert!(below.contains(&pid) && below.contains(&found[0]), "{below:?}");
+        assert!(children(own).contains(&pid));
+        assert_eq!(children(i32::MAX), [0; 0]);
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(found[0]), nix::sys::signal::Signal::SIGKILL).unwrap();
+        shell.wait().unwrap();
     }
 
     #[test]

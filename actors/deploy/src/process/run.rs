@@ -1,26 +1,22 @@
 //! Runs a program to its end: a build step, or `git`.
 
-use std::{ffi::OsString, path::Path, process::ExitStatus, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use tokio::{process::Child, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use super::{Census, CgroupLimits, Family, Launcher, Streams};
-use crate::{
-    limits::Launch,
-    output::{LineSink, OutputLimits, Stream, pump},
-};
+use super::{Census, CgroupLimits, Ended, Gauge, How, Launcher, Program};
+use crate::output::{LineSink, OutputLimits, Stream, pump};
+
+/// How often is looked at what a program uses, where the kernel does not count.
+const MEASURED_EVERY: Duration = Duration::from_millis(500);
+/// What a program that has ended has written is in the pipes.
+const DRAINED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A program to run to its end.
 pub(crate) struct Job<'a> {
     pub(crate) launcher: &'a Launcher,
-    pub(crate) launch: Launch,
-    /// What all of its processes may use together.
-    pub(crate) limits: CgroupLimits,
-    pub(crate) argv: &'a [OsString],
-    pub(crate) folder: &'a Path,
-    pub(crate) environment: &'a [(OsString, OsString)],
+    pub(crate) program: Program,
     pub(crate) deadline: Instant,
     pub(crate) output: OutputLimits,
     /// How long it may take to end after SIGTERM.
@@ -31,43 +27,36 @@ pub(crate) struct Job<'a> {
 pub(crate) type Check = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// How a program ended.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    Exited(ExitStatus),
+    Exited(Ended),
     TimedOut,
     Cancelled,
     /// The check that runs beside it has said no.
     Refused(String),
+    /// All of it together used more than its memory.
+    OutOfMemory,
+    /// All of it together had more processes than it may.
+    TooManyProcesses,
 }
 
 /// Runs a program, passes on what it says, and leaves nothing of it running.
 ///
-/// `check` runs beside it, on a blocking thread, again and again; a sentence from it ends the program.
+/// `check` runs beside it, on a thread of the pool for what measures, again and again; a sentence from it ends the program.
 pub(crate) async fn run(
     job: Job<'_>,
     sink: &LineSink,
     cancel: &CancellationToken,
     check: Option<(Duration, Check)>,
 ) -> std::io::Result<End> {
-    run_with(job, Streams::default(), sink, cancel, check).await
-}
-
-/// The same, with other streams: what does not come by a pipe of ours does not reach `sink`.
-pub(crate) async fn run_with(
-    job: Job<'_>,
-    streams: Streams,
-    sink: &LineSink,
-    cancel: &CancellationToken,
-    check: Option<(Duration, Check)>,
-) -> std::io::Result<End> {
-    let launch = Launch { folder: job.folder.to_owned(), ..job.launch };
-    let (mut child, mut family) =
-        job.launcher.spawn(Uuid::now_v7(), &launch, &job.limits, job.argv, job.environment, streams)?;
+    let limits = job.program.limits;
+    let mut child = job.launcher.spawn(job.program).await?;
     let mut pumps = tokio::task::JoinSet::new();
-    if let Some(stdout) = child.stdout.take() {
+    let (stdout, stderr) = child.output();
+    if let Some(stdout) = stdout {
         pumps.spawn(pump(stdout, Stream::Stdout, job.output.clone(), sink.clone()));
     }
-    if let Some(stderr) = child.stderr.take() {
+    if let Some(stderr) = stderr {
         pumps.spawn(pump(stderr, Stream::Stderr, job.output.clone(), sink.clone()));
     }
     let refused = async {
@@ -75,42 +64,43 @@ pub(crate) async fn run_with(
         loop {
             tokio::time::sleep(interval).await;
             let check = check.clone();
-            if let Ok(Some(sentence)) = tokio::task::spawn_blocking(move || check()).await {
+            // A pool that is full looks later.
+            if let Ok(Some(sentence)) = job.launcher.pools.measures.run(None, move || check()).await {
                 return sentence;
             }
         }
     };
+    let gauge = child.gauge();
     let end = tokio::select! {
         biased;
-        sentence = overuse(&family, &job.limits) => End::Refused(sentence),
+        end = overuse(&gauge, &limits) => end,
         () = cancel.cancelled() => End::Cancelled,
-        status = child.wait() => End::Exited(status?),
+        ended = child.ended() => End::Exited(ended),
         sentence = refused => End::Refused(sentence),
         () = tokio::time::sleep_until(job.deadline) => End::TimedOut,
     };
-    let grace = if matches!(end, End::Exited(_)) { Duration::ZERO } else { job.grace };
-    end_family(&mut child, &mut family, grace).await;
-    // What it wrote before it ended is in the pipes; nobody else can hold them now.
+    let grace = if matches!(end, End::Cancelled | End::TimedOut) { job.grace } else { Duration::ZERO };
+    child.end(grace).await;
+    // Nobody else can hold the pipes now.
     let drained = async { while pumps.join_next().await.is_some() {} };
-    drop(tokio::time::timeout(Duration::from_secs(2), drained).await);
-    Ok(end)
+    drop(tokio::time::timeout(DRAINED_WITHIN, drained).await);
+    Ok(match end {
+        End::Exited(Ended { out_of_memory: true, how }) if how != How::Status(0) => End::OutOfMemory,
+        end => end,
+    })
 }
 
-/// Ends when a family has more processes than it may have; the kernel sees to it where it can.
-async fn overuse(family: &Family, limits: &CgroupLimits) -> String {
-    let census = Census::default();
+/// Ends when a program uses more than it may; the kernel sees to it where it can.
+async fn overuse(gauge: &Gauge, limits: &CgroupLimits) -> End {
+    let census = Arc::new(Census::default());
     loop {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let usage = family.usage(&census);
+        tokio::time::sleep(MEASURED_EVERY).await;
+        let Some(usage) = gauge.usage(&census).await else { continue };
         if usage.processes > limits.processes {
-            return format!("it started more than {} processes at a time", limits.processes);
+            return End::TooManyProcesses;
+        }
+        if usage.memory > limits.memory {
+            return End::OutOfMemory;
         }
     }
-}
-
-/// Ends all of a family and reaps its leader. Returns whether SIGKILL was needed while the leader still ran.
-pub(crate) async fn end_family(child: &mut Child, family: &mut Family, grace: Duration) -> bool {
-    let (killed, _) = tokio::join!(family.end(grace), child.wait());
-    family.disarm();
-    killed
 }

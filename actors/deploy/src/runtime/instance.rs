@@ -12,6 +12,7 @@ use std::{
 
 use callboard_messages::InstanceId;
 use chrono::{DateTime, Utc};
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, watch},
@@ -22,11 +23,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     StartError,
     health::{HealthCheck, Unhealthy, probe},
-    said,
 };
 use crate::{
-    output::Tail,
     process::{Listeners, Usage},
+    words::{Tail, said},
 };
 
 /// What ended an instance.
@@ -124,8 +124,8 @@ pub(super) struct Link {
     /// Each message is a grace; the shortest wins.
     pub(super) stop: mpsc::UnboundedSender<Duration>,
     pub(super) usage: watch::Receiver<Usage>,
-    /// Where its processes listen now. It looks at every process of the machine: not on a shard's thread.
-    pub(super) listeners: Arc<dyn Fn() -> Listeners + Send + Sync>,
+    /// Where its processes listen now.
+    pub(super) listeners: Arc<dyn Fn() -> BoxFuture<'static, Listeners> + Send + Sync>,
 }
 
 /// A running instance. Dropped, it stops in the background with the grace of its specification.
@@ -299,8 +299,6 @@ impl RunningInstance {
     }
 
     async fn listeners(&self) -> Listeners {
-        let look = self.link.listeners.clone();
-        // Only a panic in there, or the end of the runtime, leaves nothing to say.
-        tokio::task::spawn_blocking(move || look()).await.unwrap_or_else(|_| Listeners::unknown())
+        (self.link.listeners)().await
     }
 }

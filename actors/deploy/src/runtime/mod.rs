@@ -21,6 +21,7 @@ pub use self::{
 use crate::{
     detect::{Command, RunEnvironment},
     output::LineSink,
+    words::said,
 };
 
 /// What an instance may use.
@@ -179,11 +180,6 @@ fn instead(ports: &[u16]) -> String {
     }
     let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
     format!(" (it listens on {} instead)", ports.join(", "))
-}
-
-pub(crate) fn said(output: &[String]) -> String {
-    let last = output.iter().rev().find(|line| !line.trim().is_empty());
-    last.map(|line| format!("; its last line: {line}")).unwrap_or_default()
 }
 
 /// Processes of an earlier life of the node, ended.

@@ -10,7 +10,7 @@ use callboard_messages::{
     Failure, InstanceId,
     deploy::{InstanceFact, InstanceStatus},
 };
-use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart};
+use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart, fs};
 
 use super::{
     app::App,
@@ -18,7 +18,6 @@ use super::{
 };
 use crate::{
     context::Context,
-    folder,
     objects::Objects,
     output::LineSink,
     package::{self, ContentId},
@@ -243,9 +242,9 @@ impl Life {
             return Err("the release's archive is not in the object store".to_owned());
         }
         let target = folder.clone();
-        let unpacked = self.context.archives.run(None, move || {
+        let unpacked = self.context.pools.archives.run(None, move || {
             let unpacked = package::unpack(&archive, &target, &digest);
-            let _ = std::fs::remove_file(&archive);
+            let _ = fs::remove_file(&archive);
             unpacked
         });
         match unpacked.await {
@@ -263,10 +262,8 @@ impl Life {
     }
 
     async fn remove_folder(&self) {
-        let folder = self.folder();
-        let removed = self.context.archives.run(None, move || folder::remove(&folder)).await;
-        if let Ok(Err(error)) = removed {
-            tracing::warn!(id = %self.member.id, %error, "the folder of an instance could not be removed");
+        if let Err(error) = self.context.trash.discard(self.folder()).await {
+            tracing::warn!(instance = %self.member.id, %error, "the folder of an instance could not be removed");
         }
     }
 

@@ -82,6 +82,15 @@ pub(crate) async fn is_queued(database: &Database) -> Result<bool, Error> {
     Ok(row.is_some())
 }
 
+/// How many deployments wait for a builder and come before this one.
+pub(crate) async fn ahead_of(database: &Database, id: DeploymentId) -> Result<i64, Error> {
+    database
+        .query("SELECT COUNT(*) FROM deployments WHERE status = 'queued' AND id < $1")
+        .bind(id.0)
+        .fetch_scalar()
+        .await
+}
+
 /// A deployment that is being built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Build {

@@ -29,6 +29,7 @@ use crate::{
     package::tests::test_packer,
     process::Launcher,
     runtime::process::{ProcessRuntime, ProcessSettings},
+    trash::Trash,
 };
 
 /// How long any condition may take to come true.
@@ -146,13 +147,16 @@ impl Bench {
         let mut settings = settings(folder, &launcher);
         change(&mut settings);
         let processes = ProcessSettings {
+            trash: Trash::new(settings.trash_folder(), launcher.pools.clone()),
             launcher,
             state: folder.join("processes"),
             static_server: vec!["false".to_owned()],
             output: OutputLimits::default(),
             run_as: settings.build.run_as,
         };
-        let runtime = Arc::new(ProcessRuntime::new(processes).unwrap());
+        // This thread may have the shards of another node by now, and then it may not wait for a disk.
+        let made = tokio::task::spawn_blocking(|| ProcessRuntime::new(processes).unwrap());
+        let runtime = Arc::new(made.await.unwrap());
         let routes = RoutingTable::new();
         let deploy = crate::domain(
             settings,

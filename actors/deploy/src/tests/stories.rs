@@ -4,7 +4,8 @@ use callboard_messages::{Caller, Code, DeploymentId, OrganizationId, ProjectId, 
 use callboard_supervisors::testing::on_both_engines;
 use futures_util::StreamExt;
 
-use super::stage::{Bench, on_node, server};
+use super::projects::Projects;
+use super::stage::{Bench, on_node, on_sqlite, server};
 use crate::MIGRATIONS;
 
 #[actix_rt::test]
@@ -221,6 +222,43 @@ async fn a_request_that_comes_again_finds_the_deployment_that_it_began() {
         assert_eq!(bench.ask(&attempt, create()).await.unwrap().id, begun.id);
         let all = bench.ask(&app.owner, ListDeployments { project_id: app.id, limit: None, cursor: None }).await;
         assert_eq!(all.unwrap().items.len(), 1);
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_deployment_that_waits_says_at_once_for_what() {
+    on_sqlite(async |databases, folder| {
+        let projects = Projects::default();
+        let bench = Bench::start_with(databases, folder, projects, |settings| settings.builders = 1).await;
+        let [first, second, third] = ["first", "second", "third"].map(|name| bench.create(name));
+        let go = folder.join("go").display().to_string();
+        bench.configure(&first, |kept| {
+            kept.build.build_command = Some(format!("until test -e {go}; do sleep 0.05; done"));
+        });
+        let begun = bench.begin(&first, &server("one")).await.unwrap();
+        bench
+            .until("it is being built", async || {
+                let deployment = bench.ask(&first.owner, GetDeployment { deployment_id: begun.id }).await.unwrap();
+                (deployment.status == DeploymentStatus::Building).then_some(())
+            })
+            .await;
+        let mut waiting = Vec::new();
+        for (app, place) in
+            [(&second, "this deployment is the next one"), (&third, "one other deployment comes before")]
+        {
+            let begun = bench.begin(app, &server("one")).await.unwrap();
+            let log = bench.build_log(app, begun.id).await;
+            let says = format!("-----> Waiting: the only builder of the node alone is busy; {place}");
+            assert!(log.starts_with(&says), "{log}");
+            waiting.push((app, begun.id));
+        }
+        assert!(!bench.build_log(&first, begun.id).await.contains("Waiting"));
+        std::fs::write(&go, "").unwrap();
+        for (app, id) in waiting {
+            assert_eq!(bench.ended(app, id).await.status, DeploymentStatus::Completed);
+        }
+        bench.stop().await;
     })
     .await;
 }

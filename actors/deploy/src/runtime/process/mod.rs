@@ -1,15 +1,14 @@
 //! Instances as child processes of the node.
 //!
 //! Each instance is a session of its own with limits, a clean environment, a port on loopback and pipes for its
-//! output. The pipes end with the node, so instances do not outlive it usefully: after a `kill -9` a guard finds what is
-//! left, by written records, by control groups and by the node's token in the environment of every process, and ends
-//! it, as does the next start; whoever owns the releases starts them anew.
+//! output. Its reaper ends it when the node is gone, also by a `kill -9`. What loses its reaper as well is found by the
+//! next start of the node, by written records, by control groups and by the node's token in the environment of every
+//! process; whoever owns the releases starts them anew.
 //!
 //! This is no boundary between tenants who do not trust each other: unless [`ProcessSettings::run_as`] is set, an app
 //! runs as the node's own user and can read what that user can. Only the folders that the [`Launcher`] hides, other
 //! processes and their memory are kept from it, where the kernel knows Landlock.
 
-mod guard;
 mod record;
 mod supervise;
 #[cfg(test)]
@@ -18,7 +17,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, HashSet},
     ffi::OsString,
-    fs, io,
+    io,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
@@ -26,22 +25,25 @@ use std::{
 };
 
 use callboard_messages::project::is_platform_variable;
+use callboard_supervisors::fs;
 use chrono::Utc;
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
-pub use self::guard::guard;
 use self::{
     record::Record,
-    supervise::{Folders, Supervised},
+    supervise::{Folders, Held, Supervised},
 };
 use super::{InstanceLimits, InstanceSpec, Isolation, Orphan, RunningInstance, Runtime, StartError, instance::Link};
 use crate::{
-    folder::{self, Cleaner},
+    folder,
     limits::{Launch, RunAs},
-    output::{LineSink, OutputLimits, Stream, Tail},
-    process::{Census, CgroupLimits, Launcher, Listeners, Streams, Usage},
+    output::{LineSink, OutputLimits, Stream},
+    pools::{self, Pools},
+    process::{Census, CgroupLimits, Launcher, Program, Streams, Usage},
+    trash::Trash,
+    words::Tail,
 };
 
 /// How often the folders of an instance are measured: it takes a look at each of its files.
@@ -54,6 +56,8 @@ pub struct ProcessSettings {
     pub launcher: Launcher,
     /// A folder of the node for records and for each instance's home; made if it is not there.
     pub state: PathBuf,
+    /// Where the homes of instances that have ended go; on the same disk.
+    pub trash: Trash,
     /// What serves a static site: it gets the folder as its last argument and listens on `PORT` of 127.0.0.1. Such as
     /// `["/proc/self/exe", "static-server"]`.
     pub static_server: Vec<String>,
@@ -69,11 +73,10 @@ pub struct ProcessRuntime {
     census: Arc<Census>,
     ports: Arc<Mutex<HashSet<u16>>>,
     folders_measured_every: Duration,
-    measurements: Arc<Semaphore>,
 }
 
 impl ProcessRuntime {
-    /// A runtime with its state in `settings.state`.
+    /// A runtime with its state in `settings.state`. Blocks; at start, before anything runs.
     ///
     /// # Errors
     /// When the folder can't be made.
@@ -84,52 +87,49 @@ impl ProcessRuntime {
             census: Arc::default(),
             ports: Arc::default(),
             folders_measured_every: FOLDERS_MEASURED_EVERY,
-            measurements: Arc::new(Semaphore::new(1)),
         })
     }
 
-    /// With a process beside the node that ends what the node leaves running when it is killed. `argv` starts it, such as
-    /// `["/proc/self/exe", "guard"]`: see [`guard()`].
-    ///
-    /// # Errors
-    /// When it can't be set up. One that ends later is started again.
-    pub fn guarded(self, argv: Vec<String>) -> io::Result<Self> {
-        guard::start(argv, &self.settings.launcher, &self.settings.state)?;
-        Ok(self)
+    fn pools(&self) -> &Pools {
+        &self.settings.launcher.pools
     }
 
     /// Lets an instance write in its own folder, as one of the node's own user may.
     async fn give_release(&self, spec: &InstanceSpec) -> io::Result<()> {
         let Some(user) = self.settings.run_as else { return Ok(()) };
         let release = spec.release.clone();
-        tokio::task::spawn_blocking(move || folder::give_once(&release, user)).await.map_err(io::Error::other)?
+        pools::io(&self.pools().archives, move || folder::give_once(&release, user)).await
     }
 
-    fn spawn_now(&self, spec: &InstanceSpec, sink: &LineSink) -> io::Result<RunningInstance> {
+    /// Makes what is an instance's own beside its release.
+    async fn make_places(&self, spec: &InstanceSpec, scratch: &Path) -> io::Result<Places> {
+        let (release, scratch, user) = (spec.release.clone(), scratch.to_owned(), self.settings.run_as);
+        pools::io(&self.pools().prompt, move || {
+            folder::make_private(&scratch, &["home", "tmp"], user)?;
+            let real = |folder: &Path| fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+            Ok(Places { release: real(&release), scratch: real(&scratch) })
+        })
+        .await
+    }
+
+    async fn spawn_in(&self, scratch: &Path, spec: &InstanceSpec, sink: &LineSink) -> io::Result<RunningInstance> {
         let id = spec.id.0;
-        let scratch = self.settings.state.join(id.to_string());
-        let cleaner = Cleaner::new(&scratch);
-        folder::make_private(&scratch, &["home", "tmp"], self.settings.run_as)?;
+        let places = self.make_places(spec, scratch).await?;
         let port = spec.listens.then(|| Port::choose(&self.ports)).transpose()?;
         let number = port.as_ref().map(|port| port.number);
-        let environment = self.environment(spec, &scratch, number);
-        let argv: Vec<OsString> =
-            spec.command.argv(&self.settings.static_server).into_iter().map(OsString::from).collect();
-        let launcher = &self.settings.launcher;
-        let (mut child, family) = launcher.spawn(
+        let argv = spec.command.argv(&self.settings.static_server).into_iter().map(OsString::from).collect();
+        let own = vec![scratch.to_owned(), spec.release.clone()];
+        let program = Program {
             id,
-            &Launch {
-                own: vec![scratch.clone(), spec.release.clone()],
-                folder: spec.release.clone(),
-                ..self.launch(&spec.limits)
-            },
-            &limits(&spec.limits),
-            &argv,
-            &environment,
-            Streams::default(),
-        )?;
-        let pid = child.id();
-        let record = Record::write(&self.settings.state, id, family.leader(), family.start_time())?;
+            launch: Launch { folder: spec.release.clone(), own: own.clone(), ..self.launch(&spec.limits) },
+            limits: limits(&spec.limits),
+            argv,
+            environment: self.environment(spec, &places, number),
+            streams: Streams::default(),
+        };
+        let mut child = self.settings.launcher.spawn(program).await?;
+        let (pid, start_time, state) = (child.pid(), child.start_time(), self.settings.state.clone());
+        let record = pools::io(&self.pools().prompt, move || Record::write(&state, id, pid, start_time)).await?;
 
         let tail = Arc::new(Mutex::new(Tail::default()));
         let sink = LineSink::new({
@@ -144,34 +144,35 @@ impl ProcessRuntime {
         let (exit_sender, exit) = watch::channel(None);
         let (usage_sender, usage) = watch::channel(Usage::default());
         let (stop, stops) = mpsc::unbounded_channel();
-        let stdout = child.stdout.take();
-        let stderr = child.stderr.take();
-        let signs = family.signs().clone();
+        let output = child.output();
+        let gauge = child.gauge();
         let supervised = Supervised {
             child,
-            family,
             spec: spec.clone(),
+            gauge: gauge.clone(),
             census: self.census.clone(),
             tail: tail.clone(),
             exit: exit_sender,
             usage: usage_sender,
             stops,
-            held: (port, record, cleaner),
+            held: Held {
+                port,
+                record,
+                scratch: scratch.to_owned(),
+                trash: self.settings.trash.clone(),
+                pools: self.pools().clone(),
+            },
         };
-        let folders = Folders {
-            own: vec![spec.release.clone(), scratch],
-            every: self.folders_measured_every,
-            places: self.measurements.clone(),
-        };
-        supervised.begin(stdout, stderr, self.settings.output.clone(), sink, folders);
+        let folders = Folders { own, every: self.folders_measured_every, pool: self.pools().measures.clone() };
+        supervised.begin(output, self.settings.output.clone(), sink, folders);
         let listeners = Arc::new(move || {
-            let pids: Vec<i32> = signs.members().iter().map(|process| process.pid).collect();
-            Listeners::of(&pids)
+            let gauge = gauge.clone();
+            async move { gauge.listeners().await }.boxed()
         });
         Ok(RunningInstance {
             id: spec.id,
             process: spec.process.clone(),
-            pid,
+            pid: u32::try_from(pid).ok(),
             port: number,
             on_v6: AtomicBool::new(false),
             started_at: Utc::now(),
@@ -192,15 +193,14 @@ impl ProcessRuntime {
         }
     }
 
-    fn environment(&self, spec: &InstanceSpec, scratch: &Path, port: Option<u16>) -> Vec<(OsString, OsString)> {
-        let release = fs::canonicalize(&spec.release).unwrap_or_else(|_| spec.release.clone());
-        let scratch = fs::canonicalize(scratch).unwrap_or_else(|_| scratch.to_owned());
+    fn environment(&self, spec: &InstanceSpec, places: &Places, port: Option<u16>) -> Vec<(OsString, OsString)> {
         let mut all = BTreeMap::from([("LANG".to_owned(), "C.UTF-8".to_owned())]);
-        let of_plan = spec.run_environment.variables(&release, &self.settings.launcher.path);
-        all.extend(of_plan);
+        let of_plan = spec.run_environment.variables(&places.release, &self.settings.launcher.path);
+        all.extend(of_plan.clone());
         all.extend(spec.environment.clone().into_iter().filter(|(name, _)| !is_platform_variable(name)));
+        all.extend(of_plan.get("PATH").map(|path| ("PATH".to_owned(), path.clone())));
         for (name, folder) in [("HOME", "home"), ("TMPDIR", "tmp")] {
-            all.insert(name.to_owned(), scratch.join(folder).display().to_string());
+            all.insert(name.to_owned(), places.scratch.join(folder).display().to_string());
         }
         all.extend(port.map(|port| ("PORT".to_owned(), port.to_string())));
         // An owner's variable can't hold a NUL; the API refuses it, and `Command` would refuse to start.
@@ -209,39 +209,50 @@ impl ProcessRuntime {
     }
 
     async fn end_all_orphans(&self) -> Vec<Orphan> {
+        let (launcher, state) = (self.settings.launcher.clone(), self.settings.state.clone());
+        let found = self.pools().prompt.run(None, move || {
+            let records = Record::all(&state);
+            let is_active = |id| launcher.is_active(id);
+            let left = record::left_behind(&launcher.node, &launcher.cgroups, &records, is_active);
+            (records, left)
+        });
+        let Ok((records, left)) = found.await else { return Vec::new() };
         let launcher = &self.settings.launcher;
-        let records = Record::all(&self.settings.state);
-        let is_active = |id| launcher.is_active(id);
-        let families = record::left_behind(&launcher.node, &launcher.cgroups, &records, is_active);
         let mut orphans = Vec::new();
-        for (id, mut family) in families {
-            if launcher.is_active(id) {
-                family.disarm();
-                continue;
-            }
-            let processes = family.members().len();
-            family.kill().await;
-            family.disarm();
+        for (id, leftover) in left.into_iter().filter(|(id, _)| !launcher.is_active(*id)) {
+            let processes = leftover.end(self.pools()).await;
             if processes > 0 {
                 tracing::warn!(%id, processes, "ended what an earlier life of this node left running");
                 orphans.push(Orphan { id, processes });
             }
         }
         for (id, record) in records.into_iter().filter(|(id, _)| !launcher.is_active(*id)) {
-            drop(Cleaner::new(&self.settings.state.join(id.to_string())));
-            record.remove();
+            Held::give_back(record, &self.settings.state.join(id.to_string()), &self.settings.trash, self.pools())
+                .await;
         }
         orphans
     }
 }
 
+/// Where an instance is, without links on the way.
+struct Places {
+    release: PathBuf,
+    scratch: PathBuf,
+}
+
 impl Runtime for ProcessRuntime {
     fn spawn(&self, spec: InstanceSpec, sink: LineSink) -> BoxFuture<'_, Result<RunningInstance, StartError>> {
         Box::pin(async move {
+            let scratch = self.settings.state.join(spec.id.to_string());
             let started = match self.give_release(&spec).await {
-                Ok(()) => self.spawn_now(&spec, &sink),
+                Ok(()) => self.spawn_in(&scratch, &spec, &sink).await,
                 Err(error) => Err(error),
             };
+            if started.is_err()
+                && let Err(error) = self.settings.trash.discard(scratch).await
+            {
+                tracing::warn!(id = %spec.id, %error, "the folders of an instance that did not start are left");
+            }
             started.map_err(|error| StartError::Node { process: spec.process.clone(), error })
         })
     }

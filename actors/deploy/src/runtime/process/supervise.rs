@@ -1,21 +1,29 @@
 //! The task that watches one instance from its start until nothing of it is left.
 
-use std::{os::unix::process::ExitStatusExt as _, path::PathBuf, process::ExitStatus, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
+use callboard_supervisors::BlockingPool;
 use parking_lot::Mutex;
 use tokio::{
-    process::{Child, ChildStderr, ChildStdout},
-    sync::{Semaphore, mpsc, watch},
+    process::{ChildStderr, ChildStdout},
+    sync::{mpsc, watch},
     task::JoinSet,
     time::Instant,
 };
 
 use super::{InstanceLimits, InstanceSpec, Port, Record};
 use crate::{
-    folder::{self, Cleaner},
-    output::{LineSink, OutputLimits, Stream, Tail, pump},
-    process::{Census, Family, Usage, end_family},
+    folder,
+    output::{LineSink, OutputLimits, Stream, pump},
+    pools::{self, Pools},
+    process::{self, Census, Child, Gauge, How, Usage},
     runtime::instance::{Ended, Exit},
+    trash::Trash,
+    words::Tail,
 };
 
 const MEASURED_EVERY: Duration = Duration::from_millis(1_000);
@@ -25,8 +33,8 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(2);
 pub(super) struct Folders {
     pub(super) own: Vec<PathBuf>,
     pub(super) every: Duration,
-    /// A place for each measurement of the node at a time: measuring must not become the load itself.
-    pub(super) places: Arc<Semaphore>,
+    /// Has few threads: measuring must not become the load itself.
+    pub(super) pool: BlockingPool,
 }
 
 impl Folders {
@@ -35,9 +43,8 @@ impl Folders {
         let own = Arc::new(self.own);
         loop {
             tokio::time::sleep(self.every).await;
-            let Ok(_place) = self.places.acquire().await else { return std::future::pending().await };
             let own = own.clone();
-            let full = tokio::task::spawn_blocking(move || {
+            let full = self.pool.run(None, move || {
                 let (mut disk, mut files) = (limits.disk, limits.files);
                 for folder in own.iter() {
                     let size = folder::measure(folder, disk, files);
@@ -59,33 +66,43 @@ impl Folders {
     }
 }
 
+/// What an instance gives back when it has ended.
+pub(super) struct Held {
+    pub(super) port: Option<Port>,
+    pub(super) record: Record,
+    pub(super) scratch: PathBuf,
+    pub(super) trash: Trash,
+    pub(super) pools: Pools,
+}
+
+impl Held {
+    /// What can't be given back is looked for at the next start.
+    pub(super) async fn give_back(record: Record, scratch: &Path, trash: &Trash, pools: &Pools) {
+        if let Err(error) = trash.discard(scratch).await {
+            tracing::warn!(folder = %scratch.display(), %error, "the folders of an instance are left");
+        } else if let Err(error) = pools::io(&pools.prompt, move || record.remove()).await {
+            tracing::warn!(folder = %scratch.display(), %error, "the record of an instance is left");
+        }
+    }
+}
+
 pub(super) struct Supervised {
     pub(super) child: Child,
-    pub(super) family: Family,
     pub(super) spec: InstanceSpec,
+    pub(super) gauge: Gauge,
     pub(super) census: Arc<Census>,
     pub(super) tail: Arc<Mutex<Tail>>,
     pub(super) exit: watch::Sender<Option<Exit>>,
     pub(super) usage: watch::Sender<Usage>,
     pub(super) stops: mpsc::UnboundedReceiver<Duration>,
-    /// What is given back when it has ended.
-    pub(super) held: (Option<Port>, Record, Cleaner),
-}
-
-/// Why an instance is not watched any more.
-enum Over {
-    /// It is to end within this time.
-    Asked(Duration),
-    /// Its leader has ended, or it has used too much.
-    Ended(Ended),
+    pub(super) held: Held,
 }
 
 impl Supervised {
     /// Watches it on the current runtime. Should that runtime end, everything of the instance is killed.
     pub(super) fn begin(
         self,
-        stdout: Option<ChildStdout>,
-        stderr: Option<ChildStderr>,
+        (stdout, stderr): (Option<ChildStdout>, Option<ChildStderr>),
         limits: OutputLimits,
         sink: LineSink,
         folders: Folders,
@@ -109,40 +126,29 @@ impl Supervised {
         drop(tokio::time::timeout(DRAINED_WITHIN, drained).await);
         pumps.abort_all();
 
-        let Self { family, tail, exit, held, .. } = self;
+        let Self { child, tail, exit, held, .. } = self;
+        drop(child);
         // Before anybody hears of the end: what comes next may want the port.
-        drop(tokio::task::spawn_blocking(move || drop((family, held))).await);
+        let Held { port, record, scratch, trash, pools } = held;
+        Held::give_back(record, &scratch, &trash, &pools).await;
+        drop(port);
         let output = tail.lock().lines();
         exit.send_replace(Some(Exit { ended, after: lived, output }));
     }
 
     async fn until_end(&mut self, folders: Folders) -> Ended {
-        match self.until_over(folders).await {
-            Over::Asked(grace) => self.stop(grace).await,
-            Over::Ended(ended) => {
-                end_family(&mut self.child, &mut self.family, Duration::ZERO).await;
-                ended
-            }
-        }
-    }
-
-    /// Waits for its end, or for what it is ended for. With this its place among those that measure is given back: others
-    /// need it while this one takes its time to end.
-    async fn until_over(&mut self, folders: Folders) -> Over {
         let full = folders.until_full(self.spec.limits);
-        tokio::pin!(full);
-        let mut measure = tokio::time::interval(MEASURED_EVERY);
-        measure.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                biased;
-                status = self.child.wait() => return Over::Ended(self.by_itself(status)),
-                // The handle is gone: nobody wants the instance any more.
-                grace = self.stops.recv() => return Over::Asked(grace.unwrap_or(self.spec.grace)),
-                _ = measure.tick() => if let Some(ended) = self.overuse() { return Over::Ended(ended) },
-                ended = &mut full => return Over::Ended(ended),
-            }
-        }
+        let greedy = until_greedy(self.gauge.clone(), self.census.clone(), self.spec.limits, self.usage.clone());
+        let ended = tokio::select! {
+            biased;
+            ended = self.child.ended() => return by_itself(ended, &self.spec.limits),
+            // The handle is gone: nobody wants the instance any more.
+            grace = self.stops.recv() => return self.stop(grace.unwrap_or(self.spec.grace)).await,
+            ended = greedy => ended,
+            ended = full => ended,
+        };
+        self.child.end(Duration::ZERO).await;
+        ended
     }
 
     async fn stop(&mut self, grace: Duration) -> Ended {
@@ -162,38 +168,41 @@ impl Supervised {
                 }
             };
             tokio::select! {
-                forced = end_family(&mut self.child, &mut self.family, grace) => Some(forced),
+                forced = self.child.end(grace) => Some(forced),
                 () = sooner => None,
             }
         };
         match forced {
             Some(forced) => Ended::Stopped { forced },
             None => {
-                end_family(&mut self.child, &mut self.family, Duration::ZERO).await;
+                self.child.end(Duration::ZERO).await;
                 Ended::Stopped { forced: true }
             }
         }
     }
+}
 
-    fn by_itself(&self, status: std::io::Result<ExitStatus>) -> Ended {
-        let killed_for_memory = self.family.cgroup().is_some_and(crate::process::Cgroup::killed_for_memory);
-        match status {
-            Ok(status) => match (status.signal(), status.code()) {
-                _ if killed_for_memory => Ended::OutOfMemory(self.spec.limits.memory),
-                (Some(signal), _) => Ended::Signal(signal),
-                (None, code) => Ended::Status(code.unwrap_or_default()),
-            },
-            Err(error) => Ended::Lost(error.to_string()),
-        }
+fn by_itself(ended: process::Ended, limits: &InstanceLimits) -> Ended {
+    match ended.how {
+        _ if ended.out_of_memory => Ended::OutOfMemory(limits.memory),
+        How::Signal(signal) => Ended::Signal(signal),
+        How::Status(status) => Ended::Status(status),
+        How::Lost => Ended::Lost("the process that looks after it was killed".to_owned()),
     }
+}
 
-    fn overuse(&self) -> Option<Ended> {
-        let usage = self.family.usage(&self.census);
-        self.usage.send_replace(usage);
-        let limits = &self.spec.limits;
-        if usage.memory > limits.memory {
-            return Some(Ended::OutOfMemory(limits.memory));
+/// Measures what it uses, and waits until that is more than it may.
+async fn until_greedy(gauge: Gauge, census: Arc<Census>, limits: InstanceLimits, shown: watch::Sender<Usage>) -> Ended {
+    loop {
+        if let Some(usage) = gauge.usage(&census).await {
+            shown.send_replace(usage);
+            if usage.memory > limits.memory {
+                return Ended::OutOfMemory(limits.memory);
+            }
+            if usage.processes > limits.processes {
+                return Ended::TooManyProcesses(limits.processes);
+            }
         }
-        (usage.processes > limits.processes).then_some(Ended::TooManyProcesses(limits.processes))
+        tokio::time::sleep(MEASURED_EVERY).await;
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     output::{Line, LineSink, OutputLimits},
     process::{Launcher, named},
     runtime::{HealthCheck, InstanceLimits, InstanceSpec, RunningInstance, Runtime as _, StartError},
+    trash::Trash,
 };
 
 /// A server of one thread whose answers depend on its arguments.
@@ -63,6 +64,7 @@ impl Bench {
 
     fn runtime(folder: &Path, launcher: Launcher) -> ProcessRuntime {
         let settings = ProcessSettings {
+            trash: Trash::new(folder.join("trash"), launcher.pools.clone()),
             launcher,
             state: folder.join("state"),
             static_server: vec!["false".to_owned()],
@@ -116,6 +118,11 @@ impl Bench {
 
     async fn until_said(&self, text: &str) {
         until(|| self.said(text)).await;
+    }
+
+    /// The programs of this node that run, without what the platform adds.
+    fn running(&self) -> Vec<i32> {
+        named(&self.node).into_iter().filter(|(_, marks)| !marks.is_ours).map(|(process, _)| process.pid).collect()
     }
 
     /// Nothing of any instance is left: no process, no file, no port.

@@ -1,8 +1,18 @@
-//! What a killed node left.
+//! What a killed node leaves.
 
-use std::{fs, path::Path, process::Command as Run, sync::Arc, time::Duration};
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command as Run, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 
-use tokio::time::sleep;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use uuid::Uuid;
 
 use super::{Bench, Record, until};
@@ -13,22 +23,99 @@ use crate::{
     runtime::{Orphan, Runtime as _},
 };
 
+/// What the node to be killed runs: one program takes no SIGTERM, one leaves its session, and one leaves everything by
+/// which it could be known.
+const LEAVES: &str = "trap '' TERM; sleep 611 & setsid sleep 612 & (env -i setsid sh -c 'sleep 613 & echo \"$!\" > pid' &); \
+                      sleep 614";
+
+/// A node that is killed: a copy of this test binary. It runs no destructor, and its children outlive it.
+struct Killed {
+    node: Child,
+    folder: PathBuf,
+}
+
+impl Killed {
+    async fn start(bench: &Bench) -> Self {
+        let node = Run::new(std::env::current_exe().unwrap())
+            .args(["--exact", "runtime::process::tests::orphans::node_to_be_killed", "--test-threads=1"])
+            .env("ORPHANS_IN", bench.folder.path())
+            .env("ORPHANS_OF", &bench.node)
+            .env("ORPHANS_CGROUPS", (!bench.runtime.settings.launcher.cgroups.is_none()).to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let killed = Self { node, folder: bench.folder.path().join("release") };
+        until(|| bench.running().len() == 4 && killed.unmarked().is_some()).await;
+        killed
+    }
+
+    /// The one that can't be known.
+    fn unmarked(&self) -> Option<i32> {
+        fs::read_to_string(self.folder.join("pid")).ok()?.trim().parse().ok()
+    }
+
+    fn kill(&mut self) {
+        self.node.kill().unwrap();
+        assert_eq!(self.node.wait().unwrap().signal(), Some(9));
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        drop(self.node.kill());
+        drop(self.node.wait());
+    }
+}
+
+/// A zombie has ended, whether or not somebody reaps it.
+fn runs(pid: i32) -> bool {
+    process(pid).is_some_and(|process| !process.is_zombie)
+}
+
 #[tokio::test]
-async fn what_a_killed_node_left_is_found_and_ended() {
+async fn what_a_killed_node_leaves_ends_without_its_next_start() {
     for change in [|launcher| launcher, Launcher::with_cgroups] {
         let bench = Bench::with_launcher(change);
-        // A node that is killed runs no destructor: this child is the node, and its children outlive it.
-        let mut node = orphan_maker(&bench);
-        until(|| named(&bench.node).len() >= 3).await;
-        node.kill().unwrap();
-        node.wait().unwrap();
-        assert_eq!(named(&bench.node).len(), 3, "they outlive their node");
-        let running = bench.start(bench.worker("exec sleep 600")).await.unwrap();
-        let orphans = bench.runtime.end_orphans().await;
-        assert_eq!(orphans.iter().map(|orphan| orphan.processes).sum::<usize>(), 3, "{orphans:?}");
-        let left: Vec<Uuid> = named(&bench.node).into_iter().map(|(_, id)| id).collect();
-        assert_eq!(left, [running.id().0], "what this node has started is no orphan");
+        let mut killed = Killed::start(&bench).await;
+        let unmarked = killed.unmarked().unwrap();
+        assert!(runs(unmarked));
+        killed.kill();
+        until(|| named(&bench.node).is_empty() && !runs(unmarked)).await;
+        // Its folders and records are the next start's.
         assert_eq!(bench.runtime.end_orphans().await, []);
+        bench.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_is_ended_by_the_next_start_at_once_and_nothing_else_is() {
+    for change in [|launcher| launcher, Launcher::with_cgroups] {
+        let bench = Bench::with_launcher(change);
+        let mut killed = Killed::start(&bench).await;
+        let unmarked = killed.unmarked().unwrap();
+        let running = bench.start(bench.worker("exec sleep 600")).await.unwrap();
+        // With whoever looked after it, as by the end of everything of the user's.
+        let reapers: Vec<i32> = named(&bench.node)
+            .into_iter()
+            .filter(|(_, marks)| marks.is_ours && marks.id != running.id().0)
+            .map(|(process, _)| process.pid)
+            .collect();
+        killed.kill();
+        for reaper in reapers {
+            kill(Pid::from_raw(reaper), Signal::SIGKILL).unwrap();
+        }
+        let orphans = bench.runtime.end_orphans().await;
+        assert!(orphans.iter().map(|orphan| orphan.processes).sum::<usize>() >= 2, "{orphans:?}");
+        let left: Vec<Uuid> = named(&bench.node).into_iter().map(|(_, marks)| marks.id).collect();
+        assert!(left.iter().all(|id| *id == running.id().0), "what this node has started is no orphan");
+        assert!(!left.is_empty() && running.exit().is_none());
+        assert_eq!(bench.runtime.end_orphans().await, []);
+        // Only a control group still knows this one.
+        if bench.runtime.settings.launcher.cgroups.is_none() {
+            let _ = kill(Pid::from_raw(unmarked), Signal::SIGKILL);
+        }
+        until(|| !runs(unmarked)).await;
         running.stop(Duration::from_secs(1)).await;
         bench.assert_clean();
     }
@@ -39,38 +126,19 @@ async fn an_orphan_that_hides_its_environment_is_found_by_its_record() {
     let bench = Bench::new();
     let mut child = Run::new("sleep").arg("617").env_clear().spawn().unwrap();
     let process = process(i32::try_from(child.id()).unwrap()).unwrap();
-    let id = Uuid::now_v7();
-    std::mem::forget(Record::write(&bench.folder.path().join("state"), id, process.pid, process.start_time).unwrap());
+    let (id, state) = (Uuid::now_v7(), bench.folder.path().join("state"));
+    Record::write(&state, id, process.pid, process.start_time).unwrap();
     // A record whose process is another one by now.
-    let innocent = Record::write(
-        &bench.folder.path().join("state"),
-        Uuid::now_v7(),
-        i32::try_from(std::process::id()).unwrap(),
-        1,
-    )
-    .unwrap();
-    std::mem::forget(innocent);
+    Record::write(&state, Uuid::now_v7(), i32::try_from(std::process::id()).unwrap(), 1).unwrap();
     let orphans = bench.runtime.end_orphans().await;
     assert_eq!(orphans, [Orphan { id, processes: 1 }]);
     child.wait().unwrap();
     bench.assert_clean();
 }
 
-/// A copy of this test binary that starts an instance with children and then waits to be killed.
-fn orphan_maker(bench: &Bench) -> std::process::Child {
-    Run::new(std::env::current_exe().unwrap())
-        .args(["--exact", "runtime::process::tests::orphans::orphan_maker_entry", "--nocapture"])
-        .env("ORPHANS_IN", bench.folder.path())
-        .env("ORPHANS_OF", &bench.node)
-        .env("ORPHANS_CGROUPS", (!bench.runtime.settings.launcher.cgroups.is_none()).to_string())
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
+/// Not a test of its own: the node that the others kill.
 #[tokio::test]
-async fn orphan_maker_entry() {
+async fn node_to_be_killed() {
     let (Ok(folder), Ok(node)) = (std::env::var("ORPHANS_IN"), std::env::var("ORPHANS_OF")) else { return };
     let launcher = Launcher::new(test_launcher(), node.clone());
     let cgroups = std::env::var("ORPHANS_CGROUPS").is_ok_and(|value| value == "true");
@@ -82,8 +150,8 @@ async fn orphan_maker_entry() {
         node,
         lines: Arc::default(),
     };
-    fs::create_dir(bench.folder.path().join("release")).unwrap();
-    let spec = bench.worker("trap '' PIPE; sleep 611 & setsid sleep 612 & exec sleep 613");
+    let mut spec = bench.worker(LEAVES);
+    spec.release = Path::new(&folder).join("release");
     let _instance = bench.runtime.spawn(spec, LineSink::none()).await.unwrap();
-    sleep(Duration::from_secs(60)).await;
+    std::future::pending::<()>().await;
 }

@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use super::{Bench, SERVER, until, within};
-use crate::{output::Stream, process::named, runtime::HealthCheck};
+use crate::{output::Stream, runtime::HealthCheck};
 
 #[tokio::test]
 async fn a_flood_of_logs_is_bounded_in_time_memory_and_size() {
@@ -20,7 +20,7 @@ async fn a_flood_of_logs_is_bounded_in_time_memory_and_size() {
     let other = bench.start(bench.python(SERVER)).await.unwrap();
     let waiting = async {
         // The last line itself may be over the budget; the end of the writers is what counts.
-        while named(&bench.node).len() > 2 {
+        while bench.running().len() > 2 {
             sleep(Duration::from_millis(50)).await;
         }
     };

@@ -74,8 +74,7 @@ async fn an_app_that_exits_at_once_is_told_with_its_own_words() {
     let error = bench.start(bench.python("import sys; print('no database'); sys.exit(3)")).await.unwrap_err();
     let StartError::Exited { exit, port: Some(port), .. } = &error else { panic!("{error:?}") };
     assert_eq!(exit.ended, Ended::Status(3));
-    let sentence =
-        format!("web exited at once with status 3 before it listened on PORT {port}; its last line: no database");
+    let sentence = format!("web exited at once with status 3 before it listened on PORT {port}; it said: no database");
     assert_eq!(error.to_string(), sentence);
     let error = bench.start(bench.spec(Command::Exec(vec!["no-such-program".to_owned()]))).await.unwrap_err();
     assert!(error.to_string().contains("status 127") && error.to_string().contains("`no-such-program`"), "{error}");

@@ -1,13 +1,17 @@
 //! Nothing of an instance outlives its stop.
 
-use std::{process::Command as Run, time::Duration};
+use std::time::Duration;
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tokio::time::{Instant, sleep};
 
 use super::{Bench, until, within};
 use crate::{
-    process::{Launcher, named},
-    runtime::Ended,
+    process::{Launcher, named, process},
+    runtime::{Ended, RunningInstance, Runtime as _},
 };
 
 #[tokio::test]
@@ -61,7 +65,7 @@ async fn children_end_with_their_instance_wherever_they_went() {
         bench.lines.lock().clear();
         let instance = bench.start(bench.worker(&script)).await.unwrap();
         bench.until_said("up").await;
-        until(|| named(&bench.node).len() >= 7).await;
+        until(|| bench.running().len() >= 7).await;
         let exit = if stops {
             within(10, instance.stop(Duration::from_secs(5))).await
         } else {
@@ -72,25 +76,76 @@ async fn children_end_with_their_instance_wherever_they_went() {
     }
 }
 
+/// Forks twice, leaves its session, clears its environment, takes no SIGTERM, and says its pid.
+const RUNAWAY: &str = "(env -i setsid /bin/sh -c 'trap \"\" TERM HUP; (trap \"\" TERM HUP; while :; do /bin/sleep 1; done) & echo \"pid $!\"' &)";
+
+/// The pid that a runaway has said.
+async fn runaway(bench: &Bench) -> i32 {
+    let said = || bench.lines.lock().iter().find_map(|line| line.text.strip_prefix("pid ")?.parse::<i32>().ok());
+    until(|| said().is_some_and(|pid| process(pid).is_some_and(|process| process.session != pid))).await;
+    let pid = said().unwrap();
+    assert!(named(&bench.node).iter().all(|(process, _)| process.pid != pid), "it carries no mark");
+    pid
+}
+
 #[tokio::test]
-async fn a_control_group_holds_even_a_child_without_any_mark() {
-    let bench = Bench::with_launcher(Launcher::with_cgroups);
-    if bench.runtime.settings.launcher.cgroups.is_none() {
-        return; // this machine lets us make none
+async fn a_child_without_any_mark_ends_with_its_instance() {
+    enum By {
+        Stop,
+        Drop,
+        End,
     }
-    let marker = format!("6{}", std::process::id());
-    let script = format!("env -i setsid /bin/sleep {marker} & echo up; exec sleep 600");
+    for change in [|launcher| launcher, Launcher::with_cgroups] {
+        let bench = Bench::with_launcher(change);
+        for by in [By::Stop, By::Drop, By::End] {
+            bench.lines.lock().clear();
+            let rest = if matches!(by, By::End) { "read go < fifo; exit 7" } else { "exec sleep 600" };
+            let script = format!("rm -f fifo; mkfifo fifo; {RUNAWAY}; {rest}");
+            let instance = bench.start(bench.worker(&script)).await.unwrap();
+            let pid = runaway(&bench).await;
+            let exited = instance.exited();
+            match by {
+                By::Stop => drop(within(10, instance.stop(Duration::from_millis(200))).await),
+                By::Drop => drop::<RunningInstance>(instance),
+                By::End => std::fs::write(bench.folder.path().join("release/fifo"), "go\n").unwrap(),
+            }
+            let exit = within(10, exited).await;
+            match by {
+                By::Stop | By::Drop => assert_eq!(exit.ended, Ended::Stopped { forced: true }),
+                By::End => assert_eq!(exit.ended, Ended::Status(7)),
+            }
+            assert!(process(pid).is_none(), "it outlives its instance");
+            bench.assert_clean();
+        }
+        let bases: Vec<_> = bench.runtime.settings.launcher.cgroups.existing(|_| false);
+        assert!(bases.is_empty(), "{bases:?}");
+    }
+}
+
+/// A process that forks and ends at once, again and again, so that no look at all processes finds it.
+#[tokio::test]
+async fn a_process_that_is_always_another_one_ends_with_its_instance() {
+    let bench = Bench::new();
+    let fleeing = "import os\nprint('up', flush=True)\nwhile True:\n    if os.fork():\n        os._exit(0)";
+    let script = format!("(env -i setsid /usr/bin/env python3 -u -c \"{fleeing}\" &); exec sleep 600");
     let instance = bench.start(bench.worker(&script)).await.unwrap();
-    let sleeps = || {
-        let output = Run::new("pgrep").args(["-fx", &format!("/bin/sleep {marker}")]).output().unwrap();
-        output.status.success()
-    };
-    until(sleeps).await;
-    within(10, instance.stop(Duration::from_secs(2))).await;
-    assert!(!sleeps());
+    bench.until_said("up").await;
+    // The pipe of its output has an end only when the last of them is gone.
+    let exit = within(20, instance.stop(Duration::from_millis(100))).await;
+    assert_eq!(exit.ended, Ended::Stopped { forced: true });
     bench.assert_clean();
-    let bases: Vec<_> = bench.runtime.settings.launcher.cgroups.existing(|_| false);
-    assert!(bases.is_empty(), "{bases:?}");
+}
+
+#[tokio::test]
+async fn an_instance_whose_reaper_was_killed_is_ended_and_told() {
+    let bench = Bench::new();
+    let instance = bench.start(bench.worker("setsid sleep 600 & echo up; exec sleep 600")).await.unwrap();
+    bench.until_said("up").await;
+    let (reaper, _) = named(&bench.node).into_iter().find(|(_, marks)| marks.is_ours).unwrap();
+    kill(Pid::from_raw(reaper.pid), Signal::SIGKILL).unwrap();
+    let exit = within(15, instance.exited()).await;
+    assert!(matches!(exit.ended, Ended::Lost(_)), "{exit:?}");
+    bench.assert_clean();
 }
 
 #[tokio::test]
@@ -113,5 +168,7 @@ fn a_runtime_that_ends_kills_its_instances() {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio.block_on(until(|| named(&bench.node).is_empty()));
     assert!(matches!(tokio.block_on(instance.exited()).ended, Ended::Lost(_)));
+    // Nobody was there any more to take note of the end: that is for the next start.
+    assert_eq!(tokio.block_on(bench.runtime.end_orphans()), []);
     bench.assert_clean();
 }

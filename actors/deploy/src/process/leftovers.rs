@@ -1,0 +1,100 @@
+//! Processes whose reaper is not there to end them: of an earlier life of the node, or of a reaper that was killed.
+//!
+//! A member is found in any of three ways, because a program can leave each of them: it is in the program's session, it is
+//! in its control group, or it carries its id in its environment.
+
+use std::time::Duration;
+
+use nix::{
+    sys::signal::{Signal, kill, killpg},
+    unistd::Pid,
+};
+use uuid::Uuid;
+
+use super::{
+    cgroup::Cgroup,
+    procfs::{self, Process},
+};
+use crate::pools::Pools;
+
+/// Rounds of SIGKILL, which leave reapers alone: one that lives ends by itself when nothing is left below it.
+const ROUNDS: u32 = 200;
+/// Further rounds, which spare nothing.
+const LAST_ROUNDS: u32 = 20;
+
+/// What is left of one program.
+#[derive(Debug, Clone)]
+pub(crate) struct Leftover {
+    id: Uuid,
+    /// Pid and start time of its main process.
+    leader: Option<(i32, u64)>,
+    cgroup: Cgroup,
+}
+
+impl Leftover {
+    pub(crate) fn of(id: Uuid, leader: Option<(i32, u64)>, cgroup: Cgroup) -> Self {
+        Self { id, leader, cgroup }
+    }
+
+    pub(crate) fn with_leader(self, leader: (i32, u64)) -> Self {
+        Self { leader: Some(leader), ..self }
+    }
+
+    /// Ends all of it. Returns how many processes there were, without the platform's own.
+    pub(crate) async fn end(&self, pools: &Pools) -> usize {
+        let mut found = 0;
+        for round in 0..ROUNDS + LAST_ROUNDS {
+            let (leftover, spares) = (self.clone(), round < ROUNDS);
+            let Ok((all, theirs)) = pools.prompt.run(None, move || leftover.kill(spares)).await else { continue };
+            found = found.max(theirs);
+            if all == 0 {
+                let cgroup = self.cgroup.clone();
+                let _ = pools.prompt.run(None, move || cgroup.remove()).await;
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(if round < 10 { 5 } else { 50 })).await;
+        }
+        // A process in an uninterruptible wait can't be killed.
+        tracing::error!(id = %self.id, "processes outlive SIGKILL");
+        found
+    }
+
+    /// One round of SIGKILL. Returns how many members there are, and how many of them are not the platform's own.
+    fn kill(&self, spares_ours: bool) -> (usize, usize) {
+        let members = self.members();
+        let (ours, theirs): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, is_ours)| *is_ours);
+        // As a group first: that reaches also what was forked since the look.
+        if let Some((leader, _)) = self.leader
+            && theirs.iter().any(|(process, _)| process.group == leader && self.is_in_session(process))
+        {
+            let _ = killpg(Pid::from_raw(leader), Signal::SIGKILL);
+        }
+        for (process, _) in theirs.iter().chain(ours.iter().filter(|_| !spares_ours)) {
+            let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+        }
+        self.cgroup.kill();
+        (theirs.len() + ours.len(), theirs.len())
+    }
+
+    /// All members that still run, and whether each is the platform's own.
+    fn members(&self) -> Vec<(Process, bool)> {
+        let in_cgroup = self.cgroup.members();
+        let own = std::process::id().cast_signed();
+        let others = procfs::running().into_iter().filter(|process| process.pid != own);
+        let member = |process: Process| {
+            let marks = procfs::marks(process.pid).filter(|marks| marks.id == self.id);
+            let is_member = marks.is_some() || self.is_in_session(&process) || in_cgroup.contains(&process.pid);
+            is_member.then(|| (process, marks.is_some_and(|marks| marks.is_ours)))
+        };
+        others.filter_map(member).collect()
+    }
+
+    // A pid is not given out again while a session of that number lives, and an older process can't be a member.
+    fn is_in_session(&self, process: &Process) -> bool {
+        let Some((leader, start_time)) = self.leader.filter(|(leader, _)| *leader > 0) else { return false };
+        match process.pid == leader {
+            true => process.start_time == start_time,
+            false => process.session == leader && process.start_time >= start_time,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Removes folders without anybody waiting for it.
+//!
+//! To remove a folder of a hundred thousand files takes minutes. Whoever is done with one has it moved into the trash of
+//! the same disk, which is one call whatever is in it; a thread of its own empties the trash.
+
+use std::{
+    fs::Permissions,
+    io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use callboard_supervisors::fs;
+use uuid::Uuid;
+
+use crate::{
+    folder,
+    pools::{self, Pools},
+};
+
+/// The trash of a disk. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Trash {
+    folder: Arc<Path>,
+    pools: Pools,
+    /// Whether a thread is about to look at what is in it.
+    called: Arc<AtomicBool>,
+}
+
+impl Trash {
+    /// In `folder`, which is made when it is needed. Folders come into it from the same disk.
+    #[must_use]
+    pub fn new(folder: impl Into<PathBuf>, pools: Pools) -> Self {
+        Self { folder: folder.into().into(), pools, called: Arc::default() }
+    }
+
+    /// Takes a folder or file away from where it is; it need not be there. What was in it takes room for a while.
+    ///
+    /// # Errors
+    /// When it can't be moved; then it is where it was.
+    pub async fn discard(&self, path: impl Into<PathBuf>) -> io::Result<()> {
+        let (path, trash) = (path.into(), self.folder.clone());
+        pools::io(&self.pools.prompt, move || take(&path, &trash)).await?;
+        self.empty();
+        Ok(())
+    }
+
+    /// Begins to remove what is in it; what an earlier life of the node left there, too.
+    pub fn empty(&self) {
+        if self.called.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (trash, called) = (self.folder.clone(), self.called.clone());
+        let begun = self.pools.removals.begin(move || {
+            // What comes from now on calls again.
+            called.store(false, Ordering::Release);
+            empty(&trash);
+        });
+        if begun.is_err() {
+            self.called.store(false, Ordering::Release);
+        }
+    }
+}
+
+fn take(path: &Path, trash: &Path) -> io::Result<()> {
+    let place = trash.join(Uuid::now_v7().to_string());
+    let mut taken = fs::rename(path, &place);
+    if matches!(&taken, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+        if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Ok(());
+        }
+        match folder::make_private(trash, &[], None) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        taken = fs::rename(path, &place);
+    }
+    if matches!(&taken, Err(error) if error.kind() == io::ErrorKind::PermissionDenied) {
+        // A folder that its owner, who is the node's own user, has closed to itself can't be moved.
+        fs::set_permissions(path, Permissions::from_mode(0o700))?;
+        taken = fs::rename(path, &place);
+    }
+    taken
+}
+
+fn empty(trash: &Path) {
+    for entry in fs::read_dir(trash).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let removed = if is_folder { folder::remove(&path) } else { fs::remove_file(&path) };
+        if let Err(error) = removed {
+            tracing::warn!(path = %path.display(), %error, "what nobody needs any more could not be removed");
+        }
+    }
+}
