@@ -169,7 +169,7 @@ pub async fn run_plan(
 ) -> Result<Built, BuildError> {
     let started = Instant::now();
     let app = source.join(&plan.root);
-    let sink = bounded(sink, settings.limits.log_lines);
+    let (sink, _left_out) = bounded(sink, settings.limits.log_lines);
     for reason in &plan.reasons {
         sink.say(reason.clone());
     }
@@ -351,17 +351,35 @@ fn variables(
     all.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-/// Lets `limit` lines through and says so when there are more.
-fn bounded(sink: &LineSink, limit: u64) -> LineSink {
-    let (sink, count) = (sink.clone(), AtomicU64::new(0));
-    LineSink::new(move |line| {
-        let number = count.fetch_add(1, Ordering::Relaxed);
+/// Lets `limit` lines through and says so when there are more, and how many at the end.
+fn bounded(sink: &LineSink, limit: u64) -> (LineSink, LeftOut) {
+    let left_out = LeftOut { sink: sink.clone(), limit, lines: Arc::default() };
+    let (sink, lines) = (sink.clone(), left_out.lines.clone());
+    let bounded = LineSink::new(move |line| {
+        let number = lines.fetch_add(1, Ordering::Relaxed);
         if number < limit {
             sink.pass(line);
         } else if number == limit {
-            sink.say(format!("the log has {limit} lines; the rest is left out"));
+            sink.say(format!("the log has {limit} lines; what follows is left out"));
         }
-    })
+    });
+    (bounded, left_out)
+}
+
+/// Tells with its end how many lines were left out.
+struct LeftOut {
+    sink: LineSink,
+    limit: u64,
+    lines: Arc<AtomicU64>,
+}
+
+impl Drop for LeftOut {
+    fn drop(&mut self) {
+        let lines = self.lines.load(Ordering::Relaxed).saturating_sub(self.limit);
+        if lines > 0 {
+            self.sink.say(format!("{lines} lines were left out here"));
+        }
+    }
 }
 
 #[cfg(test)]

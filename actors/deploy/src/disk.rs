@@ -31,8 +31,8 @@ async fn sweep(context: &Context) -> Result<(), Failure> {
             continue;
         }
         let name = World::app_log(id);
-        if app.is_some() {
-            context.journals.hand_over(&name, settings.app_log_bytes).await?;
+        if app.is_some() && !context.journals.hand_over(&name, settings.app_log_bytes).await? {
+            continue;
         }
         context.journals.leave(&name, settings.app_log_bytes).await?;
     }

@@ -8,6 +8,7 @@
 //! The disk is this node's alone, so the lines go into the object store as well ([`Chunks`]), a moment later; a reader on
 //! any node finds there what other nodes have written.
 
+mod dropped;
 mod here;
 #[cfg(test)]
 mod tests;
@@ -27,13 +28,14 @@ use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 
+use self::dropped::{Dropped, written};
 use crate::{
     chunks::{CHUNK_BYTES, Chunks},
     folder::{self, Dir},
 };
 
-/// Lines that may wait for the disk, in bytes; what is more is dropped and counted. As many may wait for the object
-/// store; what is more is then on the disk alone.
+/// Lines that may wait for the disk, in bytes; what is more is dropped, and the log says so. As many may wait for the
+/// object store; what is more is then on the disk alone.
 const PENDING_BYTES: usize = 4 * 1024 * 1024;
 /// How long lines gather for the object store.
 const STORED_AFTER: Duration = Duration::from_secs(1);
@@ -73,10 +75,12 @@ struct Inner {
 struct Pending {
     last_id: u64,
     text: Vec<u8>,
-    dropped: u64,
+    dropped: Dropped,
     scheduled: bool,
     /// For the object store.
     unstored: Gathered,
+    /// Those that were not gathered for it.
+    kept_here: Dropped,
     storing: bool,
 }
 
@@ -89,9 +93,17 @@ struct Gathered {
     changed: bool,
 }
 
+impl Pending {
+    fn tell_kept_here(&mut self) {
+        let dropped = std::mem::take(&mut self.kept_here);
+        let notice = dropped.notice("only the node that wrote them has them on its disk");
+        self.unstored.add(dropped.id(), &notice);
+    }
+}
+
 impl Gathered {
     fn add(&mut self, first: u64, text: &[u8]) {
-        if self.text.is_empty() {
+        if self.text.is_empty() && !text.is_empty() {
             self.first = first;
         }
         self.changed |= !text.is_empty();
@@ -102,6 +114,8 @@ impl Gathered {
 #[derive(Default)]
 struct Files {
     current: Option<(File, u64)>,
+    /// Those that the disk did not take.
+    lost: Dropped,
 }
 
 /// Which lines a reader wants.
@@ -187,16 +201,17 @@ impl Journal {
         let id = u64::try_from(at.timestamp_micros()).unwrap_or(0).max(pending.last_id + 1);
         pending.last_id = id;
         let line = LogLine { id, at, from: from.to_owned(), text };
-        // A line of plain strings and numbers always has a JSON form.
-        let mut written = serde_json::to_vec(&line).unwrap_or_default();
-        written.push(b'\n');
+        let written = written(&line);
         if pending.text.len() < PENDING_BYTES {
             pending.text.extend_from_slice(&written);
         } else {
-            pending.dropped += 1;
+            pending.dropped.add(1, id);
         }
         if pending.unstored.text.len() < PENDING_BYTES {
+            pending.tell_kept_here();
             pending.unstored.add(id, &written);
+        } else {
+            pending.kept_here.add(1, id);
         }
         let schedule = !std::mem::replace(&mut pending.scheduled, true);
         let store = !std::mem::replace(&mut pending.storing, true);
@@ -241,6 +256,7 @@ impl Journal {
             pending.storing = false;
             // What the object store has not taken for long stays where it is bounded.
             if chunk.text.len() < PENDING_BYTES {
+                pending.tell_kept_here();
                 let unstored = std::mem::take(&mut pending.unstored);
                 chunk.add(unstored.first, &unstored.text);
             }
@@ -319,19 +335,31 @@ impl Inner {
     /// Takes what has gathered to the disk. Blocks.
     fn flush(&self) {
         let mut files = self.files.lock();
-        let (text, dropped) = {
+        let (gathered, dropped, last) = {
             let mut pending = self.pending.lock();
             pending.scheduled = false;
-            (std::mem::take(&mut pending.text), std::mem::take(&mut pending.dropped))
+            (std::mem::take(&mut pending.text), std::mem::take(&mut pending.dropped), pending.last_id)
         };
-        if dropped > 0 {
+        if dropped.lines() > 0 {
+            let dropped = dropped.lines();
             tracing::warn!(folder = %self.folder.display(), dropped, "lines of a log were dropped: the disk is too slow");
         }
-        if !text.is_empty()
-            && let Err(error) = self.append(&mut files, &text)
-        {
+        let lines = gathered.iter().filter(|byte| **byte == b'\n').count() as u64 + dropped.lines();
+        if lines == 0 {
+            return;
+        }
+        let mut lost = std::mem::take(&mut files.lost);
+        let before = match lost.lines() {
+            0 => Vec::new(),
+            // What the disk took last may be half a line.
+            _ => [b"\n", &lost.notice("the node's disk did not take them")[..]].concat(),
+        };
+        let text = [before, gathered, dropped.notice("the node's disk is too slow")].concat();
+        if let Err(error) = self.append(&mut files, &text) {
             tracing::warn!(folder = %self.folder.display(), %error, "lines of a log were lost");
             files.current = None;
+            lost.add(lines, last);
+            files.lost = lost;
         }
     }
 

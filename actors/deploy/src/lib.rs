@@ -22,6 +22,7 @@ pub mod package;
 pub mod pools;
 pub mod process;
 pub mod runtime;
+pub mod terminal;
 pub mod trash;
 
 mod builders;
@@ -35,6 +36,7 @@ mod making;
 mod nodes;
 mod objects;
 mod operations;
+mod pointers;
 mod prune;
 mod recovery;
 mod settings;

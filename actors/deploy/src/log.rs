@@ -9,6 +9,7 @@ use crate::{
     context::World,
     journal::Journal,
     output::{Line, LineSink, Stream},
+    terminal,
 };
 
 /// Where lines go. Cheap to clone, and at home on any thread.
@@ -59,9 +60,13 @@ impl Log {
         }
     }
 
-    /// Writes a line.
-    pub(crate) fn line(&self, from: &str, text: impl Into<String>) {
-        let line = self.journal.write(self.clock.now(), from, text.into());
+    /// Writes a line of ours, which may be in the words of a stranger.
+    pub(crate) fn line(&self, from: &str, text: impl AsRef<str>) {
+        self.write(from, terminal::plain(text.as_ref()));
+    }
+
+    fn write(&self, from: &str, text: String) {
+        let line = self.journal.write(self.clock.now(), from, text);
         let id = line.id;
         if let Ok(data) = serde_json::to_value(line) {
             self.live.publish(&self.topic, LiveEvent { id, kind: "log".into(), data });
@@ -90,15 +95,15 @@ impl Log {
     /// Takes the lines of a build: they belong to the heading before them.
     pub(crate) fn build_sink(&self) -> LineSink {
         let log = self.clone();
-        LineSink::new(move |line: Line| log.line("build", format!("       {}", line.text)))
+        LineSink::new(move |line: Line| log.write("build", format!("       {}", line.text)))
     }
 
     /// Takes the lines of an instance, `web.1`; what the platform says about it comes from `platform`.
     pub(crate) fn instance_sink(&self, from: String) -> LineSink {
         let log = self.clone();
         LineSink::new(move |line: Line| match line.stream {
-            Stream::System => log.line("platform", format!("{from}: {}", line.text)),
-            Stream::Stdout | Stream::Stderr => log.line(&from, line.text),
+            Stream::System => log.write("platform", format!("{from}: {}", line.text)),
+            Stream::Stdout | Stream::Stderr => log.write(&from, line.text),
         })
     }
 }

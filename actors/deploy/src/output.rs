@@ -1,8 +1,11 @@
 //! What a program says while it runs: lines, bounded in length and in rate.
 //!
-//! Apps and builds write whatever they like, as fast as they can. Everything that leaves this module is valid UTF-8
-//! without NUL (PostgreSQL stores none), no line is longer than its limit, and no more than a budget per second
-//! passes: the rest is counted and told in one line.
+//! Apps and builds write whatever they like, as fast as they can. Everything that leaves this module is text without
+//! control characters, with colours at most ([`terminal`](crate::terminal)); no line is longer than its limit, and no
+//! more than a budget per second passes: the rest is counted, and told in a line where it would have been.
+
+mod budget;
+mod splitter;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -12,6 +15,9 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt},
     time::Instant,
 };
+
+use self::{budget::Budget, splitter::Splitter};
+use crate::terminal::{Colours, clean, plain};
 
 /// Where a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -57,9 +63,9 @@ impl LineSink {
         self.pass(Line { at: Utc::now(), stream, text: text.into() });
     }
 
-    /// Says something about the program.
-    pub fn say(&self, text: impl Into<String>) {
-        self.line(Stream::System, text);
+    /// Says something about the program, which may be in the program's own words.
+    pub fn say(&self, text: impl AsRef<str>) {
+        self.line(Stream::System, plain(text.as_ref()));
     }
 
     pub(crate) fn pass(&self, line: Line) {
@@ -91,198 +97,176 @@ impl Default for OutputLimits {
     }
 }
 
-/// Splits bytes into lines of at most `limit` bytes; what a longer line has more is dropped and told at its end.
-pub(crate) struct Splitter {
-    limit: usize,
-    partial: Vec<u8>,
-    cut: u64,
-}
-
-impl Splitter {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { limit: limit.max(1), partial: Vec::new(), cut: 0 }
-    }
-
-    pub(crate) fn push(&mut self, bytes: &[u8], emit: &mut impl FnMut(String)) {
-        let mut pieces = bytes.split(|byte| *byte == b'\n').peekable();
-        while let Some(piece) = pieces.next() {
-            let room = self.limit.saturating_sub(self.partial.len());
-            let taken = piece.get(..room).unwrap_or(piece);
-            self.partial.extend_from_slice(taken);
-            self.cut += (piece.len() - taken.len()) as u64;
-            if pieces.peek().is_some() {
-                emit(self.take());
-            }
-        }
-    }
-
-    /// The last line, if it had no line break.
-    pub(crate) fn finish(&mut self) -> Option<String> {
-        (!self.partial.is_empty() || self.cut > 0).then(|| self.take())
-    }
-
-    fn take(&mut self) -> String {
-        if self.partial.last() == Some(&b'\r') {
-            self.partial.pop();
-        }
-        let mut text = String::from_utf8_lossy(&self.partial).replace('\0', "\u{fffd}");
-        if self.cut > 0 {
-            text.push_str(&format!(" … ({} more bytes of this line were cut)", self.cut));
-        }
-        self.partial.clear();
-        self.cut = 0;
-        text
-    }
-}
-
-/// A token bucket for lines and bytes that counts what it refuses.
-pub(crate) struct Budget {
-    limits: OutputLimits,
-    lines: f64,
-    bytes: f64,
-    filled: Instant,
-    told: Instant,
-    dropped_lines: u64,
-    dropped_bytes: u64,
-}
-
-const BURST_SECONDS: f64 = 4.0;
-
-impl Budget {
-    pub(crate) fn new(limits: OutputLimits) -> Self {
-        let now = Instant::now();
-        let (lines, bytes) = (f64::from(limits.lines_per_second), f64::from(limits.bytes_per_second));
-        let (lines, bytes) = (lines * BURST_SECONDS, bytes * BURST_SECONDS);
-        Self { limits, lines, bytes, filled: now, told: now, dropped_lines: 0, dropped_bytes: 0 }
-    }
-
-    /// Whether a line of this size may pass now.
-    pub(crate) fn admit(&mut self, size: usize) -> bool {
-        self.refill();
-        if self.lines >= 1.0 && self.bytes >= 1.0 {
-            self.lines -= 1.0;
-            self.bytes -= size as f64;
-            return true;
-        }
-        self.dropped_lines += 1;
-        self.dropped_bytes += size as u64 + 1;
-        false
-    }
-
-    /// Whether the budget is used up for now.
-    pub(crate) fn is_exhausted(&self) -> bool {
-        self.lines < 1.0 || self.bytes < 1.0
-    }
-
-    /// What was dropped since it was last told, at most once a second unless `now`.
-    pub(crate) fn notice(&mut self, now: bool) -> Option<String> {
-        if self.dropped_lines == 0 || (!now && self.told.elapsed() < Duration::from_secs(1)) {
-            return None;
-        }
-        let text = format!(
-            "{} lines ({} KiB) of output were dropped: more than {} lines or {} KiB a second; log less",
-            self.dropped_lines,
-            self.dropped_bytes.div_ceil(1024),
-            self.limits.lines_per_second,
-            self.limits.bytes_per_second / 1024,
-        );
-        self.told = Instant::now();
-        (self.dropped_lines, self.dropped_bytes) = (0, 0);
-        Some(text)
-    }
-
-    fn refill(&mut self) {
-        let now = Instant::now();
-        let seconds = now.duration_since(self.filled).as_secs_f64();
-        self.filled = now;
-        let (lines, bytes) = (f64::from(self.limits.lines_per_second), f64::from(self.limits.bytes_per_second));
-        self.lines = (self.lines + seconds * lines).min(lines * BURST_SECONDS);
-        self.bytes = (self.bytes + seconds * bytes).min(bytes * BURST_SECONDS);
-    }
-}
-
 /// Reads `from` to its end and passes its lines within the limits.
 ///
 /// A program that writes more than its budget is slowed to about 30 MiB/s by its full pipe, so that reading what is
 /// thrown away does not take the processor from the other apps.
 pub(crate) async fn pump(from: impl AsyncRead + Unpin, stream: Stream, limits: OutputLimits, sink: LineSink) {
     let mut from = from;
-    let mut splitter = Splitter::new(limits.line_length);
-    let mut budget = Budget::new(limits);
     let mut buffer = vec![0; 64 * 1024];
+    let mut lines = Lines::new(stream, limits, sink);
     loop {
-        let read = match from.read(&mut buffer).await {
-            Ok(0) | Err(_) => break,
-            Ok(read) => read,
-        };
-        let bytes = buffer.get(..read).unwrap_or_default();
-        splitter.push(bytes, &mut |text| {
-            if budget.admit(text.len()) {
-                sink.line(stream, text);
+        let read = tokio::select! {
+            biased;
+            read = from.read(&mut buffer) => read,
+            () = until(lines.due()) => {
+                lines.wake();
+                continue;
             }
-        });
-        if let Some(notice) = budget.notice(false) {
-            sink.say(notice);
+        };
+        match read {
+            Ok(0) | Err(_) => break,
+            Ok(read) => lines.take(buffer.get(..read).unwrap_or_default()),
         }
-        if budget.is_exhausted() {
+        lines.wake();
+        if lines.budget.is_exhausted() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         } else {
             tokio::task::yield_now().await;
         }
     }
-    if let Some(text) = splitter.finish()
-        && budget.admit(text.len())
-    {
+    lines.finish();
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The lines of one stream on their way to a sink.
+struct Lines {
+    stream: Stream,
+    sink: LineSink,
+    splitter: Splitter,
+    budget: Budget,
+}
+
+impl Lines {
+    fn new(stream: Stream, limits: OutputLimits, sink: LineSink) -> Self {
+        let splitter = Splitter::new(limits.line_length);
+        Self { stream, sink, splitter, budget: Budget::new(limits, Instant::now()) }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        let now = Instant::now();
+        let Self { stream, sink, splitter, budget } = self;
+        splitter.push(bytes, now, &mut |text| pass(*stream, sink, budget, text, now));
+    }
+
+    /// When there is something to tell though nothing was read.
+    fn due(&self) -> Option<Instant> {
+        self.splitter.due().into_iter().chain(self.budget.due()).min()
+    }
+
+    fn wake(&mut self) {
+        let now = Instant::now();
+        let Self { stream, sink, splitter, budget } = self;
+        splitter.show(now, &mut |text| pass(*stream, sink, budget, text, now));
+        if budget.due().is_some_and(|due| due <= now) {
+            tell_dropped(sink, budget, now);
+        }
+    }
+
+    fn finish(mut self) {
+        let now = Instant::now();
+        let Self { stream, sink, splitter, budget } = &mut self;
+        splitter.finish(&mut |text| pass(*stream, sink, budget, text, now));
+        tell_dropped(sink, budget, now);
+    }
+}
+
+/// Passes a line on, if it may pass, after the notice of those before it that might not.
+fn pass(stream: Stream, sink: &LineSink, budget: &mut Budget, text: String, now: Instant) {
+    if budget.admit(text.len(), now) {
+        tell_dropped(sink, budget, now);
         sink.line(stream, text);
     }
-    if let Some(notice) = budget.notice(true) {
+}
+
+fn tell_dropped(sink: &LineSink, budget: &mut Budget, now: Instant) {
+    if let Some(notice) = budget.notice(now) {
         sink.say(notice);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
 
-    fn split(limit: usize, chunks: &[&[u8]]) -> Vec<String> {
-        let mut lines = Vec::new();
-        let mut splitter = Splitter::new(limit);
-        for chunk in chunks {
-            splitter.push(chunk, &mut |line| lines.push(line));
-        }
-        lines.extend(splitter.finish());
-        lines
-    }
+    type Said = Arc<parking_lot::Mutex<Vec<Line>>>;
 
-    #[test]
-    fn lines_are_joined_over_chunks_and_carriage_returns_go() {
-        assert_eq!(split(100, &[b"on", b"e\r\ntwo\n", b"\nfour"]), ["one", "two", "", "four"]);
-    }
-
-    #[test]
-    fn long_lines_are_cut_and_say_so() {
-        let lines = split(4, &[b"abcdefgh", b"ij\nkl"]);
-        assert_eq!(lines, ["abcd … (6 more bytes of this line were cut)", "kl"]);
-    }
-
-    #[test]
-    fn bytes_that_are_no_text_become_replacement_characters() {
-        assert_eq!(split(100, &[b"a\xff\0b\n"]), ["a\u{fffd}\u{fffd}b"]);
-    }
-
-    #[tokio::test]
-    async fn more_than_the_budget_is_dropped_and_told() {
-        let limits = OutputLimits { lines_per_second: 10, ..OutputLimits::default() };
-        let input: Vec<u8> = b"line\n".repeat(1_000);
-        let lines = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    fn listening() -> (Said, LineSink) {
+        let lines = Said::default();
         let sink = LineSink::new({
             let lines = lines.clone();
             move |line| lines.lock().push(line)
         });
-        pump(&input[..], Stream::Stdout, limits, sink).await;
+        (lines, sink)
+    }
+
+    fn limits() -> OutputLimits {
+        OutputLimits { lines_per_second: 10, ..OutputLimits::default() }
+    }
+
+    #[tokio::test]
+    async fn more_than_the_budget_is_dropped_and_told() {
+        let input: Vec<u8> = b"line\n".repeat(1_000);
+        let (lines, sink) = listening();
+        pump(&input[..], Stream::Stdout, limits(), sink).await;
         let lines = lines.lock();
         assert_eq!(lines.iter().filter(|line| line.stream == Stream::Stdout).count(), 40);
         let notice = lines.iter().find(|line| line.stream == Stream::System).unwrap();
         assert!(notice.text.starts_with("960 lines"), "{}", notice.text);
+    }
+
+    #[test]
+    fn what_is_dropped_is_told_where_it_would_have_been() {
+        let now = Instant::now();
+        let mut budget = Budget::new(limits(), now);
+        let (lines, sink) = listening();
+        let mut write = |number: u64, after: u64| {
+            pass(Stream::Stdout, &sink, &mut budget, number.to_string(), now + Duration::from_millis(after));
+        };
+        (0..45).for_each(|number| write(number, 0));
+        // A tenth of a second later there is room for one line, but that would be a line without what belongs to it.
+        write(45, 100);
+        (46..51).for_each(|number| write(number, 600));
+        let said: Vec<String> = lines.lock().iter().map(|line| line.text.clone()).collect();
+        assert!(said[40].starts_with("6 lines"), "{said:?}");
+        assert_eq!((said[39].as_str(), &said[41..]), ("39", &["46", "47", "48", "49", "50"].map(str::to_owned)[..]));
+    }
+
+    #[test]
+    fn what_is_dropped_is_told_after_a_moment_though_nothing_follows() {
+        let now = Instant::now();
+        let mut budget = Budget::new(limits(), now);
+        assert_eq!((0..50).filter(|_| budget.admit(4, now)).count(), 40);
+        let due = budget.due().unwrap();
+        assert_eq!(due - now, Duration::from_secs(1));
+        assert!(budget.notice(due).unwrap().starts_with("10 lines"));
+        assert!(budget.due().is_none() && budget.notice(due).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_program_that_waits_for_an_answer_is_heard() {
+        let (mut program, from) = tokio::io::duplex(1024);
+        let (lines, sink) = listening();
+        let pumping = tokio::spawn(pump(from, Stream::Stdout, OutputLimits::default(), sink));
+        program.write_all(b"Go on? ").await.unwrap();
+        let heard = async {
+            while lines.lock().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), heard).await.expect("the question is heard");
+        assert_eq!(lines.lock()[0].text, "Go on? ");
+        program.write_all(b"\n").await.unwrap();
+        drop(program);
+        pumping.await.unwrap();
+        assert_eq!(lines.lock().len(), 1);
     }
 }

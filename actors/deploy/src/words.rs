@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use crate::terminal::{Colours, clean};
+
 /// The newest lines. What surely says nothing of the program is left out, and so is all but the beginning of what npm
 /// explains at length.
 #[derive(Debug, Default)]
@@ -19,7 +21,9 @@ impl Tail {
     const CHARACTERS: usize = 500;
     const OF_NPM: usize = 8;
 
+    /// Without its colours: a sentence is no place for them.
     pub(crate) fn push(&mut self, text: &str) {
+        let text = &clean(text, Colours::Dropped);
         self.of_npm = if npm_error(text).is_some() { self.of_npm + 1 } else { 0 };
         if is_about_npm(text) || self.of_npm > Self::OF_NPM {
             return;

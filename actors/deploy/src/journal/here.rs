@@ -21,22 +21,23 @@ impl Journals {
             .await
     }
 
-    /// Stores the lines that are on this node's disk alone, unless the journal is open: the node ended before it had stored
-    /// them.
-    pub(crate) async fn hand_over(&self, name: &Path, bytes: u64) -> Result<(), Failure> {
+    /// Stores the lines that are on this node's disk alone: the node ended before it had stored them. False when the
+    /// journal is open.
+    pub(crate) async fn hand_over(&self, name: &Path, bytes: u64) -> Result<bool, Failure> {
         let journal = self.open(name, bytes);
         if Arc::strong_count(&journal.inner) > 1 {
-            // Whoever writes it stores it too.
-            return Ok(());
+            // Whoever writes it stores it too, but may not have done so yet.
+            return Ok(false);
         }
         let after = self.chunks.last_of_own(name).await?;
         let lines = journal.read_disk(Range::After(after), usize::MAX).await?.0;
-        let Some(first) = lines.first() else { return Ok(()) };
+        let Some(first) = lines.first() else { return Ok(true) };
         let text = lines
             .iter()
             .filter_map(|line| serde_json::to_string(line).ok())
             .fold(String::new(), |text, line| text + &line + "\n");
-        self.chunks.store(name, first.id, text.into()).await
+        self.chunks.store(name, first.id, text.into()).await?;
+        Ok(true)
     }
 
     /// Removes a journal from this node's disk alone, unless it is open.

@@ -124,7 +124,7 @@ async fn what_a_node_that_ended_had_not_stored_is_handed_over_before_its_disk_fo
     let mut file = File::options().append(true).open(one.path().join(&name).join("current")).unwrap();
     writeln!(file, "{}", serde_json::to_string(&last).unwrap()).unwrap();
 
-    here.hand_over(&name, 1_000_000).await.unwrap();
+    assert!(!here.hand_over(&name, 1_000_000).await.unwrap(), "it is open");
     here.leave(&name, 1_000_000).await.unwrap();
     let read = async || texts(&there.open(&name, 1).read(Range::After(0), 9).await.unwrap()).join(", ");
     assert_eq!(
@@ -137,8 +137,9 @@ async fn what_a_node_that_ended_had_not_stored_is_handed_over_before_its_disk_fo
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while !here.on_disk(Path::new("apps")).await.unwrap().is_empty() {
         assert!(std::time::Instant::now() < deadline, "it is still there");
-        here.hand_over(&name, 1_000_000).await.unwrap();
-        here.leave(&name, 1_000_000).await.unwrap();
+        if here.hand_over(&name, 1_000_000).await.unwrap() {
+            here.leave(&name, 1_000_000).await.unwrap();
+        }
         tokio::task::yield_now().await;
     }
     assert_eq!(read().await, "stored, on the disk alone");
@@ -164,4 +165,49 @@ async fn a_store_that_is_given_up_is_made_up_for_at_the_stop_and_all_logs_are_st
         let stored = journals.chunks.read(Path::new(&n.to_string()), Range::After(0), 9, None).await.unwrap();
         assert_eq!(texts(&stored), ["last words"], "{n}");
     }
+}
+
+#[actix_rt::test]
+async fn lines_that_come_faster_than_the_disk_takes_them_are_told_where_they_would_have_been() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = Objects::new(Arc::new(InMemory::new()));
+    let journals = of_a_node(&folder.path().join("one"), &objects);
+    let journal = journals.open("a", 100_000_000);
+    // Nothing is taken to the disk while this thread writes.
+    let text = "x".repeat(64 * 1024);
+    let written: Vec<LogLine> = (0..80).map(|_| journal.write(Utc::now(), "web.1", text.clone())).collect();
+    let lines = journal.read(Range::Last, 1_000).await.unwrap();
+    let kept = lines.len() - 1;
+    assert!((60..70).contains(&kept), "{kept}");
+    let notice = &lines[kept];
+    assert_eq!(notice.text, format!("{} lines were dropped here: the node's disk is too slow", 80 - kept));
+    assert_eq!((notice.id, notice.from.as_str()), (written[79].id, "platform"));
+    let after = journal.write(Utc::now(), "web.1", "after".to_owned());
+    assert_eq!(journal.read(Range::After(notice.id), 10).await.unwrap(), [after]);
+
+    // Others read in the object store what it was given, and that this is not all.
+    journal.store().await.unwrap();
+    let elsewhere = of_a_node(&folder.path().join("two"), &objects).open("a", 100_000_000);
+    let lines = elsewhere.read(Range::Last, 1_000).await.unwrap();
+    let notices: Vec<&str> = lines.iter().filter(|line| line.from == "platform").map(|line| &*line.text).collect();
+    let [notice] = notices[..] else { panic!("{notices:?}") };
+    let (dropped, why) = notice.split_once(" lines were dropped here: ").unwrap();
+    assert_eq!(why, "only the node that wrote them has them on its disk");
+    assert_eq!(dropped.parse::<usize>().unwrap() + lines.len() - 1, written.len() + 1);
+}
+
+#[actix_rt::test]
+async fn lines_that_the_disk_did_not_take_are_told_when_it_takes_lines_again() {
+    let (folder, journals) = journals();
+    let in_the_way = folder.path().join("a/current");
+    fs::create_dir_all(&in_the_way).unwrap();
+    let journal = journals.open("a", 1_000_000);
+    journal.write(Utc::now(), "web.1", "one".to_owned());
+    journal.read_here(Range::Last, 10).await.unwrap_err();
+    journal.write(Utc::now(), "web.1", "two".to_owned());
+    journal.read_here(Range::Last, 10).await.unwrap_err();
+    fs::remove_dir(&in_the_way).unwrap();
+    journal.write(Utc::now(), "web.1", "three".to_owned());
+    let lines = journal.read_here(Range::Last, 10).await.unwrap();
+    assert_eq!(texts(&lines), ["2 lines were dropped here: the node's disk did not take them", "three"]);
 }

@@ -1,0 +1,93 @@
+//! How much of a program's output passes.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::OutputLimits;
+
+/// Seconds' worth of output that may come at once.
+const BURST: f64 = 4.0;
+/// Once it is used up, nothing passes until so many seconds' worth may pass again: what is left of the output are
+/// whole passages, not every hundredth line.
+const PASSAGE: f64 = 0.5;
+/// What was dropped is told so long after it began, also when nothing follows.
+const TOLD_AFTER: Duration = Duration::from_secs(1);
+
+/// A token bucket for lines and bytes that counts what it refuses.
+pub(super) struct Budget {
+    limits: OutputLimits,
+    lines: f64,
+    bytes: f64,
+    filled: Instant,
+    /// Since when it refuses everything.
+    closed: Option<Instant>,
+    dropped_lines: u64,
+    dropped_bytes: u64,
+}
+
+impl Budget {
+    pub(super) fn new(limits: OutputLimits, now: Instant) -> Self {
+        let (lines, bytes) = (f64::from(limits.lines_per_second), f64::from(limits.bytes_per_second));
+        let (lines, bytes) = (lines * BURST, bytes * BURST);
+        Self { limits, lines, bytes, filled: now, closed: None, dropped_lines: 0, dropped_bytes: 0 }
+    }
+
+    /// Whether a line of this size may pass now.
+    pub(super) fn admit(&mut self, size: usize, now: Instant) -> bool {
+        self.refill(now);
+        let enough = if self.closed.is_some() { self.passage() } else { (1.0, 1.0) };
+        if self.lines >= enough.0 && self.bytes >= enough.1 {
+            self.closed = None;
+            self.lines -= 1.0;
+            self.bytes -= size as f64;
+            return true;
+        }
+        self.closed.get_or_insert(now);
+        self.dropped_lines += 1;
+        self.dropped_bytes += size as u64 + 1;
+        false
+    }
+
+    /// Whether the budget is used up for now.
+    pub(super) const fn is_exhausted(&self) -> bool {
+        self.closed.is_some()
+    }
+
+    /// When what was dropped is to be told.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.closed.filter(|_| self.dropped_lines > 0).map(|closed| closed + TOLD_AFTER)
+    }
+
+    /// What was dropped since it was last told. It belongs before the next line that passes.
+    pub(super) fn notice(&mut self, now: Instant) -> Option<String> {
+        if self.dropped_lines == 0 {
+            return None;
+        }
+        let lines = if self.dropped_lines == 1 { "line" } else { "lines" };
+        let text = format!(
+            "{} {lines} ({} KiB) of output were dropped here: more than {} lines or {} KiB a second; log less",
+            self.dropped_lines,
+            self.dropped_bytes.div_ceil(1024),
+            self.limits.lines_per_second,
+            self.limits.bytes_per_second / 1024,
+        );
+        (self.dropped_lines, self.dropped_bytes) = (0, 0);
+        self.closed = self.closed.map(|_| now);
+        Some(text)
+    }
+
+    /// Lines and bytes that open it again.
+    fn passage(&self) -> (f64, f64) {
+        let of = |per_second: u32| (f64::from(per_second) * PASSAGE).max(1.0);
+        (of(self.limits.lines_per_second), of(self.limits.bytes_per_second))
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let seconds = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.filled = now;
+        let (lines, bytes) = (f64::from(self.limits.lines_per_second), f64::from(self.limits.bytes_per_second));
+        self.lines = (self.lines + seconds * lines).min(lines * BURST);
+        self.bytes = (self.bytes + seconds * bytes).min(bytes * BURST);
+    }
+}
