@@ -23,7 +23,7 @@ use crate::{
     log::Log,
     objects::Objects,
     package::{self, PackageError, Packed, Packing},
-    prune,
+    pointers, prune,
     store::{
         apps, archives,
         deployments::{self, DeploymentRow},
@@ -112,6 +112,7 @@ impl Making<'_> {
         made.map_err(|error| Failure::Internal(format!("the folder of a build: {error}")))?;
         let source = self.folder.join("source");
         let commit = self.fetch(&source).await?;
+        self.look_for_pointers(&source).await?;
         self.check_cancel()?;
         // Before anything else can write there.
         let path = source.clone();
@@ -186,6 +187,14 @@ impl Making<'_> {
             }
             None => Err(failed("the deployment has no source")),
         }
+    }
+
+    async fn look_for_pointers(&self, source: &Path) -> Result<(), MakeError> {
+        let source = source.to_owned();
+        if let Some(sentence) = self.context.archives.run(None, move || pointers::look_for(&source)).await? {
+            self.log.trouble(&sentence);
+        }
+        Ok(())
     }
 
     async fn detect(&self, source: &Path, config: &Config) -> Result<Plan, MakeError> {

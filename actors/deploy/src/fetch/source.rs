@@ -33,7 +33,7 @@ pub fn system_resolver() -> Resolve {
 }
 
 /// A source that may be fetched, with the address its host must have.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Allowed {
     pub(super) url: Url,
     pub(super) reference: Option<String>,
