@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::output::Output;
+use crate::output::{Output, complain};
 
 /// The exit statuses of the binary. They are part of its interface: `docs/cli.md` lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,10 +107,10 @@ impl Error {
     /// Says it on standard error, and with `--json` as one line on standard output too: a stream ends with it.
     pub fn report(&self, json: bool) -> ExitCode {
         if !self.sentence.is_empty() {
-            eprintln!("error: {}", self.sentence);
+            complain(&format!("error: {}", self.sentence));
         }
         if let Some(hint) = &self.hint {
-            eprintln!("hint: {hint}");
+            complain(&format!("hint: {hint}"));
         }
         if json {
             Output::new(json).json_line(&self.as_json());

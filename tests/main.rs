@@ -25,3 +25,4 @@ mod rollout;
 mod servers;
 mod start;
 mod telemetry;
+mod terminal;

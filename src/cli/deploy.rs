@@ -13,6 +13,7 @@ use super::{AppArgs, session::Session};
 use crate::{
     client::pack::{self, Packed},
     error::{Error, Result, Status},
+    output::line_of_log,
 };
 
 #[derive(Debug, Args)]
@@ -169,15 +170,16 @@ pub async fn follow_to_end(session: &Session, project: &Project, deployment: Dep
         _ => {
             let reason = ended.error.clone().unwrap_or_else(|| "the deployment failed".to_owned());
             let hint = "what served before serves still; the whole log: callboard build-log";
-            Err(Error::failure(reason).hint(hint).showing(&ended))
+            Err(Error::failure(line_of_log(&reason)).hint(hint).showing(&ended))
         }
     }
 }
 
 /// Lines of the build come as they are shown; others are told apart by who wrote them.
 pub fn build_line(line: &LogLine) -> String {
+    let text = line_of_log(&line.text);
     match line.from.as_str() {
-        "build" => line.text.clone(),
-        from => format!("       {from}: {}", line.text),
+        "build" => text,
+        from => format!("       {}: {text}", line_of_log(from)),
     }
 }

@@ -1,7 +1,7 @@
 //! `callboard destroy`.
 
 use std::{
-    io::{BufRead, IsTerminal, Write},
+    io::{BufRead, IsTerminal},
     time::{Duration, Instant},
 };
 
@@ -10,7 +10,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::{AppArgs, session::Session};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    output::question,
+};
 
 /// How long the end of what the node has accepted is waited for.
 const WAITED: Duration = Duration::from_secs(60);
@@ -72,8 +75,7 @@ fn confirm(name: &str) -> Result {
         return Err(Error::usage("this removes the app and all its releases, so it asks first")
             .hint("where nobody can answer, add --yes"));
     }
-    eprint!("This takes {name} down and removes its releases, variables and logs. Type its name to go on: ");
-    drop(std::io::stderr().flush());
+    question(&format!("This takes {name} down and removes its releases, variables and logs. Type its name to go on: "));
     let mut answer = String::new();
     drop(std::io::stdin().lock().read_line(&mut answer));
     match answer.trim() == name {

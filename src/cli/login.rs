@@ -1,6 +1,6 @@
 //! `callboard login` and `callboard logout`: saved contexts.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 
 use callboard_messages::{
     Secret,
@@ -19,7 +19,7 @@ use crate::{
         target,
     },
     error::{Error, Result, Status},
-    output::Output,
+    output::{self, Output, complain},
 };
 
 #[derive(Debug, Args)]
@@ -97,8 +97,7 @@ async fn with_key(name: String, url: Url, token: &str) -> Result<SavedContext> {
 
 fn ask(question: &str) -> Result<String> {
     if std::io::stdin().is_terminal() {
-        eprint!("{question}");
-        drop(std::io::stderr().flush());
+        output::question(question);
     }
     read_line()
 }
@@ -141,7 +140,7 @@ impl Logout {
             let client = Client::new(saved.url.clone(), Credential::Session(saved.clone()))?;
             // A session that the node no longer knows, or a node that is gone, is forgotten all the same.
             if let Err(error) = client.post::<serde_json::Value>("/auth/logout", &json!({})).await {
-                eprintln!("warning: the session could not be ended on the node: {}", error.sentence);
+                complain(&format!("warning: the session could not be ended on the node: {}", error.sentence));
             }
         }
         contexts::save(&all)?;

@@ -4,7 +4,10 @@ use callboard_messages::deploy::{LogLine, LogLines};
 use clap::Args;
 
 use super::{AppArgs, session::Session};
-use crate::{error::Result, output::Output};
+use crate::{
+    error::Result,
+    output::{Output, line_of_log},
+};
 
 #[derive(Debug, Args)]
 pub struct Logs {
@@ -45,6 +48,6 @@ impl Logs {
 }
 
 fn log_line(line: &LogLine, output: Output) -> String {
-    let head = format!("{} {}", line.at.format("%FT%T%.3fZ"), line.from);
-    format!("{} {}", output.tinted(&line.from, &format!("{head:<34}|")), line.text)
+    let head = format!("{} {}", line.at.format("%FT%T%.3fZ"), line_of_log(&line.from));
+    format!("{} {}", output.tinted(&line.from, &format!("{head:<34}|")), line_of_log(&line.text))
 }

@@ -7,6 +7,7 @@ pub mod target;
 
 use std::{path::PathBuf, time::Duration};
 
+use callboard_deploy::terminal::one_line;
 use callboard_messages::{Secret, auth::Tokens};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -220,9 +221,9 @@ impl Client {
         let body = response.bytes().await.unwrap_or_default();
         let problem: Problem = serde_json::from_slice(&body).unwrap_or_default();
         let sentence = match problem.detail.filter(|detail| !detail.is_empty()) {
-            Some(detail) => detail,
+            Some(detail) => one_line(&detail),
             None if problem.title.is_empty() => format!("{} answered {status}", self.base),
-            None => problem.title,
+            None => one_line(&problem.title),
         };
         if status == StatusCode::UNAUTHORIZED {
             let hint = format!("sign in with: callboard login {}", self.base.as_str().trim_end_matches('/'));

@@ -13,6 +13,7 @@ use callboard_messages::Secret;
 use serde::Serialize;
 
 use super::value::Value;
+use crate::output::complain;
 
 const PREFIX: &str = "CALLBOARD_";
 /// Variables that belong to the command line or to tests rather than to a node.
@@ -198,7 +199,7 @@ impl Reader {
         let elsewhere = |name: &str| ELSEWHERE.contains(&name) || name.starts_with("CALLBOARD_TEST_");
         let ours = self.environment.keys().filter(|name| name.starts_with(PREFIX));
         for name in ours.filter(|name| !known(name) && !elsewhere(name)) {
-            eprintln!("warning: the variable {name} is not known, so it has no effect");
+            complain(&format!("warning: the variable {name} is not known, so it has no effect"));
         }
         let strange: Vec<&String> = self.file.keys().filter(|key| !known(&variable_of(key))).collect();
         let errors: Vec<String> =

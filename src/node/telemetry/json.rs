@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use callboard_deploy::terminal::escape_json;
 use callboard_supervisors::trace;
 use serde_json::{Map, Value};
 use tracing::{
@@ -59,7 +60,7 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        writeln!(writer, "{}", Value::Object(self.line(event)?))
+        writeln!(writer, "{}", escape_json(Value::Object(self.line(event)?).to_string()))
     }
 }
 
