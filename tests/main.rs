@@ -23,6 +23,7 @@ mod objects;
 mod postgres;
 mod rollout;
 mod servers;
+mod sources;
 mod start;
 mod telemetry;
 mod terminal;

@@ -46,6 +46,7 @@ impl Deploy {
         let name = self.name(git)?;
         // First of all: a folder that can't be packed makes no app.
         let packed = if git { None } else { Some(pack::pack(Path::new(&self.source))?) };
+        packed.iter().flat_map(|packed| &packed.notes).for_each(|note| session.output.note(note));
         let project = project(session, &name).await?;
         let source = match &packed {
             None => DeploymentSource::Git { url: self.source.clone(), reference: self.reference.clone() },
