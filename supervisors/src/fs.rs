@@ -7,8 +7,9 @@
 
 #![expect(clippy::disallowed_methods, reason = "the home of these calls: each makes sure that its thread may wait")]
 
+pub use std::fs::Permissions;
 use std::{
-    fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, ReadDir},
+    fs::{self, DirBuilder, File, Metadata, OpenOptions, ReadDir},
     io::Result,
     os::unix::fs as unix,
     panic::Location,

@@ -283,8 +283,8 @@ impl Build<'_> {
                 let (bytes, entries) =
                     (limits.size.saturating_sub(kept.bytes), limits.entries.saturating_sub(kept.entries));
                 let size = folder::measure(folder, bytes, entries);
-                kept.bytes += size.bytes;
-                kept.entries += size.entries;
+                kept.bytes = kept.bytes.saturating_add(size.bytes);
+                kept.entries = kept.entries.saturating_add(size.entries);
             }
             over_limit(kept, &limits)
         })

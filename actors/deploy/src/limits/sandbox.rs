@@ -42,6 +42,7 @@ pub(super) fn hide(hidden: &[PathBuf], own: &[PathBuf]) -> Result<bool, RulesetE
 /// The thing itself: a link that was put in its place meanwhile, as programs may where all of them have files, leads
 /// nowhere.
 fn open(path: &Path) -> Result<OwnedFd, Errno> {
+    #[expect(clippy::disallowed_methods, reason = "this process becomes a program, and nothing else waits for it")]
     let descriptor = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&descriptor)?.st_mode);
     if kind.is_symlink() { Err(Errno::LOOP) } else { Ok(descriptor) }

@@ -303,7 +303,7 @@ async fn pack_by_child(lure: &Lure, source: Dir, run_as: Option<RunAs>) -> Resul
     let settings = BuildSettings { run_as, ..BuildSettings::new(launcher, test_packer()) };
     let path = lure.path("source").canonicalize().unwrap();
     let packing = Packing { source, path: &path, root: Path::new("apps/web"), target: lure.path("release.tar.gz") };
-    run(packing, &settings, &BlockingPool::new("test", 1, 1), &CancellationToken::new()).await
+    super::pack_by_child(packing, &settings, &BlockingPool::new("test", 1, 1), &CancellationToken::new()).await
 }
 
 #[tokio::test]

@@ -123,8 +123,9 @@ pub(crate) fn stay(
     command.args(verb).arg(json).arg(program).args(arguments);
     command.stdin(stdin.map_or_else(Stdio::null, Stdio::from));
     #[expect(clippy::disallowed_methods, reason = "this process is there to wait for the program")]
-    #[expect(clippy::zombie_processes, reason = "all children are waited for together")]
     let pid = i32::try_from(command.spawn()?.id()).map_err(io::Error::other)?;
+    // With the program's standard input.
+    drop(command);
     let reaper = Arc::new(Reaper {
         control,
         program: Pid::from_raw(pid),
@@ -144,11 +145,11 @@ pub(crate) fn stay(
 
 /// Hands the program's standard input to its reaper, whose own is the socket: the first that goes over it.
 pub(super) fn hand_stdin(control: &UnixStream, stdin: Option<&OwnedFd>) -> io::Result<()> {
+    let descriptors: Vec<_> = stdin.iter().map(|stdin| stdin.as_fd()).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut rights = SendAncillaryBuffer::new(&mut space);
-    let descriptors: Vec<_> = stdin.iter().map(|stdin| stdin.as_fd()).collect();
-    if !descriptors.is_empty() {
-        rights.push(SendAncillaryMessage::ScmRights(&descriptors));
+    if !descriptors.is_empty() && !rights.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(io::Error::other("there is no room for a descriptor"));
     }
     sendmsg(control, &[IoSlice::new(&[BEGIN])], &mut rights, SendFlags::empty())?;
     Ok(())
