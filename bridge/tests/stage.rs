@@ -256,6 +256,8 @@ impl fmt::Display for StageError {
 impl Error for StageError {}
 
 impl DomainError for StageError {
+    const CODES: &[Code] = &[Code::Conflict];
+
     fn code(&self) -> Code {
         Code::Conflict
     }

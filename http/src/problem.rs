@@ -12,7 +12,7 @@ use actix_web::{
         header::{self, HeaderValue},
     },
 };
-use callboard_messages::{CallError, Code, DomainError, Failure};
+use callboard_messages::{CallError, Code, DomainError, Failure, shapes::SENTENCE_LONGEST};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -51,7 +51,7 @@ impl Problem {
         Self {
             status,
             code,
-            detail: detail.into(),
+            detail: shortened(detail.into()),
             retry_after: None,
             cause: None,
             certain: true,
@@ -117,10 +117,8 @@ impl Problem {
 
     /// The headers that don't belong to a stored answer.
     pub(crate) fn decorate(&self, response: &mut HttpResponse) {
+        self.tell_when_to_retry(response);
         let headers = response.headers_mut();
-        if let Some(retry_after) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(retry_after)));
-        }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"callboard\""));
         }
@@ -130,6 +128,20 @@ impl Problem {
         if self.close {
             response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
         }
+    }
+
+    pub(crate) fn tell_when_to_retry(&self, response: &mut HttpResponse) {
+        if let Some(retry_after) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds(retry_after)));
+        }
+    }
+}
+
+/// A detail may repeat what the client has sent.
+fn shortened(detail: Cow<'static, str>) -> Cow<'static, str> {
+    match detail.char_indices().nth(SENTENCE_LONGEST).and_then(|(end, _)| detail.get(..end)) {
+        Some(short) => Cow::Owned(short.to_owned()),
+        None => detail,
     }
 }
 

@@ -54,7 +54,9 @@ pub struct Gateway {
     pub objects: Arc<dyn ObjectStore>,
     /// Serves the apps, before everything else.
     pub router: Router,
-    /// The issuer of auth's tokens, for OpenID discovery; the platform's own address unless told.
+    /// The platform's own URL, without a slash at its end; where the gateway listens unless told or configured.
+    pub address: Option<String>,
+    /// The issuer of auth's tokens, for OpenID discovery; the platform's own URL unless told.
     pub issuer: Option<String>,
     /// Counts requests for several gateways together; in this process unless told.
     pub rate_limits: Option<Arc<dyn RateLimitStore>>,
@@ -68,7 +70,9 @@ pub(crate) struct Shared {
     pub(crate) revocations: Revocations,
     pub(crate) sightings: Sightings,
     pub(crate) objects: Arc<dyn ObjectStore>,
-    pub(crate) issuer: Option<String>,
+    /// The platform's own URL, without a slash at its end.
+    pub(crate) address: String,
+    pub(crate) issuer: String,
     pub(crate) proxies: TrustedProxies,
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
@@ -216,8 +220,11 @@ pub async fn serve(gateway: Gateway) -> Result<Serving, GatewayError> {
 /// # Errors
 /// As [`serve`].
 pub async fn serve_on(listener: TcpListener, gateway: Gateway) -> Result<Serving, GatewayError> {
-    let Gateway { settings, runtime, databases, revocations, objects, router, issuer, rate_limits } = gateway;
+    let Gateway { settings, runtime, databases, revocations, objects, router, address, issuer, rate_limits } = gateway;
     settings.validate().map_err(GatewayError::Settings)?;
+    let bound = listener.local_addr().map_err(|source| GatewayError::Listen { address: settings.listen, source })?;
+    let configured = settings.public_url.as_ref().map(|url| url.origin().ascii_serialization());
+    let address = configured.or(address).unwrap_or_else(|| format!("http://{bound}"));
     databases.migrate(crate::DOMAIN, &crate::MIGRATIONS).await?;
     let internal = |error: &dyn std::fmt::Display| GatewayError::Internal(error.to_string());
     let (begin, begun) = watch::channel(false);
@@ -238,7 +245,8 @@ pub async fn serve_on(listener: TcpListener, gateway: Gateway) -> Result<Serving
         revocations,
         sightings: Sightings::default(),
         objects,
-        issuer,
+        issuer: issuer.unwrap_or_else(|| address.clone()),
+        address,
     });
     // A mistake in the route table shows here, not on a worker's thread.
     Worker::new(Arc::clone(&shared)).map_err(|error| internal(&error))?;

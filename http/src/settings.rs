@@ -16,8 +16,9 @@ pub struct GatewaySettings {
     pub listen: SocketAddr,
     /// Worker threads; 0 (the default) is one for each core.
     pub workers: usize,
-    /// How browsers reach the platform, when that is not what the `Host` header says. With `https`, cookies are
-    /// `Secure` and `Strict-Transport-Security` is sent. Default none.
+    /// How browsers and programs reach the platform, where that is not the address of the node: discovery tells it,
+    /// never what the `Host` header says. With `https`, cookies are `Secure` and `Strict-Transport-Security` is sent.
+    /// Default none.
     pub public_url: Option<Url>,
     /// Peers whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Request-Id` are believed. Default none.
     pub trusted_proxies: Vec<IpNet>,

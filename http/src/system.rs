@@ -118,20 +118,13 @@ pub(crate) async fn jwks(request: Request) -> Result<HttpResponse, Problem> {
     Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "public, max-age=60")).json(keys))
 }
 
-/// OpenID Connect Discovery: what a program needs to check our tokens.
+/// OpenID Connect Discovery: what a program needs to check our tokens. Its addresses are the platform's as configured,
+/// whatever name the request came by: who could choose them would have programs trust keys of its own.
 pub(crate) async fn discovery(request: Request) -> Result<HttpResponse, Problem> {
     let shared = &request.worker.shared;
-    let base = match &shared.settings.public_url {
-        Some(url) => url.origin().ascii_serialization(),
-        None => {
-            let connection = request.http.connection_info();
-            let host = request.http.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-            format!("http://{}", host.unwrap_or(connection.host()))
-        }
-    };
-    let issuer = shared.issuer.clone().unwrap_or_else(|| base.clone());
+    let base = &shared.address;
     let document = json!({
-        "issuer": issuer,
+        "issuer": shared.issuer,
         "jwks_uri": format!("{base}/.well-known/jwks.json"),
         "token_endpoint": format!("{base}/api/v1/auth/login"),
         "userinfo_endpoint": format!("{base}/api/v1/auth/whoami"),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{Access, Code, Cursor, DomainError, NodeId, Operation, Page};
+use crate::{Access, Cursor, DomainError, NodeId, Operation, Page, code::codes, shapes::DomainName};
 
 /// What cluster refuses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -30,12 +30,10 @@ pub enum ClusterError {
 }
 
 impl DomainError for ClusterError {
-    fn code(&self) -> Code {
-        match self {
-            Self::NotFound(_) => Code::NotFound,
-            Self::Invalid(_) => Code::Invalid,
-            Self::NotNow(_) | Self::ReplayFailed(_) => Code::Conflict,
-        }
+    codes! {
+        Self::NotFound(_) => NotFound,
+        Self::Invalid(_) => Invalid,
+        Self::NotNow(_) | Self::ReplayFailed(_) => Conflict,
     }
 }
 
@@ -57,16 +55,21 @@ pub struct Node {
     /// Stays with its data folder.
     pub id: NodeId,
     /// What people call it.
+    #[schema(min_length = 1, max_length = 100)]
     pub name: String,
     /// Where other nodes reach its listener: `http://host:port`.
+    #[schema(format = "uri", max_length = 2_048)]
     pub address: String,
     /// The domains it hosts.
+    #[schema(value_type = Vec<DomainName>, max_items = 100)]
     pub domains: Vec<String>,
     /// Of its program.
+    #[schema(max_length = 64)]
     pub version: String,
     /// Whether it takes part.
     pub state: NodeState,
     /// Grows each time the node joins.
+    #[schema(minimum = 1)]
     pub incarnation: i64,
     /// UTC, by the node's own clock.
     pub joined_at: DateTime<Utc>,
@@ -76,11 +79,13 @@ pub struct Node {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DomainHealth {
     /// The domain.
+    #[schema(value_type = DomainName)]
     pub domain: String,
     /// Whether it may.
     pub ready: bool,
     /// If not, why not.
     #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(max_length = 16_384)]
     pub reason: Option<String>,
 }
 
@@ -90,6 +95,7 @@ pub struct NodeHealth {
     /// The node.
     pub id: NodeId,
     /// Each domain, also those that it reaches on other nodes.
+    #[schema(max_items = 100)]
     pub domains: Vec<DomainHealth>,
     /// Its actor tree, as at `/api/v1/actors`.
     pub tree: Value,
@@ -106,6 +112,7 @@ pub struct NodeReport {
     pub health: Option<NodeHealth>,
     /// Why it does not say.
     #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(max_length = 16_384)]
     pub trouble: Option<String>,
 }
 
@@ -115,6 +122,7 @@ pub struct ClusterView {
     /// The node that answers.
     pub answered_by: NodeId,
     /// By name.
+    #[schema(max_items = 1_000)]
     pub nodes: Vec<NodeReport>,
 }
 
@@ -153,6 +161,7 @@ pub struct ReviveDomain {
     /// On which node.
     pub node_id: NodeId,
     /// Which domain.
+    #[schema(value_type = DomainName)]
     pub domain: String,
 }
 
@@ -182,6 +191,7 @@ pub struct HoldBreaker {
     /// On which node.
     pub node_id: NodeId,
     /// Of which domain.
+    #[schema(value_type = DomainName)]
     pub domain: String,
     /// How.
     pub hold: BreakerHold,
@@ -202,10 +212,12 @@ pub struct DeadLetter {
     /// The dead letter's own id.
     pub id: Uuid,
     /// The domain that could not apply it.
+    #[schema(max_length = 64)]
     pub domain: String,
     /// The event as it was delivered (CloudEvents 1.0), or the text of what was no event.
     pub event: Value,
     /// What the last attempt said.
+    #[schema(max_length = 4_000)]
     pub error: String,
     /// How often it was delivered.
     pub attempts: u32,
@@ -233,12 +245,14 @@ impl Operation for Bury {
 pub struct ListDeadLetters {
     /// Only those of this subscriber.
     #[serde(default)]
+    #[schema(value_type = Option<DomainName>)]
     pub domain: Option<String>,
     /// Where the page begins.
     #[serde(default)]
     pub cursor: Option<Cursor>,
     /// At most 100; 20 unless told.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 100)]
     pub limit: Option<u32>,
 }
 

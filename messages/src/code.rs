@@ -77,8 +77,25 @@ impl fmt::Display for Code {
     }
 }
 
+/// The codes of the variants, and those of all of them, said once.
+macro_rules! codes {
+    ($($variants:pat => $code:ident),+ $(,)?) => {
+        const CODES: &'static [$crate::Code] = &[$($crate::Code::$code),+];
+
+        fn code(&self) -> $crate::Code {
+            match self {
+                $($variants => $crate::Code::$code),+
+            }
+        }
+    };
+}
+pub(crate) use codes;
+
 /// A refusal: one enum per domain. `Display` is what the client reads.
 pub trait DomainError: std::error::Error + Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The codes of all variants: what the API's description says of each operation that refuses with this.
+    const CODES: &'static [Code];
+
     /// The code of this variant.
     fn code(&self) -> Code;
 
@@ -101,6 +118,12 @@ pub enum Failure {
     /// The bulkhead is full; nothing was executed.
     #[error("too much work is waiting; try again shortly")]
     Overloaded {
+        /// When a place is likely to be free.
+        retry_after: Duration,
+    },
+    /// As many of this caller's requests wait as may; nothing was executed.
+    #[error("too many of your requests are waiting; try again shortly")]
+    RateLimited {
         /// When a place is likely to be free.
         retry_after: Duration,
     },
@@ -132,6 +155,7 @@ impl Failure {
             Self::Unauthenticated => Code::Unauthenticated,
             Self::Forbidden(_) => Code::Forbidden,
             Self::Overloaded { .. } => Code::Overloaded,
+            Self::RateLimited { .. } => Code::RateLimited,
             Self::Unavailable { .. } => Code::Unavailable,
             Self::Expired | Self::Timeout | Self::Unknown => Code::Timeout,
             Self::Internal(_) => Code::Internal,
@@ -177,9 +201,11 @@ impl<E: DomainError> CallError<E> {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(error) => error.retry_after(),
-            Self::Failed(Failure::Overloaded { retry_after } | Failure::Unavailable { retry_after }) => {
-                Some(*retry_after)
-            }
+            Self::Failed(
+                Failure::Overloaded { retry_after }
+                | Failure::RateLimited { retry_after }
+                | Failure::Unavailable { retry_after },
+            ) => Some(*retry_after),
             Self::Failed(_) => None,
         }
     }

@@ -16,6 +16,7 @@ pub mod page;
 pub mod project;
 pub mod saga;
 pub mod secret;
+pub mod shapes;
 
 pub use caller::{Caller, Principal, Scopes};
 pub use code::{CallError, Code, DomainError, Failure};

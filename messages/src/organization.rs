@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{Access, Code, Cursor, DomainError, Event, Operation, OrganizationId, Page, Scopes, UserId};
+use crate::{Access, Cursor, DomainError, Event, Operation, OrganizationId, Page, Scopes, UserId, code::codes};
 
 /// What organization refuses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -24,12 +24,10 @@ pub enum OrganizationError {
 }
 
 impl DomainError for OrganizationError {
-    fn code(&self) -> Code {
-        match self {
-            Self::NotFound => Code::NotFound,
-            Self::NameTaken(_) => Code::Conflict,
-            Self::Invalid(_) => Code::Invalid,
-        }
+    codes! {
+        Self::NotFound => NotFound,
+        Self::NameTaken(_) => Conflict,
+        Self::Invalid(_) => Invalid,
     }
 }
 
@@ -83,8 +81,10 @@ pub struct Organization {
     /// The tenant.
     pub id: OrganizationId,
     /// A lower-case word for URLs, unique on the platform.
+    #[schema(min_length = 2, max_length = 40, pattern = "^[a-z][a-z0-9-]*[a-z0-9]$")]
     pub name: String,
     /// As shown.
+    #[schema(min_length = 1, max_length = 100)]
     pub display_name: String,
     /// The one that came with its owner's account.
     pub personal: bool,
@@ -98,9 +98,11 @@ pub struct Organization {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct CreateOrganization {
     /// 2 to 40 of `a-z`, `0-9` and `-`, beginning with a letter, not ending with `-`, and no reserved word.
+    #[schema(min_length = 2, max_length = 40, pattern = "^[a-z][a-z0-9-]*[a-z0-9]$")]
     pub name: String,
     /// As shown, 1 to 100 characters; the name unless told.
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 100)]
     pub display_name: Option<String>,
 }
 
@@ -132,6 +134,7 @@ impl Operation for GetOrganization {
 pub struct ListOrganizations {
     /// How many rows, 1 to 100; 20 unless told.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 100)]
     pub limit: Option<u32>,
     /// The `next` of the page before.
     #[serde(default)]

@@ -30,6 +30,7 @@ pub fn page_limit(asked: Option<u32>) -> Result<u32, String> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Page<T> {
     /// The rows.
+    #[schema(max_items = 100)]
     pub items: Vec<T>,
     /// The cursor of the page after this one; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none", default)]

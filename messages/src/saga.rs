@@ -50,16 +50,19 @@ pub struct SagaView {
     /// The saga.
     pub id: Uuid,
     /// What it does, such as `project.create`.
+    #[schema(min_length = 1, max_length = 100)]
     pub name: String,
     /// How far it has come.
     pub status: SagaStatus,
     /// The step it is at; absent once it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 100)]
     pub step: Option<String>,
     /// Whether it is being taken back, or was.
     pub undoing: bool,
     /// What went wrong last, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 16_384)]
     pub trouble: Option<String>,
     /// The request that began it.
     pub correlation_id: Uuid,

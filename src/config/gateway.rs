@@ -36,7 +36,7 @@ pub fn read(reader: &mut Reader) -> (GatewaySettings, router::Settings) {
         workers: reader.within("CALLBOARD_WORKERS", "Worker threads; 0 is one for each core.", 0, 0..=1024),
         public_url: reader.value(
             "CALLBOARD_PUBLIC_URL",
-            "How browsers reach the platform, when that is not what the Host header says; with https, cookies are Secure.",
+            "How browsers and programs reach the platform, as discovery tells them; with https, cookies are Secure.",
             None,
         ),
         trusted_proxies: trusted_proxies.clone(),

@@ -154,6 +154,7 @@ impl Plan<'_> {
             revocations,
             objects: objects.clone(),
             router: self.router(routes, &members)?,
+            address: Some(self.addresses.platform().to_owned()),
             issuer: Some(issuer),
             rate_limits: Some(cache.rate_limits(&settings.gateway.rate_limits)),
         };

@@ -2,7 +2,7 @@
 
 use std::{any::TypeId, collections::HashMap, hash::BuildHasherDefault, sync::Arc, time::Duration};
 
-use callboard_messages::{Caller, Failure, Operation};
+use callboard_messages::{Access, Caller, Failure, Operation};
 use futures_util::{FutureExt, future::LocalBoxFuture};
 use uuid::Uuid;
 
@@ -85,6 +85,15 @@ impl Bus {
 
     pub(crate) fn domains(&self) -> &[Arc<DomainCore>] {
         &self.0.domains
+    }
+
+    /// Every permission that an operation asks for, of all domains, wherever they are hosted.
+    pub fn permissions(&self) -> impl Iterator<Item = &'static str> {
+        let operations = self.0.domains.iter().flat_map(|core| &core.operations);
+        operations.filter_map(|operation| match operation.access {
+            Access::Permission(permission) => Some(permission),
+            _ => None,
+        })
     }
 
     /// This node's id.

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use callboard_messages::{Event, Operation};
+use callboard_messages::{Access, Event, Operation};
 
 use crate::{
     bulkhead::Bulkhead,
@@ -71,6 +71,7 @@ impl<S: 'static> Contract<S> {
         let info = OperationInfo {
             name: M::NAME,
             id: TypeId::of::<M>(),
+            access: M::ACCESS,
             timeout: M::TIMEOUT,
             serve: remote::serve::<M>,
             reaction: None,
@@ -88,6 +89,7 @@ impl<S: 'static> Contract<S> {
         let info = OperationInfo {
             name: E::NAME,
             id: TypeId::of::<Reaction<E>>(),
+            access: Access::Internal,
             timeout: Reaction::<E>::TIMEOUT,
             serve: remote::serve::<Reaction<E>>,
             reaction: Some(deliver::<E>),

@@ -6,7 +6,7 @@
 //! # use serde::{Serialize, Deserialize};
 //! # #[derive(Serialize, Deserialize)] pub struct CreateProject;
 //! # #[derive(Debug, Serialize, Deserialize, thiserror::Error)] #[error("no")] pub struct ProjectError;
-//! # impl DomainError for ProjectError { fn code(&self) -> Code { Code::Invalid } }
+//! # impl DomainError for ProjectError { const CODES: &[Code] = &[]; fn code(&self) -> Code { Code::Invalid } }
 //! # impl Operation for CreateProject { const NAME: &'static str = "project.create"; const ACCESS: Access = Access::Public; type Reply = (); type Error = ProjectError; }
 //! # struct Projects;
 //! # impl Handle<CreateProject> for Projects { async fn handle(&self, _: &Caller, _: CreateProject) -> Outcome<CreateProject> { Ok(()) } }
@@ -21,6 +21,7 @@
 
 use std::{any::TypeId, cell::RefCell, future::Future, rc::Rc, sync::Arc, time::Duration};
 
+use callboard_messages::Access;
 use futures_util::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
@@ -67,6 +68,7 @@ pub struct Domain {
 pub(crate) struct OperationInfo {
     pub(crate) name: &'static str,
     pub(crate) id: TypeId,
+    pub(crate) access: Access,
     pub(crate) timeout: Duration,
     /// Carries out a request that came by name.
     pub(crate) serve: Serve,

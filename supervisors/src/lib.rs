@@ -55,7 +55,7 @@ mod tasks;
 mod tree;
 
 pub use actor_ref::ActorRef;
-pub use blocking::BlockingPool;
+pub use blocking::{BlockingPool, Turn};
 pub use bulkhead::Bulkhead;
 pub use bus::{Bus, HostedDomain};
 pub use clock::Clock;

@@ -18,12 +18,14 @@ mod lockout;
 mod login;
 mod opaque;
 mod operator;
+mod origins;
 mod passwords;
 mod permissions;
 mod prune;
 mod refresh;
 mod registration;
 mod revocation;
+mod scopes;
 mod server_keys;
 mod sessions;
 mod settings;
@@ -52,7 +54,7 @@ use callboard_supervisors::{
 };
 use tokio::sync::OnceCell;
 
-pub use settings::{AuthSettings, Registration};
+pub use settings::{AuthSettings, Registration, WAITING_MOST};
 
 use state::{Auth, Shared};
 
@@ -67,7 +69,8 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migration
 /// that host auth remember together.
 #[must_use]
 pub fn domain(settings: AuthSettings, databases: Databases, revocations: Revocations, cache: Cache) -> Domain {
-    counted_domain(settings, databases, revocations, cache, Arc::default())
+    let pool = bcrypt_pool(&settings);
+    domain_with(settings, databases, revocations, cache, pool, Arc::default())
 }
 
 /// The domain on a node that does not host it.
@@ -76,16 +79,21 @@ pub fn remote(transport: Arc<dyn Transport>) -> Domain {
     contract().remote(transport)
 }
 
-/// The domain, which counts in `password_work` how often bcrypt ran.
-fn counted_domain(
+/// The threads that check and hash passwords, in turns of where they come from.
+fn bcrypt_pool(settings: &AuthSettings) -> BlockingPool {
+    BlockingPool::shared("bcrypt", settings.bcrypt_threads, settings.bcrypt_queue, settings.bcrypt_share)
+}
+
+/// The domain with these threads for bcrypt; it counts in `password_work` how often that ran.
+fn domain_with(
     settings: AuthSettings,
     databases: Databases,
     revocations: Revocations,
     cache: Cache,
+    pool: BlockingPool,
     password_work: Arc<AtomicU64>,
 ) -> Domain {
     let settings = Arc::new(settings);
-    let pool = BlockingPool::new("bcrypt", settings.bcrypt_threads, settings.bcrypt_queue);
     let bcrypt = pool.clone();
     // What every shard of the node has in common, made by the first.
     let shared: Arc<OnceCell<Arc<Shared>>> = Arc::default();
@@ -117,10 +125,11 @@ fn counted_domain(
 }
 
 /// A sign-in waits for bcrypt, and longer in a storm of them: that is no reason for the breaker to refuse the tokens of
-/// everybody else.
+/// everybody else, and what waits there takes no permit from them.
 fn bulkhead() -> Bulkhead {
     let breaker = breaker::Settings { slow_after: Duration::from_secs(8), ..breaker::Settings::default() };
-    Bulkhead { breaker, ..Bulkhead::default() }
+    let default = Bulkhead::default();
+    Bulkhead { breaker, in_flight: default.in_flight + WAITING_MOST, ..default }
 }
 
 /// What the domain answers.

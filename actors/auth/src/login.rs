@@ -9,6 +9,10 @@ use callboard_supervisors::{Handle, Outcome};
 use crate::{
     accounts::{self, AccountRow},
     lockout::Lockout,
+    opaque,
+    origins::Origin,
+    passwords,
+    sessions::Start,
     state::Auth,
 };
 
@@ -23,8 +27,9 @@ struct AccountWithHash {
 impl Handle<Login> for Auth {
     async fn handle(&self, caller: &Caller, message: Login) -> Outcome<Login> {
         let email = accounts::email(&message.email)?;
-        let lockout = Lockout::new(&self.database, &email, caller);
-        lockout.check(self.now()).await?;
+        passwords::check_length(&message.password)?;
+        opaque::check_length("device", message.device.as_ref())?;
+        opaque::check_length("replaces", message.replaces.as_ref())?;
         let found: Option<AccountWithHash> = self
             .database
             .query(
@@ -35,9 +40,16 @@ impl Handle<Login> for Auth {
             .fetch_optional()
             .await?;
         let (account, hash) = found.map_or((None, None), |found| (Some(found.account), found.password_hash));
+        let device = account.as_ref().zip(message.device.as_ref()).and_then(|(account, token)| {
+            let account = account.user_id();
+            self.shared.devices.known(account, token).map(|device| Origin::Device { account, device })
+        });
+        let origin = device.unwrap_or_else(|| Origin::network(caller));
+        let lockout = Lockout::new(&self.database, &email, &origin);
+        lockout.check(self.now()).await?;
 
         // The same work whether or not there is such an account.
-        let right = self.shared.passwords.verify(caller, &message.password, hash).await?;
+        let right = self.shared.passwords.verify(caller, &origin, &message.password, hash).await?;
         let Some(account) = account.filter(|_| right) else {
             lockout.failed(self.now()).await?;
             return Err(AuthError::WrongCredentials.into());
@@ -47,6 +59,7 @@ impl Handle<Login> for Auth {
         lockout.succeeded().await?;
 
         let organization_id = self.ensure_organization(caller, &account).await?;
-        self.start_session(caller, account, organization_id).await
+        let start = Start { organization_id, origin, replaces: message.replaces };
+        self.start_session(caller, account, start).await
     }
 }

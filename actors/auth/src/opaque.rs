@@ -1,8 +1,9 @@
 //! Tokens that say nothing: 256 random bits, of which only the hash is stored.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use callboard_messages::Secret;
+use callboard_messages::{Secret, auth::AuthError};
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
 /// A new token, `<prefix>_<43 characters>`.
 pub(crate) fn random(prefix: &str) -> Secret {
@@ -14,7 +15,29 @@ pub(crate) fn from_bytes(prefix: &str, bytes: &[u8; 32]) -> Secret {
     Secret::new(format!("{prefix}_{}", URL_SAFE_NO_PAD.encode(bytes)))
 }
 
+/// The bytes of such a token.
+pub(crate) fn to_bytes(prefix: &str, token: &str) -> Option<[u8; 32]> {
+    let encoded = token.strip_prefix(prefix)?.strip_prefix('_').filter(|encoded| encoded.len() == 43)?;
+    URL_SAFE_NO_PAD.decode(encoded).ok()?.try_into().ok()
+}
+
+/// The longest text that is looked at as a token.
+const LONGEST: usize = 128;
+
+/// Refuses what is no token of anybody's.
+pub(crate) fn check_length(field: &str, token: Option<&Secret>) -> Result<(), AuthError> {
+    if token.is_some_and(|token| token.expose().chars().count() > LONGEST) {
+        return Err(AuthError::Invalid(format!("`{field}` has at most {LONGEST} characters")));
+    }
+    Ok(())
+}
+
 /// As a token is stored and found: SHA-256 suffices for what can't be guessed.
 pub(crate) fn hash(token: &str) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(token))
+}
+
+/// Whether two tokens are the same, in a time that tells nothing about where they differ.
+pub(crate) fn equal(one: &str, other: &str) -> bool {
+    one.as_bytes().ct_eq(other.as_bytes()).into()
 }

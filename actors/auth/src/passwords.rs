@@ -6,10 +6,16 @@
 //!
 //! Whether an account exists shows in no answer and in no time: one that does not is verified against
 //! a hash that nothing matches, with the same work.
+//!
+//! The threads are few. Who waits for them takes turns with the others, by origin, and whoever would wait too long is told
+//! so at once.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -18,29 +24,45 @@ use callboard_supervisors::BlockingPool;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha384;
 
-const SHORTEST_CHARACTERS: usize = 10;
-const LONGEST_BYTES: usize = 72;
+use crate::origins::Origin;
 
-/// Common passwords that the other rules would let pass, in lower case, one a line.
+const SHORTEST: usize = 10;
+const LONGEST: usize = 128;
+
+/// How long bcrypt and the wait for it may take: less than the operation may, so that time is left for the rest of it.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// Common passwords that the other rules would let pass, in lower case, one a line. Their source: `SOURCES.md` beside it.
 const COMMON: &str = include_str!("passwords/common.txt");
 
-/// Whether `password` may be the new password of the account `email`.
-pub(crate) fn check(password: &Secret, email: &str) -> Result<(), AuthError> {
+/// Whether `password` may be the new password of the account `email`, whose person is called `name`.
+pub(crate) fn check(password: &Secret, email: &str, name: &str) -> Result<(), AuthError> {
     let weak = |reason: String| Err(AuthError::WeakPassword(reason));
+    check_length(password)?;
     let password = password.expose();
-    if password.chars().count() < SHORTEST_CHARACTERS {
-        return weak(format!("the password needs at least {SHORTEST_CHARACTERS} characters"));
-    }
-    if password.len() > LONGEST_BYTES {
-        return weak(format!("the password may have at most {LONGEST_BYTES} bytes"));
+    if password.chars().count() < SHORTEST {
+        return weak(format!("the password needs at least {SHORTEST} characters"));
     }
     let lower = password.to_lowercase();
     let one_character = lower.chars().skip(1).all(|character| lower.starts_with(character));
-    let own_name = lower == email || email.split('@').next() == Some(lower.as_str());
-    if one_character || own_name || COMMON.lines().any(|common| common == lower) {
+    if one_character || COMMON.lines().any(|common| common == lower) {
         return weak("this password is among the first that an attacker tries; choose another".to_owned());
     }
+    // However it is written: `Ada.Lovelace` and `ada lovelace` are one name.
+    let letters = |text: &str| text.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect::<String>();
+    let (given, local_part) = (letters(password), email.split('@').next().unwrap_or(email));
+    if !given.is_empty() && [email, local_part, name].into_iter().any(|own| letters(own) == given) {
+        return weak("the password must not be your own name or e-mail address; choose another".to_owned());
+    }
     Ok(())
+}
+
+/// What is longer is no password of anybody.
+pub(crate) fn check_length(password: &Secret) -> Result<(), AuthError> {
+    if password.expose().chars().count() <= LONGEST {
+        return Ok(());
+    }
+    Err(AuthError::WeakPassword(format!("a password may have at most {LONGEST} characters")))
 }
 
 /// Computes and verifies hashes. Cheap to clone.
@@ -64,37 +86,46 @@ impl Passwords {
     }
 
     /// The hash to store.
-    pub(crate) async fn hash(&self, caller: &Caller, password: &Secret) -> Result<String, Failure> {
-        let (digest, cost, work) = (self.digest(password)?, self.cost, self.work.clone());
-        let hashed = self
-            .pool
-            .run(caller.deadline, move || {
-                work.fetch_add(1, Ordering::Relaxed);
-                bcrypt::non_truncating_hash(digest, cost)
-            })
-            .await?;
-        hashed.map_err(|error| Failure::Internal(format!("bcrypt: {error}")))
+    pub(crate) async fn hash(&self, caller: &Caller, origin: &Origin, password: &Secret) -> Result<String, Failure> {
+        let (digest, cost) = (self.digest(password)?, self.cost);
+        self.run(caller, origin, move || bcrypt::non_truncating_hash(digest, cost)).await
     }
 
     /// Whether `password` is the one of `hash`. Without a hash the answer is no, after the same work.
     pub(crate) async fn verify(
         &self,
         caller: &Caller,
+        origin: &Origin,
         password: &Secret,
         hash: Option<String>,
     ) -> Result<bool, Failure> {
-        let (digest, work) = (self.digest(password)?, self.work.clone());
+        let digest = self.digest(password)?;
         let known = hash.is_some();
         let hash = hash.unwrap_or_else(|| unmatched(self.cost));
-        let verified = self
-            .pool
-            .run(caller.deadline, move || {
-                work.fetch_add(1, Ordering::Relaxed);
-                bcrypt::non_truncating_verify(digest, &hash)
-            })
-            .await?;
-        let right = verified.map_err(|error| Failure::Internal(format!("bcrypt: {error}")))?;
+        let right = self.run(caller, origin, move || bcrypt::non_truncating_verify(digest, &hash)).await?;
         Ok(right && known)
+    }
+
+    /// Computes when it is the origin's turn.
+    async fn run<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        origin: &Origin,
+        compute: impl FnOnce() -> bcrypt::BcryptResult<T> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let latest = self.pool.clock().instant() + PATIENCE;
+        let deadline = caller.deadline.map_or(latest, |deadline| deadline.min(latest));
+        let work = self.work.clone();
+        let job = move || {
+            work.fetch_add(1, Ordering::Relaxed);
+            compute()
+        };
+        match self.pool.run_in_turn(origin.turn(), Some(deadline), job).await {
+            Ok(computed) => computed.map_err(|error| Failure::Internal(format!("bcrypt: {error}"))),
+            // Slower than it seemed: whatever was computed has had no effect.
+            Err(Failure::Expired | Failure::Timeout) => Err(Failure::Overloaded { retry_after: PATIENCE }),
+            Err(failure) => Err(failure),
+        }
     }
 
     fn digest(&self, password: &Secret) -> Result<String, Failure> {
@@ -114,14 +145,16 @@ fn unmatched(cost: u32) -> String {
 mod tests {
     use super::*;
 
+    const HERE: Origin = Origin::Network(None);
+
     fn passwords() -> Passwords {
         Passwords::new(BlockingPool::new("bcrypt", 1, 4), 4, [7; 32], Arc::default())
     }
 
     async fn matches(stored: &str, given: &str) -> bool {
         let (passwords, caller) = (passwords(), Caller::anonymous());
-        let hash = passwords.hash(&caller, &Secret::new(stored)).await.unwrap();
-        passwords.verify(&caller, &Secret::new(given), Some(hash)).await.unwrap()
+        let hash = passwords.hash(&caller, &HERE, &Secret::new(stored)).await.unwrap();
+        passwords.verify(&caller, &HERE, &Secret::new(given), Some(hash)).await.unwrap()
     }
 
     #[actix_rt::test]
@@ -145,22 +178,26 @@ mod tests {
     #[actix_rt::test]
     async fn an_account_without_a_password_matches_nothing_after_the_same_work() {
         let (passwords, caller) = (passwords(), Caller::anonymous());
-        assert!(!passwords.verify(&caller, &Secret::new("anything at all"), None).await.unwrap());
+        assert!(!passwords.verify(&caller, &HERE, &Secret::new("anything at all"), None).await.unwrap());
         assert_eq!(passwords.work.load(Ordering::Relaxed), 1);
     }
 
     #[actix_rt::test]
     async fn a_table_without_the_key_is_worth_nothing() {
         let (passwords, caller) = (passwords(), Caller::anonymous());
-        let hash = passwords.hash(&caller, &Secret::new("correct horse")).await.unwrap();
+        let hash = passwords.hash(&caller, &HERE, &Secret::new("correct horse")).await.unwrap();
         let stranger = Passwords { key: [8; 32], ..passwords };
-        assert!(!stranger.verify(&caller, &Secret::new("correct horse"), Some(hash)).await.unwrap());
+        assert!(!stranger.verify(&caller, &HERE, &Secret::new("correct horse"), Some(hash)).await.unwrap());
+    }
+
+    fn weak(password: &str) -> bool {
+        let outcome = check(&Secret::new(password), "ada.lovelace@example.org", "Countess of Lovelace");
+        matches!(outcome, Err(AuthError::WeakPassword(_)))
     }
 
     #[test]
     fn weak_passwords_are_refused() {
-        let email = "ada.lovelace@example.org";
-        for weak in [
+        for password in [
             "",
             "short",
             "ninechars",
@@ -170,15 +207,38 @@ mod tests {
             "QWERTYUIOP",
             "1234567890",
             "ada.lovelace",
+            "AdaLovelace",
             "Ada.Lovelace@example.org",
-            &"x1".repeat(37),
+            "countess of LOVELACE",
+            &"x1".repeat(65),
             &"🎭".repeat(19),
         ] {
-            assert!(matches!(check(&Secret::new(weak), email), Err(AuthError::WeakPassword(_))), "{weak}");
+            assert!(weak(password), "{password}");
         }
-        for strong in ["tencharact", "correct horse battery", &"x1".repeat(36), &"🎭🎪".repeat(9), "with\0a nul byte"]
-        {
-            assert_eq!(check(&Secret::new(strong), email), Ok(()), "{strong}");
+        for password in [
+            "tencharact",
+            "correct horse battery",
+            &"x1".repeat(64),
+            &"🎭🎪".repeat(64),
+            "with\0a nul byte",
+            "ada.lovelace!7",
+        ] {
+            assert!(!weak(password), "{password}");
         }
+    }
+
+    #[test]
+    fn the_common_passwords_are_thousands_that_nothing_else_would_refuse() {
+        let common: Vec<&str> = COMMON.lines().collect();
+        assert!(common.len() >= 3000, "{}", common.len());
+        for password in &common {
+            let length = password.chars().count();
+            assert!((SHORTEST..=LONGEST).contains(&length) && password.to_lowercase() == *password, "{password}");
+            assert!(
+                weak(&password.to_uppercase()) || password.to_uppercase().to_lowercase() != *password,
+                "{password}"
+            );
+        }
+        assert!(common.is_sorted_by(|one, next| one < next), "sorted, each once");
     }
 }

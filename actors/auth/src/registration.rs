@@ -13,7 +13,10 @@ use uuid::Uuid;
 use crate::{
     accounts::{self, AccountRow, OPERATOR_EMAIL},
     invitations::{self, Permit},
+    opaque,
+    origins::Origin,
     passwords,
+    sessions::Start,
     state::Auth,
 };
 
@@ -24,9 +27,11 @@ impl Handle<Register> for Auth {
             return Err(AuthError::InvalidEmail.into());
         }
         let name = accounts::name(message.name.as_deref(), &email)?;
-        passwords::check(&message.password, &email)?;
+        passwords::check(&message.password, &email, &name)?;
+        opaque::check_length("replaces", message.replaces.as_ref())?;
         let permit = self.permit(message.invitation.as_ref(), &email).await?;
-        let password_hash = self.shared.passwords.hash(caller, &message.password).await?;
+        let origin = Origin::network(caller);
+        let password_hash = self.shared.passwords.hash(caller, &origin, &message.password).await?;
 
         let first = permit == Permit::Setup;
         // The founder shares the operator's organization, and the event has to say so.
@@ -55,6 +60,7 @@ impl Handle<Register> for Auth {
 
         // From here on there is an account, whatever fails.
         let organization_id = self.ensure_organization(caller, &account).await.map_err(CallError::after_effect)?;
-        self.start_session(caller, account, organization_id).await.map_err(CallError::after_effect)
+        let start = Start { organization_id, origin, replaces: message.replaces };
+        self.start_session(caller, account, start).await.map_err(CallError::after_effect)
     }
 }

@@ -11,9 +11,8 @@ use callboard_supervisors::{
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::{accounts::AccountRow, opaque, refresh, state::Auth};
+use crate::{accounts::AccountRow, opaque, origins::Origin, refresh, state::Auth};
 
-const LISTED: i64 = 100;
 const USER_AGENT_LONGEST: usize = 200;
 
 #[derive(sqlx::FromRow)]
@@ -25,21 +24,31 @@ struct SessionRow {
     last_seen_at: DateTime<Utc>,
 }
 
+/// How a session starts.
+pub(crate) struct Start {
+    /// Acted for unless told otherwise.
+    pub(crate) organization_id: OrganizationId,
+    pub(crate) origin: Origin,
+    /// The refresh token of the session that it takes the place of.
+    pub(crate) replaces: Option<Secret>,
+}
+
 impl Auth {
     /// Starts a session of `account`, whose password or registration was just accepted.
     pub(crate) async fn start_session(
         &self,
         caller: &Caller,
         account: AccountRow,
-        organization_id: OrganizationId,
+        start: Start,
     ) -> Result<Tokens, CallError<AuthError>> {
+        let Start { organization_id, origin, replaces } = start;
         let now = self.now();
         let expires_at = now + self.settings.refresh_token_lifetime;
         let (session_id, refresh_token) = (SessionId::new(), opaque::random(refresh::PREFIX));
         let user_agent = caller.user_agent.as_deref().map(|agent| {
             agent.chars().filter(|character| !character.is_control()).take(USER_AGENT_LONGEST).collect::<String>()
         });
-        let start = async |transaction: &mut Transaction| -> Result<(), Error> {
+        self.revoking(async |transaction| {
             transaction
                 .query(
                     "INSERT INTO sessions (id, account_id, address, user_agent, created_at, last_seen_at, expires_at)
@@ -53,11 +62,18 @@ impl Auth {
                 .bind(expires_at)
                 .execute()
                 .await?;
-            refresh::insert(transaction, &refresh_token, session_id, expires_at).await
-        };
-        self.database.transact(start).await?;
+            refresh::insert(transaction, &refresh_token, session_id, expires_at).await?;
+            Ok(((), replace(transaction, replaces.as_ref(), now).await?))
+        })
+        .await?;
         tracing::info!(target: "callboard::security", user_id = %account.id, %session_id, "a session was started");
-        self.tokens(account, session_id, organization_id, refresh_token).await
+        let device = match origin {
+            Origin::Device { device, .. } => device,
+            Origin::Network(_) => Uuid::now_v7(),
+        };
+        let device = self.shared.devices.token(account.user_id(), device);
+        let tokens = self.tokens(account, session_id, organization_id, refresh_token).await?;
+        Ok(Tokens { device: Some(device), ..tokens })
     }
 
     /// What a session is given at its start and at each refresh.
@@ -76,6 +92,7 @@ impl Auth {
             expires_in: self.settings.access_token_lifetime.as_secs(),
             session_id,
             account: account.into(),
+            device: None,
         })
     }
 
@@ -119,6 +136,31 @@ impl Auth {
     }
 }
 
+/// Ends the session of this refresh token, whoever's it is: who holds the token could go on using it, and gives it up.
+async fn replace(
+    transaction: &mut Transaction,
+    refresh_token: Option<&Secret>,
+    now: DateTime<Utc>,
+) -> Result<Vec<CredentialRevoked>, Error> {
+    let Some(refresh_token) = refresh_token else { return Ok(Vec::new()) };
+    let ended: Vec<(Uuid,)> = transaction
+        .query(
+            "UPDATE sessions SET revoked_at = $2
+             WHERE revoked_at IS NULL AND id IN (SELECT session_id FROM refresh_tokens WHERE token_hash = $1)
+             RETURNING id",
+        )
+        .bind(opaque::hash(refresh_token.expose()))
+        .bind(now)
+        .fetch_all()
+        .await?;
+    Ok(ended.into_iter().map(|(id,)| CredentialRevoked::Session(SessionId(id))).collect())
+}
+
+/// What a program needs to see its owner's sessions.
+pub(crate) const READ: &str = "session:read";
+/// What a program needs to end them.
+pub(crate) const WRITE: &str = "session:write";
+
 /// Whose sessions the caller may touch: its own. A program needs the permission besides.
 fn owner(caller: &Caller, permission: &'static str) -> Result<UserId, Failure> {
     if caller.principal == Principal::ApiKey && !caller.scopes.allows(permission) {
@@ -142,7 +184,7 @@ impl Handle<Logout> for Auth {
 
 impl Handle<LogoutAll> for Auth {
     async fn handle(&self, caller: &Caller, _: LogoutAll) -> Outcome<LogoutAll> {
-        let user_id = owner(caller, "session:write")?;
+        let user_id = owner(caller, WRITE)?;
         self.end_sessions(user_id, None).await?;
         Ok(())
     }
@@ -150,7 +192,7 @@ impl Handle<LogoutAll> for Auth {
 
 impl Handle<ListSessions> for Auth {
     async fn handle(&self, caller: &Caller, _: ListSessions) -> Outcome<ListSessions> {
-        let user_id = owner(caller, "session:read")?;
+        let user_id = owner(caller, READ)?;
         let rows: Vec<SessionRow> = self
             .database
             .read()
@@ -161,7 +203,7 @@ impl Handle<ListSessions> for Auth {
             )
             .bind(user_id.0)
             .bind(self.now())
-            .bind(LISTED)
+            .bind(ListSessions::MOST as i64)
             .fetch_all()
             .await?;
         let session = |row: SessionRow| Session {
@@ -178,7 +220,7 @@ impl Handle<ListSessions> for Auth {
 
 impl Handle<RevokeSession> for Auth {
     async fn handle(&self, caller: &Caller, message: RevokeSession) -> Outcome<RevokeSession> {
-        let user_id = owner(caller, "session:write")?;
+        let user_id = owner(caller, WRITE)?;
         if self.end_session(user_id, message.session_id).await? {
             Ok(())
         } else {

@@ -35,16 +35,23 @@ pub struct AuthSettings {
     /// Threads that compute bcrypt; half of the processors, so that a storm of sign-ins leaves the rest of the node its
     /// share.
     pub bcrypt_threads: usize,
-    /// Sign-ins that may wait for such a thread; 16 for each. One more is refused at once.
+    /// Sign-ins and registrations that may wait for such a thread; 16 for each, [`WAITING_MOST`] at most. What has no
+    /// room is refused at once.
     pub bcrypt_queue: usize,
+    /// How many of them may be of one address (IPv6: one /64), or of the devices that one account knows; half of them.
+    pub bcrypt_share: usize,
     /// Seals what auth must keep secret at rest. Another key than the one before makes auth refuse to start.
     pub master_key: MasterKey,
 }
+
+/// The most that may wait for bcrypt: each holds a permit of its shard meanwhile.
+pub const WAITING_MOST: usize = 64;
 
 impl AuthSettings {
     /// The defaults.
     pub fn new(issuer: impl Into<String>, master_key: MasterKey) -> Self {
         let threads = (thread::available_parallelism().map_or(1, NonZero::get) / 2).max(1);
+        let queue = (16 * threads).min(WAITING_MOST);
         Self {
             issuer: issuer.into(),
             audience: "callboard".to_owned(),
@@ -53,7 +60,8 @@ impl AuthSettings {
             registration: Registration::default(),
             bcrypt_cost: 12,
             bcrypt_threads: threads,
-            bcrypt_queue: 16 * threads,
+            bcrypt_queue: queue,
+            bcrypt_share: queue / 2,
             master_key,
         }
     }
@@ -80,8 +88,13 @@ impl AuthSettings {
         if !(4..=16).contains(&self.bcrypt_cost) {
             wrong.push("auth: the cost of bcrypt must be between 4 and 16; 12 is right for most machines".to_owned());
         }
-        if self.bcrypt_threads == 0 || self.bcrypt_queue == 0 {
-            wrong.push("auth: bcrypt needs at least one thread and one waiting place".to_owned());
+        if self.bcrypt_threads == 0 {
+            wrong.push("auth: bcrypt needs at least one thread".to_owned());
+        }
+        if !(1..=WAITING_MOST).contains(&self.bcrypt_queue) || !(1..=self.bcrypt_queue).contains(&self.bcrypt_share) {
+            wrong.push(format!(
+                "auth: 1 to {WAITING_MOST} may wait for bcrypt, and of one address at least 1 and no more than all"
+            ));
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
@@ -102,8 +115,9 @@ mod tests {
             refresh_token_lifetime: Duration::from_secs(400 * 24 * 60 * 60),
             bcrypt_cost: 3,
             bcrypt_threads: 0,
+            bcrypt_share: WAITING_MOST + 1,
             ..settings
         };
-        assert_eq!(wrong.validate().unwrap_err().len(), 6);
+        assert_eq!(wrong.validate().unwrap_err().len(), 7);
     }
 }

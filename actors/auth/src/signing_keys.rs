@@ -21,7 +21,7 @@ use callboard_messages::{
     auth::{AuthError, GetJwks, Jwk, Jwks, RotateSigningKey},
 };
 use callboard_supervisors::{
-    BlockingPool, Clock, Handle, Outcome, StartError,
+    Clock, Handle, Outcome, StartError, Turn,
     db::{Database, Error, Transaction},
     seal::SealError,
 };
@@ -36,6 +36,9 @@ use crate::{server_keys::wrong_master_key, settings::AuthSettings, state::Auth};
 const FRESH: Duration = Duration::from_secs(60);
 /// How often a token with an unknown key may make a node look.
 const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(5);
+
+/// The platform's own turn, before those who sign in.
+const OWN: Turn = Turn { subject: 0, preferred: true };
 
 /// A key that signs.
 #[derive(Clone)]
@@ -289,7 +292,7 @@ impl Handle<GetJwks> for Auth {
 
 impl Handle<RotateSigningKey> for Auth {
     async fn handle(&self, caller: &Caller, _: RotateSigningKey) -> Outcome<RotateSigningKey> {
-        let generated = self.shared.passwords.pool().run(caller.deadline, generate).await??;
+        let generated = self.shared.passwords.pool().run_in_turn(OWN, caller.deadline, generate).await??;
         let now = self.now();
         let rotate = async |transaction: &mut Transaction| -> Result<(), CallError<AuthError>> {
             transaction

@@ -14,8 +14,8 @@ use callboard_supervisors::{
 use chrono::{DateTime, Utc};
 
 use crate::{
-    accounts::AccountRow, passwords::Passwords, refresh::Successors, server_keys, settings::AuthSettings,
-    signing_keys::SigningKeys, validation::Standing,
+    accounts::AccountRow, origins::Devices, passwords::Passwords, refresh::Successors, server_keys,
+    settings::AuthSettings, signing_keys::SigningKeys, validation::Standing,
 };
 
 /// The state of one shard.
@@ -31,6 +31,7 @@ pub(crate) struct Auth {
 pub(crate) struct Shared {
     pub(crate) passwords: Passwords,
     pub(crate) successors: Successors,
+    pub(crate) devices: Devices,
     pub(crate) signing_keys: SigningKeys,
     /// Whether several nodes remember together.
     pub(crate) is_shared: bool,
@@ -51,10 +52,12 @@ impl Shared {
         let now = clock.now();
         let pepper = server_keys::ensure(database, &settings.master_key, "password", now).await?;
         let successors = server_keys::ensure(database, &settings.master_key, "refresh", now).await?;
+        let devices = server_keys::ensure(database, &settings.master_key, "device", now).await?;
         let signing_keys = SigningKeys::open(settings, database, clock).await?;
         Ok(Arc::new(Self {
             passwords: Passwords::new(pool, settings.bcrypt_cost, pepper, password_work),
             successors: Successors::new(successors),
+            devices: Devices::new(devices),
             signing_keys,
             is_shared: cache.is_shared(),
             standings: Cached::new(cache.clone(), None, CachedSettings::new("standings", 1)),

@@ -10,7 +10,7 @@ use callboard_messages::{
 use callboard_supervisors::{Handle, Outcome};
 use serde::{Deserialize, Serialize};
 
-use crate::{access_tokens::Claims, api_keys, state::Auth};
+use crate::{access_tokens::Claims, api_keys, scopes, state::Auth};
 
 /// How long a validated API key may be remembered, so that its last use is known to the minute.
 const KEY_REMEMBERED: Duration = Duration::from_secs(60);
@@ -134,7 +134,7 @@ impl Auth {
             other => other?,
         };
         self.note_use(&key, now);
-        let scopes = api_keys::both(&key.scopes.0, &permissions.scopes);
+        let scopes = scopes::both(&key.scopes.0, &permissions.scopes);
         let remembered_until = now + KEY_REMEMBERED;
         Ok(Validated {
             expires_at: key.expires_at.map_or(remembered_until, |expires_at| expires_at.min(remembered_until)),
@@ -145,7 +145,7 @@ impl Auth {
                 session_id: None,
                 api_key_id: Some(ApiKeyId(key.id)),
                 // An administrator's key administers only if it was made to.
-                administrator: key.administrator && scopes.allows("platform:administer"),
+                administrator: key.administrator && scopes.allows(scopes::ADMINISTER),
                 scopes,
                 ..caller.clone()
             },

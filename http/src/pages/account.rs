@@ -39,7 +39,12 @@ pub(crate) async fn sign_in_form(request: Request) -> Result<HttpResponse, Probl
 pub(crate) async fn sign_in(mut request: Request) -> Result<HttpResponse, Problem> {
     let mut form = read(&mut request).await?;
     let email = take(&mut form, "email");
-    let login = Login { email: email.clone(), password: Secret::new(take(&mut form, "password")) };
+    let login = Login {
+        email: email.clone(),
+        password: Secret::new(take(&mut form, "password")),
+        device: cookies::device(&request.http, request.worker.secure()),
+        replaces: replaced(&request),
+    };
     match request.worker.bus().ask(&request.caller, login).await {
         Ok(tokens) => Ok(signed_in(&request, &tokens)),
         Err(error) => again(&request, "sign_in.html", error.into(), FormView { email, ..FormView::default() }),
@@ -68,6 +73,7 @@ pub(crate) async fn setup(mut request: Request) -> Result<HttpResponse, Problem>
         password: Secret::new(take(&mut form, "password")),
         name: given(&view.name),
         invitation: given(&view.token).map(Secret::new),
+        replaces: replaced(&request),
     };
     match request.worker.bus().ask(&request.caller, register).await {
         Ok(tokens) => Ok(signed_in(&request, &tokens)),
@@ -88,6 +94,12 @@ pub(crate) async fn sign_out(request: Request) -> Result<HttpResponse, Problem> 
     Ok(response)
 }
 
+/// The refresh token of the session that the browser has until now.
+fn replaced(request: &Request) -> Option<Secret> {
+    let (_, refresh) = cookies::read(&request.http, request.worker.secure());
+    refresh.map(Secret::new)
+}
+
 fn signed_in(request: &Request, tokens: &Tokens) -> HttpResponse {
     let mut response = redirect("/");
     cookies::set(&mut response, tokens, request.worker.secure());
@@ -102,7 +114,9 @@ fn again(request: &Request, name: &str, problem: Problem, view: FormView) -> Res
     let view = FormView { error: Some(problem.detail.to_string()), ..view };
     // A 401 with a challenge would make the browser ask for a password of its own.
     let status = if problem.status == StatusCode::UNAUTHORIZED { StatusCode::FORBIDDEN } else { problem.status };
-    page(&request.worker, status, name, &view)
+    let mut response = page(&request.worker, status, name, &view)?;
+    problem.tell_when_to_retry(&mut response);
+    Ok(response)
 }
 
 async fn read(request: &mut Request) -> Result<HashMap<String, String>, Problem> {

@@ -1,44 +1,70 @@
-//! The pages' session: two cookies that no script can read and no other host gets.
+//! The pages' session: cookies that no script can read and no other host gets, and one by which the account knows the
+//! browser again after the session.
 
 use actix_web::{
     HttpRequest, HttpResponse,
     cookie::{Cookie, SameSite, time::Duration},
 };
-use callboard_messages::auth::Tokens;
+use callboard_messages::{Secret, auth::Tokens};
 
 /// As long as a refresh token lives.
 const REFRESH_DAYS: i64 = 7;
 
+/// How long a browser is known that does not come back.
+const DEVICE_DAYS: i64 = 180;
+
+/// The names of the cookies.
+struct Names {
+    access: &'static str,
+    refresh: &'static str,
+    device: &'static str,
+}
+
 /// `__Host-` makes browsers insist on TLS, on this host alone and on the whole path: an app on a subdomain can't plant
 /// such a cookie. Without TLS they would refuse it.
-const fn names(secure: bool) -> (&'static str, &'static str) {
+const fn names(secure: bool) -> Names {
     if secure {
-        ("__Host-callboard_access", "__Host-callboard_refresh")
+        Names {
+            access: "__Host-callboard_access",
+            refresh: "__Host-callboard_refresh",
+            device: "__Host-callboard_device",
+        }
     } else {
-        ("callboard_access", "callboard_refresh")
+        Names { access: "callboard_access", refresh: "callboard_refresh", device: "callboard_device" }
     }
+}
+
+fn value(http: &HttpRequest, name: &str) -> Option<String> {
+    http.cookie(name).map(|cookie| cookie.value().to_owned()).filter(|value| !value.is_empty())
 }
 
 /// The access and the refresh token.
 pub(crate) fn read(http: &HttpRequest, secure: bool) -> (Option<String>, Option<String>) {
-    let (access, refresh) = names(secure);
-    let value = |name| http.cookie(name).map(|cookie| cookie.value().to_owned()).filter(|value| !value.is_empty());
-    (value(access), value(refresh))
+    let names = names(secure);
+    (value(http, names.access), value(http, names.refresh))
+}
+
+/// What the browser shows at the next sign-in.
+pub(crate) fn device(http: &HttpRequest, secure: bool) -> Option<Secret> {
+    value(http, names(secure).device).map(Secret::new)
 }
 
 /// Signs the browser in.
 pub(crate) fn set(response: &mut HttpResponse, tokens: &Tokens, secure: bool) {
-    let (access, refresh) = names(secure);
+    let names = names(secure);
     let access_lives = Duration::seconds(i64::try_from(tokens.expires_in).unwrap_or(0));
-    add(response, access, tokens.access_token.expose(), access_lives, secure);
-    add(response, refresh, tokens.refresh_token.expose(), Duration::days(REFRESH_DAYS), secure);
+    add(response, names.access, tokens.access_token.expose(), access_lives, secure);
+    add(response, names.refresh, tokens.refresh_token.expose(), Duration::days(REFRESH_DAYS), secure);
+    if let Some(device) = &tokens.device {
+        add(response, names.device, device.expose(), Duration::days(DEVICE_DAYS), secure);
+    }
 }
 
-/// Signs the browser out.
+/// Signs the browser out; it stays known.
 pub(crate) fn clear(response: &mut HttpResponse, secure: bool) {
-    let (access, refresh) = names(secure);
-    add(response, access, "", Duration::ZERO, secure);
-    add(response, refresh, "", Duration::ZERO, secure);
+    let names = names(secure);
+    add(response, names.access, "", Duration::ZERO, secure);
+    add(response, names.refresh, "", Duration::ZERO, secure);
 }
 
 fn add(response: &mut HttpResponse, name: &str, value: &str, lives: Duration, secure: bool) {

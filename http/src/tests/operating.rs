@@ -58,3 +58,27 @@ fn every_parameter_of_a_path_is_a_field_of_its_message() {
         }
     }
 }
+
+#[actix_rt::test]
+async fn discovery_names_the_platform_as_configured_whatever_the_request_says() {
+    let told = async |stage: &Stage| {
+        let request = stage.get("/.well-known/openid-configuration");
+        let forged = request.header("host", "evil.example.com").header("x-forwarded-host", "evil.example.com");
+        let answer = forged.header("forwarded", "host=evil.example.com;proto=https").send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.json::<Value>().await.unwrap()
+    };
+    let stage = Stage::new().await;
+    let document = told(&stage).await;
+    assert_eq!(document["jwks_uri"], format!("http://{}/.well-known/jwks.json", stage.address));
+    assert!(!document.to_string().contains("evil"), "{document}");
+    stage.end().await;
+
+    let public = "https://callboard.example.com";
+    let stage = Stage::with(|settings| settings.public_url = Some(public.parse().unwrap())).await;
+    let document = told(&stage).await;
+    assert_eq!(document["issuer"], public);
+    assert_eq!(document["token_endpoint"], format!("{public}/api/v1/auth/login"));
+    assert!(!document.to_string().contains("evil"), "{document}");
+    stage.end().await;
+}

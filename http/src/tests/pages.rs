@@ -160,3 +160,48 @@ async fn the_reference_and_its_assets_come_from_the_node_itself() {
     assert_eq!(stage.get("/api/v1/actors").by(&user).send().await.unwrap().status(), 200);
     stage.end().await;
 }
+
+#[actix_rt::test]
+async fn a_new_sign_in_ends_the_session_that_it_replaces() {
+    let stage = Stage::new().await;
+    stage.administrator().await;
+    let fields = [("email", "admin@example.com"), ("password", PASSWORD)];
+    let sign_in = |cookies: &str, fields: &[(&str, &str)]| {
+        form(&stage, "/sign-in", fields).header("sec-fetch-site", "same-origin").header("cookie", cookies).send()
+    };
+    let first = cookies(&sign_in("", &fields).await.unwrap());
+    let home = async |cookies: &str| stage.get("/").header("cookie", cookies).send().await.unwrap().status().as_u16();
+    assert_eq!(home(&first).await, 200);
+    let wrong = sign_in(&first, &[fields[0], ("password", "another password")]).await.unwrap();
+    assert_eq!(wrong.status(), 403);
+    assert_eq!(home(&first).await, 200);
+
+    let second = sign_in(&first, &fields).await.unwrap();
+    assert_eq!(second.status(), 303);
+    assert_eq!(home(&cookies(&second)).await, 200);
+    assert_eq!(home(&first).await, 303, "the session before has ended, not only its cookie");
+    stage.end().await;
+}
+
+#[actix_rt::test]
+async fn a_browser_is_known_again_after_its_session() {
+    let stage = Stage::new().await;
+    stage.administrator().await;
+    let right = [("email", "admin@example.com"), ("password", PASSWORD)];
+    let send = |path: &'static str, cookies: &str, fields: &[(&str, &str)]| {
+        form(&stage, path, fields).header("sec-fetch-site", "same-origin").header("cookie", cookies).send()
+    };
+    let signed_in = cookies(&send("/sign-in", "", &right).await.unwrap());
+    let device = signed_in.split("; ").find(|cookie| cookie.starts_with("callboard_device=")).unwrap().to_owned();
+    let out = send("/sign-out", &signed_in, &[]).await.unwrap();
+    assert!(!cookies(&out).contains("callboard_device"), "it stays known");
+
+    for _ in 0..5 {
+        send("/sign-in", "", &[right[0], ("password", "another password")]).await.unwrap();
+    }
+    let stranger = send("/sign-in", "", &right).await.unwrap();
+    assert_eq!(stranger.status(), 429);
+    assert!(stranger.headers().contains_key("retry-after"), "a page says when to come again, too");
+    assert_eq!(send("/sign-in", &device, &right).await.unwrap().status(), 303);
+    stage.end().await;
+}

@@ -126,6 +126,7 @@ impl Stage {
             revocations: revocations.clone(),
             objects,
             router: router::Router::new(RoutingTable::new(), router::Settings::default()),
+            address: None,
             issuer: None,
             rate_limits: None,
         })

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::AuthError;
-use crate::{Access, ApiKeyId, Event, Operation, OrganizationId, Scopes, SessionId, UserId};
+use crate::{Access, ApiKeyId, Event, Operation, OrganizationId, Scopes, SessionId, UserId, shapes::Permissions};
 
 /// A person with an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -14,8 +14,10 @@ pub struct Account {
     /// The person.
     pub id: UserId,
     /// Lower case.
+    #[schema(format = Email, min_length = 3, max_length = 254)]
     pub email: String,
     /// How the person is addressed.
+    #[schema(min_length = 1, max_length = 100)]
     pub name: String,
     /// Administers the platform itself, beside its organizations.
     pub administrator: bool,
@@ -43,7 +45,7 @@ pub struct Identity {
     /// The tenant acted for.
     pub organization_id: OrganizationId,
     /// Permissions there.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Permissions)]
     pub scopes: Scopes,
     /// The session, when this is one.
     pub session_id: Option<SessionId>,

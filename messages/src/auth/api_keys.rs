@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::AuthError;
-use crate::{Access, ApiKeyId, NodeId, Operation, OrganizationId, Scopes, Secret};
+use crate::{
+    Access, ApiKeyId, NodeId, Operation, OrganizationId, Scopes, Secret,
+    shapes::{Permission, Permissions},
+};
 
 /// A program's key, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -13,13 +16,15 @@ pub struct ApiKey {
     /// The key.
     pub id: ApiKeyId,
     /// What it is for.
+    #[schema(min_length = 1, max_length = 100)]
     pub name: String,
     /// The part of the key that is shown, to tell keys apart.
+    #[schema(min_length = 10, max_length = 10, pattern = "^[0-9a-f]+$")]
     pub prefix: String,
     /// The organization it acts for.
     pub organization_id: OrganizationId,
     /// Permissions; never more than its owner holds.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Permissions)]
     pub scopes: Scopes,
     /// UTC.
     pub created_at: DateTime<Utc>,
@@ -36,7 +41,7 @@ pub struct ApiKeyWithSecret {
     #[serde(flatten)]
     pub api_key: ApiKey,
     /// `cb_<prefix>_<secret>`.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, max_length = 128, pattern = "^cb_[0-9a-f]{10}_[0-9a-f]{48}$")]
     pub secret: Secret,
 }
 
@@ -44,8 +49,10 @@ pub struct ApiKeyWithSecret {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct CreateApiKey {
     /// What it is for, 1 to 100 characters.
+    #[schema(min_length = 1, max_length = 100)]
     pub name: String,
-    /// Permissions; each must be one the caller holds.
+    /// Permissions, `noun:verb`, `noun:*` or `*`; each must be one that there is and that the caller holds.
+    #[schema(value_type = Vec<Permission>, min_items = 1, max_items = 50)]
     pub scopes: Vec<String>,
     /// UTC, in the future; never expires when absent.
     #[serde(default)]
@@ -60,9 +67,14 @@ impl Operation for CreateApiKey {
     type Error = AuthError;
 }
 
-/// The caller's keys in its organization, newest first.
+/// The caller's keys in its organization, newest first, 200 at most.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ListApiKeys {}
+
+impl ListApiKeys {
+    /// The keys that are listed.
+    pub const MOST: usize = 200;
+}
 
 impl Operation for ListApiKeys {
     const NAME: &'static str = "auth.list_api_keys";

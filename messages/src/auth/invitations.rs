@@ -12,6 +12,7 @@ use crate::{Access, NodeId, Operation, Secret};
 pub struct CreateInvitation {
     /// Only this address may use it, when given.
     #[serde(default)]
+    #[schema(format = Email, min_length = 3, max_length = 254)]
     pub email: Option<String>,
 }
 
@@ -27,7 +28,7 @@ impl Operation for CreateInvitation {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Invitation {
     /// To be given as `invitation` by who registers.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, max_length = 128)]
     pub token: Secret,
     /// UTC, 7 days from now.
     pub expires_at: DateTime<Utc>,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Code, DomainError};
+use crate::{DomainError, code::codes};
 
 pub use accounts::{Account, Identity, UserRegistered, WhoAmI};
 pub use api_keys::{ApiKey, ApiKeyWithSecret, CreateApiKey, IssueLocalKey, ListApiKeys, RevokeApiKey};
@@ -50,7 +50,7 @@ pub enum AuthError {
     /// Not an e-mail address.
     #[error("that is not an e-mail address")]
     InvalidEmail,
-    /// Shorter than 10 characters, longer than 72 bytes, or on the list of common passwords.
+    /// Shorter than 10 characters, longer than 128, or easily guessed.
     #[error("{0}")]
     WeakPassword(String),
     /// Registration is by invitation or closed, and the token is missing, spent or expired.
@@ -59,7 +59,7 @@ pub enum AuthError {
     /// Registration is closed on this node.
     #[error("registration is closed on this platform")]
     RegistrationClosed,
-    /// A scope that the caller does not hold, or that is none.
+    /// A scope that the caller does not hold.
     #[error("you can't give a key the scope {0}, which you don't hold yourself")]
     InvalidScope(String),
     /// A field breaks its rule.
@@ -71,15 +71,13 @@ pub enum AuthError {
 }
 
 impl DomainError for AuthError {
-    fn code(&self) -> Code {
-        match self {
-            Self::WrongCredentials | Self::InvalidToken | Self::RefreshReused => Code::Unauthenticated,
-            Self::LockedOut { .. } => Code::RateLimited,
-            Self::EmailTaken => Code::Conflict,
-            Self::InvalidEmail | Self::WeakPassword(_) | Self::Invalid(_) => Code::Invalid,
-            Self::InvitationRequired | Self::RegistrationClosed | Self::InvalidScope(_) => Code::Forbidden,
-            Self::NotFound(_) => Code::NotFound,
-        }
+    codes! {
+        Self::WrongCredentials | Self::InvalidToken | Self::RefreshReused => Unauthenticated,
+        Self::LockedOut { .. } => RateLimited,
+        Self::EmailTaken => Conflict,
+        Self::InvalidEmail | Self::WeakPassword(_) | Self::Invalid(_) => Invalid,
+        Self::InvitationRequired | Self::RegistrationClosed | Self::InvalidScope(_) => Forbidden,
+        Self::NotFound(_) => NotFound,
     }
 
     fn retry_after(&self) -> Option<Duration> {

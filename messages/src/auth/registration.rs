@@ -10,17 +10,23 @@ use crate::{Access, Operation, Secret};
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Register {
     /// The e-mail address, compared without case.
+    #[schema(format = Email, min_length = 3, max_length = 254)]
     pub email: String,
-    /// 10 characters to 72 bytes.
-    #[schema(value_type = String, min_length = 10, max_length = 72)]
+    /// 10 to 128 characters; none of the most common passwords, nor the account's own name or address.
+    #[schema(value_type = String, min_length = 10, max_length = 128)]
     pub password: Secret,
     /// How the person is addressed; the part of the address before the `@` unless told.
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 100)]
     pub name: Option<String>,
     /// The one-time set-up token, or an invitation; not needed where registration is open.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, max_length = 128)]
     pub invitation: Option<Secret>,
+    /// The refresh token of a session that the new one replaces: it ends.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, max_length = 128)]
+    pub replaces: Option<Secret>,
 }
 
 impl Operation for Register {

@@ -13,8 +13,10 @@ pub struct Session {
     /// The session.
     pub id: SessionId,
     /// Where it was started from.
+    #[schema(max_length = 45)]
     pub address: Option<String>,
     /// The program, as it names itself.
+    #[schema(max_length = 200)]
     pub user_agent: Option<String>,
     /// UTC.
     pub created_at: DateTime<Utc>,
@@ -28,12 +30,13 @@ pub struct Session {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Tokens {
     /// JWT, RS256.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, max_length = 4_096)]
     pub access_token: Secret,
     /// Opaque; used once, for [`RefreshToken`].
-    #[schema(value_type = String)]
+    #[schema(value_type = String, max_length = 128)]
     pub refresh_token: Secret,
     /// Always `Bearer`.
+    #[schema(min_length = 6, max_length = 6, pattern = "^Bearer$")]
     pub token_type: String,
     /// Seconds until the access token expires.
     pub expires_in: u64,
@@ -41,16 +44,30 @@ pub struct Tokens {
     pub session_id: SessionId,
     /// Whose they are.
     pub account: Account,
+    /// Given at each sign-in, for the next one of this device: see [`Login::device`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, max_length = 128)]
+    pub device: Option<Secret>,
 }
 
 /// Starts a session with a password.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Login {
     /// The e-mail address.
+    #[schema(format = Email, min_length = 3, max_length = 254)]
     pub email: String,
     /// The password.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, max_length = 128)]
     pub password: Secret,
+    /// The `device` of an earlier sign-in to this account. A device that the account knows goes first when many wait to
+    /// sign in, and the failures of others at its address don't delay it.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, max_length = 128)]
+    pub device: Option<Secret>,
+    /// The refresh token of a session that the new one replaces: it ends.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, max_length = 128)]
+    pub replaces: Option<Secret>,
 }
 
 impl Operation for Login {
@@ -64,7 +81,7 @@ impl Operation for Login {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RefreshToken {
     /// The opaque token of the last [`Tokens`].
-    #[schema(value_type = String)]
+    #[schema(value_type = String, max_length = 128)]
     pub refresh_token: Secret,
 }
 
@@ -99,9 +116,14 @@ impl Operation for LogoutAll {
     type Error = AuthError;
 }
 
-/// The caller's live sessions, newest first.
+/// The caller's live sessions, newest first, 100 at most.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ListSessions {}
+
+impl ListSessions {
+    /// The sessions that are listed.
+    pub const MOST: usize = 100;
+}
 
 impl Operation for ListSessions {
     const NAME: &'static str = "auth.list_sessions";

@@ -21,14 +21,18 @@ pub struct Deployment {
     /// Where it stands.
     pub status: DeploymentStatus,
     /// Why it failed, in a sentence, with the app's own last words where there are any.
+    #[schema(max_length = 4_000)]
     pub error: Option<String>,
     /// The release it made or brings back.
     pub release_id: Option<ReleaseId>,
     /// That release's number, `v1`, `v2`, ….
+    #[schema(minimum = 1)]
     pub release_version: Option<i64>,
     /// The commit, for a git source.
+    #[schema(max_length = 64, pattern = "^[0-9a-f]+$")]
     pub commit: Option<String>,
     /// Where the app answers.
+    #[schema(format = "uri", max_length = 2_048)]
     pub url: String,
     /// UTC.
     pub created_at: DateTime<Utc>,
@@ -131,6 +135,7 @@ pub struct ListDeployments {
     pub project_id: ProjectId,
     /// How many rows, 1 to 100; 20 unless told.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 100)]
     pub limit: Option<u32>,
     /// The `next` of the page before.
     #[serde(default)]

@@ -6,15 +6,17 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{DeployError, Deployment};
-use crate::{Access, Operation, ProjectId};
+use crate::{Access, Operation, ProjectId, shapes::ProcessCounts};
 
 /// How many instances of each process type are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Formation {
     /// Count by process type of the release that serves.
+    #[schema(value_type = ProcessCounts)]
     pub processes: BTreeMap<String, u32>,
     /// What is wanted of process types that this release lacks; a release that has them runs them again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = ProcessCounts)]
     pub missing: BTreeMap<String, u32>,
 }
 
@@ -25,6 +27,7 @@ pub struct Scale {
     /// Which project.
     pub project_id: ProjectId,
     /// Count by process type.
+    #[schema(value_type = ProcessCounts)]
     pub processes: BTreeMap<String, u32>,
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{DeployError, Formation};
-use crate::{Access, InstanceId, Operation, ProjectId};
+use crate::{Access, InstanceId, Operation, ProjectId, shapes::ProcessType};
 
 /// One running copy of a process type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -13,10 +13,13 @@ pub struct Instance {
     /// The instance.
     pub id: InstanceId,
     /// `web`, `worker`, ….
+    #[schema(value_type = ProcessType)]
     pub process: String,
     /// 1, 2, 3, … within the process type: `web.1`.
+    #[schema(minimum = 1)]
     pub index: u32,
     /// The release it runs.
+    #[schema(minimum = 1)]
     pub release_version: i64,
     /// Where it stands.
     pub status: InstanceStatus,
@@ -27,6 +30,7 @@ pub struct Instance {
     /// How often it was started again after it ended by itself.
     pub restarts: u32,
     /// How it last ended by itself, in a sentence.
+    #[schema(max_length = 16_384)]
     pub last_exit: Option<String>,
     /// UTC.
     pub started_at: DateTime<Utc>,
@@ -52,10 +56,12 @@ pub enum InstanceStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Instances {
     /// What runs, by process type and index.
+    #[schema(max_items = 2_000)]
     pub items: Vec<Instance>,
     /// What is wanted.
     pub formation: Formation,
     /// Where the app answers.
+    #[schema(format = "uri", max_length = 2_048)]
     pub url: String,
 }
 

@@ -17,8 +17,10 @@ pub struct LogLine {
     /// UTC.
     pub at: DateTime<Utc>,
     /// `build`, `web.1`, `worker.2`, `platform`.
+    #[schema(min_length = 1, max_length = 64)]
     pub from: String,
     /// Without its line feed; bounded, invalid UTF-8 replaced.
+    #[schema(max_length = 65_536)]
     pub text: String,
 }
 
@@ -26,6 +28,7 @@ pub struct LogLine {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogLines {
     /// Oldest first.
+    #[schema(max_items = 10_000)]
     pub items: Vec<LogLine>,
 }
 
@@ -49,6 +52,7 @@ pub struct GetBuildLog {
     pub after: Option<u64>,
     /// The most lines, 1 to 10,000; 1,000 unless told.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 10_000)]
     pub limit: Option<u32>,
 }
 
@@ -70,6 +74,7 @@ pub struct GetLogs {
     pub after: Option<u64>,
     /// The most lines, 1 to 10,000; 100 unless told.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 10_000)]
     pub limit: Option<u32>,
 }
 

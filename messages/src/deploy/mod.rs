@@ -12,7 +12,7 @@ mod sources;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Code, DeploymentId, DomainError};
+use crate::{DeploymentId, DomainError, code::codes};
 
 pub use deployments::{
     CancelDeployment, CreateDeployment, Deployment, DeploymentKind, DeploymentStatus, GetDeployment, ListDeployments,
@@ -65,14 +65,10 @@ pub enum DeployError {
 }
 
 impl DomainError for DeployError {
-    fn code(&self) -> Code {
-        match self {
-            Self::NotFound(_) | Self::NoSuchProcess(_) => Code::NotFound,
-            Self::Deleting | Self::InProgress(_) | Self::AlreadyEnded | Self::NoRelease | Self::RolloutFailed(_) => {
-                Code::Conflict
-            }
-            Self::Invalid(_) => Code::Invalid,
-            Self::TooLarge(_) => Code::TooLarge,
-        }
+    codes! {
+        Self::NotFound(_) | Self::NoSuchProcess(_) => NotFound,
+        Self::Deleting | Self::InProgress(_) | Self::AlreadyEnded | Self::NoRelease | Self::RolloutFailed(_) => Conflict,
+        Self::Invalid(_) => Invalid,
+        Self::TooLarge(_) => TooLarge,
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{DeployError, Deployment};
-use crate::{Access, Cursor, DeploymentId, Operation, Page, ProjectId, ReleaseId};
+use crate::{Access, Cursor, DeploymentId, Operation, Page, ProjectId, ReleaseId, shapes::ProcessCommands};
 
 /// An immutable, content-addressed build with the configuration it runs with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -17,18 +17,24 @@ pub struct Release {
     /// Of which project.
     pub project_id: ProjectId,
     /// 1, 2, 3, … within the project.
+    #[schema(minimum = 1)]
     pub version: i64,
     /// Of the built folder, SHA-256 in hex.
+    #[schema(min_length = 64, max_length = 64, pattern = "^[0-9a-f]+$")]
     pub digest: String,
     /// What was recognized: `node`, `python`, `static`, ….
+    #[schema(min_length = 1, max_length = 40)]
     pub language: String,
     /// Command by process type.
+    #[schema(value_type = ProcessCommands)]
     pub processes: BTreeMap<String, String>,
     /// The environment's version it was made with.
+    #[schema(minimum = 0)]
     pub environment_version: i64,
     /// The deployment that made it.
     pub deployment_id: DeploymentId,
     /// The commit, for a git source.
+    #[schema(max_length = 64, pattern = "^[0-9a-f]+$")]
     pub commit: Option<String>,
     /// How many instances of each process type were wanted when another release took its place; a rollback to it wants as
     /// many.
@@ -47,6 +53,7 @@ pub struct ListReleases {
     pub project_id: ProjectId,
     /// How many rows, 1 to 100; 20 unless told.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 100)]
     pub limit: Option<u32>,
     /// The `next` of the page before.
     #[serde(default)]
@@ -68,6 +75,7 @@ pub struct Rollback {
     pub project_id: ProjectId,
     /// The release's number; the one before the current unless told.
     #[serde(default)]
+    #[schema(minimum = 1)]
     pub version: Option<i64>,
 }
 

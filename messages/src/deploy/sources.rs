@@ -13,8 +13,10 @@ pub struct Source {
     /// The upload.
     pub id: Uuid,
     /// Bytes.
+    #[schema(minimum = 1)]
     pub size: u64,
     /// Of the archive, in hex.
+    #[schema(min_length = 64, max_length = 64, pattern = "^[0-9a-f]+$")]
     pub sha256: String,
 }
 
@@ -30,9 +32,11 @@ pub enum DeploymentSource {
     /// A git repository.
     Git {
         /// `https://…`.
+        #[schema(format = "uri", min_length = 1, max_length = 2_048)]
         url: String,
         /// A branch or tag; the default branch unless told.
         #[serde(default)]
+        #[schema(min_length = 1, max_length = 255)]
         reference: Option<String>,
     },
 }

@@ -11,16 +11,22 @@ use crate::{Access, Operation, ProjectId};
 #[serde(default)]
 pub struct BuildConfig {
     /// The folder of the app inside the source; relative, may not leave it.
+    #[schema(min_length = 1, max_length = 1_024)]
     pub root: Option<String>,
     /// Run in the app's folder instead of the detected build, by `/bin/sh -c`.
+    #[schema(min_length = 1, max_length = 4_096)]
     pub build_command: Option<String>,
     /// Run as `web` instead of the detected command, by `/bin/sh -c`.
+    #[schema(min_length = 1, max_length = 4_096)]
     pub start_command: Option<String>,
     /// Asked for by GET; any answer below 500 is healthy. `/` unless told.
+    #[schema(min_length = 1, max_length = 1_024, pattern = "^/[!-\"$-~]*$")]
     pub health_check_path: Option<String>,
     /// How long a new instance may take until it is healthy, in seconds, 1 to 600; 60 unless told.
+    #[schema(minimum = 1, maximum = 600)]
     pub health_check_grace_seconds: Option<u32>,
     /// Memory of one instance, in MiB, 32 to 65,536; 512 unless told.
+    #[schema(minimum = 32, maximum = 65_536)]
     pub memory_mib: Option<u32>,
 }
 

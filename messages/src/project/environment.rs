@@ -11,13 +11,16 @@ use crate::{Access, Operation, ProjectId, Secret};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Variable {
     /// `[A-Za-z_][A-Za-z0-9_]*`, at most 128 characters.
+    #[schema(min_length = 1, max_length = 128, pattern = "^[A-Za-z_][A-Za-z0-9_]*$")]
     pub name: String,
     /// Absent when `secret`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 32_768)]
     pub value: Option<String>,
     /// Sealed and write-only.
     pub secret: bool,
     /// The environment's version in which it was last set.
+    #[schema(minimum = 1)]
     pub version: i64,
     /// UTC.
     pub updated_at: DateTime<Utc>,
@@ -34,9 +37,10 @@ pub fn is_platform_variable(name: &str) -> bool {
 pub struct NewVariable {
     /// `[A-Za-z_][A-Za-z0-9_]*`, at most 128 characters; `HOME`, `PATH`, `PORT`, `TMPDIR` and all that begin with
     /// `CALLBOARD_` are the platform's.
+    #[schema(min_length = 1, max_length = 128, pattern = "^[A-Za-z_][A-Za-z0-9_]*$")]
     pub name: String,
     /// At most 32 KiB, without NUL.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, max_length = 32_768)]
     pub value: Secret,
     /// Whether it is sealed and write-only; true unless told.
     #[serde(default = "yes")]
@@ -51,8 +55,10 @@ const fn yes() -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Environment {
     /// Grows by one with each change; a release keeps the one it was made with.
+    #[schema(minimum = 0)]
     pub version: i64,
     /// By name.
+    #[schema(max_items = 256)]
     pub variables: Vec<Variable>,
 }
 
@@ -62,6 +68,7 @@ pub struct SetEnv {
     /// Which project.
     pub project_id: ProjectId,
     /// At most 256.
+    #[schema(min_items = 1, max_items = 256)]
     pub variables: Vec<NewVariable>,
 }
 
@@ -79,6 +86,7 @@ pub struct UnsetEnv {
     /// Which project.
     pub project_id: ProjectId,
     /// Which variable.
+    #[schema(min_length = 1, max_length = 128, pattern = "^[A-Za-z_][A-Za-z0-9_]*$")]
     pub name: String,
 }
 

@@ -9,7 +9,7 @@ mod sagas;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Code, DomainError};
+use crate::{DomainError, code::codes};
 
 pub use build_config::{BuildConfig, GetBuildConfig, SetBuildConfig};
 pub use config::{Config, GetConfig};
@@ -56,13 +56,11 @@ pub enum ProjectError {
 }
 
 impl DomainError for ProjectError {
-    fn code(&self) -> Code {
-        match self {
-            Self::NotFound | Self::NoSuchVariable(_) | Self::NoSuchSaga => Code::NotFound,
-            Self::NameTaken(_) | Self::Deleting | Self::NotStuck(_) => Code::Conflict,
-            Self::Invalid(_) => Code::Invalid,
-            Self::VersionMismatch => Code::PreconditionFailed,
-            Self::CleanupFailed(_) | Self::SetupFailed(_) => Code::Unavailable,
-        }
+    codes! {
+        Self::NotFound | Self::NoSuchVariable(_) | Self::NoSuchSaga => NotFound,
+        Self::NameTaken(_) | Self::Deleting | Self::NotStuck(_) => Conflict,
+        Self::Invalid(_) => Invalid,
+        Self::VersionMismatch => PreconditionFailed,
+        Self::CleanupFailed(_) | Self::SetupFailed(_) => Unavailable,
     }
 }

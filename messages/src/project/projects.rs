@@ -17,10 +17,13 @@ pub struct Project {
     /// The tenant that owns it.
     pub organization_id: OrganizationId,
     /// Also the app's host name: `<name>.<base domain>`.
+    #[schema(min_length = 1, max_length = 40, pattern = "^[a-z]([a-z0-9-]*[a-z0-9])?$")]
     pub name: String,
     /// Free text.
+    #[schema(max_length = 1_000)]
     pub description: String,
     /// Grows by one with each update; the `ETag`.
+    #[schema(minimum = 1)]
     pub version: i64,
     /// UTC.
     pub created_at: DateTime<Utc>,
@@ -35,9 +38,11 @@ pub struct Project {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct CreateProject {
     /// 1 to 40 of `a-z`, `0-9` and `-`, beginning with a letter, not ending with `-`.
+    #[schema(min_length = 1, max_length = 40, pattern = "^[a-z]([a-z0-9-]*[a-z0-9])?$")]
     pub name: String,
     /// At most 1,000 characters.
     #[serde(default)]
+    #[schema(max_length = 1_000)]
     pub description: Option<String>,
 }
 
@@ -70,9 +75,11 @@ impl Operation for GetProject {
 pub struct ListProjects {
     /// Only the project with this name.
     #[serde(default)]
+    #[schema(max_length = 40)]
     pub name: Option<String>,
     /// How many rows, 1 to 100; 20 unless told.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 100)]
     pub limit: Option<u32>,
     /// The `next` of the page before.
     #[serde(default)]
@@ -94,6 +101,7 @@ pub struct UpdateProject {
     pub project_id: ProjectId,
     /// At most 1,000 characters.
     #[serde(default)]
+    #[schema(max_length = 1_000)]
     pub description: Option<String>,
     /// The version the caller read, from `If-Match`.
     #[serde(default)]

@@ -15,6 +15,7 @@ pub struct ListSagas {
     pub status: Option<SagaStatus>,
     /// How many rows, 1 to 100; 20 unless told.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 100)]
     pub limit: Option<u32>,
     /// The `next` of the page before.
     #[serde(default)]

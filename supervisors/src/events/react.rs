@@ -47,6 +47,8 @@ pub trait Stored: 'static {
 pub struct Inapplicable(pub String);
 
 impl DomainError for Inapplicable {
+    const CODES: &[Code] = &[Code::Conflict];
+
     fn code(&self) -> Code {
         Code::Conflict
     }

@@ -38,6 +38,8 @@ enum TripError {
 }
 
 impl DomainError for TripError {
+    const CODES: &[Code] = &[Code::Conflict];
+
     fn code(&self) -> Code {
         Code::Conflict
     }

@@ -73,6 +73,8 @@ pub fn perform(act: Act) -> Perform {
 pub struct Refusal;
 
 impl DomainError for Refusal {
+    const CODES: &[Code] = &[Code::Conflict];
+
     fn code(&self) -> Code {
         Code::Conflict
     }

@@ -2,11 +2,11 @@ use std::time::Duration;
 
 use callboard_messages::{
     CallError, Caller, Failure, Secret,
-    auth::{AuthError, IssueLocalKey, Login},
+    auth::{AuthError, IssueLocalKey, Login, Tokens},
 };
 use futures_util::future::join_all;
 
-use super::{PASSWORD, on_each, on_each_with, visitor};
+use super::{PASSWORD, login, on_each, on_each_with, visitor, visitor_at};
 
 const WRONG: &str = "wrong horse battery";
 
@@ -78,7 +78,7 @@ async fn failures_delay_the_next_attempt_for_that_account_and_address_only() {
 #[actix_rt::test]
 async fn guesses_side_by_side_are_delayed_like_guesses_in_a_row() {
     on_each_with(
-        |settings| settings.bcrypt_queue = 64,
+        |settings| (settings.bcrypt_queue, settings.bcrypt_share) = (64, 64),
         async |node| {
             node.register("ada@example.org").await;
             let wrong = (0..20).map(|_| node.login("ada@example.org", WRONG));
@@ -98,7 +98,7 @@ async fn guesses_side_by_side_are_delayed_like_guesses_in_a_row() {
 #[actix_rt::test]
 async fn the_right_password_side_by_side_is_never_delayed() {
     on_each_with(
-        |settings| settings.bcrypt_queue = 64,
+        |settings| (settings.bcrypt_queue, settings.bcrypt_share) = (64, 64),
         async |node| {
             node.register("ada@example.org").await;
             for outcome in join_all((0..20).map(|_| node.login("ada@example.org", PASSWORD))).await {
@@ -116,12 +116,14 @@ async fn a_storm_of_sign_ins_is_shed_and_hurts_nothing_else() {
             settings.bcrypt_cost = 9;
             settings.bcrypt_threads = 1;
             settings.bcrypt_queue = 2;
+            settings.bcrypt_share = 1;
         },
         async |node| {
             let tokens = node.register("ada@example.org").await;
             let storm = join_all((0..40).map(|number| {
                 let email = format!("nobody{number}@example.org");
-                async move { node.login(&email, WRONG).await }
+                let address = format!("192.0.2.{}", 1 + number % 4);
+                async move { node.login_from(&address, &email, WRONG).await }
             }));
             let validations = join_all((0..40).map(|_| node.validate(&tokens.access_token)));
             let (storm, validations) = futures_util::join!(storm, validations);
@@ -130,7 +132,7 @@ async fn a_storm_of_sign_ins_is_shed_and_hurts_nothing_else() {
             for outcome in storm {
                 match outcome.unwrap_err() {
                     CallError::Refused(AuthError::WrongCredentials) => heard += 1,
-                    CallError::Failed(Failure::Overloaded { retry_after }) => {
+                    CallError::Failed(Failure::Overloaded { retry_after } | Failure::RateLimited { retry_after }) => {
                         assert!(!retry_after.is_zero());
                         shed += 1;
                     }
@@ -147,11 +149,55 @@ async fn a_storm_of_sign_ins_is_shed_and_hurts_nothing_else() {
 async fn what_is_no_address_is_refused_at_once() {
     on_each(async |node| {
         for email in ["", "ada", "ada@", "' OR 1=1 --", &"x".repeat(100_000)] {
-            let message = Login { email: email.to_owned(), password: Secret::new(PASSWORD) };
-            let outcome = node.bus.ask(&visitor(), message).await;
+            let outcome = node.bus.ask(&visitor(), login(email, PASSWORD)).await;
             assert_eq!(outcome.unwrap_err(), CallError::Refused(AuthError::InvalidEmail));
         }
         assert_eq!(node.password_work(), 0);
+    })
+    .await;
+}
+
+/// Of the device that these tokens were given to.
+fn from_device(tokens: &Tokens, password: &str) -> Login {
+    Login { device: tokens.device.clone(), ..login(&tokens.account.email, password) }
+}
+
+#[actix_rt::test]
+async fn the_failures_of_others_at_its_address_do_not_delay_a_device_that_the_account_knows() {
+    on_each(async |node| {
+        let ada = node.register("ada@example.org").await;
+        for _ in 0..5 {
+            node.login("ada@example.org", WRONG).await.unwrap_err();
+        }
+        let locked_out = |outcome| matches!(outcome, Err(CallError::Refused(AuthError::LockedOut { .. })));
+        assert!(locked_out(node.login("ada@example.org", PASSWORD).await));
+        let again = node.bus.ask(&visitor(), from_device(&ada, PASSWORD)).await.unwrap();
+        assert_eq!(again.device, ada.device, "it stays the same device");
+
+        // It is no way round the delay: its own failures count, wherever it is.
+        for number in 0..5 {
+            let caller = visitor_at(&format!("198.51.100.{number}"));
+            node.bus.ask(&caller, from_device(&ada, WRONG)).await.unwrap_err();
+        }
+        assert!(locked_out(node.bus.ask(&visitor_at("203.0.113.1"), from_device(&ada, PASSWORD)).await));
+        node.login_from("203.0.113.1", "ada@example.org", PASSWORD).await.unwrap();
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn the_device_of_one_account_is_a_stranger_to_another() {
+    on_each(async |node| {
+        let ada = node.register("ada@example.org").await;
+        let bob = node.register("bob@example.org").await;
+        for _ in 0..5 {
+            node.login("bob@example.org", WRONG).await.unwrap_err();
+        }
+        for device in [ada.device.clone(), Some(ada.refresh_token.clone()), Some(Secret::new("cbd_guess"))] {
+            let message = Login { device, ..from_device(&bob, PASSWORD) };
+            let outcome = node.bus.ask(&visitor(), message).await;
+            assert!(matches!(outcome, Err(CallError::Refused(AuthError::LockedOut { .. }))), "{outcome:?}");
+        }
     })
     .await;
 }

@@ -78,6 +78,7 @@ async fn malformed_registrations_are_refused_before_any_work() {
             password: Secret::new(password),
             name: name.map(str::to_owned),
             invitation: None,
+            replaces: None,
         };
         for (message, expected) in [
             (message("ada", PASSWORD, None), AuthError::InvalidEmail),
@@ -86,7 +87,7 @@ async fn malformed_registrations_are_refused_before_any_work() {
         ] {
             assert_eq!(node.bus.ask(&visitor(), message).await.unwrap_err(), CallError::Refused(expected));
         }
-        for password in ["", "short", "password123", &"x1".repeat(37)] {
+        for password in ["", "short", "password123", "ada@example.org", &"x1".repeat(65)] {
             let outcome = node.bus.ask(&visitor(), message("ada@example.org", password, None)).await;
             assert!(matches!(outcome, Err(CallError::Refused(AuthError::WeakPassword(_)))), "{password}");
         }

@@ -2,10 +2,10 @@ use std::time::Duration;
 
 use callboard_messages::{
     CallError, Caller, Code, SessionId,
-    auth::{AuthError, ListSessions, Logout, LogoutAll, RevokeSession},
+    auth::{AuthError, ListSessions, Login, Logout, LogoutAll, RefreshToken, Register, RevokeSession},
 };
 
-use super::{PASSWORD, on_each};
+use super::{PASSWORD, login, on_each, register, visitor};
 
 #[actix_rt::test]
 async fn sessions_are_listed_newest_first_with_where_they_came_from() {
@@ -88,6 +88,37 @@ async fn a_visitor_has_no_sessions() {
         assert_eq!(node.bus.ask(&nobody, ListSessions {}).await.unwrap_err().code(), Code::Unauthenticated);
         assert_eq!(node.bus.ask(&nobody, Logout {}).await.unwrap_err().code(), Code::Unauthenticated);
         assert_eq!(node.bus.ask(&nobody, LogoutAll {}).await.unwrap_err().code(), Code::Unauthenticated);
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn the_session_that_a_sign_in_replaces_ends_with_it() {
+    on_each(async |node| {
+        let first = node.register("ada@example.org").await;
+        let other = node.login("ada@example.org", PASSWORD).await.unwrap();
+        let replacing =
+            |password| Login { replaces: Some(first.refresh_token.clone()), ..login("ada@example.org", password) };
+        node.bus.ask(&visitor(), replacing("wrong horse battery")).await.unwrap_err();
+        node.validate(&first.access_token).await.unwrap();
+
+        let epoch = node.revocations.epoch();
+        let second = node.bus.ask(&visitor(), replacing(PASSWORD)).await.unwrap();
+        assert!(node.revocations.epoch() > epoch, "what is remembered of the first is asked about again");
+        assert_eq!(node.validate(&first.access_token).await.unwrap_err().code(), Code::Unauthenticated);
+        let refresh = RefreshToken { refresh_token: first.refresh_token.clone() };
+        assert_eq!(node.bus.ask(&visitor(), refresh).await.unwrap_err().code(), Code::Unauthenticated);
+        for tokens in [&second, &other] {
+            node.validate(&tokens.access_token).await.unwrap();
+        }
+
+        // Another person at the same browser.
+        let message = Register { replaces: Some(second.refresh_token.clone()), ..register("bob@example.org") };
+        let bob = node.bus.ask(&visitor(), message).await.unwrap();
+        assert_eq!(node.validate(&second.access_token).await.unwrap_err().code(), Code::Unauthenticated);
+        for tokens in [&bob, &other] {
+            node.validate(&tokens.access_token).await.unwrap();
+        }
     })
     .await;
 }

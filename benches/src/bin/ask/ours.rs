@@ -25,6 +25,8 @@ impl std::fmt::Display for Never {
 impl std::error::Error for Never {}
 
 impl DomainError for Never {
+    const CODES: &[Code] = &[Code::Invalid];
+
     fn code(&self) -> Code {
         Code::Invalid
     }

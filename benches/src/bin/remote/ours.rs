@@ -27,6 +27,8 @@ struct Fetched {
 struct Never;
 
 impl DomainError for Never {
+    const CODES: &[Code] = &[Code::Invalid];
+
     fn code(&self) -> Code {
         Code::Invalid
     }

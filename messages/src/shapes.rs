@@ -1,0 +1,79 @@
+//! What the API's description says of texts and maps whose Rust type does not say it: shapes to refer to, never values.
+
+use std::collections::BTreeMap;
+
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr,
+        schema::{AdditionalProperties, Object, ObjectBuilder, Schema, SchemaType, Type},
+    },
+};
+
+/// What a person reads: a sentence, with the last words of a program where there are any.
+pub const SENTENCE_LONGEST: usize = 16_384;
+
+/// `noun:verb`, all of one noun (`noun:*`), or all there is (`*`).
+#[derive(ToSchema)]
+#[schema(max_length = 81, pattern = r"^(\*|[a-z_]{1,40}:(\*|[a-z_]{1,40}))$")]
+pub struct Permission(pub String);
+
+/// Permissions.
+#[derive(ToSchema)]
+#[schema(value_type = Vec<Permission>, max_items = 50)]
+pub struct Permissions(pub Vec<Permission>);
+
+/// The name of a domain of the platform.
+#[derive(ToSchema)]
+#[schema(min_length = 1, max_length = 64, pattern = "^[a-z_]+$")]
+pub struct DomainName(pub String);
+
+/// The name of a process type: `web`, `worker`, ….
+#[derive(ToSchema)]
+#[schema(min_length = 1, max_length = 40, pattern = "^[A-Za-z0-9_-]+$")]
+pub struct ProcessType(pub String);
+
+/// How many instances there are of each process type.
+pub struct ProcessCounts(pub BTreeMap<String, u32>);
+
+/// The command of each process type.
+pub struct ProcessCommands(pub BTreeMap<String, String>);
+
+/// The process types of one app.
+const PROCESSES_MOST: usize = 20;
+
+/// A map by process type.
+fn by_process(description: &str, value: impl Into<RefOr<Schema>>) -> RefOr<Schema> {
+    let name = ObjectBuilder::new()
+        .schema_type(SchemaType::Type(Type::String))
+        .max_length(Some(40))
+        .pattern(Some("^[A-Za-z0-9_-]+$"));
+    Object::builder()
+        .description(Some(description))
+        .property_names(Some(Schema::from(name)))
+        .additional_properties(Some(AdditionalProperties::RefOr(value.into())))
+        .max_properties(Some(PROCESSES_MOST))
+        .into()
+}
+
+impl PartialSchema for ProcessCounts {
+    fn schema() -> RefOr<Schema> {
+        let count = ObjectBuilder::new()
+            .schema_type(SchemaType::Type(Type::Integer))
+            .minimum(Some(0))
+            .maximum(Some(100))
+            .build();
+        by_process("How many instances there are of each process type.", Schema::from(count))
+    }
+}
+
+impl ToSchema for ProcessCounts {}
+
+impl PartialSchema for ProcessCommands {
+    fn schema() -> RefOr<Schema> {
+        let command = ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).max_length(Some(4_096)).build();
+        by_process("The command of each process type.", Schema::from(command))
+    }
+}
+
+impl ToSchema for ProcessCommands {}

@@ -1,0 +1,326 @@
+//! The order in which jobs wait for a thread: by arrival, or in **turns**.
+//!
+//! In turns each subject has one job in a round and its next job in the round after, so that a subject with many jobs holds
+//! up nobody else: a newcomer's first job stands in the round that is being served. Within a round those come first whom
+//! the pool's owner prefers, then those who came first. What the line has no room for is cut from its end, where the jobs of
+//! those stand who have the most; so is a job that would not be done by its deadline, which its caller learns at once.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use callboard_messages::Failure;
+
+/// The least that a refused caller is told to wait.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Whose turn it is, in a pool whose places are shared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Turn {
+    /// Who the job is for: jobs of one subject follow one another.
+    pub subject: u128,
+    /// Before the others of its round.
+    pub preferred: bool,
+}
+
+/// Jobs that wait, in order.
+pub(super) struct Line<J> {
+    waiting: VecDeque<Place<J>>,
+    /// Jobs that may wait.
+    pub(super) limit: usize,
+    /// Jobs of one subject that may wait; the order is that of arrival when there is no such bound.
+    share: Option<usize>,
+    next_id: u64,
+    /// The round that is being served.
+    round: u64,
+    /// Jobs that were started in it.
+    started: usize,
+    /// The round in which a subject is next, of those that had their turn in the current one.
+    served: HashMap<Turn, u64>,
+}
+
+struct Place<J> {
+    id: u64,
+    turn: Turn,
+    round: u64,
+    deadline: Option<Instant>,
+    job: J,
+}
+
+/// How fast the threads work.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    pub(super) threads: usize,
+    pub(super) running: usize,
+    /// What a job takes, smoothed; zero before the first has ended.
+    pub(super) mean: Duration,
+}
+
+impl Pace {
+    fn idle(&self) -> usize {
+        self.threads.saturating_sub(self.running)
+    }
+
+    /// When the job with `position` others before it is likely to be done.
+    fn done_in(&self, position: usize) -> Duration {
+        let rounds = (position + self.running) / self.threads.max(1) + 1;
+        self.mean.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
+    }
+}
+
+/// A job that does not get a place, or loses it.
+pub(super) struct Cut<J> {
+    pub(super) job: J,
+    pub(super) failure: Failure,
+}
+
+impl<J> Line<J> {
+    pub(super) fn new(limit: usize, share: Option<usize>) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            limit: limit.max(1),
+            share: share.map(|share| share.max(1)),
+            next_id: 0,
+            round: 0,
+            started: 0,
+            served: HashMap::new(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Gives a job its place; tells its id, and whom there is no room for then: it may be the job itself.
+    pub(super) fn enter(
+        &mut self,
+        turn: Turn,
+        deadline: Option<Instant>,
+        job: J,
+        pace: Pace,
+        now: Instant,
+    ) -> (u64, Vec<Cut<J>>) {
+        let id = self.next_id;
+        self.next_id += 1;
+        let turn = if self.share.is_some() { turn } else { Turn::default() };
+        let own = self.waiting.iter().filter(|place| place.turn == turn);
+        if self.share.is_some_and(|share| own.count() >= share) {
+            let retry_after = pace.done_in(self.len()).max(RETRY_AFTER);
+            return (id, vec![Cut { job, failure: Failure::RateLimited { retry_after } }]);
+        }
+        let round = self.round_of(turn);
+        let place = Place { id, turn, round, deadline, job };
+        let rank = |place: &Place<J>| (place.round, !place.turn.preferred);
+        let at = self.waiting.partition_point(|other| rank(other) <= rank(&place));
+        self.waiting.insert(at, place);
+        (id, self.cut(pace, now))
+    }
+
+    fn round_of(&self, turn: Turn) -> u64 {
+        if self.share.is_none() {
+            return 0;
+        }
+        let after_waiting = self.waiting.iter().rev().find(|place| place.turn == turn).map(|place| place.round + 1);
+        let after_served = self.served.get(&turn).copied();
+        self.round.max(after_waiting.unwrap_or(0)).max(after_served.unwrap_or(0))
+    }
+
+    /// Takes out what has no room, and in a shared line what would not be done in time.
+    fn cut(&mut self, pace: Pace, now: Instant) -> Vec<Cut<J>> {
+        // A job for which a thread is free does not wait.
+        let room = self.limit + pace.idle();
+        let (shared, mut kept, mut cut) = (self.share.is_some(), VecDeque::with_capacity(self.len()), Vec::new());
+        for place in self.waiting.drain(..) {
+            let position: usize = kept.len();
+            let is_late = || {
+                let done = now + pace.done_in(position);
+                shared && position >= pace.idle() && place.deadline.is_some_and(|deadline| deadline < done)
+            };
+            if position < room && !is_late() {
+                kept.push_back(place);
+                continue;
+            }
+            let retry_after = if shared { pace.done_in(position).max(RETRY_AFTER) } else { RETRY_AFTER };
+            // Whoever has another job before this one is in its own way.
+            let own = shared && kept.iter().any(|other: &Place<J>| other.turn == place.turn);
+            let failure = if own { Failure::RateLimited { retry_after } } else { Failure::Overloaded { retry_after } };
+            cut.push(Cut { job: place.job, failure });
+        }
+        self.waiting = kept;
+        cut
+    }
+
+    /// The job whose turn it is.
+    pub(super) fn next(&mut self) -> Option<J> {
+        let place = self.waiting.pop_front()?;
+        if self.share.is_some() {
+            // New subjects may come for ever: a round ends all the same, and those that had their turn in it are next.
+            let begun = if self.started < self.limit { place.round } else { self.round + 1 };
+            if begun > self.round {
+                self.round = begun;
+                self.started = 0;
+                let round = self.round;
+                self.served.retain(|_, next| *next > round);
+            }
+            self.started += 1;
+            self.served.insert(place.turn, self.round.max(place.round) + 1);
+        }
+        Some(place.job)
+    }
+
+    /// Takes a job out that nobody waits for any more; nothing when it has left the line.
+    pub(super) fn withdraw(&mut self, id: u64) -> Option<J> {
+        let at = self.waiting.iter().position(|place| place.id == id)?;
+        self.waiting.remove(at).map(|place| place.job)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const BUSY: Pace = Pace { threads: 1, running: 1, mean: SECOND };
+
+    fn turn(subject: u128) -> Turn {
+        Turn { subject, preferred: false }
+    }
+
+    fn known(subject: u128) -> Turn {
+        Turn { subject, preferred: true }
+    }
+
+    /// A line of jobs that are called after their subjects.
+    fn line(limit: usize, share: usize) -> Line<u128> {
+        Line::new(limit, Some(share))
+    }
+
+    /// Whom there is no room for.
+    fn enter(line: &mut Line<u128>, turn: Turn) -> Vec<(u128, Failure)> {
+        let (_, cut) = line.enter(turn, None, turn.subject, BUSY, Instant::now());
+        cut.into_iter().map(|cut| (cut.job, cut.failure)).collect()
+    }
+
+    fn order(line: &mut Line<u128>) -> Vec<u128> {
+        std::iter::from_fn(|| line.next()).collect()
+    }
+
+    #[test]
+    fn without_shares_the_order_is_that_of_arrival() {
+        let mut line = Line::new(3, None);
+        for subject in [7, 7, 8] {
+            assert!(enter(&mut line, turn(subject)).is_empty());
+        }
+        assert_eq!(enter(&mut line, known(9)), [(9, Failure::Overloaded { retry_after: RETRY_AFTER })]);
+        assert_eq!(order(&mut line), [7, 7, 8]);
+    }
+
+    #[test]
+    fn whoever_has_many_jobs_holds_up_nobody_else() {
+        for crowd in [1, 3] {
+            let mut line = line(16, 8);
+            for _ in 0..30 {
+                for subject in 0..crowd {
+                    enter(&mut line, turn(subject));
+                }
+            }
+            assert!(enter(&mut line, turn(99)).iter().all(|(subject, _)| *subject != 99));
+            let place = order(&mut line).iter().position(|subject| *subject == 99);
+            assert_eq!(place, usize::try_from(crowd).ok(), "after one of each of the {crowd} that came before");
+        }
+    }
+
+    #[test]
+    fn whoever_comes_again_while_others_wait_comes_after_them() {
+        let mut line = line(16, 8);
+        for subject in [1, 2, 3] {
+            enter(&mut line, turn(subject));
+        }
+        assert_eq!(line.next(), Some(1));
+        enter(&mut line, turn(1));
+        enter(&mut line, turn(4));
+        assert_eq!(order(&mut line), [2, 3, 4, 1]);
+    }
+
+    #[test]
+    fn the_preferred_go_first_once_in_a_round() {
+        let mut line = line(16, 8);
+        for subject in [1, 2, 1] {
+            enter(&mut line, turn(subject));
+        }
+        enter(&mut line, known(50));
+        enter(&mut line, known(50));
+        assert_eq!(line.next(), Some(50));
+        enter(&mut line, known(50));
+        assert_eq!(order(&mut line), [1, 2, 50, 1, 50]);
+    }
+
+    #[test]
+    fn one_subject_has_its_share_of_the_places() {
+        let mut line = line(16, 2);
+        assert!(enter(&mut line, turn(1)).is_empty() && enter(&mut line, turn(1)).is_empty());
+        assert_eq!(enter(&mut line, turn(1)), [(1, Failure::RateLimited { retry_after: 4 * SECOND })]);
+        assert!(enter(&mut line, turn(2)).is_empty());
+        assert_eq!(order(&mut line), [1, 2, 1]);
+    }
+
+    #[test]
+    fn a_newcomer_takes_the_last_place_of_whoever_has_the_most() {
+        let mut line = line(4, 8);
+        for subject in [1, 1, 1, 2] {
+            enter(&mut line, turn(subject));
+        }
+        assert_eq!(enter(&mut line, turn(3)), [(1, Failure::RateLimited { retry_after: 6 * SECOND })]);
+        assert_eq!(enter(&mut line, turn(4)), [(1, Failure::RateLimited { retry_after: 6 * SECOND })]);
+        assert_eq!(enter(&mut line, turn(5)), [(5, Failure::Overloaded { retry_after: 6 * SECOND })], "all have one");
+        assert_eq!(enter(&mut line, known(6)), [(4, Failure::Overloaded { retry_after: 6 * SECOND })]);
+        assert_eq!(order(&mut line), [6, 1, 2, 3]);
+    }
+
+    #[test]
+    fn what_would_not_be_done_in_time_is_told_so_at_once() {
+        let (mut line, now) = (line(16, 8), Instant::now());
+        let mut enter = |turn: Turn| line.enter(turn, Some(now + 3 * SECOND), turn.subject, BUSY, now).1;
+        assert!(enter(turn(1)).is_empty() && enter(turn(2)).is_empty());
+        let cut = enter(turn(3));
+        assert_eq!(cut.len(), 1);
+        assert_eq!((cut[0].job, &cut[0].failure), (3, &Failure::Overloaded { retry_after: 4 * SECOND }));
+        let displaced = enter(known(4));
+        assert_eq!((displaced.len(), displaced[0].job), (1, 2));
+    }
+
+    #[test]
+    fn a_free_thread_takes_a_job_however_slow_the_last_ones_were() {
+        let (mut line, now) = (line(16, 8), Instant::now());
+        let slow = Pace { threads: 1, running: 0, mean: 100 * SECOND };
+        assert!(line.enter(turn(1), Some(now + SECOND), 1, slow, now).1.is_empty());
+        assert_eq!(line.enter(turn(2), Some(now + SECOND), 2, slow, now).1.len(), 1);
+    }
+
+    #[test]
+    fn newcomers_without_end_do_not_starve_whoever_comes_again() {
+        let mut line = line(4, 8);
+        enter(&mut line, turn(1));
+        assert_eq!(line.next(), Some(1));
+        enter(&mut line, turn(1));
+        let mut order = Vec::new();
+        for newcomer in 100..120 {
+            enter(&mut line, turn(newcomer));
+            order.extend(line.next());
+            assert!(line.served.len() <= line.limit + 1, "{}", line.served.len());
+        }
+        assert!(order.iter().position(|subject| *subject == 1).is_some_and(|place| place <= 4), "{order:?}");
+    }
+
+    #[test]
+    fn whoever_leaves_gives_its_place_back() {
+        let mut line = line(16, 2);
+        let (id, _) = line.enter(turn(1), None, 1, BUSY, Instant::now());
+        enter(&mut line, turn(1));
+        assert_eq!(line.withdraw(id), Some(1));
+        assert_eq!(line.withdraw(id), None);
+        assert!(enter(&mut line, turn(1)).is_empty());
+        assert_eq!(line.len(), 2);
+    }
+}
