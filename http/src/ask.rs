@@ -167,6 +167,18 @@ where
     }
 }
 
+impl<T, M> Ask<M>
+where
+    T: ToSchema,
+    Vec<T>: ToSchema,
+    M: Operation<Reply = Vec<T>> + ToSchema,
+{
+    /// A list without pages: `MOST` at most.
+    pub(crate) fn listing<const MOST: usize>(self) -> Self {
+        Self { docs: Docs::of_list::<T, M, MOST>, ..self }
+    }
+}
+
 const fn has_body(method: &Method) -> bool {
     matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
@@ -214,9 +226,9 @@ async fn execute<M: Operation>(ask: &Ask<M>, request: &Request, message: M) -> R
 
 impl<M: Operation> From<Ask<M>> for Endpoint {
     fn from(ask: Ask<M>) -> Self {
-        let (if_match, keyed, creates, class) = (ask.if_match, ask.keyed, ask.location.is_some(), ask.class);
+        let (if_match, keyed, class, docs) = (ask.if_match, ask.keyed, ask.class, ask.docs);
+        let (creates, versioned, paged) = (ask.location.is_some(), ask.version.is_some(), ask.next.is_some());
         let accepts = ask.under_way.is_some();
-        let docs = ask.docs;
         let ask = Rc::new(ask);
         Self {
             operation: M::NAME,
@@ -227,6 +239,10 @@ impl<M: Operation> From<Ask<M>> for Endpoint {
             keyed,
             creates,
             accepts,
+            locates: creates,
+            versioned,
+            paged,
+            upgrades: false,
             handler: Box::new(move |request| perform(Rc::clone(&ask), request).boxed_local()),
         }
     }

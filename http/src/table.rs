@@ -27,6 +27,13 @@ pub(crate) struct Route {
     pub(crate) endpoint: Endpoint,
 }
 
+impl Route {
+    /// Whether a request has its fields in a body.
+    pub(crate) fn has_body(&self) -> bool {
+        matches!(self.method, Method::POST | Method::PUT | Method::PATCH)
+    }
+}
+
 /// What a line of the table leads to.
 pub(crate) struct Endpoint {
     /// `<domain>.<verb>`.
@@ -40,10 +47,18 @@ pub(crate) struct Endpoint {
     pub(crate) if_match: bool,
     /// Takes `Idempotency-Key`.
     pub(crate) keyed: bool,
-    /// Answers 201 with a `Location`.
+    /// Answers 201.
     pub(crate) creates: bool,
-    /// Answers 202 with a `Location` when its work goes on.
+    /// Answers 202, and in `Location` where to look, when its work goes on.
     pub(crate) accepts: bool,
+    /// Tells in `Location` where that is.
+    pub(crate) locates: bool,
+    /// Tells a version in `ETag`, and answers 304 to a reader that has it.
+    pub(crate) versioned: bool,
+    /// Tells the page after this one in `Link`.
+    pub(crate) paged: bool,
+    /// Answers 101 to whoever asks for a WebSocket.
+    pub(crate) upgrades: bool,
     pub(crate) handler: Handler,
 }
 
@@ -62,6 +77,10 @@ where
         keyed: false,
         creates: false,
         accepts: false,
+        locates: false,
+        versioned: false,
+        paged: false,
+        upgrades: false,
         handler: Box::new(move |request| handler(request).boxed_local()),
     }
 }
@@ -69,6 +88,16 @@ where
 impl Endpoint {
     pub(crate) fn documented(self, docs: fn() -> Docs) -> Self {
         Self { docs: Some(docs), ..self }
+    }
+
+    /// Makes something, and answers 201.
+    pub(crate) fn creating(self) -> Self {
+        Self { creates: true, ..self }
+    }
+
+    /// May become a WebSocket.
+    pub(crate) fn upgrading(self) -> Self {
+        Self { upgrades: true, ..self }
     }
 
     /// Never limited: probes.
@@ -132,6 +161,18 @@ struct Methods(Vec<Rc<Line>>);
 pub(crate) struct Line {
     pub(crate) route: Route,
     pub(crate) metrics: RouteMetrics,
+    /// What the API's description says that it answers.
+    #[cfg(debug_assertions)]
+    statuses: std::cell::OnceCell<std::collections::BTreeSet<u16>>,
+}
+
+#[cfg(debug_assertions)]
+impl Line {
+    /// Whether the API's description tells of this status; pages and probes have none.
+    pub(crate) fn describes(&self, status: u16) -> bool {
+        let Some(docs) = self.route.endpoint.docs else { return true };
+        self.statuses.get_or_init(|| crate::openapi::statuses(&self.route, &docs())).contains(&status)
+    }
 }
 
 /// A line, and where in the path its parameters are.
@@ -145,7 +186,12 @@ impl Table {
     pub(crate) fn new(routes: Vec<Route>, metrics: &Metrics) -> Result<Self, String> {
         let mut grouped: Vec<(String, Methods)> = Vec::new();
         for route in routes {
-            let line = Rc::new(Line { metrics: metrics.of_route(route.endpoint.operation), route });
+            let line = Rc::new(Line {
+                metrics: metrics.of_route(route.endpoint.operation),
+                route,
+                #[cfg(debug_assertions)]
+                statuses: std::cell::OnceCell::new(),
+            });
             match grouped.iter_mut().find(|(path, _)| *path == line.route.path) {
                 Some((_, methods)) => methods.0.push(line),
                 None => grouped.push((line.route.path.clone(), Methods(vec![line]))),

@@ -4,7 +4,7 @@ use std::{error::Error, io, time::Duration};
 
 use actix_web::{HttpResponse, http::header};
 use callboard_messages::{
-    Code, Operation,
+    Code, DomainError, Operation,
     deploy::{RegisterSource, Source},
     project::GetProject,
 };
@@ -176,5 +176,7 @@ pub(crate) fn docs() -> Docs {
         "Uploads a source: the bytes of a tar.gz or zip archive. Its id is what POST /deployments takes.",
     )
     .with_fields(fields, &["project_id"])
+    .refusing(<GetProject as Operation>::Error::CODES)
+    .refusing(<RegisterSource as Operation>::Error::CODES)
     .with_media("application/gzip", "application/json")
 }

@@ -174,6 +174,8 @@ impl Worker {
             }
             Err(problem) => (None, Err(problem)),
         };
+        #[cfg(debug_assertions)]
+        let outcome = described(line.as_deref(), outcome);
         // What is logged from here on is about this request too.
         let _entered = scope.enter();
         let mut response = match outcome {
@@ -264,6 +266,19 @@ impl Worker {
         if let Some(left) = arrival.left.get() {
             self.shared.limits.tell(left, headers);
         }
+    }
+}
+
+/// What the API's description leaves out fails every test that meets it.
+#[cfg(debug_assertions)]
+fn described(line: Option<&Line>, outcome: Result<HttpResponse, Problem>) -> Result<HttpResponse, Problem> {
+    let status = outcome.as_ref().map_or_else(|problem| problem.status, HttpResponse::status).as_u16();
+    match line {
+        Some(line) if !line.describes(status) => {
+            let operation = line.route.endpoint.operation;
+            Err(Problem::internal(format!("the description of {operation} has no status {status}")))
+        }
+        _ => outcome,
     }
 }
 

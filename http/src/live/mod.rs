@@ -22,6 +22,7 @@ mod websocket;
 use std::time::Duration;
 
 use actix_web::{HttpResponse, http::header};
+use callboard_messages::{DomainError, Operation, deploy::GetDeployment, project::GetProject};
 use serde_json::json;
 
 use self::{feed::Feed, topic::Topic};
@@ -84,18 +85,25 @@ pub(crate) fn docs() -> Docs {
     let fields = json!({
         "topics": {
             "type": "string",
+            "minLength": 41,
+            "maxLength": TOPICS * 48,
             "description": "project:<id>, deployment:<id> and logs:<project id>, with commas between them.",
         },
         "after": {
             "type": "string",
+            "maxLength": TOPICS * 21,
+            "pattern": "^[0-9; ]*$",
             "description": "The last id seen of each topic, in their order, with ; between them; Last-Event-ID goes before it.",
         },
     });
-    Docs::saying::<String>(
+    Docs::saying::<()>(
         "Live updates as server-sent events (Accept: text/event-stream) or over a WebSocket. Each event is a JSON object \
          with topic, id, kind and data.",
     )
     .with_fields(fields, &["topics"])
+    .answering(json!({"type": "string", "format": "event-stream", "description": "Server-sent events."}))
+    .refusing(<GetProject as Operation>::Error::CODES)
+    .refusing(<GetDeployment as Operation>::Error::CODES)
     .with_media("application/json", "text/event-stream")
 }
 

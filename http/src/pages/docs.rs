@@ -89,7 +89,7 @@ fn view(path: &str, method: &str, operation: &Value) -> OperationView {
     let content =
         operation.pointer("/requestBody/content").and_then(Value::as_object).and_then(|all| all.iter().next());
     let answers = operation.pointer("/responses").and_then(Value::as_object);
-    let answer = answers.into_iter().flatten().find(|(status, _)| *status != "default");
+    let answer = answers.into_iter().flatten().find(|(status, _)| status.starts_with('2'));
     let answer_content = answer.and_then(|(_, answer)| answer.pointer("/content")?.as_object()?.values().next());
     let access = match (operation.get("x-permission"), operation.get("security")) {
         (Some(permission), _) => text(permission),

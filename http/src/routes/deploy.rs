@@ -20,7 +20,7 @@ pub(super) fn routes() -> Routes {
     Routes::new(super::API)
         .post(
             "/projects/{project_id}/sources",
-            endpoint("deploy.upload_source", UPLOAD, upload::source).documented(upload::docs),
+            endpoint("deploy.upload_source", UPLOAD, upload::source).creating().documented(upload::docs),
         )
         .get("/projects/{project_id}/deployments", ask::<ListDeployments>().paged())
         .post(

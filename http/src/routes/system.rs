@@ -12,7 +12,7 @@ const SIGNED_IN: Access = Access::Authenticated;
 
 pub(super) fn api() -> Routes {
     Routes::new(super::API)
-        .get("/live", endpoint("live.follow", SIGNED_IN, live::follow).documented(live::docs))
+        .get("/live", endpoint("live.follow", SIGNED_IN, live::follow).upgrading().documented(live::docs))
         .get(
             "/actors",
             endpoint("system.actors", Access::Administrator, system::actors).documented(system::actors_docs),
