@@ -221,3 +221,27 @@ async fn reads_are_answered_by_the_replica_and_by_the_primary_when_it_is_gone() 
     .await;
     node.finish().await;
 }
+
+#[tokio::test]
+async fn a_nul_in_one_tenant_s_request_costs_nobody_an_answer() {
+    let database = OwnDatabase::new().await;
+    let node = Node::start_with(&["--no-sample"], &[("CALLBOARD_DATABASE_URL", &database.url)]).await;
+    let (one, other) = (node.user("one").await, node.user("other").await);
+    let project = other.create_project("shop").await;
+    let key = one.post("/auth/api-keys", json!({ "name": "reader", "scopes": ["project:read"] })).await.ok();
+    let reader = one.with_token(key["secret"].as_str().unwrap());
+    let own = one.create_project("mine").await;
+    for _ in 0..40 {
+        assert_eq!(reader.get("/projects?name=%00").await.refused(400)["code"], "invalid");
+        for source in
+            [json!({ "url": "https://example.com/\0" }), json!({ "url": "https://example.com/a", "reference": "\0" })]
+        {
+            let deployment = json!({ "source": { "git": source } });
+            one.post(&format!("/projects/{own}/deployments"), deployment).await.refused(400);
+        }
+        one.delete(&format!("/projects/{own}/env/%00")).await.refused(400);
+        assert_eq!(other.get("/projects").await.ok()["items"].as_array().unwrap().len(), 1);
+        other.get(&format!("/projects/{project}/deployments")).await.ok();
+    }
+    node.finish().await;
+}

@@ -8,7 +8,7 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-use super::Pairs;
+use super::{Pairs, UNSTORABLE_SENTENCE, is_storable};
 
 /// Levels of objects and arrays in each other; no message has more than a handful.
 const DEPTH: usize = 32;
@@ -37,7 +37,7 @@ fn shortened(text: &str) -> &str {
     text.char_indices().nth(64).and_then(|(end, _)| text.get(..end)).unwrap_or(text)
 }
 
-/// Walks a whole document: no duplicate keys, no deep nesting.
+/// Walks a whole document: no duplicate keys, no deep nesting, no text, and no key, that can't be stored.
 struct Strict {
     depth: usize,
 }
@@ -75,7 +75,11 @@ impl<'de> Visitor<'de> for Strict {
         f.write_str("JSON")
     }
 
-    accept! { visit_bool bool, visit_i64 i64, visit_u64 u64, visit_f64 f64, visit_str &str }
+    accept! { visit_bool bool, visit_i64 i64, visit_u64 u64, visit_f64 f64 }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
+        if is_storable(text) { Ok(()) } else { Err(E::custom(UNSTORABLE_SENTENCE)) }
+    }
 
     fn visit_unit<E: de::Error>(self) -> Result<(), E> {
         Ok(())
@@ -91,6 +95,9 @@ impl<'de> Visitor<'de> for Strict {
         self.check()?;
         let mut keys = HashSet::new();
         while let Some(key) = map.next_key::<Key<'de>>()? {
+            if !is_storable(&key.0) {
+                return Err(A::Error::custom(UNSTORABLE_SENTENCE));
+            }
             if keys.contains(&key.0) {
                 return Err(A::Error::custom(format_args!("duplicate key `{}`", shortened(&key.0))));
             }
@@ -215,6 +222,22 @@ mod tests {
         assert!(error(&"[".repeat(10_000)).starts_with("the body is "));
         assert!(error("{\"name\":\"\u{0}\"}").starts_with("the body is not JSON"));
         assert!(from_json::<CreateProject>(Pairs::new(Vec::new()), b"{\"name\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn a_text_or_a_key_that_no_engine_stores_is_refused_wherever_it_stands() {
+        let bodies = [
+            r#"{"name":"a\u0000b"}"#,
+            r#"{"name":"a","description":"\u0000"}"#,
+            r#"{"name":"a","x\u0000":1}"#,
+            r#"{"name":"a","config":{"deep":[1,["\u0000"]]}}"#,
+            r#"{"name":"a","config":{"deep":{"\u0000":null}}}"#,
+        ];
+        for body in bodies {
+            let error = read::<CreateProject>(&[], body).unwrap_err();
+            assert!(error.starts_with("the body is refused") && error.contains("U+0000"), "{body}: {error}");
+        }
+        assert!(read::<CreateProject>(&[], r#"{"name":"a\\u0000b"}"#).is_ok(), "a backslash and a zero are no NUL");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! A message is a flat struct. Its fields come from the path, then from the query (GET, DELETE) or the JSON body (POST,
 //! PUT, PATCH), and `if_match` from its header; all of them go straight into the type, without a value tree between.
-//! This edge is strict where the messages themselves are not: unknown fields, duplicate keys and deep nesting are
-//! refused here.
+//! This edge is strict where the messages themselves are not: unknown fields, duplicate keys, deep nesting and texts that
+//! can't be stored are refused here.
 
 mod json;
 mod pairs;
@@ -22,6 +22,16 @@ use crate::{problem::Problem, settings::GatewaySettings};
 
 /// Fields and their texts, from path, header and query.
 pub(crate) type Fields<'a> = Vec<(&'a str, Cow<'a, str>)>;
+
+/// What PostgreSQL stores in no text and no JSON.
+const UNSTORABLE: char = '\0';
+/// What whoever sends it is told.
+pub(crate) const UNSTORABLE_SENTENCE: &str = "a text holds the character U+0000, which can't be stored";
+
+/// Whether every engine can store the text.
+pub(crate) fn is_storable(text: &str) -> bool {
+    !text.contains(UNSTORABLE)
+}
 
 /// Adds the query's fields.
 pub(crate) fn push_query<'a>(fields: &mut Fields<'a>, query: &'a str) -> Result<(), Problem> {

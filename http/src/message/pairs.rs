@@ -8,7 +8,7 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-use super::Fields;
+use super::{Fields, UNSTORABLE_SENTENCE, is_storable};
 
 /// Fields with their texts, in order.
 pub(crate) struct Pairs<'a> {
@@ -43,6 +43,9 @@ impl<'a> Pairs<'a> {
         seed: V,
     ) -> Result<Result<V::Value, V>, E> {
         match self.value.take() {
+            Some((name, text)) if !is_storable(&text) => {
+                Err(E::custom(format_args!("`{name}`: {UNSTORABLE_SENTENCE}")))
+            }
             Some((name, text)) => seed.deserialize(Text { name, text: &text, error: std::marker::PhantomData }).map(Ok),
             None => Ok(Err(seed)),
         }
@@ -192,6 +195,13 @@ mod tests {
         assert_eq!(error(&[("project_id", &id), ("limit", "1"), ("limit", "2")]), "duplicate field `limit`");
         assert_eq!(error(&[]), "missing field `project_id`");
         assert!(read::<GetProject>(&[("project_id", &"9".repeat(10_000))]).unwrap_err().len() < 300);
+    }
+
+    #[test]
+    fn a_text_that_no_engine_stores_is_refused_with_its_name() {
+        let error = read::<ListProjects>(&[("name", "a\0")]).unwrap_err();
+        assert!(error.starts_with("`name`: ") && error.contains("U+0000"), "{error}");
+        assert!(read::<ListProjects>(&[("nobody", "\0")]).is_err());
     }
 
     #[test]

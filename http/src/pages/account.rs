@@ -129,7 +129,11 @@ async fn read(request: &mut Request) -> Result<HashMap<String, String>, Problem>
     }
     let settings = &request.worker.shared.settings;
     let body = message::read_body(&request.http, &mut request.payload, FORM, settings).await?;
-    Ok(form_urlencoded::parse(&body).into_owned().collect())
+    let form: HashMap<String, String> = form_urlencoded::parse(&body).into_owned().collect();
+    if form.iter().all(|(name, value)| message::is_storable(name) && message::is_storable(value)) {
+        return Ok(form);
+    }
+    Err(Problem::invalid(message::UNSTORABLE_SENTENCE))
 }
 
 fn take(form: &mut HashMap<String, String>, name: &str) -> String {

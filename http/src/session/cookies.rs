@@ -7,6 +7,8 @@ use actix_web::{
 };
 use callboard_messages::{Secret, auth::Tokens};
 
+use crate::message::is_storable;
+
 /// As long as a refresh token lives.
 const REFRESH_DAYS: i64 = 7;
 
@@ -34,8 +36,10 @@ const fn names(secure: bool) -> Names {
     }
 }
 
+/// What is none, as a text that can't be stored (a cookie is percent-encoded), is not looked for.
 fn value(http: &HttpRequest, name: &str) -> Option<String> {
-    http.cookie(name).map(|cookie| cookie.value().to_owned()).filter(|value| !value.is_empty())
+    let may_be_one = |value: &String| !value.is_empty() && is_storable(value);
+    http.cookie(name).map(|cookie| cookie.value().to_owned()).filter(may_be_one)
 }
 
 /// The access and the refresh token.
@@ -77,5 +81,21 @@ fn add(response: &mut HttpResponse, name: &str, value: &str, lives: Duration, se
         .finish();
     if response.add_cookie(&cookie).is_err() {
         tracing::error!("a cookie could not be written");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn a_cookie_that_can_t_be_a_token_is_none() {
+        let tokens =
+            |cookie: &str| read(&TestRequest::default().insert_header(("cookie", cookie)).to_http_request(), false);
+        assert_eq!(tokens("callboard_access=a%2Eb; callboard_refresh=c"), (Some("a.b".into()), Some("c".into())));
+        assert_eq!(tokens("callboard_access=cb_%00_a; callboard_refresh=%00"), (None, None));
+        assert_eq!(tokens("callboard_access="), (None, None));
     }
 }

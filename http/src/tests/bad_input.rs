@@ -23,6 +23,8 @@ async fn every_bad_body_is_refused_with_its_reason() {
         (json!({"name": "a", "organization_id": "x"}).to_string(), "unknown field `organization_id`"),
         (json!({"name": "a", "is_admin": true}).to_string(), "unknown field `is_admin`"),
         (json!({"name": 7}).to_string(), "expected a string"),
+        (json!({"name": "a\0"}).to_string(), "U+0000"),
+        (json!({"name": "a", "\0": 1}).to_string(), "U+0000"),
         (json!({"name": null}).to_string(), "expected a string"),
         (json!(["a"]).to_string(), "expected a JSON object"),
         ("null".to_owned(), "expected a JSON object"),
@@ -54,6 +56,8 @@ async fn every_bad_address_is_refused_with_its_reason() {
     for (path, reason) in [
         ("/api/v1/projects/7", "`project_id`"),
         ("/api/v1/projects/%00", "`project_id`"),
+        ("/api/v1/projects?name=%00", "U+0000"),
+        ("/api/v1/live?topics=%00", "U+0000"),
         ("/api/v1/projects/%ff", "not UTF-8"),
         ("/api/v1/projects/0190b0a0-0000-7000-8000-00000000000g", "`project_id`"),
         ("/api/v1/projects?limit=many", "`limit`"),
