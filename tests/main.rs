@@ -17,6 +17,7 @@ mod cluster;
 mod crash;
 mod crowd;
 mod examples;
+mod full_disk;
 mod manifests;
 mod metrics;
 mod objects;

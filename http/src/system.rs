@@ -21,7 +21,7 @@ pub(crate) async fn health(_: Request) -> Result<HttpResponse, Problem> {
 /// Whether this node may take traffic, and if not, which domain keeps it from it.
 ///
 /// A domain that other nodes host is shown, but keeps nobody from anything: with the broker away every gateway would
-/// leave the service otherwise, and the apps with it.
+/// leave the service otherwise, and the apps with it. So is a disk that is full: reads and the apps go on.
 pub(crate) async fn ready(request: Request) -> Result<HttpResponse, Problem> {
     let shared = &request.worker.shared;
     let domains = shared.runtime.ready();
@@ -32,7 +32,8 @@ pub(crate) async fn ready(request: Request) -> Result<HttpResponse, Problem> {
         () => "unavailable",
     };
     let mut response = if status == "ready" { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
-    Ok(response.json(json!({"status": status, "domains": domains})))
+    let disk = if shared.runtime.disk().is_full() { "full" } else { "ok" };
+    Ok(response.json(json!({"status": status, "disk": disk, "domains": domains})))
 }
 
 /// Prometheus text, for whoever has the metrics token, and for administrators. Where no token is set, programs on this

@@ -1,6 +1,6 @@
 //! An uploaded source goes straight to the object store: counted, hashed, never whole in memory.
 
-use std::{error::Error, io, time::Duration};
+use std::time::Duration;
 
 use actix_web::{HttpResponse, http::header};
 use callboard_messages::{
@@ -8,6 +8,7 @@ use callboard_messages::{
     deploy::{RegisterSource, Source},
     project::GetProject,
 };
+use callboard_supervisors::disk::{Disk, tells_no_room};
 use futures_util::StreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart, path::Path};
 use serde_json::json;
@@ -47,13 +48,14 @@ pub(crate) async fn source(mut request: Request) -> Result<HttpResponse, Problem
     let id = Uuid::now_v7();
     let path = Path::from(format!("sources/{id}"));
     let objects = request.worker.shared.objects.clone();
-    let upload = objects.put_multipart(&path).await.map_err(|error| store_failed(&error))?;
+    let disk = request.worker.shared.runtime.disk().clone();
+    let upload = objects.put_multipart(&path).await.map_err(|error| store_failed(&error, &disk))?;
     // Parts already written go away with this, also when the client does and this future is dropped.
     let mut unfinished = Unfinished { upload: Some(WriteMultipart::new(upload)), stored: None };
     let (size, sha256) = receive(&mut request, &mut unfinished, limit).await?;
     unfinished.stored = Some((objects, path));
     if let Some(upload) = unfinished.upload.take() {
-        upload.finish().await.map_err(|error| store_failed(&error))?;
+        upload.finish().await.map_err(|error| store_failed(&error, &disk))?;
     }
 
     let register = RegisterSource { project_id, source: Source { id, size, sha256 } };
@@ -121,7 +123,8 @@ async fn receive(request: &mut Request, to: &mut Unfinished, limit: u64) -> Resu
             if let Err(error) = upload.wait_for_capacity(PARTS).await {
                 // Whoever is still sending would not read an answer on a connection that is cut.
                 message::discard(&mut request.payload, &request.worker.shared.settings).await;
-                return Err(Problem { close: true, ..store_failed(&error) });
+                let disk = request.worker.shared.runtime.disk();
+                return Err(Problem { close: true, ..store_failed(&error, disk) });
             }
             upload.put(chunk);
         }
@@ -137,27 +140,16 @@ fn broken_off(why: &'static str) -> Problem {
     Problem { close: true, ..Problem::invalid(why) }
 }
 
-fn store_failed(error: &object_store::Error) -> Problem {
+fn store_failed(error: &object_store::Error, disk: &Disk) -> Problem {
     let cause = format!("object store: {error}");
-    if !is_full(error) {
+    if !tells_no_room(error) {
         return Problem::internal(cause);
     }
     let detail = "the disk of the node is full, so that the source could not be kept; make room there, then retry";
     let problem = Problem::of(Code::Unavailable, detail);
-    Problem { retry_after: Some(RETRY_WHEN_FULL), cause: Some(cause), ..problem }
-}
-
-/// Whether there was no room, on the disk or within a quota.
-fn is_full(error: &object_store::Error) -> bool {
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-        if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+    // A full disk of this node is told once, and not with each upload.
+    let cause = (!disk.is_full()).then_some(cause);
+    Problem { retry_after: Some(RETRY_WHEN_FULL), cause, ..problem }
 }
 
 fn check_media_type(request: &Request) -> Result<(), Problem> {

@@ -99,6 +99,20 @@ pub struct NodeHealth {
     pub domains: Vec<DomainHealth>,
     /// Its actor tree, as at `/api/v1/actors`.
     pub tree: Value,
+    /// The disk below its data folder; older nodes do not tell.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub disk: Option<DiskHealth>,
+}
+
+/// The disk that a node keeps its data on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiskHealth {
+    /// Whether it is full: the node takes no builds, and refuses what would write there.
+    pub full: bool,
+    /// Bytes that may still be written.
+    pub free: u64,
+    /// Bytes in all.
+    pub total: u64,
 }
 
 /// A node, and how it says it is.

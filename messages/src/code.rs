@@ -133,6 +133,15 @@ pub enum Failure {
         /// When it is likely to work again.
         retry_after: Duration,
     },
+    /// The disk below the data has no room; nothing was written, and what is there can still be read.
+    #[error("the disk is full, so nothing could be written; make room there, then try again")]
+    DiskFull {
+        /// When it is worth to try again.
+        retry_after: Duration,
+    },
+    /// The store refused a value of the request, which the domain had let through; nothing was written.
+    #[error("the request holds a value that can't be stored")]
+    Invalid,
     /// The deadline passed before the work began; nothing was executed.
     #[error("the deadline passed before the work began")]
     Expired,
@@ -156,7 +165,8 @@ impl Failure {
             Self::Forbidden(_) => Code::Forbidden,
             Self::Overloaded { .. } => Code::Overloaded,
             Self::RateLimited { .. } => Code::RateLimited,
-            Self::Unavailable { .. } => Code::Unavailable,
+            Self::Unavailable { .. } | Self::DiskFull { .. } => Code::Unavailable,
+            Self::Invalid => Code::Invalid,
             Self::Expired | Self::Timeout | Self::Unknown => Code::Timeout,
             Self::Internal(_) => Code::Internal,
         }
@@ -204,7 +214,8 @@ impl<E: DomainError> CallError<E> {
             Self::Failed(
                 Failure::Overloaded { retry_after }
                 | Failure::RateLimited { retry_after }
-                | Failure::Unavailable { retry_after },
+                | Failure::Unavailable { retry_after }
+                | Failure::DiskFull { retry_after },
             ) => Some(*retry_after),
             Self::Failed(_) => None,
         }

@@ -7,11 +7,9 @@ use std::{
     time::Duration,
 };
 
+use callboard_supervisors::disk::Room;
 use clap::Args;
-use nix::sys::{
-    resource::{Resource, getrlimit},
-    statvfs::statvfs,
-};
+use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
 
 use super::Globals;
@@ -23,7 +21,8 @@ use crate::{
     output::Output,
 };
 
-const GIB: u64 = 1024 * 1024 * 1024;
+const MIB: u64 = 1024 * 1024;
+const GIB: u64 = 1024 * MIB;
 
 #[derive(Debug, Args)]
 pub struct Doctor {}
@@ -154,13 +153,16 @@ fn data_folder(data: &Path) -> Vec<Finding> {
 
 fn disk(data: &Path) -> Finding {
     let folder = data.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
-    let Ok(stat) = statvfs(folder) else {
+    let Ok(room) = Room::below(folder) else {
         return warning("disk", "its free space could not be read", "make sure that there is at least 1 GiB");
     };
-    #[expect(clippy::useless_conversion, reason = "the types differ between systems")]
-    let free = u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size()));
-    let shown = format!("{:.1} GiB free", free as f64 / GIB as f64);
-    match free {
+    let shown = format!("{:.1} GiB free", room.free as f64 / GIB as f64);
+    match room.free {
+        _ if room.is_used_up() => problem(
+            "disk",
+            format!("is full: {} MiB of {} MiB are free", room.free / MIB, room.total / MIB),
+            "make room; a node takes no builds and refuses what would write until then, and goes on by itself",
+        ),
         0..GIB => problem("disk", shown, "make room: sources, builds and releases need at least 1 GiB"),
         _ => good("disk", shown),
     }

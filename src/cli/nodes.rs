@@ -2,7 +2,7 @@
 
 use callboard_messages::{
     NodeId,
-    cluster::{BreakerHold, ClusterView, NodeReport, NodeState},
+    cluster::{BreakerHold, ClusterView, NodeHealth, NodeReport, NodeState},
 };
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -12,6 +12,8 @@ use crate::{
     error::{Error, Result},
     output::table,
 };
+
+const MIB: u64 = 1024 * 1024;
 
 #[derive(Debug, Args)]
 pub struct Nodes {
@@ -116,7 +118,7 @@ fn row(report: &NodeReport, cluster: &ClusterView) -> [String; 8] {
         NodeState::Gone => "gone",
     };
     let health = match &report.health {
-        Some(health) if health.domains.iter().all(|domain| domain.ready) => "ready",
+        Some(health) if health.domains.iter().all(|domain| domain.ready) && !has_full_disk(health) => "ready",
         Some(_) => "impaired",
         None if node.state == NodeState::Gone => "-",
         None => "silent",
@@ -140,5 +142,14 @@ fn troubles(report: &NodeReport) -> Vec<String> {
     let of_domains = of_domains.map(|domain| {
         format!("{} can't take traffic: {}", domain.domain, domain.reason.as_deref().unwrap_or("no reason given"))
     });
-    report.trouble.clone().into_iter().chain(of_domains).collect()
+    let of_disk = report.health.as_ref().filter(|health| has_full_disk(health)).and_then(|health| health.disk);
+    let of_disk = of_disk.map(|disk| {
+        let (free, total) = (disk.free / MIB, disk.total / MIB);
+        format!("its disk is full, {free} MiB of {total} MiB are free: it takes no builds until there is room")
+    });
+    report.trouble.clone().into_iter().chain(of_domains).chain(of_disk).collect()
+}
+
+fn has_full_disk(health: &NodeHealth) -> bool {
+    health.disk.is_some_and(|disk| disk.full)
 }

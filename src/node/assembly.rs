@@ -16,6 +16,7 @@ use callboard_supervisors::{
     Bulkhead, Clock, Domain, Runtime,
     cluster::Members,
     db::{Databases, MigrationError},
+    disk::Disk,
     remote::Transport,
     revocations::Revocations,
     routing::RoutingTable,
@@ -68,6 +69,7 @@ pub struct Assembled {
 
 /// What a node stands on.
 struct Ground {
+    disk: Disk,
     databases: Databases,
     objects: Arc<dyn ObjectStore>,
     cache: Cache,
@@ -78,7 +80,7 @@ impl Plan<'_> {
     /// Opens the stores, starts the domains, and serves.
     pub async fn assemble(self, listener: TcpListener) -> Result<Assembled> {
         let Self { settings, mode, data, .. } = self;
-        let Ground { databases, objects, cache, bridge } = self.prepare().await?;
+        let Ground { disk, databases, objects, cache, bridge } = self.prepare().await?;
         if settings.deploy.run_as.is_some() {
             run_as::open(data)?;
         }
@@ -131,7 +133,7 @@ impl Plan<'_> {
             Some(transport) => callboard_deploy::remote(Bulkhead::default(), transport),
         });
 
-        let mut runtime = Runtime::builder().clock(clock).node(self.id.0);
+        let mut runtime = Runtime::builder().clock(clock).node(self.id.0).disk(disk.clone());
         if settings.gateway.workers > 0 {
             runtime = runtime.workers(settings.gateway.workers);
         }
@@ -142,6 +144,7 @@ impl Plan<'_> {
         runtime.metrics().register(Box::new(metrics)).map_err(|error| internal(&error))?;
         cache.register(runtime.metrics()).map_err(|error| internal(&error))?;
         databases.register(runtime.metrics()).map_err(|error| internal(&error))?;
+        disk.register(runtime.metrics()).map_err(|error| internal(&error))?;
         if let Some(bridge) = &bridge {
             bridge.connect_live(runtime.live());
             bridge.register_metrics(runtime.metrics()).map_err(|error| internal(&error))?;
@@ -181,11 +184,12 @@ impl Plan<'_> {
     /// Looks at the servers, opens the stores, and brings every schema that this node uses up to date.
     async fn prepare(&self) -> Result<Ground> {
         let Self { settings, data, .. } = *self;
-        let databases = Databases::new(settings.database.settings(data));
+        let disk = Disk::below(data).context(|| format!("watch the disk below {}", data.display()))?;
+        let databases = Databases::on_disk(settings.database.settings(data), disk.clone());
         let ground = match self.mode {
             Mode::Dev => {
                 let objects = objects::open(&settings.objects, data).await?;
-                Ground { databases, objects, cache: Cache::none(), bridge: None }
+                Ground { disk, databases, objects, cache: Cache::none(), bridge: None }
             }
             Mode::Serve => {
                 let (cache, bridge) = links(settings, self.id)?;
@@ -195,7 +199,7 @@ impl Plan<'_> {
                     return Err(crate::config::wrong(&wrong));
                 };
                 reached.write(data)?;
-                Ground { databases, objects, cache, bridge }
+                Ground { disk, databases, objects, cache, bridge }
             }
         };
         let hosted = match self.mode {

@@ -2,7 +2,7 @@
 
 use std::{any::TypeId, collections::HashMap, hash::BuildHasherDefault, sync::Arc, time::Duration};
 
-use callboard_messages::{Access, Caller, Failure, Operation};
+use callboard_messages::{Access, CallError, Caller, Failure, Operation};
 use futures_util::{FutureExt, future::LocalBoxFuture};
 use uuid::Uuid;
 
@@ -12,7 +12,7 @@ use crate::{
     domain_core::DomainCore,
     operation::{Outcome, check_access},
     remote::{self, Serve, Served, Transport},
-    shard::{Ask, TypeIdHasher},
+    shard::{Ask, TypeIdHasher, note_elsewhere},
 };
 
 /// The domains of a node, by what they answer. Cheap to clone. The default one has none.
@@ -118,7 +118,11 @@ impl Bus {
         let request = remote::request_to(node, caller, &message, clock.instant())?;
         let deadline = request.deadline;
         let outcome = clock.timeout_at(deadline, remote::carry::<M>(&**transport, clock, request)).await;
-        outcome.unwrap_or_else(|| Err(Failure::Unknown.into()))
+        let outcome = outcome.unwrap_or_else(|| Err(Failure::Unknown.into()));
+        if let Err(CallError::Failed(failure)) = &outcome {
+            note_elsewhere(failure);
+        }
+        outcome
     }
 
     /// Carries out a call that came from another node, by its name. Only a domain that this node hosts answers.

@@ -10,6 +10,7 @@ use crate::{
     blocking::panic_message,
     bus::Bus,
     clock::Clock,
+    disk::Disk,
     events::Events,
     live::Live,
     port::Port,
@@ -29,6 +30,8 @@ pub struct ShardContext {
     pub live: Live,
     /// The node's events.
     pub events: Events,
+    /// The disk that the node keeps its data on.
+    pub disk: Disk,
     /// Which of the domain's shards this is, from zero.
     pub index: usize,
     /// How many there are, or will be once every worker has attached.
@@ -49,7 +52,8 @@ impl ShardContext {
     /// shard. One that gives up is a fault of the shard: the state is built anew, with a supervisor that begins anew.
     pub fn supervise(&self, plan: Supervisor) {
         let (clock, bus, live) = (self.clock.clone(), self.bus.clone(), self.live.clone());
-        let running = plan.start(Services { clock, bus, live, events: self.events.clone() });
+        let (events, disk) = (self.events.clone(), self.disk.clone());
+        let running = plan.start(Services { clock, bus, live, events, disk });
         self.tasks.port.show(running.clone());
         let (tasks, domain) = (self.tasks.clone(), self.domain);
         actix_rt::spawn(async move {

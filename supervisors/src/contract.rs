@@ -76,7 +76,7 @@ impl<S: 'static> Contract<S> {
             serve: remote::serve::<M>,
             reaction: None,
         };
-        self.operations.push(Term { info, here: local_operation::<S, M>, elsewhere: local_operation::<Remote, M> });
+        self.operations.push(Term { info, here: local_operation::<S, M>, elsewhere: remote::operation::<M> });
         self
     }
 
@@ -95,7 +95,7 @@ impl<S: 'static> Contract<S> {
             reaction: Some(deliver::<E>),
         };
         let here = local_reaction::<S, E>;
-        self.operations.push(Term { info, here, elsewhere: local_operation::<Remote, Reaction<E>> });
+        self.operations.push(Term { info, here, elsewhere: remote::operation::<Reaction<E>> });
         self
     }
 

@@ -30,6 +30,7 @@ use crate::{
     context::ShardContext,
     contract::{DomainPlan, Install, Terms},
     db::Databases,
+    dependency::Dependency,
     events::{self, Deliver},
     operation::StartError,
     remote::{Serve, Transport},
@@ -59,6 +60,8 @@ pub struct Domain {
     pub(crate) pools: Vec<BlockingPool>,
     /// Set when other nodes do its work.
     pub(crate) transport: Option<Arc<dyn Transport>>,
+    /// What it can't do without outside of the node.
+    pub(crate) stands_on: Vec<Dependency>,
     /// What cannot be, found while it was put together.
     wrong: Vec<String>,
 }
@@ -87,6 +90,7 @@ pub struct DomainOf<S> {
     pools: Vec<BlockingPool>,
     transport: Option<Arc<dyn Transport>>,
     databases: Option<Databases>,
+    stands_on: Vec<Dependency>,
     schedules: Vec<Schedule>,
 }
 
@@ -114,6 +118,7 @@ impl<S: 'static> DomainOf<S> {
             pools: Vec::new(),
             transport: None,
             databases: None,
+            stands_on: Vec::new(),
             schedules: Vec::new(),
         }
     }
@@ -136,6 +141,14 @@ impl<S: 'static> DomainOf<S> {
     #[must_use]
     pub fn stored(mut self, databases: &Databases) -> Self {
         self.databases = Some(databases.clone());
+        let server = databases.server(self.terms.name);
+        self.standing_on(server)
+    }
+
+    /// The domain can't do without this: its breakers begin anew when it answers again.
+    #[must_use]
+    pub fn standing_on(mut self, dependency: impl IntoIterator<Item = Dependency>) -> Self {
+        self.stands_on.extend(dependency);
         self
     }
 
@@ -188,6 +201,7 @@ impl<S: 'static> DomainOf<S> {
             supervisor: self.supervisor,
             pools: self.pools,
             transport: self.transport,
+            stands_on: self.stands_on,
             wrong,
             blueprint: Arc::new(BlueprintOf { factory: self.factory, operations }),
         }

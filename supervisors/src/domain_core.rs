@@ -17,6 +17,7 @@ use crate::{
     breaker::{Force, State},
     bulkhead::Bulkhead,
     clock::Clock,
+    dependency::Dependency,
     domain::{Blueprint, Domain, OperationInfo, Placement},
     events::{Deliver, Subscription},
     keys::Keys,
@@ -48,6 +49,8 @@ pub(crate) struct DomainCore {
     pub(crate) operations: Vec<OperationInfo>,
     /// Set when other nodes do its work.
     pub(crate) transport: Option<Arc<dyn Transport>>,
+    /// What it can't do without outside of the node.
+    stands_on: Vec<Dependency>,
     plan: Supervisor,
     supervisor: Mutex<Option<SupervisorRef>>,
     workers: usize,
@@ -77,6 +80,7 @@ impl DomainCore {
             blueprint: domain.blueprint,
             operations: domain.operations,
             transport: domain.transport,
+            stands_on: domain.stands_on,
             plan: domain.supervisor,
             supervisor: Mutex::new(None),
             workers,
@@ -165,10 +169,26 @@ impl DomainCore {
         self.transport.is_none()
     }
 
-    /// The connection to whoever does its work.
+    /// Another number each time that what it stands on is there again: the way to whoever does its work, its database.
+    /// What breakers were told before says nothing about now.
     #[inline]
     pub(crate) fn connection(&self) -> u64 {
-        self.transport.as_ref().map_or(0, |transport| transport.connection())
+        let transport = self.transport.as_ref().map_or(0, |transport| transport.connection());
+        self.stands_on.iter().map(Dependency::returns).fold(transport, u64::wrapping_add)
+    }
+
+    /// Whether what this shard's breaker was told is about now.
+    #[inline]
+    pub(crate) fn judges(&self, port: &Port) -> bool {
+        port.connection() == self.connection()
+    }
+
+    /// What the breaker of a shard would do with a call that comes now.
+    pub(crate) fn breaker_of(&self, port: &Port) -> State {
+        match port.breaker() {
+            State::Open | State::HalfOpen if !self.judges(port) => State::Closed,
+            state => state,
+        }
     }
 
     /// What it does about events of this type.
@@ -211,7 +231,7 @@ impl DomainCore {
 
     /// The breaker that says most about the domain: that of the shard which is worst off.
     pub(crate) fn breaker(&self) -> Option<State> {
-        self.ports.load().iter().map(|port| port.breaker()).max_by_key(|state| match state {
+        self.ports.load().iter().map(|port| self.breaker_of(port)).max_by_key(|state| match state {
             State::Closed => 0,
             State::ForcedClosed => 1,
             State::HalfOpen => 2,

@@ -89,9 +89,19 @@ impl NodeCollector {
     }
 
     fn of_shards(&self, family: &Family, kind: MetricType, value: impl Fn(&Port) -> f64) -> MetricFamily {
+        self.of_shards_in(family, kind, |_, port| value(port))
+    }
+
+    fn of_shards_in(
+        &self,
+        family: &Family,
+        kind: MetricType,
+        value: impl Fn(&DomainCore, &Port) -> f64,
+    ) -> MetricFamily {
         let metrics = self.domains.iter().flat_map(|core| {
             let ports = core.ports();
-            let metric = |port: &Arc<Port>| family.metric(kind, &[core.name, &port.index.to_string()], value(port));
+            let metric =
+                |port: &Arc<Port>| family.metric(kind, &[core.name, &port.index.to_string()], value(core, port));
             ports.iter().map(metric).collect::<Vec<_>>()
         });
         family.with(kind, metrics.collect())
@@ -168,7 +178,7 @@ impl Collector for NodeCollector {
             self.of_shards(&LIMIT, gauge, |port| from_usize(port.in_flight_limit)),
             self.of_shards(&RESTARTS, counter, |port| as_f64(port.restarts())),
             self.of_shards(&TASK_PANICS, counter, |port| as_f64(port.task_panics())),
-            self.of_shards(&BREAKER, gauge, |port| f64::from(port.breaker() as u8)),
+            self.of_shards_in(&BREAKER, gauge, |core, port| f64::from(core.breaker_of(port) as u8)),
             self.of_shards(&BLOCKED, gauge, |port| f64::from(u8::from(port.pulse.is_blocked()))),
             self.rejections(),
             self.up(),

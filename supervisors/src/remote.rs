@@ -8,6 +8,7 @@
 //! platform understand each other.
 
 use std::{
+    any::Any,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,14 +20,17 @@ use futures_util::{
     future::{BoxFuture, LocalBoxFuture},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
+    breaker::Verdict,
     clock::Clock,
     context::ShardContext,
     domain_core::DomainCore,
-    operation::{Handle, Outcome},
-    shard::Ask,
+    operation::Outcome,
+    shard::{self, Ask, StateCell},
+    stats::Ending,
     supervise::Backoff,
     trace,
 };
@@ -130,8 +134,23 @@ impl Remote {
     }
 }
 
-impl<M: Operation> Handle<M> for Remote {
-    async fn handle(&self, caller: &Caller, message: M) -> Outcome<M> {
+/// An operation that another node answers. Whatever a host answers shows that it can be reached: how its domain is, its
+/// own breaker judges, which is nearer, and knows sooner that it is well again.
+pub(crate) fn operation<M: Operation>(state: &StateCell<Remote>, index: usize) -> Box<dyn Any> {
+    shard::operation(state, index, async |remote: &Remote, caller: &Caller, message: M| {
+        let (outcome, is_answered) = remote.ask(caller, message).await;
+        let ending = Ending::of(&outcome);
+        (outcome, if is_answered { ending.judged(Verdict::Works) } else { ending })
+    })
+}
+
+impl Remote {
+    /// The outcome, and whether a host has answered with it.
+    async fn ask<M: Operation>(&self, caller: &Caller, message: M) -> (Outcome<M>, bool) {
+        let body = match encode(&message) {
+            Ok(body) => body,
+            Err(failure) => return (Err(failure.into()), false),
+        };
         let latest = self.clock.instant() + M::TIMEOUT;
         let request = Request {
             operation: M::NAME,
@@ -140,11 +159,16 @@ impl<M: Operation> Handle<M> for Remote {
             idempotent: M::IDEMPOTENT,
             caller: caller.clone(),
             deadline: caller.deadline.map_or(latest, |deadline| deadline.min(latest)),
-            body: encode(&message)?,
+            body,
             traceparent: trace::current_traceparent(),
             idempotency_key: None,
         };
-        carry::<M>(&*self.transport, &self.clock, request).await
+        let answer = bring::<M>(&*self.transport, &self.clock, request).await;
+        let read = answer.map_err(Failure::from).and_then(|body| read::<M>(&body));
+        match read {
+            Ok(outcome) => (outcome, true),
+            Err(failure) => (Err(failure.into()), false),
+        }
     }
 }
 
@@ -152,10 +176,20 @@ impl<M: Operation> Handle<M> for Remote {
 const PAUSE: Backoff =
     Backoff { first: Duration::from_millis(50), at_most: Duration::from_secs(1), factor: 2.0, jitter: 0.2 };
 
+/// Sends a call, and reads what comes back.
+pub(crate) async fn carry<M: Operation>(transport: &dyn Transport, clock: &Clock, request: Request) -> Outcome<M> {
+    let answer = bring::<M>(transport, clock, request).await;
+    read::<M>(&answer.map_err(Failure::from)?)?
+}
+
 /// Sends a call, again after an unknown outcome if that can do no harm, until there is an answer or its time is up.
-pub(crate) async fn carry<M: Operation>(transport: &dyn Transport, clock: &Clock, mut request: Request) -> Outcome<M> {
+async fn bring<M: Operation>(
+    transport: &dyn Transport,
+    clock: &Clock,
+    mut request: Request,
+) -> Result<Bytes, CallFailure> {
     if !M::IDEMPOTENT {
-        return decode::<M>(transport.call(request).await);
+        return transport.call(request).await;
     }
     let key = *request.idempotency_key.get_or_insert_with(Uuid::now_v7);
     // What makes something finds what an earlier attempt has made by the request that the caller names.
@@ -172,12 +206,11 @@ pub(crate) async fn carry<M: Operation>(transport: &dyn Transport, clock: &Clock
         unknown |= again;
         let pause = PAUSE.delay(attempt);
         if !again || clock.instant() + pause >= request.deadline {
-            let answer = if again { Err(CallFailure::Unknown) } else { answer };
-            return decode::<M>(answer);
+            return if again { Err(CallFailure::Unknown) } else { answer };
         }
         clock.sleep(pause).await;
     }
-    Err(Failure::Unknown.into())
+    Err(CallFailure::Unknown)
 }
 
 fn encode<M: Operation>(message: &M) -> Result<Bytes, Failure> {
@@ -185,11 +218,9 @@ fn encode<M: Operation>(message: &M) -> Result<Bytes, Failure> {
     body.map(Bytes::from).map_err(|error| Failure::Internal(format!("{} cannot be written: {error}", M::NAME)))
 }
 
-fn decode<M: Operation>(answer: Result<Bytes, CallFailure>) -> Outcome<M> {
-    let body = answer.map_err(Failure::from)?;
-    serde_json::from_slice::<Outcome<M>>(&body).unwrap_or_else(|error| {
-        Err(Failure::Internal(format!("the answer to {} cannot be read: {error}", M::NAME)).into())
-    })
+fn read<M: Operation>(body: &[u8]) -> Result<Outcome<M>, Failure> {
+    serde_json::from_slice(body)
+        .map_err(|error| Failure::Internal(format!("the answer to {} cannot be read: {error}", M::NAME)))
 }
 
 /// What a call that came by name ends in: an outcome as the caller's node reads it.
@@ -203,6 +234,10 @@ pub(crate) fn serve<M: Operation>(
     caller: Caller,
     body: &[u8],
 ) -> LocalBoxFuture<'static, Served> {
+    // A node of an older version lets through what no engine stores.
+    if holds_nul(body) {
+        return std::future::ready(failed(Failure::Invalid)).boxed_local();
+    }
     match serde_json::from_slice::<M>(body) {
         Ok(message) => async move {
             let outcome = Ask::new(Some(&core), &caller, message).await;
@@ -214,6 +249,23 @@ pub(crate) fn serve<M: Operation>(
             std::future::ready(for_others()).boxed_local()
         }
     }
+}
+
+/// Whether a text in a JSON document, or a key, has the character U+0000, which PostgreSQL stores nowhere.
+fn holds_nul(body: &[u8]) -> bool {
+    fn has_nul(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.contains('\0'),
+            Value::Array(items) => items.iter().any(has_nul),
+            Value::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+    // It can only be written as an escape, which hardly any document has.
+    const ESCAPE: &[u8] = b"\\u0000";
+    body.contains(&b'\\')
+        && body.windows(ESCAPE.len()).any(|bytes| bytes == ESCAPE)
+        && serde_json::from_slice(body).is_ok_and(|document: Value| has_nul(&document))
 }
 
 fn written<M: Operation>(outcome: &Outcome<M>) -> Served {

@@ -20,6 +20,7 @@ use crate::{
     breaker::Force,
     bus::{Bus, Place},
     clock::Clock,
+    disk::Disk,
     domain::{Domain, Placement},
     domain_core::DomainCore,
     events::{Catalogue, EventSink, EventTransport, Events, InProcess},
@@ -60,11 +61,18 @@ pub struct RuntimeBuilder {
     workers: Option<usize>,
     place: Place,
     events: Arc<dyn EventTransport>,
+    disk: Disk,
 }
 
 impl Default for RuntimeBuilder {
     fn default() -> Self {
-        Self { clock: Clock::default(), workers: None, place: Place::default(), events: Arc::new(InProcess::default()) }
+        Self {
+            clock: Clock::default(),
+            workers: None,
+            place: Place::default(),
+            events: Arc::new(InProcess::default()),
+            disk: Disk::default(),
+        }
     }
 }
 
@@ -101,6 +109,13 @@ impl RuntimeBuilder {
     #[must_use]
     pub fn events(mut self, events: Arc<dyn EventTransport>) -> Self {
         self.events = events;
+        self
+    }
+
+    /// Sets the disk that the node keeps its data on. Default: one that is never full.
+    #[must_use]
+    pub fn disk(mut self, disk: Disk) -> Self {
+        self.disk = disk;
         self
     }
 
@@ -142,6 +157,7 @@ impl RuntimeBuilder {
             events: Events::new(self.events.clone(), catalogue, stats.clone()),
             bus: Bus::new(domains.clone(), self.place, self.clock.clone()),
             live: Live::new(self.clock.clone()),
+            disk: self.disk,
             clock: self.clock,
         };
         for core in domains.iter().filter(|core| core.is_hosted() && !core.subscription().types.is_empty()) {
@@ -224,6 +240,12 @@ impl Runtime {
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.0.services.clock
+    }
+
+    /// The disk that the node keeps its data on.
+    #[must_use]
+    pub fn disk(&self) -> &Disk {
+        &self.0.services.disk
     }
 
     /// The node's metrics; others may register theirs.

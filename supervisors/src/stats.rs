@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use callboard_messages::{CallError, Code};
+use callboard_messages::{CallError, Code, Failure};
 
 use crate::{breaker::Verdict, port::bump};
 
@@ -34,12 +34,15 @@ const BOUNDS_IN_NANOSECONDS: [u64; 14] = [
 pub(crate) enum Ending {
     Replied,
     Refused,
-    Failed(Code),
+    /// With what it says about the domain.
+    Failed(Code, Verdict),
 }
 
 impl Ending {
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        [Self::Replied, Self::Refused].into_iter().chain(Code::ALL.into_iter().map(Self::Failed))
+        [Self::Replied, Self::Refused]
+            .into_iter()
+            .chain(Code::ALL.into_iter().map(|code| Self::Failed(code, Verdict::Nothing)))
     }
 
     #[inline]
@@ -47,7 +50,30 @@ impl Ending {
         match outcome {
             Ok(_) => Self::Replied,
             Err(CallError::Refused(_)) => Self::Refused,
-            Err(CallError::Failed(failure)) => Self::Failed(failure.code()),
+            Err(CallError::Failed(failure)) => Self::failed(failure),
+        }
+    }
+
+    /// Only what the infrastructure is to blame for counts against the domain: neither what the input caused, nor a disk
+    /// that is full, whose reads work.
+    pub(crate) const fn failed(failure: &Failure) -> Self {
+        let verdict = match failure {
+            Failure::Internal(_) | Failure::Unavailable { .. } | Failure::Timeout | Failure::Unknown => Verdict::Fails,
+            Failure::Unauthenticated
+            | Failure::Forbidden(_)
+            | Failure::Overloaded { .. }
+            | Failure::DiskFull { .. }
+            | Failure::Invalid
+            | Failure::Expired => Verdict::Nothing,
+        };
+        Self::Failed(failure.code(), verdict)
+    }
+
+    /// The same ending, which says something else about the domain.
+    pub(crate) const fn judged(self, verdict: Verdict) -> Self {
+        match self {
+            Self::Failed(code, _) => Self::Failed(code, verdict),
+            other => other,
         }
     }
 
@@ -56,8 +82,7 @@ impl Ending {
     pub(crate) const fn verdict(self) -> Verdict {
         match self {
             Self::Replied | Self::Refused => Verdict::Works,
-            Self::Failed(Code::Internal | Code::Unavailable | Code::Timeout) => Verdict::Fails,
-            Self::Failed(_) => Verdict::Nothing,
+            Self::Failed(_, verdict) => verdict,
         }
     }
 
@@ -65,7 +90,7 @@ impl Ending {
         match self {
             Self::Replied => "ok",
             Self::Refused => "refused",
-            Self::Failed(code) => code.as_str(),
+            Self::Failed(code, _) => code.as_str(),
         }
     }
 
@@ -73,7 +98,7 @@ impl Ending {
         match self {
             Self::Replied => 0,
             Self::Refused => 1,
-            Self::Failed(code) => 2 + code as usize,
+            Self::Failed(code, _) => 2 + code as usize,
         }
     }
 }

@@ -54,7 +54,7 @@ impl TreeView {
     }
 
     fn of_domain(core: &DomainCore) -> Self {
-        let shards: Vec<Self> = core.ports().iter().map(|port| Self::of_shard(port)).collect();
+        let shards: Vec<Self> = core.ports().iter().map(|port| Self::of_shard(core, port)).collect();
         let state = core.condition().unwrap_or("ready");
         let background = core.supervisor().map(|supervisor| supervisor.children()).unwrap_or_default();
         let children = shards.into_iter().chain(background.into_iter().map(Self::of_child)).collect();
@@ -62,7 +62,7 @@ impl TreeView {
         Self { name: core.name.into(), kind: "domain", state, breaker, reason: core.reason(), ..Self::sum(children) }
     }
 
-    fn of_shard(port: &Port) -> Self {
+    fn of_shard(core: &DomainCore, port: &Port) -> Self {
         Self {
             name: format!("shard {}", port.index).into(),
             kind: "shard",
@@ -71,7 +71,7 @@ impl TreeView {
             queue_depth: port.queued(),
             in_flight: port.in_flight(),
             limit: port.in_flight_limit,
-            breaker: Some(port.breaker().as_str()),
+            breaker: Some(core.breaker_of(port).as_str()),
             reason: None,
             children: port.children().into_iter().map(Self::of_child).collect(),
         }

@@ -2,6 +2,7 @@
 //! `CALLBOARD_TEST_TOPOLOGY=cluster`; here is what only several nodes can show.
 
 mod broker;
+mod database;
 mod draining;
 mod encrypted;
 mod failover;

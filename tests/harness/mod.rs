@@ -6,6 +6,7 @@ pub mod cli;
 pub mod collector;
 pub mod ground;
 pub mod member;
+pub mod mounts;
 mod node;
 pub mod processes;
 pub mod proxy;

@@ -1,7 +1,11 @@
 //! A platform as a test uses it: a node alone, or with `CALLBOARD_TEST_TOPOLOGY=cluster` three that share it. Whoever
 //! asks talks to the first and can't tell.
 
-use std::{path::PathBuf, process::ExitStatus, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
@@ -48,6 +52,14 @@ impl Node {
         let folder = tempfile::tempdir().unwrap();
         let members = vec![Member::new(folder.path(), "node", None, 0)];
         Self::begin_with(folder, members, None, options, environment).await
+    }
+
+    /// A node alone, on a data folder that `prepare` has made.
+    pub async fn start_on(prepare: impl FnOnce(&Path)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let member = Member::new(folder.path(), "node", None, 0);
+        prepare(&member.data());
+        Self::begin_with(folder, vec![member], None, &["--no-sample"], &[]).await
     }
 
     /// Three nodes, whatever the topology of the other tests.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use callboard_messages::{
     CallError, Caller, Failure, NodeId,
     cluster::{
-        BreakerHold, ClusterError, ClusterView, DomainHealth, GetCluster, GetNodeHealth, HoldBreaker, NodeHealth,
-        NodeReport, ReviveDomain,
+        BreakerHold, ClusterError, ClusterView, DiskHealth, DomainHealth, GetCluster, GetNodeHealth, HoldBreaker,
+        NodeHealth, NodeReport, ReviveDomain,
     },
 };
 use callboard_supervisors::{Handle, Outcome, breaker::Force, cluster::Member};
@@ -95,7 +95,10 @@ impl Cluster {
         };
         let tree = serde_json::to_value(self.bus.tree())
             .map_err(|error| Failure::Internal(format!("the actor tree can't be written: {error}")))?;
-        Ok(NodeHealth { id: self.members.me(), domains: self.bus.ready().into_iter().map(domain).collect(), tree })
+        let room = self.disk.room();
+        let disk = room.map(|room| DiskHealth { full: self.disk.is_full(), free: room.free, total: room.total });
+        let domains = self.bus.ready().into_iter().map(domain).collect();
+        Ok(NodeHealth { id: self.members.me(), domains, tree, disk })
     }
 
     fn present(&self, id: NodeId) -> Result<(), ClusterError> {

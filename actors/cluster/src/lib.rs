@@ -23,6 +23,7 @@ use callboard_supervisors::{
     Bulkhead, Bus, ChildSpec, Clock, Contract, Domain, ShardContext, StartError,
     cluster::Members,
     db::{Database, Databases},
+    disk::Disk,
     events::Events,
 };
 
@@ -63,6 +64,7 @@ pub fn domain(
     children: Vec<ChildSpec>,
 ) -> Domain {
     let watch = membership::child(settings, databases.clone(), members.clone(), metrics.clone());
+    let server = databases.server(DOMAIN);
     let domain = contract().dedicated(1, move |context: ShardContext| {
         let (databases, members, metrics) = (databases.clone(), members.clone(), metrics.clone());
         async move {
@@ -74,12 +76,14 @@ pub fn domain(
                 metrics,
                 bus: context.bus,
                 events: context.events,
+                disk: context.disk,
                 clock: context.clock,
             };
             cluster.count_dead_letters().await.map_err(StartError::new)?;
             Ok(cluster)
         }
     });
+    let domain = domain.standing_on(server);
     let domain = if settings.watches { domain.child(watch) } else { domain };
     children.into_iter().fold(domain, |domain, child| domain.child(child)).build()
 }
@@ -109,5 +113,6 @@ struct Cluster {
     metrics: ClusterMetrics,
     bus: Bus,
     events: Events,
+    disk: Disk,
     clock: Clock,
 }

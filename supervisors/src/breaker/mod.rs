@@ -10,16 +10,23 @@ mod settings;
 mod tests;
 mod window;
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use callboard_messages::Failure;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 pub(crate) use machine::{Admission, Machine};
 pub use machine::{Force, State, Verdict};
 pub use settings::{Settings, Window};
 
-use crate::clock::Clock;
+use crate::{clock::Clock, dependency::Dependency};
 
 /// A breaker for one dependency, shared by all who call it. Cheap to clone.
 #[derive(Clone)]
@@ -29,6 +36,9 @@ struct Inner {
     name: String,
     clock: Clock,
     machine: Mutex<Machine>,
+    ground: Option<Dependency>,
+    /// How often the dependency had come back when the machine last began anew.
+    returns: AtomicU64,
 }
 
 impl Breaker {
@@ -37,9 +47,43 @@ impl Breaker {
     /// # Errors
     /// A sentence for each setting that cannot be.
     pub fn new(name: impl Into<String>, settings: Settings, clock: Clock) -> Result<Self, Vec<String>> {
+        Self::made(name.into(), settings, clock, None)
+    }
+
+    /// The same before a dependency that is asked in the background while it is away: the breaker begins anew when it
+    /// answers again, however long it would have stayed open.
+    ///
+    /// # Errors
+    /// A sentence for each setting that cannot be.
+    pub fn before(
+        dependency: Dependency,
+        name: impl Into<String>,
+        settings: Settings,
+        clock: Clock,
+    ) -> Result<Self, Vec<String>> {
+        Self::made(name.into(), settings, clock, Some(dependency))
+    }
+
+    fn made(name: String, settings: Settings, clock: Clock, ground: Option<Dependency>) -> Result<Self, Vec<String>> {
         settings.validate()?;
         let machine = Mutex::new(Machine::new(settings, clock.instant()));
-        Ok(Self(Arc::new(Inner { name: name.into(), clock, machine })))
+        Ok(Self(Arc::new(Inner { name, clock, machine, ground, returns: AtomicU64::new(0) })))
+    }
+
+    /// The machine as it is now: what it was told before the dependency came back says nothing any more.
+    fn machine(&self) -> MutexGuard<'_, Machine> {
+        let Inner { name, clock, machine, ground, returns } = &*self.0;
+        let mut machine = machine.lock();
+        if let Some(ground) = ground {
+            let now = ground.returns();
+            if returns.swap(now, Ordering::Relaxed) != now {
+                if machine.state() != State::Closed {
+                    tracing::info!(breaker = %name, "what the breaker stands before is back, and it begins anew");
+                }
+                machine.close(clock.instant());
+            }
+        }
+        machine
     }
 
     /// The right to make one call.
@@ -47,9 +91,8 @@ impl Breaker {
     /// # Errors
     /// [`Failure::Unavailable`] while it is open.
     pub fn admit(&self) -> Result<Permit, Failure> {
-        let Inner { clock, machine, .. } = &*self.0;
-        let started = clock.instant();
-        let admission = machine.lock().admit(started).map_err(|retry_after| Failure::Unavailable { retry_after })?;
+        let started = self.0.clock.instant();
+        let admission = self.machine().admit(started).map_err(|retry_after| Failure::Unavailable { retry_after })?;
         Ok(Permit { breaker: self.clone(), admission: Some(admission), started })
     }
 
@@ -72,12 +115,12 @@ impl Breaker {
     /// What it does with calls.
     #[must_use]
     pub fn state(&self) -> State {
-        self.0.machine.lock().state()
+        self.machine().state()
     }
 
     /// Holds it open or closed, or lets it judge again.
     pub fn force(&self, force: Option<Force>) {
-        self.0.machine.lock().force(force, self.0.clock.instant());
+        self.machine().force(force, self.0.clock.instant());
     }
 }
 
@@ -103,9 +146,9 @@ impl Permit {
 
     fn end(&mut self, verdict: Verdict) {
         let Some(admission) = self.admission.take() else { return };
-        let Inner { name, clock, machine } = &*self.breaker.0;
+        let Inner { name, clock, .. } = &*self.breaker.0;
         let now = clock.instant();
-        let mut machine = machine.lock();
+        let mut machine = self.breaker.machine();
         let before = machine.state();
         machine.record(admission, now, verdict, now.saturating_duration_since(self.started));
         let after = machine.state();

@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use callboard_messages::{CallError, Failure};
+use sqlx::{postgres::PgDatabaseError, sqlite::SqliteError};
+
+/// When it is worth to try again what found no room.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// A statement failed.
 #[derive(Debug, thiserror::Error)]
@@ -11,18 +15,33 @@ pub struct Error {
     source: sqlx::Error,
     /// Whether what was asked for may have happened all the same.
     unknown: bool,
+    /// Whether there was no room, as far as the error itself does not tell.
+    full: bool,
 }
 
 impl From<sqlx::Error> for Error {
     fn from(source: sqlx::Error) -> Self {
-        Self { source, unknown: false }
+        Self { source, unknown: false, full: false }
     }
 }
 
 impl Error {
     /// The answer to something that writes, which was sent, did not come.
     pub(super) const fn unknown(source: sqlx::Error) -> Self {
-        Self { source, unknown: true }
+        Self { source, unknown: true, full: false }
+    }
+
+    /// There was no room to write.
+    pub(super) const fn full(source: sqlx::Error) -> Self {
+        Self { source, unknown: false, full: true }
+    }
+
+    pub(super) fn into_unknown(self) -> Self {
+        Self { unknown: true, ..self }
+    }
+
+    pub(super) fn into_full(self) -> Self {
+        Self { full: true, ..self }
     }
 
     /// Whether nobody knows if what was asked for has happened: the connection broke, or the deadline passed, after it
@@ -77,6 +96,13 @@ impl Error {
         }
     }
 
+    /// The error, for a log, unless it is one of many by the same cause, of which is told once: the server is away, the
+    /// disk is full.
+    #[must_use]
+    pub fn outside_outage(&self) -> Option<&Self> {
+        (!self.is_full() && !self.is_connection()).then_some(self)
+    }
+
     /// Whether the server gave the statement up because it took too long, or waited too long for what others held.
     /// Nothing came of it.
     #[must_use]
@@ -100,8 +126,90 @@ impl Error {
     /// Whether there is no room left to write; what is there can still be read.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        // SQLITE_FULL; disk_full.
-        matches!(&self.source, sqlx::Error::Database(error) if matches!(error.code().as_deref(), Some("13" | "53100")))
+        self.full || is_full(&self.source)
+    }
+
+    /// Whether a value of the statement is at fault, and neither the server nor the way to it.
+    #[must_use]
+    pub fn is_of_input(&self) -> bool {
+        if let Some(state) = sqlstate(&self.source) {
+            // A value that can't be: no text in the database's encoding, out of range. A constraint that the domain does
+            // not know by name. More than the server can hold in one place, as in the row of an index.
+            return ["22", "23", "54"].iter().any(|class| state.starts_with(class));
+        }
+        match sqlite_code(&self.source) {
+            // What a trigger refuses is no constraint on a value.
+            Some(SQLITE_CONSTRAINT) => sqlite_extended(&self.source) != Some(SQLITE_CONSTRAINT_TRIGGER),
+            Some(code) => matches!(code, SQLITE_TOOBIG | SQLITE_MISMATCH),
+            None => matches!(self.source, sqlx::Error::Encode(_)),
+        }
+    }
+
+    /// Whether it is an answer of the database, and not one about the way to it.
+    pub(super) const fn is_of_database(&self) -> bool {
+        matches!(self.source, sqlx::Error::Database(_))
+    }
+
+    /// Whether SQLite could not read, write or open its file.
+    pub(super) fn is_of_file(&self) -> bool {
+        matches!(sqlite_code(&self.source), Some(SQLITE_IOERR | SQLITE_FULL | SQLITE_CANTOPEN))
+    }
+}
+
+// https://www.sqlite.org/rescode.html
+const SQLITE_NOMEM: i32 = 7;
+const SQLITE_INTERRUPT: i32 = 9;
+const SQLITE_IOERR: i32 = 10;
+const SQLITE_CORRUPT: i32 = 11;
+const SQLITE_FULL: i32 = 13;
+const SQLITE_CANTOPEN: i32 = 14;
+const SQLITE_PROTOCOL: i32 = 15;
+const SQLITE_TOOBIG: i32 = 18;
+const SQLITE_CONSTRAINT: i32 = 19;
+const SQLITE_CONSTRAINT_TRIGGER: i32 = 1811;
+const SQLITE_MISMATCH: i32 = 20;
+const SQLITE_NOTADB: i32 = 26;
+
+pub(super) fn is_full(error: &sqlx::Error) -> bool {
+    sqlite_code(error) == Some(SQLITE_FULL) || sqlstate(error) == Some("53100")
+}
+
+/// What PostgreSQL calls the error: five characters, of which two are its class.
+fn sqlstate(error: &sqlx::Error) -> Option<&str> {
+    let sqlx::Error::Database(error) = error else { return None };
+    error.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::code)
+}
+
+/// The same of SQLite: its extended code.
+fn sqlite_extended(error: &sqlx::Error) -> Option<i32> {
+    let sqlx::Error::Database(error) = error else { return None };
+    error.try_downcast_ref::<SqliteError>()?;
+    error.code()?.parse().ok()
+}
+
+/// Its primary code.
+fn sqlite_code(error: &sqlx::Error) -> Option<i32> {
+    sqlite_extended(error).map(|code| code & 0xff)
+}
+
+/// Whether a connection to a file can go on after this error, within its transaction if there is one.
+pub(super) fn leaves_file_in_step(error: &sqlx::Error) -> bool {
+    match sqlite_code(error) {
+        Some(code) => !matches!(
+            code,
+            SQLITE_NOMEM
+                | SQLITE_INTERRUPT
+                | SQLITE_IOERR
+                | SQLITE_CORRUPT
+                | SQLITE_FULL
+                | SQLITE_CANTOPEN
+                | SQLITE_PROTOCOL
+                | SQLITE_NOTADB
+        ),
+        None => !matches!(
+            error,
+            sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed | sqlx::Error::PoolClosed
+        ),
     }
 }
 
@@ -111,7 +219,7 @@ pub(super) fn ends_connection(code: &str) -> bool {
     code.starts_with("08") || code.starts_with("57P") || matches!(code, "25P03" | "25P04")
 }
 
-pub(super) fn is_clash(error: &sqlx::Error) -> bool {
+fn is_clash(error: &sqlx::Error) -> bool {
     // serialization_failure, deadlock_detected; SQLITE_BUSY, SQLITE_BUSY_SNAPSHOT.
     matches!(error, sqlx::Error::Database(error)
         if matches!(error.code().as_deref(), Some("40001" | "40P01" | "5" | "517")))
@@ -130,16 +238,28 @@ impl From<Error> for Failure {
             return Self::Unknown;
         }
         if error.is_full() {
-            tracing::error!(error = %error, "the database has no room left: free some space on its disk");
-            return Self::Unavailable { retry_after: Duration::from_secs(10) };
+            // Told once, by whoever watches the disk, and not with each write.
+            tracing::debug!(error = %error, "the database has no room left");
+            return Self::DiskFull { retry_after: FULL_RETRY_AFTER };
         }
         if error.is_connection() {
-            tracing::warn!(error = %error, "the database can't be reached");
+            match error.source {
+                // Nobody else tells of it.
+                sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => {
+                    tracing::warn!(error = %error, "no connection to the database was free in time");
+                }
+                // Told once, by whoever asks the server until it answers again.
+                _ => tracing::debug!(error = %error, "the database can't be reached"),
+            }
             return Self::Unavailable { retry_after: Duration::from_secs(1) };
         }
         if error.is_clash() || error.is_late() {
             tracing::warn!(error = %error, "the database is too busy with others");
             return Self::Unavailable { retry_after: Duration::from_secs(1) };
+        }
+        if error.is_of_input() {
+            tracing::warn!(error = %error, "the database refused a value that the domain let through");
+            return Self::Invalid;
         }
         Self::Internal(format!("database: {}", error.source))
     }

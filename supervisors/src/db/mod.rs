@@ -6,12 +6,14 @@
 //! writer and a few readers.
 
 mod error;
+mod file;
 mod metrics;
 mod migrate;
 mod pool;
 mod pools;
 mod query;
 mod retry;
+mod server;
 mod settings;
 mod transaction;
 

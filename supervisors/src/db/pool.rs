@@ -22,7 +22,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::error::ends_connection;
+use super::{error::ends_connection, server::Server};
 
 /// A connection that was idle for longer is asked whether it lives before it is used; under load none is.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
@@ -55,6 +55,7 @@ pub(super) struct Pool(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     options: PgConnectOptions,
+    server: Server,
     bounds: Bounds,
     places: Arc<Semaphore>,
     idle: Mutex<Resting>,
@@ -94,9 +95,13 @@ pub(super) struct Counts {
 
 impl Pool {
     /// Connects to nothing yet.
-    pub(super) fn new(options: PgConnectOptions, bounds: Bounds) -> Self {
+    pub(super) fn new(options: PgConnectOptions, server: Server, bounds: Bounds) -> Self {
         let places = Arc::new(Semaphore::new(bounds.connections as usize));
-        Self(Arc::new(Inner { options, bounds, places, idle: Mutex::default() }))
+        Self(Arc::new(Inner { options, server, bounds, places, idle: Mutex::default() }))
+    }
+
+    pub(super) fn server(&self) -> &Server {
+        &self.0.server
     }
 
     /// A connection that was alive a moment ago.
@@ -130,7 +135,8 @@ impl Pool {
             }
         }
         let connected = timeout(CONNECT_WITHIN, self.0.options.connect()).await;
-        held.connection = Some(connected.map_err(|_| silent())??);
+        let connected = connected.map_err(|_| silent()).flatten();
+        held.connection = Some(connected.inspect_err(|error| self.0.server.note_refused(error))?);
         held.is_in_step = true;
         Ok(held)
     }
@@ -213,12 +219,25 @@ impl Held {
             Err(_) => Err(silent()),
         };
         self.is_in_step = outcome.as_ref().err().is_none_or(leaves_in_step);
+        if let Err(error) = &outcome {
+            self.pool.server.note(error);
+        }
         outcome
     }
 
     /// Whether everything that was asked on it was answered.
     pub(super) const fn is_in_step(&self) -> bool {
         self.is_in_step
+    }
+
+    /// What was asked on it was written.
+    pub(super) fn note_written(&self) {
+        self.pool.server.note_written();
+    }
+
+    /// Whatever was asked on it, it is not used again.
+    pub(super) const fn discard(&mut self) {
+        self.is_in_step = false;
     }
 
     /// Takes the transaction on it back, without anybody waiting for that.
@@ -243,6 +262,10 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
+        if !self.is_in_step {
+            // Whoever waited for it may have had less time than the server takes to say that it is away.
+            self.pool.server.dependency.doubt();
+        }
         if self.is_in_step && !self.pool.places.is_closed() {
             self.pool.put_back(connection);
         } else if self.is_in_step {
@@ -259,7 +282,7 @@ fn close_in_background(connection: PgConnection) {
 }
 
 /// Whether the connection can go on after this error.
-fn leaves_in_step(error: &sqlx::Error) -> bool {
+pub(super) fn leaves_in_step(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => false,
         sqlx::Error::Database(error) => !error.code().is_some_and(|code| ends_connection(&code)),

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     str::FromStr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread::{self, ThreadId},
     time::Duration,
 };
@@ -23,11 +23,14 @@ use super::{
     DatabaseSettings, Engine, Error, PostgresSettings, Query, Transaction,
     pool::{Bounds, Counts, Pool},
     query::Replica,
+    server::Server,
     transaction::Origin,
 };
 use crate::{
     Clock,
     breaker::{self, Breaker, Window},
+    dependency::Dependency,
+    disk::Disk,
 };
 
 /// How long everything may take to close, unless told otherwise.
@@ -48,10 +51,14 @@ pub struct Databases {
 #[derive(Debug)]
 struct Inner {
     settings: DatabaseSettings,
+    /// Where the files of SQLite are.
+    disk: Disk,
     sqlite: Mutex<HashMap<String, SqlitePools>>,
     postgres: Mutex<HashMap<(ThreadId, String), PostgresPools>>,
+    /// By their URLs.
+    servers: Mutex<HashMap<String, Server>>,
     /// Of the replica, for all threads.
-    breaker: Option<Breaker>,
+    breaker: OnceLock<Breaker>,
     origins: Mutex<HashMap<String, Arc<Origin>>>,
 }
 
@@ -59,6 +66,7 @@ struct Inner {
 pub(super) struct SqlitePools {
     pub(super) writer: SqlitePool,
     pub(super) readers: SqlitePool,
+    pub(super) disk: Disk,
 }
 
 #[derive(Debug, Clone)]
@@ -84,11 +92,18 @@ impl Databases {
     /// Opens nothing yet.
     #[must_use]
     pub fn new(settings: DatabaseSettings) -> Self {
-        let has_replica = matches!(&settings, DatabaseSettings::Postgres(PostgresSettings { read_url: Some(_), .. }));
+        Self::on_disk(settings, Disk::default())
+    }
+
+    /// The same, with files on this disk: a write that finds no room there is told to it.
+    #[must_use]
+    pub fn on_disk(settings: DatabaseSettings, disk: Disk) -> Self {
         Self {
             inner: Arc::new(Inner {
-                breaker: has_replica.then(replica_breaker).flatten(),
+                breaker: OnceLock::new(),
+                servers: Mutex::new(HashMap::new()),
                 settings,
+                disk,
                 sqlite: Mutex::new(HashMap::new()),
                 postgres: Mutex::new(HashMap::new()),
                 origins: Mutex::new(HashMap::new()),
@@ -136,14 +151,19 @@ impl Databases {
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
             .connect_with(options.clone())
             .await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
+            // Whoever opens a file alone must make its index anew, for which a full disk has no room: one stays.
+            .min_connections(1)
             .test_before_acquire(false)
             .idle_timeout(Duration::from_secs(60))
+            .max_lifetime(None)
             .connect_lazy_with(options.read_only(true).create_if_missing(false));
-        let opened = SqlitePools { writer, readers };
+        let opened = SqlitePools { writer, readers, disk: self.inner.disk.clone() };
         Ok(self.inner.sqlite.lock().entry(domain.to_owned()).or_insert(opened).clone())
     }
 
@@ -164,20 +184,53 @@ impl Databases {
                 .postgres_options(url)?
                 .options([("statement_timeout", timeout), ("search_path", self.schema(domain))]))
         };
-        let primary = Pool::new(options(settings.url_of(domain))?, bounds);
-        let replica = match (settings.read_url_of(domain), &self.inner.breaker) {
-            (Some(url), Some(breaker)) => {
+        let primary = settings.url_of(domain);
+        let primary = Pool::new(options(primary)?, self.server_at(primary)?, bounds);
+        let replica = match settings.read_url_of(domain) {
+            Some(url) => {
+                let server = self.server_at(url)?;
                 let bounds = Bounds {
                     acquire_within: REPLICA_WITHIN.min(bounds.acquire_within),
                     statement_timeout: REPLICA_ANSWERS_WITHIN.min(bounds.statement_timeout),
                     ..bounds
                 };
-                Some(Replica { pool: Pool::new(options(url)?, bounds), breaker: breaker.clone() })
+                let breaker = self.replica_breaker(server.dependency.clone())?;
+                Some(Replica { pool: Pool::new(options(url)?, server, bounds), breaker })
             }
-            _ => None,
+            None => None,
         };
         let pools = PostgresPools { primary, replica };
         Ok(self.inner.postgres.lock().entry(key).or_insert(pools).clone())
+    }
+
+    fn server_at(&self, url: &str) -> Result<Server, Error> {
+        let options = self.postgres_options(url)?;
+        Ok(self.inner.servers.lock().entry(url.to_owned()).or_insert_with(|| Server::at(&options)).clone())
+    }
+
+    /// The server that `domain` can't do without. A file needs none; nor does a URL that leads nowhere name one.
+    #[must_use]
+    pub fn server(&self, domain: &str) -> Option<Dependency> {
+        let DatabaseSettings::Postgres(settings) = self.settings() else { return None };
+        Some(self.server_at(settings.url_of(domain)).ok()?.dependency)
+    }
+
+    /// A replica that fails is left alone for a while, so that reads do not wait for it one by one.
+    fn replica_breaker(&self, server: Dependency) -> Result<Breaker, Error> {
+        if let Some(breaker) = self.inner.breaker.get() {
+            return Ok(breaker.clone());
+        }
+        let settings = breaker::Settings {
+            window: Window::Count(10),
+            minimum_calls: 3,
+            open_for: Duration::from_secs(1),
+            open_at_most: Duration::from_secs(10),
+            probes: 1,
+            ..breaker::Settings::default()
+        };
+        let breaker = Breaker::before(server, "database replica", settings, Clock::system())
+            .map_err(|wrong| sqlx::Error::Configuration(wrong.join("; ").into()))?;
+        Ok(self.inner.breaker.get_or_init(|| breaker).clone())
     }
 
     pub(super) fn settings(&self) -> &DatabaseSettings {
@@ -236,19 +289,6 @@ impl Databases {
         });
         join_all(all.map(|pool| pool.close(within))).await;
     }
-}
-
-/// A replica that fails is left alone for a while, so that reads do not wait for it one by one.
-fn replica_breaker() -> Option<Breaker> {
-    let settings = breaker::Settings {
-        window: Window::Count(10),
-        minimum_calls: 3,
-        open_for: Duration::from_secs(1),
-        open_at_most: Duration::from_secs(10),
-        probes: 1,
-        ..breaker::Settings::default()
-    };
-    Breaker::new("database replica", settings, Clock::system()).ok()
 }
 
 impl Database {

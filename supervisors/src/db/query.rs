@@ -2,14 +2,14 @@
 
 use futures_util::TryFutureExt;
 use sqlx::{
-    Arguments, Encode, FromRow, PgConnection, Postgres, Sqlite, Type,
+    Arguments, Encode, FromRow, PgConnection, Postgres, Sqlite, SqliteConnection, Type,
     postgres::{PgArguments, PgRow},
     sqlite::{SqliteArguments, SqliteRow},
 };
 use tracing::{Instrument, Span, field};
 
 use super::{
-    Error,
+    Error, file,
     pool::{Pool, is_broken},
     pools::Pools,
     transaction::{Connection, Transaction},
@@ -89,21 +89,21 @@ macro_rules! run {
                 write(&pools.primary, async |$connection: &mut PgConnection| $on.await).await
             }
             (Target::Pools(Pools::Sqlite(pools)) | Target::Replica(Pools::Sqlite(pools)), Values::Sqlite($values)) => {
-                let $connection = if is_read($sql) { &pools.readers } else { &pools.writer };
-                $on.await.map_err(Error::from)
+                let pool = if is_read($sql) { &pools.readers } else { &pools.writer };
+                let mut held = file::Held::acquire(pool, &pools.disk).await?;
+                held.run(async |$connection: &mut SqliteConnection| $on.await).await
             }
             (Target::Transaction(transaction), values) => {
                 let outcome = match (&mut transaction.connection, values) {
                     (Some(Connection::Postgres(held)), Values::Postgres($values)) => {
-                        held.run(async |$connection: &mut PgConnection| $on.await).await
+                        held.run(async |$connection: &mut PgConnection| $on.await).await.map_err(Error::from)
                     }
-                    (Some(Connection::Sqlite(connection)), Values::Sqlite($values)) => {
-                        let $connection = &mut **connection;
-                        $on.await
+                    (Some(Connection::Sqlite(held)), Values::Sqlite($values)) => {
+                        held.run(async |$connection: &mut SqliteConnection| $on.await).await
                     }
-                    _ => Err(mixed_engines()),
+                    _ => Err(mixed_engines().into()),
                 };
-                outcome.map_err(|error| Error::from(transaction.note(error)))
+                outcome.map_err(|error| transaction.note(error))
             }
             _ => Err(mixed_engines().into()),
         }
@@ -135,7 +135,9 @@ async fn write<T>(
 ) -> Result<T, Error> {
     let mut held = pool.acquire().await?;
     let outcome = held.run(statement).await;
-    outcome.map_err(|error| if held.is_in_step() { error.into() } else { Error::unknown(error) })
+    outcome
+        .inspect(|_| pool.server().note_written())
+        .map_err(|error| if held.is_in_step() { error.into() } else { Error::unknown(error) })
 }
 
 impl Replica {

@@ -10,6 +10,7 @@ use crate::testing::{on_both_engines, postgres_url};
 use proxy::{Proxy, Way};
 
 mod clashes;
+mod files;
 mod proxy;
 mod servers;
 mod silence;
@@ -209,22 +210,41 @@ async fn a_server_that_is_not_there_is_a_connection_error() {
 }
 
 #[actix_rt::test]
-async fn a_full_disk_is_a_time_to_wait_and_leaves_what_is_there_readable() {
+async fn what_the_input_caused_is_told_from_a_failure_of_the_server() {
     on_both_engines(&[("thing", &things())], async |databases| {
-        if databases.engine() == Engine::Postgres {
-            return; // its disk can't be filled from here; its code is of a class that is unavailable anyway
-        }
-        insert(&databases, "before", 1).await.unwrap();
         let database = databases.open("thing").await.unwrap();
-        let mut tx = database.begin().await.unwrap();
-        // The limit holds for this connection alone.
-        let _: i64 = tx.query("PRAGMA max_page_count = 1").fetch_scalar().await.unwrap();
-        let error = tx.query("UPDATE things SET note = $1").bind("x".repeat(1_000_000)).execute().await.unwrap_err();
-        assert!(error.is_full(), "{error}");
-        assert!(matches!(callboard_messages::Failure::from(error), callboard_messages::Failure::Unavailable { .. }));
-        drop(tx);
-        let name: String = database.query("SELECT name FROM things").fetch_scalar().await.unwrap();
-        assert_eq!(name, "before");
+        let mut caused = vec![insert(&databases, "negative", -1).await.unwrap_err()];
+        let unnamed = "INSERT INTO things (id, name) VALUES ($1, 'x')";
+        caused.push(database.query(unnamed).bind(Uuid::now_v7()).execute().await.unwrap_err());
+        let twice = insert(&databases, "one", 1).await.unwrap();
+        let sql = "INSERT INTO things SELECT * FROM things WHERE id = $1";
+        caused.push(database.query(sql).bind(twice.id).execute().await.unwrap_err());
+        match databases.engine() {
+            Engine::Postgres => {
+                caused.push(insert(&databases, "a\0b", 1).await.unwrap_err());
+                let by_name = database.query("SELECT stock FROM things WHERE name = $1").bind("\0");
+                caused.push(by_name.fetch_optional::<(i64,)>().await.unwrap_err());
+                let flags = database.query("UPDATE things SET flags = $1").bind(sqlx::types::Json(vec!["\0"]));
+                caused.push(flags.execute().await.unwrap_err());
+                let large = database.query("UPDATE things SET stock = $1 * $1").bind(i64::MAX);
+                caused.push(large.execute().await.unwrap_err());
+                // More than an index can hold in one row, and nothing that can be compressed.
+                let long: String = (0..400).map(|_| Uuid::new_v4().simple().to_string()).collect();
+                caused.push(insert(&databases, &long, 1).await.unwrap_err());
+            }
+            Engine::Sqlite => {
+                let datatype = database.query("INSERT INTO numbers VALUES ($1)").bind("no number");
+                database.query("CREATE TABLE numbers (id INTEGER PRIMARY KEY)").execute().await.unwrap();
+                caused.push(datatype.execute().await.unwrap_err());
+            }
+        }
+        for error in caused {
+            let told = error.to_string();
+            assert!(error.is_of_input() && !error.is_connection() && !error.is_full(), "{told}");
+            assert_eq!(callboard_messages::Failure::from(error), callboard_messages::Failure::Invalid, "{told}");
+        }
+        let unknown = database.query("SELECT nonsense FROM things").fetch_optional::<(i64,)>().await.unwrap_err();
+        assert!(!unknown.is_of_input(), "a fault of ours");
     })
     .await;
 }

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use sqlx::Sqlite;
 use tokio::sync::watch;
 
 use super::{
-    Error, Query,
+    Error, Query, file,
     pool::{Held, Pool, is_broken},
     pools::Pools,
     query::{statement_span, traced},
@@ -41,7 +40,7 @@ pub struct Transaction {
 
 pub(super) enum Connection {
     Postgres(Held),
-    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    Sqlite(file::Held),
 }
 
 impl Transaction {
@@ -52,7 +51,7 @@ impl Transaction {
                 Err(error) if is_broken(&error) => begin(&pools.primary).await?,
                 other => other?,
             }),
-            Pools::Sqlite(pools) => Connection::Sqlite(pools.writer.begin_with("BEGIN IMMEDIATE").await?),
+            Pools::Sqlite(pools) => Connection::Sqlite(file::Held::begin(&pools.writer, &pools.disk).await?),
         };
         let connection = Some(connection);
         Ok(Self { connection, origin, emitted: false, clashed: false, failed: false, hooks: Vec::new() })
@@ -75,9 +74,9 @@ impl Transaction {
     }
 
     /// Notes what a statement of it failed with.
-    pub(super) fn note(&mut self, error: sqlx::Error) -> sqlx::Error {
-        self.clashed |= super::error::is_clash(&error);
-        self.failed |= matches!(error, sqlx::Error::Database(_));
+    pub(super) fn note(&mut self, error: Error) -> Error {
+        self.clashed |= error.is_clash();
+        self.failed |= error.is_of_database();
         error
     }
 
@@ -107,12 +106,12 @@ impl Transaction {
                 }
                 Connection::Postgres(mut held) => {
                     let outcome = held.run(async |connection| sqlx::raw_sql("COMMIT").execute(connection).await).await;
-                    outcome.map(drop).map_err(|error| match held.is_in_step() {
+                    outcome.map(|_| held.note_written()).map_err(|error| match held.is_in_step() {
                         true => Error::from(error),
                         false => Error::unknown(error),
                     })
                 }
-                Connection::Sqlite(transaction) => transaction.commit().await.map_err(Error::from),
+                Connection::Sqlite(mut held) => held.commit().await,
             }
         })
         .await?;
@@ -134,7 +133,7 @@ impl Transaction {
             Some(Connection::Postgres(mut held)) => {
                 held.run(async |connection| sqlx::raw_sql("ROLLBACK").execute(connection).await).await?;
             }
-            Some(Connection::Sqlite(transaction)) => transaction.rollback().await?,
+            Some(Connection::Sqlite(mut held)) => held.rollback().await?,
             None => {}
         }
         Ok(())
@@ -149,8 +148,22 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        if let Some(Connection::Postgres(held)) = self.connection.take() {
-            held.take_back();
+        // What a panic left behind is not trusted to be in order.
+        let is_panicking = std::thread::panicking();
+        match self.connection.take() {
+            Some(Connection::Postgres(mut held)) => {
+                if is_panicking {
+                    held.discard();
+                }
+                held.take_back();
+            }
+            Some(Connection::Sqlite(mut held)) => {
+                if is_panicking {
+                    held.discard();
+                }
+                held.take_back();
+            }
+            None => {}
         }
     }
 }

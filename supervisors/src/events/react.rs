@@ -1,9 +1,9 @@
 //! How a domain reacts to an event: an operation of its own, with its bulkhead, breaker, deadline and metrics, in one
 //! transaction with the inbox.
 
-use std::{any::Any, future::ready, marker::PhantomData, time::Duration};
+use std::{any::Any, marker::PhantomData, time::Duration};
 
-use callboard_messages::{Access, CallError, Caller, Code, DomainError, Failure, Operation, OrganizationId};
+use callboard_messages::{Access, CallError, Caller, Code, DomainError, Operation, OrganizationId};
 use chrono::{DateTime, Utc};
 use futures_util::{FutureExt, future::LocalBoxFuture};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,8 @@ use crate::{
     actor_ref::ActorRef,
     clock::Clock,
     db::{Database, Transaction},
-    shard::{LocalOperation, StateCell},
+    shard::{StateCell, operation},
+    stats::Ending,
 };
 
 /// How long one attempt at applying an event may take.
@@ -102,15 +103,11 @@ pub(crate) fn deliver<E: Event>(
 
 /// The handler of a reaction above a shard's state.
 pub(crate) fn local_reaction<S: React<E>, E: Event>(state: &StateCell<S>, index: usize) -> Box<dyn Any> {
-    let state = state.clone();
-    let invoke = move |caller: Caller, reaction: Reaction<E>| {
-        let Some(state) = state.borrow().clone() else {
-            let failure = Failure::Unavailable { retry_after: Duration::from_secs(1) };
-            return ready(Err(failure.into())).boxed_local();
-        };
-        async move { apply::<S, E>(&state, caller, reaction.event).await }.boxed_local()
-    };
-    Box::new(LocalOperation::<Reaction<E>> { index, invoke: Box::new(invoke) })
+    operation(state, index, async |state: &S, caller: &Caller, reaction: Reaction<E>| {
+        let outcome = apply::<S, E>(state, caller.clone(), reaction.event).await;
+        let ending = Ending::of(&outcome);
+        (outcome, ending)
+    })
 }
 
 async fn apply<S: React<E>, E: Event>(

@@ -104,7 +104,9 @@ impl Relay {
             let pause = match self.pass().await {
                 Ok(pause) => pause,
                 Err(error) => {
-                    tracing::warn!(domain = self.domain, %error, "the outbox could not be relayed");
+                    if let Some(error) = error.outside_outage() {
+                        tracing::warn!(domain = self.domain, %error, "the outbox could not be relayed");
+                    }
                     LOOK_EVERY
                 }
             };
@@ -125,7 +127,9 @@ impl Relay {
                 }
                 Some(ended) = self.under_way.next() => {
                     if let Err(error) = self.settle(ended).await {
-                        tracing::warn!(domain = self.domain, %error, "published events could not be marked");
+                        if let Some(error) = error.outside_outage() {
+                            tracing::warn!(domain = self.domain, %error, "published events could not be marked");
+                        }
                         // They are published again, and their subscribers know them.
                         self.let_go();
                     }

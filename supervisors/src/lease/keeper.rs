@@ -107,7 +107,7 @@ impl Lease {
             .execute()
             .await;
         held.lost.cancel();
-        if let Err(error) = released {
+        if let Some(error) = released.as_ref().err().and_then(Error::outside_outage) {
             tracing::warn!(lease = held.name, %error, "a lease could not be given back, and runs out instead");
         }
     }
@@ -148,7 +148,9 @@ impl Held {
             match self.clock.timeout_at(until, self.renew()).await {
                 Some(Ok(true)) => *self.until.lock() = sent + ours(ttl),
                 Some(Err(error)) => {
-                    tracing::warn!(lease = self.name, %error, "a lease could not be renewed");
+                    if let Some(error) = error.outside_outage() {
+                        tracing::warn!(lease = self.name, %error, "a lease could not be renewed");
+                    }
                     pause = (ttl / 20).min(until.saturating_duration_since(self.clock.instant()));
                 }
                 Some(Ok(false)) | None => break,

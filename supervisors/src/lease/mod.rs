@@ -39,6 +39,16 @@ pub enum FenceError {
     Database(#[from] Error),
 }
 
+impl FenceError {
+    /// The error, for a log, unless it is one of many of which is told once: [`Error::outside_outage`].
+    pub(crate) fn outside_outage(&self) -> Option<&Self> {
+        match self {
+            Self::Database(error) => error.outside_outage().map(|_| self),
+            Self::Lost(_) => Some(self),
+        }
+    }
+}
+
 impl From<FenceError> for Failure {
     fn from(error: FenceError) -> Self {
         match error {

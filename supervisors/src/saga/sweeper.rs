@@ -51,7 +51,7 @@ impl Sweeper {
 
     async fn run(mut self, context: ChildContext) -> Exit {
         loop {
-            if let Err(error) = self.pass(&context).await {
+            if let Some(error) = self.pass(&context).await.err().as_ref().and_then(Error::outside_outage) {
                 tracing::warn!(domain = self.engine.sagas.domain, %error, "the sagas could not be looked through");
             }
             let due = context.clock.instant() + EVERY;

@@ -56,7 +56,10 @@ impl Keeper {
                     wait = self.attend(schedule) => wait,
                 };
                 let wait = wait.unwrap_or_else(|error| {
-                    tracing::warn!(domain = self.database.domain(), schedule = schedule.name, %error, "a schedule waits");
+                    if let Some(error) = error.outside_outage() {
+                        let (domain, schedule) = (self.database.domain(), schedule.name);
+                        tracing::warn!(domain, schedule, %error, "a schedule waits");
+                    }
                     AGAIN
                 });
                 pause = pause.min(wait);

@@ -8,13 +8,13 @@ use std::{
     time::Instant,
 };
 
-use callboard_messages::{Caller, Failure, Operation};
+use callboard_messages::{CallError, Caller, Failure, Operation};
 use tokio::task::coop;
 use tracing::Span;
 use uuid::Uuid;
 
 use super::{
-    Envelope, Grant, Shard, Waiting,
+    Envelope, Grant, Shard, Waiting, elsewhere,
     execution::{self, Step},
     operation_span, queued, slot,
 };
@@ -184,8 +184,7 @@ impl<'a, M: Operation> Ask<'a, M> {
 
 /// What another thread may ask of a shard without its help: the breaker, then a place in its queue.
 fn enter_queue(core: &DomainCore, port: &Port, now: Instant) -> Result<(), Failure> {
-    let is_judged = port.connection() == core.connection();
-    if let Some(retry_after) = port.breaker_refuses(now).filter(|_| is_judged) {
+    if let Some(retry_after) = port.breaker_refuses(now).filter(|_| core.judges(port)) {
         port.reject(Rejection::Open);
         return Err(Failure::Unavailable { retry_after });
     }
@@ -203,14 +202,35 @@ impl<M: Operation> Future for Ask<'_, M> {
             budget.made_progress();
             if let Stage::New(message) = std::mem::replace(&mut this.stage, Stage::Ended) {
                 match this.begin(message, cx) {
-                    Ok(outcome) => return Poll::Ready(outcome),
+                    Ok(outcome) => return Poll::Ready(noted(outcome)),
                     Err(stage) => this.stage = stage,
                 }
             }
         }
         match &mut this.stage {
-            Stage::Waiting(waiting, _) => Pin::new(waiting).poll(cx),
+            Stage::Waiting(waiting, _) => {
+                let outcome = ready!(Pin::new(waiting).poll(cx));
+                this.stage = Stage::Ended;
+                Poll::Ready(noted(outcome))
+            }
             Stage::New(_) | Stage::Ended => Poll::Pending,
+        }
+    }
+}
+
+/// A failure counts where it happened, and not with whoever asked.
+#[inline]
+fn noted<R, E>(outcome: Result<R, CallError<E>>) -> Result<R, CallError<E>> {
+    if let Err(CallError::Failed(failure)) = &outcome {
+        elsewhere::note(failure);
+    }
+    outcome
+}
+
+impl<M: Operation> Drop for Ask<'_, M> {
+    fn drop(&mut self) {
+        if matches!(self.stage, Stage::Waiting(..)) {
+            elsewhere::note_left();
         }
     }
 }

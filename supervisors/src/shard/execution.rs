@@ -14,9 +14,19 @@ use tokio::task::AbortHandle;
 use tracing::Span;
 use uuid::Uuid;
 
-use super::{LocalOperation, Shard, slot::Reply};
+use super::{
+    LocalOperation, Shard,
+    elsewhere::{self, Elsewhere},
+    operation::Judged,
+    slot::Reply,
+};
 use crate::{
-    blocking::panic_message, breaker::Admission, keys::KeyGuard, operation::Outcome, stats::Ending, trace::Scope,
+    blocking::panic_message,
+    breaker::{Admission, Verdict},
+    keys::KeyGuard,
+    operation::Outcome,
+    stats::Ending,
+    trace::Scope,
 };
 
 /// What the runtime knows of a call that runs. It holds a permit until [`Shard::conclude`].
@@ -32,9 +42,19 @@ pub(crate) struct Call {
     pub(crate) key: Option<KeyGuard>,
     pub(crate) correlation_id: Uuid,
     pub(crate) span: Span,
+    pub(crate) elsewhere: Elsewhere,
 }
 
 impl Call {
+    /// What the outcome says about the domain, as far as it is not what another one failed with.
+    #[inline]
+    fn judge<R, E>(&self, outcome: &Result<R, CallError<E>>, ending: Ending) -> Ending {
+        match outcome {
+            Err(CallError::Failed(failure)) if self.elsewhere.is_from_there(failure) => ending.judged(Verdict::Nothing),
+            _ => ending,
+        }
+    }
+
     #[inline]
     fn scope(&self) -> Scope {
         Scope::new(self.correlation_id, self.name, &self.span)
@@ -52,7 +72,7 @@ impl Call {
 /// A call that waits for something.
 pub(crate) struct Execution<M: Operation> {
     call: Call,
-    future: LocalBoxFuture<'static, Outcome<M>>,
+    future: LocalBoxFuture<'static, Judged<M>>,
 }
 
 /// How far a call has come.
@@ -71,14 +91,14 @@ pub(crate) fn run<M: Operation>(
     message: M,
     cx: &mut Context<'_>,
 ) -> Step<M> {
-    let entered = call.scope().enter();
+    let entered = (call.scope().enter(), call.elsewhere.enter());
     let polled = call.span.in_scope(|| {
         catch_unwind(AssertUnwindSafe(|| {
             let mut future = (operation.invoke)(caller, message);
             match future.as_mut().poll(cx) {
-                Poll::Ready(outcome) => {
+                Poll::Ready(judged) => {
                     drop(future);
-                    Ok(outcome)
+                    Ok(judged)
                 }
                 Poll::Pending => Err(future),
             }
@@ -86,9 +106,9 @@ pub(crate) fn run<M: Operation>(
     });
     drop(entered);
     match polled {
-        Ok(Ok(outcome)) => {
+        Ok(Ok((outcome, ending))) => {
             call.log(&outcome);
-            shard.conclude(&call, Ending::of(&outcome));
+            shard.conclude(&call, call.judge(&outcome, ending));
             Step::Ended(outcome)
         }
         Ok(Err(future)) => Step::Waits(Execution { call, future }),
@@ -156,30 +176,27 @@ impl<M: Operation> RunningCall<M> {
         let Some((execution, _)) = &mut *rest else { return Poll::Ready(()) };
         let future = &mut execution.future;
         let call = &execution.call;
-        let entered = call.scope().enter();
+        let entered = (call.scope().enter(), call.elsewhere.enter());
         let polled = call.span.in_scope(|| catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))));
         drop(entered);
-        let (outcome, fault) = match polled {
+        let ended = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(outcome)) => (outcome, None),
-            Err(panic) => (Err(Failure::Internal(String::new()).into()), Some(panic_message(&*panic))),
+            Ok(Poll::Ready(judged)) => Ok(judged),
+            Err(panic) => Err(panic_message(&*panic)),
         };
         let Some((execution, reply)) = rest.take() else { return Poll::Ready(()) };
         drop(rest);
         self.unregister();
         let Execution { call, future } = execution;
         // Values that the handler left in its future may panic as they are dropped.
-        let fault = match catch_unwind(AssertUnwindSafe(|| drop(future))) {
-            Ok(()) => fault,
-            Err(panic) => fault.or_else(|| Some(panic_message(&*panic))),
-        };
-        match fault {
-            None => {
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(future))).map_err(|panic| panic_message(&*panic));
+        match ended.and_then(|judged| dropped.map(|()| judged)) {
+            Ok((outcome, ending)) => {
                 call.log(&outcome);
-                self.shard.conclude(&call, Ending::of(&outcome));
+                self.shard.conclude(&call, call.judge(&outcome, ending));
                 reply.send(outcome);
             }
-            Some(message) => reply.send(self.shard.panicked(&call, message)),
+            Err(message) => reply.send(self.shard.panicked(&call, message)),
         }
         Poll::Ready(())
     }
@@ -204,12 +221,17 @@ impl<M: Operation> Running for RunningCall<M> {
             task.abort();
         }
         let Execution { call, future } = execution;
+        let entered = call.elsewhere.enter();
+        elsewhere::begin_leaving();
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(future)));
+        drop(entered);
         if let Err(panic) = dropped {
             reply.send(self.shard.panicked(&call, panic_message(&*panic)));
             return;
         }
-        self.shard.conclude(&call, Ending::Failed(failure.code()));
+        let ending = Ending::failed(&failure);
+        let has_waited_elsewhere = call.elsewhere.is_waiting();
+        self.shard.conclude(&call, if has_waited_elsewhere { ending.judged(Verdict::Nothing) } else { ending });
         reply.send(Err(failure.into()));
     }
 }

@@ -159,6 +159,7 @@ impl Shard {
             bus: self.services.bus.clone(),
             live: self.services.live.clone(),
             events: self.services.events.clone(),
+            disk: self.services.disk.clone(),
             index: self.port.index,
             count: self.core.expected_shards().max(self.port.index + 1),
             supervisor: self.core.supervisor()?,

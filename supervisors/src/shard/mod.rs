@@ -6,6 +6,7 @@
 
 mod actor;
 mod ask;
+mod elsewhere;
 mod envelope;
 mod execution;
 mod lifecycle;
@@ -28,15 +29,19 @@ use tracing::Span;
 use uuid::Uuid;
 
 pub use self::ask::Ask;
-use self::execution::{Call, Running};
 pub(crate) use self::{
     actor::{Control, Ring, ShardActor},
+    elsewhere::note as note_elsewhere,
     envelope::{Envelope, Queued},
-    operation::{Build, LocalOperation, Operations, StateCell, TypeIdHasher, local_operation},
+    operation::{Build, LocalOperation, Operations, StateCell, TypeIdHasher, local_operation, operation},
     slot::{Overdue, Waiting, queued},
 };
+use self::{
+    elsewhere::Elsewhere,
+    execution::{Call, Running},
+};
 use crate::{
-    breaker::{Admission, Machine, State},
+    breaker::{Admission, Machine, State, Verdict},
     clock::Clock,
     context::Tasks,
     domain_core::DomainCore,
@@ -150,7 +155,7 @@ impl Shard {
 
     /// A call that the breaker let through says nothing: it never began.
     pub(crate) fn release(&self, admission: Admission, now: Instant) {
-        self.record(admission, now, Ending::Failed(Code::Overloaded), std::time::Duration::ZERO);
+        self.record(admission, now, Ending::Failed(Code::Overloaded, Verdict::Nothing), std::time::Duration::ZERO);
     }
 
     #[inline]
@@ -184,7 +189,19 @@ impl Shard {
         self.port.set_in_flight(self.port.in_flight() + 1);
         let Grant { operation, started, deadline, admission, key, span } = grant;
         let (generation, correlation_id) = (self.generation.get(), caller.correlation_id);
-        Call { name: M::NAME, operation, started, deadline, generation, admission, key, correlation_id, span }
+        let elsewhere = Elsewhere::default();
+        Call {
+            name: M::NAME,
+            operation,
+            started,
+            deadline,
+            generation,
+            admission,
+            key,
+            correlation_id,
+            span,
+            elsewhere,
+        }
     }
 
     /// Gives the permit back and writes the call down.
@@ -210,7 +227,7 @@ impl Shard {
         tracing::error!(operation, shard, %correlation_id, panic = %message, "a handler panicked");
         // First the fault, so that nothing from the queue begins on the broken state.
         self.fault(call.generation, &message);
-        self.conclude(call, Ending::Failed(Code::Internal));
+        self.conclude(call, Ending::Failed(Code::Internal, Verdict::Fails));
         Err(Failure::Internal(format!("{} panicked: {message}", call.name)).into())
     }
 

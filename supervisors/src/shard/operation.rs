@@ -13,7 +13,10 @@ use std::{
 use callboard_messages::{Caller, Failure, Operation};
 use futures_util::{FutureExt, future::LocalBoxFuture};
 
-use crate::operation::{Handle, Outcome, StartError};
+use crate::{
+    operation::{Handle, Outcome, StartError},
+    stats::Ending,
+};
 
 /// The state of a shard, as its handlers find it: replaced when it is rebuilt, while calls that run keep the old one.
 pub(crate) type StateCell<S> = Rc<RefCell<Option<Rc<S>>>>;
@@ -28,17 +31,35 @@ pub(crate) type Build = Box<dyn Fn(crate::context::ShardContext) -> LocalBoxFutu
 pub(crate) struct LocalOperation<M: Operation> {
     /// Its number among the operations of the domain.
     pub(crate) index: usize,
-    pub(crate) invoke: Box<dyn Fn(Caller, M) -> LocalBoxFuture<'static, Outcome<M>>>,
+    pub(crate) invoke: Box<dyn Fn(Caller, M) -> LocalBoxFuture<'static, Judged<M>>>,
 }
 
+/// An outcome, and what it says about the domain.
+pub(crate) type Judged<M> = (Outcome<M>, Ending);
+
+/// An operation that the domain's own state answers.
 pub(crate) fn local_operation<S: Handle<M>, M: Operation>(state: &StateCell<S>, index: usize) -> Box<dyn Any> {
+    operation(state, index, async |state: &S, caller: &Caller, message: M| {
+        let outcome = state.handle(caller, message).await;
+        let ending = Ending::of(&outcome);
+        (outcome, ending)
+    })
+}
+
+/// An operation that is carried out by `carry_out`, which also says what the outcome tells about the domain.
+pub(crate) fn operation<S: 'static, M: Operation>(
+    state: &StateCell<S>,
+    index: usize,
+    carry_out: impl AsyncFn(&S, &Caller, M) -> Judged<M> + Copy + 'static,
+) -> Box<dyn Any> {
     let state = state.clone();
     let invoke = move |caller: Caller, message: M| {
         let Some(state) = state.borrow().clone() else {
             let failure = Failure::Unavailable { retry_after: Duration::from_secs(1) };
-            return ready(Err(failure.into())).boxed_local();
+            let ending = Ending::failed(&failure);
+            return ready((Err(failure.into()), ending)).boxed_local();
         };
-        async move { state.handle(&caller, message).await }.boxed_local()
+        async move { carry_out(&state, &caller, message).await }.boxed_local()
     };
     Box::new(LocalOperation::<M> { index, invoke: Box::new(invoke) })
 }

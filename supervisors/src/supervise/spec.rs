@@ -10,6 +10,7 @@ use crate::{
     bus::Bus,
     clock::Clock,
     db::{Database, Databases},
+    disk::Disk,
     events::Events,
     live::Live,
 };
@@ -108,6 +109,8 @@ pub struct ChildContext {
     pub live: Live,
     /// The node's events.
     pub events: Events,
+    /// The disk that the node keeps its data on.
+    pub disk: Disk,
     /// The supervisor, for children that start others.
     pub supervisor: SupervisorRef,
     pub(crate) stop: CancellationToken,

@@ -11,7 +11,7 @@ use super::{
     reference::{SupervisorRef, Views},
     tree::Tree,
 };
-use crate::{bus::Bus, clock::Clock, events::Events, live::Live};
+use crate::{bus::Bus, clock::Clock, disk::Disk, events::Events, live::Live};
 
 /// What every child can rely on.
 #[derive(Clone)]
@@ -24,13 +24,16 @@ pub struct Services {
     pub live: Live,
     /// The node's events.
     pub events: Events,
+    /// The disk that the node keeps its data on.
+    pub disk: Disk,
 }
 
 impl Services {
     /// Of no node: a bus without domains, for tests and tools.
     #[must_use]
     pub fn detached(clock: Clock) -> Self {
-        Self { bus: Bus::default(), live: Live::new(clock.clone()), events: Events::detached(), clock }
+        let (live, disk) = (Live::new(clock.clone()), Disk::default());
+        Self { bus: Bus::default(), live, events: Events::detached(), disk, clock }
     }
 }
 
@@ -116,9 +119,9 @@ impl Supervisor {
         let stop_within = self.children.iter().map(|child| child.stop_within).sum::<Duration>() + super::STOP_WITHIN;
         let name = self.name.clone();
         ChildSpec::new(name, move |context: ChildContext| {
-            let services =
-                Services { clock: context.clock, bus: context.bus, live: context.live, events: context.events };
-            let (_, running) = self.clone().prepare(services, context.stop, context.children);
+            let ChildContext { clock, bus, live, events, disk, stop, children, .. } = context;
+            let services = Services { clock, bus, live, events, disk };
+            let (_, running) = self.clone().prepare(services, stop, children);
             running
         })
         .restart(restart)

@@ -133,6 +133,7 @@ impl Tree {
             bus: self.services.bus.clone(),
             live: self.services.live.clone(),
             events: self.services.events.clone(),
+            disk: self.services.disk.clone(),
             supervisor: self.reference.clone(),
             stop: stop.clone(),
             children: child.below.clone(),

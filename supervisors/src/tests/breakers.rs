@@ -1,12 +1,18 @@
 //! The breaker of a shard, and calls that never end.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use callboard_messages::{CallError, Caller, Failure};
 use futures_util::future::join_all;
 
 use super::stage::*;
-use crate::{Bulkhead, Bus, Clock, Runtime, breaker};
+use crate::{Bulkhead, Bus, Clock, Dependency, Runtime, breaker};
 
 async fn stage_of(in_flight: usize, dedicated: bool) -> (Watch, Runtime, Bus, Clock) {
     let watch = Watch::default();
@@ -135,6 +141,105 @@ async fn an_operator_holds_the_breaker_open_or_closed() {
         assert!(runtime.force_breaker("stage", None));
         until(|| state(&runtime) == "closed").await;
         assert!(!runtime.force_breaker("nobody", None));
+        runtime.stop(Duration::from_secs(1)).await;
+    }
+}
+
+#[actix_rt::test]
+async fn what_the_input_caused_and_a_full_disk_open_no_breaker_and_hide_no_failure() {
+    let (_, runtime, bus, _) = stage_of(64, false).await;
+    let caller = Caller::anonymous();
+    for _ in 0..100 {
+        assert_eq!(bus.ask(&caller, perform(Act::Spoil)).await, Err(Failure::Invalid.into()));
+        let full = bus.ask(&caller, perform(Act::Fill)).await;
+        assert!(matches!(full, Err(CallError::Failed(Failure::DiskFull { .. }))), "{full:?}");
+    }
+    assert_eq!(state(&runtime), "closed");
+    for _ in 0..20 {
+        assert!(bus.ask(&caller, perform(Act::Fail)).await.is_err());
+    }
+    assert_eq!(state(&runtime), "open");
+}
+
+/// A domain that asks another, and a clock.
+async fn pair() -> (Watch, Runtime, Bus, Clock) {
+    let watch = Watch::default();
+    let (runtime, bus, clock) =
+        node(vec![stage(Bulkhead::default(), &watch).build(), elsewhere(&Watch::default())]).await;
+    (watch, runtime, bus, clock)
+}
+
+fn states(runtime: &Runtime) -> [&'static str; 2] {
+    let tree = runtime.tree();
+    [0, 1].map(|domain: usize| tree.children[domain].breaker.unwrap())
+}
+
+#[actix_rt::test]
+async fn a_failure_of_another_domain_counts_there_and_not_with_who_asked() {
+    let (_, runtime, bus, clock) = pair().await;
+    let caller = Caller::anonymous();
+    let pass = |act| perform(Act::Pass(Box::new(act)));
+    for _ in 0..100 {
+        assert!(bus.ask(&caller, pass(Act::Fail)).await.is_err());
+    }
+    assert_eq!(states(&runtime), ["closed", "open"]);
+    assert_eq!(bus.ask(&caller, perform(Act::Reply(1))).await, Ok(1), "what needs nobody else goes on");
+    clock.advance(Duration::from_secs(10));
+    for _ in 0..5 {
+        assert_eq!(bus.ask(&caller, pass(Act::Reply(2))).await, Ok(2), "as soon as the other one works");
+    }
+    // Its own failures count as ever, also when it has met one of another before.
+    for _ in 0..20 {
+        assert!(bus.ask(&caller, perform(Act::Fail)).await.is_err());
+    }
+    assert_eq!(states(&runtime)[0], "open");
+}
+
+#[actix_rt::test]
+async fn a_call_that_waited_for_another_domain_too_long_counts_there() {
+    let (watch, runtime, bus, clock) = pair().await;
+    let hanging = actix_rt::spawn(async move {
+        let caller = Caller::anonymous();
+        join_all((0..20).map(|_| bus.ask(&caller, perform(Act::Pass(Box::new(Act::Never)))))).await
+    });
+    until(|| watch.running() == 20 && clock.sleepers() >= 1).await;
+    clock.advance(Duration::from_secs(10));
+    assert!(hanging.await.unwrap().iter().all(Result::is_err));
+    until(|| states(&runtime)[1] == "open").await;
+    assert_eq!(states(&runtime), ["closed", "open"]);
+}
+
+#[actix_rt::test]
+async fn a_breaker_begins_anew_when_what_the_domain_stands_on_answers_again() {
+    for dedicated in [false, true] {
+        let is_there = Arc::new(AtomicBool::new(false));
+        let answers = is_there.clone();
+        let dependency = Dependency::new("a database", move || {
+            let answer = if answers.load(Ordering::SeqCst) { Ok(()) } else { Err("away".to_owned()) };
+            std::future::ready(answer)
+        });
+        let watch = Watch::default();
+        let domain = match dedicated {
+            true => dedicated_stage(Bulkhead::default(), 1, &watch),
+            false => stage(Bulkhead::default(), &watch),
+        };
+        let (runtime, bus, _) = node(vec![domain.standing_on([dependency.clone()]).build()]).await;
+        let caller = Caller::anonymous();
+        for _ in 0..20 {
+            assert!(bus.ask(&caller, perform(Act::Fail)).await.is_err());
+        }
+        until(|| state(&runtime) == "open").await;
+        dependency.broke();
+        until(|| dependency.is_away()).await;
+        assert!(is_open(&bus.ask(&caller, perform(Act::Reply(1))).await));
+        is_there.store(true, Ordering::SeqCst);
+        // The clock of the breaker stands, and nobody calls.
+        until(|| state(&runtime) == "closed").await;
+        assert_eq!(bus.ask(&caller, perform(Act::Reply(1))).await, Ok(1));
+        for _ in 0..18 {
+            assert!(bus.ask(&caller, perform(Act::Fail)).await.is_err());
+        }
+        assert_eq!(state(&runtime), "closed", "it judges anew");
         runtime.stop(Duration::from_secs(1)).await;
     }
 }

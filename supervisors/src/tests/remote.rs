@@ -156,6 +156,41 @@ async fn a_breaker_judges_one_connection_and_begins_anew_with_the_next() {
 }
 
 #[actix_rt::test]
+async fn what_a_host_answers_is_no_failure_of_the_way_to_it() {
+    let second = Duration::from_secs(1);
+    let told = [
+        Failure::Unavailable { retry_after: second },
+        Failure::Internal("a fault of theirs".to_owned()),
+        Failure::Timeout,
+    ];
+    let answers = (0..99).map(|number: usize| Ok(Err(told[number % told.len()].clone().into())));
+    let wire = Wire::answering::<Perform>(answers.chain([Ok(Ok(7))]));
+    let (runtime, bus, _) = reaching(&wire).await;
+    for number in 0..99 {
+        let outcome = bus.ask(&Caller::anonymous(), perform(Act::Reply(1))).await;
+        assert_eq!(outcome, Err(told[number % told.len()].clone().into()));
+    }
+    assert_eq!(runtime.tree().children[0].breaker, Some("closed"));
+    assert_eq!(bus.ask(&Caller::anonymous(), perform(Act::Reply(1))).await, Ok(7), "as soon as the host is well");
+    assert_eq!(wire.asked(), 100);
+}
+
+#[actix_rt::test]
+async fn a_text_that_no_engine_stores_comes_from_no_other_node() {
+    let (runtime, bus, _) = node(vec![stage(Bulkhead::default(), &Watch::default()).build()]).await;
+    let read = |served: Vec<u8>| serde_json::from_slice::<Outcome<Perform>>(&served).unwrap();
+    for body in [r#"[{"Reply":1},"\u0000"]"#, r#"{"a":[{"b\u0000":1}]}"#, r#"["\\\u0000"]"#] {
+        for _ in 0..20 {
+            let outcome = read(bus.serve("stage.perform", Caller::anonymous(), body.as_bytes()).await);
+            assert_eq!(outcome, Err(Failure::Invalid.into()), "{body}");
+        }
+    }
+    let outcome = read(bus.serve("stage.perform", Caller::anonymous(), br#"["\\u0000"]"#).await);
+    assert_ne!(outcome, Err(Failure::Invalid.into()), "a backslash and zeros");
+    assert_eq!(runtime.tree().children[0].breaker, Some("closed"));
+}
+
+#[actix_rt::test]
 async fn one_node_is_asked_over_the_way_and_this_one_is_not() {
     let wire = Wire::answering::<Perform>([Ok(Ok(3))]);
     let (_runtime, bus, _) = reaching(&wire).await;

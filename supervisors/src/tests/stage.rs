@@ -26,6 +26,12 @@ pub enum Act {
     Refuse,
     /// Fails as a dependency that does not answer.
     Fail,
+    /// Fails because of what it was asked.
+    Spoil,
+    /// Fails because there is no room.
+    Fill,
+    /// Asks the other domain for this, and passes on what comes of it.
+    Pass(Box<Act>),
     /// Panics before the handler has returned a future.
     PanicAtOnce,
     /// Panics in the handler's future.
@@ -156,6 +162,9 @@ impl Stage {
             }
             Act::Refuse => Err(CallError::Refused(Refusal)),
             Act::Fail => Err(Failure::Unavailable { retry_after: Duration::from_secs(1) }.into()),
+            Act::Spoil => Err(Failure::Invalid.into()),
+            Act::Fill => Err(Failure::DiskFull { retry_after: Duration::from_secs(1) }.into()),
+            Act::Pass(act) => self.context.bus.ask(&Caller::anonymous(), Elsewhere(*act, Uuid::nil())).await,
             Act::PanicAtOnce => panic!("at once"),
             Act::PanicLater => {
                 tokio::task::yield_now().await;

@@ -4,12 +4,14 @@ use std::time::{Duration, Instant};
 
 use callboard_messages::Failure;
 use futures_util::future::join_all;
+use sqlx::postgres::PgConnectOptions;
 use tokio::time::timeout;
 
 use super::{Proxy, Way, on_postgres};
 use crate::db::{
     Database, Databases,
     pool::{Bounds, Pool},
+    server::Server,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -148,7 +150,8 @@ async fn a_connection_that_nobody_uses_is_closed_in_time() {
             statement_timeout: PATIENCE,
             idle_for: Duration::from_millis(200),
         };
-        let pool = Pool::new(settings.url.parse().unwrap(), bounds);
+        let options: PgConnectOptions = settings.url.parse().unwrap();
+        let pool = Pool::new(options.clone(), Server::at(&options), bounds);
         for _ in 0..2 {
             let (used, other) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
             drop(other);
@@ -180,6 +183,37 @@ async fn closing_waits_neither_for_a_silent_server_nor_for_ever() {
         let error = database.query("SELECT 1").fetch_scalar::<i32>().await.unwrap_err();
         assert!(error.is_connection(), "a closed pool opens nothing");
         asked.abort();
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_server_that_is_back_is_noticed_within_two_seconds_by_all_who_stand_on_it() {
+    on_postgres(async |mut settings| {
+        let proxy = Proxy::to(&settings.url).await;
+        settings.url = proxy.url.clone();
+        settings.statement_timeout = Duration::from_millis(300);
+        let databases = Databases::new(super::DatabaseSettings::Postgres(settings));
+        let (server, other) = (databases.server("thing").unwrap(), databases.server("other").unwrap());
+        let database = databases.open("thing").await.unwrap();
+        insert(&database, "one").await;
+        for (returns, way) in [(0, Way::Refused), (1, Way::Silent)] {
+            proxy.set(way);
+            // What is connected goes on as long as connections are only refused.
+            until(async || {
+                join_all((0..12).map(|_| stock(&database))).await;
+                server.is_away()
+            })
+            .await;
+            assert_eq!(server.returns(), returns);
+            proxy.set(Way::Open);
+            let back = Instant::now();
+            until(async || server.returns() > returns).await;
+            assert!(back.elapsed() < Duration::from_secs(2), "{:?}", back.elapsed());
+            assert_eq!((other.returns(), server.is_away()), (returns + 1, false), "one server for all domains");
+            until(async || stock(&database).await.is_ok()).await;
+        }
+        databases.close().await;
     })
     .await;
 }

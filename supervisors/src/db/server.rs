@@ -1,0 +1,65 @@
+//! A server of PostgreSQL as this process finds it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use sqlx::{ConnectOptions, Connection, postgres::PgConnectOptions};
+
+use super::{error::is_full, pool::leaves_in_step};
+use crate::dependency::Dependency;
+
+/// Cheap to clone; clones know the same.
+#[derive(Debug, Clone)]
+pub(super) struct Server {
+    /// Asked in the background while it is away.
+    pub(super) dependency: Dependency,
+    /// Whether it said that it has no room, and nothing was written since.
+    is_full: Arc<AtomicBool>,
+}
+
+impl Server {
+    /// Where `options` lead.
+    pub(super) fn at(options: &PgConnectOptions) -> Self {
+        let name = format!("PostgreSQL at {}:{}", options.get_host(), options.get_port());
+        let asked = options.clone();
+        let dependency = Dependency::new(name, move || {
+            let options = asked.clone();
+            async move {
+                let mut connection = options.connect().await.map_err(|error| error.to_string())?;
+                connection.ping().await.map_err(|error| error.to_string())?;
+                // It has answered; how it takes the goodbye is all one.
+                drop(connection.close().await);
+                Ok(())
+            }
+        });
+        Self { dependency, is_full: Arc::default() }
+    }
+
+    /// Notes why no connection to it could be had.
+    pub(super) fn note_refused(&self, error: &sqlx::Error) {
+        self.note(error);
+        self.dependency.broke();
+    }
+
+    /// Notes what a connection to it has met.
+    pub(super) fn note(&self, error: &sqlx::Error) {
+        if is_full(error) && !self.is_full.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                %error,
+                "PostgreSQL has no room left: what would write is refused until there is room on its disk"
+            );
+        }
+        if !leaves_in_step(error) {
+            self.dependency.broke();
+        }
+    }
+
+    /// Something was written.
+    pub(super) fn note_written(&self) {
+        if self.is_full.load(Ordering::Relaxed) && self.is_full.swap(false, Ordering::Relaxed) {
+            tracing::warn!("PostgreSQL has room again");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! A node whose disk has no room left, and then has some again.
+
+use std::{
+    fs::File,
+    io::{ErrorKind, Write},
+    path::Path,
+    time::Duration,
+};
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::harness::{Api, Node, mounts, within};
+
+/// Takes all the room that is left.
+fn fill(path: &Path) {
+    let mut file = File::create(path).unwrap();
+    for size in [64 * 1024, 4096, 1] {
+        loop {
+            match file.write_all(&vec![7; size]) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+async fn disk(api: &Api) -> Value {
+    let answer = api.send(api.raw(Method::GET, "/ready")).await;
+    assert_eq!(answer.status, 200, "reads and apps go on: {}", answer.text);
+    answer.body["disk"].clone()
+}
+
+/// Something that is written in each domain, and by the gateway itself.
+async fn write(api: &Api, name: &str) -> [(StatusCode, String); 4] {
+    let keyed = api.request(Method::POST, "/auth/api-keys").header("idempotency-key", name);
+    let keyed = keyed.json(&json!({ "name": name, "scopes": ["project:read"] }));
+    [
+        api.post("/projects", json!({ "name": name })).await,
+        api.post("/organizations", json!({ "name": name })).await,
+        api.post("/auth/api-keys", json!({ "name": name, "scopes": ["project:read"] })).await,
+        api.send(keyed).await,
+    ]
+    .map(|answer| (answer.status, answer.text))
+}
+
+#[tokio::test]
+async fn a_node_whose_disk_was_full_works_again_when_there_is_room() {
+    if !mounts::are_own("full_disk::a_node_whose_disk_was_full_works_again_when_there_is_room") {
+        return;
+    }
+    let node = Node::start_on(|data| mounts::cover(data, 30)).await;
+    let (admin, filling) = (node.admin().await, node.data().join("filling"));
+    for (_, text) in write(&admin, "before").await.iter().filter(|(status, _)| !status.is_success()) {
+        panic!("{text}");
+    }
+    for outage in 1..=2 {
+        let before = node.log().lines().count();
+        fill(&filling);
+        // What a database has written and copied back is room for a few writes more.
+        within(Duration::from_secs(60), "nothing can be written", || async {
+            let written = write(&admin, &format!("on-the-way-{}", uuid::Uuid::now_v7().simple())).await;
+            written.iter().all(|(status, _)| *status == 503).then_some(())
+        })
+        .await;
+        // More than any breaker needs to judge.
+        for number in 0..30 {
+            for (status, text) in write(&admin, &format!("full-{number}")).await {
+                assert_eq!(status, 503, "{text}");
+                assert!(text.contains("the disk is full"), "{text}");
+            }
+            admin.get("/projects").await.ok();
+            admin.get("/organizations").await.ok();
+        }
+        within(Duration::from_secs(10), "the node says so", || async { (disk(&admin).await == "full").then_some(()) })
+            .await;
+        let nodes = node.cli(&["nodes"]).await;
+        assert!(nodes.out.contains("impaired") && nodes.out.contains("its disk is full"), "{nodes:?}");
+        let doctor = node.cli(&["doctor"]).await;
+        assert!(!doctor.success() && doctor.out.contains("is full: 0 MiB of 30 MiB"), "{doctor:?}");
+
+        std::fs::remove_file(&filling).unwrap();
+        for (status, text) in write(&admin, &format!("after-{outage}")).await {
+            assert!(status.is_success(), "it does not write again: {text}");
+        }
+        within(Duration::from_secs(20), "the node says that it is well", || async {
+            (disk(&admin).await == "ok").then_some(())
+        })
+        .await;
+        let log = node.log();
+        let told: Vec<&str> = log.lines().skip(before).collect();
+        assert_eq!(told.len(), 2, "one line when it begins, and one when it is over: {told:#?}");
+        assert!(told[0].contains("is full") && told[1].contains("has room again"), "{told:#?}");
+    }
+    finish(node).await;
+}
+
+async fn finish(mut node: Node) {
+    let (status, _) = node.stop().await;
+    assert!(status.success(), "{}", node.log());
+    mounts::uncover(&node.data());
+    node.finish().await;
+}
