@@ -62,6 +62,7 @@ impl Ending {
             Failure::Unauthenticated
             | Failure::Forbidden(_)
             | Failure::Overloaded { .. }
+            | Failure::RateLimited { .. }
             | Failure::DiskFull { .. }
             | Failure::Invalid
             | Failure::Expired => Verdict::Nothing,

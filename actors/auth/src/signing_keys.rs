@@ -21,7 +21,7 @@ use callboard_messages::{
     auth::{AuthError, GetJwks, Jwk, Jwks, RotateSigningKey},
 };
 use callboard_supervisors::{
-    Clock, Handle, Outcome, StartError, Turn,
+    BlockingPool, Clock, Handle, Outcome, StartError, Turn,
     db::{Database, Error, Transaction},
     seal::SealError,
 };

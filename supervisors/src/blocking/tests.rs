@@ -111,7 +111,7 @@ async fn a_caller_that_goes_away_frees_its_place() {
 async fn slow_and_busy() -> (BlockingPool, Clock, mpsc::Sender<()>) {
     let clock = Clock::manual(DateTime::UNIX_EPOCH);
     let places = Places { limit: 4, share: Some(2) };
-    let pool = BlockingPool::start("test", 1, places, clock.clone()).unwrap();
+    let pool = BlockingPool::start("test", 1, places, clock.clone(), Priority::Patient).unwrap();
     let (release, held) = mpsc::channel::<()>();
     let held = std::sync::Arc::new(Mutex::new(held));
     let hold = || {
