@@ -18,10 +18,10 @@ say(b"\x9b2Jeight bits\n")
 say(b"\x1b[31mred, and never reset\n")
 say(b"\x1b]52;c;cm0gLXJm\x1b\\clipboard\n")
 say(b"10%\r50%\r100%\n")
-sys.stderr.write("\x1b[?1049h\x1b[6nalternate\n")
 if os.path.exists("broken"):
     say(b"\x1b]0;owned\x07\x1b[31mthe real reason\x1b[8m\n")
     sys.exit(3)
+sys.stderr.write("\x1b[?1049h\x1b[6nalternate\n")
 say(b"Go on? [y/N] ")
 
 class Handler(BaseHTTPRequestHandler):

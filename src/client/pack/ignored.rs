@@ -98,6 +98,7 @@ mod tests {
         }
         assert!(ignored.names(Path::new("out"), true).unwrap());
         fs::write(folder.path().join("a/b/.ignored"), "[z-a]\n").unwrap();
+        let mut ignored = Ignored::new(folder.path(), ".ignored");
         assert!(ignored.names(Path::new("a/b/c"), false).unwrap_err().sentence.contains("could not understand"));
     }
 }
