@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use self::{budget::Budget, splitter::Splitter};
-use crate::terminal::{Colours, clean, plain};
+use crate::terminal::plain;
 
 /// Where a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

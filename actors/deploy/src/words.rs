@@ -21,8 +21,8 @@ impl Tail {
     const CHARACTERS: usize = 500;
     const OF_NPM: usize = 8;
 
-    /// Without its colours: a sentence is no place for them.
     pub(crate) fn push(&mut self, text: &str) {
+        // Without its colours: a sentence is no place for them.
         let text = &clean(text, Colours::Dropped);
         self.of_npm = if npm_error(text).is_some() { self.of_npm + 1 } else { 0 };
         if is_about_npm(text) || self.of_npm > Self::OF_NPM {

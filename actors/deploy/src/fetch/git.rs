@@ -99,14 +99,9 @@ impl Git<'_> {
             .map(OsString::from)
             .collect();
         // As it is, and not as lines of a log.
-        let home = self.home.to_owned();
-        let pools = &self.settings.launcher.pools;
-        let (answer, stdout) = pools::io(&pools.prompt, move || {
-            let answer = tempfile::tempfile_in(home)?;
-            let stdout = answer.try_clone()?;
-            Ok((answer, stdout))
-        })
-        .await?;
+        let (pools, home) = (&self.settings.launcher.pools, self.home.to_owned());
+        #[expect(clippy::disallowed_methods, reason = "on a thread that may wait")]
+        let answer = pools::io(&pools.prompt, move || tempfile::tempfile_in(home)).await?;
         let program = Program {
             id: Uuid::now_v7(),
             launch: Launch {
@@ -119,7 +114,7 @@ impl Git<'_> {
             limits: CgroupLimits { processes: PROCESSES, memory: MEMORY, cpus: None },
             argv,
             environment: self.environment(),
-            streams: Streams { stdout: Some(stdout.into()), ..Streams::default() },
+            streams: Streams { stdout: Some(answer.try_clone()?.into()), ..Streams::default() },
         };
         let job = Job {
             launcher: &self.settings.launcher,
@@ -134,10 +129,7 @@ impl Git<'_> {
         match end {
             End::Exited(Ended { how: How::Status(0), .. }) => match self.too_large().await? {
                 Some(sentence) => Err(FetchError::TooLarge(sentence)),
-                None => match pools::io(&pools.prompt, move || read(answer)).await? {
-                    Some(bytes) => Ok(bytes),
-                    None => Err(FetchError::TooLarge("the repository has too many files".to_owned())),
-                },
+                None => pools::io(&pools.prompt, move || Ok(read(answer))).await?,
             },
             End::Exited(Ended { how: How::Status(status), .. }) if status == i32::from(NOT_FOUND) => {
                 Err(FetchError::NoGit("git is not installed on this node; install it (apt install git)".to_owned()))
@@ -258,12 +250,15 @@ impl Git<'_> {
     }
 }
 
-/// What git has answered; none when that is too much.
-fn read(mut answer: File) -> io::Result<Option<Vec<u8>>> {
+/// What git has answered.
+fn read(mut answer: File) -> Result<Vec<u8>, FetchError> {
     let mut bytes = Vec::new();
     answer.rewind()?;
     answer.take(ANSWER_BYTES).read_to_end(&mut bytes)?;
-    Ok(((bytes.len() as u64) < ANSWER_BYTES).then_some(bytes))
+    match bytes.len() as u64 {
+        ANSWER_BYTES => Err(FetchError::TooLarge("the repository has too many files".to_owned())),
+        _ => Ok(bytes),
+    }
 }
 
 /// `http.curloptResolve` came with 2.37; an older git would ignore it and resolve the name once more.

@@ -32,9 +32,10 @@ use crate::{
     process::Launcher,
 };
 
-/// The folders beside the target that are git's home and, in the end, its repositories.
+/// The folder beside the target that is git's home.
 const HOME: &str = "git-home";
-const REPOSITORY: &str = "git";
+/// Before the number of each repository, where it goes in the end: to remove it is nothing to wait for.
+const REPOSITORY: &str = "git-";
 
 /// How sources are fetched.
 #[derive(Clone)]
@@ -193,7 +194,7 @@ pub async fn clone(
     let target = target.to_owned();
     let checked = pools::io(&pool.archives, move || {
         for (number, repository) in repositories.iter().enumerate() {
-            fs::rename(repository.join(".git"), beside.join(format!("{REPOSITORY}-{number}")))?;
+            fs::rename(repository.join(".git"), beside.join(format!("{REPOSITORY}{number}")))?;
         }
         Ok(check_links(&target))
     });

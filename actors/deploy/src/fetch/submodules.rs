@@ -102,11 +102,9 @@ impl Git<'_> {
             return named("its `update` in .gitmodules is `none`");
         }
         let Some(url) = &submodule.url else { return named("the file .gitmodules gives no address for it") };
-        let pools = &self.settings.launcher.pools;
-        let place = (self.target.to_owned(), folder.clone());
-        let is_free =
-            pools::io(&pools.prompt, move || Ok(is_empty_folder(&place.0, &place.1))).await.map_err(failed)?;
-        if !is_free {
+        let pool = &self.settings.launcher.pools.prompt;
+        let (target, place) = (self.target.to_owned(), folder.clone());
+        if !pools::io(pool, move || Ok(is_empty_folder(&target, &place))).await.map_err(failed)? {
             return named("there is no empty folder in its place");
         }
         let Some(url) = resolved(&self.allowed.url, url) else {
@@ -125,11 +123,8 @@ impl Git<'_> {
             outcome => {
                 // Its place is left as it was.
                 let place = git.folder.clone();
-                let emptied = pools::io(&pools.removals, move || {
-                    folder::remove(&place)?;
-                    fs::create_dir(&place)
-                });
-                emptied.await.map_err(failed)?;
+                let emptied = move || folder::remove(&place).and_then(|()| fs::create_dir(&place));
+                pools::io(&self.settings.launcher.pools.archives, emptied).await.map_err(failed)?;
                 match outcome {
                     Ok(_) => named("its host answered another commit"),
                     Err(error) => Err(Refusal::of(error, path)),
