@@ -13,9 +13,13 @@ use super::RoutingTable;
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
 
-/// The counters of one app: atomics, no lookup on a request's way.
+/// The counters of one app: atomics, no lookup on a request's way. An app of which no instance ever ran here has none, so
+/// that what was made and never deployed costs no series.
+#[derive(Clone, Debug, Default)]
+pub struct AppMetrics(Option<Counters>);
+
 #[derive(Clone, Debug)]
-pub struct AppMetrics {
+struct Counters {
     responses: [IntCounter; 5],
     duration: Histogram,
 }
@@ -24,19 +28,27 @@ impl AppMetrics {
     /// Counts an answer by the class of its status.
     pub fn answered(&self, status: u16) {
         let class = usize::from(status / 100).clamp(1, CLASSES.len()) - 1;
-        if let Some(counter) = self.responses.get(class) {
+        if let Some(counter) = self.0.as_ref().and_then(|counters| counters.responses.get(class)) {
             counter.inc();
         }
     }
 
     /// Records how long a request took until the last byte of its answer. WebSockets are not recorded.
     pub fn took(&self, duration: Duration) {
-        self.duration.observe(duration.as_secs_f64());
+        if let Some(counters) = &self.0 {
+            counters.duration.observe(duration.as_secs_f64());
+        }
     }
 
     /// Answers so far with a status of the class (1 to 5).
     pub fn count(&self, class: u16) -> u64 {
-        self.responses.get(usize::from(class.max(1)) - 1).map_or(0, IntCounter::get)
+        let counters = self.0.as_ref();
+        counters.and_then(|it| it.responses.get(usize::from(class.max(1)) - 1)).map_or(0, IntCounter::get)
+    }
+
+    /// Whether there are any.
+    pub(super) const fn exist(&self) -> bool {
+        self.0.is_some()
     }
 }
 
@@ -74,15 +86,15 @@ impl Families {
     }
 
     pub(super) fn of(&self, app: &str) -> AppMetrics {
-        AppMetrics {
+        AppMetrics(Some(Counters {
             responses: CLASSES.map(|class| self.requests.with_label_values(&[app, class])),
             duration: self.duration.with_label_values(&[app]),
-        }
+        }))
     }
 
     pub(super) fn forget(&self, app: &str) {
         for class in CLASSES {
-            // An app that was never set has nothing to forget.
+            // An app that never ran has nothing to forget.
             let _ = self.requests.remove_label_values(&[app, class]);
         }
         let _ = self.duration.remove_label_values(&[app]);
@@ -106,8 +118,10 @@ impl Collector for RoutingTable {
         families.backends.reset();
         for entry in &self.shared.routes {
             let (app, route) = entry.pair();
-            let in_flight: usize = route.endpoints.iter().map(|endpoint| endpoint.in_flight()).sum();
-            let gauges = [(&families.in_flight, in_flight), (&families.backends, route.endpoints.len())];
+            if !route.metrics.exist() {
+                continue;
+            }
+            let gauges = [(&families.in_flight, route.in_flight()), (&families.backends, route.endpoints.len())];
             for (gauge, value) in gauges {
                 gauge.with_label_values(&[app.as_ref()]).set(i64::try_from(value).unwrap_or(i64::MAX));
             }

@@ -36,6 +36,11 @@ impl AppRoute {
         self.endpoints.iter().filter_map(|endpoint| endpoint.backend()).collect()
     }
 
+    /// Requests, streams and WebSockets under way at all of them.
+    pub fn in_flight(&self) -> usize {
+        self.endpoints.iter().map(|endpoint| endpoint.in_flight()).sum()
+    }
+
     /// Where this app's requests are counted.
     pub fn metrics(&self) -> &AppMetrics {
         &self.metrics

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{AppRoute, Endpoint, Route, RouteState, elsewhere::Others, metrics::Families};
+use super::{AppMetrics, AppRoute, Endpoint, Route, RouteState, elsewhere::Others, metrics::Families};
 
 /// What was taken out and may still be busy.
 type Retired = HashMap<Uuid, Weak<Endpoint>>;
@@ -75,8 +75,9 @@ impl RoutingTable {
         if let Some((_, route)) = self.shared.routes.remove(app) {
             retire(&mut retired, &route.endpoints);
         }
-        drop(retired);
+        // Before the next writer: the app may be set again, and counted anew.
         self.shared.metrics.forget(app);
+        drop(retired);
         self.has_changed();
     }
 
@@ -143,7 +144,11 @@ impl RoutingTable {
         }
         let is_listed = |before: &&Arc<Endpoint>| endpoints.iter().any(|now| Arc::ptr_eq(now, before));
         let left: Vec<Arc<Endpoint>> = before.iter().filter(|before| !is_listed(before)).cloned().collect();
-        let metrics = self.shared.metrics.of(app);
+        let metrics = match self.get(app) {
+            Some(route) if route.metrics.exist() => route.metrics.clone(),
+            _ if endpoints.is_empty() => AppMetrics::default(),
+            _ => self.shared.metrics.of(app),
+        };
         let since = self.version() + 1;
         self.shared.routes.insert(app.into(), Arc::new(AppRoute { endpoints, state, metrics, since }));
         retire(retired, &left);

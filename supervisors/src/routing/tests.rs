@@ -140,6 +140,30 @@ fn every_app_is_counted_by_status_class_until_it_is_removed() {
     assert!(!text.contains("hello"), "{text}");
 }
 
+#[test]
+fn an_app_has_series_once_an_instance_of_it_has_run() {
+    let table = RoutingTable::new();
+    let registry = Registry::new();
+    registry.register(Box::new(table.clone())).unwrap();
+    let series = || {
+        let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        text.lines().filter(|line| line.contains(r#"app="hello""#)).count()
+    };
+    let idle = Route { backends: Vec::new(), state: RouteState::NoRelease };
+    table.set("hello", idle.clone());
+    let route = table.get("hello").unwrap();
+    route.metrics().answered(503);
+    route.metrics().took(SOON);
+    assert_eq!(series(), 0);
+    table.set("hello", serving(&[backend(1)]));
+    table.get("hello").unwrap().metrics().answered(200);
+    assert!((1..=25).contains(&series()), "{}", series());
+    table.set("hello", idle);
+    assert_eq!(table.get("hello").unwrap().metrics().count(2), 1, "it is remembered while it does not run");
+    table.remove("hello");
+    assert_eq!(series(), 0);
+}
+
 #[actix_rt::test]
 async fn an_app_of_another_node_is_found_there_until_a_newer_list_says_otherwise() {
     let table = RoutingTable::new();
