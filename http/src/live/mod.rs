@@ -15,6 +15,7 @@
 
 mod credentials;
 mod feed;
+mod frames;
 mod sse;
 mod topic;
 mod websocket;

@@ -1,16 +1,16 @@
 //! A WebSocket that tells and does not listen: each event is one text frame.
 
-use actix_web::{FromRequest, HttpResponse, web};
-use actix_ws::{CloseCode, CloseReason, Message, MessageStream, Session};
+use actix_http::ws::Frame;
+use actix_web::{FromRequest, HttpResponse, dev::Payload, web};
+use actix_ws::{CloseCode, CloseReason, Session};
+use tokio::time::timeout;
 
 use super::{
     SEND_WITHIN,
     feed::{Feed, Item},
+    frames::Frames,
 };
 use crate::{problem::Problem, session::origin, worker::Request};
-
-/// A reader sends pongs and a close, nothing large.
-const FRAME: usize = 4 * 1024;
 
 /// Browsers open WebSockets across origins, with cookies, without asking anyone.
 pub(super) fn check_origin(request: &Request) -> Result<(), Problem> {
@@ -19,34 +19,35 @@ pub(super) fn check_origin(request: &Request) -> Result<(), Problem> {
 
 pub(super) async fn answer(mut request: Request, feed: Feed) -> Result<HttpResponse, Problem> {
     let no_handshake = |_| Problem::invalid("this is no WebSocket handshake");
-    let payload = web::Payload::from_request(&request.http, &mut request.payload).await.map_err(no_handshake)?;
-    let (response, session, messages) = actix_ws::handle(&request.http, payload).map_err(no_handshake)?;
-    actix_rt::spawn(tell(feed, session, messages.max_frame_size(FRAME)));
+    let frames = Frames::new(request.payload.take());
+    // The messages of actix-ws are let go: it judges a frame when it has all of it.
+    let nothing = web::Payload::from_request(&request.http, &mut Payload::None).await.map_err(no_handshake)?;
+    let (response, session, _) = actix_ws::handle(&request.http, nothing).map_err(no_handshake)?;
+    actix_rt::spawn(tell(feed, session, frames));
     Ok(response)
 }
 
-async fn tell(mut feed: Feed, mut session: Session, mut messages: MessageStream) {
+async fn tell(mut feed: Feed, mut session: Session, mut frames: Frames) {
     let reason = loop {
         tokio::select! {
-            message = messages.recv() => match message {
-                Some(Ok(Message::Ping(bytes))) => {
-                    if session.pong(&bytes).await.is_err() {
+            frame = frames.next() => match frame {
+                Some(Ok(Frame::Ping(bytes))) => {
+                    if !matches!(timeout(SEND_WITHIN, session.pong(&bytes)).await, Ok(Ok(()))) {
                         return;
                     }
                 }
-                Some(Ok(Message::Pong(_) | Message::Nop)) => {}
-                Some(Ok(Message::Close(reason))) => break reason,
-                Some(Ok(_)) => break closing(CloseCode::Policy, "this stream only tells"),
-                Some(Err(_)) => break closing(CloseCode::Size, "that is not a small WebSocket frame"),
+                Some(Ok(Frame::Close(reason))) => break reason,
+                Some(Ok(_)) => {}
+                Some(Err((code, why))) => break closing(code, why),
                 None => return,
             },
             item = feed.next() => {
                 let sent = match item {
                     Some(Item::Event(event)) => {
                         let text = serde_json::to_string(&event).unwrap_or_default();
-                        tokio::time::timeout(SEND_WITHIN, session.text(text)).await
+                        timeout(SEND_WITHIN, session.text(text)).await
                     }
-                    Some(Item::Heartbeat) => tokio::time::timeout(SEND_WITHIN, session.ping(b"")).await,
+                    Some(Item::Heartbeat) => timeout(SEND_WITHIN, session.ping(b"")).await,
                     Some(Item::End(end)) => {
                         let code = if end.resume { CloseCode::Again } else { CloseCode::Policy };
                         break closing(code, end.reason);
@@ -60,7 +61,7 @@ async fn tell(mut feed: Feed, mut session: Session, mut messages: MessageStream)
         }
     };
     // The reader may be gone; there is nobody else to tell.
-    let _ = tokio::time::timeout(SEND_WITHIN, session.close(reason)).await;
+    let _ = timeout(SEND_WITHIN, session.close(reason)).await;
 }
 
 fn closing(code: CloseCode, why: &str) -> Option<CloseReason> {
