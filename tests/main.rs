@@ -16,6 +16,7 @@ mod cli;
 mod cluster;
 mod crash;
 mod crowd;
+mod edge;
 mod examples;
 mod full_disk;
 mod manifests;

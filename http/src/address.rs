@@ -23,13 +23,13 @@ impl TrustedProxies {
     }
 
     pub(crate) fn client(&self, http: &HttpRequest) -> Client {
-        let peer = http.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip().to_canonical());
-        self.client_behind(peer, http.headers())
+        self.client_behind(http.peer_addr().map(|peer| peer.ip()), http.headers())
     }
 
     /// From right to left through `X-Forwarded-For`: the first hop that is no trusted proxy is the client. What stands
     /// further left was written by the client itself.
-    fn client_behind(&self, peer: IpAddr, headers: &HeaderMap) -> Client {
+    pub(crate) fn client_behind(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Client {
+        let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.to_canonical());
         if self.0.is_empty() || !self.trusts(peer) {
             return Client { address: peer, proxied: false };
         }
@@ -70,7 +70,7 @@ mod tests {
         for line in forwarded {
             headers.append(HeaderName::from_static("x-forwarded-for"), HeaderValue::from_static(line));
         }
-        proxies.client_behind(peer.parse().unwrap(), &headers).address.to_string()
+        proxies.client_behind(Some(peer.parse().unwrap()), &headers).address.to_string()
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The gateway: HTTP in front of the domains.
 //!
-//! [`serve`] starts it. A request for an app's host goes to the [`router`]; every other passes `worker`: it is named,
+//! [`serve`] starts it. What arrives on a connection is judged in [`connection`](listen), one request at a time. A request
+//! for an app's host goes to the [`router`]; every other passes `worker`: it is named,
 //! found in the route table (`routes`, one line per operation), admitted (`session`, `limits`) and handed to its
 //! endpoint, most of which are `ask::<M>()`: the request becomes the message `M` (`message`), the domain answers, the
 //! reply becomes JSON (`answer`). Errors become problem documents in one place (`problem`). The OpenAPI document
@@ -11,6 +12,7 @@
 mod address;
 mod answer;
 mod ask;
+mod connection;
 mod headers;
 mod idempotency;
 mod limits;
@@ -18,6 +20,7 @@ mod live;
 mod message;
 mod metrics;
 mod openapi;
+mod pace;
 mod pages;
 mod problem;
 pub mod router;
@@ -35,6 +38,7 @@ mod tests;
 
 use callboard_supervisors::schedule::Schedule;
 
+pub use connection::{Edge, listen};
 pub use limits::{Class, InProcess, Rate, RateLimitStore, RateLimits, Take, Verdict};
 pub use server::{Gateway, GatewayError, Ready, Serving, Stop, serve, serve_on};
 pub use settings::GatewaySettings;

@@ -8,6 +8,8 @@ pub(crate) struct Metrics {
     requests: IntCounterVec,
     duration: HistogramVec,
     unrouted: IntCounter,
+    /// What was no request, and was answered before anybody was asked.
+    pub(crate) refused: IntCounter,
     pub(crate) live: IntGauge,
 }
 
@@ -33,12 +35,15 @@ impl Metrics {
             &["operation"],
         )?;
         let unrouted = IntCounter::new("callboard_http_unrouted_total", "Requests for what is not there")?;
+        let refused =
+            IntCounter::new("callboard_http_refused_total", "Connections closed because what came was no request")?;
         let live = IntGauge::new("callboard_http_live_streams", "Open live streams")?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(duration.clone()))?;
         registry.register(Box::new(unrouted.clone()))?;
+        registry.register(Box::new(refused.clone()))?;
         registry.register(Box::new(live.clone()))?;
-        Ok(Self { registry, requests, duration, unrouted, live })
+        Ok(Self { registry, requests, duration, unrouted, refused, live })
     }
 
     pub(crate) fn of_route(&self, operation: &str) -> RouteMetrics {

@@ -13,7 +13,7 @@ use std::{
 use actix_cors::Cors;
 use actix_service::{Service, ServiceFactory};
 use actix_web::{
-    App, Error, HttpServer,
+    App, Error,
     dev::{Server, ServerHandle, ServiceRequest, ServiceResponse},
     http::Method,
     web::{self, ServiceConfig},
@@ -27,6 +27,7 @@ use tokio::sync::watch;
 
 use crate::{
     address::TrustedProxies,
+    connection::{self, Edge},
     idempotency::Sightings,
     limits::{Limits, RateLimitStore},
     metrics::Metrics,
@@ -74,7 +75,7 @@ pub(crate) struct Shared {
     pub(crate) address: String,
     pub(crate) issuer: String,
     pub(crate) proxies: TrustedProxies,
-    pub(crate) limits: Limits,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) metrics: Metrics,
     pub(crate) pages: pages::Templates,
     pub(crate) stopping: Stopping,
@@ -232,7 +233,7 @@ pub async fn serve_on(listener: TcpListener, gateway: Gateway) -> Result<Serving
     metrics.registry.register(Box::new(router.table().clone())).map_err(|error| internal(&error))?;
     let shared = Arc::new(Shared {
         proxies: TrustedProxies::new(settings.trusted_proxies.clone()),
-        limits: Limits::new(&settings.rate_limits, rate_limits),
+        limits: Arc::new(Limits::new(&settings.rate_limits, rate_limits)),
         metrics,
         pages: pages::Templates::new().map_err(|error| internal(&error))?,
         stopping: Stopping(begun),
@@ -258,24 +259,23 @@ pub async fn serve_on(listener: TcpListener, gateway: Gateway) -> Result<Serving
     };
     let (follower, bus, live) = (router.clone(), shared.runtime.bus().clone(), shared.runtime.live().clone());
     let factory_shared = Arc::clone(&shared);
-    let http = HttpServer::new(move || router.in_front_of(App::new().configure(application(&factory_shared))))
-        .workers(workers)
-        // A streamed answer's next piece must not wait for the acknowledgement of the last.
-        .tcp_nodelay(true)
-        .keep_alive(Duration::from_secs(settings.keep_alive_seconds))
-        .client_request_timeout(Duration::from_secs(settings.head_timeout_seconds))
-        .client_disconnect_timeout(Duration::from_secs(1))
-        .shutdown_timeout(settings.shutdown_seconds)
-        .disable_signals()
-        .listen(listener)
-        .map_err(|source| GatewayError::Listen { address: settings.listen, source })?;
-    let addresses = http.addrs();
-    let server = http.run();
+    let edge = Edge {
+        workers,
+        head_timeout: Duration::from_secs(settings.head_timeout_seconds),
+        keep_alive: Duration::from_secs(settings.keep_alive_seconds),
+        stream_idle: Duration::from_secs(settings.stream_idle_seconds),
+        shutdown: Duration::from_secs(settings.shutdown_seconds),
+        refused: Some(shared.metrics.refused.clone()),
+    };
+    let router = router.limited_by(Arc::clone(&shared.limits));
+    let application = move || router.in_front_of(App::new().configure(application(&factory_shared)));
+    let listening = connection::listen(listener, edge, application);
+    let (server, address) = listening.map_err(|source| GatewayError::Listen { address: settings.listen, source })?;
     let handle = server.handle();
     actix_rt::spawn(sweep(Arc::clone(&shared)));
     actix_rt::spawn(async move { follower.follow(bus, live).await });
     let ready = Ready { started: shared.started.subscribe(), workers, held: Arc::clone(&shared.held) };
-    Ok(Serving { server, addresses, stop: Stop { handle, begin: Arc::new(begin) }, ready })
+    Ok(Serving { server, addresses: vec![address], stop: Stop { handle, begin: Arc::new(begin) }, ready })
 }
 
 fn application(shared: &Arc<Shared>) -> impl FnOnce(&mut ServiceConfig) + use<> {

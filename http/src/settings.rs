@@ -8,6 +8,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::pace::Pace;
+
 /// The gateway's settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -29,12 +31,16 @@ pub struct GatewaySettings {
     pub json_limit: usize,
     /// The largest uploaded source, in bytes. Default 512 MiB.
     pub upload_limit: u64,
-    /// How long a JSON body may take to arrive, and an upload may stand still, in seconds. Default 30.
+    /// How long a JSON body may take to arrive, and an upload may be waited for in all, in seconds. Default 30.
     pub body_timeout_seconds: u64,
+    /// For each so many bytes of an upload a second is added to its time. Default 1 KiB.
+    pub body_rate: u64,
     /// How long a request's head may take to arrive, in seconds. Default 5.
     pub head_timeout_seconds: u64,
     /// How long a connection is kept without a request, in seconds. Default 75.
     pub keep_alive_seconds: u64,
+    /// How long an answer, a stream or a WebSocket may stand still, in seconds: no byte goes either way. Default 300.
+    pub stream_idle_seconds: u64,
     /// How long open requests may take when the node stops, in seconds. Default 25.
     pub shutdown_seconds: u64,
     /// Who may ask how often.
@@ -55,8 +61,10 @@ impl Default for GatewaySettings {
             json_limit: 1024 * 1024,
             upload_limit: 512 * 1024 * 1024,
             body_timeout_seconds: 30,
+            body_rate: 1024,
             head_timeout_seconds: 5,
             keep_alive_seconds: 75,
+            stream_idle_seconds: 300,
             shutdown_seconds: 25,
             rate_limits: RateLimits::default(),
             metrics_token: None,
@@ -79,7 +87,9 @@ impl GatewaySettings {
         check(self.json_limit >= 1024, "the JSON limit must be at least 1,024 bytes");
         check(self.upload_limit > 0, "the upload limit must be above zero");
         check(self.body_timeout_seconds > 0, "the body timeout must be above zero");
+        check(self.body_rate > 0, "the body rate must be above zero");
         check(self.head_timeout_seconds > 0, "the head timeout must be above zero");
+        check(self.stream_idle_seconds > 0, "the time that a stream may stand still must be above zero");
         let short = self.metrics_token.as_ref().is_some_and(|token| token.expose().len() < 16);
         check(!short, "the metrics token must have at least 16 characters");
         check(self.workers <= 1024, "there can be at most 1,024 workers");
@@ -110,6 +120,11 @@ impl GatewaySettings {
 
     pub(crate) fn body_timeout(&self) -> Duration {
         Duration::from_secs(self.body_timeout_seconds)
+    }
+
+    /// The time of one upload.
+    pub(crate) fn pace(&self) -> Pace {
+        Pace::new(self.body_timeout(), self.body_rate)
     }
 }
 

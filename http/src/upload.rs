@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart, path::Path};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{message, openapi::Docs, problem::Problem, worker::Request};
@@ -104,15 +105,17 @@ impl Drop for Unfinished {
 }
 
 async fn receive(request: &mut Request, to: &mut Unfinished, limit: u64) -> Result<(u64, String), Problem> {
-    let timeout = request.worker.shared.settings.body_timeout();
+    let mut pace = request.worker.shared.settings.pace();
     let mut hash = Sha256::new();
     let mut size = 0_u64;
     loop {
-        let chunk = match actix_rt::time::timeout(timeout, request.payload.next()).await {
+        let until = pace.wait_until(Instant::now());
+        let chunk = match tokio::time::timeout_at(until, request.payload.next()).await {
             Ok(Some(chunk)) => chunk.map_err(|_| broken_off("the upload broke off"))?,
             Ok(None) => break,
-            Err(_) => return Err(broken_off("the upload stood still for too long")),
+            Err(_) => return Err(broken_off("the upload stood still for too long, or came too slowly")),
         };
+        pace.received(chunk.len(), Instant::now());
         size += chunk.len() as u64;
         if size > limit {
             message::discard(&mut request.payload, &request.worker.shared.settings).await;

@@ -172,7 +172,8 @@ impl Worker {
                 let outcome = work.instrument(span.clone()).await;
                 (Some(line), outcome.unwrap_or_else(|panic| Err(Problem::internal(said(&*panic)))))
             }
-            Err(problem) => (None, Err(problem)),
+            // What leads nowhere costs its address as much as what is public.
+            Err(problem) => (None, Err(self.admit(Class::Address, &arrival).await.err().unwrap_or(problem))),
         };
         #[cfg(debug_assertions)]
         let outcome = described(line.as_deref(), outcome);

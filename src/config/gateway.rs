@@ -31,6 +31,12 @@ pub fn read(reader: &mut Reader) -> (GatewaySettings, router::Settings) {
         Size(defaults.upload_limit),
         Size(1024)..=Size::mib(64 * 1024),
     );
+    let Size(body_rate) = reader.within(
+        "CALLBOARD_BODY_RATE",
+        "For each so many bytes of an upload, or of a body for an app, a second is added to CALLBOARD_BODY_TIMEOUT.",
+        Size(defaults.body_rate),
+        Size(1)..=Size::mib(1024),
+    );
     let gateway = GatewaySettings {
         listen: reader.value("CALLBOARD_LISTEN", "Where the node listens; port 0 takes a free one.", defaults.listen),
         workers: reader.within("CALLBOARD_WORKERS", "Worker threads; 0 is one for each core.", 0, 0..=1024),
@@ -50,9 +56,10 @@ pub fn read(reader: &mut Reader) -> (GatewaySettings, router::Settings) {
         body_timeout_seconds: seconds(
             reader,
             "CALLBOARD_BODY_TIMEOUT",
-            "How long a JSON body may take to arrive, and an upload may stand still.",
+            "How long a JSON body may take to arrive, and an upload or a body for an app may be waited for in all.",
             defaults.body_timeout_seconds,
         ),
+        body_rate,
         head_timeout_seconds: seconds(
             reader,
             "CALLBOARD_HEAD_TIMEOUT",
@@ -65,6 +72,14 @@ pub fn read(reader: &mut Reader) -> (GatewaySettings, router::Settings) {
             "How long a connection is kept without a request.",
             defaults.keep_alive_seconds,
         ),
+        stream_idle_seconds: reader
+            .within(
+                "CALLBOARD_STREAM_IDLE_TIMEOUT",
+                "How long an answer, a stream or a WebSocket may stand still, no byte going either way, before it is closed.",
+                Duration::from_secs(defaults.stream_idle_seconds),
+                Duration::from_secs(1)..=Duration::from_secs(24 * 3600),
+            )
+            .as_secs(),
         rate_limits: rate_limits(reader, &defaults.rate_limits),
         metrics_token: reader.secret(
             "CALLBOARD_METRICS_TOKEN",
@@ -72,7 +87,11 @@ pub fn read(reader: &mut Reader) -> (GatewaySettings, router::Settings) {
         ),
         ..defaults
     };
-    let router = router(reader, trusted_proxies);
+    let router = router::Settings {
+        body_timeout: Duration::from_secs(gateway.body_timeout_seconds),
+        body_rate: gateway.body_rate,
+        ..router(reader, trusted_proxies)
+    };
     for mistake in gateway.validate().err().into_iter().chain(router.validate().err()).flatten() {
         reader.require(false, || mistake);
     }
@@ -155,5 +174,16 @@ fn router(reader: &mut Reader, trusted_proxies: Vec<IpNet>) -> router::Settings 
             "Unused connections kept for each instance and worker thread.",
             defaults.idle_connections,
         ),
+        app_requests: reader.value(
+            "CALLBOARD_APP_REQUESTS",
+            "Requests, streams and WebSockets that one app may have under way on a node; more are answered 503.",
+            defaults.app_requests,
+        ),
+        address_requests: reader.value(
+            "CALLBOARD_ADDRESS_REQUESTS",
+            "Of these, for all apps together, those of one client address; more are answered 429.",
+            defaults.address_requests,
+        ),
+        ..defaults
     }
 }

@@ -12,13 +12,17 @@ use std::{
 
 use actix_http::{
     Payload,
-    body::{BodySize, MessageBody},
+    body::{BodySize, EitherBody, MessageBody},
 };
 use bytes::Bytes;
 use futures_util::Stream;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::{forward::Exchange, upgrade::Tunnel};
+use super::{census::Visit, forward::Exchange, upgrade::Tunnel};
+use crate::{
+    connection::{Alarm, Turn},
+    pace::Pace,
+};
 
 /// How far the client's body has come, for whoever waits for the answer.
 #[derive(Debug)]
@@ -26,6 +30,7 @@ pub(super) struct Upload {
     moved: Cell<Instant>,
     waiting_for_client: Cell<bool>,
     broken: Cell<bool>,
+    late: Cell<bool>,
 }
 
 impl Upload {
@@ -34,6 +39,7 @@ impl Upload {
             moved: Cell::new(Instant::now()),
             waiting_for_client: Cell::new(false),
             broken: Cell::new(false),
+            late: Cell::new(false),
         })
     }
 
@@ -51,22 +57,34 @@ impl Upload {
     pub fn broken(&self) -> bool {
         self.broken.get()
     }
+
+    /// Whether it was given up because it came too slowly.
+    pub fn late(&self) -> bool {
+        self.late.get()
+    }
 }
 
 /// The client's body as hyper reads it.
 pub(super) struct RequestBody {
-    payload: Option<Payload>,
+    from_client: Option<FromClient>,
     length: Option<u64>,
     upload: Rc<Upload>,
 }
 
+struct FromClient {
+    payload: Payload,
+    pace: Pace,
+    alarm: Alarm,
+}
+
 impl RequestBody {
     pub fn empty(upload: &Rc<Upload>) -> Self {
-        Self { payload: None, length: Some(0), upload: Rc::clone(upload) }
+        Self { from_client: None, length: Some(0), upload: Rc::clone(upload) }
     }
 
-    pub fn new(payload: Payload, length: Option<u64>, upload: &Rc<Upload>) -> Self {
-        Self { payload: Some(payload), length, upload: Rc::clone(upload) }
+    pub fn new(payload: Payload, length: Option<u64>, pace: Pace, upload: &Rc<Upload>) -> Self {
+        let from_client = FromClient { payload, pace, alarm: Alarm::default() };
+        Self { from_client: Some(from_client), length, upload: Rc::clone(upload) }
     }
 }
 
@@ -75,29 +93,37 @@ impl Body for RequestBody {
     type Error = Box<dyn Error + Send + Sync>;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Some(payload) = self.payload.as_mut() else { return Poll::Ready(None) };
+        let this = &mut *self;
+        let Some(FromClient { payload, pace, alarm }) = &mut this.from_client else { return Poll::Ready(None) };
         let piece = Pin::new(payload).poll_next(cx);
-        self.upload.waiting_for_client.set(piece.is_pending());
-        let Poll::Ready(piece) = piece else { return Poll::Pending };
-        self.upload.moved.set(Instant::now());
+        this.upload.waiting_for_client.set(piece.is_pending());
+        let Poll::Ready(piece) = piece else {
+            if alarm.is_due(cx, pace.wait_until(tokio::time::Instant::now())) {
+                this.upload.late.set(true);
+                return Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::TimedOut).into())));
+            }
+            return Poll::Pending;
+        };
+        this.upload.moved.set(Instant::now());
         match piece {
             Some(Ok(piece)) => {
-                self.length = self.length.map(|left| left.saturating_sub(piece.len() as u64));
+                pace.received(piece.len(), tokio::time::Instant::now());
+                this.length = this.length.map(|left| left.saturating_sub(piece.len() as u64));
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             Some(Err(error)) => {
-                self.upload.broken.set(true);
+                this.upload.broken.set(true);
                 Poll::Ready(Some(Err(io::Error::other(error.to_string()).into())))
             }
             None => {
-                self.payload = None;
+                this.from_client = None;
                 Poll::Ready(None)
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.payload.is_none()
+        self.from_client.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -115,6 +141,31 @@ pub enum ResponseBody {
     Relay(Relay),
     /// The instance's side of a WebSocket.
     Tunnel(Tunnel),
+}
+
+/// What is sent, by an app or by the application behind the router; with it goes the turn on the client's connection.
+pub struct Answered<B> {
+    body: EitherBody<ResponseBody, B>,
+    _turn: Option<Turn>,
+    _visit: Option<Visit>,
+}
+
+impl<B> Answered<B> {
+    pub(super) fn new(body: EitherBody<ResponseBody, B>, turn: Option<Turn>, visit: Option<Visit>) -> Self {
+        Self { body, _turn: turn, _visit: visit }
+    }
+}
+
+impl<B: MessageBody + Unpin + 'static> MessageBody for Answered<B> {
+    type Error = actix_http::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(cx)
+    }
 }
 
 /// The instance's body, and the connection it comes from.

@@ -30,6 +30,10 @@ impl Worker {
         loop {
             let here = self.router.table.get(app);
             if let Some(route) = &here {
+                let limit = self.router.settings.app_requests;
+                if route.in_flight() >= limit {
+                    return Err(Failure::Busy(limit));
+                }
                 if let Some(place) = route.acquire(&tried.ids) {
                     return Ok(Chosen { place, metrics: Some(route.metrics().clone()) });
                 }

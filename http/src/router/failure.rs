@@ -11,6 +11,7 @@ use bytes::Bytes;
 use callboard_supervisors::routing::RouteState;
 
 use super::{body::ResponseBody, headers, hop};
+use crate::problem;
 
 /// What went wrong between the client and the app.
 #[derive(Debug)]
@@ -35,6 +36,12 @@ pub(super) enum Failure {
     BadUpgrade,
     MethodRefused,
     Inexpressible,
+    /// The app has this many requests under way: all that it may have.
+    Busy(usize),
+    /// The client's address has.
+    Crowded(usize),
+    /// The client asks too often for what is not there; when it may ask again.
+    RateLimited(Duration),
 }
 
 /// Who is shown the page.
@@ -79,7 +86,10 @@ impl Failure {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::UnknownApp => StatusCode::NOT_FOUND,
-            Self::NoInstance(_) | Self::NodeGone(_) | Self::NodeRefused(..) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoInstance(_) | Self::NodeGone(_) | Self::NodeRefused(..) | Self::Busy(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Crowded(_) | Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Refused(_) | Self::Broken(_) | Self::Inexpressible => StatusCode::BAD_GATEWAY,
             Self::NotAccepted | Self::TooSlow(_) => StatusCode::GATEWAY_TIMEOUT,
@@ -92,6 +102,8 @@ impl Failure {
     /// The stable name in the problem document.
     fn code(&self) -> &'static str {
         match self.status() {
+            _ if matches!(self, Self::Busy(_)) => "overloaded",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limited",
             StatusCode::NOT_FOUND => "not_found",
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY | StatusCode::MISDIRECTED_REQUEST => {
                 "unavailable"
@@ -115,6 +127,8 @@ impl Failure {
             Self::ClientBroke => "The request was not complete",
             Self::BadUpgrade => "This is no valid WebSocket request",
             Self::MethodRefused => "This method is not passed on",
+            Self::Busy(_) => "This app is busy",
+            Self::Crowded(_) | Self::RateLimited(_) => "Too many requests",
         }
     }
 
@@ -138,14 +152,25 @@ impl Failure {
             }
             Self::MethodRefused => "CONNECT and TRACE end at the router.".into(),
             Self::Inexpressible => "The message could not be passed on.".into(),
+            Self::Busy(limit) => {
+                format!("It serves {limit} requests, as many as it may. Try again in a moment.").into()
+            }
+            Self::Crowded(limit) => {
+                format!("Your address has {limit} requests under way, as many as it may. End one, then try again.")
+                    .into()
+            }
+            Self::RateLimited(_) => "Your address asks too often for apps that do not exist.".into(),
         }
     }
 
-    fn retry_after(&self) -> Option<&'static str> {
+    /// In seconds.
+    fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::NoInstance(RouteState::Stopped | RouteState::NoRelease) => Some("60"),
-            Self::NoInstance(RouteState::Moving) | Self::NodeGone(_) | Self::NodeRefused(..) => Some("2"),
-            Self::NoInstance(_) => Some("5"),
+            Self::NoInstance(RouteState::Stopped | RouteState::NoRelease) => Some(60),
+            Self::NoInstance(RouteState::Moving) | Self::NodeGone(_) | Self::NodeRefused(..) => Some(2),
+            Self::NoInstance(_) | Self::Crowded(_) => Some(5),
+            Self::Busy(_) => Some(1),
+            Self::RateLimited(wait) => Some(problem::seconds(*wait)),
             _ => None,
         }
     }
@@ -167,7 +192,7 @@ impl Failure {
             head.headers.insert(name, HeaderValue::from_static(value));
         }
         if let Some(seconds) = self.retry_after() {
-            head.headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+            head.headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if let Ok(id) = HeaderValue::from_str(visitor.request_id) {
             head.headers.insert(HeaderName::from_static(headers::REQUEST_ID), id);

@@ -22,8 +22,9 @@ use hyper::body::{Body, Incoming};
 use uuid::Uuid;
 
 use super::{
-    Worker,
+    Proxied, Settings, Worker,
     body::{Relay, RequestBody, ResponseBody, Upload},
+    census::Visit,
     choose::{Chosen, Tried},
     failure::{Failure, Visitor},
     headers::{self, Origin},
@@ -31,6 +32,7 @@ use super::{
     pool::{Connection, Pool},
     upgrade,
 };
+use crate::{address, limits::Class, pace::Pace};
 
 /// How long an instance that refused a connection is passed over while there are others.
 const SUSPICION: Duration = Duration::from_secs(2);
@@ -78,7 +80,7 @@ struct Errand<'a> {
 
 impl Worker {
     /// Proxies the request. Whatever happens, there is an answer.
-    pub async fn forward(&self, mut request: Request, app: String, host: String) -> Response<ResponseBody> {
+    pub async fn forward(&self, mut request: Request, app: String, host: String) -> Proxied {
         let payload = Some(request.take_payload()).filter(|payload| !matches!(payload, Payload::None));
         let head = request.head();
         let request_id = headers::request_id(head);
@@ -95,17 +97,48 @@ impl Worker {
             length: head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()),
             upload: Upload::new(),
         };
-        match self.run(&errand, payload).await {
-            Ok(response) => response,
+        let outcome = match self.admit(&errand) {
+            Ok(visit) => self.run(&errand, payload).await.map(|response| (response, visit)),
+            Err(failure) => Err(failure),
+        };
+        match outcome {
+            Ok(proxied) => proxied,
             Err(failure) => {
+                let failure = self.limit(failure, &errand).await;
                 tracing::debug!(app, request_id, status = failure.status().as_u16(), reason = %failure.reason(), "not proxied");
                 if let Some(route) = self.router.table.get(&app) {
                     route.metrics().answered(failure.status().as_u16());
                     route.metrics().took(errand.started.elapsed());
                 }
-                failure.page(&Visitor { head, app: &app, request_id: &request_id })
+                (failure.page(&Visitor { head, app: &app, request_id: &request_id }), None)
             }
         }
+    }
+
+    /// Counts a client in among those of its address; another node has counted those that it forwards.
+    fn admit(&self, errand: &Errand<'_>) -> Result<Option<Visit>, Failure> {
+        if errand.sender == Sender::Node {
+            return Ok(None);
+        }
+        let census = &self.router.census;
+        census.enter(self.subject(errand)).map(Some).ok_or_else(|| Failure::Crowded(census.limit()))
+    }
+
+    /// Counts a request that leads nowhere against its address, as the API does.
+    async fn limit(&self, failure: Failure, errand: &Errand<'_>) -> Failure {
+        match &self.router.limits {
+            Some(limits) if matches!(failure, Failure::UnknownApp) && errand.sender != Sender::Node => {
+                let taken = limits.take(Class::Address, self.subject(errand)).await;
+                taken.err().map_or(failure, Failure::RateLimited)
+            }
+            _ => failure,
+        }
+    }
+
+    /// Whom requests are counted against.
+    fn subject(&self, errand: &Errand<'_>) -> u128 {
+        let peer = errand.head.peer_addr.map(|peer| peer.ip());
+        address::bucket(self.router.proxies.client_behind(peer, &errand.head.headers).address)
     }
 
     fn sender(&self, head: &RequestHead, host: &str) -> Sender {
@@ -177,6 +210,8 @@ impl Worker {
                 renew = was_kept;
             } else if was_kept && errand.replayable && silent {
                 renew = true;
+            } else if errand.upload.late() {
+                return Err(Failure::ClientTooSlow);
             } else if errand.upload.broken() {
                 return Err(Failure::ClientBroke);
             } else {
@@ -188,7 +223,9 @@ impl Worker {
     fn body(&self, errand: &Errand<'_>, payload: &mut Option<Payload>) -> Option<RequestBody> {
         // A WebSocket's payload is the stream after the handshake: it stays here.
         let payload = if errand.websocket { None } else { payload.take() };
-        payload.map(|payload| RequestBody::new(payload, errand.length, &errand.upload))
+        let Settings { body_timeout, body_rate, .. } = *self.router.settings;
+        let pace = || Pace::new(body_timeout, body_rate);
+        payload.map(|payload| RequestBody::new(payload, errand.length, pace(), &errand.upload))
     }
 
     /// The message for an instance, or for this node.

@@ -16,6 +16,7 @@
 //! asked.
 
 mod body;
+mod census;
 mod choose;
 mod failure;
 mod follow;
@@ -32,15 +33,16 @@ use std::{
     future::Future,
     marker::PhantomData,
     net::IpAddr,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use actix_http::{
-    Request, Response,
-    body::{EitherBody, MessageBody},
+    Method, Request, RequestHead, Response, Version,
+    body::{BodySize, EitherBody, MessageBody},
 };
 use actix_service::{IntoServiceFactory, Service, ServiceFactory};
 use actix_web::dev::AppConfig;
@@ -48,9 +50,16 @@ use callboard_supervisors::{Bus, Live, cluster::Members, routing::RoutingTable};
 use futures_util::future::LocalBoxFuture;
 use ipnet::IpNet;
 
-use body::ResponseBody;
+use body::{Answered, ResponseBody};
+use census::{Census, Visit};
 use hop::Hops;
 use pool::Pool;
+
+use crate::{
+    address::TrustedProxies,
+    connection::{Turn, Turns},
+    limits::Limits,
+};
 
 pub use host::app_of;
 
@@ -69,6 +78,14 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Unused connections kept per instance and worker thread. Default 128.
     pub idle_connections: usize,
+    /// How long an instance may be kept waiting for a request's body, in all. Default 30 s.
+    pub body_timeout: Duration,
+    /// For each so many bytes of a body a second is added to its time. Default 1 KiB.
+    pub body_rate: u64,
+    /// Requests, streams and WebSockets that one app may have under way on this node. Default 4,096.
+    pub app_requests: usize,
+    /// Of these, for all apps together, those of one client address (IPv6: each /64). Default 1,024.
+    pub address_requests: usize,
 }
 
 impl Default for Settings {
@@ -80,6 +97,10 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(30),
             idle_connections: 128,
+            body_timeout: Duration::from_secs(30),
+            body_rate: 1024,
+            app_requests: 4096,
+            address_requests: 1024,
         }
     }
 }
@@ -95,6 +116,9 @@ impl Settings {
         if self.response_timeout.is_zero() || self.connect_timeout.is_zero() {
             mistakes.push("the router's timeouts must be longer than zero".to_owned());
         }
+        if self.app_requests == 0 || self.address_requests == 0 || self.body_rate == 0 {
+            mistakes.push("the router's bounds must be above zero".to_owned());
+        }
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
 
@@ -109,13 +133,24 @@ pub struct Router {
     table: RoutingTable,
     settings: Arc<Settings>,
     hops: Option<Arc<Hops>>,
+    proxies: TrustedProxies,
+    census: Arc<Census>,
+    /// Of requests for apps that do not exist.
+    limits: Option<Arc<Limits>>,
 }
 
 impl Router {
     /// A router over the table that the node's deploy domain writes.
     pub fn new(table: RoutingTable, mut settings: Settings) -> Self {
         settings.base_domain = settings.base_domain.trim_end_matches('.').to_ascii_lowercase();
-        Self { table, settings: Arc::new(settings), hops: None }
+        let proxies = TrustedProxies::new(settings.trusted_proxies.clone());
+        let census = Census::new(settings.address_requests);
+        Self { table, settings: Arc::new(settings), hops: None, proxies, census, limits: None }
+    }
+
+    /// Counts requests for apps that do not exist against these limits.
+    pub(crate) fn limited_by(self, limits: Arc<Limits>) -> Self {
+        Self { limits: Some(limits), ..self }
     }
 
     /// Among other nodes, which have the same key: requests for their apps are forwarded to them, and theirs taken.
@@ -170,9 +205,9 @@ where
     S::Service: 'static,
     S::Future: 'static,
     <S::Service as Service<Request>>::Future: 'static,
-    B: MessageBody,
+    B: MessageBody + Unpin + 'static,
 {
-    type Response = Response<EitherBody<ResponseBody, B>>;
+    type Response = Response<Answered<B>>;
     type Error = S::Error;
     type Config = AppConfig;
     type Service = Dispatch<S::Service, B>;
@@ -209,9 +244,9 @@ where
     S: Service<Request>,
     S::Response: Into<Response<B>>,
     S::Future: 'static,
-    B: MessageBody,
+    B: MessageBody + Unpin + 'static,
 {
-    type Response = Response<EitherBody<ResponseBody, B>>;
+    type Response = Response<Answered<B>>;
     type Error = S::Error;
     type Future = Answer<S::Future, S::Error, B>;
 
@@ -220,47 +255,72 @@ where
     }
 
     fn call(&self, request: Request) -> Self::Future {
-        match host::of_request(&request, &self.worker.router.settings.base_domain) {
+        let turn = request.conn_data::<Turns>().map(Turns::take);
+        let can_be_chunked = can_be_chunked(request.head());
+        let source = match host::of_request(&request, &self.worker.router.settings.base_domain) {
             Some((app, host)) => {
+                if let Some(turn) = &turn {
+                    turn.watch();
+                }
                 let worker = Rc::clone(&self.worker);
-                Answer::App(Box::pin(async move { worker.forward(request, app, host).await }), PhantomData)
+                Source::App(Box::pin(async move { worker.forward(request, app, host).await }), PhantomData)
             }
-            None => Answer::Application(Box::pin(self.application.call(request))),
-        }
+            None => Source::Application(Box::pin(self.application.call(request))),
+        };
+        Answer { source, turn, can_be_chunked }
     }
 }
 
+fn can_be_chunked(head: &RequestHead) -> bool {
+    head.version == Version::HTTP_11 && head.method != Method::HEAD && !headers::names_websocket(head)
+}
+
 /// The future of [`Dispatch`].
-pub enum Answer<F, E, B> {
-    /// Proxied to an app; never fails, a failure is a page.
-    App(LocalBoxFuture<'static, Response<ResponseBody>>, PhantomData<(fn() -> E, B)>),
-    /// Left to the application.
-    Application(std::pin::Pin<Box<F>>),
+pub struct Answer<F, E, B> {
+    source: Source<F, E, B>,
+    turn: Option<Turn>,
+    /// The client takes chunks, and nothing else was agreed on.
+    can_be_chunked: bool,
+}
+
+/// An app's answer, and its client's place among those of one address.
+type Proxied = (Response<ResponseBody>, Option<Visit>);
+
+/// Who answers.
+enum Source<F, E, B> {
+    /// An app; this never fails, a failure is a page.
+    App(LocalBoxFuture<'static, Proxied>, PhantomData<(fn() -> E, B)>),
+    /// The application behind the router.
+    Application(Pin<Box<F>>),
 }
 
 impl<F, R, E, B> Future for Answer<F, E, B>
 where
     F: Future<Output = Result<R, E>>,
     R: Into<Response<B>>,
-    B: MessageBody,
+    B: MessageBody + Unpin + 'static,
 {
-    type Output = Result<Response<EitherBody<ResponseBody, B>>, E>;
+    type Output = Result<Response<Answered<B>>, E>;
 
-    fn poll(self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match unpin(self) {
-            Answer::App(answer, _) => {
-                answer.as_mut().poll(cx).map(|response| Ok(response.map_body(|_, body| EitherBody::left(body))))
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let (response, visit) = match &mut this.source {
+            Source::App(answer, _) => {
+                let (response, visit) = ready!(answer.as_mut().poll(cx));
+                (response.map_body(|_, body| EitherBody::left(body)), visit)
             }
-            Answer::Application(answer) => answer
-                .as_mut()
-                .poll(cx)
-                .map(|response| response.map(|response| response.into().map_body(|_, body| EitherBody::right(body)))),
+            Source::Application(answer) => {
+                (ready!(answer.as_mut().poll(cx))?.into().map_body(|_, body| EitherBody::right(body)), None)
+            }
+        };
+        let turn = this.turn.take();
+        if let Some(turn) = &turn {
+            let head = response.head();
+            let is_stream = response.body().size() == BodySize::Stream && !head.status.is_informational();
+            turn.answer(this.can_be_chunked && is_stream && head.chunked());
         }
+        Poll::Ready(Ok(response.map_body(|_, body| Answered::new(body, turn, visit))))
     }
 }
 
 impl<F, E, B> Unpin for Answer<F, E, B> {}
-
-fn unpin<T: Unpin>(pinned: std::pin::Pin<&mut T>) -> &mut T {
-    pinned.get_mut()
-}

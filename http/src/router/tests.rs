@@ -1,16 +1,19 @@
 //! Real sockets on both sides: a server with the router in it, instances that speak raw TCP, clients that do too, so
 //! that a test sees the bytes and not a library's idea of them.
 
+mod bounds;
 mod failures;
+mod leaving;
 mod messages;
 mod nodes;
+mod pipelining;
 mod rollout;
 mod streams;
 mod websocket;
 
 use std::{cell::RefCell, future::Future, net::SocketAddr, rc::Rc, time::Duration};
 
-use actix_web::{App, HttpResponse, HttpServer, dev::ServerHandle, middleware::Compress, web};
+use actix_web::{App, HttpResponse, dev::ServerHandle, middleware::Compress, web};
 use callboard_supervisors::routing::{Backend, Route, RouteState, RoutingTable};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -20,6 +23,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{Router, Settings};
+use crate::{Edge, listen};
 
 /// No wait in these tests is longer; it ends a test that would hang.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -45,6 +49,10 @@ impl Gateway {
     }
 
     fn with_router(router: impl FnOnce(RoutingTable) -> Router) -> Self {
+        Self::with_edge(Edge::default(), router)
+    }
+
+    fn with_edge(edge: Edge, router: impl FnOnce(RoutingTable) -> Router) -> Self {
         let table = RoutingTable::new();
         let router = router(table.clone());
         let application = || {
@@ -52,14 +60,8 @@ impl Gateway {
                 .wrap(Compress::default())
                 .default_service(web::to(|| async { HttpResponse::Ok().body("the control plane") }))
         };
-        let server = HttpServer::new(move || router.in_front_of(application()))
-            .workers(1)
-            .disable_signals()
-            .tcp_nodelay(true)
-            .bind(("127.0.0.1", 0))
-            .unwrap();
-        let address = server.addrs()[0];
-        let server = server.run();
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let (server, address) = listen(listener, edge, move || router.in_front_of(application())).unwrap();
         let handle = server.handle();
         actix_rt::spawn(server);
         Self { address, table, server: handle }

@@ -19,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::AsyncWriteExt,
     net::tcp::{OwnedReadHalf, OwnedWriteHalf},
+    sync::oneshot,
 };
 use tokio_util::io::poll_read_buf;
 
@@ -31,6 +32,8 @@ pub struct Tunnel {
     from_instance: OwnedReadHalf,
     buffer: BytesMut,
     _place: Rc<InFlight>,
+    /// Dropped with the client's connection.
+    _client: oneshot::Sender<()>,
 }
 
 /// Takes over the connection of a 101, and starts to pass on what the client sends.
@@ -45,8 +48,16 @@ pub(super) async fn tunnel(
         .map_err(|_| Failure::Broken("its connection could not be taken over".to_owned()))?;
     let (from_instance, to_instance) = parts.io.into_inner().stream.into_split();
     let place = Rc::new(place);
-    actix_rt::spawn(pass_on(from_client, to_instance, Rc::clone(&place)));
-    Ok(Tunnel { from_instance, buffer: BytesMut::from(parts.read_buf.as_ref()), _place: place })
+    let (client, gone) = oneshot::channel();
+    let passing = pass_on(from_client, to_instance, Rc::clone(&place));
+    actix_rt::spawn(async move {
+        // An instance that does not read must not keep what a client has left behind.
+        tokio::select! {
+            () = passing => {}
+            _ = gone => {}
+        }
+    });
+    Ok(Tunnel { from_instance, buffer: BytesMut::from(parts.read_buf.as_ref()), _place: place, _client: client })
 }
 
 async fn pass_on(mut from_client: Payload, mut to_instance: OwnedWriteHalf, _place: Rc<InFlight>) {

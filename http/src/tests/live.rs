@@ -7,7 +7,10 @@ use callboard_supervisors::{Clock, LiveEvent, breaker::Force};
 use chrono::{DateTime, Utc};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+};
 use tokio_tungstenite::{
     connect_async,
     tungstenite::{Message, client::IntoClientRequest},
@@ -360,5 +363,68 @@ async fn a_web_socket_tells_the_same_and_is_guarded() {
         }
     });
     closed.await.expect("a reader that sends a megabyte is closed");
+    stage.end().await;
+}
+
+/// A WebSocket on a raw socket, behind its handshake.
+async fn raw_web_socket(stage: &Stage, user: &User, topic: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    // Little is on its way to a reader that does not read.
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut socket = socket.connect(stage.address).await.unwrap();
+    let handshake = format!(
+        "GET /api/v1/live?topics={topic} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer {}\r\n\r\n",
+        user.token()
+    );
+    socket.write_all(handshake.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(socket.read_u8().await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    socket
+}
+
+#[actix_rt::test]
+async fn a_frame_is_judged_by_its_head() {
+    let stage = Stage::new().await;
+    let user = stage.administrator().await;
+    let topic = format!("project:{}", project(&stage, &user, "one").await);
+    const TERABYTE: [u8; 8] = (1_u64 << 40).to_be_bytes();
+    for (name, frame, code) in [
+        ("a binary frame of a terabyte", [&[0x82, 0xff], TERABYTE.as_slice()].concat(), 1003),
+        ("a text in fragments", [&[0x01, 0xff], TERABYTE.as_slice()].concat(), 1003),
+        ("a small text", vec![0x81, 0x85], 1003),
+        ("the rest of a message that never began", vec![0x00, 0x80], 1003),
+        ("a ping of a terabyte", [&[0x89, 0xff], TERABYTE.as_slice()].concat(), 1002),
+        ("a frame of no kind", vec![0x83, 0x80], 1002),
+    ] {
+        let mut socket = raw_web_socket(&stage, &user, &topic).await;
+        socket.write_all(&frame).await.unwrap();
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(5), socket.read_to_end(&mut answer)).await;
+        assert!(ended.is_ok(), "{name} is waited for");
+        assert_eq!(answer.first(), Some(&0x88), "{name} is answered with a close");
+        assert_eq!(u16::from_be_bytes([answer[2], answer[3]]), code, "{name}");
+    }
+    stage.end().await;
+}
+
+#[actix_rt::test]
+async fn a_web_socket_whose_reader_only_pings_is_held_back_and_closed() {
+    let stage = Stage::with(|settings| settings.stream_idle_seconds = 1).await;
+    let user = stage.administrator().await;
+    let topic = format!("project:{}", project(&stage, &user, "one").await);
+    let mut socket = raw_web_socket(&stage, &user, &topic).await;
+    let pings = [0x89_u8, 0x80, 0, 0, 0, 0].repeat(16 * 1024);
+    let mut written = 0_usize;
+    let closed = async {
+        while socket.write_all(&pings).await.is_ok() {
+            written += pings.len();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), closed).await.expect("it reads for ever what nobody answers");
+    assert!(written < 32 << 20, "{written} bytes of pings were taken from a reader that takes no pong");
     stage.end().await;
 }

@@ -3,6 +3,7 @@
 mod access;
 mod api;
 mod bad_input;
+mod edge;
 mod full_disk;
 mod live;
 mod operating;

@@ -219,6 +219,35 @@ async fn a_client_that_expects_continue_is_told_to() {
 }
 
 #[actix_rt::test]
+async fn what_is_no_request_is_refused_with_a_reason_and_reaches_nobody() {
+    let gateway = Gateway::start();
+    let instance = mirror().await;
+    gateway.serve(&[&instance]);
+    for (request, status, reason) in [
+        ("GET /caf\u{e9} HTTP/1.1\r\nHost: hello.localhost\r\n\r\n", 400, "write %C3"),
+        ("GET /a b HTTP/1.1\r\nHost: hello.localhost\r\n\r\n", 400, "write %20"),
+        ("GET / HTTP/1.1\r\nHost: hello.localhost/admin\r\n\r\n", 400, "the host is not"),
+        ("GET / HTTP/1.1\r\nHost: hello.localhost\nX-A: b\r\n\r\n", 400, "bare line feed"),
+        ("GET / HTTP/3\r\nHost: hello.localhost\r\n\r\n", 505, "HTTP/1.1"),
+    ] {
+        let mut client = gateway.client().await;
+        // What was asked properly before is answered first.
+        client.send(&format!("{}{request}{}", get("/before"), get("/behind"))).await;
+        assert!(client.answer().await.text().starts_with("GET /before"));
+        let answer = client.answer().await;
+        assert_eq!((answer.status(), answer.header("connection")), (status, Some("close")), "{request}");
+        let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert!(problem["detail"].as_str().unwrap().contains(reason), "{request}: {problem}");
+        assert_eq!(problem["request_id"], answer.header("x-request-id").unwrap());
+        assert!(soon(client.rest()).await.is_empty(), "nothing is answered behind it");
+    }
+    for target in ["/a|b", "/%C3%A9?q=^`{}|\\", "/{\"json\":1}"] {
+        let answer = gateway.get(target).await;
+        assert!(answer.text().starts_with(&format!("GET {target} HTTP/1.1\r\n")), "{target}: {}", answer.text());
+    }
+}
+
+#[actix_rt::test]
 async fn ambiguous_and_oversized_requests_never_reach_an_instance() {
     let gateway = Gateway::start();
     let instance = mirror().await;

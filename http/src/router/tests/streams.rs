@@ -6,7 +6,7 @@ use super::*;
 
 const BULK: usize = 48 << 20;
 /// More than the buffers of four sockets and of the router hold.
-const HELD: usize = 32 << 20;
+pub(super) const HELD: usize = 32 << 20;
 
 async fn chunk(connection: &mut Client, text: &str) {
     connection.send(&format!("{:x}\r\n{text}\r\n", text.len())).await;
@@ -51,7 +51,7 @@ async fn a_get_with_a_chunked_body_keeps_it() {
 }
 
 /// Writes until nothing moves any more; answers how much went.
-async fn write_until_held(stream: &mut TcpStream, limit: usize) -> usize {
+pub(super) async fn write_until_held(stream: &mut TcpStream, limit: usize) -> usize {
     let piece = vec![b'x'; 64 << 10];
     let mut written = 0;
     while written < limit {

@@ -3,7 +3,10 @@
 use futures_util::{SinkExt, StreamExt};
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
 
-use super::*;
+use super::{
+    streams::{HELD, write_until_held},
+    *,
+};
 
 async fn echo() -> Instance {
     Instance::start(|connection| async move {
@@ -69,6 +72,44 @@ async fn the_end_of_the_clients_side_is_passed_on_and_the_instance_may_finish() 
     client.stream.shutdown().await.unwrap();
     assert_eq!(String::from_utf8(soon(client.rest()).await).unwrap(), "first bytes,5 bytes received");
     assert_eq!(gateway.table.drain(instance.backend.instance_id, PATIENCE).await, 0);
+}
+
+#[actix_rt::test]
+async fn a_side_that_does_not_read_holds_the_other_one_back() {
+    for is_client_writing in [false, true] {
+        // The end of a client is not seen behind what nobody reads: that takes as long as a stream may stand still.
+        let edge = Edge { stream_idle: Duration::from_secs(3), ..Edge::default() };
+        let gateway = Gateway::with_edge(edge, |table| Router::new(table, Settings::default()));
+        let (written, read) = tokio::sync::oneshot::channel();
+        let written = Rc::new(std::cell::RefCell::new(Some(written)));
+        let instance = Instance::start(move |mut connection| {
+            let written = written.take();
+            async move {
+                connection.head().await.unwrap();
+                connection.send(SWITCHED).await;
+                if !is_client_writing {
+                    let count = write_until_held(&mut connection.stream, 2 * HELD).await;
+                    written.unwrap().send(count).unwrap();
+                }
+                std::future::pending::<()>().await;
+            }
+        })
+        .await;
+        gateway.serve(&[&instance]);
+        let mut client = gateway.client().await;
+        client.send(HANDSHAKE).await;
+        assert_eq!(client.answer().await.status(), 101);
+        let count = if is_client_writing {
+            // A frame that announces a terabyte, and as much of it as is taken.
+            client.stream.write_all(&[0x82, 0xff, 0, 0, 1, 0, 0, 0, 0, 0, 1, 2, 3, 4]).await.unwrap();
+            write_until_held(&mut client.stream, 2 * HELD).await
+        } else {
+            soon(read).await.unwrap()
+        };
+        assert!(count < HELD, "{count} bytes were taken for a side that reads none");
+        drop(client);
+        assert_eq!(gateway.table.drain(instance.backend.instance_id, PATIENCE).await, 0, "nothing stays behind");
+    }
 }
 
 #[actix_rt::test]
