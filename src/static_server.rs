@@ -129,7 +129,14 @@ fn is_shown(name: &OsStr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink};
+    use std::{
+        fs,
+        os::unix::fs::symlink,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+    };
 
     use actix_web::test;
 
@@ -211,5 +218,44 @@ mod tests {
     async fn a_redirect_stays_on_this_host() {
         let request = test::TestRequest::get().uri("//sub?x=1").to_http_request();
         assert_eq!(local_location(&request), "/sub/?x=1");
+    }
+
+    #[actix_rt::test]
+    async fn a_link_that_comes_and_goes_is_not_followed_out_of_the_folder() {
+        let folder = site();
+        let path = |inner: &str| folder.path().join(inner);
+        fs::create_dir(path("elsewhere")).unwrap();
+        fs::write(path("elsewhere/index.html"), "outside").unwrap();
+        let app = App::new().app_data(web::Data::new(Dir::trusted(&path("site")).unwrap()));
+        let app = test::init_service(app.default_service(web::to(answer))).await;
+        for (asked, place, target) in
+            [("/a%20b.txt", "site/a b.txt", "outside.txt"), ("/sub/index.html", "site/sub", "elsewhere")]
+        {
+            let (place, away, link) = (path(place), path("away"), path("link"));
+            symlink(path(target), &link).unwrap();
+            let done = Arc::new(AtomicBool::new(false));
+            let exchanger = std::thread::spawn({
+                let done = done.clone();
+                move || {
+                    while !done.load(Ordering::Relaxed) {
+                        fs::rename(&place, &away).unwrap();
+                        fs::rename(&link, &place).unwrap();
+                        fs::rename(&place, &link).unwrap();
+                        fs::rename(&away, &place).unwrap();
+                    }
+                    fs::remove_file(&link).unwrap();
+                }
+            });
+            let mut found = 0;
+            for _ in 0..3_000 {
+                let response = test::call_service(&app, test::TestRequest::get().uri(asked).to_request()).await;
+                found += usize::from(response.status() == StatusCode::OK);
+                let body = test::read_body(response).await;
+                assert_ne!(body, "outside", "{asked}");
+            }
+            done.store(true, Ordering::Relaxed);
+            exchanger.join().unwrap();
+            assert!(found > 0, "it was never there: {asked}");
+        }
     }
 }

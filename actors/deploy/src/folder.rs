@@ -43,7 +43,7 @@ const MEASURED_AGAIN: u32 = 3;
 /// Counts what is in a folder, and stops once there is more than asked for. The folders above it are the node's own.
 /// Blocks; follows no links.
 ///
-/// One whose folders are moved about faster than they can be counted has more entries than any limit.
+/// One whose folders are moved about faster than they can be counted has more entries than asked for.
 #[must_use]
 pub fn measure(folder: &Path, bytes: u64, entries: u64) -> Size {
     for _ in 0..MEASURED_AGAIN {
@@ -53,7 +53,7 @@ pub fn measure(folder: &Path, bytes: u64, entries: u64) -> Size {
             return size;
         }
     }
-    Size { bytes: 0, entries: u64::MAX }
+    Size { bytes: 0, entries: entries.saturating_add(1) }
 }
 
 fn try_measure(root: Dir, bytes: u64, entries: u64) -> Option<Size> {

@@ -198,6 +198,27 @@ fn the_owners_configuration_wins() {
 }
 
 #[test]
+fn links_are_followed_within_the_source_only() {
+    use std::os::unix::fs::symlink;
+    let folder =
+        app(&[("source/shared/package.json", r#"{"main":"a.js"}"#), ("source/v2/a.js", ""), ("outside.js", "")]);
+    let source = folder.path().join("source");
+    symlink("../shared/package.json", source.join("v2/package.json")).unwrap();
+    symlink("v2", source.join("current")).unwrap();
+    let config = BuildConfig { root: Some("current".into()), ..BuildConfig::default() };
+    let found = detect(&source, &config).unwrap();
+    assert_eq!((found.root.as_path(), web(&found).as_str()), (Path::new("v2"), "node a.js"));
+
+    fs::remove_file(source.join("v2/a.js")).unwrap();
+    symlink("../../outside.js", source.join("v2/a.js")).unwrap();
+    assert!(matches!(detect(&source, &config), Err(DetectError::NoProcess(_))));
+    fs::write(folder.path().join("outside"), "web: node outside.js\n").unwrap();
+    symlink(folder.path().join("outside"), source.join("v2/Procfile")).unwrap();
+    nix::unistd::mkfifo(&source.join("v2/requirements.txt"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(matches!(detect(&source, &config), Err(DetectError::NoProcess(_))));
+}
+
+#[test]
 fn exec_is_put_before_plain_commands_only() {
     let line = |text: &str| Command::Shell(text.to_owned()).argv(&[])[2].clone();
     assert_eq!(line("python3 app.py --port $PORT"), "exec python3 app.py --port $PORT");

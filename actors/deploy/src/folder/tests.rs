@@ -8,7 +8,13 @@ use std::{
     thread,
 };
 
-use nix::{fcntl::OFlag, sys::stat::Mode};
+use nix::{
+    fcntl::OFlag,
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        stat::Mode,
+    },
+};
 
 use super::*;
 
@@ -56,8 +62,11 @@ fn nest(folder: &Path, depth: usize) {
     io::Write::write_all(&mut file, b"deep").unwrap();
 }
 
-/// On a stack as small as those of the node's threads.
-fn on_a_thread(body: impl FnOnce() + Send + 'static) {
+/// On a small stack, and with few descriptors.
+fn in_little_room(body: impl FnOnce() + Send + 'static) {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    // Of this process, which is this test's alone.
+    setrlimit(Resource::RLIMIT_NOFILE, 256, most).unwrap();
     thread::Builder::new().stack_size(512 * 1024).spawn(body).unwrap().join().unwrap();
 }
 
@@ -66,7 +75,7 @@ fn folders_ten_thousand_deep_are_measured_given_and_removed() {
     let bench = Bench::new();
     let folder = bench.path("work");
     nest(&folder, 10_000);
-    on_a_thread(move || {
+    in_little_room(move || {
         assert_eq!(measure(&folder, u64::MAX, u64::MAX), Size { bytes: 4, entries: 10_001 });
         if nix::unistd::geteuid().is_root() {
             give(&folder, OTHER).unwrap();

@@ -52,6 +52,29 @@ async fn ids_and_lines_survive_a_restart_and_a_cut_line_is_passed_over() {
 }
 
 #[actix_rt::test]
+async fn a_link_in_the_place_of_a_log_is_neither_read_nor_written() {
+    use std::os::unix::fs::symlink;
+    let (folder, journals) = journals();
+    let canary = journals.open("other", 1_000_000);
+    canary.write(Utc::now(), "web.1", "of another app".to_owned());
+    canary.read(Range::Last, 1).await.unwrap();
+    let file = folder.path().join("other/current");
+    let before = fs::read(&file).unwrap();
+    fs::create_dir(folder.path().join("file")).unwrap();
+    symlink(&file, folder.path().join("file/current")).unwrap();
+    symlink(folder.path().join("other"), folder.path().join("folder")).unwrap();
+    for name in ["file", "folder"] {
+        let journal = journals.open(name, 1_000_000);
+        journal.write(Utc::now(), "web.1", "own".to_owned());
+        let read = journal.read_here(Range::Last, 9).await.unwrap_or_default();
+        assert!(!texts(&read).contains(&"of another app"), "{name}");
+        drop(journal);
+        journals.remove(name).await.unwrap();
+        assert_eq!(fs::read(&file).unwrap(), before, "{name}");
+    }
+}
+
+#[actix_rt::test]
 async fn a_full_log_lets_the_oldest_lines_go() {
     let (folder, journals) = journals();
     let journal = journals.open("a", 2_000);
@@ -135,13 +158,13 @@ async fn what_a_node_that_ended_had_not_stored_is_handed_over_before_its_disk_fo
     drop(journal);
     // What stores the line a moment after it was written has it open too.
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while !here.on_disk(Path::new("apps")).await.unwrap().is_empty() {
-        assert!(std::time::Instant::now() < deadline, "it is still there");
-        if here.hand_over(&name, 1_000_000).await.unwrap() {
-            here.leave(&name, 1_000_000).await.unwrap();
-        }
-        tokio::task::yield_now().await;
+    while here.open.lock().get(&name).is_some_and(|inner| inner.strong_count() > 0) {
+        assert!(std::time::Instant::now() < deadline, "it is still open");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    here.hand_over(&name, 1_000_000).await.unwrap();
+    here.leave(&name, 1_000_000).await.unwrap();
+    assert!(here.on_disk(Path::new("apps")).await.unwrap().is_empty(), "it is still there");
     assert_eq!(read().await, "stored, on the disk alone");
 }
 
