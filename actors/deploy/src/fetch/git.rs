@@ -115,9 +115,9 @@ impl Git<'_> {
             .collect();
 <<<<<<< HEAD
         // As it is, and not as lines of a log.
-        let (pools, home) = (&self.settings.launcher.pools, self.home.to_owned());
+        let (threads, home) = (&self.settings.launcher.pools, self.home.to_owned());
         #[expect(clippy::disallowed_methods, reason = "on a thread that may wait")]
-        let answer = pools::io(&pools.prompt, move || tempfile::tempfile_in(home)).await?;
+        let answer = pools::io(&threads.prompt, move || tempfile::tempfile_in(home)).await?;
         let program = Program {
             id: Uuid::now_v7(),
             launch: Launch {
@@ -161,7 +161,7 @@ impl Git<'_> {
         match end {
             End::Exited(Ended { how: How::Status(0), .. }) => match self.too_large().await? {
                 Some(sentence) => Err(FetchError::TooLarge(sentence)),
-                None => pools::io(&pools.prompt, move || Ok(read(answer))).await?,
+                None => pools::io(&threads.prompt, move || Ok(read(answer))).await?,
             },
             End::Exited(Ended { how: How::Status(status), .. }) if status == i32::from(NOT_FOUND) => {
                 Err(FetchError::NoGit("git is not installed on this node; install it (apt install git)".to_owned()))
