@@ -60,7 +60,7 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 pub(crate) fn key_of(request: &Request) -> Result<Option<&str>, Problem> {
     let Some(value) = request.http.headers().get("idempotency-key") else { return Ok(None) };
     let key = value.to_str().unwrap_or_default();
-    if key.is_empty() || key.len() > 255 {
+    if key.is_empty() || key.len() > 255 || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Problem::invalid("Idempotency-Key must be 1 to 255 visible ASCII characters"));
     }
     Ok(Some(key))

@@ -36,6 +36,9 @@ pub struct ProcessType(pub String);
 /// How many instances there are of each process type.
 pub struct ProcessCounts(pub BTreeMap<String, u32>);
 
+/// The numbers of instances to change, of one process type at least.
+pub struct ProcessChanges(pub BTreeMap<String, u32>);
+
 /// The command of each process type.
 pub struct ProcessCommands(pub BTreeMap<String, String>);
 
@@ -43,7 +46,7 @@ pub struct ProcessCommands(pub BTreeMap<String, String>);
 const PROCESSES_MOST: usize = 20;
 
 /// A map by process type.
-fn by_process(description: &str, value: impl Into<RefOr<Schema>>) -> RefOr<Schema> {
+fn by_process(description: &str, least: usize, value: impl Into<RefOr<Schema>>) -> RefOr<Schema> {
     let name = ObjectBuilder::new()
         .schema_type(SchemaType::Type(Type::String))
         .max_length(Some(40))
@@ -52,27 +55,37 @@ fn by_process(description: &str, value: impl Into<RefOr<Schema>>) -> RefOr<Schem
         .description(Some(description))
         .property_names(Some(Schema::from(name)))
         .additional_properties(Some(AdditionalProperties::RefOr(value.into())))
+        .min_properties(Some(least))
         .max_properties(Some(PROCESSES_MOST))
         .into()
 }
 
+/// How many instances of a process type there can be.
+fn count() -> Schema {
+    let count = ObjectBuilder::new().schema_type(SchemaType::Type(Type::Integer));
+    count.minimum(Some(0)).maximum(Some(100)).into()
+}
+
 impl PartialSchema for ProcessCounts {
     fn schema() -> RefOr<Schema> {
-        let count = ObjectBuilder::new()
-            .schema_type(SchemaType::Type(Type::Integer))
-            .minimum(Some(0))
-            .maximum(Some(100))
-            .build();
-        by_process("How many instances there are of each process type.", Schema::from(count))
+        by_process("How many instances there are of each process type.", 0, count())
     }
 }
 
 impl ToSchema for ProcessCounts {}
 
+impl PartialSchema for ProcessChanges {
+    fn schema() -> RefOr<Schema> {
+        by_process("How many instances there shall be of these process types.", 1, count())
+    }
+}
+
+impl ToSchema for ProcessChanges {}
+
 impl PartialSchema for ProcessCommands {
     fn schema() -> RefOr<Schema> {
         let command = ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).max_length(Some(4_096)).build();
-        by_process("The command of each process type.", Schema::from(command))
+        by_process("The command of each process type.", 1, Schema::from(command))
     }
 }
 

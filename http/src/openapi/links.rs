@@ -1,11 +1,10 @@
 //! Links: what can be done by the ids in an answer.
 //!
-//! An id says by its type what it is of. So an operation that takes one such id at the end of its path can follow each answer
-//! that has one.
+//! An id says by its type what it is of. So an operation whose path takes one such id can follow each answer that has one.
 
 use serde_json::{Map, Value, json};
 
-/// An operation on one thing, which its path ends with.
+/// An operation on one thing.
 struct ById {
     operation: String,
     parameter: String,
@@ -18,7 +17,7 @@ pub(super) fn add(document: &mut Value) {
     let Some(paths) = document.get("paths").and_then(Value::as_object) else { return };
     let all =
         || paths.iter().flat_map(|(path, methods)| methods.as_object().into_iter().flatten().map(move |m| (path, m)));
-    let by_id: Vec<ById> = all().filter_map(|(path, (_, operation))| by_id(path, operation)).collect();
+    let by_id: Vec<ById> = all().filter_map(|(_, (_, operation))| by_id(operation)).collect();
     let mut links = Vec::new();
     for (path, (method, operation)) in all().filter(|(_, (method, _))| *method != "get") {
         for status in ["200", "201"] {
@@ -40,17 +39,16 @@ pub(super) fn add(document: &mut Value) {
     }
 }
 
-fn by_id(path: &str, operation: &Value) -> Option<ById> {
-    let last = path.rsplit('/').next()?.strip_prefix('{')?.strip_suffix('}')?;
+fn by_id(operation: &Value) -> Option<ById> {
     let parameters = operation.get("parameters")?.as_array()?;
     let mut in_path = parameters.iter().filter(|parameter| parameter.get("in").is_some_and(|place| place == "path"));
-    let parameter = in_path.next().filter(|parameter| parameter.get("name").is_some_and(|name| name == last))?;
+    let parameter = in_path.next()?;
     if in_path.next().is_some() {
         return None;
     }
     Some(ById {
         operation: operation.get("operationId")?.as_str()?.to_owned(),
-        parameter: last.to_owned(),
+        parameter: parameter.get("name")?.as_str()?.to_owned(),
         kind: kind(parameter.get("schema")?)?,
     })
 }

@@ -6,7 +6,7 @@ mod responses;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use callboard_messages::{Access, shapes::SENTENCE_LONGEST};
 use serde_json::{Map, Value, json};
@@ -31,6 +31,7 @@ pub(crate) fn document(routes: &[Route]) -> Value {
         let method = route.method.as_str().to_ascii_lowercase();
         paths.entry(route.path.clone()).or_default().insert(method, operation(route, docs));
     }
+    close_inputs(&paths, &mut schemas);
     let mut document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -137,6 +138,45 @@ fn split(route: &Route, message: &Value) -> (Vec<Value>, Option<(Value, bool)>) 
     let schema = json!({"type": "object", "properties": body, "required": required, "additionalProperties": false});
     let has_fields = schema.get("properties").and_then(Value::as_object).is_some_and(|fields| !fields.is_empty());
     (parameters, has_fields.then_some((schema, any)))
+}
+
+/// Objects of requests have no other fields than are described, however deep they are.
+fn close_inputs(paths: &BTreeMap<String, Map<String, Value>>, schemas: &mut BTreeMap<String, Value>) {
+    let bodies = paths.values().flat_map(Map::values).filter_map(|operation| operation.get("requestBody"));
+    let mut reached: Vec<String> = bodies.flat_map(named).collect();
+    let mut closed = BTreeSet::new();
+    while let Some(name) = reached.pop() {
+        if closed.insert(name.clone())
+            && let Some(schema) = schemas.get_mut(&name)
+        {
+            close(schema);
+            reached.extend(named(schema));
+        }
+    }
+}
+
+/// The schemas that a value refers to.
+fn named(value: &Value) -> Vec<String> {
+    let own = value.get("$ref").and_then(Value::as_str).and_then(|reference| reference.rsplit('/').next());
+    let parts: Vec<&Value> = match value {
+        Value::Array(items) => items.iter().collect(),
+        Value::Object(fields) => fields.values().collect(),
+        _ => Vec::new(),
+    };
+    own.map(str::to_owned).into_iter().chain(parts.into_iter().flat_map(named)).collect()
+}
+
+fn close(schema: &mut Value) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(close),
+        Value::Object(fields) => {
+            fields.values_mut().for_each(close);
+            if fields.get("properties").is_some_and(Value::is_object) && !fields.contains_key("additionalProperties") {
+                fields.insert("additionalProperties".to_owned(), json!(false));
+            }
+        }
+        _ => {}
+    }
 }
 
 /// A parameter that may be left out is absent then, and never null.

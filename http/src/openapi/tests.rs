@@ -39,6 +39,21 @@ fn fields_are_where_the_gateway_reads_them() {
     assert_eq!(document["paths"]["/api/v1/projects"]["post"]["x-permission"], "project:write");
 }
 
+#[test]
+fn what_a_request_holds_is_closed_however_deep_it_is() {
+    let document = the_document();
+    let schemas = &document["components"]["schemas"];
+    for closed in [&schemas["BuildConfig"], &schemas["NewVariable"]] {
+        assert_eq!(closed["additionalProperties"], false, "{closed}");
+    }
+    let source = schemas["DeploymentSource"]["oneOf"].as_array().unwrap();
+    for variant in source {
+        let (_, inner) = variant["properties"].as_object().unwrap().iter().next().unwrap();
+        assert_eq!((&variant["additionalProperties"], &inner["additionalProperties"]), (&json!(false), &json!(false)));
+    }
+    assert_eq!(schemas["Project"].get("additionalProperties"), None, "an answer may grow");
+}
+
 /// What a schema leaves open, by where it is.
 fn unbounded(at: &str, schema: &Value, found: &mut Vec<String>) {
     let is = |kind: &str| match &schema["type"] {
@@ -157,4 +172,5 @@ fn what_is_made_leads_to_what_can_be_done_with_it() {
     let deployment = links("/projects/{project_id}/deployments");
     assert_eq!(deployment["deploy.get_status"]["parameters"]["deployment_id"], "$response.body#/id");
     assert_eq!(deployment["project.get"]["parameters"]["project_id"], "$response.body#/project_id");
+    assert_eq!(made["deploy.create"]["parameters"]["project_id"], "$response.body#/id");
 }

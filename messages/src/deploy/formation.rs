@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{DeployError, Deployment};
-use crate::{Access, Operation, ProjectId, shapes::ProcessCounts};
+use crate::{
+    Access, Operation, ProjectId,
+    shapes::{ProcessChanges, ProcessCounts},
+};
 
 /// How many instances of each process type are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -27,7 +30,7 @@ pub struct Scale {
     /// Which project.
     pub project_id: ProjectId,
     /// Count by process type.
-    #[schema(value_type = ProcessCounts)]
+    #[schema(value_type = ProcessChanges)]
     pub processes: BTreeMap<String, u32>,
 }
 
