@@ -44,6 +44,7 @@ async fn projects_are_created_and_deleted_by_many_at_once() {
 async fn projects_are_created_and_deleted_by_many_at_once_with_one_connection_or_two() {
     for connections in ["1", "2"] {
         let database = OwnDatabase::new().await;
-        crowd(&[("CALLBOARD_DATABASE_URL", &database.url), ("CALLBOARD_DATABASE_CONNECTIONS", connections)]).await;
+        crowd(&[("CALLBOARD_DATABASE_URL", database.url.as_str()), ("CALLBOARD_DATABASE_CONNECTIONS", connections)])
+            .await;
     }
 }

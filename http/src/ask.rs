@@ -160,7 +160,7 @@ where
     /// Answers 204 when it is done; 202, with what is under way and the address at which its end can be seen, otherwise.
     pub(crate) fn accepted(self, location: fn(&T) -> String) -> Self {
         Self {
-            under_way: Some(Box::new(move |reply| reply.as_ref().map(location))),
+            under_way: Some(Box::new(move |reply: &Option<T>| reply.as_ref().map(location))),
             docs: Docs::of_accepted::<T, M>,
             ..self
         }

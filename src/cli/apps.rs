@@ -18,7 +18,7 @@ impl Projects {
             projects => table(
                 ["APP", "CREATED", "DESCRIPTION"],
                 projects.iter().map(|p| {
-                    let about = if p.deleting_at.is_some() { "(is being deleted)" } else { &p.description };
+                    let about = if p.deleting_at.is_some() { "(is being deleted)" } else { p.description.as_str() };
                     [p.name.clone(), p.created_at.format("%F %R").to_string(), about.to_owned()]
                 }),
             ),
