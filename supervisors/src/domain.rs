@@ -26,9 +26,10 @@ use futures_util::{FutureExt, future::LocalBoxFuture};
 use crate::{
     blocking::BlockingPool,
     bulkhead::Bulkhead,
+    condition::Dependency,
     context::ShardContext,
     contract::{DomainPlan, Install, Terms},
-    db::Databases,
+    db::{self, Databases},
     events::{self, Deliver},
     operation::StartError,
     remote::{Serve, Transport},
@@ -58,6 +59,8 @@ pub struct Domain {
     pub(crate) pools: Vec<BlockingPool>,
     /// Set when other nodes do its work.
     pub(crate) transport: Option<Arc<dyn Transport>>,
+    /// What it can't answer without.
+    pub(crate) dependencies: Vec<Arc<dyn Dependency>>,
     /// What cannot be, found while it was put together.
     wrong: Vec<String>,
 }
@@ -84,6 +87,7 @@ pub struct DomainOf<S> {
     supervisor: Supervisor,
     pools: Vec<BlockingPool>,
     transport: Option<Arc<dyn Transport>>,
+    dependencies: Vec<Arc<dyn Dependency>>,
     databases: Option<Databases>,
     schedules: Vec<Schedule>,
 }
@@ -111,6 +115,7 @@ impl<S: 'static> DomainOf<S> {
             factory: Arc::new(move |context| factory(context).boxed_local()),
             pools: Vec::new(),
             transport: None,
+            dependencies: Vec::new(),
             databases: None,
             schedules: Vec::new(),
         }
@@ -118,8 +123,25 @@ impl<S: 'static> DomainOf<S> {
 
     /// Its work is done elsewhere, behind `transport`.
     pub(crate) fn behind(mut self, transport: Arc<dyn Transport>) -> Self {
-        self.transport = Some(transport);
+        let domain = self.terms.name;
+        transport.watch(domain);
+        self.transport = Some(transport.clone());
+        self.depends_on(move || transport.away(domain))
+    }
+
+    /// The domain can't answer without this.
+    #[must_use]
+    pub fn depends_on(mut self, dependency: impl Dependency + 'static) -> Self {
+        self.dependencies.push(Arc::new(dependency));
         self
+    }
+
+    /// The domain can't answer without its database among these: it is looked at, also while nobody calls.
+    #[must_use]
+    pub fn watches(mut self, databases: &Databases) -> Self {
+        let (dependency, child) = db::watch(self.terms.name, databases.clone());
+        self.supervisor = self.supervisor.child(child);
+        self.depends_on(dependency)
     }
 
     /// Adds a child to the domain's supervisor: background work, on the domain's first thread.
@@ -134,7 +156,7 @@ impl<S: 'static> DomainOf<S> {
     #[must_use]
     pub fn stored(mut self, databases: &Databases) -> Self {
         self.databases = Some(databases.clone());
-        self
+        self.watches(databases)
     }
 
     /// Adds work that is done at certain times, once on however many nodes host the domain.
@@ -186,6 +208,7 @@ impl<S: 'static> DomainOf<S> {
             supervisor: self.supervisor,
             pools: self.pools,
             transport: self.transport,
+            dependencies: self.dependencies,
             wrong,
             blueprint: Arc::new(BlueprintOf { factory: self.factory, operations }),
         }
@@ -199,6 +222,13 @@ impl<S: 'static> From<DomainOf<S>> for Domain {
 }
 
 impl Domain {
+    /// The domain can't answer without this, which is looked at before what it was built with: it says more.
+    #[must_use]
+    pub fn depends_on(mut self, dependency: impl Dependency + 'static) -> Self {
+        self.dependencies.insert(0, Arc::new(dependency));
+        self
+    }
+
     /// A sentence for everything that cannot be.
     pub(crate) fn validate(&self) -> Vec<String> {
         let name = self.name;

@@ -134,7 +134,8 @@ impl From<Error> for Failure {
             return Self::Unavailable { retry_after: Duration::from_secs(10) };
         }
         if error.is_connection() {
-            tracing::warn!(error = %error, "the database can't be reached");
+            // Its pool has said so, once for all who find out.
+            tracing::debug!(error = %error, "the database can't be reached");
             return Self::Unavailable { retry_after: Duration::from_secs(1) };
         }
         if error.is_clash() || error.is_late() {

@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use super::error::ends_connection;
+use crate::outage::Outage;
 
 /// A connection that was idle for longer is asked whether it lives before it is used; under load none is.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
@@ -56,6 +57,8 @@ pub(super) struct Pool(Arc<Inner>);
 struct Inner {
     options: PgConnectOptions,
     bounds: Bounds,
+    /// Of the server, which other pools may share.
+    outage: Arc<Outage>,
     places: Arc<Semaphore>,
     idle: Mutex<Resting>,
 }
@@ -67,6 +70,8 @@ struct Resting {
     connections: VecDeque<Idle>,
     /// Whether a task closes them in time.
     are_watched: bool,
+    /// When the last of them had got all of its answers.
+    answered: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -94,15 +99,36 @@ pub(super) struct Counts {
 
 impl Pool {
     /// Connects to nothing yet.
-    pub(super) fn new(options: PgConnectOptions, bounds: Bounds) -> Self {
+    pub(super) fn new(options: PgConnectOptions, bounds: Bounds, outage: Arc<Outage>) -> Self {
         let places = Arc::new(Semaphore::new(bounds.connections as usize));
-        Self(Arc::new(Inner { options, bounds, places, idle: Mutex::default() }))
+        Self(Arc::new(Inner { options, bounds, outage, places, idle: Mutex::default() }))
+    }
+
+    /// Asks the server something that changes nothing. When no answer comes in time and others have got theirs since, the
+    /// server is busy and not away.
+    pub(super) async fn answers(&self, within: Duration) -> Result<(), sqlx::Error> {
+        let began = Instant::now();
+        let asked = async {
+            let mut held = self.acquire_in_time().await?;
+            held.run(async |connection| connection.ping().await).await
+        };
+        let outcome = match timeout(within, asked).await {
+            Ok(outcome) => outcome,
+            Err(_) if self.0.idle.lock().answered.is_some_and(|answered| answered > began) => Ok(()),
+            Err(_) => Err(silent()),
+        };
+        self.0.note(outcome.as_ref().err());
+        outcome
     }
 
     /// A connection that was alive a moment ago.
     pub(super) async fn acquire(&self) -> Result<Held, sqlx::Error> {
         match timeout(self.0.bounds.acquire_within, self.acquire_in_time()).await {
-            Ok(outcome) => outcome,
+            Ok(outcome) => {
+                self.0.note(outcome.as_ref().err());
+                outcome
+            }
+            // The places may all be taken, by whoever waits for a server that is away or for one that is busy.
             Err(_) => Err(sqlx::Error::PoolTimedOut),
         }
     }
@@ -131,6 +157,7 @@ impl Pool {
         }
         let connected = timeout(CONNECT_WITHIN, self.0.options.connect()).await;
         held.connection = Some(connected.map_err(|_| silent())??);
+        self.0.outage.works();
         held.is_in_step = true;
         Ok(held)
     }
@@ -163,9 +190,18 @@ impl Pool {
 }
 
 impl Inner {
+    /// That the server can't be reached is said once for all who find out.
+    fn note(&self, error: Option<&sqlx::Error>) {
+        if let Some(error) = error.filter(|error| is_away(error)) {
+            self.outage.failed(error);
+        }
+    }
+
     fn put_back(self: &Arc<Self>, connection: PgConnection) {
         let mut idle = self.idle.lock();
-        idle.connections.push_front(Idle { connection, since: Instant::now() });
+        let now = Instant::now();
+        idle.answered = Some(now);
+        idle.connections.push_front(Idle { connection, since: now });
         if idle.are_watched {
             return;
         }
@@ -209,8 +245,17 @@ impl Held {
         // Also when this future is dropped halfway: then something is left unanswered.
         self.is_in_step = false;
         let outcome = match timeout(within, work(connection)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(silent()),
+            Ok(outcome) => {
+                if outcome.is_ok() {
+                    self.pool.outage.works();
+                }
+                outcome
+            }
+            Err(_) => {
+                let silence = silent();
+                self.pool.outage.failed(&silence);
+                Err(silence)
+            }
         };
         self.is_in_step = outcome.as_ref().err().is_none_or(leaves_in_step);
         outcome
@@ -269,6 +314,15 @@ fn leaves_in_step(error: &sqlx::Error) -> bool {
 
 fn silent() -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "the database server did not answer in time"))
+}
+
+/// Whether a server that gives no connection for this reason is away: it does not answer, or lets nobody in now.
+fn is_away(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| ends_connection(&code)),
+        _ => false,
+    }
 }
 
 /// Whether the connection broke at once, rather than fell silent.

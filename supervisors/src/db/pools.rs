@@ -26,7 +26,7 @@ use super::{
     transaction::Origin,
 };
 use crate::{
-    Clock,
+    Clock, Outage,
     breaker::{self, Breaker, Window},
 };
 
@@ -53,6 +53,8 @@ struct Inner {
     /// Of the replica, for all threads.
     breaker: Option<Breaker>,
     origins: Mutex<HashMap<String, Arc<Origin>>>,
+    /// Of each server, by its name.
+    outages: Mutex<HashMap<String, Arc<Outage>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -92,6 +94,7 @@ impl Databases {
                 sqlite: Mutex::new(HashMap::new()),
                 postgres: Mutex::new(HashMap::new()),
                 origins: Mutex::new(HashMap::new()),
+                outages: Mutex::default(),
             }),
         }
     }
@@ -117,6 +120,13 @@ impl Databases {
     fn origin(&self, domain: &str) -> Arc<Origin> {
         let mut origins = self.inner.origins.lock();
         origins.entry(domain.to_owned()).or_insert_with(|| Arc::new(Origin::new(domain))).clone()
+    }
+
+    /// The outages of a server, which all domains and threads share that use it.
+    fn outage(&self, what: &str, server: &PgConnectOptions) -> Arc<Outage> {
+        let server = format!("{what} at {}:{}", server.get_host(), server.get_port());
+        let mut outages = self.inner.outages.lock();
+        outages.entry(server.clone()).or_insert_with(|| Arc::new(Outage::new(server))).clone()
     }
 
     async fn open_sqlite(&self, domain: &str, folder: PathBuf) -> Result<SqlitePools, Error> {
@@ -164,7 +174,9 @@ impl Databases {
                 .postgres_options(url)?
                 .options([("statement_timeout", timeout), ("search_path", self.schema(domain))]))
         };
-        let primary = Pool::new(options(settings.url_of(domain))?, bounds);
+        let primary = options(settings.url_of(domain))?;
+        let outage = self.outage("PostgreSQL", &primary);
+        let primary = Pool::new(primary, bounds, outage);
         let replica = match (settings.read_url_of(domain), &self.inner.breaker) {
             (Some(url), Some(breaker)) => {
                 let bounds = Bounds {
@@ -172,7 +184,9 @@ impl Databases {
                     statement_timeout: REPLICA_ANSWERS_WITHIN.min(bounds.statement_timeout),
                     ..bounds
                 };
-                Some(Replica { pool: Pool::new(options(url)?, bounds), breaker: breaker.clone() })
+                let options = options(url)?;
+                let outage = self.outage("the replica of PostgreSQL", &options);
+                Some(Replica { pool: Pool::new(options, bounds, outage), breaker: breaker.clone() })
             }
             _ => None,
         };

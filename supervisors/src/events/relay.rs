@@ -24,6 +24,7 @@ use crate::{
     lease::{Lease, Leases, TTL},
     live::{LiveEvent, LiveStream},
     supervise::{Backoff, ChildContext, ChildSpec, Exit},
+    warn_unless_outage,
 };
 
 const LEASE: &str = "outbox";
@@ -103,7 +104,7 @@ impl Relay {
             let pause = match self.pass().await {
                 Ok(pause) => pause,
                 Err(error) => {
-                    tracing::warn!(domain = self.domain, %error, "the outbox could not be relayed");
+                    warn_unless_outage!(error.is_connection(), domain = self.domain, %error, "the outbox could not be relayed");
                     LOOK_EVERY
                 }
             };
@@ -124,7 +125,7 @@ impl Relay {
                 }
                 Some(ended) = self.under_way.next(), if !self.under_way.is_empty() => {
                     if let Err(error) = self.settle(ended).await {
-                        tracing::warn!(domain = self.domain, %error, "published events could not be marked");
+                        warn_unless_outage!(error.is_connection(), domain = self.domain, %error, "published events could not be marked");
                         // They are published again, and their subscribers know them.
                         self.let_go();
                     }
@@ -271,6 +272,10 @@ impl Relay {
             }
             PublishError::Unconfirmed(reason) => {
                 tracing::warn!(domain, %event, %id, since = %row.created_at, %reason, "an event was not published");
+                Ok(())
+            }
+            PublishError::Away(reason) => {
+                tracing::debug!(domain, %event, %id, since = %row.created_at, %reason, "an event waits in the outbox");
                 Ok(())
             }
         }

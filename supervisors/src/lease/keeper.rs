@@ -13,6 +13,7 @@ use crate::{
     anchored::Anchored,
     clock::Clock,
     db::{Database, Error, Transaction},
+    warn_unless_outage,
 };
 
 /// The right to act, for as long as it is renewed. Dropped, it is renewed no more, and free when its time is over;
@@ -148,7 +149,7 @@ impl Held {
             match self.clock.timeout_at(until, self.renew()).await {
                 Some(Ok(true)) => *self.until.lock() = sent + ours(ttl),
                 Some(Err(error)) => {
-                    tracing::warn!(lease = self.name, %error, "a lease could not be renewed");
+                    warn_unless_outage!(error.is_connection(), lease = self.name, %error, "a lease could not be renewed");
                     pause = (ttl / 20).min(until.saturating_duration_since(self.clock.instant()));
                 }
                 Some(Ok(false)) | None => break,

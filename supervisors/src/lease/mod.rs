@@ -39,6 +39,13 @@ pub enum FenceError {
     Database(#[from] Error),
 }
 
+impl FenceError {
+    /// Whether the reason is that the database is away.
+    pub(crate) fn is_outage(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_connection())
+    }
+}
+
 impl From<FenceError> for Failure {
     fn from(error: FenceError) -> Self {
         match error {

@@ -15,6 +15,7 @@ use crate::{
     db::Error,
     lease::Sightings,
     supervise::{ChildContext, ChildSpec, Exit},
+    warn_unless_outage,
 };
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -52,7 +53,8 @@ impl Sweeper {
     async fn run(mut self, context: ChildContext) -> Exit {
         loop {
             if let Err(error) = self.pass(&context).await {
-                tracing::warn!(domain = self.engine.sagas.domain, %error, "the sagas could not be looked through");
+                let is_outage = error.is_connection();
+                warn_unless_outage!(is_outage, domain = self.engine.sagas.domain, %error, "the sagas could not be looked through");
             }
             let due = context.clock.instant() + EVERY;
             let stopping = async {

@@ -9,6 +9,7 @@ use crate::{
     db::{Database, Databases, Error},
     lease::{FenceError, Lease, Leases, TTL},
     supervise::{ChildContext, ChildSpec, Exit},
+    warn_unless_outage,
 };
 
 /// How soon a slot is looked at again that failed, or that another node is at.
@@ -56,7 +57,8 @@ impl Keeper {
                     wait = self.attend(schedule) => wait,
                 };
                 let wait = wait.unwrap_or_else(|error| {
-                    tracing::warn!(domain = self.database.domain(), schedule = schedule.name, %error, "a schedule waits");
+                    let (domain, is_outage) = (self.database.domain(), error.is_outage());
+                    warn_unless_outage!(is_outage, domain, schedule = schedule.name, %error, "a schedule waits");
                     AGAIN
                 });
                 pause = pause.min(wait);
