@@ -152,6 +152,9 @@ impl Worker {
                     Err(error) => {
                         tracing::debug!(app = errand.app, instance = %place.instance_id(), %error, "not accepted");
                         place.suspect(SUSPICION);
+                        if place.is_lost() {
+                            heir.expect();
+                        }
                         tried.ids.push(place.instance_id());
                         tried.failed = Some(match node {
                             Some(node) => Failure::node_refused(self.name_of(node), &error),
