@@ -43,7 +43,7 @@ const IN_FLIGHT: usize = 64;
 /// How long a confirm may take.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
 /// A channel that was not used for so long is closed.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(3);
 
 /// Publishes events.
 pub(crate) struct Publishing {

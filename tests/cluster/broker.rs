@@ -197,10 +197,41 @@ async fn calls_flow_again_whatever_the_broker_does_and_none_is_carried_out_twice
     for node in [&host, &asking] {
         assert!(node.metric("callboard_bridge_connections_total", "") >= 4.0);
     }
+    channels_do_not_pile_up(&broker, &asking).await;
     let consumers = broker.ctl(&["list_consumers", "--no-table-headers", "queue_name", "prefetch_count"]).await;
     let bound = format!("{}.operations.stage\t{}", cluster.prefix, Bulkhead::default().in_flight);
     assert!(consumers.lines().any(|line| line == bound), "{consumers}");
     assert!(!broker.log().contains("unknown delivery tag"), "a stale acknowledgement\n{}", broker.log());
+}
+
+/// The most channels that a connection of a node has.
+async fn most_channels(broker: &RabbitMq) -> u32 {
+    let told = broker.ctl(&["list_connections", "--no-table-headers", "channels"]).await;
+    told.lines().filter_map(|line| line.trim().parse().ok()).max().unwrap_or_default()
+}
+
+/// A burst of events has a channel for each that waits for its confirm, and none of them stays.
+async fn channels_do_not_pile_up(broker: &RabbitMq, node: &stage::Node) {
+    // What each actor of a node has for itself, and what looks who takes requests.
+    const OF_ACTORS: u32 = 12;
+    assert!(most_channels(broker).await <= OF_ACTORS, "after all that was broken");
+    let events = node.bridge.events();
+    let unheard = || {
+        let event = serde_json::json!({
+            "specversion": "1.0", "id": Uuid::now_v7(), "source": "stage", "type": "thing.unheard",
+            "subject": Uuid::now_v7(), "time": "2026-11-21T09:00:00Z", "data": {},
+        });
+        serde_json::from_value(event).unwrap()
+    };
+    let published = join_all((0..200).map(|_| events.publish(unheard()))).await;
+    assert!(published.iter().all(Result::is_err), "no queue takes them");
+    let began = Instant::now();
+    let mut most = most_channels(broker).await;
+    assert!(most > OF_ACTORS, "{most}: it was no burst");
+    while most > OF_ACTORS {
+        assert!(began.elapsed() < HEALED, "{most} channels are left");
+        most = most_channels(broker).await;
+    }
 }
 
 /// The value of a metric on one of the nodes.
