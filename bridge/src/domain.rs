@@ -24,7 +24,7 @@ pub(crate) fn domain(shared: &Arc<Shared>) -> Domain {
             context.supervise(thread(&on_every_thread));
             ready(Ok(Thread))
         })
-        .depends_on(move || broker.away())
+        .requires(move || broker.away())
         .child(child("connection", |context, shared| Box::pin(connection::run(context, shared))))
         .child(child("hosts", |context, shared| Box::pin(hosts::run(context, shared))))
         .child(child("replies", |context, shared| Box::pin(replies::run(context, shared))))

@@ -113,7 +113,7 @@ impl Plan<'_> {
         domains.push(match self.elsewhere(callboard_organization::DOMAIN, bridge.as_ref()) {
             None => callboard_organization::domain(databases.clone()),
             Some(transport) => {
-                callboard_organization::remote(transport).depends_on(members.hosting(callboard_organization::DOMAIN))
+                callboard_organization::remote(transport).requires(members.hosting(callboard_organization::DOMAIN))
             }
         });
         domains.push(match self.elsewhere(callboard_auth::DOMAIN, bridge.as_ref()) {
@@ -123,17 +123,17 @@ impl Plan<'_> {
                 revocations.clone(),
                 cache.clone(),
             ),
-            Some(transport) => callboard_auth::remote(transport).depends_on(members.hosting(callboard_auth::DOMAIN)),
+            Some(transport) => callboard_auth::remote(transport).requires(members.hosting(callboard_auth::DOMAIN)),
         });
         domains.push(match self.elsewhere(callboard_project::DOMAIN, bridge.as_ref()) {
             None => callboard_project::domain(Bulkhead::default(), databases.clone(), self.master_key.clone()),
             Some(transport) => callboard_project::remote(Bulkhead::default(), transport)
-                .depends_on(members.hosting(callboard_project::DOMAIN)),
+                .requires(members.hosting(callboard_project::DOMAIN)),
         });
         domains.push(match self.elsewhere(callboard_deploy::DOMAIN, bridge.as_ref()) {
             None => self.deploy(&databases, &objects, &routes, &members)?,
             Some(transport) => callboard_deploy::remote(Bulkhead::default(), transport)
-                .depends_on(members.hosting(callboard_deploy::DOMAIN)),
+                .requires(members.hosting(callboard_deploy::DOMAIN)),
         });
 
         let mut runtime = Runtime::builder().clock(clock).node(self.id.0);

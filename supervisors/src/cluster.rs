@@ -21,7 +21,7 @@ pub use callboard_messages::{
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use crate::condition::{Away, Dependency, Part};
+use crate::condition::{Away, Part, Requirement};
 
 /// How long what a node told of its domains holds, when it tells nothing more.
 const REPORTS_HOLD: Duration = Duration::from_secs(15);
@@ -193,7 +193,7 @@ impl Members {
 
     /// The nodes that host a domain, as something that those depend on who reach it from here.
     #[must_use]
-    pub fn hosting(&self, domain: &'static str) -> impl Dependency + use<> {
+    pub fn hosting(&self, domain: &'static str) -> impl Requirement + use<> {
         let members = self.clone();
         move || members.host_away(domain, Instant::now())
     }

@@ -1,6 +1,6 @@
 //! What keeps a domain from taking traffic: the domain itself, or a part of the platform that it depends on.
 //!
-//! A domain names its dependencies as it is put together ([`Domain::depends_on`](crate::Domain::depends_on)). Each knows
+//! A domain names its requirements as it is put together ([`Domain::requires`](crate::Domain::requires)). Each knows
 //! without being asked whether it is there: somebody looks regularly, also while nobody calls, so that readiness is what
 //! the next call would meet and not what the last one met.
 
@@ -64,12 +64,12 @@ impl fmt::Display for Away {
 }
 
 /// Something that a domain can't answer without.
-pub trait Dependency: Send + Sync {
+pub trait Requirement: Send + Sync {
     /// What is known to be away now. Never waits.
     fn away(&self) -> Option<Away>;
 }
 
-impl<F: Fn() -> Option<Away> + Send + Sync> Dependency for F {
+impl<F: Fn() -> Option<Away> + Send + Sync> Requirement for F {
     fn away(&self) -> Option<Away> {
         self()
     }

@@ -26,7 +26,7 @@ use futures_util::{FutureExt, future::LocalBoxFuture};
 use crate::{
     blocking::BlockingPool,
     bulkhead::Bulkhead,
-    condition::Dependency,
+    condition::Requirement,
     context::ShardContext,
     contract::{DomainPlan, Install, Terms},
     db::{self, Databases},
@@ -60,7 +60,7 @@ pub struct Domain {
     /// Set when other nodes do its work.
     pub(crate) transport: Option<Arc<dyn Transport>>,
     /// What it can't answer without.
-    pub(crate) dependencies: Vec<Arc<dyn Dependency>>,
+    pub(crate) requirements: Vec<Arc<dyn Requirement>>,
     /// What cannot be, found while it was put together.
     wrong: Vec<String>,
 }
@@ -87,7 +87,7 @@ pub struct DomainOf<S> {
     supervisor: Supervisor,
     pools: Vec<BlockingPool>,
     transport: Option<Arc<dyn Transport>>,
-    dependencies: Vec<Arc<dyn Dependency>>,
+    requirements: Vec<Arc<dyn Requirement>>,
     databases: Option<Databases>,
     schedules: Vec<Schedule>,
 }
@@ -115,7 +115,7 @@ impl<S: 'static> DomainOf<S> {
             factory: Arc::new(move |context| factory(context).boxed_local()),
             pools: Vec::new(),
             transport: None,
-            dependencies: Vec::new(),
+            requirements: Vec::new(),
             databases: None,
             schedules: Vec::new(),
         }
@@ -126,22 +126,22 @@ impl<S: 'static> DomainOf<S> {
         let domain = self.terms.name;
         transport.watch(domain);
         self.transport = Some(transport.clone());
-        self.depends_on(move || transport.away(domain))
+        self.requires(move || transport.away(domain))
     }
 
     /// The domain can't answer without this.
     #[must_use]
-    pub fn depends_on(mut self, dependency: impl Dependency + 'static) -> Self {
-        self.dependencies.push(Arc::new(dependency));
+    pub fn requires(mut self, requirement: impl Requirement + 'static) -> Self {
+        self.requirements.push(Arc::new(requirement));
         self
     }
 
     /// The domain can't answer without its database among these: it is looked at, also while nobody calls.
     #[must_use]
     pub fn watches(mut self, databases: &Databases) -> Self {
-        let (dependency, child) = db::watch(self.terms.name, databases.clone());
+        let (requirement, child) = db::watch(self.terms.name, databases.clone());
         self.supervisor = self.supervisor.child(child);
-        self.depends_on(dependency)
+        self.requires(requirement)
     }
 
     /// Adds a child to the domain's supervisor: background work, on the domain's first thread.
@@ -208,7 +208,7 @@ impl<S: 'static> DomainOf<S> {
             supervisor: self.supervisor,
             pools: self.pools,
             transport: self.transport,
-            dependencies: self.dependencies,
+            requirements: self.requirements,
             wrong,
             blueprint: Arc::new(BlueprintOf { factory: self.factory, operations }),
         }
@@ -224,8 +224,8 @@ impl<S: 'static> From<DomainOf<S>> for Domain {
 impl Domain {
     /// The domain can't answer without this, which is looked at before what it was built with: it says more.
     #[must_use]
-    pub fn depends_on(mut self, dependency: impl Dependency + 'static) -> Self {
-        self.dependencies.insert(0, Arc::new(dependency));
+    pub fn requires(mut self, requirement: impl Requirement + 'static) -> Self {
+        self.requirements.insert(0, Arc::new(requirement));
         self
     }
 

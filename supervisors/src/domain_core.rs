@@ -18,7 +18,7 @@ use crate::{
     breaker::{Force, State},
     bulkhead::Bulkhead,
     clock::Clock,
-    condition::{Condition, Dependency, Part},
+    condition::{Condition, Part, Requirement},
     domain::{Blueprint, Domain, OperationInfo, Placement},
     events::{Deliver, Subscription},
     keys::Keys,
@@ -51,7 +51,7 @@ pub(crate) struct DomainCore {
     /// Set when other nodes do its work.
     pub(crate) transport: Option<Arc<dyn Transport>>,
     /// What it can't answer without.
-    dependencies: Vec<Arc<dyn Dependency>>,
+    requirements: Vec<Arc<dyn Requirement>>,
     plan: Supervisor,
     supervisor: Mutex<Option<SupervisorRef>>,
     workers: usize,
@@ -81,7 +81,7 @@ impl DomainCore {
             blueprint: domain.blueprint,
             operations: domain.operations,
             transport: domain.transport,
-            dependencies: domain.dependencies,
+            requirements: domain.requirements,
             plan: domain.supervisor,
             supervisor: Mutex::new(None),
             workers,
@@ -315,7 +315,7 @@ impl DomainCore {
         if ports.iter().any(|port| port.pulse.is_blocked()) {
             return own("blocked", format!("a thread of {name} is blocked"));
         }
-        if let Some(away) = self.dependencies.iter().find_map(|dependency| dependency.away()) {
+        if let Some(away) = self.requirements.iter().find_map(|requirement| requirement.away()) {
             return Some(Condition { state: "away", away });
         }
         let state = match ports.first() {

@@ -57,7 +57,7 @@ pub use blocking::BlockingPool;
 pub use bulkhead::Bulkhead;
 pub use bus::{Bus, HostedDomain};
 pub use clock::Clock;
-pub use condition::{Away, Dependency, Part};
+pub use condition::{Away, Part, Requirement};
 pub use context::ShardContext;
 pub use contract::{Contract, DomainPlan};
 pub use domain::{Domain, DomainOf};

@@ -6,7 +6,7 @@ use parking_lot::RwLock;
 
 use super::{Database, Databases, Engine, Error, pools::Pools};
 use crate::{
-    condition::{Away, Dependency, Part},
+    condition::{Away, Part, Requirement},
     supervise::{ChildContext, ChildSpec, Exit},
 };
 
@@ -18,14 +18,14 @@ const WITHIN: Duration = Duration::from_secs(2);
 #[derive(Default)]
 struct Seen(RwLock<Option<String>>);
 
-impl Dependency for Arc<Seen> {
+impl Requirement for Arc<Seen> {
     fn away(&self) -> Option<Away> {
         self.0.read().clone().map(|reason| Away::new(Part::Database, reason))
     }
 }
 
 /// The database of `domain` as something to depend on, and the child that looks at it.
-pub(crate) fn watch(domain: &'static str, databases: Databases) -> (impl Dependency, ChildSpec) {
+pub(crate) fn watch(domain: &'static str, databases: Databases) -> (impl Requirement, ChildSpec) {
     let seen = Arc::<Seen>::default();
     let shown = seen.clone();
     let child = ChildSpec::with_database("database", databases, domain, move |context, database| {
