@@ -104,7 +104,8 @@ impl Git<'_> {
         let Some(url) = &submodule.url else { return named("the file .gitmodules gives no address for it") };
         let pools = &self.settings.launcher.pools;
         let place = (self.target.to_owned(), folder.clone());
-        let is_free = pools::io(&pools.prompt, move || Ok(is_empty_folder(&place.0, &place.1))).await.map_err(failed)?;
+        let is_free =
+            pools::io(&pools.prompt, move || Ok(is_empty_folder(&place.0, &place.1))).await.map_err(failed)?;
         if !is_free {
             return named("there is no empty folder in its place");
         }
