@@ -62,7 +62,8 @@ impl Default for ClusterSettings {
     }
 }
 
-/// The domain. What it learns it tells `members`, in which this process has the `seat` of its node; `children` are background work of the node that belongs to no domain.
+/// The domain. What it learns it tells `members`, in which this process has the `seat` of its node; `children` are
+/// background work of the node that belongs to no domain.
 #[must_use]
 pub fn domain(
     settings: ClusterSettings,
