@@ -7,7 +7,7 @@ use std::{
 };
 
 use callboard_supervisors::{Backoff, ChildContext, Exit};
-use lapin::options::QueueDeclareOptions;
+use lapin::{Channel, options::QueueDeclareOptions};
 use tokio::time::timeout;
 
 use crate::{
@@ -39,12 +39,10 @@ pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
                     let reason = live_with(&shared, Arc::new(link)).await;
                     // One that could not be used counts as none.
                     failures = if began.elapsed() >= LIVED { 0 } else { failures + 1 };
-                    tracing::warn!(%reason, "the connection to the broker is lost");
+                    shared.outage.failed(&reason);
                 }
                 Err(error) => {
-                    if failures % 20 == 0 {
-                        tracing::warn!(%error, attempts = failures + 1, "no connection to the broker");
-                    }
+                    shared.outage.failed(&error);
                     failures += 1;
                 }
             }
@@ -106,14 +104,7 @@ async fn watch(shared: &Shared, link: &Link) -> String {
         if !link.is_up() {
             return "it was closed".to_owned();
         }
-        let blocked = link.is_blocked();
-        if shared.set_blocked(blocked) {
-            if blocked {
-                tracing::warn!("the broker takes no messages for now: it is short of memory or disk");
-            } else {
-                tracing::info!("the broker takes messages again");
-            }
-        }
+        shared.set_blocked(link.is_blocked());
         if !shared.publisher.is_up() {
             tracing::warn!("the channel for sending was closed; another one takes its place");
             if let Err(reason) = open_publisher(shared, link).await {
@@ -137,10 +128,12 @@ async fn probe(link: &Link, silence: Duration) -> String {
 
 /// Looks who takes the requests that this node sends.
 async fn census(shared: &Shared, link: &Link) -> String {
+    // Asked as long as what is asked for is there: the broker closes it when it is not.
+    let mut channel = None;
     loop {
         let began = Instant::now();
-        for place in shared.presence.recent() {
-            let is_absent = match count(shared, link, &place).await {
+        for place in shared.presence.looked_at() {
+            let is_absent = match count(shared, link, &mut channel, &place).await {
                 Ok(consumers) => consumers == 0,
                 Err(reason) if !link.is_up() => return reason,
                 Err(reason) => {
@@ -161,26 +154,33 @@ async fn census(shared: &Shared, link: &Link) -> String {
 }
 
 /// How many take from a queue. One of a domain is made if it is not there; one of a node that is gone is not.
-async fn count(shared: &Shared, link: &Link, place: &Place) -> Result<u32, String> {
-    // A channel of its own: the answer may be that it is closed.
-    let channel = link.incoming().await?;
-    let queue = &place.to.queue;
-    let counted = match place.whom {
-        Whom::Domain(_) => topology::requests(&channel, &shared.names, queue).await.map(|queue| queue.consumer_count()),
-        Whom::Node(_) => {
-            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            let asked = channel.queue_declare(queue.as_ref().into(), options, topology::none());
-            match timeout(ANSWER_WITHIN, asked).await {
-                Ok(Ok(queue)) => Ok(queue.consumer_count()),
-                // Not found: the channel is closed with it.
-                Ok(Err(_)) if link.is_up() => return Ok(0),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("the broker did not answer".to_owned()),
-            }
-        }
+async fn count(shared: &Shared, link: &Link, kept: &mut Option<Channel>, place: &Place) -> Result<u32, String> {
+    let channel = match kept.take().filter(|channel| channel.status().connected()) {
+        Some(channel) => channel,
+        None => link.incoming().await?,
     };
-    if channel.status().connected() {
-        answered(channel.close(200, "".into())).await?;
-    }
-    counted
+    let queue = &place.to.queue;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let counted =
+        match timeout(ANSWER_WITHIN, channel.queue_declare(queue.as_ref().into(), passive, topology::none())).await {
+            Ok(Ok(declared)) => {
+                if matches!(place.whom, Whom::Domain(_)) {
+                    topology::bind(&channel, queue, &shared.names.operations, queue).await?;
+                }
+                declared.consumer_count()
+            }
+            // Not found: the channel is closed with it.
+            Ok(Err(_)) if link.is_up() => {
+                if matches!(place.whom, Whom::Domain(_)) {
+                    let channel = link.incoming().await?;
+                    topology::requests(&channel, &shared.names, queue).await?;
+                    *kept = Some(channel);
+                }
+                return Ok(0);
+            }
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err("the broker did not answer".to_owned()),
+        };
+    *kept = Some(channel);
+    Ok(counted)
 }

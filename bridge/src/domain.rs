@@ -4,7 +4,7 @@ use std::{future::ready, sync::Arc};
 
 use callboard_supervisors::{Bulkhead, ChildContext, ChildSpec, Domain, Exit, Intensity, ShardContext, Supervisor};
 
-use crate::{connection, dead, events, live, outgoing::Installed, replies, requests, shared::Shared};
+use crate::{connection, dead, events, hosts, live, outgoing::Installed, replies, requests, shared::Shared};
 
 /// The domain's name.
 const DOMAIN: &str = "bridge";
@@ -13,7 +13,7 @@ const DOMAIN: &str = "bridge";
 struct Thread;
 
 pub(crate) fn domain(shared: &Arc<Shared>) -> Domain {
-    let on_every_thread = shared.clone();
+    let (on_every_thread, broker) = (shared.clone(), shared.clone());
     let child = |name: &'static str, run: fn(ChildContext, Arc<Shared>) -> Work| {
         let shared = shared.clone();
         ChildSpec::new(name, move |context| run(context, shared.clone()))
@@ -24,7 +24,9 @@ pub(crate) fn domain(shared: &Arc<Shared>) -> Domain {
             context.supervise(thread(&on_every_thread));
             ready(Ok(Thread))
         })
+        .requires(move || broker.away())
         .child(child("connection", |context, shared| Box::pin(connection::run(context, shared))))
+        .child(child("hosts", |context, shared| Box::pin(hosts::run(context, shared))))
         .child(child("replies", |context, shared| Box::pin(replies::run(context, shared))))
         .child(child("live", |context, shared| Box::pin(live::run(context, shared))))
         .child(child("dead letters", |context, shared| Box::pin(dead::run(context, shared))))

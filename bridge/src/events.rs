@@ -1,105 +1,156 @@
-//! Events: published with a confirm of the broker that a queue has them.
+//! Events: published with a confirm of the broker that every queue which is to have them has them.
+//!
+//! An exchange that leads to one queue of several says that it was obeyed, and nothing of the queue or the binding that
+//! is missing. So an event is put into the queue of each domain that is known to react to it, one message each, and is
+//! published when the broker has confirmed all of them. One more goes through the exchange, for the domains of which
+//! only a newer version knows that they react: it says whom the others have reached, and who is among them passes it
+//! over.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use callboard_messages::CloudEvent;
 use callboard_supervisors::{
     ChildContext, ChildSpec, Clock, Exit,
     events::{ACCEPTED_FOR, Catalogue, EventSink, EventTransport, PublishError},
 };
-use futures_util::{FutureExt, future::LocalBoxFuture};
+use futures_util::{
+    FutureExt,
+    future::{LocalBoxFuture, join, join_all},
+};
 use lapin::{
     BasicProperties, Channel, Confirmation,
+    message::Delivery,
     options::{BasicPublishOptions, ConfirmSelectOptions},
     types::AMQPValue,
 };
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use uuid::Uuid;
 
 use crate::{
     link::{Link, answered},
-    publisher::{AGAIN_HEADER, headers},
+    publisher::{AGAIN_HEADER, REACHED_HEADER, headers},
     shared::{Shared, keep},
     subscriber, topology,
     wire::Kind,
 };
 
-/// Events that may wait for their confirms at the same time. Each has a channel to itself meanwhile, so that a confirm
-/// and what the broker gives back can't be taken for those of another.
-const IN_FLIGHT: usize = 32;
+/// Messages with events that may wait for their confirms at the same time. Each has a channel to itself meanwhile, so
+/// that a confirm and what the broker gives back can't be taken for those of another.
+const IN_FLIGHT: usize = 64;
 /// How long a confirm may take.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
+/// A channel that was not used for so long is closed.
+const IDLE: Duration = Duration::from_secs(3);
 
 /// Publishes events.
 pub(crate) struct Publishing {
     shared: Arc<Shared>,
-    channels: Arc<Channels>,
 }
 
-struct Channels {
+/// The channels that events are published over.
+pub(crate) struct Channels {
     places: Semaphore,
-    idle: Mutex<Vec<(u64, Channel)>>,
+    /// The last used last.
+    idle: Mutex<Vec<Idle>>,
+}
+
+struct Idle {
+    link: u64,
+    channel: Channel,
+    since: Instant,
+}
+
+impl Default for Channels {
+    fn default() -> Self {
+        Self { places: Semaphore::new(IN_FLIGHT), idle: Mutex::default() }
+    }
+}
+
+/// Where one message with an event goes.
+struct Letter<'a> {
+    exchange: &'a str,
+    key: &'a str,
+    /// When an operator had it delivered again.
+    again: Option<String>,
+    /// Whom other messages with the same event reach.
+    reached: Option<String>,
+}
+
+impl<'a> Letter<'a> {
+    const fn to_queue(queue: &'a str, again: Option<String>) -> Self {
+        Self { exchange: "", key: queue, again, reached: None }
+    }
 }
 
 impl Publishing {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let channels = Channels { places: Semaphore::new(IN_FLIGHT), idle: Mutex::default() };
-        Self { shared, channels: Arc::new(channels) }
-    }
-
-    fn send(
-        &self,
-        exchange: &str,
-        key: String,
-        event: &CloudEvent,
-        again: Option<String>,
-    ) -> LocalBoxFuture<'static, Result<(), PublishError>> {
-        let (shared, channels) = (self.shared.clone(), self.channels.clone());
-        let (exchange, id) = (exchange.to_owned(), event.id);
-        let is_unheard = !exchange.is_empty() && shared.catalogue.lock().is_unheard(&event.kind);
-        let body = serde_json::to_vec(event);
-        async move {
-            let body = body.map_err(|error| PublishError::Unconfirmed(error.to_string()))?;
-            let publish = publish(&shared, &channels, (&exchange, &key), id, &body, again);
-            let published = tokio::time::timeout(CONFIRM_WITHIN, publish).await;
-            let published = published
-                .unwrap_or_else(|_| Err(PublishError::Unconfirmed(format!("no confirm within {CONFIRM_WITHIN:?}"))));
-            if matches!(&published, Err(PublishError::Unroutable(_))) && !is_unheard {
-                shared.metrics.unroutable.inc();
-                // Whatever is missing is declared again, for the next attempt.
-                shared.missing.notify_one();
-            }
-            published
-        }
-        .boxed_local()
+    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
     }
 }
 
-async fn publish(
+/// Puts an event into the queue of everybody who is known to react to it, and gives it to the exchange for the rest.
+async fn publish(shared: &Shared, event: &CloudEvent) -> Result<(), PublishError> {
+    let body = written(event)?;
+    let catalogue = shared.catalogue.lock().clone();
+    let subscribers: Vec<&str> = catalogue.subscribers(&event.kind).collect();
+    let queues: Vec<String> = subscribers.iter().map(|domain| shared.names.events_of(domain)).collect();
+    let direct = queues.iter().map(|queue| send(shared, event, &body, Letter::to_queue(queue, None)));
+    let reached = (!subscribers.is_empty()).then(|| subscribers.join(","));
+    let exchange = Letter { exchange: &shared.names.events, key: &event.kind, again: None, reached };
+    let (direct, rest) = join(join_all(direct), send(shared, event, &body, exchange)).await;
+    let direct: Result<(), PublishError> = direct.into_iter().collect();
+    let unroutable = matches!(direct, Err(PublishError::Unroutable(_)));
+    // The binding of a subscriber, which an older version needs.
+    let is_unbound = matches!(rest, Err(PublishError::Unroutable(_))) && !subscribers.is_empty();
+    if unroutable {
+        shared.metrics.unroutable.inc();
+    }
+    if unroutable || is_unbound {
+        // Whatever is missing is declared again, for the next attempt.
+        shared.missing.notify_one();
+    }
+    direct.and(if is_unbound { Ok(()) } else { rest })
+}
+
+fn written(event: &CloudEvent) -> Result<Vec<u8>, PublishError> {
+    serde_json::to_vec(event).map_err(|error| PublishError::Unconfirmed(error.to_string()))
+}
+
+/// Sends one message, and waits for its confirm.
+async fn send(shared: &Shared, event: &CloudEvent, body: &[u8], letter: Letter<'_>) -> Result<(), PublishError> {
+    let sent = tokio::time::timeout(CONFIRM_WITHIN, send_in_time(shared, event, body, letter)).await;
+    sent.unwrap_or_else(|_| Err(PublishError::Unconfirmed(format!("no confirm within {CONFIRM_WITHIN:?}"))))
+}
+
+async fn send_in_time(
     shared: &Shared,
-    channels: &Channels,
-    (exchange, key): (&str, &str),
-    id: Uuid,
+    event: &CloudEvent,
     body: &[u8],
-    again: Option<String>,
+    Letter { exchange, key, again, reached }: Letter<'_>,
 ) -> Result<(), PublishError> {
     let unconfirmed = PublishError::Unconfirmed;
+    let channels = &shared.confirms;
     let _place = channels.places.acquire().await.map_err(|error| unconfirmed(error.to_string()))?;
-    let link = shared.link().ok_or_else(|| unconfirmed("the broker is away".to_owned()))?;
-    if link.is_blocked() {
-        return Err(unconfirmed("the broker takes no messages for now".to_owned()));
-    }
+    let Some(link) = shared.link().filter(|link| !link.is_blocked()) else {
+        shared.outage.count();
+        let away = shared.away().map_or_else(|| "the broker is away".to_owned(), |away| away.to_string());
+        return Err(PublishError::Away(away));
+    };
     let channel = channels.take(shared, &link).await.map_err(unconfirmed)?;
     let signature = shared.settings.key.sign(Kind::Event as u8, again.as_deref().unwrap_or_default(), body);
     let mut headers = headers(&signature);
-    if let Some(again) = again {
-        headers.insert(AGAIN_HEADER.into(), AMQPValue::LongString(again.into()));
+    for (name, value) in [(AGAIN_HEADER, again), (REACHED_HEADER, reached)] {
+        if let Some(value) = value {
+            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
     }
     let properties = BasicProperties::default()
         .with_headers(headers)
         .with_content_type("application/cloudevents+json".into())
-        .with_message_id(id.to_string().into())
+        .with_message_id(event.id.to_string().into())
         .with_delivery_mode(2);
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     let sent = channel.basic_publish(exchange.into(), key.into(), options, body, properties).await;
@@ -112,7 +163,7 @@ async fn publish(
         unconfirmed(error.to_string())
     })?;
     // Only a channel whose confirm came is used again: one that was not waited for may still get it.
-    channels.idle.lock().push((link.number, channel));
+    channels.idle.lock().push(Idle { link: link.number, channel, since: Instant::now() });
     shared.metrics.sent.with_label_values(&[Kind::Event.as_str()]).inc();
     match confirmed {
         Confirmation::Ack(None) => Ok(()),
@@ -124,20 +175,36 @@ async fn publish(
     }
 }
 
+/// Whether a message with an event was meant for others than this domain, which got one of its own.
+pub(crate) fn is_for_others(delivery: &Delivery, domain: &str) -> bool {
+    let headers = delivery.properties.headers().as_ref();
+    match headers.and_then(|headers| headers.inner().get(REACHED_HEADER)) {
+        Some(AMQPValue::LongString(reached)) => {
+            String::from_utf8_lossy(reached.as_bytes()).split(',').any(|reached| reached == domain)
+        }
+        _ => false,
+    }
+}
+
 impl Channels {
     async fn take(&self, shared: &Shared, link: &Link) -> Result<Channel, String> {
         let idle = {
             let mut idle = self.idle.lock();
-            idle.retain(|(of, channel)| *of == link.number && channel.status().connected());
+            idle.retain(|idle| idle.link == link.number && idle.channel.status().connected());
             idle.pop()
         };
-        if let Some((_, channel)) = idle {
-            return Ok(channel);
+        if let Some(idle) = idle {
+            return Ok(idle.channel);
         }
         let channel = link.outgoing().await?;
         shared.metrics.channels.with_label_values(&["confirms"]).inc();
         answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
         Ok(channel)
+    }
+
+    /// Lets go of those that a burst has left. Whoever drops a channel closes it.
+    fn close_idle(&self) {
+        self.idle.lock().retain(|idle| idle.since.elapsed() < IDLE);
     }
 }
 
@@ -151,14 +218,25 @@ impl EventTransport for Publishing {
     }
 
     fn publish(&self, event: CloudEvent) -> LocalBoxFuture<'static, Result<(), PublishError>> {
-        self.send(&self.shared.names.events, event.kind.clone(), &event, None)
+        let shared = self.shared.clone();
+        async move { publish(&shared, &event).await }.boxed_local()
     }
 
     fn redeliver(&self, domain: &str, event: CloudEvent) -> LocalBoxFuture<'static, Result<(), PublishError>> {
         // An older node knows no such mark, so only those events have it that may be too old by the time they come.
         let now = Clock::system().now();
         let again = (now - event.time > ACCEPTED_FOR / 2).then(|| now.to_rfc3339());
-        self.send("", self.shared.names.events_of(domain), &event, again)
+        let (shared, queue) = (self.shared.clone(), self.shared.names.events_of(domain));
+        async move {
+            let body = written(&event)?;
+            let sent = send(&shared, &event, &body, Letter::to_queue(&queue, again)).await;
+            if matches!(sent, Err(PublishError::Unroutable(_))) {
+                shared.metrics.unroutable.inc();
+                shared.missing.notify_one();
+            }
+            sent
+        }
+        .boxed_local()
     }
 }
 
@@ -189,7 +267,9 @@ async fn declare(shared: &Shared, link: &Link) -> Result<(), String> {
         for subscription in catalogue.subscriptions() {
             topology::subscription(&channel, &shared.names, subscription.domain, &subscription.types).await?;
         }
-        shared.missing.notified().await;
+        while tokio::time::timeout(IDLE, shared.missing.notified()).await.is_err() {
+            shared.confirms.close_idle();
+        }
         tracing::warn!("an event found no way; exchanges and queues are declared again");
     }
 }

@@ -5,12 +5,17 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::wire::Kind;
+
 /// The shortest key that is taken, in bytes.
 const SHORTEST: usize = 32;
 
 /// The cluster's key. `Debug` does not show it.
 #[derive(Clone)]
-pub struct ClusterKey(Hmac<Sha256>);
+pub struct ClusterKey {
+    key: Hmac<Sha256>,
+    former: Option<Hmac<Sha256>>,
+}
 
 impl ClusterKey {
     /// From a text of at least 32 bytes, the same on every node.
@@ -18,37 +23,51 @@ impl ClusterKey {
     /// # Errors
     /// A sentence, when it is too short.
     pub fn new(text: impl AsRef<[u8]>) -> Result<Self, String> {
-        let text = text.as_ref();
-        if text.len() < SHORTEST {
-            return Err(format!("the cluster key has {} bytes and must have at least {SHORTEST}", text.len()));
-        }
-        Hmac::new_from_slice(text).map(Self).map_err(|error| format!("the cluster key can't be used: {error}"))
+        Ok(Self { key: mac(text.as_ref())?, former: None })
+    }
+
+    /// The same key, which has taken the place of a former one: events that were signed with that, and still wait in a
+    /// queue, are believed. Nothing else is.
+    ///
+    /// # Errors
+    /// A sentence, when the former one is too short.
+    pub fn after(self, former: impl AsRef<[u8]>) -> Result<Self, String> {
+        Ok(Self { former: Some(mac(former.as_ref())?), ..self })
     }
 
     /// A new one, for a cluster that lives as long as this process.
     #[must_use]
     pub fn generate() -> Self {
-        Self(Hmac::new(&rand::random::<[u8; 64]>().into()))
+        Self { key: Hmac::new(&rand::random::<[u8; 64]>().into()), former: None }
     }
 
     /// Signs what is said in `kind` to `to`.
     pub(crate) fn sign(&self, kind: u8, to: &str, body: &[u8]) -> [u8; 32] {
-        self.over(kind, to, body).finalize().into_bytes().into()
+        over(&self.key, kind, to, body).finalize().into_bytes().into()
     }
 
     /// Whether the key signed it. Takes the same time whatever is wrong.
     pub(crate) fn has_signed(&self, signature: &[u8], kind: u8, to: &str, body: &[u8]) -> bool {
-        self.over(kind, to, body).verify_slice(signature).is_ok()
+        let signed = |key: &Hmac<Sha256>| over(key, kind, to, body).verify_slice(signature).is_ok();
+        let former = self.former.as_ref().filter(|_| kind == Kind::Event as u8);
+        signed(&self.key) || former.is_some_and(signed)
     }
+}
 
-    fn over(&self, kind: u8, to: &str, body: &[u8]) -> Hmac<Sha256> {
-        let mut mac = self.0.clone();
-        mac.update(&[kind]);
-        mac.update(&u64::try_from(to.len()).unwrap_or(u64::MAX).to_be_bytes());
-        mac.update(to.as_bytes());
-        mac.update(body);
-        mac
+fn mac(text: &[u8]) -> Result<Hmac<Sha256>, String> {
+    if text.len() < SHORTEST {
+        return Err(format!("the cluster key has {} bytes and must have at least {SHORTEST}", text.len()));
     }
+    Hmac::new_from_slice(text).map_err(|error| format!("the cluster key can't be used: {error}"))
+}
+
+fn over(key: &Hmac<Sha256>, kind: u8, to: &str, body: &[u8]) -> Hmac<Sha256> {
+    let mut mac = key.clone();
+    mac.update(&[kind]);
+    mac.update(&u64::try_from(to.len()).unwrap_or(u64::MAX).to_be_bytes());
+    mac.update(to.as_bytes());
+    mac.update(body);
+    mac
 }
 
 impl fmt::Debug for ClusterKey {
@@ -71,6 +90,18 @@ mod tests {
         assert!(!key.has_signed(&signature, 1, "queueb", b"ody"));
         assert!(!key.has_signed(&signature[..31], 1, "queue", b"body"));
         assert!(!key.has_signed(b"", 1, "queue", b"body"));
+    }
+
+    #[test]
+    fn of_what_a_former_key_has_signed_only_events_are_believed() {
+        let (former, key) = (ClusterKey::new([6; 32]).unwrap(), ClusterKey::new([7; 32]).unwrap());
+        let (event, request) = (Kind::Event as u8, Kind::Requests as u8);
+        let signature = |kind| former.sign(kind, "queue", b"body");
+        assert!(!key.has_signed(&signature(event), event, "queue", b"body"));
+        let key = key.after([6; 32]).unwrap();
+        assert!(key.has_signed(&signature(event), event, "queue", b"body"));
+        assert!(!key.has_signed(&signature(request), request, "queue", b"body"));
+        assert!(key.after("short").is_err());
     }
 
     #[test]

@@ -31,7 +31,8 @@
 //! message expires with the deadline of its requests, and what has expired never runs. A message that was delivered
 //! before is only carried out if that can do no harm; otherwise the caller is told that the outcome is unknown.
 //!
-//! **Events** go through `<prefix>.events` to a durable queue of each domain that reacts, and what nobody could take to
+//! **Events** go to a durable queue of each domain that reacts, directly to those that are known and through
+//! `<prefix>.events` to those that only a newer version knows, and what nobody could take to
 //! `<prefix>.dead`. One node at a time takes the events of a domain, and leaves them to another when it can't apply them.
 //! **Live updates** go to every node, and are lost when a node does not keep up; after any loss the readers of the nodes
 //! that missed something are cut, and resume from the store.
@@ -47,12 +48,16 @@
 //! are refused and events keep their rows until it is not, and what arrives is still taken, as long as the replies find
 //! room here. With each connection the breakers of remote domains begin anew, and calls wait a moment for the hosts, who
 //! lost theirs too.
+//!
+//! A node that freezes keeps its place at the broker for a while. When the cluster declares it gone, calls to it are given
+//! up, and its domains are asked at the queues of the hosts that are left until the broker has missed it as well.
 
 mod calls;
 mod connection;
 mod dead;
 mod domain;
 mod events;
+mod hosts;
 mod inbound;
 mod key;
 mod link;
@@ -77,7 +82,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use callboard_supervisors::{Domain, Live, LiveTransport, events::EventTransport, remote::Transport};
+use callboard_supervisors::{Domain, Live, LiveTransport, cluster::Members, events::EventTransport, remote::Transport};
 use prometheus::Registry;
 
 pub use key::ClusterKey;
@@ -125,7 +130,8 @@ impl Bridge {
         match Link::open(&shared.settings).await {
             Ok(link) => link.close().await,
             Err(LinkError::Refused(reason)) => return Err(BridgeError::Refused(reason)),
-            Err(away @ LinkError::Away(_)) => tracing::warn!(%away, "the node starts without the broker"),
+            // The actor that has the connection says so.
+            Err(away @ LinkError::Away(_)) => tracing::debug!(%away, "the node starts without the broker"),
         }
         Ok(Self(Arc::new(shared)))
     }
@@ -149,6 +155,12 @@ impl Bridge {
     #[must_use]
     pub fn domain(&self) -> Domain {
         domain::domain(&self.0)
+    }
+
+    /// Knows the nodes of the cluster: calls to one that is declared gone are given up, and those that can be made again go
+    /// to another. Once, before the runtime is attached.
+    pub fn connect_members(&self, members: Members) {
+        self.0.hosts.know(members);
     }
 
     /// Tells other nodes what is published here.

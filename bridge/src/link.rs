@@ -16,8 +16,8 @@ use std::{
 
 use async_rs::{TokioRuntime, traits::Reactor};
 use lapin::{
-    Channel, Connection, ConnectionProperties, Error, ErrorKind,
-    options::BasicQosOptions,
+    BasicProperties, Channel, Connection, ConnectionProperties, Error, ErrorKind,
+    options::{BasicPublishOptions, BasicQosOptions},
     protocol::{AMQPError, AMQPErrorKind, AMQPHardError},
     tcp::{AsyncTcpStream, OwnedTLSConfig},
     uri::{AMQPScheme, AMQPUri},
@@ -31,6 +31,8 @@ use crate::settings::BridgeSettings;
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long a connection may take to be closed.
 const CLOSE_WITHIN: Duration = Duration::from_millis(500);
+/// Where a message goes that is only to find out whether the broker takes any: no queue of ours has such a name.
+const NO_QUEUE: &str = "callboard probe";
 /// How often it is looked whether the broker takes no messages, while it is asked something.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -120,7 +122,7 @@ impl Link {
         tokio::select! {
             biased;
             () = self.blocked() => Ok(()),
-            answer = self.outgoing.probe() => answer,
+            answer = self.outgoing.probe_as_publisher() => answer,
         }
     }
 
@@ -201,6 +203,14 @@ impl Half {
 
     async fn probe(&self) -> Result<(), String> {
         answered(self.control.basic_qos(1, BasicQosOptions::default())).await
+    }
+
+    /// A broker that is short of something says so only to those that publish: so a message is published, which no queue
+    /// takes.
+    async fn probe_as_publisher(&self) -> Result<(), String> {
+        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+        answered(self.control.basic_publish("".into(), NO_QUEUE.into(), options, &[], properties)).await?;
+        self.probe().await
     }
 
     async fn close(&self) {

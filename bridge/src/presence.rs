@@ -1,25 +1,26 @@
 //! Who is there to take requests, as far as this node has looked.
 //!
-//! A request that nobody takes would be waited for until its deadline. So the queues that were used lately are looked
-//! at, and while one has no consumer, calls are refused at once.
+//! A request that nobody takes would be waited for until its deadline. So the queues of the domains that this node
+//! reaches, and of the nodes that were asked lately, are looked at, and while one has no consumer, calls are refused at
+//! once.
 
 use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use callboard_supervisors::remote::Target;
+use callboard_supervisors::{Outage, remote::Target};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::{names::Names, outgoing::Destination, wire::Kind};
 
-/// How long a place is looked at after it was used last.
+/// How long a node's place is looked at after it was used last.
 const USED: Duration = Duration::from_secs(60);
 
 /// How long the first request to a place waits for it to be looked at.
@@ -42,6 +43,10 @@ pub(crate) struct Place {
     pub(crate) to: Destination,
     state: AtomicU8,
     used: Mutex<Instant>,
+    /// Whether somebody ever took requests: one that nobody has started yet is not away.
+    attended: AtomicBool,
+    /// Nobody takes the requests.
+    pub(crate) outage: Outage,
 }
 
 #[derive(Default)]
@@ -60,12 +65,13 @@ impl Presence {
         if let Some(place) = self.places.read().get(&whom) {
             return place.clone();
         }
-        let queue = match whom {
-            Whom::Domain(domain) => names.domain(domain),
-            Whom::Node(node) => names.node(node),
+        let (queue, what) = match whom {
+            Whom::Domain(domain) => (names.domain(domain), format!("{domain}, which other nodes host")),
+            Whom::Node(node) => (names.node(node), format!("node {node}")),
         };
         let to = Destination { kind: Kind::Requests, queue: queue.into() };
-        let place = Place { whom, to, state: AtomicU8::new(UNSEEN), used: Mutex::new(Instant::now()) };
+        let (state, used) = (AtomicU8::new(UNSEEN), Mutex::new(Instant::now()));
+        let place = Place { whom, to, state, used, attended: AtomicBool::new(false), outage: Outage::new(what) };
         self.places.write().entry(whom).or_insert_with(|| Arc::new(place)).clone()
     }
 
@@ -78,10 +84,10 @@ impl Presence {
         }
     }
 
-    /// The places that were used lately; others are forgotten.
-    pub(crate) fn recent(&self) -> Vec<Arc<Place>> {
+    /// The places that are looked at; nodes that were not asked lately are forgotten.
+    pub(crate) fn looked_at(&self) -> Vec<Arc<Place>> {
         let mut places = self.places.write();
-        places.retain(|_, place| place.used.lock().elapsed() < USED);
+        places.retain(|whom, place| matches!(whom, Whom::Domain(_)) || place.used.lock().elapsed() < USED);
         places.values().cloned().collect()
     }
 
@@ -111,10 +117,14 @@ impl Place {
     pub(crate) fn set_absent(&self, absent: bool) -> bool {
         let state = if absent { ABSENT } else { PRESENT };
         let before = self.state.swap(state, Ordering::Relaxed);
-        match (before, state) {
-            (UNSEEN | PRESENT, ABSENT) => tracing::warn!(queue = %self.to.queue, "nobody takes requests"),
-            (ABSENT, PRESENT) => tracing::info!(queue = %self.to.queue, "somebody takes requests again"),
-            _ => {}
+        match (before, absent) {
+            (ABSENT, true) => {}
+            (_, true) if !self.attended.load(Ordering::Relaxed) => {}
+            (_, true) => drop(self.outage.failed(&"nobody takes the requests in its queue")),
+            (_, false) => {
+                self.attended.store(true, Ordering::Relaxed);
+                self.outage.works();
+            }
         }
         before == ABSENT && !absent
     }

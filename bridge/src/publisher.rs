@@ -32,6 +32,9 @@ pub(crate) const SIGNATURE_HEADER: &str = "signature";
 /// The header of the time at which an operator had an event delivered again that is older than one may be.
 pub(crate) const AGAIN_HEADER: &str = "again";
 
+/// The header of the domains whose queues an event is put into without the exchange: their names, with commas between.
+pub(crate) const REACHED_HEADER: &str = "reached";
+
 /// Bytes that may wait for the socket before more are refused.
 const UNSENT: usize = 16 * 1024 * 1024;
 

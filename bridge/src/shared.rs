@@ -9,8 +9,9 @@ use std::{
 };
 
 use callboard_supervisors::{
-    ChildContext,
+    Away, ChildContext, Outage, Part,
     events::{Catalogue, EventSink},
+    remote::Target,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -19,6 +20,8 @@ use uuid::Uuid;
 
 use crate::{
     calls::Calls,
+    events::Channels,
+    hosts::Hosts,
     inbound::Refusals,
     link::Link,
     live::Updates,
@@ -32,6 +35,9 @@ use crate::{
 
 /// What a caller is told to wait while the broker, or whoever hosts a domain, is away.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a broker that answers takes nothing.
+const BLOCKED: &str = "it takes no messages for now, because it is short of memory or disk";
 
 /// A call may wait so long for a connection that was just lost, or blocked.
 const GRACE: Duration = Duration::from_secs(2);
@@ -52,9 +58,13 @@ pub(crate) struct Shared {
     pub(crate) peers: Peers,
     pub(crate) calls: Arc<Calls>,
     pub(crate) presence: Presence,
+    pub(crate) hosts: Hosts,
+    /// Of the broker: it can't be reached, or takes no messages.
+    pub(crate) outage: Outage,
     pub(crate) metrics: Metrics,
     pub(crate) refusals: Refusals,
     pub(crate) publisher: Publisher,
+    pub(crate) confirms: Channels,
     pub(crate) updates: Updates,
     link: watch::Sender<Option<Arc<Link>>>,
     /// Whether messages can be sent, and since when.
@@ -81,9 +91,12 @@ impl Shared {
             peers: Peers::new(),
             calls: Arc::new(Calls::new(settings.calls)),
             presence: Presence::default(),
+            hosts: Hosts::default(),
+            outage: Outage::new("RabbitMQ"),
             metrics,
             refusals: Refusals::default(),
             publisher: Publisher::default(),
+            confirms: Channels::default(),
             updates: Updates::default(),
             link: watch::Sender::new(None),
             sending: Mutex::new((false, Instant::now())),
@@ -113,17 +126,37 @@ impl Shared {
         self.metrics.blocked.set(0);
         self.set_sending(link.is_some());
         self.metrics.connected.set(i64::from(link.is_some()));
+        if link.is_some() {
+            self.outage.works();
+        }
         self.link.send_replace(link);
     }
 
-    /// Notes whether the broker takes no messages for now; true when that is new.
-    pub(crate) fn set_blocked(&self, blocked: bool) -> bool {
+    /// Notes whether the broker takes no messages for now.
+    pub(crate) fn set_blocked(&self, blocked: bool) {
         if self.blocked.swap(blocked, Ordering::Relaxed) == blocked {
-            return false;
+            return;
         }
         self.metrics.blocked.set(i64::from(blocked));
         self.set_sending(!blocked);
-        true
+        if blocked {
+            self.outage.failed(&BLOCKED);
+        } else {
+            self.outage.works();
+        }
+    }
+
+    /// What keeps messages from being sent now.
+    pub(crate) fn away(&self) -> Option<Away> {
+        if self.blocked.load(Ordering::Relaxed) {
+            return Some(Away::new(Part::Broker, format!("RabbitMQ can't be used: {BLOCKED}")));
+        }
+        (!self.publisher.is_up()).then(|| Away::new(Part::Broker, "RabbitMQ can't be reached"))
+    }
+
+    /// Where requests to somebody go.
+    pub(crate) fn place(&self, domain: &'static str, target: Target) -> Arc<Place> {
+        self.presence.place(&self.names, domain, target)
     }
 
     fn set_sending(&self, sending: bool) {
@@ -226,10 +259,12 @@ pub(crate) async fn keep(
                 () = shared.gone(&link) => None,
             };
             pause = if began.elapsed() >= LIVED { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
-            if let Some(reason) = ended {
+            if let Some(reason) = ended.filter(|_| link.is_up()) {
                 tracing::warn!(actor = %context.name, %reason, again_in = ?pause, "a part of the bridge begins anew");
                 tokio::time::sleep(pause).await;
             } else {
+                // The connection is lost, which is said once.
+                shared.gone(&link).await;
                 pause = PAUSES.0;
             }
         }

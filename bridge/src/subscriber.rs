@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    inbound,
+    events, inbound,
     link::{Link, answered},
     shared::{Shared, keep},
     topology,
@@ -167,8 +167,12 @@ impl Subscriber {
     }
 
     fn receive(self: &Rc<Self>, queue: &str, delivery: Delivery) -> Result<(), String> {
-        self.shared.metrics.received.with_label_values(&[Kind::Event.as_str()]).inc();
         let tag = delivery.delivery_tag;
+        if events::is_for_others(&delivery, self.sink.subscription().domain) {
+            let passed_over = self.channel.basic_ack(tag, BasicAckOptions::default()).now_or_never();
+            return passed_over.unwrap_or(Ok(())).map_err(|error| error.to_string());
+        }
+        self.shared.metrics.received.with_label_values(&[Kind::Event.as_str()]).inc();
         let event = match inbound::event(&self.shared, &delivery) {
             Ok(event) => event,
             Err(refusal) => {

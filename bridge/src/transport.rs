@@ -2,12 +2,17 @@
 
 use std::{sync::Arc, time::Instant};
 
-use callboard_supervisors::remote::{CallFailure, Request, Transport};
+use callboard_supervisors::{
+    Away, Part,
+    remote::{CallFailure, Request, Target, Transport},
+};
 use futures_util::{FutureExt, future::BoxFuture};
 
 use crate::{
-    calls::Answer,
+    calls::{Answer, WaitingCall},
+    hosts::Aim,
     outgoing,
+    presence::Place,
     shared::{RETRY_AFTER, Shared},
     wire::RequestParts,
 };
@@ -23,6 +28,17 @@ impl Transport for Outbound {
         self.0.is_connected()
     }
 
+    fn watch(&self, domain: &'static str) {
+        self.0.place(domain, Target::Domain);
+    }
+
+    fn away(&self, domain: &'static str) -> Option<Away> {
+        self.0.away().or_else(|| {
+            let is_absent = self.0.place(domain, Target::Domain).is_absent();
+            is_absent.then(|| Away::new(Part::Node, format!("no node takes the requests for {domain}")))
+        })
+    }
+
     fn connection(&self) -> u64 {
         self.0.times_begun()
     }
@@ -31,28 +47,19 @@ impl Transport for Outbound {
 async fn call(shared: Arc<Shared>, request: Request) -> Answer {
     let unavailable = CallFailure::Unavailable { retry_after: RETRY_AFTER };
     if !shared.is_connected() && !shared.wait_connected(request.deadline).await {
+        // That the broker is away is said once.
+        shared.outage.count();
         return Err(unavailable);
     }
     if shared.publisher.is_clogged() {
         return Err(CallFailure::Overloaded { retry_after: RETRY_AFTER });
     }
-    let place = shared.presence.place(&shared.names, request.domain, request.target);
-    place.touch(Instant::now());
-    if place.is_unseen() {
-        shared.presence.look(&place, request.deadline).await;
-    }
-    if place.is_absent() && !shared.wait_present(&place, request.deadline).await {
-        return Err(unavailable);
-    }
+    let (place, mut waiting) = begin(&shared, &request).await?;
     let left = request.deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(CallFailure::Expired);
     }
     let caller = serde_json::to_vec(&request.caller).unwrap_or_default();
-    let repeatable = request.idempotent.then(|| shared.publisher.channels());
-    let Some(mut waiting) = shared.calls.begin(repeatable) else {
-        return Err(CallFailure::Overloaded { retry_after: RETRY_AFTER });
-    };
     let parts = RequestParts {
         call: waiting.number,
         // Rounded up: what is left of a millisecond is not nothing.
@@ -69,4 +76,40 @@ async fn call(shared: Arc<Shared>, request: Request) -> Answer {
     outgoing::put(&shared, &place.to, Some(waiting.number), left, |to| parts.write(to));
     // Whoever answers has taken the sender out; one that is dropped unanswered tells nothing.
     (&mut waiting.answer).await.unwrap_or(Err(CallFailure::Unknown))
+}
+
+/// Whom to ask, and a place for the answer.
+async fn begin(shared: &Arc<Shared>, request: &Request) -> Result<(Arc<Place>, WaitingCall), CallFailure> {
+    loop {
+        let losses = shared.hosts.losses();
+        let place = aim(shared, request)?;
+        place.touch(Instant::now());
+        if place.is_unseen() {
+            shared.presence.look(&place, request.deadline).await;
+        }
+        if place.is_absent() && !shared.wait_present(&place, request.deadline).await {
+            place.outage.count();
+            return Err(CallFailure::Unavailable { retry_after: RETRY_AFTER });
+        }
+        let repeatable = request.idempotent.then(|| shared.publisher.channels());
+        let waiting = shared.calls.begin(place.whom, repeatable);
+        let waiting = waiting.ok_or(CallFailure::Overloaded { retry_after: RETRY_AFTER })?;
+        // A node that is lost by now may be the one that was chosen, and what is given up was given up before this call
+        // was among it.
+        if shared.hosts.losses() == losses {
+            return Ok((place, waiting));
+        }
+    }
+}
+
+fn aim(shared: &Shared, request: &Request) -> Result<Arc<Place>, CallFailure> {
+    if request.target != Target::Domain {
+        return Ok(shared.place(request.domain, request.target));
+    }
+    let is_absent = |node| shared.place(request.domain, Target::Node(node)).is_absent();
+    match shared.hosts.aim(request.domain, Instant::now(), is_absent) {
+        Aim::Anybody => Ok(shared.place(request.domain, Target::Domain)),
+        Aim::Node(node) => Ok(shared.place(request.domain, Target::Node(node))),
+        Aim::Nobody => Err(CallFailure::Unavailable { retry_after: RETRY_AFTER }),
+    }
 }

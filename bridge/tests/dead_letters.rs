@@ -36,7 +36,10 @@ async fn keeping(cluster: &Cluster, store: &Store, applied: &Applied) -> Node {
         joined_at: DateTime::UNIX_EPOCH,
     };
     let (alone, metrics) = (ClusterSettings { watches: false, ..Default::default() }, ClusterMetrics::new().unwrap());
-    let domain = callboard_cluster::domain(alone, store.databases.clone(), Members::alone(me), metrics, Vec::new());
+    let domain = {
+        let (databases, members) = (store.databases.clone(), Members::alone(me));
+        callboard_cluster::domain(alone, databases, members, callboard_cluster::Seat::new(), metrics, Vec::new())
+    };
     reacting_with(cluster.settings(&url()), domain, store, applied).await
 }
 

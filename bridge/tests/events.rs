@@ -104,7 +104,8 @@ async fn the_exchange_of_events_that_was_deleted_comes_back() {
     let lost = source.bridge.events().publish(happened(Uuid::now_v7(), 2)).await;
     assert!(matches!(lost, Err(PublishError::Unconfirmed(_))), "{lost:?}");
     publish(&source, happened(Uuid::now_v7(), 3)).await;
-    until("both are applied", || applied.done.lock().len() == 2).await;
+    // The one that was not confirmed too: only those for whom the exchange is may not have got it.
+    until("all are applied", || applied.done.lock().len() == 3).await;
     assert_eq!(source.metric("callboard_bridge_connections_total", ""), 1.0, "only channels were lost");
 }
 
@@ -157,21 +158,72 @@ async fn an_event_that_no_queue_takes_is_not_confirmed_until_one_does() {
     let source = emitting(&cluster, &url()).await;
     publish(&source, happened(Uuid::now_v7(), 1)).await;
     let (_connection, channel) = channel().await;
-    let (queue, exchange) = (format!("{}.events.target", cluster.prefix), format!("{}.events", cluster.prefix));
-    let unbind = channel.queue_unbind(
-        queue.as_str().into(),
-        exchange.as_str().into(),
-        "thing.happened".into(),
-        Default::default(),
-    );
-    unbind.await.unwrap();
+    let queue = format!("{}.events.target", cluster.prefix);
+    channel.queue_delete(queue.as_str().into(), Default::default()).await.unwrap();
     let lost = source.bridge.events().publish(happened(Uuid::now_v7(), 2)).await;
     assert!(matches!(lost, Err(PublishError::Unroutable(_))), "{lost:?}");
     assert!(source.metric("callboard_bridge_unroutable_total", "") >= 1.0);
     publish(&source, happened(Uuid::now_v7(), 3)).await;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let waiting = channel.queue_declare(queue.as_str().into(), passive, Default::default()).await.unwrap();
-    assert_eq!(waiting.message_count(), 2, "they wait for whoever hosts the domain");
+    // And one perhaps, as the binding may have come later, for subscribers of a newer version: this one passes it over.
+    assert!((1..=2).contains(&waiting.message_count()), "it waits for whoever hosts the domain");
+}
+
+#[actix_rt::test]
+async fn an_event_with_two_subscribers_is_published_when_the_queue_of_each_has_it() {
+    let (cluster, store) = (Cluster::new(), Store::new().await);
+    let (first, second, graves) = (Applied::default(), Applied::default(), Graves::default());
+    let source = Node::start(cluster.settings(&url()), |transport| {
+        vec![target().remote(transport.clone()), second_target().remote(transport)]
+    })
+    .await;
+    let _hosting_the_first = reacting(&cluster, &url(), &store, &first, &graves).await;
+    publish(&source, happened(Uuid::now_v7(), 1)).await;
+    until("the first applies it", || first.done.lock().len() == 1).await;
+
+    // The queue of the second goes away, and nobody is there to miss it; the binding of the first is gone as well.
+    let (_connection, channel) = channel().await;
+    let queue = |domain: &str| format!("{}.events.{domain}", cluster.prefix);
+    channel.queue_delete(queue("second").as_str().into(), Default::default()).await.unwrap();
+    let exchange = format!("{}.events", cluster.prefix);
+    let unbind = channel.queue_unbind(
+        queue("target").as_str().into(),
+        exchange.as_str().into(),
+        "thing.happened".into(),
+        Default::default(),
+    );
+    unbind.await.unwrap();
+    let lost = source.bridge.events().publish(happened(Uuid::now_v7(), 2)).await;
+    assert!(matches!(&lost, Err(PublishError::Unroutable(why)) if why.contains("events.second")), "{lost:?}");
+    let event = happened(Uuid::now_v7(), 3);
+    publish(&source, event.clone()).await;
+    until("the first applies it", || first.done.lock().iter().any(|(_, number)| *number == 3)).await;
+    let _hosting_the_second = reacting_second(&cluster, &store, &second).await;
+    until("the second applies it", || !second.done.lock().is_empty()).await;
+    assert_eq!(second.done.lock().as_slice(), [(event.subject, 3)]);
+
+    // While events flow, the queue is deleted again: each has them all, and none of them twice.
+    let numbers: Vec<i64> = (10..40).collect();
+    for number in &numbers {
+        if *number == 20 {
+            // What is in it would be lost with it.
+            until("the second applies them", || second.done.lock().len() == 11).await;
+            channel.queue_delete(queue("second").as_str().into(), Default::default()).await.unwrap();
+        }
+        publish(&source, happened(Uuid::now_v7(), *number)).await;
+    }
+    for applied in [&first, &second] {
+        let of_them = || -> Vec<i64> {
+            let mut all: Vec<i64> = applied.done.lock().iter().map(|(_, number)| *number).collect();
+            all.retain(|number| *number >= 10);
+            all.sort_unstable();
+            all
+        };
+        until("all are applied", || of_them().len() >= numbers.len()).await;
+        assert_eq!(of_them(), numbers);
+    }
+    assert!(graves.0.lock().is_empty());
 }
 
 #[actix_rt::test]

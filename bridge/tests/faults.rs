@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use callboard_bridge::{Bridge, BridgeError, ClusterKey};
 use callboard_messages::{Failure, Secret};
-use callboard_supervisors::{Bulkhead, breaker};
+use callboard_supervisors::{
+    Bulkhead, breaker,
+    cluster::{Member, Members, NodeId, NodeState},
+};
 use futures_util::future::join_all;
 use lapin::{
     ExchangeKind,
@@ -105,6 +108,63 @@ async fn a_breaker_that_opened_while_the_broker_was_away_keeps_nobody_waiting_wh
 }
 
 #[actix_rt::test]
+async fn what_a_frozen_host_has_is_given_up_when_it_is_declared_gone_and_asked_of_another() {
+    let (cluster, watch, lost) = (Cluster::new(), Watch::default(), Watch::default());
+    let proxy = Proxy::to(&url()).await;
+    let settings = || {
+        let mut settings = cluster.settings(&url());
+        // The broker does not miss it for as long as the test takes.
+        settings.silence = Duration::from_secs(30);
+        settings
+    };
+    let mut behind = settings();
+    behind.url = Secret::new(proxy.url(&url()));
+    let frozen = cluster.host_by(behind, Bulkhead::default(), &lost).await;
+    let living = cluster.host_by(settings(), Bulkhead::default(), &watch).await;
+    let member = |node: &Node, state, incarnation| Member {
+        id: NodeId(node.id()),
+        name: "host".to_owned(),
+        address: "http://127.0.0.1:1".to_owned(),
+        domains: vec!["stage".to_owned()],
+        version: "0.1.0".to_owned(),
+        state,
+        incarnation,
+        joined_at: Default::default(),
+    };
+    let me = Member { id: NodeId::new(), domains: Vec::new(), ..member(&living, NodeState::Up, 1) };
+    let members = Members::alone(me.clone());
+    members.publish(1, vec![me.clone(), member(&frozen, NodeState::Up, 1), member(&living, NodeState::Up, 1)]);
+    let asking = cluster.caller_among(&members).await;
+    asking.reach_at(frozen.id()).await;
+    asking.reach_at(living.id()).await;
+    proxy.swallow(true);
+    let before = watch.calls();
+
+    // The broker gives a half of them to the frozen one.
+    let (began, to_it) = (Instant::now(), Uuid::now_v7());
+    let repeatable = join_all((0..8).map(async |turn| {
+        // Each in a message of its own.
+        tokio::time::sleep(Duration::from_millis(20 * turn)).await;
+        asking.ask(Repeat(Act::Reply(7))).await
+    }));
+    let caller = caller();
+    let of_it_alone = asking.runtime.bus().ask_at(frozen.id(), &caller, perform(Act::Count(to_it)));
+    let declaring = async {
+        until("the living one has answered its half", || watch.calls() >= before + 4).await;
+        members.publish(1, vec![me, member(&frozen, NodeState::Gone, 2), member(&living, NodeState::Up, 1)]);
+    };
+    let (repeatable, of_it_alone, ()) = futures_util::join!(repeatable, of_it_alone, declaring);
+    assert!(repeatable.iter().all(|outcome| *outcome == Ok(7)), "{repeatable:?}");
+    assert_eq!(failed(of_it_alone), Some(Failure::Unknown), "it may have been carried out");
+    // From now on the frozen one is asked for nothing.
+    for number in 0..8 {
+        assert_eq!(asking.ask(perform(Act::Reply(number))).await, Ok(number));
+    }
+    assert!(began.elapsed() < Duration::from_secs(8), "before the deadline of any: after {:?}", began.elapsed());
+    assert_eq!(lost.count(to_it), 0);
+}
+
+#[actix_rt::test]
 async fn a_short_cut_is_waited_out() {
     let (cluster, watch) = (Cluster::new(), Watch::default());
     let proxy = Proxy::to(&url()).await;
@@ -125,7 +185,7 @@ async fn while_the_broker_is_away_calls_fail_soon_and_then_go_on() {
     proxy.cut();
     until("the node knows", || !asking.bridge.is_connected()).await;
     let stage = |node: &Node| node.runtime.ready().into_iter().find(|domain| domain.domain == "stage").unwrap();
-    assert_eq!(stage(&asking).reason.as_deref(), Some("disconnected"));
+    assert_eq!(stage(&asking).reason.as_deref(), Some("RabbitMQ can't be reached"));
     tokio::time::sleep(Duration::from_secs(2)).await;
     let began = Instant::now();
     let failure = failed(asking.ask(perform(Act::Reply(1))).await);

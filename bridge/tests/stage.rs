@@ -14,7 +14,9 @@ use std::{
 
 use callboard_bridge::{Bridge, BridgeSettings, ClusterKey};
 use callboard_messages::{Access, CallError, Caller, Code, DomainError, Failure, Operation, Principal, Scopes, Secret};
-use callboard_supervisors::{Bulkhead, Contract, Domain, Handle, Outcome, Runtime, ShardContext, remote::Transport};
+use callboard_supervisors::{
+    Bulkhead, Contract, Domain, Handle, Outcome, Runtime, ShardContext, cluster::Members, remote::Transport,
+};
 use lapin::{Channel, Connection, ConnectionProperties, options::QueueDeleteOptions};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -62,12 +64,17 @@ impl Cluster {
     }
 
     pub async fn host_with(&self, bulkhead: Bulkhead, url: &str, watch: &Watch) -> Node {
+        self.host_by(self.settings(url), bulkhead, watch).await
+    }
+
+    /// The same, with these settings.
+    pub async fn host_by(&self, settings: BridgeSettings, bulkhead: Bulkhead, watch: &Watch) -> Node {
         let watch = watch.clone();
         let domain = contract(bulkhead).shared(move |context: ShardContext| {
             let stage = Stage { watch: watch.clone(), context, running: Cell::new(0) };
             async move { Ok(stage) }
         });
-        Node::start(self.settings(url), |_| vec![domain.build()]).await
+        Node::start(settings, |_| vec![domain.build()]).await
     }
 
     /// A node that asks.
@@ -77,6 +84,14 @@ impl Cluster {
 
     pub async fn caller_with(&self, bulkhead: Bulkhead, url: &str) -> Node {
         Node::start(self.settings(url), |transport| vec![contract(bulkhead).remote(transport)]).await
+    }
+
+    /// A node that asks, and knows these members of its cluster.
+    pub async fn caller_among(&self, members: &Members) -> Node {
+        let domains = |transport| vec![contract(Bulkhead::default()).remote(transport)];
+        let node = Node::begin_among(self.settings(&self.url), Some(members), domains).await;
+        until("connected", || node.bridge.is_connected()).await;
+        node
     }
 }
 
@@ -95,8 +110,19 @@ impl Node {
 
     /// One that may have no broker yet.
     pub async fn begin(settings: BridgeSettings, domains: impl FnOnce(Arc<dyn Transport>) -> Vec<Domain>) -> Self {
+        Self::begin_among(settings, None, domains).await
+    }
+
+    async fn begin_among(
+        settings: BridgeSettings,
+        members: Option<&Members>,
+        domains: impl FnOnce(Arc<dyn Transport>) -> Vec<Domain>,
+    ) -> Self {
         let node = settings.node;
         let bridge = Bridge::start(settings).await.unwrap();
+        if let Some(members) = members {
+            bridge.connect_members(members.clone());
+        }
         let mut all = vec![bridge.domain()];
         all.extend(domains(bridge.transport()));
         let runtime = Runtime::builder()
@@ -179,7 +205,7 @@ impl Drop for Leftovers {
                     let name = format!("{prefix}.{name}");
                     let _ = channel.exchange_delete(name.as_str().into(), Default::default()).await;
                 }
-                for name in ["dead", "events.target", "events.source"] {
+                for name in ["dead", "events.target", "events.second", "events.source"] {
                     let name = format!("{prefix}.{name}");
                     let _ = channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await;
                 }

@@ -14,7 +14,9 @@ impl Store {
     pub async fn new() -> Self {
         let folder = std::env::temp_dir().join(format!("callboard-bridge-{}", Uuid::now_v7().simple()));
         let databases = Databases::new(DatabaseSettings::Sqlite { folder: folder.clone() });
-        databases.migrate("target", &Migrator::with_migrations(Vec::new())).await.unwrap();
+        for domain in ["target", "second"] {
+            databases.migrate(domain, &Migrator::with_migrations(Vec::new())).await.unwrap();
+        }
         Self { databases, folder }
     }
 }

@@ -93,6 +93,25 @@ pub fn target() -> Contract<Target> {
     Domain::new("target", Bulkhead::default()).answering().reacts_to::<Happened>()
 }
 
+/// Another domain that reacts to the same.
+pub fn second_target() -> Contract<Target> {
+    Domain::new("second", Bulkhead::default()).answering().reacts_to::<Happened>()
+}
+
+/// A node that hosts the second target.
+pub async fn reacting_second(cluster: &Cluster, store: &Store, applied: &Applied) -> Node {
+    let (databases, applied) = (store.databases.clone(), applied.clone());
+    Node::start(cluster.settings(&url()), move |_| {
+        let opened = databases.clone();
+        let second = second_target().shared(move |_| {
+            let (opened, applied) = (opened.clone(), applied.clone());
+            async move { Ok(Target { database: opened.open("second").await?, applied }) }
+        });
+        vec![second.stored(&databases).build()]
+    })
+    .await
+}
+
 /// A node that hosts the target.
 pub async fn reacting(cluster: &Cluster, url: &str, store: &Store, applied: &Applied, graves: &Graves) -> Node {
     let graves = graves.clone();

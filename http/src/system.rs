@@ -7,6 +7,7 @@ use actix_web::{
     http::header::{self, HeaderValue},
 };
 use callboard_messages::{Code, auth::GetJwks};
+use callboard_supervisors::{Part, Readiness};
 use prometheus::{Encoder, TextEncoder};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -18,20 +19,27 @@ pub(crate) async fn health(_: Request) -> Result<HttpResponse, Problem> {
     Ok(HttpResponse::Ok().json(json!({"status": "ok"})))
 }
 
-/// Whether this node may take traffic, and if not, which domain keeps it from it.
+/// What a request to each domain would meet now, and whether this node may be sent traffic.
 ///
-/// A domain that other nodes host is shown, but keeps nobody from anything: with the broker away every gateway would
-/// leave the service otherwise, and the apps with it. So is a disk that is full: reads and the apps go on.
+/// The status of the answer is for whoever spreads requests over nodes: what this node itself is not fit for, another may
+/// be. A server or a node that is away is away for all of them. So it is told, with the part that is missed, and keeps
+/// nobody from anything: every gateway would leave the service otherwise, and the apps with it, which miss nothing. Nor does
+/// a disk that is full: reads and the apps go on.
 pub(crate) async fn ready(request: Request) -> Result<HttpResponse, Problem> {
     let shared = &request.worker.shared;
     let domains = shared.runtime.ready();
+    let is_unfit = |domain: &Readiness| !domain.remote && domain.part == Some(Part::Domain);
     let status = match () {
         () if shared.stopping.is_begun() => "draining",
         () if shared.held.load(Ordering::Acquire) => "starting",
-        () if domains.iter().all(|domain| domain.ready || domain.remote) => "ready",
-        () => "unavailable",
+        () if domains.iter().any(is_unfit) => "unavailable",
+        () if domains.iter().all(|domain| domain.ready) => "ready",
+        () => "impaired",
     };
-    let mut response = if status == "ready" { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    let mut response = match status {
+        "ready" | "impaired" => HttpResponse::Ok(),
+        _ => HttpResponse::ServiceUnavailable(),
+    };
     let disk = if shared.runtime.disk().is_full() { "full" } else { "ok" };
     Ok(response.json(json!({"status": status, "disk": disk, "domains": domains})))
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::Globals;
 use crate::{
-    client::{Client, Credential, contexts::is_private, target},
+    client::{Client, Credential, ReadyDomain, contexts::is_private, target},
     config::{Mode, Settings},
     error::{Error, Result},
     node,
@@ -71,10 +71,10 @@ impl Doctor {
                 let node = running_node(&settings.node.data).await;
                 findings.extend(data_folder(&settings.node.data));
                 findings.push(disk(&settings.node.data));
-                findings.push(match node {
-                    Some(finding) => finding,
-                    None => port(&settings),
-                });
+                match node.is_empty() {
+                    false => findings.extend(node),
+                    true => findings.push(port(&settings)),
+                }
             }
             Err(error) => findings.push(problem("configuration", error.sentence, error.hint.unwrap_or_default())),
         }
@@ -168,26 +168,49 @@ fn disk(data: &Path) -> Finding {
     }
 }
 
-/// The node that serves this folder; nothing when there is none.
-async fn running_node(data: &Path) -> Option<Finding> {
+/// How long a running node may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// The node that serves this folder, and what a request to each of its domains would meet; nothing when there is none.
+async fn running_node(data: &Path) -> Vec<Finding> {
     let path = data.join(target::LOCAL_FILE);
     let local = match target::read_local(&path) {
-        Ok(local) => local?,
-        Err(error) => return Some(problem("command line", error.sentence, error.hint.unwrap_or_default())),
+        Ok(Some(local)) => local,
+        Ok(None) => return Vec::new(),
+        Err(error) => return vec![problem("command line", error.sentence, error.hint.unwrap_or_default())],
     };
     let url = local.url.clone();
-    let client = Client::new(local.url, Credential::Key(local.key)).ok()?;
-    let asked = tokio::time::timeout(Duration::from_secs(5), client.get::<serde_json::Value>("/auth/whoami")).await;
-    match asked {
-        Ok(Ok(_)) => Some(good("running node", format!("runs at {url}, and you are signed in"))),
-        Ok(Err(error)) if error.status == crate::error::Status::Unreachable => None,
-        Ok(Err(error)) => Some(problem("running node", format!("at {url}: {}", error.sentence), "restart the node")),
-        Err(_) => Some(problem(
-            "running node",
-            format!("at {url} accepts connections but does not answer"),
-            "restart the node",
-        )),
+    let Ok(client) = Client::new(local.url, Credential::Key(local.key)) else { return Vec::new() };
+    let Ok(ready) = tokio::time::timeout(ANSWER, client.ready()).await else {
+        let what = format!("at {url} accepts connections but does not answer");
+        return vec![problem("running node", what, "restart the node")];
+    };
+    let away: Vec<Finding> = match ready {
+        Ok(ready) => ready.domains.iter().filter(|domain| !domain.ready).map(domain).collect(),
+        Err(error) if error.status == crate::error::Status::Unreachable => return Vec::new(),
+        Err(error) => vec![problem("running node", format!("at {url}: {}", error.sentence), "restart the node")],
+    };
+    if !away.is_empty() {
+        return [good("running node", format!("runs at {url}"))].into_iter().chain(away).collect();
     }
+    vec![match tokio::time::timeout(ANSWER, client.get::<serde_json::Value>("/auth/whoami")).await {
+        Ok(Ok(_)) => good("running node", format!("runs at {url}, and you are signed in")),
+        Ok(Err(error)) => problem("running node", format!("at {url}: {}", error.sentence), "restart the node"),
+        Err(_) => problem("running node", format!("at {url} does not say who you are"), "restart the node"),
+    }]
+}
+
+/// A domain that takes no requests, and what to do about the part that is away.
+fn domain(domain: &ReadyDomain) -> Finding {
+    let reason = domain.reason.as_deref().unwrap_or("it does not say why");
+    let mend = match domain.part.as_deref() {
+        Some("database") => "start PostgreSQL, or see why it does not let the node in; the node needs no restart",
+        Some("broker") => "start RabbitMQ, or free memory or disk there; the node needs no restart",
+        Some("node") => "start a node that hosts it; callboard nodes shows which there are",
+        Some("breaker") => "see in the node's log what failed; it is tried again by itself",
+        _ => "see the node's log; callboard nodes revive gives a domain that was given up another chance",
+    };
+    problem("domain", format!("{} takes no requests: {reason}", domain.domain), mend)
 }
 
 fn port(settings: &Settings) -> Finding {

@@ -10,6 +10,7 @@ mod destroy;
 mod dev;
 mod doctor;
 mod env;
+mod fingerprints;
 mod lifecycle;
 mod login;
 mod logs;
@@ -115,6 +116,8 @@ pub enum Verb {
     Destroy(destroy::Destroy),
     /// List the nodes of the cluster and how they are
     Nodes(nodes::Nodes),
+    /// List what the nodes of a cluster must have in common, and forget it when it is to change
+    Fingerprints(fingerprints::Fingerprints),
     /// List, show, replay and drop the events that a domain could not apply
     DeadLetters(dead_letters::DeadLetters),
     /// List what takes several steps over several domains, and let what is stuck go on
@@ -167,6 +170,7 @@ async fn talk(verb: Verb, globals: &Globals, output: Output) -> Result {
         Verb::Logout(verb) => return verb.run(globals, output).await,
         Verb::Doctor(verb) => return verb.run(globals, output).await,
         Verb::Migrate(verb) => return verb.run(globals, output).await,
+        Verb::Fingerprints(verb) => return verb.run(globals, output).await,
         _ => {}
     }
     let session = session::Session { client: target::find(globals)?, output };
@@ -190,7 +194,7 @@ async fn talk(verb: Verb, globals: &Globals, output: Output) -> Result {
         Verb::Nodes(verb) => verb.run(&session).await,
         Verb::DeadLetters(verb) => verb.run(&session).await,
         Verb::Sagas(verb) => verb.run(&session).await,
-        Verb::Serve(_) | Verb::Migrate(_) => Ok(()),
+        Verb::Serve(_) | Verb::Migrate(_) | Verb::Fingerprints(_) => Ok(()),
         Verb::Dev(_) | Verb::Login(_) | Verb::Logout(_) | Verb::Doctor(_) | Verb::Config(_) => Ok(()),
         Verb::Completions(_) | Verb::StaticServer(_) => Ok(()),
     }

@@ -56,6 +56,26 @@ struct Problem {
     request_id: Option<String>,
 }
 
+/// What a node says at `/ready`.
+#[derive(Debug, Deserialize)]
+pub struct Ready {
+    /// Each domain.
+    pub domains: Vec<ReadyDomain>,
+}
+
+/// What a request to a domain would meet.
+#[derive(Debug, Deserialize)]
+pub struct ReadyDomain {
+    /// The domain.
+    pub domain: String,
+    /// Whether it would be taken.
+    pub ready: bool,
+    /// If not, which part is away.
+    pub part: Option<String>,
+    /// If not, why not.
+    pub reason: Option<String>,
+}
+
 impl Client {
     /// A client of the node at `base`.
     pub fn new(base: Url, credential: Credential) -> Result<Self> {
@@ -92,6 +112,14 @@ impl Client {
     /// Removes.
     pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.ask(Method::DELETE, path, None::<&()>).await
+    }
+
+    /// What the node says of its domains. One that may be sent no traffic says it too.
+    pub async fn ready(&self) -> Result<Ready> {
+        let url = format!("{}/ready", self.base.as_str().trim_end_matches('/'));
+        let response = self.http.get(url).send().await.map_err(|error| self.unreachable(&error))?;
+        let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        serde_json::from_slice(&body).map_err(|error| Error::failure(format!("/ready can't be read: {error}")))
     }
 
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<T> {

@@ -16,6 +16,8 @@ pub struct ClusterChoice {
     pub advertise_url: Option<Url>,
     /// `CALLBOARD_CLUSTER_KEY`, or `_FILE`: by it the nodes know each other.
     pub key: Option<Secret>,
+    /// `CALLBOARD_CLUSTER_KEY_FORMER`, or `_FILE`: the key before it, while the key is changed.
+    pub key_former: Option<Secret>,
 }
 
 /// Every domain that a node may host or leave to others. `cluster` is on each.
@@ -43,6 +45,10 @@ impl ClusterChoice {
                 "CALLBOARD_CLUSTER_KEY",
                 "serve: at least 32 characters, the same on every node; what they tell each other is signed with it.",
             ),
+            key_former: reader.secret(
+                "CALLBOARD_CLUSTER_KEY_FORMER",
+                "serve: the cluster key before this one, when it was changed: events that it signed are still believed.",
+            ),
         };
         for domain in choice.domains.iter().filter(|domain| !DOMAINS.contains(&domain.as_str())) {
             reader.require(domain == "none" && choice.domains.len() == 1, || {
@@ -55,9 +61,13 @@ impl ClusterChoice {
         reader.require(choice.name.as_ref().is_none_or(|name| is_name(name)), || {
             "CALLBOARD_NODE_NAME must be 1 to 100 letters, digits, '.', ':', '_' and '-'".to_owned()
         });
-        reader.require(choice.key.as_ref().is_none_or(|key| key.expose().len() >= 32), || {
-            "CALLBOARD_CLUSTER_KEY must have at least 32 characters: openssl rand -base64 32".to_owned()
-        });
+        for (variable, key) in
+            [("CALLBOARD_CLUSTER_KEY", &choice.key), ("CALLBOARD_CLUSTER_KEY_FORMER", &choice.key_former)]
+        {
+            reader.require(key.as_ref().is_none_or(|key| key.expose().len() >= 32), || {
+                format!("{variable} must have at least 32 characters: openssl rand -base64 32")
+            });
+        }
         choice
     }
 

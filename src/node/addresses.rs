@@ -46,11 +46,19 @@ impl Addresses {
         let app_template = format!("{}://{{app}}.{}{port}", public.scheme(), settings.router.base_domain);
         let advertised = settings.cluster.advertise_url.clone().unwrap_or_else(|| local.clone());
         let mut addresses = Self { local, public, app_template, advertised, issuer: String::new() };
-        addresses.issuer = match (mode, &settings.gateway.public_url) {
-            (Mode::Serve, None) => format!("http://{}", settings.router.base_domain),
-            _ => addresses.platform().to_owned(),
+        addresses.issuer = match mode {
+            Mode::Serve => Self::issuer_in_cluster(settings),
+            Mode::Dev => addresses.platform().to_owned(),
         };
         Ok((addresses, listener))
+    }
+
+    /// Who signs the platform's tokens in a cluster, wherever a node of it listens.
+    pub fn issuer_in_cluster(settings: &Settings) -> String {
+        match &settings.gateway.public_url {
+            Some(public) => public.as_str().trim_end_matches('/').to_owned(),
+            None => format!("http://{}", settings.router.base_domain),
+        }
     }
 
     /// Where an app answers.

@@ -4,7 +4,7 @@ use std::{net::TcpListener, path::Path, sync::Arc};
 
 use callboard_bridge::{Bridge, BridgeSettings, ClusterKey};
 use callboard_cache::Cache;
-use callboard_cluster::{ClusterMetrics, ClusterSettings};
+use callboard_cluster::{ClusterMetrics, ClusterSettings, Seat, SeatError};
 use callboard_deploy::{
     process::Launcher,
     runtime::process::{ProcessRuntime, ProcessSettings},
@@ -25,7 +25,7 @@ use callboard_supervisors::{
 };
 use object_store::ObjectStore;
 
-use super::{addresses::Addresses, hidden, identity, objects, preflight, run_as};
+use super::{addresses::Addresses, fingerprints, hidden, identity, objects, preflight, run_as};
 use crate::{
     LAUNCH, PACK, STATIC_SERVER,
     config::{DOMAINS, Mode, Settings},
@@ -74,13 +74,14 @@ struct Ground {
     objects: Arc<dyn ObjectStore>,
     cache: Cache,
     bridge: Option<Bridge>,
+    seat: Seat,
 }
 
 impl Plan<'_> {
     /// Opens the stores, starts the domains, and serves.
     pub async fn assemble(self, listener: TcpListener) -> Result<Assembled> {
         let Self { settings, mode, data, .. } = self;
-        let Ground { disk, databases, objects, cache, bridge } = self.prepare().await?;
+        let Ground { disk, databases, objects, cache, bridge, seat } = self.prepare().await?;
         if settings.deploy.run_as.is_some() {
             run_as::open(data)?;
         }
@@ -99,6 +100,7 @@ impl Plan<'_> {
             ClusterSettings { watches, ..ClusterSettings::default() },
             databases.clone(),
             members.clone(),
+            seat,
             metrics.clone(),
             [
                 Some(schedule::keeper(callboard_http::DOMAIN, databases.clone(), vec![callboard_http::housekeeping()])),
@@ -113,7 +115,9 @@ impl Plan<'_> {
         domains.push(cluster);
         domains.push(match self.elsewhere(callboard_organization::DOMAIN, bridge.as_ref()) {
             None => callboard_organization::domain(databases.clone()),
-            Some(transport) => callboard_organization::remote(transport),
+            Some(transport) => {
+                callboard_organization::remote(transport).requires(members.hosting(callboard_organization::DOMAIN))
+            }
         });
         domains.push(match self.elsewhere(callboard_auth::DOMAIN, bridge.as_ref()) {
             None => callboard_auth::domain(
@@ -122,15 +126,17 @@ impl Plan<'_> {
                 revocations.clone(),
                 cache.clone(),
             ),
-            Some(transport) => callboard_auth::remote(transport),
+            Some(transport) => callboard_auth::remote(transport).requires(members.hosting(callboard_auth::DOMAIN)),
         });
         domains.push(match self.elsewhere(callboard_project::DOMAIN, bridge.as_ref()) {
             None => callboard_project::domain(Bulkhead::default(), databases.clone(), self.master_key.clone()),
-            Some(transport) => callboard_project::remote(Bulkhead::default(), transport),
+            Some(transport) => callboard_project::remote(Bulkhead::default(), transport)
+                .requires(members.hosting(callboard_project::DOMAIN)),
         });
         domains.push(match self.elsewhere(callboard_deploy::DOMAIN, bridge.as_ref()) {
             None => self.deploy(&databases, &objects, &routes, &members)?,
-            Some(transport) => callboard_deploy::remote(Bulkhead::default(), transport),
+            Some(transport) => callboard_deploy::remote(Bulkhead::default(), transport)
+                .requires(members.hosting(callboard_deploy::DOMAIN)),
         });
 
         let mut runtime = Runtime::builder().clock(clock).node(self.id.0).disk(disk.clone());
@@ -147,6 +153,7 @@ impl Plan<'_> {
         disk.register(runtime.metrics()).map_err(|error| internal(&error))?;
         if let Some(bridge) = &bridge {
             bridge.connect_live(runtime.live());
+            bridge.connect_members(members.clone());
             bridge.register_metrics(runtime.metrics()).map_err(|error| internal(&error))?;
         }
 
@@ -186,10 +193,10 @@ impl Plan<'_> {
         let Self { settings, data, .. } = *self;
         let disk = Disk::below(data).context(|| format!("watch the disk below {}", data.display()))?;
         let databases = Databases::on_disk(settings.database.settings(data), disk.clone());
-        let ground = match self.mode {
+        let mut ground = match self.mode {
             Mode::Dev => {
                 let objects = objects::open(&settings.objects, data).await?;
-                Ground { disk, databases, objects, cache: Cache::none(), bridge: None }
+                Ground { disk, databases, objects, cache: Cache::none(), bridge: None, seat: Seat::new() }
             }
             Mode::Serve => {
                 let (cache, bridge) = links(settings, self.id)?;
@@ -199,7 +206,7 @@ impl Plan<'_> {
                     return Err(crate::config::wrong(&wrong));
                 };
                 reached.write(data)?;
-                Ground { disk, databases, objects, cache, bridge }
+                Ground { disk, databases, objects, cache, bridge, seat: Seat::new() }
             }
         };
         let hosted = match self.mode {
@@ -207,7 +214,29 @@ impl Plan<'_> {
             Mode::Serve => settings.cluster.hosted(),
         };
         migrate(settings, &ground.databases, &hosted).await?;
+        if self.mode == Mode::Serve {
+            let issuer = &self.addresses.issuer;
+            let mine = fingerprints::Mine { settings, data, issuer, objects: &*ground.objects };
+            mine.check(&ground.databases, self.id).await?;
+            ground.seat = self.take_seat(&ground.databases).await?;
+        }
         Ok(ground)
+    }
+
+    /// Makes sure that no other process is this node, before anything is done in the node's name.
+    async fn take_seat(&self, databases: &Databases) -> Result<Seat> {
+        let earlier = identity::earlier_process(self.data);
+        let seat =
+            Seat::take(databases, self.id, earlier, &ClusterSettings::default()).await.map_err(
+                |error| match error {
+                    SeatError::Taken(sentence) => displaced(sentence),
+                    SeatError::Database(error) => {
+                        Error::failure(format!("could not look who has this node's id: {error}"))
+                    }
+                },
+            )?;
+        identity::remember_process(self.data, seat.process)?;
+        Ok(seat)
     }
 
     fn deploy(
@@ -260,7 +289,12 @@ fn links(settings: &Settings, id: NodeId) -> Result<(Cache, BridgeSettings)> {
     let redis = settings.servers.cache();
     let key = settings.cluster.key.as_ref().map(Secret::expose).unwrap_or_default();
     let name = identity::name(&settings.cluster, settings.gateway.listen.port());
-    let bridge = ClusterKey::new(key).map(|key| settings.servers.bridge(id.0, &name, key)).map_err(|wrong| vec![wrong]);
+    let former = settings.cluster.key_former.as_ref().map(Secret::expose);
+    let key = ClusterKey::new(key).and_then(|key| match former {
+        Some(former) => key.after(former),
+        None => Ok(key),
+    });
+    let bridge = key.map(|key| settings.servers.bridge(id.0, &name, key)).map_err(|wrong| vec![wrong]);
     match (Cache::connect(&redis, Clock::system()), bridge) {
         (Ok(cache), Ok(bridge)) => Ok((cache, bridge)),
         (cache, bridge) => {
@@ -268,6 +302,14 @@ fn links(settings: &Settings, id: NodeId) -> Result<(Cache, BridgeSettings)> {
             Err(crate::config::wrong(&wrong))
         }
     }
+}
+
+/// What a process is told whose node another process is.
+pub fn displaced(sentence: String) -> Error {
+    Error::usage(sentence).hint(
+        "the data folder was copied: remove node.id and the folder deploy from the copy, and what starts there is a node \
+         of its own; of a node that was moved, stop the process where it was",
+    )
 }
 
 /// Looks at the servers of a cluster without starting a node; a sentence for everything that is wrong.
@@ -278,7 +320,11 @@ pub async fn look_at_servers(settings: &Settings) -> Vec<String> {
         Ok(links) => links,
         Err(error) => return vec![error.sentence],
     };
-    let (opened, wrong) = preflight::look(settings, data, &databases, &cache, bridge).await;
+    let (opened, mut wrong) = preflight::look(settings, data, &databases, &cache, bridge).await;
+    if let Some(objects) = opened.objects.as_deref().filter(|_| wrong.is_empty()) {
+        let issuer = Addresses::issuer_in_cluster(settings);
+        wrong = fingerprints::Mine { settings, data, issuer: &issuer, objects }.look(&databases).await;
+    }
     drop(opened);
     databases.close().await;
     wrong

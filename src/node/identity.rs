@@ -1,12 +1,14 @@
 //! Who a node is among others.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use callboard_messages::{
     NodeId,
     cluster::{Node, NodeState},
 };
 use chrono::Utc;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::addresses::Addresses;
 use crate::{
@@ -36,6 +38,41 @@ pub fn id(data: &Path) -> Result<NodeId> {
     Ok(id)
 }
 
+/// The file that says which process was the node last.
+const PROCESS: &str = "node.process";
+
+/// A process that was the node, in a folder that was not copied since and on a machine that was not started since.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct LastProcess {
+    process: Uuid,
+    boot: String,
+    device: u64,
+    inode: u64,
+}
+
+impl LastProcess {
+    fn here(data: &Path, process: Uuid) -> Option<Self> {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
+        let id = fs::metadata(data.join(ID)).ok()?;
+        Some(Self { process, boot, device: id.dev(), inode: id.ino() })
+    }
+}
+
+/// The process that was the node last, if it is certain that it has ended: it had the lock of this very folder, which
+/// this process has now. In a copy of the folder, or of the whole machine, nothing is certain.
+pub fn earlier_process(data: &Path) -> Option<Uuid> {
+    let last: LastProcess = serde_json::from_slice(&fs::read(data.join(PROCESS)).ok()?).ok()?;
+    (LastProcess::here(data, last.process)? == last).then_some(last.process)
+}
+
+/// Writes down which process is the node now.
+pub fn remember_process(data: &Path, process: Uuid) -> Result {
+    let path = data.join(PROCESS);
+    let Some(last) = LastProcess::here(data, process) else { return Ok(()) };
+    let text = serde_json::to_vec(&last).context(|| "write down which process this node is".to_owned())?;
+    write_private(&path, &text).context(|| format!("write {}", path.display()))
+}
+
 /// What people call this node unless told: its machine, and the port it listens on.
 pub fn name(cluster: &ClusterChoice, port: u16) -> String {
     cluster.name.clone().unwrap_or_else(|| {
@@ -61,5 +98,29 @@ pub fn member(id: NodeId, cluster: &ClusterChoice, addresses: &Addresses, mode: 
         // A node alone has joined nothing, and is there all the same.
         incarnation: i64::from(mode == Mode::Dev),
         joined_at: Utc::now(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_process_is_known_in_its_own_folder_and_not_in_a_copy() {
+        let (folder, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        assert_eq!(earlier_process(folder.path()), None);
+        id(folder.path()).unwrap();
+        let process = Uuid::now_v7();
+        remember_process(folder.path(), process).unwrap();
+        assert_eq!(earlier_process(folder.path()), Some(process));
+        for file in [ID, PROCESS] {
+            fs::copy(folder.path().join(file), copy.path().join(file)).unwrap();
+        }
+        assert_eq!(earlier_process(copy.path()), None);
+        // As on a disk that was copied with all that is on it, after the machine was started.
+        let text = fs::read_to_string(folder.path().join(PROCESS)).unwrap();
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        fs::write(folder.path().join(PROCESS), text.replace(boot.trim(), "another")).unwrap();
+        assert_eq!(earlier_process(folder.path()), None);
     }
 }

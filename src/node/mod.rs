@@ -8,6 +8,7 @@ mod announce;
 mod assembly;
 mod credentials;
 mod drain;
+mod fingerprints;
 mod hidden;
 mod identity;
 mod lock;
@@ -21,8 +22,9 @@ mod telemetry;
 
 use std::time::{Duration, Instant};
 
-use callboard_cluster::ClusterSettings;
-use callboard_supervisors::{Runtime, cluster::Members, db::Databases};
+use callboard_cluster::{ClusterSettings, Fingerprints};
+use callboard_supervisors::{Part, Readiness, Runtime, cluster::Members, db::Databases};
+use chrono::{DateTime, Utc};
 
 use crate::{
     config::{DOMAINS, LogFormat, Mode, Settings},
@@ -75,6 +77,29 @@ pub async fn migrate(settings: &Settings) -> Result<Vec<String>> {
     migrated?;
     domains.extend([callboard_cluster::DOMAIN.to_owned(), callboard_http::DOMAIN.to_owned()]);
     Ok(domains)
+}
+
+/// What the nodes of a cluster must have in common, as far as it is recorded: each part, and since when.
+pub async fn fingerprints(settings: &Settings) -> Result<Vec<(String, DateTime<Utc>)>> {
+    with_databases(settings, async |databases| {
+        let cannot = || "read what the nodes have in common".to_owned();
+        let recorded = Fingerprints::open(databases).await.context(cannot)?;
+        let all = recorded.all().await.context(cannot)?;
+        Ok(all.into_iter().map(|recorded| (recorded.part, recorded.recorded_at)).collect())
+    })
+    .await
+}
+
+/// Forgets one of these parts, which the next node to start decides.
+pub async fn forget_fingerprint(settings: &Settings, part: &str) -> Result {
+    with_databases(settings, async |databases| fingerprints::forget(databases, part).await).await
+}
+
+async fn with_databases<T>(settings: &Settings, work: impl AsyncFnOnce(&Databases) -> Result<T>) -> Result<T> {
+    let databases = Databases::new(settings.database.settings(&settings.node.data));
+    let outcome = work(&databases).await;
+    databases.close().await;
+    outcome
 }
 
 async fn live(mut settings: Settings, options: Options, began: Instant) -> Result {
@@ -140,16 +165,26 @@ async fn live(mut settings: Settings, options: Options, began: Instant) -> Resul
                     sample::deploy(bus, objects, key.clone()).await;
                 }
             });
-            let signal = signals.first().await;
-            tracing::info!(signal, "stopping");
+            let ended = tokio::select! {
+                signal = signals.first() => {
+                    tracing::info!(signal, "stopping");
+                    None
+                }
+                sentence = assembled.members.displaced() => {
+                    tracing::error!(sentence, "this process is not its node any more, and ends");
+                    Some(assembly::displaced(sentence))
+                }
+            };
             rest.abort();
-            None
+            ended
         }
         Some(Err(error)) => Some(error),
     };
 
     signals.exit_on_second();
-    let others = assembled.bridge.as_ref().map(|bridge| (&assembled.members, bridge));
+    // What is another process's by now is not handed over.
+    let is_node = !assembled.members.is_displaced();
+    let others = assembled.bridge.as_ref().filter(|_| is_node).map(|bridge| (&assembled.members, bridge));
     drain::run(&assembled.serving.stop, &runtime, &assembled.databases, others).await;
     server.await.map(drop).context(|| "stop the server".to_owned())?;
     tracing::info!("stopped");
@@ -174,8 +209,11 @@ async fn finish_issuing(credentials: &mut Credentials, addresses: &Addresses, er
 async fn become_ready(runtime: &Runtime) -> Result {
     let (deadline, others) = (Instant::now() + READY, Instant::now() + OTHERS);
     loop {
+        // A server that is away is no reason not to serve the rest, and is not waited for.
+        let is_own = |domain: &&Readiness| !domain.remote && domain.part == Some(Part::Domain);
         let waiting: Vec<_> = runtime.ready().into_iter().filter(|domain| !domain.ready).collect();
-        let Some(first) = waiting.iter().find(|domain| !domain.remote).or(waiting.first()) else { return Ok(()) };
+        let of_others = || waiting.iter().find(|domain| domain.remote);
+        let Some(first) = waiting.iter().find(is_own).or_else(of_others) else { return Ok(()) };
         let reason = first.reason.as_deref().unwrap_or("it does not say why");
         if first.remote && Instant::now() > others {
             tracing::warn!(domain = first.domain, reason, "this node serves without the domains of other nodes so far");
@@ -197,8 +235,11 @@ async fn become_known(members: &Members) -> Result {
             changes.changed().await;
         }
     };
-    if actix_rt::time::timeout(READY, joined).await.is_err() {
-        return Err(Error::failure("this node could not join the others; the log tells why"));
+    tokio::select! {
+        joined = actix_rt::time::timeout(READY, joined) => if joined.is_err() {
+            return Err(Error::failure("this node could not join the others; the log tells why"));
+        },
+        sentence = members.displaced() => return Err(assembly::displaced(sentence)),
     }
     actix_rt::time::sleep(ClusterSettings::default().beat).await;
     Ok(())

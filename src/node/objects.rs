@@ -10,8 +10,8 @@ use std::{
 };
 
 use object_store::{
-    BackoffConfig, ClientOptions, Error as StoreError, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
-    aws::AmazonS3Builder, local::LocalFileSystem, path::Path as ObjectPath, prefix::PrefixStore,
+    BackoffConfig, ClientOptions, Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+    RetryConfig, aws::AmazonS3Builder, local::LocalFileSystem, path::Path as ObjectPath, prefix::PrefixStore,
 };
 use uuid::Uuid;
 
@@ -41,6 +41,55 @@ pub async fn open(choice: &ObjectsChoice, data: &Path) -> Result<Arc<dyn ObjectS
             check(&*store).await.map_err(|error| refused(choice, &name, &error))?;
             Ok(store)
         }
+    }
+}
+
+/// The object by which a store is known, wherever it is reached.
+const MARK: &str = "store.id";
+/// The longest text that can be a mark, in bytes.
+const MARK_BYTES: u64 = 100;
+
+/// What the store is known by, if a node has left its mark in it.
+///
+/// # Errors
+/// When the store can't tell.
+pub async fn mark(store: &dyn ObjectStore) -> std::result::Result<Option<String>, StoreError> {
+    let found = match store.get(&ObjectPath::from(MARK)).await {
+        Err(StoreError::NotFound { .. }) => return Ok(None),
+        found => found?,
+    };
+    if found.meta.size > MARK_BYTES {
+        return Ok(None);
+    }
+    Ok(Some(String::from_utf8_lossy(&found.bytes().await?).trim().to_owned()))
+}
+
+/// Leaves a mark in a store that has none; the one that it has then.
+///
+/// # Errors
+/// When the store can't be written.
+pub async fn leave_mark(store: &dyn ObjectStore) -> std::result::Result<String, StoreError> {
+    if let Some(mark) = mark(store).await? {
+        return Ok(mark);
+    }
+    let ours = Uuid::now_v7().to_string();
+    let (path, first) = (ObjectPath::from(MARK), PutOptions::from(PutMode::Create));
+    match store.put_opts(&path, ours.clone().into(), first).await {
+        Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
+        // A server without conditional writes: of two nodes that start together, one finds the other's mark.
+        Err(StoreError::NotImplemented { .. } | StoreError::NotSupported { .. }) => {
+            store.put(&path, ours.clone().into()).await?;
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(mark(store).await?.unwrap_or(ours))
+}
+
+/// Where the store is, as people are told.
+pub fn shown(choice: &ObjectsChoice, data: &Path) -> String {
+    match choice.place(data) {
+        Place::Folder(folder) => folder.display().to_string(),
+        Place::Bucket { name, prefix } => format!("s3://{name}/{prefix}"),
     }
 }
 

@@ -5,16 +5,26 @@
 //! was declared gone although it lives is **fenced**: it learns so at its next renewal, joins anew under a higher
 //! incarnation, and whoever owns something in the node's name then reads again what is still the node's own.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 pub use callboard_messages::{
     NodeId,
     cluster::{Node as Member, NodeState},
 };
+use parking_lot::RwLock;
 use tokio::sync::watch;
+
+use crate::condition::{Away, Part, Requirement};
+
+/// How long what a node told of its domains holds, when it tells nothing more.
+const REPORTS_HOLD: Duration = Duration::from_secs(15);
 
 /// What is known of the cluster at one time.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +43,21 @@ impl Membership {
     pub fn get(&self, id: NodeId) -> Option<&Member> {
         self.members.iter().find(|member| member.id == id)
     }
+
+    /// The nodes that took part at the time of `before` and were declared gone since. Not those that have left by
+    /// themselves: what they had begun they finished.
+    pub fn lost_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a Member> + 'a {
+        self.members.iter().filter(|now| {
+            let took_part = |then: &Member| then.state != NodeState::Gone && then.incarnation < now.incarnation;
+            now.id != self.me && now.state == NodeState::Gone && before.get(now.id).is_some_and(took_part)
+        })
+    }
+
+    /// The nodes that take part and host this domain.
+    pub fn hosts<'a>(&'a self, domain: &'a str) -> impl Iterator<Item = &'a Member> + 'a {
+        let hosts = move |member: &&Member| member.domains.iter().any(|hosted| hosted == domain);
+        self.members.iter().filter(|member| member.state != NodeState::Gone).filter(hosts)
+    }
 }
 
 /// A watch of the membership. Cheap to clone; each clone notices changes for itself.
@@ -42,6 +67,17 @@ pub struct Members {
     seen: watch::Receiver<Arc<Membership>>,
     draining: Arc<AtomicBool>,
     holds: Arc<watch::Sender<usize>>,
+    /// What other nodes told of the domains that they host.
+    reports: Arc<RwLock<HashMap<NodeId, Report>>>,
+    /// Why this process must end, once it must.
+    displaced: Arc<watch::Sender<Option<String>>>,
+}
+
+/// What a node tells of the domains it hosts that take no traffic there.
+#[derive(Debug)]
+struct Report {
+    told: Instant,
+    away: HashMap<String, Away>,
 }
 
 /// Keeps a node that drains from ending before something is handed over; dropped, it does not any longer.
@@ -60,7 +96,14 @@ impl Members {
     pub fn alone(me: Member) -> Self {
         let (publish, seen) =
             watch::channel(Arc::new(Membership { me: me.id, incarnation: me.incarnation, members: vec![me] }));
-        Self { publish: Arc::new(publish), seen, draining: Arc::default(), holds: Arc::new(watch::Sender::new(0)) }
+        Self {
+            publish: Arc::new(publish),
+            seen,
+            draining: Arc::default(),
+            holds: Arc::new(watch::Sender::new(0)),
+            reports: Arc::default(),
+            displaced: Arc::new(watch::Sender::new(None)),
+        }
     }
 
     /// This process.
@@ -143,6 +186,63 @@ impl Members {
         drop(self.holds.subscribe().wait_for(|holds| *holds == 0).await);
     }
 
+    /// Takes note of the domains that a node hosts and that take no traffic there now, as it told.
+    pub fn report(&self, node: NodeId, now: Instant, away: HashMap<String, Away>) {
+        self.reports.write().insert(node, Report { told: now, away });
+    }
+
+    /// The nodes that host a domain, as something that those depend on who reach it from here.
+    #[must_use]
+    pub fn hosting(&self, domain: &'static str) -> impl Requirement + use<> {
+        let members = self.clone();
+        move || members.host_away(domain, Instant::now())
+    }
+
+    /// Why no node answers for a domain, as far as the nodes have told.
+    fn host_away(&self, domain: &str, now: Instant) -> Option<Away> {
+        let all = self.all();
+        if all.incarnation == 0 {
+            return Some(Away::new(Part::Node, "this node has not joined the others yet"));
+        }
+        let reports = self.reports.read();
+        let mut first = None;
+        for host in all.hosts(domain) {
+            let report =
+                reports.get(&host.id).filter(|report| now.saturating_duration_since(report.told) < REPORTS_HOLD);
+            // A node that tells nothing of the domain can answer for it.
+            let away = report.and_then(|report| report.away.get(domain))?;
+            first.get_or_insert_with(|| Away::new(away.part, format!("on node {}: {}", host.name, away.reason)));
+        }
+        Some(first.unwrap_or_else(|| Away::new(Part::Node, format!("no node that hosts {domain} is up"))))
+    }
+
+    /// Another process uses this node's id, and has the right to: this one must end. For the domain `cluster`.
+    pub fn displace(&self, sentence: String) {
+        self.displaced.send_if_modified(|displaced| {
+            let is_first = displaced.is_none();
+            if is_first {
+                *displaced = Some(sentence);
+            }
+            is_first
+        });
+    }
+
+    /// Whether another process has the node's id, so that this one must end.
+    #[must_use]
+    pub fn is_displaced(&self) -> bool {
+        self.displaced.borrow().is_some()
+    }
+
+    /// Waits until this process must end, because another one has the node's id; why.
+    pub async fn displaced(&self) -> String {
+        let mut displaced = self.displaced.subscribe();
+        match displaced.wait_for(Option::is_some).await.map(|sentence| sentence.clone()) {
+            Ok(Some(sentence)) => sentence,
+            // The sender lives as long as this does.
+            _ => std::future::pending().await,
+        }
+    }
+
     /// Tells everybody in this process; nobody is woken when nothing has changed. For the domain `cluster`.
     pub fn publish(&self, incarnation: i64, mut members: Vec<Member>) {
         let (me, draining) = (self.me(), self.is_draining());
@@ -187,6 +287,51 @@ mod tests {
         members.changed().await;
         assert_eq!(members.address(me.id), Some(me.address));
         assert_eq!((members.address(gone.id), members.is_present(gone.id)), (None, false));
+    }
+
+    fn named(name: &str, state: NodeState, incarnation: i64, domain: &str) -> Member {
+        Member { name: name.to_owned(), incarnation, domains: vec![domain.to_owned()], ..member(state) }
+    }
+
+    #[test]
+    fn a_domain_is_away_when_no_node_hosts_it_or_none_of_them_can_answer_for_it() {
+        let (me, one, two) = (
+            named("me", NodeState::Up, 1, "auth"),
+            named("one", NodeState::Up, 1, "deploy"),
+            named("two", NodeState::Draining, 1, "deploy"),
+        );
+        let members = Members::alone(Member { incarnation: 0, ..me.clone() });
+        let deploy = members.hosting("deploy");
+        let reason = || deploy.away().map(|away| (away.part, away.reason.into_owned()));
+        assert!(reason().unwrap().1.contains("has not joined"));
+        members.publish(1, vec![me.clone(), one.clone(), two.clone()]);
+        assert_eq!(reason(), None);
+        let away = || HashMap::from([("deploy".to_owned(), Away::new(Part::Database, "PostgreSQL is away"))]);
+        members.report(one.id, Instant::now(), away());
+        assert_eq!(reason(), None, "the other one answers");
+        members.report(two.id, Instant::now(), away());
+        assert_eq!(reason(), Some((Part::Database, "on node one: PostgreSQL is away".to_owned())));
+        members.report(one.id, Instant::now() - REPORTS_HOLD, away());
+        assert_eq!(reason(), None, "what was told long ago says nothing");
+        members.report(one.id, Instant::now(), HashMap::new());
+        assert_eq!(reason(), None);
+        let gone = |member: &Member| Member { state: NodeState::Gone, ..member.clone() };
+        members.publish(1, vec![me, gone(&one), gone(&two)]);
+        assert_eq!(reason(), Some((Part::Node, "no node that hosts deploy is up".to_owned())));
+    }
+
+    #[test]
+    fn a_node_that_was_declared_gone_is_lost_and_one_that_has_left_is_not() {
+        let (me, frozen, leaving) = (member(NodeState::Up), member(NodeState::Up), member(NodeState::Draining));
+        let members = Members::alone(me.clone());
+        members.publish(1, vec![me.clone(), frozen.clone(), leaving.clone()]);
+        let before = members.all();
+        let declared = Member { state: NodeState::Gone, incarnation: 2, ..frozen.clone() };
+        let left = Member { state: NodeState::Gone, ..leaving };
+        members.publish(1, vec![me.clone(), declared.clone(), left.clone()]);
+        let after = members.all();
+        assert_eq!(after.lost_since(&before).map(|member| member.id).collect::<Vec<_>>(), [frozen.id]);
+        assert_eq!(after.lost_since(&after).count(), 0, "only once");
     }
 
     #[actix_rt::test]

@@ -27,9 +27,10 @@ use futures_util::{FutureExt, future::LocalBoxFuture};
 use crate::{
     blocking::BlockingPool,
     bulkhead::Bulkhead,
+    condition::Requirement,
     context::ShardContext,
     contract::{DomainPlan, Install, Terms},
-    db::Databases,
+    db::{self, Databases},
     dependency::Dependency,
     events::{self, Deliver},
     operation::StartError,
@@ -60,8 +61,10 @@ pub struct Domain {
     pub(crate) pools: Vec<BlockingPool>,
     /// Set when other nodes do its work.
     pub(crate) transport: Option<Arc<dyn Transport>>,
-    /// What it can't do without outside of the node.
+    /// What it can't do without outside of the node: its breakers begin anew when that answers again.
     pub(crate) stands_on: Vec<Dependency>,
+    /// What it can't answer without.
+    pub(crate) requirements: Vec<Arc<dyn Requirement>>,
     /// What cannot be, found while it was put together.
     wrong: Vec<String>,
 }
@@ -89,6 +92,7 @@ pub struct DomainOf<S> {
     supervisor: Supervisor,
     pools: Vec<BlockingPool>,
     transport: Option<Arc<dyn Transport>>,
+    requirements: Vec<Arc<dyn Requirement>>,
     databases: Option<Databases>,
     stands_on: Vec<Dependency>,
     schedules: Vec<Schedule>,
@@ -117,6 +121,7 @@ impl<S: 'static> DomainOf<S> {
             factory: Arc::new(move |context| factory(context).boxed_local()),
             pools: Vec::new(),
             transport: None,
+            requirements: Vec::new(),
             databases: None,
             stands_on: Vec::new(),
             schedules: Vec::new(),
@@ -125,8 +130,25 @@ impl<S: 'static> DomainOf<S> {
 
     /// Its work is done elsewhere, behind `transport`.
     pub(crate) fn behind(mut self, transport: Arc<dyn Transport>) -> Self {
-        self.transport = Some(transport);
+        let domain = self.terms.name;
+        transport.watch(domain);
+        self.transport = Some(transport.clone());
+        self.requires(move || transport.away(domain))
+    }
+
+    /// The domain can't answer without this.
+    #[must_use]
+    pub fn requires(mut self, requirement: impl Requirement + 'static) -> Self {
+        self.requirements.push(Arc::new(requirement));
         self
+    }
+
+    /// The domain can't answer without its database among these: it is looked at, also while nobody calls.
+    #[must_use]
+    pub fn watches(mut self, databases: &Databases) -> Self {
+        let (requirement, child) = db::watch(self.terms.name, databases.clone());
+        self.supervisor = self.supervisor.child(child);
+        self.requires(requirement)
     }
 
     /// Adds a child to the domain's supervisor: background work, on the domain's first thread.
@@ -142,7 +164,7 @@ impl<S: 'static> DomainOf<S> {
     pub fn stored(mut self, databases: &Databases) -> Self {
         self.databases = Some(databases.clone());
         let server = databases.server(self.terms.name);
-        self.standing_on(server)
+        self.standing_on(server).watches(databases)
     }
 
     /// The domain can't do without this: its breakers begin anew when it answers again.
@@ -202,6 +224,7 @@ impl<S: 'static> DomainOf<S> {
             pools: self.pools,
             transport: self.transport,
             stands_on: self.stands_on,
+            requirements: self.requirements,
             wrong,
             blueprint: Arc::new(BlueprintOf { factory: self.factory, operations }),
         }
@@ -215,6 +238,13 @@ impl<S: 'static> From<DomainOf<S>> for Domain {
 }
 
 impl Domain {
+    /// The domain can't answer without this, which is looked at before what it was built with: it says more.
+    #[must_use]
+    pub fn requires(mut self, requirement: impl Requirement + 'static) -> Self {
+        self.requirements.insert(0, Arc::new(requirement));
+        self
+    }
+
     /// A sentence for everything that cannot be.
     pub(crate) fn validate(&self) -> Vec<String> {
         let name = self.name;

@@ -1,6 +1,7 @@
 //! The part of a domain that all threads share: which shards it has, whether it takes calls, and how often it failed.
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc,
         atomic::{AtomicU8, AtomicUsize, Ordering},
@@ -17,6 +18,7 @@ use crate::{
     breaker::{Force, State},
     bulkhead::Bulkhead,
     clock::Clock,
+    condition::{Condition, Part, Requirement},
     dependency::Dependency,
     domain::{Blueprint, Domain, OperationInfo, Placement},
     events::{Deliver, Subscription},
@@ -51,6 +53,8 @@ pub(crate) struct DomainCore {
     pub(crate) transport: Option<Arc<dyn Transport>>,
     /// What it can't do without outside of the node.
     stands_on: Vec<Dependency>,
+    /// What it can't answer without.
+    requirements: Vec<Arc<dyn Requirement>>,
     plan: Supervisor,
     supervisor: Mutex<Option<SupervisorRef>>,
     workers: usize,
@@ -81,6 +85,7 @@ impl DomainCore {
             operations: domain.operations,
             transport: domain.transport,
             stands_on: domain.stands_on,
+            requirements: domain.requirements,
             plan: domain.supervisor,
             supervisor: Mutex::new(None),
             workers,
@@ -298,10 +303,6 @@ impl DomainCore {
         true
     }
 
-    pub(crate) fn reason(&self) -> Option<String> {
-        self.reason.lock().clone()
-    }
-
     pub(crate) fn begin_stop(&self) {
         let _ = self.state.compare_exchange(OPEN, STOPPING, Ordering::AcqRel, Ordering::Acquire);
     }
@@ -319,24 +320,40 @@ impl DomainCore {
 }
 
 impl DomainCore {
-    /// What keeps the domain from taking traffic, in a word.
-    pub(crate) fn condition(&self) -> Option<&'static str> {
+    /// What keeps the domain from taking traffic: what a call would meet now.
+    pub(crate) fn condition(&self) -> Option<Condition> {
+        let name = self.name;
+        let own = |state: &'static str, reason: String| Some(Condition::new(state, Part::Domain, reason));
         if self.is_exhausted() {
-            return Some("unavailable");
+            let reason = self.reason.lock().clone().map_or(Cow::Borrowed("it failed too often"), Cow::Owned);
+            return own("unavailable", format!("{name} was given up after too many restarts: {reason}"));
         }
         if !self.is_open() {
-            return Some("stopping");
+            return own("stopping", format!("{name} is stopping"));
         }
         let ports = self.ports.load();
-        if ports.is_empty() {
-            return Some("starting");
-        }
         if ports.iter().any(|port| port.pulse.is_blocked()) {
-            return Some("blocked");
+            return own("blocked", format!("a thread of {name} is blocked"));
         }
-        if self.transport.as_ref().is_some_and(|transport| !transport.is_connected()) {
-            return Some("disconnected");
+        if let Some(away) = self.requirements.iter().find_map(|requirement| requirement.away()) {
+            return Some(Condition { state: "away", away });
         }
-        ports.iter().map(|port| port.state()).find(|state| *state != ShardState::Ready).map(ShardState::as_str)
+        let state = match ports.first() {
+            None => Some(ShardState::Starting),
+            Some(_) => ports.iter().map(|port| port.state()).find(|state| *state != ShardState::Ready),
+        };
+        if let Some(state) = state {
+            return own(state.as_str(), format!("{name} is {}", state.as_str()));
+        }
+        let now = self.clock.instant();
+        // What a breaker was told before something came back says nothing any more; an operator's word holds.
+        let refuses = ports.iter().find(|port| {
+            port.breaker_refuses(now).is_some() && (self.judges(port) || port.breaker() == State::ForcedOpen)
+        })?;
+        let reason = match refuses.breaker() {
+            State::ForcedOpen => format!("an operator holds the breaker of {name} open"),
+            _ => format!("the breaker of {name} is open, because calls failed or took too long"),
+        };
+        Some(Condition::new("refusing", Part::Breaker, reason))
     }
 }

@@ -10,6 +10,7 @@ use prometheus::{
 
 use crate::{
     blocking::BlockingPool,
+    condition::Part,
     domain_core::DomainCore,
     port::{Port, Rejection},
     stats::{BOUNDS, Ending, OperationStats},
@@ -59,9 +60,23 @@ const REJECTIONS: Family = Family {
     help: "Calls that were not taken, by reason",
     labels: &["domain", "shard", "reason"],
 };
-const UP: Family = Family { name: "callboard_domain_up", help: "1 while the domain takes calls", labels: &["domain"] };
+const UP: Family = Family {
+    name: "callboard_domain_up",
+    help: "1 until the domain is given up or stops on this node, whatever it depends on",
+    labels: &["domain"],
+};
+const READY: Family = Family {
+    name: "callboard_domain_ready",
+    help: "1 while a call of this node to the domain would be taken, wherever it is hosted",
+    labels: &["domain"],
+};
+const AWAY: Family = Family {
+    name: "callboard_domain_away",
+    help: "1 while this part keeps calls of this node to the domain from being taken",
+    labels: &["domain", "part"],
+};
 
-const SHARD_FAMILIES: [&Family; 12] = [
+const SHARD_FAMILIES: [&Family; 14] = [
     &CALLS,
     &DURATIONS,
     &QUEUE,
@@ -74,6 +89,8 @@ const SHARD_FAMILIES: [&Family; 12] = [
     &BLOCKED,
     &REJECTIONS,
     &UP,
+    &READY,
+    &AWAY,
 ];
 
 /// Gathers the metrics of all domains of a node.
@@ -160,6 +177,20 @@ impl NodeCollector {
         let metrics = self.domains.iter().map(|core| UP.metric(MetricType::GAUGE, &[core.name], up(core)));
         UP.with(MetricType::GAUGE, metrics.collect())
     }
+
+    /// Whether calls would be taken, and which part keeps them from it if not.
+    fn readiness(&self) -> [MetricFamily; 2] {
+        let gauge = MetricType::GAUGE;
+        let flag = |is_set: bool| f64::from(u8::from(is_set));
+        let (mut ready, mut away) = (Vec::new(), Vec::new());
+        for core in &self.domains {
+            let missing = core.condition().map(|condition| condition.away.part);
+            ready.push(READY.metric(gauge, &[core.name], flag(missing.is_none())));
+            let of = |part: Part| AWAY.metric(gauge, &[core.name, part.as_str()], flag(missing == Some(part)));
+            away.extend(Part::ALL.map(of));
+        }
+        [READY.with(gauge, ready), AWAY.with(gauge, away)]
+    }
 }
 
 impl Collector for NodeCollector {
@@ -183,7 +214,7 @@ impl Collector for NodeCollector {
             self.rejections(),
             self.up(),
         ];
-        families.into_iter().filter(|family| !family.get_metric().is_empty()).collect()
+        families.into_iter().chain(self.readiness()).filter(|family| !family.get_metric().is_empty()).collect()
     }
 }
 

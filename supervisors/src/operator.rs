@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::{breaker::Force, bus::Bus, domain_core::DomainCore, tree::TreeView};
+use crate::{breaker::Force, bus::Bus, condition::Part, domain_core::DomainCore, tree::TreeView};
 
-/// Whether a domain may take traffic.
+/// Whether a domain may take traffic: what a call would meet now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Readiness {
     /// The domain.
@@ -15,7 +15,10 @@ pub struct Readiness {
     pub ready: bool,
     /// Whether other nodes do its work.
     pub remote: bool,
-    /// If it may not, why not.
+    /// If it may not, which part is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
+    /// If it may not, why not: a sentence that names the part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -31,8 +34,10 @@ impl Bus {
     #[must_use]
     pub fn ready(&self) -> Vec<Readiness> {
         let readiness = |core: &Arc<DomainCore>| {
-            let reason = core.condition().map(|state| core.reason().unwrap_or_else(|| state.to_owned()));
-            Readiness { domain: core.name, ready: reason.is_none(), remote: core.transport.is_some(), reason }
+            let away = core.condition().map(|condition| condition.away);
+            let part = away.as_ref().map(|away| away.part);
+            let reason = away.map(|away| away.reason.into_owned());
+            Readiness { domain: core.name, ready: part.is_none(), remote: core.transport.is_some(), part, reason }
         };
         self.domains().iter().map(readiness).collect()
     }

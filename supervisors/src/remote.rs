@@ -26,6 +26,7 @@ use uuid::Uuid;
 use crate::{
     breaker::Verdict,
     clock::Clock,
+    condition::{Away, Part},
     context::ShardContext,
     domain_core::DomainCore,
     operation::Outcome,
@@ -113,6 +114,15 @@ pub trait Transport: Send + Sync {
 
     /// Whether calls can be sent now.
     fn is_connected(&self) -> bool;
+
+    /// This node reaches a domain over this transport: from now on it is looked whether anybody answers for it, also
+    /// while nobody asks.
+    fn watch(&self, _domain: &'static str) {}
+
+    /// What keeps calls to a domain from being answered, as far as is known without making one.
+    fn away(&self, _domain: &'static str) -> Option<Away> {
+        (!self.is_connected()).then(|| Away::new(Part::Broker, "no other node can be reached"))
+    }
 
     /// Another number each time that calls can be sent again: breakers begin anew with it, because what failed while
     /// nothing could be sent says nothing about whoever is to answer.

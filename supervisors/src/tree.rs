@@ -19,7 +19,7 @@ pub struct TreeView {
     /// `node`, `domain`, `shard` or `child`.
     pub kind: &'static str,
     /// What it does: `ready`, `starting`, `restarting`, `unavailable`, `stopping`, `stopped`, `running`, `waiting`,
-    /// `ended` or `blocked`.
+    /// `ended`, `blocked`, `away` when something that it depends on is, or `refusing` when its breaker is open.
     pub state: &'static str,
     /// How often it was restarted.
     pub restarts: u64,
@@ -55,11 +55,13 @@ impl TreeView {
 
     fn of_domain(core: &DomainCore) -> Self {
         let shards: Vec<Self> = core.ports().iter().map(|port| Self::of_shard(core, port)).collect();
-        let state = core.condition().unwrap_or("ready");
+        let condition = core.condition();
+        let (state, reason) =
+            condition.map_or(("ready", None), |condition| (condition.state, Some(condition.away.reason.into_owned())));
         let background = core.supervisor().map(|supervisor| supervisor.children()).unwrap_or_default();
         let children = shards.into_iter().chain(background.into_iter().map(Self::of_child)).collect();
         let breaker = core.breaker().map(State::as_str);
-        Self { name: core.name.into(), kind: "domain", state, breaker, reason: core.reason(), ..Self::sum(children) }
+        Self { name: core.name.into(), kind: "domain", state, breaker, reason, ..Self::sum(children) }
     }
 
     fn of_shard(core: &DomainCore, port: &Port) -> Self {

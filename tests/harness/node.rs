@@ -145,6 +145,14 @@ impl Node {
         self.ground.as_ref().expect("a cluster")
     }
 
+    /// Changes these variables for the processes that are started from now on.
+    pub fn set(&mut self, environment: &[(&str, &str)]) {
+        for (name, value) in environment {
+            self.environment.retain(|(of, _)| of != name);
+            self.environment.push(((*name).to_owned(), (*value).to_owned()));
+        }
+    }
+
     /// The variables that a further node of the cluster needs.
     pub fn environment(&self) -> Vec<(&str, &str)> {
         self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()

@@ -3,13 +3,17 @@
 //! Every node hosts it, on a thread of its own: a node whose workers are busy still says that it lives. A node renews
 //! its row every second; another that has seen no renewal for four declares it gone, by a conditional update that raises
 //! the row's incarnation. Both measure on their own monotonic clocks, so that no two clocks need agree, and time counts
-//! only while the observer itself looks regularly: after an outage of the database nobody is gone.
+//! only while the observer itself looks regularly: after an outage of the database nobody is gone. Of two processes with
+//! the id of one node the second ends.
 
 mod dead_letters;
+mod fingerprints;
 mod health;
 mod membership;
 mod metrics;
+mod reports;
 mod rows;
+mod seat;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +31,11 @@ use callboard_supervisors::{
     events::Events,
 };
 
-pub use crate::metrics::ClusterMetrics;
+pub use crate::{
+    fingerprints::{Fingerprint, Fingerprints},
+    metrics::ClusterMetrics,
+    seat::{Seat, SeatError, living},
+};
 
 /// The domain's one word.
 pub const DOMAIN: &str = "cluster";
@@ -54,16 +62,19 @@ impl Default for ClusterSettings {
     }
 }
 
-/// The domain. What it learns it tells `members`; `children` are background work of the node that belongs to no domain.
+/// The domain. What it learns it tells `members`, in which this process has the `seat` of its node; `children` are
+/// background work of the node that belongs to no domain.
 #[must_use]
 pub fn domain(
     settings: ClusterSettings,
     databases: Databases,
     members: Members,
+    seat: Seat,
     metrics: ClusterMetrics,
     children: Vec<ChildSpec>,
 ) -> Domain {
-    let watch = membership::child(settings, databases.clone(), members.clone(), metrics.clone());
+    let watch = membership::child(settings, databases.clone(), members.clone(), seat, metrics.clone());
+    let (reports, watched) = (reports::child(members.clone()), databases.clone());
     let server = databases.server(DOMAIN);
     let domain = contract().dedicated(1, move |context: ShardContext| {
         let (databases, members, metrics) = (databases.clone(), members.clone(), metrics.clone());
@@ -83,8 +94,8 @@ pub fn domain(
             Ok(cluster)
         }
     });
-    let domain = domain.standing_on(server);
-    let domain = if settings.watches { domain.child(watch) } else { domain };
+    let domain = domain.standing_on(server).watches(&watched);
+    let domain = if settings.watches { domain.child(watch).child(reports) } else { domain };
     children.into_iter().fold(domain, |domain, child| domain.child(child)).build()
 }
 

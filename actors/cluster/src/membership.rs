@@ -7,7 +7,7 @@ use std::{
 
 use callboard_messages::{NodeId, cluster::NodeState};
 use callboard_supervisors::{
-    ChildContext, ChildSpec, Exit, LiveEvent,
+    ChildContext, ChildSpec, Exit, LiveEvent, Outage,
     cluster::{Member, Members},
     db::{Database, Databases, Error},
 };
@@ -15,8 +15,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::StreamExt;
 
 use crate::{
-    ClusterMetrics, ClusterSettings, DOMAIN,
+    ClusterMetrics, ClusterSettings, DOMAIN, Seat,
     rows::{self, NodeRow},
+    seat,
 };
 
 /// Tells the other nodes that something has changed, so that they look at once.
@@ -31,11 +32,22 @@ pub(crate) fn child(
     settings: ClusterSettings,
     databases: Databases,
     members: Members,
+    seat: Seat,
     metrics: ClusterMetrics,
 ) -> ChildSpec {
     ChildSpec::with_database("membership", databases, DOMAIN, move |context, database| {
         let (members, metrics) = (members.clone(), metrics.clone());
-        let watch = Watch { settings, database, members, metrics, context, sightings: Sightings::default(), passes: 0 };
+        let watch = Watch {
+            settings,
+            database,
+            members,
+            seat,
+            metrics,
+            context,
+            sightings: Sightings::default(),
+            passes: 0,
+            outage: Outage::new("the place of this node in the cluster"),
+        };
         watch.run()
     })
 }
@@ -44,11 +56,14 @@ struct Watch {
     settings: ClusterSettings,
     database: Database,
     members: Members,
+    seat: Seat,
     metrics: ClusterMetrics,
     context: ChildContext,
     sightings: Sightings,
     /// Passes since it has joined.
     passes: u32,
+    /// It can't be renewed.
+    outage: Outage,
 }
 
 impl Watch {
@@ -60,9 +75,14 @@ impl Watch {
             let clock = self.context.clock.clone();
             let deadline = clock.instant() + look_within(&self.settings);
             match clock.timeout_at(deadline, self.pass()).await {
-                Some(Ok(())) => {}
-                Some(Err(error)) => tracing::warn!(%error, "this node could not renew its place in the cluster"),
-                None => tracing::warn!("this node could not renew its place in the cluster in time"),
+                Some(Ok(true)) => drop(self.outage.works()),
+                Some(Ok(false)) => {
+                    // Whoever runs this process ends it.
+                    self.context.stopping().await;
+                    return Exit::Shutdown;
+                }
+                Some(Err(error)) => drop(self.outage.failed(&error)),
+                None => drop(self.outage.failed(&"the database did not answer in time")),
             }
             // Counted from now: passes that nudges bring about must not put the next renewal off.
             let due = clock.instant() + self.settings.beat;
@@ -86,8 +106,8 @@ impl Watch {
         }
     }
 
-    /// Joins or renews, reads what the others do, and tells this process.
-    async fn pass(&mut self) -> Result<(), Error> {
+    /// Joins or renews, reads what the others do, and tells this process. False when another process is the node.
+    async fn pass(&mut self) -> Result<bool, Error> {
         let (clock, me) = (self.context.clock.clone(), self.members.me());
         let (began, known) = (clock.instant(), self.members.all());
         let state = if self.members.is_draining() { NodeState::Draining } else { NodeState::Up };
@@ -96,7 +116,11 @@ impl Watch {
         if !is_known && let Some(member) = known.get(me) {
             let fenced = incarnation > 0;
             let member = Member { incarnation, ..member.clone() };
-            incarnation = rows::join(&self.database, &member, state, clock.now()).await?;
+            let joined = rows::join(&self.database, &member, self.seat, state, clock.now()).await?;
+            let Some(joined) = joined else { return self.give_way().await };
+            incarnation = joined;
+            // What stood still at the start may do so again when it is another's.
+            self.seat.last = None;
             self.passes = 0;
             if fenced {
                 self.metrics.fenced();
@@ -121,7 +145,18 @@ impl Watch {
             }
         }
         self.tell(incarnation, seen, has_changed);
-        self.forget(clock.now()).await
+        self.forget(clock.now()).await?;
+        Ok(true)
+    }
+
+    /// Another process has the id of this node: this one is to end, and does nothing more in the node's name.
+    async fn give_way(&self) -> Result<bool, Error> {
+        let me = self.members.me();
+        let other = rows::all(&self.database).await?.into_iter().find(|row| row.id() == me);
+        // It has just left: this one joins with the next pass.
+        let Some(other) = other else { return Ok(true) };
+        self.members.displace(seat::taken(me, &other));
+        Ok(false)
     }
 
     /// What this node nudges with, so that it does not nudge itself.

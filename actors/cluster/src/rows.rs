@@ -9,6 +9,8 @@ use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use crate::seat::Seat;
+
 /// Rows read at once: far above what a cluster has.
 const LIMIT: i64 = 1_000;
 
@@ -23,6 +25,8 @@ pub(crate) struct NodeRow {
     state: String,
     pub(crate) beat: i64,
     pub(crate) incarnation: i64,
+    /// Of a version before, nothing.
+    pub(crate) process: Option<Uuid>,
     joined_at: DateTime<Utc>,
 }
 
@@ -40,6 +44,16 @@ impl NodeRow {
         }
     }
 
+    /// What changes with each renewal.
+    pub(crate) const fn sign(&self) -> Sign {
+        Sign { incarnation: self.incarnation, beat: self.beat }
+    }
+
+    /// As people find it.
+    pub(crate) fn described(&self) -> String {
+        format!("node {} at {}", self.name, self.address)
+    }
+
     pub(crate) fn into_member(self) -> Member {
         Member {
             id: self.id(),
@@ -54,6 +68,13 @@ impl NodeRow {
     }
 }
 
+/// A sign of life: the next one of a node is another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sign {
+    incarnation: i64,
+    beat: i64,
+}
+
 pub(crate) const fn word(state: NodeState) -> &'static str {
     match state {
         NodeState::Up => "up",
@@ -66,7 +87,7 @@ pub(crate) const fn word(state: NodeState) -> &'static str {
 pub(crate) async fn all(database: &Database) -> Result<Vec<NodeRow>, Error> {
     database
         .query(
-            "SELECT id, name, address, domains, version, state, beat, incarnation, joined_at
+            "SELECT id, name, address, domains, version, state, beat, incarnation, process, joined_at
              FROM nodes ORDER BY CASE state WHEN 'gone' THEN 1 ELSE 0 END, name, id LIMIT $1",
         )
         .bind(LIMIT)
@@ -74,18 +95,28 @@ pub(crate) async fn all(database: &Database) -> Result<Vec<NodeRow>, Error> {
         .await
 }
 
-/// Joins under an incarnation above every earlier one; which.
-pub(crate) async fn join(database: &Database, me: &Member, state: NodeState, now: DateTime<Utc>) -> Result<i64, Error> {
-    database
+/// Joins under an incarnation above every earlier one; which. Nothing when another process has the id: its row is
+/// neither gone, nor of this process, nor did it stand still at `last`.
+pub(crate) async fn join(
+    database: &Database,
+    me: &Member,
+    Seat { process, last }: Seat,
+    state: NodeState,
+    now: DateTime<Utc>,
+) -> Result<Option<i64>, Error> {
+    let last = last.unwrap_or(Sign { incarnation: -1, beat: -1 });
+    let joined: Option<(i64,)> = database
         .query(
-            "INSERT INTO nodes (id, name, address, domains, version, state, beat, incarnation, joined_at, changed_at)
-             VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $8, $8)
+            "INSERT INTO nodes (id, name, address, domains, version, state, beat, incarnation, process, joined_at, changed_at)
+             VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $9, $8, $8)
              ON CONFLICT (id) DO UPDATE SET name = excluded.name, address = excluded.address,
                 domains = excluded.domains, version = excluded.version, state = excluded.state,
                 beat = nodes.beat + 1,
                 incarnation = CASE WHEN nodes.incarnation >= excluded.incarnation
                                    THEN nodes.incarnation + 1 ELSE excluded.incarnation END,
-                joined_at = excluded.joined_at, changed_at = excluded.changed_at
+                process = excluded.process, joined_at = excluded.joined_at, changed_at = excluded.changed_at
+             WHERE nodes.state = 'gone' OR nodes.process = excluded.process
+                OR (nodes.incarnation = $10 AND nodes.beat = $11)
              RETURNING incarnation",
         )
         .bind(me.id.0)
@@ -96,8 +127,12 @@ pub(crate) async fn join(database: &Database, me: &Member, state: NodeState, now
         .bind(word(state))
         .bind(me.incarnation + 1)
         .bind(now)
-        .fetch_scalar()
-        .await
+        .bind(process)
+        .bind(last.incarnation)
+        .bind(last.beat)
+        .fetch_optional()
+        .await?;
+    Ok(joined.map(|(incarnation,)| incarnation))
 }
 
 /// Renews a node's row; false when it was fenced.

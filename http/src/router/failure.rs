@@ -20,6 +20,8 @@ pub(super) enum Failure {
     NoInstance(RouteState),
     /// The node that runs it, by this name, is gone.
     NodeGone(String),
+    /// The node that runs it, by this name, was declared gone while the request was with it.
+    NodeLost(String),
     /// The node that runs it accepted no connection; the text ends a sentence.
     NodeRefused(String, &'static str),
     /// Another node has sent the request here, and the app is not here.
@@ -49,6 +51,8 @@ pub(super) struct Visitor<'a> {
     pub head: &'a RequestHead,
     pub app: &'a str,
     pub request_id: &'a str,
+    /// Whether another node has sent the request here.
+    pub forwarded: bool,
 }
 
 impl Failure {
@@ -83,6 +87,11 @@ impl Failure {
         Self::Broken(what.to_owned())
     }
 
+    /// Whether the app may be on its way from a node that is gone to another: what is wrong now is right in a moment.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::NodeGone(_) | Self::NodeRefused(..) | Self::NoInstance(_) | Self::Refused(_))
+    }
+
     pub fn status(&self) -> StatusCode {
         match self {
             Self::UnknownApp => StatusCode::NOT_FOUND,
@@ -91,7 +100,7 @@ impl Failure {
             }
             Self::Crowded(_) | Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::Refused(_) | Self::Broken(_) | Self::Inexpressible => StatusCode::BAD_GATEWAY,
+            Self::Refused(_) | Self::Broken(_) | Self::NodeLost(_) | Self::Inexpressible => StatusCode::BAD_GATEWAY,
             Self::NotAccepted | Self::TooSlow(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::ClientTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::ClientBroke | Self::BadUpgrade => StatusCode::BAD_REQUEST,
@@ -121,7 +130,7 @@ impl Failure {
             Self::NoInstance(RouteState::Deploying) => "This app is being deployed",
             Self::NoInstance(RouteState::Moving) | Self::NodeGone(_) => "This app moves to another node",
             Self::NoInstance(_) | Self::NodeRefused(..) | Self::Misdirected => "This app is not available",
-            Self::Refused(_) | Self::Broken(_) | Self::Inexpressible => "This app did not answer",
+            Self::Refused(_) | Self::Broken(_) | Self::NodeLost(_) | Self::Inexpressible => "This app did not answer",
             Self::NotAccepted | Self::TooSlow(_) => "This app took too long to answer",
             Self::ClientTooSlow => "The request took too long to arrive",
             Self::ClientBroke => "The request was not complete",
@@ -138,6 +147,10 @@ impl Failure {
             Self::NoInstance(state) => state.reason().into(),
             Self::NodeGone(node) => {
                 format!("The node {node} that ran it is gone, and another one takes it over.").into()
+            }
+            Self::NodeLost(node) => {
+                format!("The node {node} that ran it is gone. Whether it had carried the request out, nobody can tell.")
+                    .into()
             }
             Self::NodeRefused(node, why) => format!("The node {node} that runs it could not be reached: {why}.").into(),
             Self::Misdirected => "The node that was asked does not run it.".into(),
@@ -197,8 +210,13 @@ impl Failure {
         if let Ok(id) = HeaderValue::from_str(visitor.request_id) {
             head.headers.insert(HeaderName::from_static(headers::REQUEST_ID), id);
         }
-        if matches!(self, Self::Misdirected) {
-            head.headers.insert(HeaderName::from_static(hop::MISDIRECTED), HeaderValue::from_static("1"));
+        let mark = match self {
+            Self::Misdirected => Some(hop::MISDIRECTED),
+            Self::NoInstance(_) if visitor.forwarded => Some(hop::NO_INSTANCE),
+            _ => None,
+        };
+        if let Some(mark) = mark {
+            head.headers.insert(HeaderName::from_static(mark), HeaderValue::from_static("1"));
         }
         let upgrade =
             visitor.head.connection_type() == ConnectionType::Upgrade || headers::names_websocket(visitor.head);

@@ -32,7 +32,14 @@ pub(super) async fn follow(table: RoutingTable, members: Members, bus: Bus, live
     let mut follower = Follower { table, members, bus, live, known: None, apps: 0, nodes: Vec::new() };
     loop {
         // A panic must not leave the node with an old list for ever.
-        if AssertUnwindSafe(follower.run()).catch_unwind().await.is_err() {
+        let losses = lose(follower.table.clone(), follower.members.clone());
+        let followed = async {
+            tokio::select! {
+                () = follower.run() => {}
+                () = losses => {}
+            }
+        };
+        if AssertUnwindSafe(followed).catch_unwind().await.is_err() {
             tracing::error!("what follows the routes of other nodes panicked; it goes on");
             tokio::time::sleep(EVERY).await;
         }
@@ -82,6 +89,8 @@ impl Follower {
             Ok(AppRoutes { items: Some(items), version }) => {
                 self.apps = u32::try_from(items.len()).unwrap_or(u32::MAX);
                 let apps = items.into_iter().map(|route| (route.app, route.node, route.state)).collect();
+                // As they are by now: the answer may have taken its time, and a node may be gone since.
+                let nodes = neighbours(&self.members);
                 self.table.set_elsewhere(ask, apps, &nodes);
                 (self.known, self.nodes) = (Some(version), nodes);
             }
@@ -89,6 +98,19 @@ impl Follower {
                 tracing::debug!(%error, "the routes of other nodes could not be asked for; the last ones hold")
             }
         }
+    }
+}
+
+/// Gives up what was asked of nodes that are declared gone, at once: to learn who has their apps may take a moment.
+async fn lose(table: RoutingTable, mut members: Members) {
+    let mut before = members.all();
+    loop {
+        members.changed().await;
+        let now = members.all();
+        for lost in now.lost_since(&before) {
+            table.lose(lost.id.0);
+        }
+        before = now;
     }
 }
 
@@ -100,7 +122,7 @@ fn neighbours(members: &Members) -> Vec<Neighbour> {
         let address = address.strip_prefix("http://")?;
         let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         let address = if has_port { address.into() } else { format!("{address}:80").into() };
-        Some(Neighbour { id: member.id.0, address })
+        Some(Neighbour { id: member.id.0, address, incarnation: member.incarnation })
     };
     all.members.iter().filter(|member| member.id != all.me).filter_map(neighbour).collect()
 }

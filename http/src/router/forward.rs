@@ -4,6 +4,9 @@
 //! one; a request that is known not to have left goes to a new connection; a request that left on a connection which
 //! had been kept, and was closed without a byte of answer, is sent once more if that can't do anything twice (an
 //! idempotent method without a body). Everything else that breaks is told to the client.
+//!
+//! A node that was declared gone is waited for no longer. What it was sent and can be sent again, as above, goes to the node
+//! that takes the app over, and waits a while for it.
 
 use std::{
     future::Future,
@@ -36,6 +39,12 @@ use crate::{address, limits::Class, pace::Pace};
 
 /// How long an instance that refused a connection is passed over while there are others.
 const SUSPICION: Duration = Duration::from_secs(2);
+
+/// How long a request that was with a node which is gone waits for the app to run elsewhere: some takeovers take longer
+/// than most.
+const HEIR_WITHIN: Duration = Duration::from_secs(30);
+/// How often it is looked whether it does, if nothing tells.
+const HEIR_LOOK: Duration = Duration::from_millis(200);
 
 /// An exchange whose answer is on its way to the client; it counts as in flight until it is dropped.
 pub(super) struct Exchange {
@@ -110,7 +119,8 @@ impl Worker {
                     route.metrics().answered(failure.status().as_u16());
                     route.metrics().took(errand.started.elapsed());
                 }
-                (failure.page(&Visitor { head, app: &app, request_id: &request_id }), None)
+                let forwarded = errand.sender != Sender::Client;
+                (failure.page(&Visitor { head, app: &app, request_id: &request_id, forwarded }), None)
             }
         }
     }
@@ -155,9 +165,16 @@ impl Worker {
         let mut tried = Tried::default();
         let has_body = payload.is_some() && !errand.websocket;
         let mut renew = false;
+        let mut heir = Heir::default();
         loop {
-            let Chosen { place, metrics } =
-                self.choose(errand.app, errand.sender != Sender::Client, &mut tried).await?;
+            let chosen = self.choose(errand.app, errand.sender != Sender::Client, &mut tried).await;
+            let Chosen { place, metrics } = match chosen {
+                Err(failure) if failure.is_passing() && self.await_heir(&heir).await => {
+                    tried = Tried::default();
+                    continue;
+                }
+                chosen => chosen?,
+            };
             let node = place.is_node().then(|| place.instance_id());
             let kept = if renew { None } else { self.pool.take(&place, errand.replayable) };
             let was_kept = kept.is_some();
@@ -168,6 +185,9 @@ impl Worker {
                     Err(error) => {
                         tracing::debug!(app = errand.app, instance = %place.instance_id(), %error, "not accepted");
                         place.suspect(SUSPICION);
+                        if place.is_lost() {
+                            heir.expect();
+                        }
                         tried.ids.push(place.instance_id());
                         tried.failed = Some(match node {
                             Some(node) => Failure::node_refused(self.name_of(node), &error),
@@ -193,13 +213,26 @@ impl Worker {
                 Some(Ok(answer)) if is_misdirected(node, &answer) => {
                     return Err(Failure::NoInstance(RouteState::Moving));
                 }
+                // Nor is it with the node that has taken the app over, as long as no instance serves.
+                Some(Ok(answer)) if !has_body && is_unserved(node, &answer) && self.await_heir(&heir).await => {
+                    tried = Tried::default();
+                    continue;
+                }
                 Some(Ok(answer)) => return self.answer(errand, answer, connection, metrics, place, payload).await,
                 Some(Err(error)) => error,
+                None if place.is_lost() => return Err(Failure::NodeLost(self.name_of(place.instance_id()))),
                 None if errand.upload.waiting_for_client() => return Err(Failure::ClientTooSlow),
                 None => return Err(Failure::TooSlow(self.router.settings.response_timeout)),
             };
             let silent = !connection.received.load(Ordering::Relaxed);
-            if let Some(message) = error.take_message() {
+            let unheard = error.take_message();
+            if place.is_lost() {
+                if unheard.is_none() && !errand.replayable {
+                    return Err(Failure::NodeLost(self.name_of(place.instance_id())));
+                }
+                heir.expect();
+            }
+            if let Some(message) = unheard {
                 unsent = Some((node, message));
                 if !was_kept {
                     place.suspect(SUSPICION);
@@ -208,6 +241,8 @@ impl Worker {
                         Some(Failure::Broken("it closed the connection before the request was sent".to_owned()));
                 }
                 renew = was_kept;
+            } else if place.is_lost() {
+                tried = Tried::default();
             } else if was_kept && errand.replayable && silent {
                 renew = true;
             } else if errand.upload.late() {
@@ -218,6 +253,17 @@ impl Worker {
                 return Err(Failure::broken(error.error(), silent));
             }
         }
+    }
+
+    /// Waits a moment for another node to take the app over; false when none is expected to, or none has in time.
+    async fn await_heir(&self, heir: &Heir) -> bool {
+        if !heir.is_expected() {
+            return false;
+        }
+        let mut changes = self.router.table.changes();
+        // Whatever changes the table may be what is waited for, and a node elsewhere changes nothing here.
+        let _ = tokio::time::timeout(HEIR_LOOK, changes.changed()).await;
+        true
     }
 
     fn body(&self, errand: &Errand<'_>, payload: &mut Option<Payload>) -> Option<RequestBody> {
@@ -312,6 +358,25 @@ impl Worker {
         }
         Ok(head.set_body(ResponseBody::Relay(Relay::new(incoming, size, exchange))))
     }
+}
+
+/// Whether, and until when, a request waits for another node to take its app over.
+#[derive(Default)]
+struct Heir(Option<Instant>);
+
+impl Heir {
+    fn expect(&mut self) {
+        self.0.get_or_insert_with(|| Instant::now() + HEIR_WITHIN);
+    }
+
+    fn is_expected(&self) -> bool {
+        self.0.is_some_and(|until| Instant::now() < until)
+    }
+}
+
+/// Whether the node that runs the app says that no instance of it serves.
+fn is_unserved(node: Option<Uuid>, answer: &hyper::Response<Incoming>) -> bool {
+    node.is_some() && answer.headers().contains_key(hop::NO_INSTANCE)
 }
 
 /// Whether another node says that the app is not there; an app's own answer with this status is the app's.

@@ -99,6 +99,7 @@ pub(super) fn response(from: &HeaderMap, to: &mut ResponseHead, request_id: &str
         // The length is what the body's framing says it is; both would be two headers.
         if (name == header::CONTENT_LENGTH && !keep_length)
             || name == hop::MISDIRECTED
+            || name == hop::NO_INSTANCE
             || (ends_here(name.as_str()) && !(upgrade && name == header::UPGRADE))
             || named.iter().any(|named| named.eq_ignore_ascii_case(name.as_str().as_bytes()))
         {

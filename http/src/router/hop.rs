@@ -19,6 +19,9 @@ use uuid::Uuid;
 pub(super) const HOP: &str = "x-callboard-hop";
 /// The header of an answer that says: this node does not run the app.
 pub(super) const MISDIRECTED: &str = "x-callboard-misdirected";
+/// The header of an answer that says: this node runs the app, and no instance of it serves now. As of a moment ago that may
+/// be why a request came here that another node was to answer.
+pub(super) const NO_INSTANCE: &str = "x-callboard-no-instance";
 /// How far the clocks of two nodes may be apart, in seconds.
 const SKEW: u64 = 120;
 /// How often it is said that they are further apart, in seconds.

@@ -113,9 +113,14 @@ impl Pool {
         let io = TokioIo::new(Watched { stream, received: Arc::clone(&received) });
         let (sender, connection) =
             http1::Builder::new().max_buf_size(MAX_HEAD).handshake(io).await.map_err(io::Error::other)?;
+        let lost = endpoint.lost();
         actix_rt::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "a connection to an instance ended");
+            tokio::select! {
+                ended = connection.with_upgrades() => if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection to an instance ended");
+                },
+                // Whoever waits for an answer is told that there is none.
+                () = lost => tracing::debug!("a connection to a node that was declared gone is given up"),
             }
         });
         Ok(Connection { sender, received, endpoint: Arc::clone(endpoint) })

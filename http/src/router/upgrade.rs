@@ -1,7 +1,8 @@
 //! A WebSocket through the router: after the 101, bytes both ways until both sides are done.
 //!
 //! The client's end of sending is passed on and the instance may still finish. When the instance ends first, the
-//! connection is closed behind its last byte, as WebSocket wants it.
+//! connection is closed behind its last byte, as WebSocket wants it. So it is when the node that the instance is on was
+//! declared gone: a node that froze would say nothing for ever.
 
 use std::{
     error::Error,
@@ -31,6 +32,7 @@ const PIECE: usize = 16 * 1024;
 pub struct Tunnel {
     from_instance: OwnedReadHalf,
     buffer: BytesMut,
+    lost: Pin<Box<dyn Future<Output = ()>>>,
     _place: Rc<InFlight>,
     /// Dropped with the client's connection.
     _client: oneshot::Sender<()>,
@@ -57,14 +59,18 @@ pub(super) async fn tunnel(
             _ = gone => {}
         }
     });
-    Ok(Tunnel { from_instance, buffer: BytesMut::from(parts.read_buf.as_ref()), _place: place, _client: client })
+    let (buffer, lost) = (BytesMut::from(parts.read_buf.as_ref()), Box::pin(place.lost()));
+    Ok(Tunnel { from_instance, buffer, lost, _place: place, _client: client })
 }
 
-async fn pass_on(mut from_client: Payload, mut to_instance: OwnedWriteHalf, _place: Rc<InFlight>) {
+async fn pass_on(mut from_client: Payload, mut to_instance: OwnedWriteHalf, place: Rc<InFlight>) {
     // A client that ends its side is an error to actix-http, as no length was announced: here it is the end.
     while let Some(Ok(piece)) = from_client.next().await {
-        if to_instance.write_all(&piece).await.is_err() {
-            return;
+        tokio::select! {
+            written = to_instance.write_all(&piece) => if written.is_err() {
+                return;
+            },
+            () = place.lost() => return,
         }
     }
     if let Err(error) = to_instance.shutdown().await {
@@ -77,6 +83,8 @@ impl Tunnel {
         if self.buffer.is_empty() {
             self.buffer.reserve(PIECE);
             match poll_read_buf(Pin::new(&mut self.from_instance), cx, &mut self.buffer) {
+                // What it sent before is passed on first.
+                Poll::Pending if self.lost.as_mut().poll(cx).is_ready() => return Poll::Ready(None),
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                 Poll::Ready(Ok(0)) => return Poll::Ready(None),

@@ -154,7 +154,13 @@ impl Permit {
         let after = machine.state();
         drop(machine);
         if before != after {
-            tracing::warn!(breaker = %name, from = before.as_str(), to = after.as_str(), "a breaker changed its state");
+            let (breaker, from, to) = (name, before.as_str(), after.as_str());
+            match (before, after) {
+                (State::Closed, _) => tracing::warn!(%breaker, from, to, "a breaker has opened"),
+                (_, State::Closed) => tracing::info!(%breaker, from, to, "a breaker has closed again"),
+                // What its probes come to is said once they succeed.
+                _ => tracing::debug!(%breaker, from, to, "a breaker tries again"),
+            }
         }
     }
 }

@@ -68,6 +68,8 @@ struct Resting {
     connections: VecDeque<Idle>,
     /// Whether a task closes them in time.
     are_watched: bool,
+    /// When the last of them had got all of its answers.
+    answered: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -98,6 +100,21 @@ impl Pool {
     pub(super) fn new(options: PgConnectOptions, server: Server, bounds: Bounds) -> Self {
         let places = Arc::new(Semaphore::new(bounds.connections as usize));
         Self(Arc::new(Inner { options, server, bounds, places, idle: Mutex::default() }))
+    }
+
+    /// Asks the server something that changes nothing. When no answer comes in time and others have got theirs since, the
+    /// server is busy and not away.
+    pub(super) async fn answers(&self, within: Duration) -> Result<(), sqlx::Error> {
+        let began = Instant::now();
+        let asked = async {
+            let mut held = self.acquire_in_time().await?;
+            held.run(async |connection| connection.ping().await).await
+        };
+        match timeout(within, asked).await {
+            Ok(outcome) => outcome,
+            Err(_) if self.0.idle.lock().answered.is_some_and(|answered| answered > began) => Ok(()),
+            Err(_) => Err(silent()),
+        }
     }
 
     pub(super) fn server(&self) -> &Server {
@@ -171,7 +188,9 @@ impl Pool {
 impl Inner {
     fn put_back(self: &Arc<Self>, connection: PgConnection) {
         let mut idle = self.idle.lock();
-        idle.connections.push_front(Idle { connection, since: Instant::now() });
+        let now = Instant::now();
+        idle.answered = Some(now);
+        idle.connections.push_front(Idle { connection, since: now });
         if idle.are_watched {
             return;
         }

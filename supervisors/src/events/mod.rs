@@ -63,6 +63,9 @@ pub enum PublishError {
     /// It was not sent, or nobody confirmed it in time: it may or may not arrive.
     #[error("not confirmed: {0}")]
     Unconfirmed(String),
+    /// It was not sent, because the transport has nowhere to send anything now. The transport itself says so, once.
+    #[error("not sent: {0}")]
+    Away(String),
 }
 
 /// What brings events to the domains that react to them.

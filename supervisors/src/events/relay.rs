@@ -277,6 +277,10 @@ impl Relay {
                 tracing::warn!(domain, %event, %id, since = %row.created_at, %reason, "an event was not published");
                 Ok(())
             }
+            PublishError::Away(reason) => {
+                tracing::debug!(domain, %event, %id, since = %row.created_at, %reason, "an event waits in the outbox");
+                Ok(())
+            }
         }
     }
 

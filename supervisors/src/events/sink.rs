@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{CloudEvent, DELIVERIES, Subscription};
 use crate::{
     actor_ref::ActorRef, background::BackgroundStats, bus::Bus, clock::Clock, domain_core::DomainCore,
-    supervise::Backoff,
+    supervise::Backoff, warn_unless_outage,
 };
 
 /// The pauses between the deliveries of an event that could not be applied.
@@ -87,8 +87,7 @@ impl EventSink {
     /// Whether the domain takes events on this node now, as far as is known.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        let now = self.clock.instant();
-        self.core.condition().is_none() && self.core.ports().iter().all(|port| port.breaker_refuses(now).is_none())
+        self.core.condition().is_none()
     }
 
     /// Delivers an event once.
@@ -122,7 +121,9 @@ impl EventSink {
             match self.attempt(event.clone()).await {
                 Attempt::Applied | Attempt::Duplicate => return Ok(()),
                 Attempt::Later { after, reason } => {
-                    tracing::warn!(domain = self.core.name, event = %event.kind, id = %event.id, %reason, "an event waits");
+                    let is_outage = self.core.condition().is_some_and(|condition| condition.state == "away");
+                    let (domain, kind, id) = (self.core.name, &event.kind, event.id);
+                    warn_unless_outage!(is_outage, domain, event = %kind, %id, %reason, "an event waits");
                     return Err(Untaken::Later { after, reason });
                 }
                 Attempt::Unknown(reason) => {

@@ -26,6 +26,8 @@ pub struct Neighbour {
     pub id: Uuid,
     /// Its listener: `host:port`.
     pub address: Arc<str>,
+    /// Under which it takes part: one that was declared gone and came back has another.
+    pub incarnation: i64,
 }
 
 /// Where an app is answered, as the list says.
@@ -42,7 +44,7 @@ impl Elsewhere {
     /// Takes a place at the node, if it can be reached.
     #[must_use]
     pub fn acquire(&self) -> Option<InFlight> {
-        self.endpoint.clone().map(Endpoint::enter)
+        self.endpoint.clone().filter(|endpoint| !endpoint.is_lost()).map(Endpoint::enter)
     }
 }
 
@@ -92,7 +94,8 @@ impl RoutingTable {
             .iter()
             .map(|node| {
                 let address = Address::Node(node.address.clone());
-                let kept = before.nodes.get(&node.id).filter(|endpoint| *endpoint.address() == address).cloned();
+                let kept = before.nodes.get(&node.id).cloned();
+                let kept = kept.filter(|endpoint| *endpoint.address() == address && !endpoint.is_lost());
                 (node.id, kept.unwrap_or_else(|| Arc::new(Endpoint::new(node.id, address))))
             })
             .collect();
@@ -109,11 +112,22 @@ impl RoutingTable {
         self.shared.others.list.store(list.clone());
         for (id, endpoint) in &before.nodes {
             let is_kept = list.nodes.get(id).is_some_and(|kept| Arc::ptr_eq(kept, endpoint));
-            endpoint.set_retired(!is_kept);
+            if !endpoint.is_lost() {
+                endpoint.set_retired(!is_kept);
+            }
         }
         self.confirm_elsewhere(ask);
         // Whoever keeps connections lets those to nodes go that are no longer there.
         self.shared.changes.send_modify(|version| *version += 1);
+    }
+
+    /// The cluster has declared a node gone: what was asked of it is given up, at once and not when a new list has come,
+    /// which another node may take a while to tell.
+    pub fn lose(&self, node: Uuid) {
+        if let Some(endpoint) = self.shared.others.list.load().nodes.get(&node) {
+            endpoint.lose();
+            self.shared.changes.send_modify(|version| *version += 1);
+        }
     }
 
     /// The last list still holds.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// An instance that accepts requests.
@@ -38,6 +39,7 @@ pub struct Endpoint {
     address: Address,
     in_flight: AtomicUsize,
     retired: AtomicBool,
+    lost: CancellationToken,
     epoch: Instant,
     /// Milliseconds since `epoch`.
     suspect_until: AtomicU64,
@@ -51,6 +53,7 @@ impl Endpoint {
             address,
             in_flight: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
+            lost: CancellationToken::new(),
             epoch: Instant::now(),
             suspect_until: AtomicU64::new(0),
             emptied: Notify::new(),
@@ -99,6 +102,22 @@ impl Endpoint {
 
     pub(super) fn set_retired(&self, is_retired: bool) {
         self.retired.store(is_retired, Ordering::SeqCst);
+    }
+
+    /// Nothing that was asked of it is waited for any longer: the cluster has declared the node gone.
+    pub(super) fn lose(&self) {
+        self.set_retired(true);
+        self.lost.cancel();
+    }
+
+    /// Whether what was asked of it is given up.
+    pub fn is_lost(&self) -> bool {
+        self.lost.is_cancelled()
+    }
+
+    /// Waits until what was asked of it is given up.
+    pub fn lost(&self) -> impl Future<Output = ()> + use<> {
+        self.lost.clone().cancelled_owned()
     }
 
     /// Passes it over for a while, as long as another one is left.

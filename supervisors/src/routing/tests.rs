@@ -168,7 +168,7 @@ fn an_app_has_series_once_an_instance_of_it_has_run() {
 async fn an_app_of_another_node_is_found_there_until_a_newer_list_says_otherwise() {
     let table = RoutingTable::new();
     let (node, gone) = (Uuid::now_v7(), Uuid::now_v7());
-    let neighbour = Neighbour { id: node, address: "10.0.0.1:80".into() };
+    let neighbour = Neighbour { id: node, address: "10.0.0.1:80".into(), incarnation: 1 };
     let ask = table.ask();
     table.set("new", Route { backends: Vec::new(), state: RouteState::NoRelease });
     let serves = |app: &str, node| (app.to_owned(), Some(node), RouteState::Serving);
@@ -187,6 +187,27 @@ async fn an_app_of_another_node_is_found_there_until_a_newer_list_says_otherwise
     assert!(table.get("new").is_none(), "nobody has it");
     assert!(table.elsewhere("shop").unwrap().acquire().is_none());
     assert!(table.elsewhere("lost").is_none());
+}
+
+#[actix_rt::test]
+async fn what_was_asked_of_a_node_that_is_lost_is_given_up_until_it_comes_back() {
+    let (table, node) = (RoutingTable::new(), Uuid::now_v7());
+    let neighbour = Neighbour { id: node, address: "10.0.0.1:80".into(), incarnation: 1 };
+    let list = |nodes: &[Neighbour]| {
+        table.set_elsewhere(table.ask(), vec![("shop".to_owned(), Some(node), RouteState::Serving)], nodes);
+    };
+    list(std::slice::from_ref(&neighbour));
+    let place = table.elsewhere("shop").unwrap().acquire().unwrap();
+    let given_up = place.lost();
+    assert!(!place.is_lost());
+    table.lose(node);
+    tokio::time::timeout(LONG, given_up).await.expect("whoever waits is told");
+    assert!(place.is_lost() && place.is_retired());
+    assert!(table.elsewhere("shop").unwrap().acquire().is_none(), "nothing new is asked of it");
+    // At the same address, after the cluster has let it in again.
+    list(&[Neighbour { incarnation: 3, ..neighbour }]);
+    let again = table.elsewhere("shop").unwrap().acquire().unwrap();
+    assert!(!again.is_lost() && place.is_lost());
 }
 
 #[actix_rt::test]

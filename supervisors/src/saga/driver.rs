@@ -15,6 +15,7 @@ use super::{
 use crate::{
     blocking::panic_message,
     db::{Database, Error, Transaction},
+    warn_unless_outage,
 };
 
 /// How a drive ended.
@@ -227,7 +228,7 @@ impl Driver {
             match self.save(next.clone()).await {
                 Ok(()) => break,
                 Err(Hitch::Database(error)) => {
-                    tracing::warn!(saga = %self.place.id, %error, "the log of a saga could not be written");
+                    warn_unless_outage!(error.is_connection(), saga = %self.place.id, %error, "the log of a saga could not be written");
                     self.pause(tried).await?;
                 }
                 Err(_) => return Err(Lost),
@@ -256,7 +257,7 @@ impl Driver {
                 }
                 Ok(_) => return Err(Lost),
                 Err(error) => {
-                    tracing::warn!(saga = %self.place.id, %error, "the log of a saga could not be read");
+                    warn_unless_outage!(error.is_connection(), saga = %self.place.id, %error, "the log of a saga could not be read");
                     tried = tried.saturating_add(1);
                 }
             }
@@ -319,7 +320,7 @@ impl Driver {
             }
             Some(Ok(false)) | None => Err(Lost),
             Some(Err(error)) => {
-                tracing::warn!(saga = %self.place.id, %error, "a saga could not show that it is driven");
+                warn_unless_outage!(error.is_connection(), saga = %self.place.id, %error, "a saga could not show that it is driven");
                 self.context.clock.sleep(self.settings.ttl / 20).await;
                 Ok(())
             }

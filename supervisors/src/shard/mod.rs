@@ -170,8 +170,15 @@ impl Shard {
     fn show(&self, breaker: &Machine) {
         if breaker.epoch() != self.shown.get() {
             self.shown.set(breaker.epoch());
-            let state = breaker.state();
-            tracing::warn!(domain = self.core.name, shard = self.port.index, state = state.as_str(), "breaker");
+            let (before, state) = (self.port.breaker(), breaker.state());
+            let (domain, shard, shown) = (self.core.name, self.port.index, state.as_str());
+            match (before, state) {
+                (State::Closed, State::Closed) => {}
+                (State::Closed, _) => tracing::warn!(domain, shard, state = shown, "a breaker has opened"),
+                (_, State::Closed) => tracing::info!(domain, shard, state = shown, "a breaker has closed again"),
+                // What its probes come to is said once they succeed.
+                _ => tracing::debug!(domain, shard, state = shown, "a breaker tries again"),
+            }
             self.port.show_breaker(state, breaker.open_until());
         }
     }

@@ -12,7 +12,7 @@ use callboard_messages::{CallError, Caller, Failure};
 use futures_util::future::join_all;
 
 use super::stage::*;
-use crate::{Bulkhead, Bus, Clock, Dependency, Runtime, breaker};
+use crate::{Bulkhead, Bus, Clock, Dependency, Part, Runtime, breaker};
 
 async fn stage_of(in_flight: usize, dedicated: bool) -> (Watch, Runtime, Bus, Clock) {
     let watch = Watch::default();
@@ -48,7 +48,9 @@ async fn a_handler_that_never_returns_times_out_opens_the_breaker_and_gives_its_
         until(|| watch.running() == 0 && runtime.tree().in_flight == 0).await;
         until(|| state(&runtime) == "open").await;
         assert!(is_open(&bus.ask(&caller, perform(Act::Reply(1))).await));
+        assert_eq!(runtime.ready()[0].part, Some(Part::Breaker), "a call would be refused");
         clock.advance(Duration::from_secs(5));
+        assert!(runtime.ready()[0].ready, "a call would be let through");
         for _ in 0..5 {
             assert_eq!(bus.ask(&caller, perform(Act::Reply(1))).await, Ok(1));
         }

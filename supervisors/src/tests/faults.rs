@@ -198,7 +198,7 @@ async fn a_factory_that_fails_or_panics_is_tried_again_and_then_given_up() {
         .build();
     let (runtime, bus, clock) = node(vec![domain]).await;
     assert_eq!(attempts.load(Ordering::SeqCst), 1, "attach returns after the first attempt");
-    assert_eq!(runtime.ready()[0].reason.as_deref(), Some("starting"));
+    assert_eq!(runtime.ready()[0].reason.as_deref(), Some("stage is starting"));
     let waiting = actix_rt::spawn(async move { bus.ask(&Caller::anonymous(), perform(Act::Reply(1))).await });
     for (attempt, wait) in (2..=6).zip([130, 250, 500, 1000, 2000]) {
         until(|| clock.sleepers() >= 1 && attempts.load(Ordering::SeqCst) == attempt - 1).await;

@@ -244,7 +244,7 @@ async fn a_shard_whose_thread_is_blocked_is_found_and_passed_over() {
         async move { bus.ask(&Caller::anonymous(), perform(Act::Block)).await }
     });
     until(|| runtime.tree().children[0].state == "blocked").await;
-    assert_eq!(runtime.ready()[0].reason.as_deref(), Some("blocked"));
+    assert_eq!(runtime.ready()[0].reason.as_deref(), Some("a thread of stage is blocked"));
     for n in 0..20 {
         assert_eq!(bus.ask(&Caller::anonymous(), perform(Act::Reply(n))).await, Ok(n));
     }

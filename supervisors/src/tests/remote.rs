@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::stage::*;
 use crate::{
-    Bulkhead, Bus, Clock, Outcome, Runtime,
+    Bulkhead, Bus, Clock, Outcome, Part, Runtime,
     remote::{CallFailure, Request, Target, Transport, failed},
 };
 
@@ -130,7 +130,9 @@ async fn a_domain_that_cannot_be_reached_is_not_ready() {
     let (runtime, _, _) = reaching(&wire).await;
     assert!(runtime.ready()[0].ready);
     wire.0.away.store(true, Ordering::SeqCst);
-    assert_eq!(runtime.ready()[0].reason.as_deref(), Some("disconnected"));
+    let ready = &runtime.ready()[0];
+    assert_eq!((ready.part, ready.reason.as_deref()), (Some(Part::Broker), Some("no other node can be reached")));
+    assert_eq!(runtime.tree().children[0].state, "away");
 }
 
 #[actix_rt::test]

@@ -1,7 +1,9 @@
 //! The nodes and the dead letters, on both engines.
 
 mod dead_letters;
+mod fingerprints;
 mod nodes;
+mod seats;
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +18,7 @@ use chrono::DateTime;
 use futures_util::{FutureExt, future::LocalBoxFuture};
 use tokio::sync::mpsc;
 
-use crate::{ClusterMetrics, ClusterSettings};
+use crate::{ClusterMetrics, ClusterSettings, Seat};
 
 /// A node of the tests: the domain `cluster` in a runtime of its own.
 struct Node {
@@ -50,8 +52,13 @@ impl EventTransport for Post {
 impl Node {
     /// Watches nobody, unless the settings say so.
     fn start(databases: &Databases, clock: Clock, settings: ClusterSettings) -> Self {
+        Self::start_as(NodeId::new(), Seat::new(), databases, clock, settings)
+    }
+
+    /// A process of this node.
+    fn start_as(id: NodeId, seat: Seat, databases: &Databases, clock: Clock, settings: ClusterSettings) -> Self {
         let me = Member {
-            id: NodeId::new(),
+            id,
             name: "node".to_owned(),
             address: "http://127.0.0.1:1".to_owned(),
             domains: vec!["auth".to_owned()],
@@ -62,8 +69,8 @@ impl Node {
         };
         let members = Members::alone(me);
         let (post, redelivered) = mpsc::unbounded_channel();
-        let domain =
-            crate::domain(settings, databases.clone(), members.clone(), ClusterMetrics::new().unwrap(), Vec::new());
+        let metrics = ClusterMetrics::new().unwrap();
+        let domain = crate::domain(settings, databases.clone(), members.clone(), seat, metrics, Vec::new());
         let runtime = Runtime::builder()
             .events(Arc::new(Post(post)))
             .clock(clock)

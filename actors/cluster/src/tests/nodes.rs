@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Node, until};
 use crate::{
-    ClusterSettings, DOMAIN, MIGRATIONS,
+    ClusterSettings, DOMAIN, MIGRATIONS, Seat,
     membership::Sightings,
     rows::{self, NodeRow},
 };
@@ -64,14 +64,16 @@ async fn a_node_that_shows_no_sign_of_life_is_declared_gone_and_fenced() {
     on_both_engines(&[(DOMAIN, &MIGRATIONS)], async |databases| {
         let database = databases.open(DOMAIN).await.unwrap();
         let dead = member("dead");
-        let incarnation = rows::join(&database, &dead, NodeState::Up, Utc::now()).await.unwrap();
+        let seat = Seat::new();
+        let incarnation = rows::join(&database, &dead, seat, NodeState::Up, Utc::now()).await.unwrap().unwrap();
         let one = Node::start(&databases, Clock::system(), QUICK);
         until("it is seen", || one.members.is_present(dead.id)).await;
         until("it is gone", || one.members.all().get(dead.id).is_some_and(|dead| dead.state == NodeState::Gone)).await;
         // What it was is refused; it comes back as something newer.
         assert!(!rows::renew(&database, dead.id, incarnation, NodeState::Up, Utc::now()).await.unwrap());
         let known = Member { incarnation, ..dead.clone() };
-        assert!(rows::join(&database, &known, NodeState::Up, Utc::now()).await.unwrap() > incarnation + 1);
+        let joined = rows::join(&database, &known, seat, NodeState::Up, Utc::now()).await.unwrap();
+        assert!(joined.is_some_and(|joined| joined > incarnation + 1), "{joined:?}");
         one.stop().await;
     })
     .await;
@@ -104,12 +106,13 @@ async fn an_incarnation_grows_also_when_the_row_was_forgotten() {
         let database = databases.open(DOMAIN).await.unwrap();
         let node = member("node");
         let now = Utc::now();
-        let incarnation = rows::join(&database, &node, NodeState::Up, now).await.unwrap();
+        let seat = Seat::new();
+        let incarnation = rows::join(&database, &node, seat, NodeState::Up, now).await.unwrap().unwrap();
         rows::leave(&database, node.id, incarnation, now).await.unwrap();
         assert_eq!(rows::forget(&database, now).await.unwrap(), 0);
         assert_eq!(rows::forget(&database, now + TimeDelta::seconds(1)).await.unwrap(), 1);
         let known = Member { incarnation: 7, ..node };
-        assert_eq!(rows::join(&database, &known, NodeState::Up, now).await.unwrap(), 8);
+        assert_eq!(rows::join(&database, &known, seat, NodeState::Up, now).await.unwrap(), Some(8));
     })
     .await;
 }
@@ -137,7 +140,8 @@ async fn only_time_during_which_the_observer_looked_counts() {
     on_both_engines(&[(DOMAIN, &MIGRATIONS)], async |databases| {
         let database = databases.open(DOMAIN).await.unwrap();
         let other = member("other");
-        let incarnation = rows::join(&database, &other, NodeState::Up, Utc::now()).await.unwrap();
+        let joined = rows::join(&database, &other, Seat::new(), NodeState::Up, Utc::now()).await.unwrap();
+        let incarnation = joined.unwrap();
         let seen = rows::all(&database).await.unwrap();
         let mut looks = Looks { sightings: Sightings::default(), began: Instant::now(), me: NodeId::new() };
         for second in 0..4 {
@@ -166,7 +170,7 @@ async fn a_slow_database_hides_no_dead_node_and_a_stopped_observer_declares_nobo
     on_both_engines(&[(DOMAIN, &MIGRATIONS)], async |databases| {
         let database = databases.open(DOMAIN).await.unwrap();
         let other = member("other");
-        rows::join(&database, &other, NodeState::Up, Utc::now()).await.unwrap();
+        rows::join(&database, &other, Seat::new(), NodeState::Up, Utc::now()).await.unwrap().unwrap();
         let seen = rows::all(&database).await.unwrap();
         let new = || Looks { sightings: Sightings::default(), began: Instant::now(), me: NodeId::new() };
         let mut looks = new();

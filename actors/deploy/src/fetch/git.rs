@@ -3,12 +3,7 @@
 use std::{
     ffi::OsString,
     fs::File,
-<<<<<<< HEAD
     io::{self, Read as _, Seek as _},
-=======
-    io::{Read as _, Seek as _},
-    os::unix::process::ExitStatusExt as _,
->>>>>>> 3c80e77 (deploy: fetch the submodules of a git source, and name pointers of Git LFS)
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -18,17 +13,13 @@ use nix::sys::signal::Signal;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-<<<<<<< HEAD
 use uuid::Uuid;
-=======
->>>>>>> 3c80e77 (deploy: fetch the submodules of a git source, and name pointers of Git LFS)
 
 use super::{Commit, FetchError, FetchSettings, source::Allowed};
 use crate::{
     folder,
     limits::{Launch, NOT_FOUND},
     output::{LineSink, OutputLimits},
-<<<<<<< HEAD
     pools,
     process::{CgroupLimits, Check, End, Ended, How, Job, Program, Streams, run},
     terminal::plain,
@@ -37,12 +28,6 @@ use crate::{
 /// What git may use, and how many processes it may have.
 const MEMORY: u64 = 2 * 1024 * 1024 * 1024;
 const PROCESSES: u64 = 256;
-=======
-    process::{CgroupLimits, Check, End, Job, Streams, run_with},
-    terminal::plain,
-};
-
->>>>>>> 3c80e77 (deploy: fetch the submodules of a git source, and name pointers of Git LFS)
 /// Lines of standard error that are kept for the reason of a failure.
 const SAID_LINES: usize = 100;
 /// An answer that is as long is too long: the list of a repository's files.
@@ -113,7 +98,6 @@ impl Git<'_> {
             .chain(arguments.iter().map(|argument| (*argument).to_owned()))
             .map(OsString::from)
             .collect();
-<<<<<<< HEAD
         // As it is, and not as lines of a log.
         let (threads, home) = (&self.settings.launcher.pools, self.home.to_owned());
         #[expect(clippy::disallowed_methods, reason = "on a thread that may wait")]
@@ -135,26 +119,10 @@ impl Git<'_> {
         let job = Job {
             launcher: &self.settings.launcher,
             program,
-=======
-        let environment = self.environment();
-        let job = Job {
-            launcher: &self.settings.launcher,
-            launch: Launch {
-                file_size: self.settings.size_limit,
-                data: Some(2 * 1024 * 1024 * 1024),
-                own: vec![self.target.to_owned()],
-                ..Launch::default()
-            },
-            limits: CgroupLimits { processes: 256, memory: 2 * 1024 * 1024 * 1024, cpus: None },
-            argv: &argv,
-            folder: &self.folder,
-            environment: &environment,
->>>>>>> 3c80e77 (deploy: fetch the submodules of a git source, and name pointers of Git LFS)
             deadline: self.deadline,
             output: OutputLimits::default(),
             grace: Duration::from_secs(2),
         };
-<<<<<<< HEAD
         let check = (Duration::from_millis(300), self.size_check());
         let end = run(job, &sink, self.cancel, Some(check)).await?;
         let said = std::mem::take(&mut *said.lock());
@@ -168,29 +136,10 @@ impl Git<'_> {
             }
             End::Exited(ended) => {
                 let cut = ended.how == How::Signal(Signal::SIGXFSZ as i32)
-=======
-        // As it is, and not as lines of a log.
-        let answer = tempfile::tempfile_in(self.home)?;
-        let streams = Streams { stdout: answer.try_clone()?.into(), ..Streams::default() };
-        let check = (Duration::from_millis(300), self.size_check());
-        let end = run_with(job, streams, &sink, self.cancel, Some(check)).await?;
-        let said = std::mem::take(&mut *said.lock());
-        match end {
-            End::Exited(status) if status.success() => match self.size_check()() {
-                Some(sentence) => Err(FetchError::TooLarge(sentence)),
-                None => read(answer),
-            },
-            End::Exited(status) if status.code() == Some(NOT_FOUND.into()) => {
-                Err(FetchError::NoGit("git is not installed on this node; install it (apt install git)".to_owned()))
-            }
-            End::Exited(status) => {
-                let cut = status.signal() == Some(Signal::SIGXFSZ as i32)
->>>>>>> 3c80e77 (deploy: fetch the submodules of a git source, and name pointers of Git LFS)
                     || said.iter().any(|line| line.contains("signal 25") || line.contains("File too large"));
                 let sentence = cut.then(|| {
                     format!("a file of the repository is larger than {} MiB", self.settings.size_limit / 1_048_576)
                 });
-<<<<<<< HEAD
                 let sentence = match sentence {
                     Some(sentence) => Some(sentence),
                     None => self.too_large().await?,
@@ -201,12 +150,6 @@ impl Git<'_> {
                 Err(FetchError::TooLarge(format!("git used more than {} MiB of memory", MEMORY / 1_048_576)))
             }
             End::TooManyProcesses => Err(FetchError::Failed(format!("it started more than {PROCESSES} processes"))),
-=======
-                Err(sentence
-                    .or_else(self.size_check().as_ref())
-                    .map_or_else(|| self.explain(&said), FetchError::TooLarge))
-            }
->>>>>>> 3c80e77 (deploy: fetch the submodules of a git source, and name pointers of Git LFS)
             End::TimedOut => Err(FetchError::TimedOut(self.settings.time_limit)),
             End::Cancelled => Err(FetchError::Cancelled),
             End::Refused(sentence) => Err(FetchError::TooLarge(sentence)),
@@ -272,14 +215,11 @@ impl Git<'_> {
         own.chain(fixed.into_iter().map(|(name, value)| (name.into(), value.into()))).collect()
     }
 
-<<<<<<< HEAD
     async fn too_large(&self) -> io::Result<Option<String>> {
         let check = self.size_check();
         pools::io(&self.settings.launcher.pools.measures, move || Ok(check())).await
     }
 
-=======
->>>>>>> 3c80e77 (deploy: fetch the submodules of a git source, and name pointers of Git LFS)
     fn size_check(&self) -> Check {
         let (bytes, entries): (u64, u64) = (self.settings.size_limit, self.settings.entry_limit);
         let target: PathBuf = self.target.to_owned();

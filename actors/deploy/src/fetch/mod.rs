@@ -13,14 +13,9 @@ mod submodules;
 #[cfg(test)]
 mod tests;
 
-<<<<<<< HEAD
 use std::{io, path::Path, time::Duration};
 
 use callboard_supervisors::fs;
-=======
-use std::{fs, io, path::Path, time::Duration};
-
->>>>>>> 3c80e77 (deploy: fetch the submodules of a git source, and name pointers of Git LFS)
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -33,10 +28,7 @@ use crate::{
     archive::{LinkError, check_links},
     folder,
     output::LineSink,
-<<<<<<< HEAD
     pools,
-=======
->>>>>>> 3c80e77 (deploy: fetch the submodules of a git source, and name pointers of Git LFS)
     process::Launcher,
 };
 
@@ -200,7 +192,6 @@ pub async fn clone(
     let mut repositories = submodules::fetch(&git).await?;
     repositories.push(target.to_owned());
     let target = target.to_owned();
-<<<<<<< HEAD
     let checked = pools::io(&pool.archives, move || {
         for (number, repository) in repositories.iter().enumerate() {
             fs::rename(repository.join(".git"), beside.join(format!("{REPOSITORY}{number}")))?;
@@ -208,16 +199,5 @@ pub async fn clone(
         Ok(check_links(&target))
     });
     checked.await??;
-=======
-    tokio::task::spawn_blocking(move || -> Result<(), FetchError> {
-        for repository in repositories {
-            folder::Dir::open(&repository)?.remove(".git".as_ref())?;
-        }
-        Ok(check_links(&target)?)
-    })
-    .await
-    .map_err(|error| FetchError::Io(io::Error::other(error)))??;
-    cleaner.keep();
->>>>>>> 3c80e77 (deploy: fetch the submodules of a git source, and name pointers of Git LFS)
     Ok(commit)
 }

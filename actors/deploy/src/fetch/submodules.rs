@@ -7,19 +7,12 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     ffi::{OsStr, OsString},
-<<<<<<< HEAD
     io,
-=======
-    fs, io,
->>>>>>> 3c80e77 (deploy: fetch the submodules of a git source, and name pointers of Git LFS)
     os::unix::ffi::OsStrExt as _,
     path::{Component, Path, PathBuf},
 };
 
-<<<<<<< HEAD
 use callboard_supervisors::fs;
-=======
->>>>>>> 3c80e77 (deploy: fetch the submodules of a git source, and name pointers of Git LFS)
 use url::Url;
 
 use super::{
@@ -27,11 +20,7 @@ use super::{
     git::Git,
     source::{allow, shown},
 };
-<<<<<<< HEAD
 use crate::{folder, pools};
-=======
-use crate::folder;
->>>>>>> 3c80e77 (deploy: fetch the submodules of a git source, and name pointers of Git LFS)
 
 /// Submodules within submodules.
 const DEPTH: usize = 4;
@@ -113,13 +102,9 @@ impl Git<'_> {
             return named("its `update` in .gitmodules is `none`");
         }
         let Some(url) = &submodule.url else { return named("the file .gitmodules gives no address for it") };
-<<<<<<< HEAD
         let pool = &self.settings.launcher.pools.prompt;
         let (target, place) = (self.target.to_owned(), folder.clone());
         if !pools::io(pool, move || Ok(is_empty_folder(&target, &place))).await.map_err(failed)? {
-=======
-        if !is_empty_folder(self.target, &folder) {
->>>>>>> 3c80e77 (deploy: fetch the submodules of a git source, and name pointers of Git LFS)
             return named("there is no empty folder in its place");
         }
         let Some(url) = resolved(&self.allowed.url, url) else {
@@ -137,13 +122,9 @@ impl Git<'_> {
             Ok(commit) if commit.id == submodule.commit => Ok(git),
             outcome => {
                 // Its place is left as it was.
-<<<<<<< HEAD
                 let place = git.folder.clone();
                 let emptied = move || folder::remove(&place).and_then(|()| fs::create_dir(&place));
                 pools::io(&self.settings.launcher.pools.archives, emptied).await.map_err(failed)?;
-=======
-                folder::remove(&git.folder).and_then(|()| fs::create_dir(&git.folder)).map_err(failed)?;
->>>>>>> 3c80e77 (deploy: fetch the submodules of a git source, and name pointers of Git LFS)
                 match outcome {
                     Ok(_) => named("its host answered another commit"),
                     Err(error) => Err(Refusal::of(error, path)),

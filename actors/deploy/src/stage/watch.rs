@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use callboard_messages::{DeploymentId, Failure, ProjectId, deploy::DeploymentStatus};
-use callboard_supervisors::LiveEvent;
+use callboard_supervisors::{LiveEvent, warn_unless_outage};
 use futures_util::StreamExt;
 
 use super::Request;
@@ -32,7 +32,8 @@ pub(super) async fn watch(context: &Context) {
     let mut nudges = context.live.subscribe(NUDGES, None);
     loop {
         if let Err(failure) = look(context).await {
-            tracing::warn!(%failure, "the apps of all nodes could not be looked at; trying again");
+            let is_outage = matches!(failure, Failure::Unavailable { .. });
+            warn_unless_outage!(is_outage, %failure, "the apps of all nodes could not be looked at; trying again");
         }
         let leaves = context.is_leaving();
         let tick = context.clock.sleep(if leaves { LOOKED_WHILE_LEAVING } else { LOOKED_EVERY });

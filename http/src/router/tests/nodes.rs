@@ -44,7 +44,7 @@ impl Node {
     }
 
     fn neighbour(&self) -> Neighbour {
-        Neighbour { id: self.id, address: self.gateway.address.to_string().into() }
+        Neighbour { id: self.id, address: self.gateway.address.to_string().into(), incarnation: 1 }
     }
 
     /// The list says that `hello` is there.
@@ -176,7 +176,7 @@ async fn a_node_that_is_gone_is_named_in_the_answer() {
     assert_eq!(answer.status(), 503);
     assert!(answer.text().contains("The node lost that ran it is gone, and another one takes it over."));
     let nobody = Instance::refusing().await;
-    let lost = Neighbour { id: Uuid::from_u128(7), address: nobody.backend.address.to_string().into() };
+    let lost = Neighbour { id: Uuid::from_u128(7), address: nobody.backend.address.to_string().into(), incarnation: 1 };
     let table = &near.gateway.table;
     let apps = vec![("hello".to_owned(), Some(lost.id), RouteState::Serving)];
     table.set_elsewhere(table.ask(), apps, &[lost]);
@@ -221,4 +221,69 @@ async fn a_websocket_and_a_stream_pass_two_nodes() {
     client.send(&get("/stream")).await;
     assert!(soon(client.head()).await.unwrap().starts_with("HTTP/1.1 200"));
     assert_eq!(soon(client.chunk()).await.unwrap(), b"first");
+}
+
+#[actix_rt::test]
+async fn what_is_with_a_node_that_is_declared_gone_is_given_up_and_goes_to_the_heir_if_it_may() {
+    let (near, far, heir) = (Node::start("near", KEY), Node::start("far", KEY), Node::start("heir", KEY));
+    let asked = Rc::new(RefCell::new(0));
+    let silent = Instance::start({
+        let asked = Rc::clone(&asked);
+        move |mut connection| {
+            let asked = Rc::clone(&asked);
+            async move {
+                let head = connection.head().await.unwrap().to_ascii_lowercase();
+                if head.contains("upgrade: websocket") {
+                    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+                    connection.send(&format!("HTTP/1.1 101 Switching Protocols\r\n{upgrade}")).await;
+                } else if head.starts_with("get /stream") {
+                    connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n").await;
+                }
+                *asked.borrow_mut() += 1;
+                connection.rest().await;
+            }
+        }
+    })
+    .await;
+    far.gateway.serve(&[&silent]);
+    near.list(far.id, &[&far, &heir]);
+    let send = async |request: &str| {
+        let mut client = near.gateway.client().await;
+        client.send(request).await;
+        client
+    };
+    let mut repeatable = send(&get("/")).await;
+    let mut not_repeatable = send(&post("body")).await;
+    let mut stream = send(&get("/stream")).await;
+    let mut websocket = send(
+        "GET /live HTTP/1.1\r\nHost: hello.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    )
+    .await;
+    assert!(soon(websocket.head()).await.unwrap().starts_with("HTTP/1.1 101"));
+    assert!(soon(stream.head()).await.unwrap().starts_with("HTTP/1.1 200"));
+    assert_eq!(soon(stream.chunk()).await.unwrap(), b"first");
+    soon(async {
+        while *asked.borrow() < 4 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+
+    near.gateway.table.lose(far.id);
+    let given_up = not_repeatable.answer().await;
+    assert_eq!(given_up.status(), 502);
+    assert!(given_up.text().contains("is gone. Whether it had carried the request out, nobody can tell."));
+    assert!(soon(stream.chunk()).await.is_none(), "a stream that is not whole is cut");
+    assert!(soon(websocket.rest()).await.is_empty(), "a tunnel to nowhere is closed");
+
+    // The heir is known before it serves.
+    heir.gateway.route(&[], RouteState::Serving);
+    near.list(heir.id, &[&heir]);
+    let early = near.gateway.ask(&post("body")).await;
+    assert_eq!(early.status(), 503, "only what was with the lost node waits: {}", early.text());
+    assert!(early.header("x-callboard-no-instance").is_none(), "that is between routers");
+    let instance = Instance::saying("the heir").await;
+    heir.gateway.serve(&[&instance]);
+    assert_eq!(repeatable.answer().await.text(), "the heir");
 }

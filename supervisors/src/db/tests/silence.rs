@@ -8,10 +8,13 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::time::timeout;
 
 use super::{Proxy, Way, on_postgres};
-use crate::db::{
-    Database, Databases,
-    pool::{Bounds, Pool},
-    server::Server,
+use crate::{
+    Bulkhead, Domain, Part, Runtime,
+    db::{
+        Database, Databases,
+        pool::{Bounds, Pool},
+        server::Server,
+    },
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -80,6 +83,59 @@ async fn a_server_that_falls_silent_keeps_no_place_and_is_used_again_when_it_spe
         assert!(held.iter().all(Result::is_ok));
         drop(held);
         until(async || in_use(&databases) == 0).await;
+        databases.close().await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn an_idle_domain_is_not_ready_while_its_database_is_away_and_a_busy_one_is() {
+    on_postgres(async |mut settings| {
+        let proxy = Proxy::to(&settings.url).await;
+        settings.url = proxy.url.clone();
+        settings.connections = 1;
+        let databases = Databases::new(super::DatabaseSettings::Postgres(settings));
+        let database = databases.open("thing").await.unwrap();
+        let domain = Domain::new("thing", Bulkhead::default()).answering::<()>().shared(|_| async { Ok(()) });
+        let runtime = Runtime::builder().workers(1).build(vec![domain.watches(&databases).build()]).unwrap();
+        runtime.attach().await;
+        let part = || runtime.ready()[0].part;
+        let away = |of: &str| {
+            let families = runtime.metrics().gather();
+            let all = families.iter().find(|family| family.name() == "callboard_domain_away").unwrap().get_metric();
+            let of = all.iter().find(|metric| metric.get_label().iter().any(|label| label.value() == of));
+            of.unwrap().get_gauge().get_value()
+        };
+        for way in [Way::Refused, Way::Silent] {
+            proxy.set(way);
+            if way == Way::Refused {
+                // The connection that it has is ended with the server.
+                database.query("SELECT pg_terminate_backend(pg_backend_pid())").execute().await.unwrap_err();
+            }
+            until(async || part() == Some(Part::Database)).await;
+            let ready = &runtime.ready()[0];
+            assert!(ready.reason.as_ref().unwrap().starts_with("PostgreSQL, which has the data of thing, can't be"));
+            assert_eq!((away("database"), away("node")), (1.0, 0.0));
+            proxy.set(Way::Open);
+            until(async || part().is_none()).await;
+            assert_eq!(away("database"), 0.0);
+        }
+        // Others have the only connection, one after the other, and get their answers.
+        let slow = async || {
+            for _ in 0..16 {
+                database.query("SELECT pg_sleep(0.25)").execute().await.unwrap();
+            }
+        };
+        let mut seen = None;
+        let watched = async {
+            for _ in 0..80 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                seen = seen.or_else(part);
+            }
+        };
+        futures_util::join!(slow(), slow(), watched);
+        assert_eq!(seen, None, "it is busy, and not away");
+        runtime.stop(Duration::from_secs(5)).await;
         databases.close().await;
     })
     .await;

@@ -1,0 +1,89 @@
+//! The node that runs an app freezes: it keeps its connections, and answers nobody.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use reqwest::Method;
+
+use super::failover::owner_of;
+use crate::harness::{App, Node, processes, visit, within};
+
+/// A node that shows no sign of life is declared gone after 4 s, and looked at every second.
+const DECLARED: Duration = Duration::from_secs(10);
+/// Until an app runs elsewhere; less than what an instance may take to answer, which was waited for otherwise.
+const TAKEN_OVER: Duration = Duration::from_secs(30);
+/// How soon every gateway knows who has taken over, and what a busy machine needs beside it.
+const KNOWN: Duration = Duration::from_secs(2);
+
+const APP: &str = r#"
+import os, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        body = str(os.getpid()).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"#;
+
+/// The answer of the app by a node's router, if there is a good one: the process.
+async fn answer(port: u16, path: &str) -> Option<String> {
+    let answer = visit(port, "shop", path).await.ok()?;
+    if answer.status() == 200 { answer.text().await.ok() } else { None }
+}
+
+#[tokio::test]
+async fn what_is_with_a_frozen_node_is_given_up_when_it_is_declared_gone_and_goes_to_the_heir_if_it_may() {
+    let mut node = Node::start_cluster().await;
+    // It hosts nothing, and asks others where the apps are.
+    let number = node.join("gateway", "none").await;
+    let gateway = node.member(number).port;
+    let app = App::new(&node, "shop", &[("Procfile", "web: python3 app.py\n"), ("app.py", APP)]);
+    app.deploy().await;
+    let before = answer(gateway, "/").await.unwrap();
+    let owner = owner_of(&node, "shop");
+    // The other node that runs apps.
+    let heir = node.member(if owner == 1 { 2 } else { 1 }).port;
+
+    let frozen = node.member(owner).pid();
+    processes::signal(frozen, Signal::SIGSTOP);
+    let began = Instant::now();
+    let ask = |method: Method, body: &'static str| {
+        tokio::spawn(async move {
+            let client = crate::harness::http().timeout(Duration::from_secs(90)).build().unwrap();
+            let request =
+                client.request(method, format!("http://127.0.0.1:{gateway}/")).header("Host", "shop.localhost");
+            let request = if body.is_empty() { request } else { request.body(body) };
+            let answer = request.send().await.unwrap();
+            (answer.status(), answer.text().await.unwrap(), began.elapsed())
+        })
+    };
+    let (repeatable, not_repeatable) = (ask(Method::GET, ""), ask(Method::POST, "once"));
+
+    let (status, text, took) = not_repeatable.await.unwrap();
+    assert_eq!(status, 502, "{text}");
+    assert!(text.contains("is gone") && took < DECLARED, "after {took:?}: {text}");
+    let (status, text, took) = repeatable.await.unwrap();
+    assert!(status == 200 && text != before, "{status} {text}, and before {before}");
+    assert!(took < TAKEN_OVER, "after {took:?}");
+    // As soon as the heir itself answers, every gateway leads to it.
+    within(TAKEN_OVER, "the heir answers", || answer(heir, "/")).await;
+    let known = Instant::now();
+    for port in [gateway, node.port, heir] {
+        let process = within(KNOWN, "every gateway leads to the heir", || answer(port, "/")).await;
+        assert_ne!(process, before);
+    }
+    assert!(known.elapsed() < KNOWN, "after {:?}", known.elapsed());
+
+    processes::signal(frozen, Signal::SIGCONT);
+    node.finish().await;
+}
