@@ -191,7 +191,7 @@ impl Making<'_> {
 
     async fn look_for_pointers(&self, source: &Path) -> Result<(), MakeError> {
         let source = source.to_owned();
-        if let Some(sentence) = self.context.archives.run(None, move || pointers::look_for(&source)).await? {
+        if let Some(sentence) = self.context.pools.archives.run(None, move || pointers::look_for(&source)).await? {
             self.log.trouble(&sentence);
         }
         Ok(())
