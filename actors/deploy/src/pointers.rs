@@ -1,10 +1,11 @@
 //! Pointers of Git LFS: what is in the place of a large file when nobody has fetched it.
 
 use std::{
-    fs::{self, File},
     io::Read as _,
     path::{Path, PathBuf},
 };
+
+use callboard_supervisors::fs;
 
 /// A pointer is smaller than this, as its specification says.
 const POINTER_BYTES: u64 = 1024;
@@ -43,7 +44,7 @@ pub(crate) fn look_for(source: &Path) -> Option<String> {
 
 fn is_pointer(path: &Path) -> bool {
     let mut text = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(POINTER_BYTES).read_to_end(&mut text));
+    let read = fs::open(path).and_then(|file| file.take(POINTER_BYTES).read_to_end(&mut text));
     let has = |part: &[u8]| text.windows(part.len()).any(|window| window == part);
     read.is_ok() && text.starts_with(b"version https://git-lfs.github.com/spec/") && has(b"\noid ")
 }
