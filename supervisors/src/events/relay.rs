@@ -38,7 +38,8 @@ const MEASURE_EVERY: Duration = Duration::from_secs(2);
 const LINGER: Duration = Duration::from_secs(1);
 /// Events under way at a time, each of another aggregate.
 const AT_ONCE: usize = 64;
-const PAGE: i64 = 256;
+/// Aggregates looked at in one go: enough to find as many that are idle when as many are busy.
+const PAGE: i64 = 2 * AT_ONCE as i64;
 /// How long a transport may take with one event: every attempt of a subscriber may take its whole time, and then the
 /// event is buried.
 const CONFIRMED_WITHIN: Duration = ATTEMPT_WITHIN.saturating_mul(DELIVERIES + 1);

@@ -2,6 +2,7 @@
 
 mod stage;
 mod versions;
+mod waiting;
 
 use std::{cell::RefCell, collections::HashSet, rc::Rc, sync::Arc, time::Duration};
 
