@@ -86,6 +86,55 @@ fn it_opens_when_four_of_five_calls_are_slow() {
 }
 
 #[test]
+fn fifteen_slow_calls_of_twenty_are_not_enough() {
+    let (mut machine, now) = machine(settings());
+    for n in 0..20 {
+        assert!(call(&mut machine, now, Verdict::Works, if n < 15 { seconds(2) } else { NO_TIME }));
+    }
+    assert_eq!(machine.state(), State::Closed);
+    // Slow ones that fail count once each way.
+    let (mut both, now) = self::machine(settings());
+    for n in 0..20 {
+        let verdict = if n < 9 { Verdict::Fails } else { Verdict::Works };
+        assert!(call(&mut both, now, verdict, if n < 15 { seconds(2) } else { NO_TIME }));
+    }
+    assert_eq!(both.state(), State::Closed);
+}
+
+#[test]
+fn whoever_is_refused_is_told_how_long_to_wait() {
+    let (mut machine, now) = opened(settings());
+    assert_eq!(machine.admit(now), Err(seconds(5)));
+    assert_eq!(machine.admit(now + Duration::from_millis(4999)), Err(Duration::from_millis(1)));
+    let now = now + seconds(5);
+    let probes: Vec<_> = (0..5).map(|_| machine.admit(now).unwrap()).collect();
+    assert_eq!(machine.admit(now), Err(seconds(1)), "while the probes are under way");
+    assert_eq!(machine.admit(now + Duration::from_millis(9400)), Err(Duration::from_millis(600)));
+    assert_eq!(machine.admit(now + Duration::from_millis(9999)), Err(Duration::from_millis(1)));
+    assert_eq!(machine.state(), State::HalfOpen);
+    assert_eq!(machine.admit(now + seconds(10)), Err(seconds(10)), "open again, for twice the time");
+    drop(probes);
+    machine.force(Some(Force::Open), now);
+    assert_eq!(machine.admit(now), Err(seconds(5)));
+}
+
+#[test]
+fn probes_that_ended_do_not_count_as_waiting() {
+    let (mut machine, now) = opened(settings());
+    let now = now + seconds(5);
+    for late in 0..4 {
+        // Each long after the one before, which has ended.
+        calls(&mut machine, now + seconds(20 * late), 1, Verdict::Works);
+        assert_eq!(machine.state(), State::HalfOpen);
+    }
+    let last = now + seconds(80);
+    let probe = machine.admit(last).unwrap();
+    assert_eq!(machine.admit(last + seconds(9)), Err(seconds(1)));
+    machine.record(probe, last + seconds(9), Verdict::Works, NO_TIME);
+    assert_eq!(machine.state(), State::Closed);
+}
+
+#[test]
 fn a_time_window_forgets_the_failures_of_long_ago() {
     let (mut machine, now) = machine(Settings { window: Window::Time(seconds(10)), ..settings() });
     calls(&mut machine, now, 19, Verdict::Fails);
@@ -233,7 +282,23 @@ fn settings_that_cannot_be_are_refused_each_with_its_sentence() {
         (Settings { probes: 0, ..base() }, "probes"),
         (Settings { half_open_at_most: Duration::ZERO, ..base() }, "half_open_at_most"),
     ];
-    assert_eq!(base().validate(), Ok(()));
+    let allowed = [
+        base(),
+        Settings { window: Window::Count(1), minimum_calls: 1, ..base() },
+        Settings { window: Window::Count(100_000), minimum_calls: 100_000, ..base() },
+        Settings { window: Window::Time(seconds(1)), ..base() },
+        Settings { window: Window::Time(seconds(3600)), ..base() },
+        Settings { failure_rate: 100.0, slow_rate: 100.0, ..base() },
+        Settings { failure_rate: 0.1, slow_rate: 0.1, ..base() },
+        Settings { open_at_most: seconds(5), ..base() },
+        Settings { jitter: 0.0, probes: 1, ..base() },
+        Settings { jitter: 0.99, ..base() },
+    ];
+    for settings in allowed {
+        assert_eq!(settings.validate(), Ok(()), "{settings:?}");
+    }
+    let too_long = Settings { window: Window::Time(seconds(3601)), ..base() };
+    assert!(too_long.validate().is_err());
     for (settings, says) in cases {
         let wrong = settings.validate().unwrap_err();
         assert!(wrong.iter().any(|sentence| sentence.contains(says)), "{says}: {wrong:?}");

@@ -122,6 +122,102 @@ async fn a_holder_stops_before_another_may_begin() {
     .await;
 }
 
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+#[actix_rt::test]
+async fn a_lease_is_written_down_with_its_whole_time() {
+    on_both(async |databases| {
+        let clock = clock();
+        let (ours, theirs) = (contender(&databases, &clock).await, contender(&databases, &clock).await);
+        let database = databases.open("stage").await.unwrap();
+        let written =
+            async || -> i64 { database.query("SELECT ttl FROM leases WHERE name = 'x'").fetch_scalar().await.unwrap() };
+        let first = ours.acquire("x", TTL).await.unwrap().unwrap();
+        assert_eq!(written().await, 4000);
+        first.release().await;
+        let _second = theirs.acquire("x", TTL + MILLISECOND).await.unwrap().unwrap();
+        assert_eq!(written().await, 4001, "also by whoever takes it over");
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_contender_waits_for_the_longer_of_the_holder_s_time_and_its_own() {
+    on_both(async |databases| {
+        for (held_for, wanted_for) in [(TTL, MILLISECOND), (TTL, Duration::ZERO), (MILLISECOND, TTL), (TTL / 2, TTL)] {
+            // The holder stands still, so that it renews nothing.
+            let (standing, moving) = (clock(), clock());
+            let (ours, theirs) = (contender(&databases, &standing).await, contender(&databases, &moving).await);
+            let name = format!("{held_for:?} {wanted_for:?}");
+            let _held = ours.acquire(&name, held_for).await.unwrap().unwrap();
+            assert!(theirs.acquire(&name, wanted_for).await.unwrap().is_none(), "seen for the first time");
+            moving.advance(TTL - MILLISECOND);
+            assert!(theirs.acquire(&name, wanted_for).await.unwrap().is_none(), "{name}: a moment too soon");
+            moving.advance(MILLISECOND);
+            assert!(theirs.acquire(&name, wanted_for).await.unwrap().is_some(), "{name}");
+        }
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_holder_acts_for_three_quarters_of_the_time_and_not_a_moment_longer() {
+    on_both(async |databases| {
+        let clock = clock();
+        let lease = contender(&databases, &clock).await.acquire("x", TTL).await.unwrap().unwrap();
+        assert_eq!(lease.until() - clock.instant(), Duration::from_secs(3));
+        // Nothing is awaited from here on, so that nothing renews it.
+        clock.advance(TTL / 4 * 3 - MILLISECOND);
+        assert!(lease.is_held());
+        clock.advance(MILLISECOND);
+        assert!(!lease.is_held());
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_lease_that_lives_no_time_is_held_by_nobody() {
+    on_both(async |databases| {
+        let clock = clock();
+        let lease = contender(&databases, &clock).await.acquire("x", Duration::ZERO).await.unwrap().unwrap();
+        assert!(!lease.is_held());
+        lease.lost().await;
+    })
+    .await;
+}
+
+#[test]
+fn a_sighting_lapses_with_its_time_and_begins_anew_with_every_sign_of_life() {
+    let clock = clock();
+    let sightings = Sightings::new(clock.clone());
+    let lapsed = |token, beat| sightings.has_lapsed("x", token, beat, TTL);
+    assert!(!lapsed(1, 1));
+    assert!(sightings.has_lapsed("y", 1, 1, Duration::ZERO), "no time has passed at once");
+    clock.advance(TTL - MILLISECOND);
+    assert!(!lapsed(1, 1));
+    clock.advance(MILLISECOND);
+    assert!(lapsed(1, 1));
+    assert!(!lapsed(1, 2), "another beat");
+    clock.advance(TTL);
+    assert!(!lapsed(2, 2), "another token");
+    clock.advance(TTL);
+    assert!(lapsed(2, 2));
+    sightings.forget("x");
+    assert!(!lapsed(2, 2), "as if never seen");
+    clock.advance(TTL);
+    sightings.retain(|key| *key == "x");
+    assert!(lapsed(2, 2), "it is kept");
+    sightings.retain(|key| *key == "y");
+    assert!(!lapsed(2, 2), "it is not");
+}
+
+#[test]
+fn times_are_counted_in_whole_milliseconds() {
+    let counted = [0, 1, 2, 999, 1000, 60_000].map(|count| millis(Duration::from_millis(count)));
+    assert_eq!(counted, [0, 1, 2, 999, 1000, 60_000]);
+    assert_eq!((millis(Duration::from_micros(1999)), millis(Duration::MAX)), (1, i64::MAX));
+}
+
 #[actix_rt::test]
 async fn of_many_contenders_never_two_hold_it() {
     let seed = rand::random();

@@ -207,4 +207,61 @@ mod tests {
         assert_eq!(at(1299 + 1999), 400, "lived for less than ten times its wait");
         assert_eq!(at(3698 + 4000), 100);
     }
+
+    #[test]
+    fn a_life_is_long_from_a_second_on_and_from_ten_times_the_wait_before_it() {
+        let patience = || Patience::new(Backoff { jitter: 0.0, ..Backoff::default() });
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let mut second = patience();
+        assert_eq!(second.next_delay(at(0)).as_millis(), 100);
+        assert_eq!(second.next_delay(at(1100)).as_millis(), 100, "a second from when it was due");
+        let mut tenfold = patience();
+        assert_eq!(tenfold.next_delay(at(0)).as_millis(), 100);
+        assert_eq!(tenfold.next_delay(at(200)).as_millis(), 200);
+        // Due at 400: ten times 200 ms later.
+        assert_eq!(tenfold.next_delay(at(2400)).as_millis(), 100);
+    }
+
+    #[test]
+    fn what_is_restarted_depends_on_how_it_ended() {
+        let abnormal = Exit::Abnormal("on purpose".to_owned());
+        for (restart, expected) in [
+            (Restart::Permanent, [true, true, true]),
+            (Restart::Transient, [false, false, true]),
+            (Restart::Temporary, [false, false, false]),
+        ] {
+            let restarted = [&Exit::Normal, &Exit::Shutdown, &abnormal].map(|exit| restart.after(exit));
+            assert_eq!(restarted, expected, "{restart:?}");
+        }
+    }
+
+    #[test]
+    fn the_edges_of_what_a_policy_may_be() {
+        let base = Backoff::default;
+        let second = Duration::from_secs(1);
+        let allowed = [
+            Backoff { first: second, at_most: second, ..base() },
+            Backoff { factor: 1.0, jitter: 0.0, ..base() },
+            Backoff { jitter: 0.99, ..base() },
+        ];
+        for backoff in allowed {
+            assert_eq!(backoff.validate(), Ok(()), "{backoff:?}");
+        }
+        let refused = [
+            Backoff { first: second, at_most: second / 2, ..base() },
+            Backoff { factor: 0.99, ..base() },
+            Backoff { factor: f64::INFINITY, ..base() },
+            Backoff { jitter: 1.0, ..base() },
+            Backoff { jitter: -0.1, ..base() },
+        ];
+        for backoff in refused {
+            assert!(backoff.validate().is_err(), "{backoff:?}");
+        }
+        assert_eq!(Intensity { restarts: 0, within: second }.validate(), Ok(()));
+        assert!(Intensity { restarts: 5, within: Duration::ZERO }.validate().is_err());
+        let mut none = RestartLog::new(Intensity { restarts: 0, within: second });
+        assert!(!none.allow(Instant::now()), "no restart at all");
+        assert_eq!(spread(second, 0.0), second);
+    }
 }
