@@ -68,6 +68,8 @@ impl Doctor {
                 if mode == Mode::Serve {
                     findings.extend(servers(&settings).await);
                 }
+                let shortages = node::look_at_capacity(&settings, mode).await;
+                findings.extend(shortages.into_iter().map(|short| warning("connections", short.what, short.mend)));
                 let node = running_node(&settings.node.data).await;
                 findings.extend(data_folder(&settings.node.data));
                 findings.push(disk(&settings.node.data));

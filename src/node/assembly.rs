@@ -25,7 +25,11 @@ use callboard_supervisors::{
 };
 use object_store::ObjectStore;
 
-use super::{addresses::Addresses, fingerprints, hidden, identity, objects, preflight, run_as};
+use super::{
+    addresses::Addresses,
+    capacity::{self, Shortage},
+    fingerprints, hidden, identity, objects, preflight, run_as,
+};
 use crate::{
     LAUNCH, PACK, STATIC_SERVER,
     config::{DOMAINS, Mode, Settings},
@@ -209,11 +213,7 @@ impl Plan<'_> {
                 Ground { disk, databases, objects, cache, bridge, seat: Seat::new() }
             }
         };
-        let hosted = match self.mode {
-            Mode::Dev => DOMAINS.map(str::to_owned).to_vec(),
-            Mode::Serve => settings.cluster.hosted(),
-        };
-        migrate(settings, &ground.databases, &hosted).await?;
+        migrate(settings, &ground.databases, &hosted(settings, self.mode)).await?;
         if self.mode == Mode::Serve {
             let issuer = &self.addresses.issuer;
             let mine = fingerprints::Mine { settings, data, issuer, objects: &*ground.objects };
@@ -328,6 +328,22 @@ pub async fn look_at_servers(settings: &Settings) -> Vec<String> {
     drop(opened);
     databases.close().await;
     wrong
+}
+
+/// Compares what nodes like this one may open with what the servers of PostgreSQL let in, without starting a node.
+pub async fn look_at_capacity(settings: &Settings, mode: Mode) -> Vec<Shortage> {
+    let databases = Databases::new(settings.database.settings(&settings.node.data));
+    let shortages = capacity::look(settings, &hosted(settings, mode), &databases).await;
+    databases.close().await;
+    shortages
+}
+
+/// The domains that a node hosts.
+pub fn hosted(settings: &Settings, mode: Mode) -> Vec<String> {
+    match mode {
+        Mode::Dev => DOMAINS.map(str::to_owned).to_vec(),
+        Mode::Serve => settings.cluster.hosted(),
+    }
 }
 
 /// Brings the schemas of these domains up to date, and those that every node uses.

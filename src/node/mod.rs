@@ -6,6 +6,7 @@
 mod addresses;
 mod announce;
 mod assembly;
+mod capacity;
 mod credentials;
 mod drain;
 mod fingerprints;
@@ -32,7 +33,7 @@ use crate::{
 };
 use addresses::Addresses;
 use assembly::Plan;
-pub use assembly::look_at_servers;
+pub use assembly::{look_at_capacity, look_at_servers};
 use credentials::Credentials;
 use signals::Signals;
 
@@ -135,6 +136,9 @@ async fn live(mut settings: Settings, options: Options, began: Instant) -> Resul
         become_ready(&runtime).await?;
         if mode == Mode::Serve {
             become_known(&assembled.members).await?;
+        }
+        for shortage in capacity::look(&settings, &assembly::hosted(&settings, mode), &assembled.databases).await {
+            tracing::warn!("{}; {}", shortage.what, shortage.mend);
         }
         let issued = credentials.issue_soon(mode).await;
         // Whoever waits for the node finds the file of the command line when it is told that the node is ready.
