@@ -65,8 +65,10 @@ async fn bury(context: &ChildContext, shared: &Shared, link: &Link) -> Result<()
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a dead letter can't be kept now");
-                    failures +=
-                        u32::from(matches!(error, CallError::Refused(_) | CallError::Failed(Failure::Internal(_))));
+                    failures += u32::from(matches!(
+                        error,
+                        CallError::Refused(_) | CallError::Failed(Failure::Internal(_) | Failure::Invalid)
+                    ));
                     if failures == FAILURES && !letter.event.is_object() {
                         letter.event = Value::String(plain(&delivery.data));
                     }

@@ -28,8 +28,8 @@ pub enum Attempt {
     Applied,
     /// It was applied before.
     Duplicate,
-    /// The domain could not take it: overloaded, or without its database. That is not the event's fault and does not
-    /// count as a delivery.
+    /// The domain could not take it: overloaded, without its database, or without room on its disk. That is not the
+    /// event's fault and does not count as a delivery.
     Later {
         /// When to try again.
         after: Duration,
@@ -100,7 +100,9 @@ impl EventSink {
             Ok(true) => Attempt::Applied,
             Ok(false) => Attempt::Duplicate,
             Err(CallError::Failed(
-                failure @ (Failure::Overloaded { retry_after } | Failure::Unavailable { retry_after }),
+                failure @ (Failure::Overloaded { retry_after }
+                | Failure::Unavailable { retry_after }
+                | Failure::DiskFull { retry_after }),
             )) => Attempt::Later { after: retry_after.max(UNAVAILABLE), reason: failure.to_string() },
             Err(CallError::Failed(Failure::Expired)) => {
                 Attempt::Later { after: UNAVAILABLE, reason: Failure::Expired.to_string() }

@@ -376,7 +376,7 @@ async fn caught<T>(step: impl Future<Output = Result<T, Unmade>>) -> Result<T, U
 
 /// Whether it says nothing about the step itself: it could not be asked for, or its answer was lost.
 const fn is_about_the_way(failure: &Failure) -> bool {
-    !matches!(failure, Failure::Internal(_) | Failure::Unauthenticated | Failure::Forbidden(_))
+    !matches!(failure, Failure::Internal(_) | Failure::Invalid | Failure::Unauthenticated | Failure::Forbidden(_))
 }
 
 impl Driver {

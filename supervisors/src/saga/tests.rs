@@ -293,7 +293,7 @@ async fn whoever_began_it_is_told_the_end_and_the_domains_own_refusal() {
         assert_eq!(engine.run(&caller, id, trip.clone()).await.unwrap().seat, Some(7));
         // The first step is in the transaction of the beginning: refused, there is no saga.
         let again = engine.run(&caller, Uuid::now_v7(), trip).await;
-        assert!(matches!(again, Err(CallError::Failed(Failure::Internal(_)))), "{again:?}");
+        assert!(matches!(again, Err(CallError::Failed(Failure::Invalid))), "{again:?}");
 
         travel.inn.full.store(true, Ordering::SeqCst);
         let (caller, id, trip) = travel.begin();
