@@ -52,8 +52,8 @@ async fn a_node_whose_disk_was_full_works_again_when_there_is_room() {
     }
     let node = Node::start_on(|data| mounts::cover(data, 30)).await;
     let (admin, filling) = (node.admin().await, node.data().join("filling"));
-    for (_, text) in write(&admin, "before").await.iter().filter(|(status, _)| !status.is_success()) {
-        panic!("{text}");
+    for (status, text) in write(&admin, "before").await {
+        assert!(status.is_success(), "{text}");
     }
     for outage in 1..=2 {
         let before = node.log().lines().count();
@@ -93,6 +93,39 @@ async fn a_node_whose_disk_was_full_works_again_when_there_is_room() {
         assert_eq!(told.len(), 2, "one line when it begins, and one when it is over: {told:#?}");
         assert!(told[0].contains("is full") && told[1].contains("has room again"), "{told:#?}");
     }
+    finish(node).await;
+}
+
+#[tokio::test]
+async fn a_build_that_meets_a_full_disk_is_told_so_and_no_other_is_begun_until_there_is_room() {
+    if !mounts::are_own(
+        "full_disk::a_build_that_meets_a_full_disk_is_told_so_and_no_other_is_begun_until_there_is_room",
+    ) {
+        return;
+    }
+    let node = Node::start_on(|data| mounts::cover(data, 60)).await;
+    let (admin, filling) = (node.admin().await, node.data().join("filling"));
+    let app = node.data().parent().unwrap().join("greedy");
+    std::fs::create_dir(&app).unwrap();
+    let package = r#"{"name": "greedy", "scripts": {"build": "head -c 200000000 /dev/zero > big", "start": "true"}}"#;
+    std::fs::write(app.join("package.json"), package).unwrap();
+    let ran = node.cli(&["deploy", app.to_str().unwrap()]).await;
+    assert!(!ran.success(), "{ran:?}");
+    assert!(format!("{}{}", ran.out, ran.err).contains("the disk of this node is full"), "{ran:?}");
+
+    // What the build has left is gone: a small one is made. One that comes while there is no room waits for it.
+    let site = node.data().parent().unwrap().join("small");
+    std::fs::create_dir(&site).unwrap();
+    std::fs::write(site.join("index.html"), "small").unwrap();
+    within(Duration::from_secs(30), "there is room", || async { (disk(&admin).await == "ok").then_some(()) }).await;
+    let ran = node.cli(&["deploy", site.to_str().unwrap()]).await;
+    assert!(ran.success(), "{ran:?}");
+    fill(&filling);
+    within(Duration::from_secs(30), "there is none", || async { (disk(&admin).await == "full").then_some(()) }).await;
+    std::fs::remove_file(&filling).unwrap();
+    within(Duration::from_secs(30), "there is room", || async { (disk(&admin).await == "ok").then_some(()) }).await;
+    let ran = node.cli(&["deploy", site.to_str().unwrap()]).await;
+    assert!(ran.success(), "it builds again: {ran:?}");
     finish(node).await;
 }
 

@@ -62,12 +62,11 @@ impl Deploy {
     }
 
     fn request(&self, source: &DeploymentSource) -> serde_json::Value {
-        let mut request = json!({ "source": source });
-        // A node of an earlier version knows no such field, and releases what it is given.
         if self.allow_missing {
-            request["allow_missing"] = true.into();
+            return json!({ "source": source, "allow_missing": true });
         }
-        request
+        // A node of an earlier version knows no such field, and releases what it is given.
+        json!({ "source": source })
     }
 
     fn name(&self, git: bool) -> Result<String> {

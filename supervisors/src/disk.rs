@@ -6,7 +6,8 @@
 
 use std::{
     error::Error,
-    fs, io,
+    fs::OpenOptions,
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc, Weak,
@@ -23,6 +24,8 @@ use prometheus::{
     proto::MetricFamily,
 };
 
+use crate::fs;
+
 /// How often the disk is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// For how long no write must have met a full disk before it counts as one with room: a quota shows itself in writes only.
@@ -33,7 +36,7 @@ const RESERVE_AT_MOST: u64 = 64 * 1024 * 1024;
 /// The same of files, where the file system counts them.
 const FILES_AT_MOST: u64 = 1024;
 /// What is written to find out whether there is room.
-const PROBE: [u8; 128 * 1024] = [0x55; 128 * 1024];
+static PROBE: [u8; 128 * 1024] = [0x55; 128 * 1024];
 const PROBE_NAME: &str = ".room";
 
 /// Whether the disk below a folder has room. Cheap to clone. The default one is below no folder, and never full.
@@ -70,6 +73,7 @@ impl Room {
     ///
     /// # Errors
     /// When the system does not tell.
+    #[expect(clippy::disallowed_methods, reason = "the kernel knows it without asking the disk")]
     pub fn below(folder: &Path) -> io::Result<Self> {
         let stat = rustix::fs::statvfs(folder)?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
@@ -138,6 +142,12 @@ impl Disk {
         self.room().is_some_and(|room| room.is_used_up())
     }
 
+    /// Whether it is full, or would be found so at the next look.
+    #[must_use]
+    pub fn has_no_room(&self) -> bool {
+        self.is_full() || self.is_used_up()
+    }
+
     /// Shows it among the node's metrics. Once a node.
     ///
     /// # Errors
@@ -193,14 +203,16 @@ impl Disk {
     fn probe(&self) -> io::Result<()> {
         let Some(folder) = &self.0.folder else { return Ok(()) };
         let path = folder.join(PROBE_NAME);
-        let written = fs::File::create(&path).and_then(|mut file| {
-            io::Write::write_all(&mut file, &PROBE)?;
-            file.sync_all()
-        });
+        let written =
+            fs::open_with(OpenOptions::new().write(true).create(true).truncate(true), &path).and_then(|mut file| {
+                io::Write::write_all(&mut file, &PROBE)?;
+                file.sync_all()
+            });
         fs::remove_file(&path).and(written)
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a thread of its own, which nobody waits for")]
 fn watch(disk: &Weak<Inner>) {
     loop {
         thread::sleep(LOOK_EVERY);

@@ -66,7 +66,11 @@ async fn take_turns(context: &Context, child: &ChildContext) -> Exit {
             }
             Ok(None) => {
                 drop(place);
-                context.queued.notified().await;
+                if context.disk.is_full() {
+                    context.clock.sleep(RETRY_AFTER).await;
+                } else {
+                    context.queued.notified().await;
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "the queue of builds could not be read; trying again");
@@ -76,10 +80,10 @@ async fn take_turns(context: &Context, child: &ChildContext) -> Exit {
     }
 }
 
-/// The next deployment that is this node's to build.
+/// The next deployment that is this node's to build. While its disk is full it takes none: other nodes may.
 async fn next(context: &Context) -> Result<Option<(DeploymentId, Builder)>, Failure> {
     recovery::builds_of_nobody(context).await?;
-    while !context.is_leaving() && steps::is_queued(&context.database).await? {
+    while !context.is_leaving() && !context.disk.is_full() && steps::is_queued(&context.database).await? {
         let claimed = steps::claim(&context.database, &Caller::system(), context.nodes.me()).await?;
         if claimed.is_some() {
             return Ok(claimed);

@@ -10,6 +10,7 @@ use callboard_supervisors::{
     BlockingPool, Bus, ChildContext, Clock, Live, LiveEvent, ShardContext, StartError,
     cluster::Members,
     db::{Database, Databases, Error},
+    disk::Disk,
     routing::{Route, RouteState, RoutingTable},
 };
 use object_store::ObjectStore;
@@ -184,6 +185,8 @@ pub(crate) struct Context {
     pub(crate) clock: Clock,
     pub(crate) bus: Bus,
     pub(crate) live: Live,
+    /// The disk below the node's data folder, where everything is built.
+    pub(crate) disk: Disk,
 }
 
 impl Deref for Context {
@@ -196,13 +199,13 @@ impl Deref for Context {
 impl Context {
     pub(crate) async fn of_shard(world: Arc<World>, shard: ShardContext) -> Result<Self, StartError> {
         let database = world.databases.open(crate::DOMAIN).await.map_err(StartError::new)?;
-        Ok(Self { world, database, clock: shard.clock, bus: shard.bus, live: shard.live })
+        Ok(Self { world, database, clock: shard.clock, bus: shard.bus, live: shard.live, disk: shard.disk })
     }
 
     pub(crate) async fn of_child(world: Arc<World>, child: &ChildContext) -> Result<Self, Error> {
         let database = world.databases.open(crate::DOMAIN).await?;
-        let (clock, bus, live) = (child.clock.clone(), child.bus.clone(), child.live.clone());
-        Ok(Self { world, database, clock, bus, live })
+        let (clock, bus, live, disk) = (child.clock.clone(), child.bus.clone(), child.live.clone(), child.disk.clone());
+        Ok(Self { world, database, clock, bus, live, disk })
     }
 
     /// The log of a deployment.

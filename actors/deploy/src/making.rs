@@ -11,6 +11,7 @@ use callboard_messages::{
     deploy::DeploymentSource,
     project::{Config, GetConfig},
 };
+use callboard_supervisors::disk::Disk;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -51,6 +52,23 @@ pub(crate) enum MakeError {
     Fault(Failure),
 }
 
+impl MakeError {
+    /// Whatever else it looks like, what failed on a full disk failed because of it.
+    fn unless_full(self, disk: &Disk) -> Self {
+        let full = |said: &str| failed(format!("the disk of this node is full; deploy again when there is room{said}"));
+        match self {
+            Self::Cancelled => Self::Cancelled,
+            Self::Fault(Failure::DiskFull { .. }) => full(""),
+            other if !disk.has_no_room() => other,
+            Self::Fault(_) => full(""),
+            Self::Failed { sentence, output } => match full(&format!(" ({sentence})")) {
+                Self::Failed { sentence, .. } => Self::Failed { sentence, output },
+                other => other,
+            },
+        }
+    }
+}
+
 impl From<Failure> for MakeError {
     fn from(failure: Failure) -> Self {
         Self::Fault(failure)
@@ -83,6 +101,8 @@ pub(crate) async fn make(
         outcome = made.run() => outcome,
         () = gone(cancel) => Err(MakeError::Cancelled),
     };
+    // Before the folder goes, and with it what has filled the disk.
+    let outcome = outcome.map_err(|error| error.unless_full(&context.disk));
     if let Err(error) = context.trash.discard(folder).await {
         tracing::warn!(%id, %error, "the folder of a build could not be removed");
     }

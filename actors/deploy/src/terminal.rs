@@ -236,12 +236,14 @@ fn styles(parameters: &str) -> Vec<String> {
             }
             _ if parameter.starts_with("38:") || parameter.starts_with("48:") => kept.push(parameter.to_owned()),
             "" => kept.push("0".to_owned()),
-            _ => match parameter.parse::<u8>() {
-                Ok(style @ (0..=4 | 7 | 9 | 21..=24 | 27 | 29..=37 | 39..=47 | 49 | 53 | 55 | 90..=97 | 100..=107)) => {
-                    kept.push(style.to_string())
+            _ => {
+                if let Ok(
+                    style @ (0..=4 | 7 | 9 | 21..=24 | 27 | 29..=37 | 39..=47 | 49 | 53 | 55 | 90..=97 | 100..=107),
+                ) = parameter.parse::<u8>()
+                {
+                    kept.push(style.to_string());
                 }
-                _ => {}
-            },
+            }
         }
     }
     kept

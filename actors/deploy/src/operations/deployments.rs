@@ -88,6 +88,11 @@ impl Deploys {
     /// Says in the log of a new deployment what it waits for, before anybody can wonder.
     async fn tell_if_it_waits(&self, id: DeploymentId) {
         let (context, builders) = (&self.context, self.context.settings.builders);
+        let node = context.nodes.name(context.nodes.me());
+        if context.disk.is_full() {
+            let sentence = format!("Waiting: the disk of the node {node} is full; it builds again when there is room");
+            return context.deployment_log(id).heading(&sentence);
+        }
         let ahead = match steps::ahead_of(&context.database, id).await {
             Ok(ahead) => usize::try_from(ahead).unwrap_or_default(),
             Err(error) => {
@@ -99,7 +104,6 @@ impl Deploys {
         if builds + ahead < builders {
             return;
         }
-        let node = context.nodes.name(context.nodes.me());
         let busy = match builders {
             1 => format!("the only builder of the node {node} is busy"),
             _ => format!("all {builders} builders of the node {node} are busy"),

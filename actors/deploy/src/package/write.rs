@@ -140,7 +140,7 @@ impl Walk {
         }
         if entry.kind.is_symlink() {
             let target = here.read_link(Path::new(&entry.name)).map_err(failed)?;
-            if !target.to_str().is_some_and(|target| !target.contains(char::is_control)) {
+            if target.to_str().is_none_or(|target| target.contains(char::is_control)) {
                 return Err(WriteError::BadName(shown(&path)));
             }
             header.set_entry_type(EntryType::Symlink);
