@@ -403,7 +403,7 @@ async fn a_deletion_that_is_accepted_is_shown_as_under_way_and_ends_by_itself() 
         assert!(told.deleting_at.is_some());
         assert_eq!(told, Project { deleting_at: told.deleting_at, ..project.clone() });
         assert_eq!(node.ask(&owner, GetProject { project_id: project.id }).await.unwrap(), told);
-        assert_eq!(node.ask(&owner, list(None, None)).await.unwrap().items, [told.clone()]);
+        assert_eq!(node.ask(&owner, list(None, None)).await.unwrap().items, std::slice::from_ref(&told));
         let again = node.ask(&owner, delete()).await.unwrap();
         assert_eq!(again, Some(told), "a second try is about the same deletion");
         let taken = CreateProject { name: "shop".to_owned(), description: None };

@@ -150,7 +150,7 @@ fn what_its_owner_made_unreadable_is_removed() {
         nix::unistd::seteuid(OTHER.uid.into()).unwrap();
     }
     for folder in [shut.as_path(), &bench.path("work/a")] {
-        fs::set_permissions(folder, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o0)).unwrap();
     }
     let removed = remove(&bench.path("work"));
     nix::unistd::seteuid(nix::unistd::getuid()).unwrap();
