@@ -18,7 +18,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use self::stage::{Act, Cluster, StageError, Watch, failed, perform, until};
-use crate::harness::{Api, Node, servers::RabbitMq, within};
+use crate::harness::{Api, Node, get, servers::RabbitMq, within};
 
 /// Within this, everything works again.
 const HEALED: Duration = Duration::from_secs(10);
@@ -236,7 +236,7 @@ async fn channels_do_not_pile_up(broker: &RabbitMq, node: &stage::Node) {
 
 /// The value of a metric on one of the nodes.
 async fn metric(node: &Node, number: usize, name: &str) -> Option<f64> {
-    let text = reqwest::get(format!("http://127.0.0.1:{}/metrics", node.member(number).port)).await.ok()?;
+    let text = get(format!("http://127.0.0.1:{}/metrics", node.member(number).port)).await.ok()?;
     let text = text.text().await.ok()?;
     text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
@@ -264,7 +264,7 @@ async fn nodes_say_that_their_broker_is_short_of_memory_and_keep_their_events_un
     let asked = Instant::now();
     assert_eq!(owner.get(&path).await.refused(503)["code"], "unavailable");
     assert!(asked.elapsed() < HEALED, "it took {:?}", asked.elapsed());
-    let ready = reqwest::get(format!("http://127.0.0.1:{}/ready", node.port)).await.unwrap();
+    let ready = get(format!("http://127.0.0.1:{}/ready", node.port)).await.unwrap();
     let ready: Value = ready.json().await.unwrap();
     let project = ready["domains"].as_array().unwrap().iter().find(|domain| domain["domain"] == "project").unwrap();
     let reason = "RabbitMQ can't be used: it takes no messages for now, because it is short of memory or disk";

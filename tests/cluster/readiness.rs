@@ -5,14 +5,14 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use crate::harness::{Node, answered_within, servers::Postgres};
+use crate::harness::{Node, answered_within, get, servers::Postgres};
 
 /// Whatever is away is found within this.
 const FOUND: Duration = Duration::from_secs(15);
 
 /// `/ready` of one of the nodes: the status of the answer, and what it says.
 async fn ready(node: &Node, number: usize) -> Result<(StatusCode, Value), String> {
-    let asked = reqwest::get(format!("http://127.0.0.1:{}/ready", node.member(number).port)).await;
+    let asked = get(format!("http://127.0.0.1:{}/ready", node.member(number).port)).await;
     let answer = asked.map_err(|error| error.to_string())?;
     Ok((answer.status(), answer.json().await.map_err(|error| error.to_string())?))
 }
@@ -49,7 +49,7 @@ async fn all_ready(node: &Node, number: usize) {
 
 /// The value of a series on the first node.
 async fn metric(node: &Node, series: &str) -> f64 {
-    let text = reqwest::get(format!("http://127.0.0.1:{}/metrics", node.port)).await.unwrap().text().await.unwrap();
+    let text = get(format!("http://127.0.0.1:{}/metrics", node.port)).await.unwrap().text().await.unwrap();
     let value = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
     value.unwrap_or_else(|| panic!("no {series}\n{text}"))
 }

@@ -36,6 +36,11 @@ pub fn http() -> reqwest::ClientBuilder {
     reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(Duration::from_secs(30))
 }
 
+/// Gets what anybody may.
+pub async fn get(url: String) -> reqwest::Result<reqwest::Response> {
+    http().build()?.get(url).send().await
+}
+
 /// Asks until there is an answer, for as long as a healthy machine could need.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, ask: impl FnMut() -> F) -> T {
     within(Duration::from_secs(60), what, ask).await

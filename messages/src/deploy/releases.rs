@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{DeployError, Deployment};
-use crate::{Access, Cursor, DeploymentId, Operation, Page, ProjectId, ReleaseId, shapes::ProcessCommands};
+use crate::{
+    Access, Cursor, DeploymentId, Operation, Page, ProjectId, ReleaseId,
+    shapes::{ProcessCommands, ProcessCounts},
+};
 
 /// An immutable, content-addressed build with the configuration it runs with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -39,6 +42,7 @@ pub struct Release {
     /// How many instances of each process type were wanted when another release took its place; a rollback to it wants as
     /// many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ProcessCounts>)]
     pub formation: Option<BTreeMap<String, u32>>,
     /// Whether it serves now.
     pub current: bool,
