@@ -42,6 +42,10 @@ use crate::{
 const IN_FLIGHT: usize = 64;
 /// How long a confirm may take.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
+/// How long a queue that is missing stays so before it is declared again. RabbitMQ tells the consumers of a quorum queue
+/// that was deleted that they have ended; when another queue of its name is there by then, it takes them for that one's, and
+/// gives them nothing.
+const DECLARED_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// A channel that was not used for so long is closed.
 const IDLE: Duration = Duration::from_secs(3);
 
@@ -270,6 +274,7 @@ async fn declare(shared: &Shared, link: &Link) -> Result<(), String> {
         while tokio::time::timeout(IDLE, shared.missing.notified()).await.is_err() {
             shared.confirms.close_idle();
         }
-        tracing::warn!("an event found no way; exchanges and queues are declared again");
+        tracing::warn!("an event found no queue or exchange; they are declared again");
+        tokio::time::sleep(DECLARED_AGAIN_AFTER).await;
     }
 }
