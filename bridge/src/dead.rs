@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::{
-    inbound,
+    events, inbound,
     link::{Link, answered},
     metrics::Refusal,
     shared::{Shared, keep},
@@ -55,9 +55,11 @@ async fn bury(context: &ChildContext, shared: &Shared, link: &Link) -> Result<()
     while let Some(delivery) = dead.next().await {
         let delivery = delivery.map_err(|error| error.to_string())?;
         let mut letter = letter(context, shared, &delivery);
+        // The domain was sent one of its own with the same event, and that one is buried.
+        let is_copy = events::is_for_others(&delivery, &letter.domain);
         let mut failures = 0;
         // Until it is kept: a dead letter has nowhere else to go.
-        while channel.status().connected() {
+        while !is_copy && channel.status().connected() {
             match context.bus.ask(&Caller::system(), Bury { letter: letter.clone() }).await {
                 Ok(()) => {
                     tracing::error!(domain = letter.domain, dead_letter = %letter.id, reason = letter.error, "buried");

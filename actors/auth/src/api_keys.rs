@@ -180,7 +180,7 @@ impl Auth {
                 .bind(due)
                 .execute()
                 .await;
-            if let Err(error) = noted {
+            if let Some(error) = noted.as_ref().err().and_then(callboard_supervisors::db::Error::outside_outage) {
                 tracing::warn!(%error, api_key_id = %id, "the use of an API key could not be noted");
             }
         });
