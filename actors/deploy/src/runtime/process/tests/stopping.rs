@@ -132,7 +132,8 @@ async fn a_process_that_is_always_another_one_ends_with_its_instance() {
     bench.until_said("up").await;
     // The pipe of its output has an end only when the last of them is gone.
     let exit = within(20, instance.stop(Duration::from_millis(100))).await;
-    assert_eq!(exit.ended, Ended::Stopped { forced: true });
+    // The first signal may meet it, too.
+    assert!(matches!(exit.ended, Ended::Stopped { .. }), "{exit:?}");
     bench.assert_clean();
 }
 
