@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -84,12 +84,16 @@ struct Inn {
     beds: Arc<Mutex<HashMap<Uuid, u32>>>,
     full: Arc<AtomicBool>,
     gate: Option<Arc<Notify>>,
+    /// How many wait at the gate.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Handle<TakeSeat> for Inn {
     async fn handle(&self, _: &Caller, TakeSeat(id): TakeSeat) -> Outcome<TakeSeat> {
         if let Some(gate) = &self.gate {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
             gate.notified().await;
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
         }
         if self.full.load(Ordering::SeqCst) {
             return Err(TripError::Full.into());

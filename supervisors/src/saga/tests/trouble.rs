@@ -205,6 +205,7 @@ async fn a_saga_that_does_not_end_in_time_is_handed_over_when_the_domain_stops()
     on_both(async |databases| {
         let gate = Arc::new(Notify::new());
         let slow = Inn { gate: Some(gate.clone()), ..Inn::default() };
+        let waiting = slow.waiting.clone();
         let runtime = node(&slow, None).await;
         let travel = Travel { saga: booking, database: databases.open("trip").await.unwrap(), inn: slow, runtime };
         let sagas = Sagas::new("trip", &databases).with(booking());
@@ -236,7 +237,7 @@ async fn a_saga_that_does_not_end_in_time_is_handed_over_when_the_domain_stops()
         // A permit of the gate may be left.
         let _ = tokio::time::timeout(Duration::ZERO, gate.notified()).await;
         let (id, asked) = begin(&engine);
-        until("it is driven", async || held(id).await).await;
+        until("its step is under way", async || waiting.load(Ordering::SeqCst) == 1).await;
         let moves = async {
             // Of the step that is asked for, and of who waits for the saga's end.
             until("both wait", async || clock.sleepers() == 2).await;
