@@ -21,7 +21,7 @@ pub(crate) fn to_bytes(prefix: &str, token: &str) -> Option<[u8; 32]> {
     URL_SAFE_NO_PAD.decode(encoded).ok()?.try_into().ok()
 }
 
-/// The longest text that is looked at as a token.
+/// Longer texts are refused as a token without a look into the database.
 const LONGEST: usize = 128;
 
 /// Refuses what is no token of anybody's.

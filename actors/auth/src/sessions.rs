@@ -26,7 +26,7 @@ struct SessionRow {
 
 /// How a session starts.
 pub(crate) struct Start {
-    /// Acted for unless told otherwise.
+    /// The organization that a request acts for by default.
     pub(crate) organization_id: OrganizationId,
     pub(crate) origin: Origin,
     /// The refresh token of the session that it takes the place of.
