@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use callboard_supervisors::testing::Pooler;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -99,6 +100,27 @@ impl Drop for OwnDatabase {
             eprintln!("the database {} was left on PostgreSQL", self.name);
         }
     }
+}
+
+#[tokio::test]
+async fn a_node_works_behind_a_pooler_in_transaction_mode() {
+    let database = OwnDatabase::new().await;
+    let pooler = Pooler::before(&database.url, 4);
+    let settings = [("CALLBOARD_DATABASE_URL", pooler.url()), ("CALLBOARD_DATABASE_POOLER", "transaction")];
+    let mut node = Node::start_with(&["--no-sample"], &settings).await;
+    {
+        let app = App::web(&node, "shop", "one");
+        app.deploy().await;
+        assert_eq!(app.version().await, "one");
+    }
+    node.kill().await;
+    node.start_again().await;
+    let app = App::new(&node, "shop", &[]);
+    app.settle("web", 1).await;
+    assert_eq!(app.version().await, "one");
+    let operator = node.operator();
+    assert_eq!(operator.get("/projects").await.ok()["items"][0]["name"], "shop");
+    node.finish().await;
 }
 
 #[tokio::test]

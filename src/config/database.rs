@@ -1,11 +1,11 @@
 //! Where data is kept.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, thread, time::Duration};
 
 use callboard_messages::Secret;
 use callboard_supervisors::db::{DatabaseSettings, PostgresSettings};
 
-use super::reader::Reader;
+use super::{reader::Reader, value::Value};
 
 /// SQLite files in the data folder, or a PostgreSQL server.
 #[derive(Debug)]
@@ -16,8 +16,12 @@ pub struct DatabaseChoice {
     pub own_urls: Vec<(&'static str, Secret)>,
     /// `CALLBOARD_DATABASE_READ_URL`, or `_FILE`: a replica, for reads that may be a little old.
     pub read_url: Option<Secret>,
-    /// `CALLBOARD_DATABASE_CONNECTIONS`: of one domain on one thread.
+    /// `CALLBOARD_DATABASE_CONNECTIONS`: of this node to each server.
     pub connections: u32,
+    /// How many threads have a part of them.
+    pub threads: u32,
+    /// `CALLBOARD_DATABASE_POOLER`: whether a pooler in transaction mode stands before the servers.
+    pub is_pooled: bool,
     /// `CALLBOARD_DATABASE_STATEMENT_TIMEOUT`.
     pub statement_timeout: Duration,
     /// `CALLBOARD_DATABASE_SCHEMA_PREFIX`: before each domain's name.
@@ -37,6 +41,43 @@ const OWN_URLS: [(&str, &str, &str); 6] = [
     ("cluster", "CALLBOARD_CLUSTER_DATABASE_URL", "PostgreSQL: another server or database for cluster alone."),
     ("gateway", "CALLBOARD_GATEWAY_DATABASE_URL", "PostgreSQL: another server or database for the gateway alone."),
 ];
+
+/// What stands before a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pooler {
+    None,
+    /// It gives a connection for as long as a transaction takes.
+    Transaction,
+}
+
+impl Value for Pooler {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "none" => Ok(Self::None),
+            "transaction" => Ok(Self::Transaction),
+            _ => Err("none or transaction".to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::None => "none",
+            Self::Transaction => "transaction",
+        }
+        .to_owned()
+    }
+}
+
+/// How many threads ask the databases, of a node with this many workers, where 0 is one for each core: the main one, and
+/// that of each domain with a thread of its own, also do.
+pub fn threads(workers: usize) -> u32 {
+    const BESIDE: usize = 3;
+    let workers = match workers {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    u32::try_from(workers + BESIDE).unwrap_or(u32::MAX)
+}
 
 fn is_postgres(url: &Secret) -> bool {
     url::Url::parse(url.expose()).is_ok_and(|url| matches!(url.scheme(), "postgres" | "postgresql"))
@@ -59,10 +100,16 @@ impl DatabaseChoice {
             ),
             connections: reader.within(
                 "CALLBOARD_DATABASE_CONNECTIONS",
-                "PostgreSQL: connections of one domain on one worker thread.",
-                8,
-                1..=1000,
+                "PostgreSQL: connections of this node to each server, at most; two for each of its threads at least.",
+                64,
+                1..=10_000,
             ),
+            threads: 1,
+            is_pooled: reader.value(
+                "CALLBOARD_DATABASE_POOLER",
+                "PostgreSQL: transaction where the URLs lead to a pooler in transaction mode, such as PgBouncer; none.",
+                Pooler::None,
+            ) == Pooler::Transaction,
             statement_timeout: reader.within(
                 "CALLBOARD_DATABASE_STATEMENT_TIMEOUT",
                 "PostgreSQL: the server ends a statement that takes longer.",
@@ -98,7 +145,9 @@ impl DatabaseChoice {
                 own_urls: self.own_urls.iter().map(|(of, url)| ((*of).to_owned(), url.expose().to_owned())).collect(),
                 read_url: self.read_url.as_ref().map(|url| url.expose().to_owned()),
                 schema_prefix: self.schema_prefix.clone(),
-                connections: self.connections,
+                connections: self.connections.max(2 * self.threads),
+                threads: self.threads,
+                is_pooled: self.is_pooled,
                 statement_timeout: self.statement_timeout,
                 ..PostgresSettings::new(url.expose())
             }),

@@ -101,11 +101,12 @@ impl Settings {
         let cluster = ClusterChoice::read(&mut reader);
         let servers = ServersChoice::read(&mut reader);
         let telemetry = TelemetrySettings::read(&mut reader);
-        let database = DatabaseChoice::read(&mut reader);
+        let mut database = DatabaseChoice::read(&mut reader);
         let objects = ObjectsChoice::read(&mut reader);
         let (gateway, router) = gateway::read(&mut reader);
         let auth = AuthChoice::read(&mut reader);
         let deploy = DeployChoice::read(&mut reader);
+        database.threads = database::threads(gateway.workers);
         let private = reader.private();
         let settings =
             Self { node, cluster, servers, telemetry, objects, database, gateway, router, auth, deploy, private };

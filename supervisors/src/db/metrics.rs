@@ -10,7 +10,10 @@ use super::Databases;
 
 struct Connections {
     databases: Databases,
-    gauge: GaugeVec,
+    /// Of each server.
+    of_servers: GaugeVec,
+    /// Of each domain.
+    of_domains: GaugeVec,
 }
 
 impl Databases {
@@ -19,31 +22,39 @@ impl Databases {
     /// # Errors
     /// When they are registered already.
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let gauge = GaugeVec::new(
-            Opts::new(
-                "callboard_database_connections",
-                "Connections of this node to PostgreSQL: in use, idle, and how many there may be",
-            ),
+        let gauge = |name: &str, help: &str, labels: &[&str]| GaugeVec::new(Opts::new(name, help), labels);
+        let of_servers = gauge(
+            "callboard_database_connections",
+            "Connections of this node to a PostgreSQL server: in use, idle, and how many there may be",
+            &["server", "state"],
+        )?;
+        let of_domains = gauge(
+            "callboard_database_domain_connections",
+            "Connections to PostgreSQL that a domain uses on this node, and how many it may",
             &["domain", "server", "state"],
         )?;
-        registry.register(Box::new(Connections { databases: self.clone(), gauge }))
+        registry.register(Box::new(Connections { databases: self.clone(), of_servers, of_domains }))
     }
 }
 
 impl Collector for Connections {
     fn desc(&self) -> Vec<&Desc> {
-        self.gauge.desc()
+        [self.of_servers.desc(), self.of_domains.desc()].concat()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        for (domain, server, counts) in self.databases.counts() {
-            let states = [("in_use", counts.in_use), ("idle", counts.idle), ("limit", counts.limit)];
-            for (state, count) in states {
-                let count = u32::try_from(count).unwrap_or(u32::MAX);
-                self.gauge.with_label_values(&[domain.as_str(), server, state]).set(f64::from(count));
+        let value = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        for (server, counts) in self.databases.counts() {
+            for (state, count) in [("in_use", counts.in_use), ("idle", counts.idle), ("limit", counts.limit)] {
+                self.of_servers.with_label_values(&[server.as_str(), state]).set(value(count));
             }
         }
-        let mut families = self.gauge.collect();
+        for ((domain, server), counts) in self.databases.shares() {
+            for (state, count) in [("in_use", counts.in_use), ("limit", counts.limit)] {
+                self.of_domains.with_label_values(&[domain.as_str(), server, state]).set(value(count));
+            }
+        }
+        let mut families = [self.of_servers.collect(), self.of_domains.collect()].concat();
         families.retain(|family| !family.get_metric().is_empty());
         families
     }

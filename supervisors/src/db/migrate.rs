@@ -3,12 +3,12 @@
 use std::{sync::LazyLock, time::Duration};
 
 use sqlx::{
-    ConnectOptions, Connection, PgConnection,
+    ConnectOptions, Connection, PgConnection, Row,
     migrate::{Migrate, MigrateError, Migrator},
 };
 use tokio::time::{Instant, interval_at, timeout};
 
-use super::{DatabaseSettings, Databases, Error, MigrationError, PostgresSettings, pools::Pools};
+use super::{DatabaseSettings, Databases, Error, MigrationError, PostgresSettings, names::quoted, pools::Pools};
 
 /// The tables that the runtime itself keeps beside those of each domain: outbox, inbox, leases, sagas, schedules.
 static RUNTIME: LazyLock<Migrator> = LazyLock::new(|| {
@@ -48,13 +48,19 @@ impl Databases {
             DatabaseSettings::Postgres(settings) => {
                 let mut connection = self.connect(settings.url_of(domain), domain).await.map_err(open)?;
                 self.create_schema(&mut connection, domain).await.map_err(open)?;
-                let work = apply(both, async |(migrator, table)| {
-                    if is_applied(&mut connection, migrator, table).await {
-                        return Ok(());
+                let work = async {
+                    if settings.is_pooled {
+                        return through_pooler(&mut connection, &self.schema(domain), both).await;
                     }
-                    // sqlx holds a lock of the server while it looks what is to be done and does it.
-                    migrator.run(&mut connection).await
-                });
+                    apply(both, async |(migrator, table)| {
+                        if is_applied(&mut connection, migrator, table).await {
+                            return Ok(());
+                        }
+                        // sqlx holds a lock of the server while it looks what is to be done and does it.
+                        migrator.run(&mut connection).await
+                    })
+                    .await
+                };
                 let outcome = timeout(MIGRATE_WITHIN, told(domain, work)).await;
                 let _ = timeout(CONNECT_WITHIN, connection.close()).await;
                 outcome.map_err(|_| MigrationError::Late { domain: domain.to_owned() })?
@@ -88,9 +94,9 @@ impl Databases {
         let asked = "SELECT current_setting('max_connections')::bigint
                           - current_setting('superuser_reserved_connections')::bigint
                           - COALESCE(current_setting('reserved_connections', true), '0')::bigint";
-        let answer = timeout(CONNECT_WITHIN, sqlx::query_scalar(asked).fetch_one(&mut connection)).await;
+        let answer = timeout(CONNECT_WITHIN, sqlx::raw_sql(asked).fetch_one(&mut connection)).await;
         let _ = timeout(CONNECT_WITHIN, connection.close()).await;
-        Ok(Some(answer.map_err(|_| sqlx::Error::PoolTimedOut)??))
+        Ok(Some(answer.map_err(|_| sqlx::Error::PoolTimedOut)??.try_get(0)?))
     }
 
     /// Looks once whether the replica lets this node in, if there is one.
@@ -109,21 +115,25 @@ impl Databases {
     /// A connection without the limits of requests: a migration, and the waiting for another node's, may take long. One
     /// whose machine is gone without a word is soon missed by the server, which then gives its lock to others.
     async fn connect(&self, url: &str, domain: &str) -> Result<PgConnection, Error> {
-        let options = self.postgres_options(url)?.options([
-            ("statement_timeout", "0".to_owned()),
-            ("lock_timeout", "0".to_owned()),
-            ("tcp_keepalives_idle", "10".to_owned()),
-            ("tcp_keepalives_interval", "5".to_owned()),
-            ("tcp_keepalives_count", "3".to_owned()),
-            ("search_path", self.schema(domain)),
-        ]);
+        let options = self.postgres_options(url)?;
+        let options = match self.settings() {
+            DatabaseSettings::Postgres(settings) if settings.is_pooled => options.statement_cache_capacity(0),
+            _ => options.options([
+                ("statement_timeout", "0".to_owned()),
+                ("lock_timeout", "0".to_owned()),
+                ("tcp_keepalives_idle", "10".to_owned()),
+                ("tcp_keepalives_interval", "5".to_owned()),
+                ("tcp_keepalives_count", "3".to_owned()),
+                ("search_path", self.schema(domain)),
+            ]),
+        };
         let connected = timeout(CONNECT_WITHIN, options.connect()).await;
         Ok(connected.map_err(|_| sqlx::Error::PoolTimedOut)??)
     }
 
     async fn create_schema(&self, connection: &mut PgConnection, domain: &str) -> Result<(), Error> {
         let statement = format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(&self.schema(domain)));
-        let created = timeout(CONNECT_WITHIN, sqlx::query(sqlx::AssertSqlSafe(statement)).execute(connection)).await;
+        let created = timeout(CONNECT_WITHIN, sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(connection)).await;
         match created.map_err(|_| sqlx::Error::PoolTimedOut).flatten() {
             // Two nodes that start together: IF NOT EXISTS looks before it writes, and the other was faster.
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(()),
@@ -139,7 +149,7 @@ impl Databases {
         let DatabaseSettings::Postgres(settings) = self.settings() else { return Ok(()) };
         let mut connection = self.connect(settings.url_of(domain), domain).await?;
         let statement = format!("DROP SCHEMA IF EXISTS {} CASCADE", quoted(&self.schema(domain)));
-        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await?;
         connection.close().await?;
         Ok(())
     }
@@ -153,6 +163,44 @@ async fn apply<'m>(
         run(migrator).await?;
     }
     Ok(())
+}
+
+/// The same where a pooler keeps nothing of a session: all of it in one transaction, which holds the lock. sqlx leaves its
+/// prepared statements on a connection that others get next, so they are forgotten before and after.
+async fn through_pooler(
+    connection: &mut PgConnection,
+    schema: &str,
+    migrators: [(&Migrator, &'static str); 2],
+) -> Result<(), MigrateError> {
+    let within = format!(
+        "DEALLOCATE ALL; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL search_path = {}",
+        quoted(schema)
+    );
+    let within = || sqlx::raw_sql(sqlx::AssertSqlSafe(within.clone()));
+    let mut are_applied = true;
+    for (migrator, table) in migrators {
+        let mut look = connection.begin().await?;
+        within().execute(&mut *look).await?;
+        are_applied &= is_applied(&mut look, migrator, table).await;
+        look.rollback().await?;
+    }
+    if are_applied {
+        return Ok(());
+    }
+    let mut transaction = connection.begin().await?;
+    within().execute(&mut *transaction).await?;
+    let lock = "SELECT pg_advisory_xact_lock(hashtext('callboard migrations'), hashtext(current_schemas(false)::text))";
+    sqlx::raw_sql(lock).execute(&mut *transaction).await?;
+    for (migrator, _) in migrators {
+        let mut migrator = Migrator {
+            migrations: migrator.migrations.clone(),
+            table_name: migrator.table_name.clone(),
+            ..Migrator::DEFAULT
+        };
+        migrator.set_locking(false).run(&mut *transaction).await?;
+    }
+    sqlx::raw_sql("DEALLOCATE ALL").execute(&mut *transaction).await?;
+    Ok(transaction.commit().await?)
 }
 
 /// Whether these migrations, and no others, are applied. It takes no lock, so that a node with nothing to do starts also
@@ -182,8 +230,4 @@ async fn told<T>(domain: &str, work: impl Future<Output = T>) -> T {
             ),
         }
     }
-}
-
-fn quoted(identifier: &str) -> String {
-    format!("\"{}\"", identifier.replace('"', "\"\""))
 }

@@ -1,4 +1,7 @@
-//! Connections of one thread to one PostgreSQL server.
+//! Connections of one thread to one PostgreSQL server, for all domains that run there.
+//!
+//! A domain has a share of them, so that one whose statements hang leaves connections to the others; and the last few are
+//! given only to a domain that has none of these, so that several which hang do, too.
 //!
 //! sqlx's own pool asks the server, without a deadline, about every connection that comes back. A server that has gone
 //! silent (a stopped process, a black-holed route: the kernel goes on acknowledging) then keeps the place of each such
@@ -7,6 +10,7 @@
 //! its place is free in that moment.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     io,
     sync::Arc,
@@ -18,7 +22,7 @@ use parking_lot::Mutex;
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::{
     runtime::Handle,
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
@@ -39,13 +43,25 @@ const ANSWER_GRACE: Duration = Duration::from_secs(1);
 /// The bounds of a pool.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    pub(super) connections: u32,
+    pub(super) connections: usize,
+    /// How many of them one domain may have.
+    pub(super) share: usize,
     /// How long one may wait for a connection, the making of it included.
     pub(super) acquire_within: Duration,
     /// After which the server ends a statement by itself.
     pub(super) statement_timeout: Duration,
     /// A connection that was idle for longer is closed.
     pub(super) idle_for: Duration,
+    /// Whether a pooler stands before the server, which gives a connection of its own only for as long as a transaction
+    /// takes: nothing may be left behind on it, neither a setting nor a prepared statement.
+    pub(super) is_pooled: bool,
+}
+
+impl Bounds {
+    /// How many connections are kept for domains that have none of these; nothing where one domain has them all.
+    const fn reserve(&self) -> usize {
+        if self.connections > self.share { self.connections.div_ceil(4) } else { 0 }
+    }
 }
 
 /// Cheap to clone.
@@ -57,8 +73,21 @@ struct Inner {
     options: PgConnectOptions,
     server: Server,
     bounds: Bounds,
+    /// How a transaction begins.
+    begin: Cow<'static, str>,
     places: Arc<Semaphore>,
+    /// Further ones, of which a domain gets one at a time.
+    reserve: Arc<Semaphore>,
     idle: Mutex<Resting>,
+}
+
+/// The connections of a pool that one domain may have. Cheap to clone; clones are the same share.
+#[derive(Debug, Clone)]
+pub(super) struct Share {
+    pool: Arc<Inner>,
+    permits: Arc<Semaphore>,
+    /// Held by whoever has a place of the reserve, or waits for one.
+    reserved: Arc<Semaphore>,
 }
 
 /// Connections that nobody uses.
@@ -84,7 +113,15 @@ pub(super) struct Held {
     connection: Option<PgConnection>,
     is_in_step: bool,
     pool: Arc<Inner>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Room for one connection.
+#[derive(Debug)]
+enum Place {
+    Common { _place: OwnedSemaphorePermit },
+    Reserved { _place: OwnedSemaphorePermit, _reserved: OwnedSemaphorePermit },
 }
 
 /// How many connections a pool has.
@@ -95,11 +132,73 @@ pub(super) struct Counts {
     pub(super) limit: usize,
 }
 
+impl Counts {
+    pub(super) const fn add(&mut self, other: Self) {
+        self.in_use += other.in_use;
+        self.idle += other.idle;
+        self.limit += other.limit;
+    }
+}
+
 impl Pool {
     /// Connects to nothing yet.
     pub(super) fn new(options: PgConnectOptions, server: Server, bounds: Bounds) -> Self {
-        let places = Arc::new(Semaphore::new(bounds.connections as usize));
-        Self(Arc::new(Inner { options, server, bounds, places, idle: Mutex::default() }))
+        let reserve = bounds.reserve();
+        let places = Arc::new(Semaphore::new(bounds.connections - reserve));
+        let begin = match bounds.is_pooled {
+            true => format!("BEGIN; SET LOCAL statement_timeout = {}", bounds.statement_timeout.as_millis()).into(),
+            false => "BEGIN".into(),
+        };
+        let reserve = Arc::new(Semaphore::new(reserve));
+        Self(Arc::new(Inner { options, server, bounds, begin, places, reserve, idle: Mutex::default() }))
+    }
+
+    /// The share of a domain that has none yet.
+    pub(super) fn share(&self) -> Share {
+        Share {
+            pool: self.0.clone(),
+            permits: Arc::new(Semaphore::new(self.0.bounds.share)),
+            reserved: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// No connection is given out any more. Waits for those that are, but for the last moment, in which all say goodbye.
+    pub(super) async fn close(&self, within: Duration) {
+        let deadline = Instant::now() + within;
+        let back_within = within.saturating_sub(TEST_WITHIN);
+        let all_back = timeout(back_within, async {
+            let reserve = self.0.bounds.reserve();
+            for (places, all) in [(&self.0.places, self.0.bounds.connections - reserve), (&self.0.reserve, reserve)] {
+                // Kept: one that is given out again would be waited for again.
+                if let Ok(back) = places.acquire_many(u32::try_from(all).unwrap_or(u32::MAX)).await {
+                    back.forget();
+                }
+            }
+        });
+        let is_in_use = all_back.await.is_err();
+        self.0.places.close();
+        self.0.reserve.close();
+        if is_in_use {
+            tracing::warn!("connections to the database are still in use and are dropped when they are not");
+        }
+        let idle = std::mem::take(&mut self.0.idle.lock().connections);
+        let goodbye = TEST_WITHIN.min(deadline.saturating_duration_since(Instant::now()));
+        // To the server a connection that just ends is one that was closed.
+        join_all(idle.into_iter().map(|idle| timeout(goodbye, idle.connection.close()))).await;
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let limit = self.0.bounds.connections;
+        let free = self.0.places.available_permits() + self.0.reserve.available_permits();
+        Counts { in_use: limit.saturating_sub(free), idle: self.0.idle.lock().connections.len(), limit }
+    }
+}
+
+impl Share {
+    /// How many connections the domain has, and may have; those that lie idle are nobody's.
+    pub(super) fn counts(&self) -> Counts {
+        let limit = self.pool.bounds.share;
+        Counts { in_use: limit.saturating_sub(self.permits.available_permits()), idle: 0, limit }
     }
 
     /// Asks the server something that changes nothing. When no answer comes in time and others have got theirs since, the
@@ -112,28 +211,30 @@ impl Pool {
         };
         match timeout(within, asked).await {
             Ok(outcome) => outcome,
-            Err(_) if self.0.idle.lock().answered.is_some_and(|answered| answered > began) => Ok(()),
+            Err(_) if self.pool.idle.lock().answered.is_some_and(|answered| answered > began) => Ok(()),
             Err(_) => Err(silent()),
         }
     }
 
     pub(super) fn server(&self) -> &Server {
-        &self.0.server
+        &self.pool.server
     }
 
     /// A connection that was alive a moment ago.
     pub(super) async fn acquire(&self) -> Result<Held, sqlx::Error> {
-        match timeout(self.0.bounds.acquire_within, self.acquire_in_time()).await {
+        match timeout(self.pool.bounds.acquire_within, self.acquire_in_time()).await {
             Ok(outcome) => outcome,
             Err(_) => Err(sqlx::Error::PoolTimedOut),
         }
     }
 
     async fn acquire_in_time(&self) -> Result<Held, sqlx::Error> {
-        let pool = Arc::clone(&self.0);
-        let place = Arc::clone(&pool.places).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
-        let mut held = Held { connection: None, is_in_step: false, pool, _place: place };
-        while let Some(Idle { connection, since }) = self.pop() {
+        let closed = |_: AcquireError| sqlx::Error::PoolClosed;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(closed)?;
+        let place = self.place().await.map_err(closed)?;
+        let mut held =
+            Held { connection: None, is_in_step: false, pool: self.pool.clone(), _place: place, _permit: permit };
+        while let Some(Idle { connection, since }) = self.pool.pop() {
             let is_fresh = since.elapsed() < TEST_AFTER_IDLE;
             let connection = held.connection.insert(connection);
             if is_fresh {
@@ -148,44 +249,39 @@ impl Pool {
                 // It broke. The others may have, too, or not.
                 Ok(Err(_)) => {}
                 // Silence: to ask the others one after the other would take as long for each of them.
-                Err(_) => self.0.idle.lock().connections.clear(),
+                Err(_) => self.pool.idle.lock().connections.clear(),
             }
         }
-        let connected = timeout(CONNECT_WITHIN, self.0.options.connect()).await;
+        let connected = timeout(CONNECT_WITHIN, self.pool.options.connect()).await;
         let connected = connected.map_err(|_| silent()).flatten();
-        held.connection = Some(connected.inspect_err(|error| self.0.server.note_refused(error))?);
+        held.connection = Some(connected.inspect_err(|error| self.pool.server.note_refused(error))?);
         held.is_in_step = true;
         Ok(held)
     }
 
-    /// The connection used last.
-    fn pop(&self) -> Option<Idle> {
-        self.0.idle.lock().connections.pop_front()
-    }
-
-    /// No connection is given out any more. Waits for those that are, but for the last moment, in which all say goodbye.
-    pub(super) async fn close(&self, within: Duration) {
-        let (deadline, everything) = (Instant::now() + within, self.0.bounds.connections);
-        let back_within = within.saturating_sub(TEST_WITHIN);
-        let all_back = timeout(back_within, Arc::clone(&self.0.places).acquire_many_owned(everything)).await;
-        self.0.places.close();
-        if all_back.is_err() {
-            tracing::warn!("connections to the database are still in use and are dropped when they are not");
+    async fn place(&self) -> Result<Place, AcquireError> {
+        if let Ok(place) = Arc::clone(&self.pool.places).try_acquire_owned() {
+            return Ok(Place::Common { _place: place });
         }
-        let idle = std::mem::take(&mut self.0.idle.lock().connections);
-        let goodbye = TEST_WITHIN.min(deadline.saturating_duration_since(Instant::now()));
-        // To the server a connection that just ends is one that was closed.
-        join_all(idle.into_iter().map(|idle| timeout(goodbye, idle.connection.close()))).await;
-    }
-
-    pub(super) fn counts(&self) -> Counts {
-        let limit = self.0.bounds.connections as usize;
-        let in_use = limit.saturating_sub(self.0.places.available_permits());
-        Counts { in_use, idle: self.0.idle.lock().connections.len(), limit }
+        let reserved = async {
+            let reserved = Arc::clone(&self.reserved).acquire_owned().await?;
+            let place = Arc::clone(&self.pool.reserve).acquire_owned().await?;
+            Ok(Place::Reserved { _place: place, _reserved: reserved })
+        };
+        tokio::select! {
+            biased;
+            place = Arc::clone(&self.pool.places).acquire_owned() => Ok(Place::Common { _place: place? }),
+            place = reserved => place,
+        }
     }
 }
 
 impl Inner {
+    /// The connection used last.
+    fn pop(&self) -> Option<Idle> {
+        self.idle.lock().connections.pop_front()
+    }
+
     fn put_back(self: &Arc<Self>, connection: PgConnection) {
         let mut idle = self.idle.lock();
         let now = Instant::now();
@@ -242,6 +338,18 @@ impl Held {
             self.pool.server.note(error);
         }
         outcome
+    }
+
+    /// Begins a transaction on it.
+    pub(super) async fn begin(&mut self) -> Result<(), sqlx::Error> {
+        let begin = self.pool.begin.clone();
+        self.run(async move |connection| sqlx::raw_sql(sqlx::AssertSqlSafe(begin)).execute(connection).await.map(drop))
+            .await
+    }
+
+    /// Whether nothing may be left on the connection between two transactions.
+    pub(super) fn is_pooled(&self) -> bool {
+        self.pool.bounds.is_pooled
     }
 
     /// Whether everything that was asked on it was answered.

@@ -21,7 +21,8 @@ use tracing::log::LevelFilter;
 
 use super::{
     DatabaseSettings, Engine, Error, PostgresSettings, Query, Transaction,
-    pool::{Bounds, Counts, Pool},
+    names::Names,
+    pool::{Bounds, Counts, Pool, Share},
     query::Replica,
     server::Server,
     transaction::Origin,
@@ -42,6 +43,9 @@ const REPLICA_WITHIN: Duration = Duration::from_secs(1);
 /// How long it waits for the answer of the replica: with the primary's it must come within the deadline of a request.
 const REPLICA_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
+/// How many statements a connection remembers prepared: those of every domain.
+const STATEMENTS: usize = 512;
+
 /// Every domain's database; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Databases {
@@ -54,7 +58,10 @@ struct Inner {
     /// Where the files of SQLite are.
     disk: Disk,
     sqlite: Mutex<HashMap<String, SqlitePools>>,
-    postgres: Mutex<HashMap<(ThreadId, String), PostgresPools>>,
+    /// By thread and URL.
+    postgres: Mutex<HashMap<(ThreadId, String), Pool>>,
+    /// Of each domain on each thread.
+    shares: Mutex<HashMap<(ThreadId, String), Shares>>,
     /// By their URLs.
     servers: Mutex<HashMap<String, Server>>,
     /// Of the replica, for all threads.
@@ -69,9 +76,10 @@ pub(super) struct SqlitePools {
     pub(super) disk: Disk,
 }
 
+/// What one domain has of the pools of one thread.
 #[derive(Debug, Clone)]
-pub(super) struct PostgresPools {
-    pub(super) primary: Pool,
+pub(super) struct Shares {
+    pub(super) primary: Share,
     pub(super) replica: Option<Replica>,
 }
 
@@ -85,7 +93,7 @@ pub struct Database {
 #[derive(Debug, Clone)]
 pub(super) enum Pools {
     Sqlite(SqlitePools),
-    Postgres(PostgresPools),
+    Postgres(Shares),
 }
 
 impl Databases {
@@ -106,6 +114,7 @@ impl Databases {
                 disk,
                 sqlite: Mutex::new(HashMap::new()),
                 postgres: Mutex::new(HashMap::new()),
+                shares: Mutex::new(HashMap::new()),
                 origins: Mutex::new(HashMap::new()),
             }),
         }
@@ -131,7 +140,11 @@ impl Databases {
 
     fn origin(&self, domain: &str) -> Arc<Origin> {
         let mut origins = self.inner.origins.lock();
-        origins.entry(domain.to_owned()).or_insert_with(|| Arc::new(Origin::new(domain))).clone()
+        let names = || match self.engine() {
+            Engine::Postgres => Some(Names::of(self.schema(domain))),
+            Engine::Sqlite => None,
+        };
+        origins.entry(domain.to_owned()).or_insert_with(|| Arc::new(Origin::new(domain, names()))).clone()
     }
 
     async fn open_sqlite(&self, domain: &str, folder: PathBuf) -> Result<SqlitePools, Error> {
@@ -167,40 +180,53 @@ impl Databases {
         Ok(self.inner.sqlite.lock().entry(domain.to_owned()).or_insert(opened).clone())
     }
 
-    fn open_postgres(&self, settings: &PostgresSettings, domain: &str) -> Result<PostgresPools, Error> {
+    fn open_postgres(&self, settings: &PostgresSettings, domain: &str) -> Result<Shares, Error> {
         let key = (thread::current().id(), domain.to_owned());
-        if let Some(pools) = self.inner.postgres.lock().get(&key) {
-            return Ok(pools.clone());
+        if let Some(shares) = self.inner.shares.lock().get(&key) {
+            return Ok(shares.clone());
         }
+        let connections = (settings.connections / settings.threads.max(1)).max(1) as usize;
+        let url = settings.url_of(domain);
         let bounds = Bounds {
-            connections: settings.connections,
+            connections,
+            share: if settings.is_of_one(url) { connections } else { connections.div_ceil(2) },
             acquire_within: settings.acquire_timeout,
             statement_timeout: settings.statement_timeout,
-            idle_for: Duration::from_secs(60),
+            idle_for: settings.idle_timeout,
+            is_pooled: settings.is_pooled,
         };
-        let options = |url: &str| -> Result<PgConnectOptions, Error> {
-            let timeout = settings.statement_timeout.as_millis().to_string();
-            Ok(self
-                .postgres_options(url)?
-                .options([("statement_timeout", timeout), ("search_path", self.schema(domain))]))
-        };
-        let primary = settings.url_of(domain);
-        let primary = Pool::new(options(primary)?, self.server_at(primary)?, bounds);
+        let primary = self.pool(url, bounds)?.share();
         let replica = match settings.read_url_of(domain) {
             Some(url) => {
-                let server = self.server_at(url)?;
                 let bounds = Bounds {
                     acquire_within: REPLICA_WITHIN.min(bounds.acquire_within),
                     statement_timeout: REPLICA_ANSWERS_WITHIN.min(bounds.statement_timeout),
                     ..bounds
                 };
-                let breaker = self.replica_breaker(server.dependency.clone())?;
-                Some(Replica { pool: Pool::new(options(url)?, server, bounds), breaker })
+                let breaker = self.replica_breaker(self.server_at(url)?.dependency)?;
+                Some(Replica { share: self.pool(url, bounds)?.share(), breaker })
             }
             None => None,
         };
-        let pools = PostgresPools { primary, replica };
-        Ok(self.inner.postgres.lock().entry(key).or_insert(pools).clone())
+        let shares = Shares { primary, replica };
+        Ok(self.inner.shares.lock().entry(key).or_insert(shares).clone())
+    }
+
+    /// This thread's connections to the server that `url` leads to.
+    fn pool(&self, url: &str, bounds: Bounds) -> Result<Pool, Error> {
+        let key = (thread::current().id(), url.to_owned());
+        if let Some(pool) = self.inner.postgres.lock().get(&key) {
+            return Ok(pool.clone());
+        }
+        let options = self.postgres_options(url)?;
+        let options = if bounds.is_pooled {
+            options.statement_cache_capacity(0)
+        } else {
+            let timeout = bounds.statement_timeout.as_millis().to_string();
+            options.statement_cache_capacity(STATEMENTS).options([("statement_timeout", timeout)])
+        };
+        let pool = Pool::new(options, self.server_at(url)?, bounds);
+        Ok(self.inner.postgres.lock().entry(key).or_insert(pool).clone())
     }
 
     fn server_at(&self, url: &str) -> Result<Server, Error> {
@@ -245,26 +271,31 @@ impl Databases {
     }
 
     pub(super) fn postgres_options(&self, url: &str) -> Result<PgConnectOptions, Error> {
-        Ok(PgConnectOptions::from_str(url)?
-            .application_name("callboard")
-            // What exists already and is left as it is need not be told.
-            .options([("client_min_messages", "warning")])
-            .log_statements(LevelFilter::Trace))
+        let options = PgConnectOptions::from_str(url)?.application_name("callboard").log_statements(LevelFilter::Trace);
+        let is_pooled = matches!(&self.inner.settings, DatabaseSettings::Postgres(settings) if settings.is_pooled);
+        // What exists already and is left as it is need not be told. A pooler takes no settings of one client.
+        Ok(if is_pooled { options } else { options.options([("client_min_messages", "warning")]) })
     }
 
-    /// How many connections each domain has, all threads together: domain, server, and counts.
-    pub(super) fn counts(&self) -> Vec<(String, &'static str, Counts)> {
+    /// How many connections this node has to each server, all threads together.
+    pub(super) fn counts(&self) -> Vec<(String, Counts)> {
+        let mut sums: HashMap<String, Counts> = HashMap::new();
+        for ((_, url), pool) in &*self.inner.postgres.lock() {
+            sums.entry(self.settings().server_of(url)).or_default().add(pool.counts());
+        }
+        sums.into_iter().collect()
+    }
+
+    /// How many of them each domain has, by domain and server.
+    pub(super) fn shares(&self) -> Vec<((String, &'static str), Counts)> {
         let mut sums: HashMap<(String, &'static str), Counts> = HashMap::new();
-        for ((_, domain), pools) in &*self.inner.postgres.lock() {
-            let replica = pools.replica.as_ref().map(|replica| ("replica", replica.pool.counts()));
-            for (server, counts) in [Some(("primary", pools.primary.counts())), replica].into_iter().flatten() {
-                let sum = sums.entry((domain.clone(), server)).or_default();
-                sum.in_use += counts.in_use;
-                sum.idle += counts.idle;
-                sum.limit += counts.limit;
+        for ((_, domain), shares) in &*self.inner.shares.lock() {
+            let replica = shares.replica.as_ref().map(|replica| ("replica", replica.share.counts()));
+            for (server, counts) in [Some(("primary", shares.primary.counts())), replica].into_iter().flatten() {
+                sums.entry((domain.clone(), server)).or_default().add(counts);
             }
         }
-        sums.into_iter().map(|((domain, server), counts)| (domain, server, counts)).collect()
+        sums.into_iter().collect()
     }
 
     /// Closes every pool, so that files can be removed and a server sees no connection. What is in use then is waited
@@ -283,11 +314,9 @@ impl Databases {
         if timeout(within, closed).await.is_err() {
             tracing::warn!("a database file is still in use");
         }
-        let postgres: Vec<_> = self.inner.postgres.lock().drain().map(|(_, pools)| pools).collect();
-        let all = postgres.iter().flat_map(|pools| {
-            [Some(&pools.primary), pools.replica.as_ref().map(|replica| &replica.pool)].into_iter().flatten()
-        });
-        join_all(all.map(|pool| pool.close(within))).await;
+        self.inner.shares.lock().clear();
+        let pools: Vec<Pool> = self.inner.postgres.lock().drain().map(|(_, pool)| pool).collect();
+        join_all(pools.iter().map(|pool| pool.close(within))).await;
     }
 }
 
@@ -303,7 +332,7 @@ impl Database {
 
     /// One statement, outside a transaction.
     pub fn query(&self, sql: &'static str) -> Query<'_> {
-        Query::on_pools(&self.pools, sql)
+        Query::on_pools(&self.pools, &self.origin, sql)
     }
 
     /// For statements that only read, and whose answer may be as old as the replica is behind: from the replica when
@@ -341,6 +370,6 @@ pub struct Reads<'d>(&'d Database);
 impl<'d> Reads<'d> {
     /// One statement that only reads.
     pub fn query(self, sql: &'static str) -> Query<'d> {
-        Query::on_replica(&self.0.pools, sql)
+        Query::on_replica(&self.0.pools, &self.0.origin, sql)
     }
 }

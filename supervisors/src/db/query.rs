@@ -1,8 +1,12 @@
 //! One statement with its values.
+//!
+//! What asks a server or a file knows no type of a domain: it is compiled once, here. Only the values and the rows have
+//! types, so that a domain pays for encoding and decoding alone.
 
-use futures_util::TryFutureExt;
+use futures_util::future::BoxFuture;
 use sqlx::{
-    Arguments, Encode, FromRow, PgConnection, Postgres, Sqlite, SqliteConnection, Type,
+    Arguments, AssertSqlSafe, Encode, Executor, FromRow, PgConnection, Postgres, SqlSafeStr, SqlStr, Sqlite,
+    SqliteConnection, Type,
     postgres::{PgArguments, PgRow},
     sqlite::{SqliteArguments, SqliteRow},
 };
@@ -10,9 +14,9 @@ use tracing::{Instrument, Span, field};
 
 use super::{
     Error, file,
-    pool::{Pool, is_broken},
-    pools::Pools,
-    transaction::{Connection, Transaction},
+    pool::{Held, Share, is_broken},
+    pools::{Pools, Shares},
+    transaction::{Connection, Origin, Progress},
 };
 use crate::{
     breaker::{Breaker, Verdict},
@@ -39,7 +43,7 @@ enum Target<'c> {
     Pools(&'c Pools),
     /// The replica, if there is one; for reads only.
     Replica(&'c Pools),
-    Transaction(&'c mut Transaction),
+    Transaction(&'c mut Progress),
 }
 
 enum Values {
@@ -47,10 +51,48 @@ enum Values {
     Sqlite(SqliteArguments),
 }
 
+/// What is wanted of a statement.
+#[derive(Debug, Clone, Copy)]
+enum Want {
+    /// Its first row.
+    First,
+    /// All its rows.
+    All,
+    /// How many rows it changed.
+    Count,
+}
+
+/// What came of it.
+enum Answer {
+    Postgres(Vec<PgRow>),
+    Sqlite(Vec<SqliteRow>),
+    Count(u64),
+}
+
+impl Answer {
+    fn decode<R: Row>(self) -> Result<Vec<R>, Error> {
+        let rows: Result<Vec<R>, sqlx::Error> = match self {
+            Self::Postgres(rows) => rows.iter().map(R::from_row).collect(),
+            Self::Sqlite(rows) => rows.iter().map(R::from_row).collect(),
+            Self::Count(_) => Ok(Vec::new()),
+        };
+        Ok(rows?)
+    }
+
+    fn first<R: Row>(self) -> Result<Option<R>, Error> {
+        let row = match &self {
+            Self::Postgres(rows) => rows.first().map(R::from_row),
+            Self::Sqlite(rows) => rows.first().map(R::from_row),
+            Self::Count(_) => None,
+        };
+        Ok(row.transpose()?)
+    }
+}
+
 /// A second server that has what the first one had a moment ago.
 #[derive(Debug, Clone)]
 pub(super) struct Replica {
-    pub(super) pool: Pool,
+    pub(super) share: Share,
     pub(super) breaker: Breaker,
 }
 
@@ -59,94 +101,79 @@ pub(super) struct Replica {
 pub struct Query<'c> {
     sql: &'static str,
     target: Target<'c>,
+    origin: &'c Origin,
     values: Result<Values, sqlx::Error>,
 }
 
-/// Runs one statement on whatever the target is: `$on` makes the future from a connection and values.
-macro_rules! run {
-    ($query:expr, |$sql:ident, $connection:ident, $values:ident| $on:expr) => {{
-        let Query { sql: $sql, target, values } = $query;
-        match (target, values?) {
-            (Target::Replica(Pools::Postgres(pools)), Values::Postgres(values)) => {
-                let first = match &pools.replica {
-                    Some(replica) => {
-                        let $values = values.clone();
-                        replica.ask(async |$connection: &mut PgConnection| $on.await).await
-                    }
-                    None => None,
-                };
-                match first {
-                    Some(rows) => Ok(rows),
-                    None => {
-                        read(&pools.primary, values, async |$connection: &mut PgConnection, $values| $on.await).await
-                    }
-                }
-            }
-            (Target::Pools(Pools::Postgres(pools)), Values::Postgres(values)) if is_read($sql) => {
-                read(&pools.primary, values, async |$connection: &mut PgConnection, $values| $on.await).await
-            }
-            (Target::Pools(Pools::Postgres(pools)), Values::Postgres($values)) => {
-                write(&pools.primary, async |$connection: &mut PgConnection| $on.await).await
-            }
-            (Target::Pools(Pools::Sqlite(pools)) | Target::Replica(Pools::Sqlite(pools)), Values::Sqlite($values)) => {
-                let pool = if is_read($sql) { &pools.readers } else { &pools.writer };
-                let mut held = file::Held::acquire(pool, &pools.disk).await?;
-                held.run(async |$connection: &mut SqliteConnection| $on.await).await
-            }
-            (Target::Transaction(transaction), values) => {
-                let outcome = match (&mut transaction.connection, values) {
-                    (Some(Connection::Postgres(held)), Values::Postgres($values)) => {
-                        held.run(async |$connection: &mut PgConnection| $on.await).await.map_err(Error::from)
-                    }
-                    (Some(Connection::Sqlite(held)), Values::Sqlite($values)) => {
-                        held.run(async |$connection: &mut SqliteConnection| $on.await).await
-                    }
-                    _ => Err(mixed_engines().into()),
-                };
-                outcome.map_err(|error| transaction.note(error))
-            }
-            _ => Err(mixed_engines().into()),
-        }
-    }};
+/// A statement as PostgreSQL is asked it.
+#[derive(Clone)]
+struct Statement {
+    sql: SqlStr,
+    values: PgArguments,
+    want: Want,
 }
 
-/// A statement that only reads. A connection that was broken while it lay idle has shown no row yet: once more, then.
-async fn read<T>(
-    pool: &Pool,
-    values: PgArguments,
-    statement: impl AsyncFn(&mut PgConnection, PgArguments) -> Result<T, sqlx::Error>,
-) -> Result<T, Error> {
-    let again = values.clone();
-    let mut held = pool.acquire().await?;
-    match held.run(async |connection| statement(connection, values).await).await {
-        Err(error) if is_broken(&error) => {
-            drop(held);
-            let mut held = pool.acquire().await?;
-            Ok(held.run(async |connection| statement(connection, again).await).await?)
+impl Statement {
+    async fn run(self, connection: &mut PgConnection, is_persistent: bool) -> Result<Answer, sqlx::Error> {
+        let query = sqlx::query_with(self.sql, self.values).persistent(is_persistent);
+        Ok(match self.want {
+            Want::First => Answer::Postgres(connection.fetch_optional(query).await?.into_iter().collect()),
+            Want::All => Answer::Postgres(connection.fetch_all(query).await?),
+            Want::Count => Answer::Count(connection.execute(query).await?.rows_affected()),
+        })
+    }
+
+    /// Within a transaction that has begun.
+    async fn within(self, held: &mut Held) -> Result<Answer, sqlx::Error> {
+        let is_persistent = !held.is_pooled();
+        held.run(async move |connection| self.run(connection, is_persistent).await).await
+    }
+
+    /// By itself. A pooler may let the next message of a client go to another connection unless a transaction holds it,
+    /// and a statement with values is two.
+    async fn alone(self, held: &mut Held) -> Result<Answer, sqlx::Error> {
+        if !held.is_pooled() {
+            return self.within(held).await;
         }
-        other => Ok(other?),
+        held.begin().await?;
+        let outcome = self.within(held).await;
+        let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        if outcome.is_ok() || held.is_in_step() {
+            held.run(async |connection| sqlx::raw_sql(end).execute(connection).await).await?;
+        }
+        outcome
+    }
+
+    /// A statement that only reads. A connection that was broken while it lay idle has shown no row yet: once more, then.
+    async fn read(self, share: &Share) -> Result<Answer, Error> {
+        let again = self.clone();
+        let mut held = share.acquire().await?;
+        match self.alone(&mut held).await {
+            Err(error) if is_broken(&error) => {
+                drop(held);
+                Ok(again.alone(&mut share.acquire().await?).await?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// A statement that may write: once it was sent, a broken connection does not tell what became of it.
+    async fn write(self, share: &Share) -> Result<Answer, Error> {
+        let mut held = share.acquire().await?;
+        let outcome = self.alone(&mut held).await;
+        outcome
+            .inspect(|_| share.server().note_written())
+            .map_err(|error| if held.is_in_step() { error.into() } else { Error::unknown(error) })
     }
 }
 
-/// A statement that may write: once it was sent, a broken connection does not tell what became of it.
-async fn write<T>(
-    pool: &Pool,
-    statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
-) -> Result<T, Error> {
-    let mut held = pool.acquire().await?;
-    let outcome = held.run(statement).await;
-    outcome
-        .inspect(|_| pool.server().note_written())
-        .map_err(|error| if held.is_in_step() { error.into() } else { Error::unknown(error) })
-}
-
 impl Replica {
-    /// The rows, unless the replica could not be asked or did not give them.
-    async fn ask<T>(&self, statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>) -> Option<T> {
+    /// The answer, unless the replica could not be asked or did not give it.
+    async fn ask(&self, statement: Statement) -> Option<Answer> {
         let permit = self.breaker.admit().ok()?;
-        let (outcome, failed) = match self.pool.acquire().await.map_err(Error::from) {
+        let (outcome, failed) = match self.share.acquire().await.map_err(Error::from) {
             Ok(mut held) => {
-                let outcome = held.run(statement).await.map_err(Error::from);
+                let outcome = statement.alone(&mut held).await.map_err(Error::from);
                 // It also ends what conflicts with what it must copy (40001): the primary does not.
                 let failed = outcome.as_ref().is_err_and(|error| error.is_connection() || error.is_clash());
                 (outcome, failed)
@@ -201,38 +228,30 @@ fn mixed_engines() -> sqlx::Error {
 }
 
 impl<'c> Query<'c> {
-    pub(super) fn on_pools(pools: &'c Pools, sql: &'static str) -> Self {
+    pub(super) fn on_pools(pools: &'c Pools, origin: &'c Origin, sql: &'static str) -> Self {
         let values = match pools {
             Pools::Postgres(_) => Values::Postgres(PgArguments::default()),
             Pools::Sqlite(_) => Values::Sqlite(SqliteArguments::default()),
         };
-        Self { sql, target: Target::Pools(pools), values: Ok(values) }
+        Self { sql, target: Target::Pools(pools), origin, values: Ok(values) }
     }
 
-    pub(super) fn on_replica(pools: &'c Pools, sql: &'static str) -> Self {
-        let Self { sql, values, .. } = Self::on_pools(pools, sql);
+    pub(super) fn on_replica(pools: &'c Pools, origin: &'c Origin, sql: &'static str) -> Self {
+        let Self { sql, values, .. } = Self::on_pools(pools, origin, sql);
         if is_read(sql) {
-            return Self { sql, target: Target::Replica(pools), values };
+            return Self { sql, target: Target::Replica(pools), origin, values };
         }
         let wrong =
             sqlx::Error::InvalidArgument("a statement that is no SELECT, among those that only read".to_owned());
-        Self { sql, target: Target::Replica(pools), values: Err(wrong) }
+        Self { sql, target: Target::Replica(pools), origin, values: Err(wrong) }
     }
 
-    pub(super) fn on_transaction(transaction: &'c mut Transaction, sql: &'static str) -> Self {
-        let values = match transaction.connection {
-            Some(Connection::Sqlite(_)) => Values::Sqlite(SqliteArguments::default()),
-            _ => Values::Postgres(PgArguments::default()),
+    pub(super) fn on_transaction(progress: &'c mut Progress, origin: &'c Origin, sql: &'static str) -> Self {
+        let values = match origin.names {
+            None => Values::Sqlite(SqliteArguments::default()),
+            Some(_) => Values::Postgres(PgArguments::default()),
         };
-        Self { sql, target: Target::Transaction(transaction), values: Ok(values) }
-    }
-
-    fn span(&self) -> Span {
-        let is_postgres = match &self.target {
-            Target::Pools(pools) | Target::Replica(pools) => matches!(pools, Pools::Postgres(_)),
-            Target::Transaction(transaction) => matches!(transaction.connection, Some(Connection::Postgres(_))),
-        };
-        statement_span(is_postgres, self.sql)
+        Self { sql, target: Target::Transaction(progress), origin, values: Ok(values) }
     }
 
     /// Gives the next placeholder (`$1`, `$2`, …) its value.
@@ -254,11 +273,7 @@ impl<'c> Query<'c> {
     /// # Errors
     /// When the statement fails or the row does not fit `R`.
     pub async fn fetch_optional<R: Row>(self) -> Result<Option<R>, Error> {
-        let span = self.span();
-        traced(span, async {
-            run!(self, |sql, connection, values| sqlx::query_as_with::<_, R, _>(sql, values).fetch_optional(connection))
-        })
-        .await
+        self.ask(Want::First).await?.first()
     }
 
     /// The one row.
@@ -266,11 +281,7 @@ impl<'c> Query<'c> {
     /// # Errors
     /// When there is none, the statement fails, or the row does not fit `R`.
     pub async fn fetch_one<R: Row>(self) -> Result<R, Error> {
-        let span = self.span();
-        traced(span, async {
-            run!(self, |sql, connection, values| sqlx::query_as_with::<_, R, _>(sql, values).fetch_one(connection))
-        })
-        .await
+        Ok(self.fetch_optional().await?.ok_or(sqlx::Error::RowNotFound)?)
     }
 
     /// Every row. Only for lists with a limit.
@@ -278,11 +289,7 @@ impl<'c> Query<'c> {
     /// # Errors
     /// When the statement fails or a row does not fit `R`.
     pub async fn fetch_all<R: Row>(self) -> Result<Vec<R>, Error> {
-        let span = self.span();
-        traced(span, async {
-            run!(self, |sql, connection, values| sqlx::query_as_with::<_, R, _>(sql, values).fetch_all(connection))
-        })
-        .await
+        self.ask(Want::All).await?.decode()
     }
 
     /// The one column of the one row.
@@ -302,27 +309,74 @@ impl<'c> Query<'c> {
     /// # Errors
     /// When the statement fails.
     pub async fn execute(self) -> Result<u64, Error> {
-        let span = self.span();
-        traced(span, self.run()).await
+        match self.ask(Want::Count).await? {
+            Answer::Count(changed) => Ok(changed),
+            Answer::Postgres(_) | Answer::Sqlite(_) => Ok(0),
+        }
     }
 
-    async fn run(self) -> Result<u64, Error> {
-        // The two engines count in types of their own.
-        trait Changed {
-            fn changed(&self) -> u64;
+    /// Boxed, so that what a caller awaits has none of this in it.
+    fn ask(self, want: Want) -> BoxFuture<'c, Result<Answer, Error>> {
+        let span = self.span();
+        Box::pin(traced(span, self.run(want)))
+    }
+
+    fn span(&self) -> Span {
+        statement_span(self.origin.names.is_some(), self.sql)
+    }
+
+    async fn run(self, want: Want) -> Result<Answer, Error> {
+        let Self { sql, target, origin, values } = self;
+        match (values?, &origin.names) {
+            (Values::Postgres(values), Some(names)) => {
+                let sql = AssertSqlSafe(names.qualify(sql)).into_sql_str();
+                on_server(Statement { sql, values, want }, target).await
+            }
+            (Values::Sqlite(values), None) => on_file(sql, values, want, target).await,
+            _ => Err(mixed_engines().into()),
         }
-        impl Changed for sqlx::postgres::PgQueryResult {
-            fn changed(&self) -> u64 {
-                self.rows_affected()
+    }
+}
+
+async fn on_server(statement: Statement, target: Target<'_>) -> Result<Answer, Error> {
+    match target {
+        Target::Replica(Pools::Postgres(Shares { primary, replica: Some(replica) })) => {
+            match replica.ask(statement.clone()).await {
+                Some(answer) => Ok(answer),
+                None => statement.read(primary).await,
             }
         }
-        impl Changed for sqlx::sqlite::SqliteQueryResult {
-            fn changed(&self) -> u64 {
-                self.rows_affected()
-            }
+        Target::Replica(Pools::Postgres(shares)) => statement.read(&shares.primary).await,
+        Target::Pools(Pools::Postgres(shares)) if is_read(statement.sql.as_str()) => {
+            statement.read(&shares.primary).await
         }
-        run!(self, |sql, connection, values| sqlx::query_with(sql, values)
-            .execute(connection)
-            .map_ok(|done| Changed::changed(&done)))
+        Target::Pools(Pools::Postgres(shares)) => statement.write(&shares.primary).await,
+        Target::Transaction(progress) => {
+            let Some(Connection::Postgres(held)) = &mut progress.connection else { return Err(mixed_engines().into()) };
+            statement.within(held).await.map_err(|error| progress.note(error.into()))
+        }
+        _ => Err(mixed_engines().into()),
+    }
+}
+
+async fn on_file(sql: &'static str, values: SqliteArguments, want: Want, target: Target<'_>) -> Result<Answer, Error> {
+    let query = sqlx::query_with(sql, values);
+    let ask = async move |connection: &mut SqliteConnection| {
+        Ok(match want {
+            Want::First => Answer::Sqlite(connection.fetch_optional(query).await?.into_iter().collect()),
+            Want::All => Answer::Sqlite(connection.fetch_all(query).await?),
+            Want::Count => Answer::Count(connection.execute(query).await?.rows_affected()),
+        })
+    };
+    match target {
+        Target::Pools(Pools::Sqlite(pools)) | Target::Replica(Pools::Sqlite(pools)) => {
+            let pool = if is_read(sql) { &pools.readers } else { &pools.writer };
+            file::Held::acquire(pool, &pools.disk).await?.run(ask).await
+        }
+        Target::Transaction(progress) => {
+            let Some(Connection::Sqlite(held)) = &mut progress.connection else { return Err(mixed_engines().into()) };
+            held.run(ask).await.map_err(|error| progress.note(error))
+        }
+        _ => Err(mixed_engines().into()),
     }
 }

@@ -26,13 +26,20 @@ pub struct PostgresSettings {
     pub read_url: Option<String>,
     /// Before the domain's name in its schema's name. Nothing.
     pub schema_prefix: String,
-    /// Connections of one domain on one thread, to the server and to the replica each. 8.
+    /// Connections of this process to each server, all domains and threads together. 64.
     pub connections: u32,
+    /// How many threads ask for connections: each has its part of them. 1.
+    pub threads: u32,
+    /// Whether the URLs lead to a pooler in transaction mode (PgBouncer): nothing is then left on a connection between two
+    /// transactions, which costs a statement three round trips more. No.
+    pub is_pooled: bool,
     /// The server ends a statement that takes longer; without an answer a second later, the connection is given up.
     /// 10 s.
     pub statement_timeout: Duration,
     /// How long one may wait for a connection. 5 s.
     pub acquire_timeout: Duration,
+    /// After which an unused connection is closed. 60 s.
+    pub idle_timeout: Duration,
 }
 
 impl PostgresSettings {
@@ -43,15 +50,23 @@ impl PostgresSettings {
             own_urls: BTreeMap::new(),
             read_url: None,
             schema_prefix: String::new(),
-            connections: 8,
+            connections: 64,
+            threads: 1,
+            is_pooled: false,
             statement_timeout: Duration::from_secs(10),
             acquire_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(60),
         }
     }
 
     /// The server of `domain`.
     pub(super) fn url_of(&self, domain: &str) -> &str {
         self.own_urls.get(domain).unwrap_or(&self.url)
+    }
+
+    /// Whether no more than one domain goes there.
+    pub(super) fn is_of_one(&self, url: &str) -> bool {
+        url != self.url && self.own_urls.values().filter(|own| *own == url).count() == 1
     }
 
     /// Its replica.
@@ -68,6 +83,8 @@ impl std::fmt::Debug for PostgresSettings {
             .field("has_replica", &self.read_url.is_some())
             .field("schema_prefix", &self.schema_prefix)
             .field("connections", &self.connections)
+            .field("threads", &self.threads)
+            .field("is_pooled", &self.is_pooled)
             .field("statement_timeout", &self.statement_timeout)
             .finish_non_exhaustive()
     }
@@ -77,6 +94,19 @@ impl DatabaseSettings {
     /// A PostgreSQL server with the defaults of [`PostgresSettings::new`].
     pub fn postgres(url: impl Into<String>) -> Self {
         Self::Postgres(PostgresSettings::new(url))
+    }
+
+    /// What a server is called in metrics: `primary`, `replica`, or the domains that have it for themselves.
+    pub(super) fn server_of(&self, url: &str) -> String {
+        let Self::Postgres(settings) = self else { return String::new() };
+        if url == settings.url {
+            return "primary".to_owned();
+        }
+        let own = settings.own_urls.iter().filter(|(_, own)| *own == url);
+        match own.map(|(domain, _)| domain.as_str()).collect::<Vec<_>>().join("+") {
+            of if of.is_empty() => "replica".to_owned(),
+            of => of,
+        }
     }
 
     /// Which engine.

@@ -11,8 +11,10 @@ use proxy::{Proxy, Way};
 
 mod clashes;
 mod files;
+mod pooler;
 mod proxy;
 mod servers;
+mod shares;
 mod silence;
 
 /// Runs `body` with settings for a schema of its own, in which there are things; removed afterwards, also when `body`

@@ -6,7 +6,8 @@ use tokio::sync::watch;
 
 use super::{
     Error, Query, file,
-    pool::{Held, Pool, is_broken},
+    names::Names,
+    pool::{Held, Share, is_broken},
     pools::Pools,
     query::{statement_span, traced},
 };
@@ -15,27 +16,43 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Origin {
     pub(super) domain: String,
+    /// Where its tables are; a file of its own needs no names.
+    pub(super) names: Option<Names>,
     /// How many transactions have committed events.
     pub(super) outbox_filled: watch::Sender<u64>,
 }
 
 impl Origin {
-    pub(super) fn new(domain: &str) -> Self {
-        Self { domain: domain.to_owned(), outbox_filled: watch::Sender::new(0) }
+    pub(super) fn new(domain: &str, names: Option<Names>) -> Self {
+        Self { domain: domain.to_owned(), names, outbox_filled: watch::Sender::new(0) }
     }
 }
 
 /// Rolled back when dropped without [`Transaction::commit`].
 pub struct Transaction {
-    /// None once it has ended.
-    pub(super) connection: Option<Connection>,
+    progress: Progress,
     origin: Arc<Origin>,
     emitted: bool,
+    hooks: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+/// How far it is.
+pub(super) struct Progress {
+    /// None once it has ended.
+    pub(super) connection: Option<Connection>,
     /// Whether a statement of it was refused because of another transaction.
     clashed: bool,
     /// Whether a statement of it failed: PostgreSQL then takes all of it back, and calls that a commit.
     failed: bool,
-    hooks: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+impl Progress {
+    /// Notes what a statement of it failed with.
+    pub(super) fn note(&mut self, error: Error) -> Error {
+        self.clashed |= error.is_clash();
+        self.failed |= error.is_of_database();
+        error
+    }
 }
 
 pub(super) enum Connection {
@@ -53,8 +70,8 @@ impl Transaction {
             }),
             Pools::Sqlite(pools) => Connection::Sqlite(file::Held::begin(&pools.writer, &pools.disk).await?),
         };
-        let connection = Some(connection);
-        Ok(Self { connection, origin, emitted: false, clashed: false, failed: false, hooks: Vec::new() })
+        let progress = Progress { connection: Some(connection), clashed: false, failed: false };
+        Ok(Self { progress, origin, emitted: false, hooks: Vec::new() })
     }
 
     /// Whose database it is.
@@ -73,20 +90,13 @@ impl Transaction {
         self.emitted = true;
     }
 
-    /// Notes what a statement of it failed with.
-    pub(super) fn note(&mut self, error: Error) -> Error {
-        self.clashed |= error.is_clash();
-        self.failed |= error.is_of_database();
-        error
-    }
-
     pub(super) const fn has_clashed(&self) -> bool {
-        self.clashed
+        self.progress.clashed
     }
 
     /// One statement of the transaction.
     pub fn query(&mut self, sql: &'static str) -> Query<'_> {
-        Query::on_transaction(self, sql)
+        Query::on_transaction(&mut self.progress, &self.origin, sql)
     }
 
     /// Makes it all true.
@@ -94,9 +104,9 @@ impl Transaction {
     /// # Errors
     /// When the commit is refused, which takes everything back; or, [`Error::is_unknown`], when its answer did not come.
     pub async fn commit(mut self) -> Result<(), Error> {
-        let Some(connection) = self.connection.take() else { return Err(sqlx::Error::PoolClosed.into()) };
+        let Some(connection) = self.progress.connection.take() else { return Err(sqlx::Error::PoolClosed.into()) };
         let span = statement_span(matches!(connection, Connection::Postgres(_)), "COMMIT");
-        let failed = self.failed;
+        let failed = self.progress.failed;
         traced(span, async move {
             match connection {
                 Connection::Postgres(held) if failed => {
@@ -129,7 +139,7 @@ impl Transaction {
     /// # Errors
     /// When the connection broke; the database then takes it back by itself.
     pub async fn rollback(mut self) -> Result<(), Error> {
-        match self.connection.take() {
+        match self.progress.connection.take() {
             Some(Connection::Postgres(mut held)) => {
                 held.run(async |connection| sqlx::raw_sql("ROLLBACK").execute(connection).await).await?;
             }
@@ -150,7 +160,7 @@ impl Drop for Transaction {
     fn drop(&mut self) {
         // What a panic left behind is not trusted to be in order.
         let is_panicking = std::thread::panicking();
-        match self.connection.take() {
+        match self.progress.connection.take() {
             Some(Connection::Postgres(mut held)) => {
                 if is_panicking {
                     held.discard();
@@ -169,8 +179,8 @@ impl Drop for Transaction {
 }
 
 /// A connection in a transaction that has just begun.
-async fn begin(pool: &Pool) -> Result<Held, sqlx::Error> {
-    let mut held = pool.acquire().await?;
-    held.run(async |connection| sqlx::raw_sql("BEGIN").execute(connection).await).await?;
+async fn begin(share: &Share) -> Result<Held, sqlx::Error> {
+    let mut held = share.acquire().await?;
+    held.begin().await?;
     Ok(held)
 }

@@ -67,7 +67,7 @@ impl Database {
     pub(crate) async fn answers(&self, within: Duration) -> Result<(), Error> {
         match &self.pools {
             Pools::Sqlite(_) => Ok(()),
-            Pools::Postgres(pools) => Ok(pools.primary.answers(within).await?),
+            Pools::Postgres(shares) => Ok(shares.primary.answers(within).await?),
         }
     }
 }

@@ -87,14 +87,14 @@ async fn a_replica_that_has_not_got_a_table_yet_is_no_reason_to_fail() {
 }
 
 /// A database beside that of the other tests.
-struct OwnDatabase {
-    server: PgConnection,
-    name: String,
-    url: String,
+pub(super) struct OwnDatabase {
+    pub(super) server: PgConnection,
+    pub(super) name: String,
+    pub(super) url: String,
 }
 
 impl OwnDatabase {
-    async fn create() -> Self {
+    pub(super) async fn create() -> Self {
         let name = format!("callboard_test_{}", Uuid::now_v7().simple());
         let mut server = PgConnection::connect(&postgres_url()).await.unwrap();
         sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut server).await.unwrap();
@@ -103,7 +103,7 @@ impl OwnDatabase {
         Self { server, name, url: url.into() }
     }
 
-    async fn drop(mut self) {
+    pub(super) async fn drop(mut self) {
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
         sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(&mut self.server).await.unwrap();
     }

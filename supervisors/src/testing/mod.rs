@@ -1,5 +1,9 @@
 //! What the tests of every domain stand on: both engines, real, with nothing left behind.
 
+mod pooler;
+
+pub use pooler::Pooler;
+
 use std::{any::Any, panic::AssertUnwindSafe};
 
 use futures_util::FutureExt;
@@ -15,8 +19,8 @@ pub fn postgres_url() -> String {
         .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:5432/postgres".to_owned())
 }
 
-/// Connections of one domain on one thread, in tests that say nothing else.
-const CONNECTIONS: u32 = 4;
+/// Connections of one thread, of which a domain may have half, in tests that say nothing else.
+const CONNECTIONS: u32 = 8;
 
 /// Runs `body` on SQLite in a folder of its own, then on PostgreSQL with schemas of its own, each migrated by
 /// `migrators` (domain and migrations) and removed afterwards, also when `body` panics.
@@ -28,14 +32,14 @@ pub async fn on_both_engines(migrators: &[(&str, &Migrator)], body: impl AsyncFn
     on_postgres(CONNECTIONS, migrators, &body).await;
 }
 
-/// The same where connections are scarce: on SQLite, which has one writer, and on PostgreSQL with one connection, and with
-/// two.
+/// The same where connections are scarce: on SQLite, which has one writer, and on PostgreSQL with one connection for each
+/// thread, with two, of which a domain may have one, and with three, of which it may have two.
 ///
 /// # Panics
 /// When a database can't be had, or `body` panics.
 pub async fn on_scarce_connections(migrators: &[(&str, &Migrator)], body: impl AsyncFn(Databases)) {
     on_sqlite(migrators, &body).await;
-    for connections in [1, 2] {
+    for connections in [1, 2, 3] {
         on_postgres(connections, migrators, &body).await;
     }
 }
