@@ -105,7 +105,7 @@ impl DatabaseChoice {
                 1..=10_000,
             ),
             threads: 1,
-            is_pooled: reader.value(
+            is_pooled: reader.value::<Pooler>(
                 "CALLBOARD_DATABASE_POOLER",
                 "PostgreSQL: transaction where the URLs lead to a pooler in transaction mode, such as PgBouncer; none.",
                 Pooler::None,
