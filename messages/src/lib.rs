@@ -20,6 +20,7 @@ pub mod shapes;
 
 pub use caller::{Caller, Principal, Scopes};
 pub use code::{CallError, Code, DomainError, Failure};
+pub use deploy::InstanceId;
 pub use event::{CloudEvent, Event};
 pub use ids::*;
 pub use operation::{Access, Operation};

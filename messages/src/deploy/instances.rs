@@ -5,7 +5,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{DeployError, Formation};
-use crate::{Access, InstanceId, Operation, ProjectId, shapes::ProcessType};
+use crate::{Access, Operation, ProjectId, ids::id, shapes::ProcessType};
+
+id!(
+    /// One running copy of a process type.
+    InstanceId
+);
 
 /// One running copy of a process type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

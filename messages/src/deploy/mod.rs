@@ -24,7 +24,7 @@ pub use events::{
     TakeoverFact,
 };
 pub use formation::{Formation, Restart, Scale, Stop};
-pub use instances::{Instance, InstanceStatus, Instances, ListInstances, RunningInstances};
+pub use instances::{Instance, InstanceId, InstanceStatus, Instances, ListInstances, RunningInstances};
 pub use logs::{GetBuildLog, GetLogs, LogLine, LogLines, LogName, ReadLog};
 pub use releases::{ListReleases, Release, Rollback};
 pub use routes::{AppRoute, AppRoutes, ListRoutes, RouteState};
