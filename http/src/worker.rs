@@ -12,7 +12,7 @@ use std::{
 };
 
 use actix_web::{HttpRequest, HttpResponse, dev::Payload, http::header};
-use callboard_messages::{Access, Caller, Failure, auth::Tokens};
+use callboard_messages::{Access, Caller, Failure, Principal, auth::Tokens};
 use callboard_supervisors::{
     Bus, Clock,
     db::Database,
@@ -239,6 +239,11 @@ impl Worker {
         // The domain checks again; asking here first spares a forbidden caller's body.
         match access {
             Access::Permission(permission) if !caller.scopes.allows(permission) => {
+                Err(Failure::Forbidden(permission.into()).into())
+            }
+            Access::Personal(permission)
+                if caller.principal == Principal::ApiKey && !caller.scopes.allows(permission) =>
+            {
                 Err(Failure::Forbidden(permission.into()).into())
             }
             Access::Administrator if !caller.administrator => Err(Failure::Forbidden("administrator".into()).into()),

@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use crate::ids::{ApiKeyId, OrganizationId, SessionId, UserId};
 
-/// Permissions a caller holds in its organization; `*` holds all of them, `project:*` all of one noun.
+/// Permissions a caller holds in its organization: `*` holds all of them, `project:*` all of one noun, and `*:read` one
+/// verb of every noun. What has a `-` before it is not held, whatever else is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Scopes(Arc<[String]>);
@@ -18,18 +19,96 @@ impl Scopes {
         Self(permissions.into_iter().map(Into::into).collect())
     }
 
-    /// Whether `permission` (`noun:verb`) is held.
+    /// Whether `permission` (`noun:verb`) is held; of a pattern such as `noun:*`, whether all that it can stand for is.
     #[must_use]
     pub fn allows(&self, permission: &str) -> bool {
-        let noun = permission.split_once(':').map_or(permission, |(noun, _)| noun);
-        self.0.iter().any(|held| {
-            held == "*" || held == permission || held.strip_suffix(":*").is_some_and(|all_of| all_of == noun)
-        })
+        let asked = Pattern::of(permission);
+        let mut is_held = false;
+        for held in self.iter() {
+            match held.strip_prefix(EXCEPT) {
+                Some(except) if Pattern::of(except).meets(asked) => return false,
+                Some(_) => {}
+                None => is_held = is_held || Pattern::of(held).covers(asked),
+            }
+        }
+        is_held
+    }
+
+    /// What both hold.
+    #[must_use]
+    pub fn both(&self, other: &Self) -> Self {
+        let held = |scopes: &Self| -> Vec<String> {
+            scopes.iter().filter(|scope| !scope.starts_with(EXCEPT)).map(str::to_owned).collect()
+        };
+        let theirs = held(other);
+        let mut shared: Vec<String> = Vec::new();
+        for (mine, their) in held(self).iter().flat_map(|mine| theirs.iter().map(move |their| (mine, their))) {
+            if let Some(shorter) = Pattern::of(mine).and(Pattern::of(their))
+                && !shared.contains(&shorter)
+            {
+                shared.push(shorter);
+            }
+        }
+        let excepts: Vec<&str> =
+            self.iter().chain(other.iter()).filter_map(|scope| scope.strip_prefix(EXCEPT)).collect();
+        shared.retain(|scope| !excepts.iter().any(|except| Pattern::of(except).covers(Pattern::of(scope))));
+        let covered =
+            |scope: &String| shared.iter().any(|wider| wider != scope && Pattern::of(wider).covers(Pattern::of(scope)));
+        let mut all: Vec<String> = shared.iter().filter(|scope| !covered(scope)).cloned().collect();
+        for except in excepts.into_iter().filter(|except| {
+            let except = Pattern::of(except);
+            shared.iter().any(|scope| Pattern::of(scope).meets(except))
+        }) {
+            let except = format!("{EXCEPT}{except}");
+            if !all.contains(&except) {
+                all.push(except);
+            }
+        }
+        Self(all.into())
     }
 
     /// The permissions as they are written.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
+    }
+}
+
+/// Before what is not held.
+const EXCEPT: char = '-';
+
+/// `noun:verb`, in which `*` stands for any; `*` alone is `*:*`.
+#[derive(Clone, Copy)]
+struct Pattern<'a> {
+    noun: &'a str,
+    verb: &'a str,
+}
+
+impl<'a> Pattern<'a> {
+    fn of(text: &'a str) -> Self {
+        let (noun, verb) = text.split_once(':').unwrap_or((text, if text == "*" { "*" } else { "" }));
+        Self { noun, verb }
+    }
+
+    /// Whether it stands for everything that `other` stands for.
+    fn covers(self, other: Self) -> bool {
+        (self.noun == "*" || self.noun == other.noun) && (self.verb == "*" || self.verb == other.verb)
+    }
+
+    /// Whether there is anything that both stand for.
+    fn meets(self, other: Self) -> bool {
+        self.and(other).is_some()
+    }
+
+    /// What both stand for, as it is written.
+    fn and(self, other: Self) -> Option<String> {
+        let both = |one: &'a str, other: &'a str| match (one, other) {
+            ("*", any) | (any, "*") => Some(any),
+            (one, other) => (one == other).then_some(one),
+        };
+        match (both(self.noun, other.noun)?, both(self.verb, other.verb)?) {
+            ("*", "*") => Some("*".to_owned()),
+            (noun, verb) => Some(format!("{noun}:{verb}")),
+        }
     }
 }
 
@@ -120,5 +199,51 @@ mod tests {
         assert!(!Scopes::new(["project:*"]).allows("projects:read"));
         assert!(Scopes::new(["*"]).allows("deploy:create"));
         assert!(!Scopes::default().allows("deploy:create"));
+    }
+
+    #[test]
+    fn a_verb_of_every_noun_is_held_but_for_what_is_excepted() {
+        let scopes = Scopes::new(["*:read", "*:write", "deploy:*", "-organization:write"]);
+        for held in ["project:read", "flag:write", "deploy:create", "organization:read", "deploy:*", "*:read"] {
+            assert!(scopes.allows(held), "{held}");
+        }
+        // Of a pattern all must be held, also what nobody asks for yet.
+        for other in ["organization:write", "organization:*", "*:write", "flag:kill", "flag:*", "*", "*:*", "read", ""]
+        {
+            assert!(!scopes.allows(other), "{other}");
+        }
+        let all_but = Scopes::new(["-organization:delete", "*"]);
+        assert!(all_but.allows("organization:write") && all_but.allows("project:*"));
+        assert!(!all_but.allows("organization:delete") && !all_but.allows("organization:*") && !all_but.allows("*"));
+    }
+
+    #[test]
+    fn what_two_hold_is_what_each_of_them_allows() {
+        let cases: [(&[&str], &[&str], &[&str]); 13] = [
+            (&["project:read"], &["*"], &["project:read"]),
+            (&["*"], &["*"], &["*"]),
+            (&["*"], &["project:read", "deploy:*"], &["project:read", "deploy:*"]),
+            (&["project:*"], &["project:read", "deploy:*"], &["project:read"]),
+            (&["project:read", "deploy:create"], &["project:read"], &["project:read"]),
+            (&["project:write"], &["project:read"], &[]),
+            (&["deploy:*", "project:read"], &["deploy:*"], &["deploy:*"]),
+            (&["project:*"], &["*:read", "*:write"], &["project:read", "project:write"]),
+            (&["*:read"], &["*:read", "deploy:*"], &["*:read"]),
+            (&["*:read"], &["deploy:*"], &["deploy:read"]),
+            (&["*:write"], &["*", "-organization:write"], &["*:write", "-organization:write"]),
+            (&["project:*"], &["*", "-organization:write"], &["project:*"]),
+            (&["organization:write"], &["*:write", "-organization:write"], &[]),
+        ];
+        let asked =
+            ["project:read", "project:write", "deploy:create", "deploy:read", "organization:write", "flag:read"];
+        for (given, held, expected) in cases {
+            let (given, held) = (Scopes::new(given.iter().copied()), Scopes::new(held.iter().copied()));
+            let both = given.both(&held);
+            assert_eq!(both.iter().collect::<Vec<_>>(), expected, "{given:?} {held:?}");
+            for permission in asked {
+                let each = given.allows(permission) && held.allows(permission);
+                assert_eq!(both.allows(permission), each, "{permission}: {given:?} {held:?}");
+            }
+        }
     }
 }

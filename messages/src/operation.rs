@@ -15,10 +15,24 @@ pub enum Access {
     Authenticated,
     /// A caller whose scopes in its organization hold this permission, such as `project:write`.
     Permission(&'static str),
+    /// A person, about what is its own whatever its role: its sessions, its organizations. An API key needs this
+    /// permission.
+    Personal(&'static str),
     /// A caller who administers the platform itself, whatever its organization.
     Administrator,
     /// Other domains of the platform only; never reachable from outside.
     Internal,
+}
+
+impl Access {
+    /// The permission that it asks of some callers or of all.
+    #[must_use]
+    pub const fn permission(self) -> Option<&'static str> {
+        match self {
+            Self::Permission(permission) | Self::Personal(permission) => Some(permission),
+            Self::Public | Self::Authenticated | Self::Administrator | Self::Internal => None,
+        }
+    }
 }
 
 /// A request with a reply.

@@ -39,7 +39,7 @@ pub enum Role {
     Owner,
     /// Everything but giving the organization away or deleting it.
     Admin,
-    /// Projects and deployments.
+    /// Reads and changes everything but the organization itself and what concerns money.
     Developer,
     /// Reads.
     Viewer,
@@ -48,17 +48,19 @@ pub enum Role {
 }
 
 impl Role {
-    /// The permissions of the role.
+    /// Every role.
+    pub const ALL: [Self; 5] = [Self::Owner, Self::Admin, Self::Developer, Self::Viewer, Self::Billing];
+
+    /// The permissions of the role, by verb: those of a new domain are among them. A verb other than `read` and `write`
+    /// is for owners and admins unless it stands here. `docs/permissions.md` shows what comes of it.
     #[must_use]
     pub fn scopes(self) -> Scopes {
         match self {
             Self::Owner => Scopes::new(["*"]),
-            Self::Admin => {
-                Scopes::new(["organization:read", "organization:write", "project:*", "deploy:*", "api_key:*"])
-            }
-            Self::Developer => Scopes::new(["organization:read", "project:*", "deploy:*", "api_key:*"]),
-            Self::Viewer => Scopes::new(["organization:read", "project:read", "deploy:read", "api_key:read"]),
-            Self::Billing => Scopes::new(["organization:read", "project:read", "deploy:read", "billing:*"]),
+            Self::Admin => Scopes::new(["*", "-organization:delete", "-organization:transfer"]),
+            Self::Developer => Scopes::new(["*:read", "*:write", "deploy:*", "-organization:write", "-billing:write"]),
+            Self::Viewer => Scopes::new(["*:read"]),
+            Self::Billing => Scopes::new(["*:read", "billing:*"]),
         }
     }
 
@@ -108,7 +110,7 @@ pub struct CreateOrganization {
 
 impl Operation for CreateOrganization {
     const NAME: &'static str = "organization.create";
-    const ACCESS: Access = Access::Authenticated;
+    const ACCESS: Access = Access::Personal("organization:write");
     const IDEMPOTENT: bool = true;
     type Reply = Organization;
     type Error = OrganizationError;
@@ -123,7 +125,7 @@ pub struct GetOrganization {
 
 impl Operation for GetOrganization {
     const NAME: &'static str = "organization.get";
-    const ACCESS: Access = Access::Authenticated;
+    const ACCESS: Access = Access::Personal("organization:read");
     const IDEMPOTENT: bool = true;
     type Reply = Organization;
     type Error = OrganizationError;
@@ -143,7 +145,7 @@ pub struct ListOrganizations {
 
 impl Operation for ListOrganizations {
     const NAME: &'static str = "organization.list";
-    const ACCESS: Access = Access::Authenticated;
+    const ACCESS: Access = Access::Personal("organization:read");
     const IDEMPOTENT: bool = true;
     type Reply = Page<Organization>;
     type Error = OrganizationError;

@@ -13,15 +13,20 @@ use utoipa::{
 /// What a person reads: a sentence, with the last words of a program where there are any.
 pub const SENTENCE_LONGEST: usize = 16_384;
 
-/// `noun:verb`, all of one noun (`noun:*`), or all there is (`*`).
+/// `noun:verb`, all of one noun (`noun:*`), a verb of every noun (`*:read`), or all there is (`*`).
 #[derive(ToSchema)]
-#[schema(max_length = 81, pattern = r"^(\*|[a-z_]{1,40}:(\*|[a-z_]{1,40}))$")]
+#[schema(max_length = 81, pattern = r"^(\*|(\*|[a-z_]{1,40}):(\*|[a-z_]{1,40}))$")]
 pub struct Permission(pub String);
+
+/// The same, or with a `-` before it what is not held, whatever else is there.
+#[derive(ToSchema)]
+#[schema(max_length = 82, pattern = r"^-?(\*|(\*|[a-z_]{1,40}):(\*|[a-z_]{1,40}))$")]
+pub struct HeldPermission(pub String);
 
 /// Permissions.
 #[derive(ToSchema)]
-#[schema(value_type = Vec<Permission>, max_items = 50)]
-pub struct Permissions(pub Vec<Permission>);
+#[schema(value_type = Vec<HeldPermission>, max_items = 100)]
+pub struct Permissions(pub Vec<HeldPermission>);
 
 /// The name of a domain of the platform.
 #[derive(ToSchema)]

@@ -2,7 +2,7 @@
 
 use std::{any::TypeId, collections::HashMap, hash::BuildHasherDefault, sync::Arc, time::Duration};
 
-use callboard_messages::{Access, CallError, Caller, Failure, Operation};
+use callboard_messages::{CallError, Caller, Failure, Operation};
 use futures_util::{FutureExt, future::LocalBoxFuture};
 use uuid::Uuid;
 
@@ -90,10 +90,7 @@ impl Bus {
     /// Every permission that an operation asks for, of all domains, wherever they are hosted.
     pub fn permissions(&self) -> impl Iterator<Item = &'static str> {
         let operations = self.0.domains.iter().flat_map(|core| &core.operations);
-        operations.filter_map(|operation| match operation.access {
-            Access::Permission(permission) => Some(permission),
-            _ => None,
-        })
+        operations.filter_map(|operation| operation.access.permission())
     }
 
     /// This node's id.

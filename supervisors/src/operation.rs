@@ -79,11 +79,19 @@ pub(crate) fn check_access<M: Operation>(caller: &Caller) -> Result<(), Failure>
     match M::ACCESS {
         Access::Public => Ok(()),
         Access::Authenticated if known => Ok(()),
-        Access::Permission(permission) if known && caller.scopes.allows(permission) => Ok(()),
-        Access::Permission(permission) if known => Err(Failure::Forbidden(permission.into())),
+        Access::Personal(_) if known && caller.principal != Principal::ApiKey => Ok(()),
+        Access::Permission(permission) | Access::Personal(permission) if known => {
+            if caller.scopes.allows(permission) {
+                Ok(())
+            } else {
+                Err(Failure::Forbidden(permission.into()))
+            }
+        }
         Access::Administrator if known && caller.administrator => Ok(()),
         Access::Administrator if known => Err(Failure::Forbidden("administrator".into())),
-        Access::Authenticated | Access::Permission(_) | Access::Administrator => Err(Failure::Unauthenticated),
+        Access::Authenticated | Access::Permission(_) | Access::Personal(_) | Access::Administrator => {
+            Err(Failure::Unauthenticated)
+        }
         Access::Internal if caller.principal == Principal::System => Ok(()),
         Access::Internal => Err(Failure::Forbidden("internal".into())),
     }

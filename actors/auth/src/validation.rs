@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use callboard_messages::{
-    ApiKeyId, CallError, Caller, OrganizationId, Principal, SessionId, UserId,
-    auth::{AuthError, ValidateToken, Validated},
+    ApiKeyId, CallError, Caller, OrganizationId, Principal, Scopes, SessionId, UserId,
+    auth::{ADMINISTER, AuthError, ValidateToken, Validated},
     organization::Permissions,
 };
 use callboard_supervisors::{Handle, Outcome};
 use serde::{Deserialize, Serialize};
 
-use crate::{access_tokens::Claims, api_keys, scopes, state::Auth};
+use crate::{access_tokens::Claims, api_keys, state::Auth};
 
 /// How long a validated API key may be remembered, so that its last use is known to the minute.
 const KEY_REMEMBERED: Duration = Duration::from_secs(60);
@@ -134,7 +134,7 @@ impl Auth {
             other => other?,
         };
         self.note_use(&key, now);
-        let scopes = scopes::both(&key.scopes.0, &permissions.scopes);
+        let scopes = Scopes::new(key.scopes.0).both(&permissions.scopes);
         let remembered_until = now + KEY_REMEMBERED;
         Ok(Validated {
             expires_at: key.expires_at.map_or(remembered_until, |expires_at| expires_at.min(remembered_until)),
@@ -145,7 +145,7 @@ impl Auth {
                 session_id: None,
                 api_key_id: Some(ApiKeyId(key.id)),
                 // An administrator's key administers only if it was made to.
-                administrator: key.administrator && scopes.allows(scopes::ADMINISTER),
+                administrator: key.administrator && scopes.allows(ADMINISTER),
                 scopes,
                 ..caller.clone()
             },

@@ -94,7 +94,9 @@ fn operation(route: &Route, docs: Docs) -> Value {
         }
         match access {
             Access::Public => drop(described.insert("security".to_owned(), json!([]))),
-            Access::Permission(permission) => drop(described.insert("x-permission".to_owned(), json!(permission))),
+            Access::Permission(permission) | Access::Personal(permission) => {
+                drop(described.insert("x-permission".to_owned(), json!(permission)));
+            }
             Access::Administrator => drop(described.insert("x-permission".to_owned(), json!("administrator"))),
             Access::Authenticated | Access::Internal => {}
         }

@@ -45,13 +45,17 @@ pub struct ApiKeyWithSecret {
     pub secret: Secret,
 }
 
+/// What the key of an administrator needs to administer the platform.
+pub const ADMINISTER: &str = "platform:administer";
+
 /// Makes a key for a program.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct CreateApiKey {
     /// What it is for, 1 to 100 characters.
     #[schema(min_length = 1, max_length = 100)]
     pub name: String,
-    /// Permissions, `noun:verb`, `noun:*` or `*`; each must be one that there is and that the caller holds.
+    /// Permissions, `noun:verb`, `noun:*`, `*:verb` or `*`; each must be one that there is, and all that it stands for
+    /// must be held by the caller.
     #[schema(value_type = Vec<Permission>, min_items = 1, max_items = 50)]
     pub scopes: Vec<String>,
     /// UTC, in the future; never expires when absent.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{DomainError, code::codes};
 
 pub use accounts::{Account, Identity, UserRegistered, WhoAmI};
-pub use api_keys::{ApiKey, ApiKeyWithSecret, CreateApiKey, IssueLocalKey, ListApiKeys, RevokeApiKey};
+pub use api_keys::{ADMINISTER, ApiKey, ApiKeyWithSecret, CreateApiKey, IssueLocalKey, ListApiKeys, RevokeApiKey};
 pub use invitations::{CreateInvitation, Invitation, IssueSetupToken};
 pub use registration::Register;
 pub use revocation::{CredentialRevoked, GetRevocationCount, RevocationCount};

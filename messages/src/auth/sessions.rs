@@ -110,7 +110,7 @@ pub struct LogoutAll {}
 
 impl Operation for LogoutAll {
     const NAME: &'static str = "auth.logout_all";
-    const ACCESS: Access = Access::Authenticated;
+    const ACCESS: Access = Access::Personal("session:write");
     const IDEMPOTENT: bool = true;
     type Reply = ();
     type Error = AuthError;
@@ -127,7 +127,7 @@ impl ListSessions {
 
 impl Operation for ListSessions {
     const NAME: &'static str = "auth.list_sessions";
-    const ACCESS: Access = Access::Authenticated;
+    const ACCESS: Access = Access::Personal("session:read");
     const IDEMPOTENT: bool = true;
     type Reply = Vec<Session>;
     type Error = AuthError;
@@ -142,7 +142,7 @@ pub struct RevokeSession {
 
 impl Operation for RevokeSession {
     const NAME: &'static str = "auth.revoke_session";
-    const ACCESS: Access = Access::Authenticated;
+    const ACCESS: Access = Access::Personal("session:write");
     const IDEMPOTENT: bool = true;
     type Reply = ();
     type Error = AuthError;
