@@ -1,11 +1,12 @@
 //! The `callboard` binary: a node, and the command line that talks to one.
 //!
-//! `config` reads and checks the settings, `node` assembles the domains and the gateway (the only place that names
-//! every domain), `cli` has a file per verb, `client` is the HTTP client they share.
+//! `domains` is the one list of domains, `config` reads and checks the settings, `node` assembles the domains and the
+//! gateway, `cli` has a file per verb, `client` is the HTTP client they share.
 
 mod cli;
 mod client;
 mod config;
+mod domains;
 mod error;
 mod node;
 mod output;

@@ -12,9 +12,7 @@ use crate::harness::{App, Node, answered};
 const PUBLIC: &[&str] = &["POST /auth/register", "POST /auth/login", "POST /auth/refresh"];
 
 /// Method and path below `/api/v1`, with the operation.
-async fn routes(node: &Node) -> Vec<(Method, String, Value)> {
-    let anonymous = node.anonymous();
-    let document = anonymous.get("/openapi.json").await.ok();
+fn routes(document: &Value) -> Vec<(Method, String, Value)> {
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
     let mut routes = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
@@ -31,52 +29,67 @@ async fn routes(node: &Node) -> Vec<(Method, String, Value)> {
     routes
 }
 
-fn filled(path: &str, ids: &BTreeMap<&str, String>) -> String {
-    let mut filled = path.to_owned();
-    for (name, id) in ids {
-        filled = filled.replace(&format!("{{{name}}}"), id);
-    }
-    assert!(!filled.contains('{'), "no example for {path}");
-    filled
+/// A path with these examples for its parameters. An id without one is of nothing that is there.
+fn filled(path: &str, examples: &BTreeMap<&str, String>) -> String {
+    let fill = |part: &str| match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
+        None => part.to_owned(),
+        Some(name) => match examples.get(name) {
+            Some(example) => example.clone(),
+            None => {
+                assert!(name.ends_with("_id"), "no example for {name} in {path}");
+                uuid::Uuid::now_v7().to_string()
+            }
+        },
+    };
+    path.split('/').map(fill).collect::<Vec<_>>().join("/")
 }
 
-fn unknown_ids() -> BTreeMap<&'static str, String> {
-    let names = [
-        "project_id",
-        "deployment_id",
-        "organization_id",
-        "session_id",
-        "api_key_id",
-        "source_id",
-        "release_id",
-        "node_id",
-        "dead_letter_id",
-        "saga_id",
-    ];
-    let mut ids: BTreeMap<_, _> = names.map(|name| (name, uuid::Uuid::now_v7().to_string())).into();
-    ids.insert("name", "NAME".to_owned());
-    ids.insert("domain", "deploy".to_owned());
-    ids
+fn examples() -> BTreeMap<&'static str, String> {
+    [("name", "NAME".to_owned()), ("domain", "deploy".to_owned())].into()
 }
 
 #[tokio::test]
 async fn every_route_refuses_a_caller_without_a_session() {
     let node = Node::start().await;
     let anonymous = node.anonymous();
-    for (method, path, _) in routes(&node).await {
+    for (method, path, _) in routes(&anonymous.get("/openapi.json").await.ok()) {
         let label = format!("{method} {path}");
         if PUBLIC.contains(&label.as_str()) || path == "/openapi.json" {
             continue;
         }
-        let answer = anonymous.send(anonymous.request(method, &filled(&path, &unknown_ids())).json(&json!({}))).await;
+        let answer = anonymous.send(anonymous.request(method, &filled(&path, &examples())).json(&json!({}))).await;
         assert_eq!(answer.status, 401, "{label}: {}", answer.text);
         assert_eq!(answer.body["code"], "unauthenticated", "{label}");
     }
     node.finish().await;
 }
 
+/// A value that a schema of the API's description accepts: only what is required, and of that the least.
+fn example(schema: &Value, document: &Value) -> Value {
+    if let Some(reference) = schema["$ref"].as_str() {
+        return example(document.pointer(reference.trim_start_matches('#')).unwrap(), document);
+    }
+    if let Some(choices) = ["oneOf", "anyOf", "enum"].iter().find_map(|choices| schema[*choices].as_array()) {
+        let is_value = schema["enum"].is_array();
+        return if is_value { choices[0].clone() } else { example(&choices[0], document) };
+    }
+    let at_least = |rule: &str, otherwise: u64| schema[rule].as_u64().unwrap_or(otherwise);
+    match schema["type"].as_str() {
+        Some("object") => {
+            let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            required.map(|name| (name, example(&schema["properties"][name], document))).collect()
+        }
+        Some("array") => (0..at_least("minItems", 0)).map(|_| example(&schema["items"], document)).collect(),
+        Some("string") if schema["format"] == "uuid" => json!(uuid::Uuid::now_v7()),
+        Some("string") => json!("a".repeat(at_least("minLength", 1) as usize)),
+        Some("integer" | "number") => json!(at_least("minimum", 1)),
+        Some("boolean") => json!(false),
+        _ => Value::Null,
+    }
+}
+
 /// A body that every rule accepts, so that the answer tells about the id and nothing else.
-fn body(method: &Method, path: &str) -> Value {
+fn body(method: &Method, path: &str, operation: &Value, document: &Value) -> Value {
     match (method.as_str(), path) {
         (_, "/projects/{project_id}/deployments") => {
             json!({ "source": { "archive": { "source_id": uuid::Uuid::now_v7() } } })
@@ -84,7 +97,10 @@ fn body(method: &Method, path: &str) -> Value {
         (_, "/projects/{project_id}/env") => json!({ "variables": [{ "name": "A", "value": "1" }] }),
         (_, "/projects/{project_id}/build-config") => json!({ "config": {} }),
         (_, "/projects/{project_id}/scale") => json!({ "processes": { "web": 1 } }),
-        _ => json!({}),
+        _ => match &operation["requestBody"]["content"]["application/json"]["schema"] {
+            Value::Null => json!({}),
+            schema => example(schema, document),
+        },
     }
 }
 
@@ -104,7 +120,7 @@ async fn another_tenants_things_are_not_there() {
     .await;
     let me = owner.get("/auth/whoami").await.ok();
     let key = owner.post("/auth/api-keys", json!({ "name": "k", "scopes": ["project:read"] })).await.ok();
-    let mut ids = unknown_ids();
+    let mut ids = examples();
     ids.insert("project_id", project.clone());
     ids.insert("deployment_id", deployment_id);
     ids.insert("organization_id", me["organization_id"].as_str().unwrap().to_owned());
@@ -113,11 +129,12 @@ async fn another_tenants_things_are_not_there() {
 
     let stranger = node.user("stranger").await;
     let mut asked = 0;
-    for (method, path, _) in routes(&node).await.into_iter().filter(|(_, path, _)| path.contains('{')) {
+    let document = stranger.get("/openapi.json").await.ok();
+    for (method, path, operation) in routes(&document).into_iter().filter(|(_, path, _)| path.contains('{')) {
         let request = stranger.request(method.clone(), &filled(&path, &ids));
         let request = match path.ends_with("/sources") {
             true => request.header("Content-Type", "application/gzip").body(vec![0_u8; 16]),
-            false => request.json(&body(&method, &path)),
+            false => request.json(&body(&method, &path, &operation, &document)),
         };
         let answer = stranger.send(request).await;
         // What belongs to the platform and to no tenant is refused whatever the id.
@@ -156,6 +173,22 @@ async fn a_key_can_do_no_more_than_it_was_given() {
     assert_eq!(reader.post("/projects", json!({ "name": "x" })).await.refused(403)["code"], "forbidden");
     let more = json!({ "name": "more", "scopes": ["project:write"] });
     assert!([403, 400].contains(&reader.post("/auth/api-keys", more).await.status.as_u16()));
+    // Of every domain, and of what is its owner's own.
+    let key_of_reads = owner.post("/auth/api-keys", json!({ "name": "reads", "scopes": ["*:read"] })).await.ok();
+    let reads = owner.with_token(key_of_reads["secret"].as_str().unwrap());
+    for path in ["/projects", "/organizations", "/auth/sessions", "/auth/api-keys"] {
+        reads.get(path).await.ok();
+    }
+    for (path, permission) in [
+        ("/projects", "project:write"),
+        ("/organizations", "organization:write"),
+        ("/auth/logout-all", "session:write"),
+    ] {
+        let refused = reads.post(path, json!({ "name": "other" })).await.refused(403);
+        assert!(refused["detail"].as_str().unwrap().contains(permission), "{path}: {refused}");
+    }
+    reader.get("/organizations").await.refused(403);
+    reader.get("/auth/sessions").await.refused(403);
     owner.delete(&format!("/auth/api-keys/{}", key["id"].as_str().unwrap())).await.ok();
     reader.get(&format!("/projects/{project}")).await.refused(401);
     node.finish().await;

@@ -29,6 +29,11 @@ async fn every_verb_prints_one_document_with_json() {
     assert_eq!(node.cli_json(&["restart", "--app", "shop"]).await["status"], "completed");
     assert_eq!(node.cli_json(&["stop", "--app", "shop"]).await["processes"]["web"], 0);
     assert!(node.cli_json(&["config"]).await.as_array().unwrap().len() > 10);
+    let domains = node.cli_json(&["domains"]).await;
+    let auth = domains.as_array().unwrap().iter().find(|domain| domain["name"] == "auth").unwrap();
+    assert_eq!(auth["database_variable"], "CALLBOARD_AUTH_DATABASE_URL", "{auth}");
+    assert!(auth["operations"].as_array().unwrap().contains(&json!("auth.login")), "{auth}");
+    assert_eq!((&auth["everywhere"], &auth["threads"]), (&json!(false), &json!(0)), "{auth}");
     assert_eq!(node.cli_json(&["destroy", "--yes", "--app", "shop"]).await["destroyed"], true);
     node.finish().await;
 }

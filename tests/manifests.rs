@@ -12,6 +12,7 @@ use reqwest::Method;
 use crate::harness::{
     Node,
     cli::{self, Ran},
+    domains,
 };
 
 /// What stands for the mounted secrets.
@@ -183,16 +184,16 @@ async fn a_node_opens_no_more_connections_than_the_manifests_count_with() {
     let node = Node::start_cluster_with(&["--no-sample"], &told).await;
     let owner = node.user("owner").await;
     owner.create_project("shop").await;
-    for (number, hosted) in [&["auth", "organization"][..], &["project", "deploy"]].into_iter().enumerate() {
-        let bounds = bounds(&node, number).await;
-        for (domain, bound) in &bounds {
-            assert!(hosted.contains(&domain.as_str()) || ["gateway", "cluster"].contains(&domain.as_str()), "{domain}");
-            let has_one_thread = ["deploy", "cluster"].contains(&domain.as_str());
-            let threads = if has_one_thread { 1 } else { WORKERS };
-            assert!(*bound <= CONNECTIONS * (threads + 1), "{domain}: {bounds:?}");
+    for number in [0, 1] {
+        let (hosted, bounds) = (domains::hosted(number), bounds(&node, number).await);
+        for (name, bound) in &bounds {
+            let domain = domains::all().iter().find(|domain| domain.name == *name).unwrap();
+            assert!(hosted.contains(&name.as_str()) || domain.everywhere, "{name}");
+            let threads = if domain.threads == 0 { WORKERS } else { domain.threads };
+            assert!(*bound <= CONNECTIONS * (threads + 1), "{name}: {bounds:?}");
         }
         for domain in hosted {
-            assert!(bounds.contains_key(*domain), "{domain}: {bounds:?}");
+            assert!(bounds.contains_key(domain), "{domain}: {bounds:?}");
         }
     }
     node.finish().await;

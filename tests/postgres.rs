@@ -6,7 +6,7 @@ use callboard_supervisors::testing::Pooler;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::harness::{Api, App, Node, cli, eventually, servers::Postgres};
+use crate::harness::{Api, App, Node, cli, domains, eventually, servers::Postgres};
 
 /// No operation that reads may take longer.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -125,23 +125,23 @@ async fn a_node_works_behind_a_pooler_in_transaction_mode() {
 
 #[tokio::test]
 async fn each_domain_can_have_a_database_of_its_own() {
-    const DOMAINS: [&str; 6] = ["auth", "cluster", "deploy", "gateway", "organization", "project"];
     let rest = OwnDatabase::new().await;
     let mut settings = vec![("CALLBOARD_DATABASE_URL".to_owned(), rest.url.clone())];
     let mut databases = Vec::new();
-    for domain in DOMAINS {
+    for domain in domains::all() {
         let database = OwnDatabase::new().await;
-        settings.push((format!("CALLBOARD_{}_DATABASE_URL", domain.to_uppercase()), database.url.clone()));
-        databases.push(database);
+        settings.push((domain.database_variable.clone(), database.url.clone()));
+        databases.push((domain.name.as_str(), database));
     }
     let settings: Vec<(&str, &str)> = settings.iter().map(|(name, url)| (name.as_str(), url.as_str())).collect();
     let mut node = Node::start_with(&["--no-sample"], &settings).await;
     App::web(&node, "shop", "one").deploy().await;
-    for (domain, database) in DOMAINS.iter().zip(&databases) {
+    for (domain, database) in &databases {
         assert_eq!(database.schemas().await, *domain);
     }
+    let (_, project) = databases.iter().find(|(domain, _)| *domain == "project").unwrap();
     assert_eq!(rest.schemas().await, "", "nothing is left for the database of the rest");
-    assert_eq!(text(&databases[5].url, "SELECT string_agg(name, ',') FROM project.projects").await, "shop");
+    assert_eq!(text(&project.url, "SELECT string_agg(name, ',') FROM project.projects").await, "shop");
 
     node.kill().await;
     node.start_again().await;

@@ -138,7 +138,8 @@ impl Drop for Cluster {
             eprintln!("{} is left behind: {error}", self.folder.display());
         }
         let name = std::mem::take(&mut self.name);
-        let removed = thread::spawn(move || System::new().block_on(broker::remove(&name))).join();
+        let remove = async move { broker::remove(&name, &broker::domains()?).await };
+        let removed = thread::spawn(move || System::new().block_on(remove)).join();
         if !matches!(removed, Ok(Ok(()))) {
             eprintln!("queues of the benchmark are left behind");
         }

@@ -2,7 +2,7 @@
 
 use std::{future::ready, sync::Arc};
 
-use callboard_supervisors::{Bulkhead, ChildContext, ChildSpec, Domain, Exit, Intensity, ShardContext, Supervisor};
+use callboard_supervisors::{ChildContext, ChildSpec, Domain, Exit, Intensity, ShardContext, Supervisor};
 
 use crate::{connection, dead, events, hosts, live, outgoing::Installed, replies, requests, shared::Shared};
 
@@ -18,7 +18,7 @@ pub(crate) fn domain(shared: &Arc<Shared>) -> Domain {
         let shared = shared.clone();
         ChildSpec::new(name, move |context| run(context, shared.clone()))
     };
-    Domain::new(DOMAIN, Bulkhead::default())
+    Domain::new(DOMAIN)
         .answering::<Thread>()
         .shared(move |context: ShardContext| {
             context.supervise(thread(&on_every_thread));

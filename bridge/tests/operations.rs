@@ -313,7 +313,7 @@ mod newer {
     }
 
     pub fn contract() -> callboard_supervisors::Contract<Stage> {
-        Domain::new("stage", Bulkhead::default()).answering().on::<Perform>()
+        Domain::new("stage").answering().on::<Perform>()
     }
 }
 

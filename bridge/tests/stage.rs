@@ -318,7 +318,7 @@ pub fn perform(act: Act) -> Perform {
 }
 
 pub fn contract(bulkhead: Bulkhead) -> Contract<Stage> {
-    Domain::new("stage", bulkhead).answering().on::<Perform>().on::<Repeat>().on::<Guarded>()
+    Domain::new("stage").bulkhead(bulkhead).answering().on::<Perform>().on::<Repeat>().on::<Guarded>()
 }
 
 /// What tests see of the stages of all nodes.

@@ -14,7 +14,7 @@ use callboard_messages::{
     cluster::{Bury, DeadLetter},
 };
 use callboard_supervisors::{
-    Bulkhead, Contract, Domain, Handle, Outcome, StartError,
+    Contract, Domain, Handle, Outcome, StartError,
     db::{Database, Transaction},
     events::{Inapplicable, Occurred, React, Stored},
 };
@@ -90,12 +90,12 @@ impl Handle<Bury> for Graves {
 }
 
 pub fn target() -> Contract<Target> {
-    Domain::new("target", Bulkhead::default()).answering().reacts_to::<Happened>()
+    Domain::new("target").answering().reacts_to::<Happened>()
 }
 
 /// Another domain that reacts to the same.
 pub fn second_target() -> Contract<Target> {
-    Domain::new("second", Bulkhead::default()).answering().reacts_to::<Happened>()
+    Domain::new("second").answering().reacts_to::<Happened>()
 }
 
 /// A node that hosts the second target.
@@ -115,7 +115,7 @@ pub async fn reacting_second(cluster: &Cluster, store: &Store, applied: &Applied
 /// A node that hosts the target.
 pub async fn reacting(cluster: &Cluster, url: &str, store: &Store, applied: &Applied, graves: &Graves) -> Node {
     let graves = graves.clone();
-    let keeping = Domain::new("cluster", Bulkhead::default()).answering().on::<Bury>().shared(move |_| {
+    let keeping = Domain::new("cluster").answering().on::<Bury>().shared(move |_| {
         let graves = graves.clone();
         async move { Ok::<_, StartError>(graves) }
     });

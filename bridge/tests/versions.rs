@@ -10,7 +10,7 @@ use callboard_messages::{
     cluster::{Bury, DeadLetter},
 };
 use callboard_supervisors::{
-    Bulkhead, Contract, Domain, Handle, Outcome, StartError,
+    Contract, Domain, Handle, Outcome, StartError,
     db::{Database, Transaction},
     events::{Inapplicable, Occurred, PublishError, React, Stored},
 };
@@ -85,7 +85,7 @@ impl Handle<Bury> for Graves {
 }
 
 fn older() -> Contract<Target> {
-    Domain::new("target", Bulkhead::default()).answering().reacts_to::<Moved>()
+    Domain::new("target").answering().reacts_to::<Moved>()
 }
 
 fn newer() -> Contract<Target> {
@@ -107,7 +107,7 @@ async fn reacting(
             let (opened, applied) = (opened.clone(), applied.clone());
             async move { Ok(Target { database: opened.open("target").await?, applied }) }
         });
-        let cluster = Domain::new("cluster", Bulkhead::default()).answering().on::<Bury>().shared(move |_| {
+        let cluster = Domain::new("cluster").answering().on::<Bury>().shared(move |_| {
             let graves = graves.clone();
             async move { Ok::<_, StartError>(graves) }
         });

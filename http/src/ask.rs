@@ -232,6 +232,7 @@ impl<M: Operation> From<Ask<M>> for Endpoint {
         let ask = Rc::new(ask);
         Self {
             operation: M::NAME,
+            asks: vec![M::NAME],
             access: M::ACCESS,
             class: Some(class),
             docs: Some(docs),

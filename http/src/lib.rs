@@ -42,7 +42,7 @@ pub use connection::{Edge, listen};
 pub use limits::{Class, InProcess, Rate, RateLimitStore, RateLimits, Take, Verdict};
 pub use server::{Gateway, GatewayError, Ready, Serving, Stop, serve, serve_on};
 pub use settings::GatewaySettings;
-pub use table::{RouteView, route_table};
+pub use table::{RouteView, route_table, unanswered};
 
 /// The name of the gateway's own database.
 pub const DOMAIN: &str = "gateway";

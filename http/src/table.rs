@@ -1,10 +1,10 @@
 //! The route table: one value that dispatch, the OpenAPI document and the coverage tests read, so that they can't
 //! disagree.
 
-use std::{ops::Range, rc::Rc};
+use std::{collections::BTreeSet, ops::Range, rc::Rc};
 
 use actix_web::{HttpResponse, http::Method};
-use callboard_messages::Access;
+use callboard_messages::{Access, Operation, auth::ValidateToken};
 use futures_util::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
@@ -38,6 +38,8 @@ impl Route {
 pub(crate) struct Endpoint {
     /// `<domain>.<verb>`.
     pub(crate) operation: &'static str,
+    /// The operations of domains that it asks, without which it answers nobody.
+    pub(crate) asks: Vec<&'static str>,
     pub(crate) access: Access,
     /// What is counted for a caller without credentials; callers with credentials are counted by principal.
     pub(crate) class: Option<Class>,
@@ -70,6 +72,7 @@ where
 {
     Endpoint {
         operation,
+        asks: Vec::new(),
         access,
         class: Some(Class::Address),
         docs: None,
@@ -88,6 +91,12 @@ where
 impl Endpoint {
     pub(crate) fn documented(self, docs: fn() -> Docs) -> Self {
         Self { docs: Some(docs), ..self }
+    }
+
+    /// Asks a domain for this.
+    pub(crate) fn asking<M: Operation>(mut self) -> Self {
+        self.asks.push(M::NAME);
+        self
     }
 
     /// Makes something, and answers 201.
@@ -243,6 +252,17 @@ pub struct RouteView {
     pub access: Access,
     /// Whether it is part of the documented API, rather than a page or a probe.
     pub documented: bool,
+}
+
+/// The operations that routes ask for and that are not among those that domains answer: a gateway without these would
+/// refuse requests that its description promises.
+#[must_use]
+pub fn unanswered<'a>(answered: impl IntoIterator<Item = &'a str>) -> Vec<&'static str> {
+    let answered: BTreeSet<&str> = answered.into_iter().collect();
+    let routed = crate::routes::all().into_iter().flat_map(|route| route.endpoint.asks);
+    // Every request with credentials asks for this besides.
+    let asked: BTreeSet<&str> = routed.chain([ValidateToken::NAME]).collect();
+    asked.into_iter().filter(|operation| !answered.contains(operation)).collect()
 }
 
 /// Every route of the gateway.

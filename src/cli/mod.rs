@@ -9,6 +9,7 @@ mod deploy;
 mod destroy;
 mod dev;
 mod doctor;
+mod domains;
 mod env;
 mod fingerprints;
 mod lifecycle;
@@ -124,6 +125,8 @@ pub enum Verb {
     Sagas(sagas::Sagas),
     /// Say what is wrong with this machine or its node, and how to mend it
     Doctor(doctor::Doctor),
+    /// List the domains that there are, what each answers, and where it runs
+    Domains(domains::Domains),
     /// Print the configuration a node would start with, without secrets
     Config(config::Config),
     /// Print the completions of a shell
@@ -153,6 +156,7 @@ pub fn run(cli: Cli) -> Result {
         Verb::Serve(verb) => return verb.run(globals),
         Verb::Completions(verb) => return verb.run(),
         Verb::Config(verb) => return verb.run(globals, output),
+        Verb::Domains(verb) => return verb.run(output),
         Verb::StaticServer(verb) => return verb.run(),
         _ => {}
     }
@@ -196,7 +200,7 @@ async fn talk(verb: Verb, globals: &Globals, output: Output) -> Result {
         Verb::Sagas(verb) => verb.run(&session).await,
         Verb::Serve(_) | Verb::Migrate(_) | Verb::Fingerprints(_) => Ok(()),
         Verb::Dev(_) | Verb::Login(_) | Verb::Logout(_) | Verb::Doctor(_) | Verb::Config(_) => Ok(()),
-        Verb::Completions(_) | Verb::StaticServer(_) => Ok(()),
+        Verb::Completions(_) | Verb::Domains(_) | Verb::StaticServer(_) => Ok(()),
     }
 }
 

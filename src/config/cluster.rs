@@ -3,13 +3,14 @@
 use callboard_messages::Secret;
 use url::Url;
 
-use super::reader::Reader;
+use super::{Mode, reader::Reader, value::Value};
+use crate::domains;
 
 /// What tells a node of a cluster from the others, and what it hosts.
 #[derive(Debug)]
 pub struct ClusterChoice {
-    /// `CALLBOARD_DOMAINS`: all unless told.
-    pub domains: Vec<String>,
+    /// `CALLBOARD_DOMAINS`.
+    pub domains: Hosted,
     /// `CALLBOARD_NODE_NAME`.
     pub name: Option<String>,
     /// `CALLBOARD_ADVERTISE_URL`: where other nodes reach this one.
@@ -20,16 +21,75 @@ pub struct ClusterChoice {
     pub key_former: Option<Secret>,
 }
 
-/// Every domain that a node may host or leave to others. `cluster` is on each.
-pub const DOMAINS: [&str; 4] = ["auth", "organization", "project", "deploy"];
+/// The domains that a node hosts, as an operator writes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hosted {
+    /// `all`.
+    All,
+    /// `none`: a gateway alone.
+    None,
+    /// `auth,project`.
+    Only(Vec<String>),
+    /// `all-but:deploy,project`.
+    AllBut(Vec<String>),
+}
+
+/// Before the domains that are left to other nodes.
+const ALL_BUT: &str = "all-but:";
+
+impl Value for Hosted {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (text, is_all_but) = match text.trim().strip_prefix(ALL_BUT) {
+            Some(rest) => (rest, true),
+            None => (text, false),
+        };
+        let named = Vec::<String>::parse(text)?;
+        match (named.as_slice(), is_all_but) {
+            ([], _) => Err("all, none, a list of domains, or all-but: and a list of domains".to_owned()),
+            (_, true) => Ok(Self::AllBut(named)),
+            ([only], false) if only == "all" => Ok(Self::All),
+            ([only], false) if only == "none" => Ok(Self::None),
+            (_, false) => Ok(Self::Only(named)),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::All => "all".to_owned(),
+            Self::None => "none".to_owned(),
+            Self::Only(named) => named.join(","),
+            Self::AllBut(named) => format!("{ALL_BUT}{}", named.join(",")),
+        }
+    }
+}
+
+impl Hosted {
+    /// The domains that are named, to be hosted or to be left out.
+    fn named(&self) -> &[String] {
+        match self {
+            Self::All | Self::None => &[],
+            Self::Only(named) | Self::AllBut(named) => named,
+        }
+    }
+
+    fn has(&self, domain: &str) -> bool {
+        let is_named = self.named().iter().any(|named| named == domain);
+        match self {
+            Self::All => true,
+            Self::None => false,
+            Self::Only(_) => is_named,
+            Self::AllBut(_) => !is_named,
+        }
+    }
+}
 
 impl ClusterChoice {
     pub(super) fn read(reader: &mut Reader) -> Self {
         let choice = Self {
             domains: reader.value(
                 "CALLBOARD_DOMAINS",
-                "serve: the domains that this node hosts, of auth, organization, project and deploy; none is a gateway alone.",
-                DOMAINS.map(str::to_owned).to_vec(),
+                "serve: the domains that this node hosts: all, a list such as auth,project, all-but:deploy, or none, which is a gateway alone; callboard domains lists them.",
+                Hosted::All,
             ),
             name: reader.value(
                 "CALLBOARD_NODE_NAME",
@@ -50,9 +110,10 @@ impl ClusterChoice {
                 "serve: the cluster key before this one, when it was changed: events that it signed are still believed.",
             ),
         };
-        for domain in choice.domains.iter().filter(|domain| !DOMAINS.contains(&domain.as_str())) {
-            reader.require(domain == "none" && choice.domains.len() == 1, || {
-                format!("CALLBOARD_DOMAINS has {domain:?}, but the domains are {}; or none", DOMAINS.join(", "))
+        for domain in choice.domains.named().iter().filter(|domain| !domains::names().any(|name| name == *domain)) {
+            let known: Vec<&str> = domains::names().collect();
+            reader.require(false, || {
+                format!("CALLBOARD_DOMAINS has {domain:?}, but the domains are {}; or all, or none", known.join(", "))
             });
         }
         reader.require(choice.advertise_url.as_ref().is_none_or(is_reachable), || {
@@ -71,13 +132,10 @@ impl ClusterChoice {
         choice
     }
 
-    /// The domains that this node hosts.
-    pub fn hosted(&self) -> Vec<String> {
-        DOMAINS
-            .into_iter()
-            .filter(|domain| self.domains.iter().any(|named| named == domain))
-            .map(str::to_owned)
-            .collect()
+    /// The domains that this node hosts, of which a node alone has all.
+    pub fn hosted(&self, mode: Mode) -> Vec<String> {
+        let is_hosted = |domain: &&str| mode == Mode::Dev || self.domains.has(domain);
+        domains::names().filter(is_hosted).map(str::to_owned).collect()
     }
 }
 
@@ -89,4 +147,37 @@ fn is_reachable(url: &Url) -> bool {
 fn is_name(name: &str) -> bool {
     let spelt = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '_' | '-');
     (1..=100).contains(&name.len()) && name.chars().all(spelt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains_are_named_to_be_hosted_or_to_be_left_to_other_nodes() {
+        let all: Vec<&str> = domains::names().collect();
+        let but = |left: &[&str]| all.iter().copied().filter(|name| !left.contains(name)).collect::<Vec<_>>();
+        let cases = [
+            ("all", "all", all.clone()),
+            (" none ", "none", Vec::new()),
+            ("deploy,", "deploy", vec!["deploy"]),
+            ("deploy, auth", "deploy,auth", vec!["auth", "deploy"]),
+            ("all-but:deploy", "all-but:deploy", but(&["deploy"])),
+            ("all-but:deploy,auth", "all-but:deploy,auth", but(&["auth", "deploy"])),
+        ];
+        for (text, shown, expected) in cases {
+            let hosted = Hosted::parse(text).unwrap();
+            assert_eq!(hosted.show(), shown);
+            assert_eq!(Hosted::parse(shown).unwrap(), hosted);
+            assert_eq!(domains::names().filter(|name| hosted.has(name)).collect::<Vec<_>>(), expected, "{text}");
+        }
+        for wrong in ["", ",", "all-but:", "all-but: ,"] {
+            assert!(Hosted::parse(wrong).is_err(), "{wrong}");
+        }
+        // Told as unknown domains.
+        for strange in ["none,auth", "auth,all", "auth,all-but:deploy", "all-but:none"] {
+            let known = |named: &String| domains::names().any(|name| name == named);
+            assert!(!Hosted::parse(strange).unwrap().named().iter().all(known), "{strange}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ use callboard_messages::Secret;
 use callboard_supervisors::db::{DatabaseSettings, PostgresSettings};
 
 use super::{reader::Reader, value::Value};
+use crate::domains;
 
 /// SQLite files in the data folder, or a PostgreSQL server.
 #[derive(Debug)]
@@ -27,20 +28,6 @@ pub struct DatabaseChoice {
     /// `CALLBOARD_DATABASE_SCHEMA_PREFIX`: before each domain's name.
     pub schema_prefix: String,
 }
-
-/// The variables that give one domain a server or a database of its own.
-const OWN_URLS: [(&str, &str, &str); 6] = [
-    ("auth", "CALLBOARD_AUTH_DATABASE_URL", "PostgreSQL: another server or database for auth alone."),
-    (
-        "organization",
-        "CALLBOARD_ORGANIZATION_DATABASE_URL",
-        "PostgreSQL: another server or database for organization alone.",
-    ),
-    ("project", "CALLBOARD_PROJECT_DATABASE_URL", "PostgreSQL: another server or database for project alone."),
-    ("deploy", "CALLBOARD_DEPLOY_DATABASE_URL", "PostgreSQL: another server or database for deploy alone."),
-    ("cluster", "CALLBOARD_CLUSTER_DATABASE_URL", "PostgreSQL: another server or database for cluster alone."),
-    ("gateway", "CALLBOARD_GATEWAY_DATABASE_URL", "PostgreSQL: another server or database for the gateway alone."),
-];
 
 /// What stands before a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,9 +77,11 @@ impl DatabaseChoice {
                 "CALLBOARD_DATABASE_URL",
                 "A PostgreSQL server, postgres://user:password@host/database; SQLite files in the data folder when not set.",
             ),
-            own_urls: OWN_URLS
-                .into_iter()
-                .filter_map(|(domain, variable, about)| Some((domain, reader.secret(variable, about)?)))
+            own_urls: domains::stores()
+                .filter_map(|store| {
+                    let about = format!("PostgreSQL: another server or database for {} alone.", store.name);
+                    Some((store.name, reader.secret(domains::database_variable(store.name), about)?))
+                })
                 .collect(),
             read_url: reader.secret(
                 "CALLBOARD_DATABASE_READ_URL",
@@ -127,7 +116,7 @@ impl DatabaseChoice {
             reader.require(url.as_ref().is_none_or(is_postgres), || format!("{variable} must begin with postgres://"));
         }
         for (domain, url) in &choice.own_urls {
-            let variable = OWN_URLS.iter().find(|(of, ..)| of == domain).map_or(*domain, |(_, variable, _)| variable);
+            let variable = domains::database_variable(domain);
             reader.require(is_postgres(url), || format!("{variable} must begin with postgres://"));
             reader.require(choice.url.is_some(), || format!("{variable} needs CALLBOARD_DATABASE_URL for the rest"));
         }

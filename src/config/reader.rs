@@ -4,6 +4,7 @@
 //! named by a file that holds it (`CALLBOARD_MASTER_KEY_FILE`).
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt, fs,
     path::{self, Path, PathBuf},
@@ -56,13 +57,13 @@ impl fmt::Display for Source {
 #[derive(Debug, Clone, Serialize)]
 pub struct Entry {
     /// Its name.
-    pub variable: &'static str,
+    pub variable: Cow<'static, str>,
     /// Its value; a secret only says whether it is set.
     pub value: String,
     /// Where it came from.
     pub source: Source,
     /// What it is for.
-    pub about: &'static str,
+    pub about: Cow<'static, str>,
 }
 
 /// What the settings are read from.
@@ -110,7 +111,7 @@ impl Reader {
             Some(found) => found,
             None => (default.into(), Source::Default),
         };
-        self.entries.push(Entry { variable, value: value.show(), source, about });
+        self.entries.push(Entry { variable: variable.into(), value: value.show(), source, about: about.into() });
         value
     }
 
@@ -124,7 +125,7 @@ impl Reader {
     ) -> T {
         let found = self.find::<T>(variable).or_else(|| self.find::<T>(standard));
         let (value, source) = found.unwrap_or_else(|| (default.into(), Source::Default));
-        self.entries.push(Entry { variable, value: value.show(), source, about });
+        self.entries.push(Entry { variable: variable.into(), value: value.show(), source, about: about.into() });
         value
     }
 
@@ -145,11 +146,16 @@ impl Reader {
     }
 
     /// A secret, or the file that holds it.
-    pub fn secret(&mut self, variable: &'static str, about: &'static str) -> Option<Secret> {
-        let direct = self.find::<String>(variable);
+    pub fn secret(
+        &mut self,
+        variable: impl Into<Cow<'static, str>>,
+        about: impl Into<Cow<'static, str>>,
+    ) -> Option<Secret> {
+        let (variable, about) = (variable.into(), about.into());
+        let direct = self.find::<String>(&variable);
         let by_file = self.find::<String>(&format!("{variable}_FILE"));
         self.private.extend(by_file.iter().map(|(path, _)| absolute(Path::new(path))));
-        if self.file.contains_key(&key_of(variable)) {
+        if self.file.contains_key(&key_of(&variable)) {
             self.private.insert(self.file_path.clone());
         }
         let (secret, source) = match (direct, by_file) {

@@ -1,23 +1,18 @@
 //! Puts a node together: the domains it hosts, the ways to those it does not, the gateway and the router, in one process.
+//! Which domains there are is said in `crate::domains`.
 
 use std::{net::TcpListener, path::Path, sync::Arc};
 
 use callboard_bridge::{Bridge, BridgeSettings, ClusterKey};
 use callboard_cache::Cache;
 use callboard_cluster::{ClusterMetrics, ClusterSettings, Seat, SeatError};
-use callboard_deploy::{
-    process::Launcher,
-    runtime::process::{ProcessRuntime, ProcessSettings},
-    trash::Trash,
-};
 use callboard_http::{Gateway, Serving, router::Router};
 use callboard_messages::{NodeId, Secret};
 use callboard_supervisors::{
-    Bulkhead, Clock, Domain, Runtime,
+    Clock, Domain, Runtime,
     cluster::Members,
     db::{Databases, MigrationError},
     disk::Disk,
-    remote::Transport,
     revocations::Revocations,
     routing::RoutingTable,
     schedule,
@@ -28,16 +23,13 @@ use object_store::ObjectStore;
 use super::{
     addresses::Addresses,
     capacity::{self, Shortage},
-    fingerprints, hidden, identity, objects, preflight, run_as,
+    fingerprints, identity, objects, preflight, run_as,
 };
 use crate::{
-    LAUNCH, PACK, STATIC_SERVER,
-    config::{DOMAINS, Mode, Settings},
+    config::{Mode, Settings},
+    domains::{self, DOMAINS, Entry, Store},
     error::{Context, Error, Result},
 };
-
-/// The binary as a child finds it: this one, also after a newer one was put in its place.
-const OURSELVES: &str = "/proc/self/exe";
 
 /// What a node is made from.
 pub struct Plan<'a> {
@@ -53,6 +45,32 @@ pub struct Plan<'a> {
     pub master_key: MasterKey,
     /// The URLs of the node.
     pub addresses: &'a Addresses,
+}
+
+/// What the domains of a node are built from.
+pub struct Parts<'a> {
+    /// What the operator set.
+    pub settings: &'a Settings,
+    /// The data folder.
+    pub data: &'a Path,
+    /// Which node this is.
+    pub id: NodeId,
+    /// Wraps the keys of secrets.
+    pub master_key: &'a MasterKey,
+    /// The URLs of the node.
+    pub addresses: &'a Addresses,
+    /// The databases of all domains.
+    pub databases: Databases,
+    /// Sources and releases.
+    pub objects: Arc<dyn ObjectStore>,
+    /// What the nodes remember together.
+    pub cache: Cache,
+    /// Which credentials are void.
+    pub revocations: Revocations,
+    /// Where the apps of this node answer.
+    pub routes: RoutingTable,
+    /// The nodes there are.
+    pub members: Members,
 }
 
 /// A node that serves.
@@ -114,34 +132,23 @@ impl Plan<'_> {
             .flatten()
             .collect(),
         );
-        // In the order in which they need one another: they stop the other way round.
+        let parts = Parts {
+            settings,
+            data,
+            id: self.id,
+            master_key: &self.master_key,
+            addresses: self.addresses,
+            databases: databases.clone(),
+            objects: objects.clone(),
+            cache: cache.clone(),
+            revocations: revocations.clone(),
+            routes: routes.clone(),
+            members: members.clone(),
+        };
         let mut domains: Vec<Domain> = bridge.iter().map(Bridge::domain).collect();
         domains.push(cluster);
-        domains.push(match self.elsewhere(callboard_organization::DOMAIN, bridge.as_ref()) {
-            None => callboard_organization::domain(databases.clone()),
-            Some(transport) => {
-                callboard_organization::remote(transport).requires(members.hosting(callboard_organization::DOMAIN))
-            }
-        });
-        domains.push(match self.elsewhere(callboard_auth::DOMAIN, bridge.as_ref()) {
-            None => callboard_auth::domain(
-                settings.auth.settings(&issuer, self.master_key.clone()),
-                databases.clone(),
-                revocations.clone(),
-                cache.clone(),
-            ),
-            Some(transport) => callboard_auth::remote(transport).requires(members.hosting(callboard_auth::DOMAIN)),
-        });
-        domains.push(match self.elsewhere(callboard_project::DOMAIN, bridge.as_ref()) {
-            None => callboard_project::domain(Bulkhead::default(), databases.clone(), self.master_key.clone()),
-            Some(transport) => callboard_project::remote(Bulkhead::default(), transport)
-                .requires(members.hosting(callboard_project::DOMAIN)),
-        });
-        domains.push(match self.elsewhere(callboard_deploy::DOMAIN, bridge.as_ref()) {
-            None => self.deploy(&databases, &objects, &routes, &members)?,
-            Some(transport) => callboard_deploy::remote(Bulkhead::default(), transport)
-                .requires(members.hosting(callboard_deploy::DOMAIN)),
-        });
+        domains.extend(placed(&parts, &settings.cluster.hosted(mode), bridge.as_ref())?);
+        check_routes(&domains)?;
 
         let mut runtime = Runtime::builder().clock(clock).node(self.id.0).disk(disk.clone());
         if settings.gateway.workers > 0 {
@@ -186,12 +193,6 @@ impl Plan<'_> {
         }
     }
 
-    /// How a domain that this node does not host is reached; nothing for one that it hosts.
-    fn elsewhere(&self, domain: &str, bridge: Option<&Bridge>) -> Option<Arc<dyn Transport>> {
-        let hosted = self.mode == Mode::Dev || self.settings.cluster.hosted().iter().any(|hosted| hosted == domain);
-        if hosted { None } else { bridge.map(Bridge::transport) }
-    }
-
     /// Looks at the servers, opens the stores, and brings every schema that this node uses up to date.
     async fn prepare(&self) -> Result<Ground> {
         let Self { settings, data, .. } = *self;
@@ -213,7 +214,7 @@ impl Plan<'_> {
                 Ground { disk, databases, objects, cache, bridge, seat: Seat::new() }
             }
         };
-        migrate(settings, &ground.databases, &hosted(settings, self.mode)).await?;
+        migrate(settings, &ground.databases, &settings.cluster.hosted(self.mode)).await?;
         if self.mode == Mode::Serve {
             let issuer = &self.addresses.issuer;
             let mine = fingerprints::Mine { settings, data, issuer, objects: &*ground.objects };
@@ -238,50 +239,35 @@ impl Plan<'_> {
         identity::remember_process(self.data, seat.process)?;
         Ok(seat)
     }
+}
 
-    fn deploy(
-        &self,
-        databases: &Databases,
-        objects: &Arc<dyn ObjectStore>,
-        routes: &RoutingTable,
-        members: &Members,
-    ) -> Result<Domain> {
-        let (settings, data) = (self.settings, self.data);
-        let launcher = Launcher::new(vec![OURSELVES.to_owned(), LAUNCH.to_owned()], self.id.to_string())
-            .with_cgroups()
-            .hiding(hidden::paths(settings, data))
-            .searching_as(settings.deploy.run_as);
-        if !callboard_deploy::limits::can_hide() {
-            tracing::warn!(
-                "builds and apps can read what the user they run as can read, the node's keys included unless that is \
-                 another user: this kernel, or the container's seccomp profile, has no Landlock (Linux 5.19 or newer)"
-            );
+/// The domains of the list: built here, or represented by what reaches the nodes that host them.
+fn placed(parts: &Parts<'_>, hosted: &[String], bridge: Option<&Bridge>) -> Result<Vec<Domain>> {
+    let domain = |entry: &Entry| match bridge {
+        Some(bridge) if !hosted.iter().any(|name| name == entry.name) => {
+            Ok((entry.remote)(bridge.transport()).requires(parts.members.hosting(entry.name)))
         }
-        let folder = data.join("deploy");
-        let (template, limit) = (&self.addresses.app_template, settings.gateway.upload_limit);
-        let packer = vec![OURSELVES.to_owned(), PACK.to_owned()];
-        let deploy = settings.deploy.settings(&folder, template, limit, &launcher, packer);
-        let trash = Trash::new(deploy.trash_folder(), launcher.pools.clone());
-        let processes = ProcessRuntime::new(ProcessSettings {
-            launcher,
-            state: folder.join("processes"),
-            trash,
-            static_server: vec![OURSELVES.to_owned(), STATIC_SERVER.to_owned()],
-            output: deploy.build.limits.output.clone(),
-            run_as: settings.deploy.run_as,
-        })
-        .context(|| format!("write in {}", folder.display()))?;
-        callboard_deploy::domain(
-            deploy,
-            Bulkhead::default(),
-            databases.clone(),
-            objects.clone(),
-            routes.clone(),
-            Arc::new(processes),
-            members.clone(),
-        )
-        .map_err(|wrong| Error::usage(wrong.join("; ")))
+        _ => {
+            let domain = (entry.host)(parts)?;
+            if domain.shards() != entry.shards {
+                let (name, has, listed) = (entry.name, domain.shards(), entry.shards);
+                return Err(Error::failure(format!("{name} has {has:?} shards, but {listed:?} in src/domains.rs")));
+            }
+            Ok(domain)
+        }
+    };
+    DOMAINS.iter().map(domain).collect()
+}
+
+/// Refuses a node whose gateway has routes that lead nowhere: a domain lacks in the list, or an operation in a contract.
+fn check_routes(domains: &[Domain]) -> Result {
+    let unanswered = callboard_http::unanswered(domains.iter().flat_map(Domain::answers).map(|(name, _)| name));
+    if unanswered.is_empty() {
+        return Ok(());
     }
+    Err(Error::usage(format!("the gateway has routes for what no domain answers: {}", unanswered.join(", "))).hint(
+        "this program was put together wrongly: add the domain to src/domains.rs, or the operation to its contract",
+    ))
 }
 
 /// The ways to Redis and RabbitMQ as the settings have them.
@@ -333,33 +319,14 @@ pub async fn look_at_servers(settings: &Settings) -> Vec<String> {
 /// Compares what nodes like this one may open with what the servers of PostgreSQL let in, without starting a node.
 pub async fn look_at_capacity(settings: &Settings, mode: Mode) -> Vec<Shortage> {
     let databases = Databases::new(settings.database.settings(&settings.node.data));
-    let shortages = capacity::look(settings, &hosted(settings, mode), &databases).await;
+    let shortages = capacity::look(settings, &settings.cluster.hosted(mode), &databases).await;
     databases.close().await;
     shortages
 }
 
-/// The domains that a node hosts.
-pub fn hosted(settings: &Settings, mode: Mode) -> Vec<String> {
-    match mode {
-        Mode::Dev => DOMAINS.map(str::to_owned).to_vec(),
-        Mode::Serve => settings.cluster.hosted(),
-    }
-}
-
 /// Brings the schemas of these domains up to date, and those that every node uses.
 pub async fn migrate(settings: &Settings, databases: &Databases, hosted: &[String]) -> Result {
-    let of_domains = [
-        (callboard_organization::DOMAIN, &callboard_organization::MIGRATIONS),
-        (callboard_auth::DOMAIN, &callboard_auth::MIGRATIONS),
-        (callboard_project::DOMAIN, &callboard_project::MIGRATIONS),
-        (callboard_deploy::DOMAIN, &callboard_deploy::MIGRATIONS),
-    ];
-    let of_domains = of_domains.into_iter().filter(|(domain, _)| hosted.iter().any(|hosted| hosted == domain));
-    let of_every_node = [
-        (callboard_cluster::DOMAIN, &callboard_cluster::MIGRATIONS),
-        (callboard_http::DOMAIN, &callboard_http::MIGRATIONS),
-    ];
-    for (domain, migrations) in of_domains.chain(of_every_node) {
+    for Store { name: domain, migrations, .. } in domains::stores_of(hosted) {
         databases.migrate(domain, migrations).await.map_err(|error| {
             let sentence = Error::failure(error.to_string());
             match (error, &settings.database.url) {
@@ -375,4 +342,25 @@ pub async fn migrate(settings: &Settings, databases: &Databases, hosted: &[Strin
         })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use callboard_supervisors::remote::Nowhere;
+
+    use super::*;
+    use crate::error::Status;
+
+    #[test]
+    fn a_node_whose_gateway_leads_nowhere_is_refused_with_the_operations_that_nobody_answers() {
+        let represented = |entry: &Entry| (entry.remote)(Arc::new(Nowhere));
+        let of_every_node = || callboard_cluster::contract().remote(Arc::new(Nowhere));
+        let all: Vec<Domain> = DOMAINS.iter().map(represented).chain([of_every_node()]).collect();
+        assert!(check_routes(&all).is_ok());
+        let without = DOMAINS.iter().filter(|entry| entry.name != callboard_organization::DOMAIN).map(represented);
+        let refused = check_routes(&without.chain([of_every_node()]).collect::<Vec<_>>()).unwrap_err();
+        assert_eq!(refused.status, Status::Usage);
+        assert!(refused.sentence.contains("organization.create, organization.get"), "{}", refused.sentence);
+        assert!(!refused.sentence.contains("project."), "{}", refused.sentence);
+    }
 }

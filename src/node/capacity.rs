@@ -3,13 +3,14 @@
 
 use std::{collections::BTreeMap, thread};
 
-use callboard_supervisors::db::Databases;
+use callboard_supervisors::{Shards, db::Databases};
 use url::Url;
 
-use crate::config::Settings;
+use crate::{
+    config::Settings,
+    domains::{self, Store},
+};
 
-/// What has a shard on every worker thread; the others have a thread of their own.
-const ON_WORKERS: [&str; 4] = ["auth", "organization", "project", callboard_http::DOMAIN];
 /// The thread on which a node begins also asks for what every domain keeps.
 const MAIN: usize = 1;
 
@@ -72,9 +73,11 @@ fn demands(settings: &Settings, hosted: &[String], nodes: &[Vec<String>]) -> BTr
     };
     let mut demands: BTreeMap<String, Demand> = BTreeMap::new();
     let mut add = |domains: &[String], count: fn(&mut Demand) -> &mut u64| {
-        let of_every_node = [callboard_cluster::DOMAIN, callboard_http::DOMAIN];
-        for domain in domains.iter().map(String::as_str).chain(of_every_node) {
-            let threads = if ON_WORKERS.contains(&domain) { workers } else { 1 } + MAIN;
+        for Store { name: domain, shards, .. } in domains::stores_of(domains) {
+            let threads = match shards {
+                Shards::Shared => workers,
+                Shards::Dedicated(threads) => threads,
+            } + MAIN;
             let own = settings.database.own_urls.iter().find(|(of, _)| *of == domain).map(|(_, url)| url);
             let Some(url) = own.or(settings.database.url.as_ref()) else { continue };
             let demand = demands.entry(address(url.expose())).or_default();

@@ -89,10 +89,7 @@ pub fn member(id: NodeId, cluster: &ClusterChoice, addresses: &Addresses, mode: 
         id,
         name: name(cluster, addresses.local.port_or_known_default().unwrap_or_default()),
         address: addresses.advertised.as_str().trim_end_matches('/').to_owned(),
-        domains: match mode {
-            Mode::Dev => crate::config::DOMAINS.map(str::to_owned).to_vec(),
-            Mode::Serve => cluster.hosted(),
-        },
+        domains: cluster.hosted(mode),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         state: NodeState::Up,
         // A node alone has joined nothing, and is there all the same.

@@ -1,13 +1,13 @@
 //! A node: one process with the domains it hosts, the ways to the others, the gateway and the router.
 //!
-//! `assembly` puts the parts together and is the only place that names every domain; this file is the life of a node
-//! from its start to its end.
+//! `assembly` puts the parts together; this file is the life of a node from its start to its end.
 
 mod addresses;
 mod announce;
 mod assembly;
 mod capacity;
 mod credentials;
+mod deploy;
 mod drain;
 mod fingerprints;
 mod hidden;
@@ -28,13 +28,15 @@ use callboard_supervisors::{Part, Readiness, Runtime, cluster::Members, db::Data
 use chrono::{DateTime, Utc};
 
 use crate::{
-    config::{DOMAINS, LogFormat, Mode, Settings},
+    config::{LogFormat, Mode, Settings},
+    domains,
     error::{Context, Error, Result},
 };
 use addresses::Addresses;
 use assembly::Plan;
-pub use assembly::{look_at_capacity, look_at_servers};
+pub use assembly::{Parts, look_at_capacity, look_at_servers};
 use credentials::Credentials;
+pub use deploy::deploy;
 use signals::Signals;
 
 /// How long the domains may take to be ready.
@@ -72,12 +74,11 @@ pub fn run(settings: Settings, options: Options) -> Result {
 /// Brings every domain's schema up to date; which domains these are.
 pub async fn migrate(settings: &Settings) -> Result<Vec<String>> {
     let databases = Databases::new(settings.database.settings(&settings.node.data));
-    let mut domains = DOMAINS.map(str::to_owned).to_vec();
+    let domains: Vec<String> = domains::names().map(str::to_owned).collect();
     let migrated = assembly::migrate(settings, &databases, &domains).await;
     databases.close().await;
     migrated?;
-    domains.extend([callboard_cluster::DOMAIN.to_owned(), callboard_http::DOMAIN.to_owned()]);
-    Ok(domains)
+    Ok(domains::stores().map(|store| store.name.to_owned()).collect())
 }
 
 /// What the nodes of a cluster must have in common, as far as it is recorded: each part, and since when.
@@ -137,7 +138,7 @@ async fn live(mut settings: Settings, options: Options, began: Instant) -> Resul
         if mode == Mode::Serve {
             become_known(&assembled.members).await?;
         }
-        for shortage in capacity::look(&settings, &assembly::hosted(&settings, mode), &assembled.databases).await {
+        for shortage in capacity::look(&settings, &settings.cluster.hosted(mode), &assembled.databases).await {
             tracing::warn!("{}; {}", shortage.what, shortage.mend);
         }
         let issued = credentials.issue_soon(mode).await;

@@ -19,7 +19,8 @@ use url::Url;
 use super::objects;
 use crate::{
     client::contexts::write_private,
-    config::Settings,
+    config::{Mode, Settings},
+    domains,
     error::{Context, Result},
 };
 
@@ -62,7 +63,8 @@ pub async fn look(
 ) -> (Opened, Vec<String>) {
     let mut reached = Reached::read(data);
     let mut wrong = Vec::new();
-    let domains = settings.cluster.hosted().into_iter().chain(["cluster".to_owned(), "gateway".to_owned()]);
+    let hosted = settings.cluster.hosted(Mode::Serve);
+    let domains = domains::stores_of(&hosted).map(|store| store.name);
     let postgres = futures_util::future::join_all(domains.map(|domain| postgres(settings, databases, domain)));
     let (knows_redis, knows_rabbitmq) =
         (reached.has(settings.servers.redis_url.as_ref()), reached.has(settings.servers.amqp_url.as_ref()));
@@ -145,17 +147,17 @@ async fn rabbitmq(is_known: bool, settings: BridgeSettings) -> (Look, Option<Bri
 /// The variable that says where a domain's database is.
 pub fn database_variable(settings: &Settings, domain: &str) -> String {
     if settings.database.own_urls.iter().any(|(of, _)| *of == domain) {
-        format!("CALLBOARD_{}_DATABASE_URL", domain.to_uppercase())
+        domains::database_variable(domain)
     } else {
         "CALLBOARD_DATABASE_URL".to_owned()
     }
 }
 
-async fn postgres(settings: &Settings, databases: &Databases, domain: String) -> Option<String> {
-    let variable = database_variable(settings, &domain);
+async fn postgres(settings: &Settings, databases: &Databases, domain: &str) -> Option<String> {
+    let variable = database_variable(settings, domain);
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let error = databases.check(&domain).await.err()?;
+        let error = databases.check(domain).await.err()?;
         if !error.is_refusal() && Instant::now() < deadline {
             tokio::time::sleep(PAUSE).await;
             continue;

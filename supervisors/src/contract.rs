@@ -12,7 +12,7 @@ use callboard_messages::{Access, Event, Operation};
 use crate::{
     bulkhead::Bulkhead,
     context::ShardContext,
-    domain::{Domain, DomainOf, OperationInfo, Placement},
+    domain::{Domain, DomainOf, OperationInfo, Shards},
     events::{React, Reaction, deliver, local_reaction},
     operation::{Handle, StartError},
     remote::{self, Remote, Transport},
@@ -26,8 +26,14 @@ pub struct DomainPlan {
 }
 
 impl DomainPlan {
-    pub(crate) const fn new(name: &'static str, bulkhead: Bulkhead) -> Self {
-        Self { name, bulkhead }
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self { name, bulkhead: Bulkhead::default() }
+    }
+
+    /// Sets its bounds. Default: those of [`Bulkhead`].
+    #[must_use]
+    pub fn bulkhead(self, bulkhead: Bulkhead) -> Self {
+        Self { bulkhead, ..self }
     }
 
     /// What it answers is added to this, and carried out by `S`.
@@ -107,7 +113,7 @@ impl<S: 'static> Contract<S> {
         F: Fn(ShardContext) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<S, StartError>> + 'static,
     {
-        DomainOf::new(self.terms(|term| term.here), Placement::Shared, factory)
+        DomainOf::new(self.terms(|term| term.here), Shards::Shared, factory)
     }
 
     /// Shards on `threads` threads of their own, so that heavy work does not slow the others down.
@@ -116,7 +122,7 @@ impl<S: 'static> Contract<S> {
         F: Fn(ShardContext) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<S, StartError>> + 'static,
     {
-        DomainOf::new(self.terms(|term| term.here), Placement::Dedicated(threads), factory)
+        DomainOf::new(self.terms(|term| term.here), Shards::Dedicated(threads), factory)
     }
 
     /// The domain on a node that does not host it: the same bulkhead, breaker, deadlines and errors, and every call
@@ -125,7 +131,7 @@ impl<S: 'static> Contract<S> {
     pub fn remote(self, transport: Arc<dyn Transport>) -> Domain {
         let (domain, reached_by) = (self.name, transport.clone());
         let terms = self.terms(|term| term.elsewhere);
-        DomainOf::new(terms, Placement::Shared, move |context: ShardContext| {
+        DomainOf::new(terms, Shards::Shared, move |context: ShardContext| {
             std::future::ready(Ok(Remote::new(domain, reached_by.clone(), context)))
         })
         .behind(transport)

@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! # use callboard_messages::{Access, Caller, DomainError, Code, Operation};
-//! # use callboard_supervisors::{Bulkhead, Domain, Handle, Outcome};
+//! # use callboard_supervisors::{Domain, Handle, Outcome};
 //! # use serde::{Serialize, Deserialize};
 //! # #[derive(Serialize, Deserialize)] pub struct CreateProject;
 //! # #[derive(Debug, Serialize, Deserialize, thiserror::Error)] #[error("no")] pub struct ProjectError;
@@ -11,7 +11,7 @@
 //! # struct Projects;
 //! # impl Handle<CreateProject> for Projects { async fn handle(&self, _: &Caller, _: CreateProject) -> Outcome<CreateProject> { Ok(()) } }
 //! pub fn domain() -> Domain {
-//!     Domain::new("project", Bulkhead::default())
+//!     Domain::new("project")
 //!         .answering::<Projects>()
 //!         .on::<CreateProject>()
 //!         .shared(|_context| async { Ok(Projects) })
@@ -43,7 +43,7 @@ use crate::{
 
 /// Where a domain's shards run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Placement {
+pub enum Shards {
     /// One on every worker thread.
     Shared,
     /// On so many threads of their own.
@@ -54,7 +54,7 @@ pub(crate) enum Placement {
 pub struct Domain {
     pub(crate) name: &'static str,
     pub(crate) bulkhead: Bulkhead,
-    pub(crate) placement: Placement,
+    pub(crate) shards: Shards,
     pub(crate) blueprint: Arc<dyn Blueprint>,
     pub(crate) operations: Vec<OperationInfo>,
     pub(crate) supervisor: Supervisor,
@@ -87,7 +87,7 @@ type Factory<S> = Arc<dyn Fn(ShardContext) -> LocalBoxFuture<'static, Result<S, 
 /// A domain whose state is `S`: the last step, to which children and pools are added.
 pub struct DomainOf<S> {
     terms: Terms<S>,
-    placement: Placement,
+    shards: Shards,
     factory: Factory<S>,
     supervisor: Supervisor,
     pools: Vec<BlockingPool>,
@@ -102,13 +102,13 @@ impl Domain {
     /// A domain by its name, which is the first part of the names of its operations.
     #[expect(clippy::new_ret_no_self, reason = "a domain is built in steps")]
     #[must_use]
-    pub const fn new(name: &'static str, bulkhead: Bulkhead) -> DomainPlan {
-        DomainPlan::new(name, bulkhead)
+    pub fn new(name: &'static str) -> DomainPlan {
+        DomainPlan::new(name)
     }
 }
 
 impl<S: 'static> DomainOf<S> {
-    pub(crate) fn new<F, Fut>(terms: Terms<S>, placement: Placement, factory: F) -> Self
+    pub(crate) fn new<F, Fut>(terms: Terms<S>, shards: Shards, factory: F) -> Self
     where
         F: Fn(ShardContext) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<S, StartError>> + 'static,
@@ -117,7 +117,7 @@ impl<S: 'static> DomainOf<S> {
         Self {
             supervisor: Supervisor::new(terms.name).intensity(bulkhead.intensity).backoff(bulkhead.backoff),
             terms,
-            placement,
+            shards,
             factory: Arc::new(move |context| factory(context).boxed_local()),
             pools: Vec::new(),
             transport: None,
@@ -218,7 +218,7 @@ impl<S: 'static> DomainOf<S> {
         Domain {
             name,
             bulkhead,
-            placement: self.placement,
+            shards: self.shards,
             operations: operations.iter().map(|(info, _)| *info).collect(),
             supervisor: self.supervisor,
             pools: self.pools,
@@ -238,6 +238,28 @@ impl<S: 'static> From<DomainOf<S>> for Domain {
 }
 
 impl Domain {
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Where its shards run.
+    #[must_use]
+    pub const fn shards(&self) -> Shards {
+        self.shards
+    }
+
+    /// What it answers: the name of each operation, and who may ask it.
+    pub fn answers(&self) -> impl Iterator<Item = (&'static str, Access)> {
+        self.operations.iter().filter(|info| info.reaction.is_none()).map(|info| (info.name, info.access))
+    }
+
+    /// The types of the events that it reacts to.
+    pub fn reacts_to(&self) -> impl Iterator<Item = &'static str> {
+        self.operations.iter().filter(|info| info.reaction.is_some()).map(|info| info.name)
+    }
+
     /// The domain can't answer without this, which is looked at before what it was built with: it says more.
     #[must_use]
     pub fn requires(mut self, requirement: impl Requirement + 'static) -> Self {
@@ -252,7 +274,7 @@ impl Domain {
         if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
             wrong.push(format!("domain {name:?}: a name is made of lower-case letters"));
         }
-        if self.placement == Placement::Dedicated(0) {
+        if self.shards == Shards::Dedicated(0) {
             wrong.push(format!("domain {name}: it must have at least one thread of its own"));
         }
         for (index, operation) in self.operations.iter().enumerate() {

@@ -20,7 +20,7 @@ use crate::{
     clock::Clock,
     condition::{Condition, Part, Requirement},
     dependency::Dependency,
-    domain::{Blueprint, Domain, OperationInfo, Placement},
+    domain::{Blueprint, Domain, OperationInfo, Shards},
     events::{Deliver, Subscription},
     keys::Keys,
     port::{Port, Rejection, ShardState},
@@ -46,7 +46,7 @@ pub(crate) struct DomainCore {
     pub(crate) node: u64,
     pub(crate) clock: Clock,
     pub(crate) bulkhead: Bulkhead,
-    pub(crate) placement: Placement,
+    pub(crate) shards: Shards,
     pub(crate) blueprint: Arc<dyn Blueprint>,
     pub(crate) operations: Vec<OperationInfo>,
     /// Set when other nodes do its work.
@@ -80,7 +80,7 @@ impl DomainCore {
             node,
             log: Mutex::new(RestartLog::new(domain.bulkhead.intensity)),
             bulkhead: domain.bulkhead,
-            placement: domain.placement,
+            shards: domain.shards,
             blueprint: domain.blueprint,
             operations: domain.operations,
             transport: domain.transport,
@@ -102,9 +102,9 @@ impl DomainCore {
     }
 
     pub(crate) fn expected_shards(&self) -> usize {
-        match self.placement {
-            Placement::Shared => self.workers,
-            Placement::Dedicated(threads) => threads,
+        match self.shards {
+            Shards::Shared => self.workers,
+            Shards::Dedicated(threads) => threads,
         }
     }
 

@@ -67,7 +67,7 @@ pub use condition::{Away, Part, Requirement};
 pub use context::ShardContext;
 pub use contract::{Contract, DomainPlan};
 pub use dependency::Dependency;
-pub use domain::{Domain, DomainOf};
+pub use domain::{Domain, DomainOf, Shards};
 pub use live::{Live, LiveError, LiveEvent, LiveStream, LiveTransport};
 pub use operation::{Handle, Outcome, StartError};
 pub use operator::Readiness;

@@ -131,6 +131,20 @@ pub trait Transport: Send + Sync {
     }
 }
 
+/// Reaches no other node: for who looks at a domain without a node.
+#[derive(Debug, Clone, Copy)]
+pub struct Nowhere;
+
+impl Transport for Nowhere {
+    fn call(&self, _: Request) -> BoxFuture<'static, Result<Bytes, CallFailure>> {
+        std::future::ready(Err(CallFailure::Unavailable { retry_after: Duration::from_secs(5) })).boxed()
+    }
+
+    fn is_connected(&self) -> bool {
+        false
+    }
+}
+
 /// Stands for a domain that other nodes host, on one shard.
 pub(crate) struct Remote {
     domain: &'static str,

@@ -21,7 +21,7 @@ use crate::{
     bus::{Bus, Place},
     clock::Clock,
     disk::Disk,
-    domain::{Domain, Placement},
+    domain::{Domain, Shards},
     domain_core::DomainCore,
     events::{Catalogue, EventSink, EventTransport, Events, InProcess},
     heartbeat::Heartbeat,
@@ -134,7 +134,7 @@ impl RuntimeBuilder {
         if workers == 0 {
             wrong.push("workers must be at least 1".to_owned());
         }
-        let dedicated = domains.iter().any(|domain| domain.placement != Placement::Shared);
+        let dedicated = domains.iter().any(|domain| domain.shards != Shards::Shared);
         if dedicated && System::try_current().is_none() {
             wrong.push("a runtime with dedicated domains must be built inside an actix system".to_owned());
         }
@@ -185,7 +185,7 @@ impl Runtime {
 
     fn start_dedicated(&self) -> Result<(), Vec<String>> {
         for core in &self.0.domains {
-            let Placement::Dedicated(threads) = core.placement else { continue };
+            let Shards::Dedicated(threads) = core.shards else { continue };
             for _ in 0..threads {
                 let cannot = |reason: String| vec![format!("domain {}: cannot start a thread: {reason}", core.name)];
                 let arbiter = Arbiter::try_new().map_err(|error| cannot(error.to_string()))?;
@@ -208,7 +208,7 @@ impl Runtime {
     /// shard of the node has been built, or failed to be for the first time: [`Runtime::ready`] says which.
     pub async fn attach(&self) {
         for core in &self.0.domains {
-            if core.placement == Placement::Shared && local::shard(core.number).is_none() {
+            if core.shards == Shards::Shared && local::shard(core.number).is_none() {
                 core.start_supervisor(&self.0.services);
                 Shard::open(core, core.add_port(), self.0.services.clone());
             }

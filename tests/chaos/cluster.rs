@@ -12,15 +12,15 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::harness::{
-    cli, eventually, http,
+    cli,
+    domains::PLACEMENTS,
+    eventually, http,
     processes::{self, Process},
     proxy::Proxy,
     servers::{Postgres, RabbitMq, Redis},
     volume::Volume,
 };
 
-/// Which domains each node hosts: every domain is on two of them.
-const PLACEMENTS: [&str; 3] = ["auth,organization", "project,deploy", "auth,organization,project,deploy"];
 /// 32 bytes in base64.
 const KEY: &str = "Y2hhb3MgY2hhb3MgY2hhb3MgY2hhb3MgY2hhb3M5OTk=";
 /// Another such key.

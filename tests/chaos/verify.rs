@@ -13,10 +13,12 @@ use super::{
     leavers,
     load::Done,
 };
-use crate::harness::{answered_within, http, visit, within};
+use crate::harness::{
+    answered_within,
+    domains::{self, Domain},
+    http, visit, within,
+};
 
-/// Every domain with rows of its own.
-const DOMAINS: [&str; 5] = ["auth", "organization", "project", "deploy", "cluster"];
 /// How long a cluster may take to settle once nothing breaks any more.
 const SETTLE: Duration = Duration::from_secs(60);
 
@@ -27,9 +29,13 @@ pub struct Inventory {
     database_connections: i64,
 }
 
-/// What three nodes use: three queues of each of them, one of each domain (five) and of each that reacts (three), and
-/// the dead letters. Nodes that start slowly stand still on the way there, so standing still alone says nothing.
-const QUEUES: usize = 3 * 3 + 5 + 3 + 1;
+/// What three nodes use: three queues of each of them, one of each domain that answers and of each that reacts, and the
+/// dead letters. Nodes that start slowly stand still on the way there, so standing still alone says nothing.
+fn expected_queues() -> usize {
+    let answer = domains::all().iter().filter(|domain| !domain.operations.is_empty()).count();
+    let react = domains::all().iter().filter(|domain| !domain.reacts_to.is_empty()).count();
+    3 * 3 + answer + react + 1
+}
 
 impl Inventory {
     /// Once it stands still: a node is ready before the last of its consumers has begun.
@@ -42,7 +48,7 @@ impl Inventory {
             let queues = cluster.rabbitmq.queues().await.iter().filter(|queue| queue.consumers > 0).count();
             seen.push((queues, cluster.amqp.connections()));
             if let [.., first, second, third] = seen[..]
-                && third.0 == QUEUES
+                && third.0 == expected_queues()
                 && first == second
                 && second == third
             {
@@ -84,7 +90,7 @@ async fn none(pool: &PgPool, what: &str, query: &str) {
 
 /// No event waits, no saga and no deployment is under way, and nothing was given up.
 async fn settled(pool: &PgPool) {
-    for domain in DOMAINS {
+    for Domain { name: domain, .. } in domains::all() {
         let waiting = format!("SELECT count(*) FROM {domain}.outbox WHERE published_at IS NULL");
         none(pool, &format!("the outbox of {domain} is empty"), &waiting).await;
         let open = format!("SELECT count(*) FROM {domain}.sagas WHERE status IN ('running', 'undoing')");
@@ -160,18 +166,16 @@ async fn signed_in(cluster: &Cluster, done: &Done) {
 
 /// Each event was applied once by each domain that reacts to it: the inbox knows none twice, so it must know all.
 async fn applied(pool: &PgPool) {
-    let reactions = [
-        ("organization", "auth", "user.registered"),
-        ("auth", "organization", "organization.created"),
-        ("deploy", "project", "project.deleted"),
-    ];
-    for (domain, of, event) in reactions {
+    let outboxes = domains::all().iter().map(|of| format!("SELECT id, type FROM {}.outbox", of.name));
+    let told = outboxes.collect::<Vec<_>>().join(" UNION ALL ");
+    let reactions = domains::all().iter().flat_map(|domain| domain.reacts_to.iter().map(move |event| (domain, event)));
+    for (Domain { name: domain, .. }, event) in reactions {
         let missing = format!(
-            "SELECT count(*) FROM {of}.outbox AS told
+            "SELECT count(*) FROM ({told}) AS told
              WHERE type = '{event}' AND NOT EXISTS (SELECT 1 FROM {domain}.inbox WHERE event_id = told.id)"
         );
         none(pool, &format!("{domain} has applied every {event}"), &missing).await;
-        let told = format!("SELECT count(*) FROM {of}.outbox WHERE type = '{event}'");
+        let told = format!("SELECT count(*) FROM ({told}) AS told WHERE type = '{event}'");
         let applied = format!("SELECT count(*) FROM {domain}.inbox WHERE type = '{event}'");
         assert_eq!(count(pool, &applied).await, count(pool, &told).await, "{event} at {domain}");
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Api, Node, eventually};
+use crate::harness::{Api, Node, domains, eventually};
 
 fn report<'a>(nodes: &'a Value, name: &str) -> &'a Value {
     nodes["nodes"].as_array().unwrap().iter().find(|report| report["name"] == name).unwrap()
@@ -17,7 +17,7 @@ async fn an_operator_sees_every_node_and_may_hold_a_breaker_of_one() {
         (healthy == 3).then_some(nodes)
     })
     .await;
-    for (name, hosts) in [("node", json!(["auth", "organization"])), ("node-b", json!(["project", "deploy"]))] {
+    for (name, hosts) in [("node", json!(domains::hosted(0))), ("node-b", json!(domains::hosted(1)))] {
         let report = report(&nodes, name);
         assert_eq!((&report["state"], &report["domains"]), (&json!("up"), &hosts), "{nodes}");
         let trees = report["health"]["tree"]["children"].as_array().unwrap();

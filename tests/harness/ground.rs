@@ -9,12 +9,13 @@ use lapin::{
 };
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use super::servers::amqp_url;
+use super::{
+    domains::{self, Domain},
+    servers::amqp_url,
+};
 
 /// What the nodes sign with: at least 32 characters.
 const KEY: &str = "dGVzdHMgdGVzdHMgdGVzdHMgdGVzdHMgdGVzdHM5OTk=";
-/// Every domain that has queues.
-const DOMAINS: [&str; 6] = ["auth", "organization", "project", "deploy", "cluster", "gateway"];
 
 /// The Redis that tests share, each with keys of its own.
 pub fn redis_url() -> String {
@@ -127,9 +128,9 @@ async fn remove_keys(prefix: &str) {
 async fn remove_queues(prefix: &str, nodes: &[String]) {
     let connection = Connection::connect(&amqp_url(), ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
-    let of_domains = DOMAINS
+    let of_domains = domains::all()
         .iter()
-        .flat_map(|domain| [format!("{prefix}.operations.{domain}"), format!("{prefix}.events.{domain}")]);
+        .flat_map(|Domain { name, .. }| [format!("{prefix}.operations.{name}"), format!("{prefix}.events.{name}")]);
     let of_nodes = nodes.iter().flat_map(|node| ["node", "replies", "live"].map(|of| format!("{prefix}.{of}.{node}")));
     for queue in of_domains.chain(of_nodes).chain([format!("{prefix}.dead")]) {
         channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();

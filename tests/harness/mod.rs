@@ -4,6 +4,7 @@ mod api;
 mod apps;
 pub mod cli;
 pub mod collector;
+pub mod domains;
 pub mod ground;
 pub mod member;
 pub mod mounts;

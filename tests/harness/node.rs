@@ -16,15 +16,15 @@ use tokio::process::Child;
 use super::{
     Api,
     cli::{self, Ran},
+    domains,
     ground::Ground,
     member::{Member, STOP},
     processes::{self, Process},
     servers::free_port,
 };
 
-/// What the three nodes of a cluster are called, and what each hosts.
-const PLACEMENT: [(&str, &str); 3] =
-    [("node", "auth,organization"), ("node-b", "project,deploy"), ("node-c", "auth,organization,project,deploy")];
+/// What the three nodes of a cluster are called.
+const NAMES: [&str; 3] = ["node", "node-b", "node-c"];
 
 /// A node with a data folder of its own, or three.
 pub struct Node {
@@ -71,7 +71,7 @@ impl Node {
     pub async fn start_cluster_with(options: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let member = |(name, domains)| Member::new(folder.path(), name, Some(domains), free_port());
-        let members = PLACEMENT.map(member).into();
+        let members = NAMES.into_iter().zip(domains::PLACEMENTS).map(member).collect();
         let ground = Some(Ground::new().await);
         Self::begin_with(folder, members, ground, options, environment).await
     }

@@ -49,14 +49,15 @@ use callboard_messages::auth::{
 };
 use callboard_messages::organization::OrganizationCreated;
 use callboard_supervisors::{
-    BlockingPool, Bulkhead, Contract, Domain, ShardContext, StartError, breaker, db::Databases, remote::Transport,
+    BlockingPool, Bulkhead, Contract, Domain, ShardContext, StartError, breaker, db::Databases,
     revocations::Revocations,
 };
 use tokio::sync::OnceCell;
 
 pub use settings::{AuthSettings, Registration, WAITING_MOST};
 
-use state::{Auth, Shared};
+pub use state::Auth;
+use state::Shared;
 
 /// The domain's name, in its tables' schema, its operations and its metrics.
 pub const DOMAIN: &str = "auth";
@@ -71,12 +72,6 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migration
 pub fn domain(settings: AuthSettings, databases: Databases, revocations: Revocations, cache: Cache) -> Domain {
     let pool = bcrypt_pool(&settings);
     domain_with(settings, databases, revocations, cache, pool, Arc::default())
-}
-
-/// The domain on a node that does not host it.
-#[must_use]
-pub fn remote(transport: Arc<dyn Transport>) -> Domain {
-    contract().remote(transport)
 }
 
 /// The threads that check and hash passwords, in turns of where they come from.
@@ -132,9 +127,11 @@ fn bulkhead() -> Bulkhead {
     Bulkhead { breaker, in_flight: default.in_flight + WAITING_MOST, ..default }
 }
 
-/// What the domain answers.
-fn contract() -> Contract<Auth> {
-    Domain::new(DOMAIN, bulkhead())
+/// What the domain answers, wherever it is hosted.
+#[must_use]
+pub fn contract() -> Contract<Auth> {
+    Domain::new(DOMAIN)
+        .bulkhead(bulkhead())
         .answering()
         // registration.rs, invitations.rs
         .on::<Register>()

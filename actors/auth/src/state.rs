@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The state of one shard.
-pub(crate) struct Auth {
+pub struct Auth {
     pub(crate) settings: Arc<AuthSettings>,
     pub(crate) database: Database,
     pub(crate) shared: Arc<Shared>,

@@ -24,7 +24,7 @@ use callboard_messages::cluster::{
     ReviveDomain,
 };
 use callboard_supervisors::{
-    Bulkhead, Bus, ChildSpec, Clock, Contract, Domain, ShardContext, StartError,
+    Bus, ChildSpec, Clock, Contract, Domain, ShardContext, StartError,
     cluster::Members,
     db::{Database, Databases},
     disk::Disk,
@@ -100,8 +100,9 @@ pub fn domain(
 }
 
 /// What the domain answers.
-fn contract() -> Contract<Cluster> {
-    Domain::new(DOMAIN, Bulkhead::default())
+#[must_use]
+pub fn contract() -> Contract<Cluster> {
+    Domain::new(DOMAIN)
         .answering()
         // health.rs
         .on::<GetCluster>()
@@ -117,7 +118,7 @@ fn contract() -> Contract<Cluster> {
 }
 
 /// The state of the one shard.
-struct Cluster {
+pub struct Cluster {
     settings: ClusterSettings,
     database: Database,
     members: Members,

@@ -59,13 +59,14 @@ use callboard_messages::{
     },
     project::ProjectDeleted,
 };
-use callboard_supervisors::{
-    Bulkhead, Contract, Domain, ShardContext, cluster::Members, db::Databases, remote::Transport, routing::RoutingTable,
-};
+use callboard_supervisors::{Contract, Domain, ShardContext, cluster::Members, db::Databases, routing::RoutingTable};
 use object_store::ObjectStore;
 
-pub use crate::settings::{DeploySettings, InstanceSettings};
-use crate::{context::World, operations::Deploys, runtime::Runtime};
+use crate::{context::World, runtime::Runtime};
+pub use crate::{
+    operations::Deploys,
+    settings::{DeploySettings, InstanceSettings},
+};
 
 /// The domain's one word.
 pub const DOMAIN: &str = "deploy";
@@ -83,7 +84,6 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migration
 /// A sentence for each setting that cannot be.
 pub fn domain(
     settings: DeploySettings,
-    bulkhead: Bulkhead,
     databases: Databases,
     objects: Arc<dyn ObjectStore>,
     routes: RoutingTable,
@@ -98,7 +98,7 @@ pub fn domain(
     let (opening, closing) = (life::first_child(world.clone()), life::last_child(world.clone()));
     let teller = telling::teller(world.clone());
     // One thread: instances, builds and handlers share it, and what is heavy runs in pools and child processes.
-    let domain = contract(bulkhead)
+    let domain = contract()
         .dedicated(1, move |context: ShardContext| Deploys::new(world.clone(), context))
         .stored(&stored)
         .child(opening)
@@ -115,15 +115,10 @@ pub fn domain(
     Ok(domain)
 }
 
-/// The domain on a node that does not host it.
+/// What the domain answers, wherever it is hosted.
 #[must_use]
-pub fn remote(bulkhead: Bulkhead, transport: Arc<dyn Transport>) -> Domain {
-    contract(bulkhead).remote(transport)
-}
-
-/// What the domain answers.
-fn contract(bulkhead: Bulkhead) -> Contract<Deploys> {
-    Domain::new(DOMAIN, bulkhead)
+pub fn contract() -> Contract<Deploys> {
+    Domain::new(DOMAIN)
         .answering()
         .on::<RegisterSource>()
         .on::<CreateDeployment>()

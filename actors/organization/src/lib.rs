@@ -12,16 +12,13 @@ mod personal;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 use callboard_messages::{
     auth::UserRegistered,
     organization::{CreateOrganization, EnsurePersonal, GetOrganization, GetPermissions, ListOrganizations},
 };
 use callboard_supervisors::{
-    Bulkhead, Clock, Contract, Domain, ShardContext, StartError,
+    Clock, Contract, Domain, ShardContext, StartError,
     db::{Database, Databases},
-    remote::Transport,
 };
 
 /// The domain's name, in its tables' schema, its operations and its metrics.
@@ -43,15 +40,10 @@ pub fn domain(databases: Databases) -> Domain {
         .build()
 }
 
-/// The domain on a node that does not host it.
+/// What the domain answers, wherever it is hosted.
 #[must_use]
-pub fn remote(transport: Arc<dyn Transport>) -> Domain {
-    contract().remote(transport)
-}
-
-/// What the domain answers.
-fn contract() -> Contract<Organizations> {
-    Domain::new(DOMAIN, Bulkhead::default())
+pub fn contract() -> Contract<Organizations> {
+    Domain::new(DOMAIN)
         .answering()
         // organizations.rs
         .on::<CreateOrganization>()
@@ -65,7 +57,7 @@ fn contract() -> Contract<Organizations> {
 }
 
 /// The state of one shard: nothing but its way to the store.
-struct Organizations {
+pub struct Organizations {
     database: Database,
     clock: Clock,
 }

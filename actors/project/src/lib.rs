@@ -20,12 +20,12 @@ use callboard_messages::project::{
     CreateProject, DeleteProject, GetBuildConfig, GetConfig, GetProject, ListEnv, ListProjects, ListSagas, RetrySaga,
     SetBuildConfig, SetEnv, UnsetEnv, UpdateProject,
 };
-use callboard_supervisors::{
-    Bulkhead, Contract, Domain, ShardContext, db::Databases, remote::Transport, saga::Sagas, seal::MasterKey,
-};
+use callboard_supervisors::{Contract, Domain, ShardContext, db::Databases, saga::Sagas, seal::MasterKey};
 use tokio::sync::Notify;
 
-use crate::{environment::Vault, projects::Projects};
+pub use crate::projects::Projects;
+
+use crate::environment::Vault;
 
 /// The domain's one word.
 pub const DOMAIN: &str = "project";
@@ -35,13 +35,13 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migration
 
 /// The domain. `master_key` wraps the data keys that seal its secrets.
 #[must_use]
-pub fn domain(bulkhead: Bulkhead, databases: Databases, master_key: MasterKey) -> Domain {
+pub fn domain(databases: Databases, master_key: MasterKey) -> Domain {
     let vault = Vault::new(master_key);
     let unfinished = Arc::new(Notify::new());
     let reconciler = deletion::reconciler(databases.clone(), unfinished.clone());
     let sagas = Sagas::new(DOMAIN, &databases).with(creation::saga());
     let (stored, begun) = (databases.clone(), sagas.clone());
-    contract(bulkhead)
+    contract()
         .shared(move |context: ShardContext| {
             Projects::new(stored.clone(), vault.clone(), begun.clone(), unfinished.clone(), context)
         })
@@ -51,15 +51,10 @@ pub fn domain(bulkhead: Bulkhead, databases: Databases, master_key: MasterKey) -
         .build()
 }
 
-/// The domain on a node that does not host it.
+/// What the domain answers, wherever it is hosted.
 #[must_use]
-pub fn remote(bulkhead: Bulkhead, transport: Arc<dyn Transport>) -> Domain {
-    contract(bulkhead).remote(transport)
-}
-
-/// What the domain answers.
-fn contract(bulkhead: Bulkhead) -> Contract<Projects> {
-    Domain::new(DOMAIN, bulkhead)
+pub fn contract() -> Contract<Projects> {
+    Domain::new(DOMAIN)
         .answering()
         .on::<CreateProject>()
         .on::<GetProject>()

@@ -23,7 +23,7 @@ use crate::{creation::fact, environment::Vault};
 const DESCRIPTION_MAXIMUM: usize = 1_000;
 
 /// The state of one shard: nothing but its ways to the store and to other domains.
-pub(crate) struct Projects {
+pub struct Projects {
     pub(crate) database: Database,
     pub(crate) bus: Bus,
     pub(crate) clock: Clock,

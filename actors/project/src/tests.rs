@@ -15,8 +15,7 @@ use callboard_messages::{
     project::*,
 };
 use callboard_supervisors::{
-    Bulkhead, Clock, Domain, Handle, Outcome, Runtime, StartError, db::Databases, seal::MasterKey,
-    testing::on_both_engines,
+    Clock, Domain, Handle, Outcome, Runtime, StartError, db::Databases, seal::MasterKey, testing::on_both_engines,
 };
 
 use crate::MIGRATIONS;
@@ -35,7 +34,7 @@ impl Deploys {
     /// The domain that this plays.
     pub(crate) fn domain(&self) -> Domain {
         let deploys = self.clone();
-        Domain::new("deploy", Bulkhead::default())
+        Domain::new("deploy")
             .answering()
             .on::<SetupEnvironment>()
             .on::<CleanupEnvironment>()
@@ -81,7 +80,7 @@ impl Node {
 
     async fn start_with(databases: &Databases, deploys: Deploys, master_key: MasterKey) -> Self {
         let stub = deploys.domain();
-        let project = crate::domain(Bulkhead::default(), databases.clone(), master_key);
+        let project = crate::domain(databases.clone(), master_key);
         let runtime = Runtime::builder().clock(Clock::system()).workers(1).build(vec![stub, project]).unwrap();
         runtime.attach().await;
         Self { runtime, deploys, databases: databases.clone() }

@@ -81,7 +81,7 @@ async fn pair(peer: &Nest) -> Outcome {
 }
 
 async fn pair_on(peer: &Nest, database: &str) -> Outcome {
-    let ours = Cluster::start(database, &["auth,organization", "project,deploy"]).await?;
+    let ours = Cluster::start(database, &["auth,organization", "all-but:auth,organization"]).await?;
     let key = public_key(&ours).await?;
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
     let (queue, broker) = (format!("bench-{}", uuid::Uuid::now_v7().simple()), broker::url());
@@ -102,7 +102,7 @@ async fn monolith(peer: &Nest) -> Outcome {
 }
 
 async fn monolith_on(peer: &Nest, database: &str) -> Outcome {
-    let ours = Cluster::start(database, &["auth,organization,project,deploy"]).await?;
+    let ours = Cluster::start(database, &["all"]).await?;
     let key = public_key(&ours).await?;
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
     let port = address.port().to_string();

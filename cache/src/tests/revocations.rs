@@ -11,7 +11,7 @@ use callboard_messages::{
     auth::{CredentialRevoked, GetRevocationCount, RevocationCount},
 };
 use callboard_supervisors::{
-    Bulkhead, Clock, Domain, Handle, Outcome, Runtime, StartError,
+    Clock, Domain, Handle, Outcome, Runtime, StartError,
     revocations::{Revocations, TRUSTED_FOR},
 };
 use tokio::task::JoinHandle;
@@ -47,7 +47,7 @@ struct Node {
 impl Node {
     async fn start(database: &Database, cache: Cache) -> Self {
         let database = database.clone();
-        let auth = Domain::new("auth", Bulkhead::default())
+        let auth = Domain::new("auth")
             .answering()
             .on::<GetRevocationCount>()
             .shared(move |_| {

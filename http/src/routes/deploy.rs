@@ -6,6 +6,7 @@ use callboard_messages::{
         CancelDeployment, CreateDeployment, GetBuildLog, GetDeployment, GetLogs, ListDeployments, ListInstances,
         ListReleases, RegisterSource, Restart, Rollback, Scale, Stop,
     },
+    project::GetProject,
 };
 
 use crate::{
@@ -20,7 +21,11 @@ pub(super) fn routes() -> Routes {
     Routes::new(super::API)
         .post(
             "/projects/{project_id}/sources",
-            endpoint("deploy.upload_source", UPLOAD, upload::source).creating().documented(upload::docs),
+            endpoint("deploy.upload_source", UPLOAD, upload::source)
+                .asking::<GetProject>()
+                .asking::<RegisterSource>()
+                .creating()
+                .documented(upload::docs),
         )
         .get("/projects/{project_id}/deployments", ask::<ListDeployments>().paged())
         .post(

@@ -1,6 +1,11 @@
 //! What belongs to no domain: probes, discovery, documents, live updates and pages.
 
-use callboard_messages::Access;
+use callboard_messages::{
+    Access,
+    auth::GetJwks,
+    deploy::{GetBuildLog, GetDeployment, GetLogs},
+    project::GetProject,
+};
 
 use crate::{
     live, pages, system,
@@ -12,7 +17,16 @@ const SIGNED_IN: Access = Access::Authenticated;
 
 pub(super) fn api() -> Routes {
     Routes::new(super::API)
-        .get("/live", endpoint("live.follow", SIGNED_IN, live::follow).upgrading().documented(live::docs))
+        .get(
+            "/live",
+            endpoint("live.follow", SIGNED_IN, live::follow)
+                .asking::<GetProject>()
+                .asking::<GetDeployment>()
+                .asking::<GetBuildLog>()
+                .asking::<GetLogs>()
+                .upgrading()
+                .documented(live::docs),
+        )
         .get(
             "/actors",
             endpoint("system.actors", Access::Administrator, system::actors).documented(system::actors_docs),
@@ -25,7 +39,7 @@ pub(super) fn root() -> Routes {
         .get("/health", endpoint("system.health", ANYONE, system::health).unlimited())
         .get("/ready", endpoint("system.ready", ANYONE, system::ready).unlimited())
         .get("/metrics", endpoint("system.metrics", ANYONE, system::metrics).unlimited())
-        .get("/.well-known/jwks.json", endpoint("auth.jwks", ANYONE, system::jwks))
+        .get("/.well-known/jwks.json", endpoint("auth.jwks", ANYONE, system::jwks).asking::<GetJwks>())
         .get("/.well-known/openid-configuration", endpoint("auth.discovery", ANYONE, system::discovery))
         .get("/", endpoint("pages.home", ANYONE, pages::home))
         .get("/sign-in", endpoint("pages.sign_in", ANYONE, pages::sign_in_form))

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::stage::{By, PASSWORD, Stage, refused};
-use crate::{Rate, route_table};
+use crate::{Rate, route_table, unanswered};
 
 /// A path with every parameter filled in.
 fn filled(path: &str, id: &str) -> String {
@@ -44,6 +44,17 @@ async fn every_route_that_is_not_public_refuses_a_caller_without_a_session() {
         .collect();
     assert_eq!(public, ["auth.register", "auth.login", "auth.refresh_token"], "what is public is decided here");
     stage.end().await;
+}
+
+#[test]
+fn what_routes_ask_for_and_no_domain_answers_is_named() {
+    let all = unanswered([]);
+    for routed in ["project.create", "deploy.register_source", "auth.jwks", "auth.validate_token"] {
+        assert!(all.contains(&routed), "{routed}: {all:?}");
+    }
+    assert!(!all.contains(&"live.follow"), "what the gateway does by itself needs no domain");
+    let answered = all.iter().copied().filter(|operation| *operation != "project.create");
+    assert_eq!(unanswered(answered), ["project.create"]);
 }
 
 #[actix_rt::test]

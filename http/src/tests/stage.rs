@@ -20,7 +20,7 @@ use callboard_messages::{
     project::{GetProject, Project},
 };
 use callboard_supervisors::{
-    Bulkhead, Clock, Domain, Handle, Outcome, Runtime, ShardContext, StartError,
+    Clock, Domain, Handle, Outcome, Runtime, ShardContext, StartError,
     db::{DatabaseSettings, Databases},
     revocations::Revocations,
     routing::RoutingTable,
@@ -107,7 +107,7 @@ impl Stage {
             .build(vec![
                 callboard_organization::domain(databases.clone()),
                 callboard_auth::domain(auth, databases.clone(), revocations.clone(), Cache::none()),
-                callboard_project::domain(Bulkhead::default(), databases.clone(), key()),
+                callboard_project::domain(databases.clone(), key()),
                 deploy(),
             ])
             .unwrap();
@@ -241,7 +241,7 @@ pub(super) const LONG: u64 = 25_000;
 
 /// Plays the deploy domain: every deployment is of the project with the same id, and a log has ten lines.
 fn deploy() -> Domain {
-    Domain::new("deploy", Bulkhead::default())
+    Domain::new("deploy")
         .answering()
         .on::<GetDeployment>()
         .on::<GetLogs>()

@@ -26,7 +26,7 @@ use super::{
     *,
 };
 use crate::{
-    Bulkhead, Bus, Domain, Handle, Outcome, Runtime, StartError,
+    Bus, Domain, Handle, Outcome, Runtime, StartError,
     db::{Database, Databases, Transaction},
     testing::on_both_engines,
 };
@@ -238,17 +238,14 @@ impl World for Travel {
 
 async fn node(inn: &Inn, sagas: Option<&Sagas>) -> Runtime {
     let hosted = inn.clone();
-    let inn = Domain::new("inn", Bulkhead::default())
-        .answering::<Inn>()
-        .on::<TakeSeat>()
-        .on::<FreeSeat>()
-        .on::<TakeBed>()
-        .on::<FreeBed>()
-        .shared(move |_| {
-            let hosted = hosted.clone();
-            async move { Ok::<_, StartError>(hosted) }
-        });
-    let mut trip = Domain::new("trip", Bulkhead::default()).answering::<()>().shared(|_| async { Ok(()) });
+    let inn =
+        Domain::new("inn").answering::<Inn>().on::<TakeSeat>().on::<FreeSeat>().on::<TakeBed>().on::<FreeBed>().shared(
+            move |_| {
+                let hosted = hosted.clone();
+                async move { Ok::<_, StartError>(hosted) }
+            },
+        );
+    let mut trip = Domain::new("trip").answering::<()>().shared(|_| async { Ok(()) });
     if let Some(sagas) = sagas {
         trip = trip.sagas(sagas);
     }

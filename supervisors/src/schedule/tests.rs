@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::*;
-use crate::{Bulkhead, Domain, Runtime, db::Databases, lease::TTL, testing::on_both_engines};
+use crate::{Domain, Runtime, db::Databases, lease::TTL, testing::on_both_engines};
 
 async fn on_both(body: impl AsyncFn(Databases)) {
     on_both_engines(&[("stage", &Migrator::with_migrations(Vec::new()))], body).await;
@@ -30,7 +30,7 @@ async fn node(databases: &Databases, expression: &str, runs: &Runs) -> Runtime {
 }
 
 async fn node_at(databases: &Databases, clock: &Clock, schedule: Schedule) -> Runtime {
-    let stage = Domain::new("stage", Bulkhead::default()).answering::<()>().shared(|_| async { Ok(()) });
+    let stage = Domain::new("stage").answering::<()>().shared(|_| async { Ok(()) });
     let stage = stage.stored(databases).schedule(schedule).build();
     let runtime = Runtime::builder().workers(1).clock(clock.clone()).build(vec![stage]).unwrap();
     runtime.attach().await;
@@ -192,7 +192,7 @@ async fn work_whose_time_is_over_does_not_go_on() {
 #[actix_rt::test]
 async fn what_is_no_expression_is_refused_at_the_start() {
     let schedule = Schedule::cron("tick", "every day", |_| std::future::ready(Ok::<_, String>(())));
-    let stage = Domain::new("stage", Bulkhead::default()).answering::<()>().shared(|_| async { Ok(()) });
+    let stage = Domain::new("stage").answering::<()>().shared(|_| async { Ok(()) });
     let wrong = Runtime::builder().workers(1).build(vec![stage.schedule(schedule).build()]).err().unwrap();
     assert!(wrong[0].contains("every day"), "{wrong:?}");
     assert!(wrong[1].contains("must be stored"), "{wrong:?}");

@@ -185,7 +185,7 @@ async fn crashes_that_are_far_apart_never_exhaust_a_domain() {
 async fn a_factory_that_fails_or_panics_is_tried_again_and_then_given_up() {
     let attempts = Arc::new(AtomicUsize::new(0));
     let counted = attempts.clone();
-    let domain = Domain::new("stage", Bulkhead::default())
+    let domain = Domain::new("stage")
         .answering::<Stage>()
         .on::<Perform>()
         .shared(move |_| {
@@ -223,7 +223,7 @@ async fn tasks_of_a_state_end_with_it_and_their_panics_hurt_nobody() {
     let alive = ALIVE.with(Rc::clone);
     let watch = Watch::default();
     let inside = watch.clone();
-    let domain = Domain::new("stage", Bulkhead::default())
+    let domain = Domain::new("stage")
         .answering::<Stage>()
         .on::<Perform>()
         .shared(move |context| {

@@ -192,7 +192,7 @@ async fn domains_stop_in_reverse_order_children_before_state() {
     let domain = |name: &'static str, state: &'static str, children: [ChildSpec; 2]| {
         let order = order.clone();
         let [first, second] = children;
-        Domain::new(name, Bulkhead::default())
+        Domain::new(name)
             .answering()
             .shared(move |_| {
                 let noted = Noted(order.clone(), state);

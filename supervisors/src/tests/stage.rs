@@ -235,13 +235,13 @@ pub fn dedicated_stage(bulkhead: Bulkhead, threads: usize, watch: &Watch) -> Dom
 }
 
 pub fn contract(bulkhead: Bulkhead) -> Contract<Stage> {
-    let plan = Domain::new("stage", bulkhead).answering();
+    let plan = Domain::new("stage").bulkhead(bulkhead).answering();
     plan.on::<Perform>().on::<Keyed>().on::<Known>().on::<Permitted>().on::<Inner>()
 }
 
 /// Another domain, on the same threads.
 pub fn elsewhere(watch: &Watch) -> Domain {
-    let plan = Domain::new("elsewhere", Bulkhead::default()).answering();
+    let plan = Domain::new("elsewhere").answering();
     plan.on::<Elsewhere>().shared(factory(watch)).build()
 }
 

@@ -27,7 +27,7 @@ use callboard_messages::{
     project::{ListProjects, ProjectError, UpdateProject},
 };
 use callboard_supervisors::{
-    BlockingPool, Bulkhead, Bus, Clock, Domain, Handle, Outcome, Runtime, ShardContext, StartError, db::Databases,
+    BlockingPool, Bus, Clock, Domain, Handle, Outcome, Runtime, ShardContext, StartError, db::Databases,
     revocations::Revocations, seal::MasterKey, testing::on_both_engines,
 };
 use chrono::DateTime;
@@ -162,8 +162,8 @@ impl Handle<ListInstances> for Played {
 
 fn played() -> [Domain; 2] {
     let built = |_: ShardContext| async { Ok::<_, StartError>(Played) };
-    let project = Domain::new("project", Bulkhead::default()).answering().on::<ListProjects>().on::<UpdateProject>();
-    let deploy = Domain::new("deploy", Bulkhead::default()).answering().on::<ListInstances>().on::<Stop>();
+    let project = Domain::new("project").answering().on::<ListProjects>().on::<UpdateProject>();
+    let deploy = Domain::new("deploy").answering().on::<ListInstances>().on::<Stop>();
     [project.shared(built).build(), deploy.shared(built).build()]
 }
 

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// The state of the domain's shard: its ways to the world. Everything that lives on stands elsewhere.
-pub(crate) struct Deploys {
+pub struct Deploys {
     context: Context,
 }
 

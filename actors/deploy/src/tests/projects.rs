@@ -6,7 +6,7 @@ use callboard_messages::{
     Caller, OrganizationId, ProjectId, Secret,
     project::{BuildConfig, Config, Environment, GetConfig, GetProject, ListEnv, Project, ProjectError},
 };
-use callboard_supervisors::{Bulkhead, Domain, Handle, Outcome, StartError};
+use callboard_supervisors::{Domain, Handle, Outcome, StartError};
 use chrono::DateTime;
 use parking_lot::Mutex;
 
@@ -81,7 +81,7 @@ impl Handle<GetConfig> for Projects {
 /// The domain, over what tests put into it.
 pub(super) fn domain(projects: &Projects) -> Domain {
     let projects = projects.clone();
-    Domain::new("project", Bulkhead::default())
+    Domain::new("project")
         .answering()
         .on::<GetProject>()
         .on::<GetConfig>()

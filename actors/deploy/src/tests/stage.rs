@@ -9,7 +9,7 @@ use std::{
 
 use callboard_messages::{Caller, DeploymentId, NodeId, Operation, OrganizationId, ProjectId, deploy::*};
 use callboard_supervisors::{
-    Bulkhead, Clock, Outcome, Runtime as Node, RuntimeBuilder,
+    Clock, Outcome, Runtime as Node, RuntimeBuilder,
     cluster::{Member, Members, NodeState},
     db::{DatabaseSettings, Databases},
     routing::{Address, RoutingTable},
@@ -158,16 +158,9 @@ impl Bench {
         let made = tokio::task::spawn_blocking(|| ProcessRuntime::new(processes).unwrap());
         let runtime = Arc::new(made.await.unwrap());
         let routes = RoutingTable::new();
-        let deploy = crate::domain(
-            settings,
-            Bulkhead::default(),
-            databases.clone(),
-            objects.clone(),
-            routes.clone(),
-            runtime,
-            members.clone(),
-        )
-        .unwrap();
+        let deploy =
+            crate::domain(settings, databases.clone(), objects.clone(), routes.clone(), runtime, members.clone())
+                .unwrap();
         let node = builder.clock(Clock::system()).workers(1).build(vec![deploy, projects::domain(&projects)]).unwrap();
         node.attach().await;
         Self { node, members, routes, projects, objects, databases: databases.clone(), folder: folder.to_owned() }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_rt::System;
 use callboard_benches::Outcome;
 use callboard_messages::{Access, CallError, Caller, Code, DomainError, Operation, Principal, Scopes};
-use callboard_supervisors::{Bulkhead, Domain, Handle, Outcome as Answer, Runtime};
+use callboard_supervisors::{Domain, Handle, Outcome as Answer, Runtime};
 use serde::{Deserialize, Serialize};
 
 use crate::{Load, Place, race};
@@ -49,7 +49,7 @@ impl Handle<Add> for Adder {
 
 pub fn callboard(load: Load) -> Outcome<Duration> {
     System::new().block_on(async {
-        let contract = Domain::new("bench", Bulkhead::default()).answering().on::<Add>();
+        let contract = Domain::new("bench").answering().on::<Add>();
         let domain = match load.place {
             Place::Here => contract.shared(|_| async { Ok(Adder) }),
             Place::Across => contract.dedicated(1, |_| async { Ok(Adder) }),

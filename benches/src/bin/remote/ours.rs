@@ -54,7 +54,7 @@ impl Handle<Fetch> for Fetcher {
 
 fn contract() -> Contract<Fetcher> {
     let bulkhead = Bulkhead { in_flight: IN_FLIGHT, ..Bulkhead::default() };
-    Domain::new("bench", bulkhead).answering().on::<Fetch>()
+    Domain::new("bench").bulkhead(bulkhead).answering().on::<Fetch>()
 }
 
 async fn bridge(prefix: &str, key: &ClusterKey) -> Outcome<(Bridge, Uuid)> {
@@ -121,6 +121,6 @@ pub fn measure(load: Load) -> Outcome<Duration> {
         took
     });
     answerer.stop()?;
-    System::new().block_on(broker::remove(&prefix))?;
+    System::new().block_on(broker::remove(&prefix, &[]))?;
     took
 }

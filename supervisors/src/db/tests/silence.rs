@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::{Proxy, Way, on_postgres};
 use crate::{
-    Bulkhead, Domain, Part, Runtime,
+    Domain, Part, Runtime,
     db::{
         Database, Databases,
         pool::{Bounds, Pool},
@@ -97,7 +97,7 @@ async fn an_idle_domain_is_not_ready_while_its_database_is_away_and_a_busy_one_i
         settings.connections = 1;
         let databases = Databases::new(super::DatabaseSettings::Postgres(settings));
         let database = databases.open("thing").await.unwrap();
-        let domain = Domain::new("thing", Bulkhead::default()).answering::<()>().shared(|_| async { Ok(()) });
+        let domain = Domain::new("thing").answering::<()>().shared(|_| async { Ok(()) });
         let runtime = Runtime::builder().workers(1).build(vec![domain.watches(&databases).build()]).unwrap();
         runtime.attach().await;
         let part = || runtime.ready()[0].part;

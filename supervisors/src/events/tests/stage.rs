@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::super::*;
 use crate::{
-    Bulkhead, Clock, Domain, Handle, Outcome, Runtime, StartError,
+    Clock, Domain, Handle, Outcome, Runtime, StartError,
     db::{Database, Databases, Transaction},
     testing::on_both_engines,
 };
@@ -117,18 +117,15 @@ impl Node {
     pub(super) async fn start_at(databases: &Databases, transport: Arc<dyn EventTransport>, clock: &Clock) -> Self {
         let graves = Graves::default();
         let (kept, opened) = (graves.clone(), databases.clone());
-        let cluster =
-            Domain::new("cluster", Bulkhead::default()).answering::<Graves>().on::<Bury>().shared(move |_| {
-                let kept = kept.clone();
-                async move { Ok::<_, StartError>(kept) }
-            });
-        let source = Domain::new("source", Bulkhead::default()).answering::<()>().shared(|_| async { Ok(()) });
-        let target = Domain::new("target", Bulkhead::default()).answering::<Target>().reacts_to::<Happened>().shared(
-            move |_| {
-                let opened = opened.clone();
-                async move { Ok(Target(opened.open("target").await?)) }
-            },
-        );
+        let cluster = Domain::new("cluster").answering::<Graves>().on::<Bury>().shared(move |_| {
+            let kept = kept.clone();
+            async move { Ok::<_, StartError>(kept) }
+        });
+        let source = Domain::new("source").answering::<()>().shared(|_| async { Ok(()) });
+        let target = Domain::new("target").answering::<Target>().reacts_to::<Happened>().shared(move |_| {
+            let opened = opened.clone();
+            async move { Ok(Target(opened.open("target").await?)) }
+        });
         let domains = vec![cluster.build(), source.stored(databases).build(), target.stored(databases).build()];
         let runtime = Runtime::builder().workers(1).clock(clock.clone()).events(transport).build(domains).unwrap();
         runtime.attach().await;
