@@ -3,11 +3,20 @@
 import os
 import re
 
-# Domains that run on every worker thread; the others have one thread of their own. All have something to do on the main
-# thread too, and every node has the databases of the gateway (shared) and of the cluster (not). A test compares this with
-# the connections that real nodes may open.
-SHARED = {"auth", "organization", "project"}
-DOMAINS = SHARED | {"deploy"}
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+
+
+def listed():
+    """The domains of src/domains.rs, and whether each runs on every worker thread rather than on one of its own."""
+    with open(os.path.join(FOLDER, "../src/domains.rs"), encoding="utf-8") as file:
+        entries = re.findall(r"name: callboard_(\w+)::DOMAIN,.*?shards: Shards::(\w+)", file.read(), re.DOTALL)
+    # Those of every node, the cluster and the gateway, are counted by themselves.
+    return {name: shards == "Shared" for name, shards in entries if name not in ("cluster", "http")}
+
+
+# All have something to do on the main thread too, and every node has the databases of the gateway (shared) and of the
+# cluster (not). A test compares this with the connections that real nodes may open.
+DOMAINS = listed()
 # For the backup, an operator, and those that PostgreSQL keeps for its superuser.
 SPARE = 10
 # What PostgreSQL lets in where nobody has told it otherwise.
@@ -16,10 +25,13 @@ STOCK = 100
 
 def of_node(arguments, workers, each):
     """How many one node may open."""
-    hosted = DOMAINS
-    if "--domains" in arguments:
-        hosted = set(arguments[arguments.index("--domains") + 1].split(","))
-    return ((len(hosted & SHARED) + 1) * (workers + 1) + (len(hosted - SHARED) + 1) * 2) * each
+    told = arguments[arguments.index("--domains") + 1] if "--domains" in arguments else "all"
+    named = set(told.removeprefix("all-but:").split(",")) - {"all", "none"}
+    if not named <= DOMAINS.keys():
+        raise ValueError(f"--domains {told} names {named - DOMAINS.keys()}, which is no domain")
+    hosted = named if told != "all" and not told.startswith("all-but:") else DOMAINS.keys() - named
+    shared = sum(DOMAINS[name] for name in hosted)
+    return ((shared + 1) * (workers + 1) + (len(hosted) - shared + 1) * 2) * each
 
 
 def limit(arguments):
@@ -29,8 +41,7 @@ def limit(arguments):
 
 def documented(name):
     """The row of an installation in the table of connections: workers, connections of each, all of them, and the limit."""
-    folder = os.path.dirname(os.path.abspath(__file__))
-    with open(os.path.join(folder, "../docs/kubernetes.md"), encoding="utf-8") as file:
+    with open(os.path.join(FOLDER, "../docs/kubernetes.md"), encoding="utf-8") as file:
         row = re.search(rf"^\| {name} \|[^|]*\| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", file.read(), re.MULTILINE)
     return tuple(map(int, row.groups())) if row else (0, 0, 0, 0)
 

@@ -62,6 +62,15 @@ def port_names(container):
     return {port["name"] for port in container.get("ports", [])}
 
 
+def secrets_of(volume):
+    """The Secrets of a volume by name, and what it has of each."""
+    if "secret" in volume:
+        yield volume["secret"]["secretName"], volume["secret"]
+    for source in volume.get("projected", {}).get("sources", []):
+        if "secret" in source:
+            yield source["secret"]["name"], source["secret"]
+
+
 def who(peer):
     """Pods by the name that they share, or a whole namespace; anything else as it is written."""
     name = peer.get("podSelector", {}).get("matchLabels", {}).get(NAME)
@@ -190,12 +199,13 @@ class Overlay:
         """They are files, whose Secret and key are there. Variables could be read from the process that starts a node."""
         volumes = {}
         for volume in pod["spec"].get("volumes", []):
-            if "secret" in volume:
-                secret, keys = volume["secret"], self.keys(volume["secret"]["secretName"])
-                must(keys, f"{name}: no Secret {secret['secretName']}")
-                items = {item["key"]: item["path"] for item in secret.get("items", [])} or {key: key for key in keys}
-                must(secret.get("optional") or items.keys() <= keys, f"{name}: no keys {items.keys() - keys}")
-                volumes[volume["name"]] = {path for key, path in items.items() if key in keys}
+            for secret, source in secrets_of(volume):
+                keys, optional = self.keys(secret), source.get("optional")
+                must(keys or optional, f"{name}: no Secret {secret}")
+                items = {item["key"]: item["path"] for item in source.get("items", [])} or {key: key for key in keys}
+                must(optional or items.keys() <= keys, f"{name}: no keys {items.keys() - keys}")
+                paths = {path for key, path in items.items() if key in keys}
+                volumes[volume["name"]] = volumes.get(volume["name"], set()) | paths
         for container in containers(pod):
             seen = {os.path.join(mount["mountPath"], path) for mount in container.get("volumeMounts", [])
                     for path in volumes.get(mount["name"], ())}
@@ -266,7 +276,12 @@ class Overlay:
         must(token["key"] in self.keys(token["name"]), f"ServiceMonitor: its token, {token}, is in no Secret")
 
     def backups(self):
+        """All that has a database of its own is dumped, and nothing else of the Secrets is where the dumps are made."""
         jobs = self.of("CronJob")
+        sources = [one for volume in template(jobs["backup-postgres"])["spec"]["volumes"] for one in secrets_of(volume)]
+        must(("callboard-databases", {"name": "callboard-databases", "optional": True}) in sources, "backup-postgres: lacks the URLs of domains")
+        keys = {item["key"] for secret, source in sources if secret == "callboard" for item in source.get("items", [{"key": "*"}])}
+        must(all(key.endswith("database-url") for key in keys), f"backup-postgres: has {keys}")
         expected = BACKUPS.keys() if self.is_local else BACKUPS.keys() - {"backup-redis"}
         must(jobs.keys() == expected, f"the jobs are {set(jobs)}")
         for name in jobs.keys() & BACKUPS.keys():

@@ -31,7 +31,7 @@ impl Backups {
         command.args(arguments).env(self.variable, self.folder.path().join("url"));
         command.env("BACKUPS", self.folder.path()).env("KEEP", self.keep.to_string());
         // In a pod there is hardly room for anything but backups.
-        command.env("DOMAINS", "auth project").env("TMPDIR", "/nonexistent").output().unwrap()
+        command.env("TMPDIR", "/nonexistent").output().unwrap()
     }
 
     #[track_caller]
@@ -102,9 +102,10 @@ async fn a_database_is_restored_as_it_was_backed_up() {
 
     // A dump that is cut short changes nothing.
     let whole = fs::read(&dump).unwrap();
-    let cut = backups.folder.path().join("cut");
+    let cut = backups.folder.path().join("postgres-1.dump.cut");
     fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
-    backups.fail("restore-postgres", &[&cut]);
+    let refusal = backups.fail("restore-postgres", &[&cut]);
+    assert!(refusal.contains("pg_restore"), "{refusal}");
     assert_eq!(contents(&url).await, after);
 
     backups.succeed("restore-postgres", &[&dump]);
@@ -162,7 +163,8 @@ async fn a_domain_s_own_database_is_backed_up_too_and_goes_back_to_where_it_was(
     assert_eq!(backups.list("dump").len(), 1);
     fs::write(of_own, fs::read(&backups.list("dump")[0]).unwrap()).unwrap();
     fs::remove_file(&own_file).unwrap();
-    backups.fail("restore-postgres", &[of_own]);
+    let refusal = backups.fail("restore-postgres", &[of_own]);
+    assert!(refusal.contains("is of the database of auth"), "{refusal}");
     assert_eq!(number(&shared, None).await, 1);
 }
 
