@@ -36,6 +36,7 @@ struct Waiting {
 /// Whether a call is with a certain node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Certainty {
+    /// With it, or with nobody.
     Sure,
     /// It may be with another as well.
     Possible,

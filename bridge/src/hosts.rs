@@ -2,8 +2,8 @@
 //!
 //! Requests for a domain go to a queue that all of its hosts take from. A host that froze still has its place there, until
 //! the broker misses it: what it was given in the meantime nobody answers. The cluster is quicker. When it declares a
-//! node gone, the calls that the node alone could have answered are given up, and so are those to its domains that may
-//! be made again, whoever has them. For a while then, such domains are asked at the queues of the hosts that are left,
+//! node gone, the calls that the node alone could have answered are given up, those to a domain that nobody else hosts
+//! among them, and so are those to its domains that may be made again, whoever has them. For a while then, such domains are asked at the queues of the hosts that are left,
 //! one after the other.
 
 use std::{
@@ -126,7 +126,11 @@ pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
             shared.hosts.lose(lost, until);
             let given_up = shared.calls.give_up_at(|whom| match whom {
                 Whom::Node(node) => (node == lost.id.0).then_some(Certainty::Sure),
-                Whom::Domain(domain) => lost.domains.iter().any(|of| of == domain).then_some(Certainty::Possible),
+                // Without another host it is with the lost one, or lies in a queue from which nobody takes.
+                Whom::Domain(domain) => lost.domains.iter().any(|of| of == domain).then(|| {
+                    let is_hosted = now.hosts(domain).next().is_some();
+                    if is_hosted { Certainty::Possible } else { Certainty::Sure }
+                }),
             });
             if given_up > 0 {
                 tracing::warn!(node = lost.name, given_up, "calls to a node that was declared gone are given up");

@@ -107,6 +107,20 @@ async fn a_breaker_that_opened_while_the_broker_was_away_keeps_nobody_waiting_wh
     assert!(back.elapsed() < Duration::from_secs(10), "after {:?}", back.elapsed());
 }
 
+/// A node that hosts the stage, as the cluster knows it.
+fn member(node: &Node, state: NodeState, incarnation: i64) -> Member {
+    Member {
+        id: NodeId(node.id()),
+        name: "host".to_owned(),
+        address: "http://127.0.0.1:1".to_owned(),
+        domains: vec!["stage".to_owned()],
+        version: "0.1.0".to_owned(),
+        state,
+        incarnation,
+        joined_at: Default::default(),
+    }
+}
+
 #[actix_rt::test]
 async fn what_a_frozen_host_has_is_given_up_when_it_is_declared_gone_and_asked_of_another() {
     let (cluster, watch, lost) = (Cluster::new(), Watch::default(), Watch::default());
@@ -121,16 +135,6 @@ async fn what_a_frozen_host_has_is_given_up_when_it_is_declared_gone_and_asked_o
     behind.url = Secret::new(proxy.url(&url()));
     let frozen = cluster.host_by(behind, Bulkhead::default(), &lost).await;
     let living = cluster.host_by(settings(), Bulkhead::default(), &watch).await;
-    let member = |node: &Node, state, incarnation| Member {
-        id: NodeId(node.id()),
-        name: "host".to_owned(),
-        address: "http://127.0.0.1:1".to_owned(),
-        domains: vec!["stage".to_owned()],
-        version: "0.1.0".to_owned(),
-        state,
-        incarnation,
-        joined_at: Default::default(),
-    };
     let me = Member { id: NodeId::new(), domains: Vec::new(), ..member(&living, NodeState::Up, 1) };
     let members = Members::alone(me.clone());
     members.publish(1, vec![me.clone(), member(&frozen, NodeState::Up, 1), member(&living, NodeState::Up, 1)]);
@@ -162,6 +166,48 @@ async fn what_a_frozen_host_has_is_given_up_when_it_is_declared_gone_and_asked_o
     }
     assert!(began.elapsed() < Duration::from_secs(8), "before the deadline of any: after {:?}", began.elapsed());
     assert_eq!(lost.count(to_it), 0);
+}
+
+#[actix_rt::test]
+async fn what_may_not_be_done_twice_is_given_up_when_the_only_host_is_declared_gone() {
+    let (cluster, lost) = (Cluster::new(), Watch::default());
+    let proxy = Proxy::to(&url()).await;
+    let mut behind = cluster.settings(&proxy.url(&url()));
+    // The broker does not miss it for as long as the test takes.
+    behind.silence = Duration::from_secs(30);
+    let frozen = cluster.host_by(behind, Bulkhead { in_flight: 1, ..Bulkhead::default() }, &lost).await;
+    let me = Member { id: NodeId::new(), domains: Vec::new(), ..member(&frozen, NodeState::Up, 1) };
+    let members = Members::alone(me.clone());
+    members.publish(1, vec![me.clone(), member(&frozen, NodeState::Up, 1)]);
+    let asking = cluster.caller_among(&members).await;
+    asking.reach().await;
+    proxy.swallow(true);
+
+    // The first was sent to it, and the others wait in the queue until it has answered.
+    let (began, counted) = (Instant::now(), Uuid::now_v7());
+    let asked = join_all((0..3).map(async |turn| {
+        tokio::time::sleep(Duration::from_millis(50 * turn)).await;
+        asking.ask(perform(Act::Count(counted))).await
+    }));
+    let declaring = async {
+        let (_connection, channel) = channel_at(&cluster.url).await;
+        let queue = format!("{}.operations.stage", cluster.prefix);
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let patience = Instant::now() + Duration::from_secs(5);
+        while channel.queue_declare(queue.as_str().into(), passive, Default::default()).await.unwrap().message_count()
+            < 2
+        {
+            assert!(Instant::now() < patience, "they do not wait in the queue");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        members.publish(1, vec![me, member(&frozen, NodeState::Gone, 2)]);
+    };
+    let (asked, ()) = futures_util::join!(asked, declaring);
+    for outcome in asked {
+        assert_eq!(failed(outcome), Some(Failure::Unknown), "it may have been carried out");
+    }
+    assert!(began.elapsed() < Duration::from_secs(8), "before the deadline of any: after {:?}", began.elapsed());
+    assert_eq!(lost.count(counted), 0);
 }
 
 #[actix_rt::test]
