@@ -1,10 +1,11 @@
 //! The router against nginx: both proxy to the same instance, on the same machine, with kept connections and the same
-//! headers added, in turns; requests a second, median of the rounds.
+//! headers added, in turns; requests a second, median of the rounds. The router listens as a node's does, with a guard at
+//! each connection.
 //!
 //! nginx gets what serves it best: two workers, no access log, 64 kept connections to the instance, no end to them.
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -17,7 +18,10 @@ use callboard_benches::{
     free_port, median,
     wrk::{self, Measured},
 };
-use callboard_http::router::{Router, Settings};
+use callboard_http::{
+    Edge, listen,
+    router::{Router, Settings},
+};
 use callboard_supervisors::routing::{Backend, Route, RouteState, RoutingTable};
 
 const ROUNDS: usize = 5;
@@ -104,8 +108,11 @@ fn router(address: SocketAddr, instance: SocketAddr) -> Outcome {
     let backends = vec![Backend { instance_id: uuid::Uuid::now_v7(), address: instance }];
     table.set("bench", Route { backends, state: RouteState::Serving });
     let router = Router::new(table, Settings::default());
-    let server = HttpServer::new(move || router.in_front_of(App::new())).tcp_nodelay(true);
-    Ok(actix_rt::System::new().block_on(server.workers(WORKERS).bind(address)?.run())?)
+    let edge = Edge { workers: WORKERS, ..Edge::default() };
+    actix_rt::System::new().block_on(async {
+        let (server, _) = listen(TcpListener::bind(address)?, edge, move || router.in_front_of(App::new()))?;
+        Ok(server.await?)
+    })
 }
 
 fn start_nginx(folder: &Path, address: SocketAddr, instance: SocketAddr) -> Outcome<Running> {

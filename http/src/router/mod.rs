@@ -174,11 +174,11 @@ impl Router {
         &self.table
     }
 
-    /// Puts the router before an application, in the factory of an `HttpServer`: requests to an app's host are
-    /// proxied, all others reach the application.
+    /// Puts the router before an application, in the factory of a server: requests to an app's host are proxied, all
+    /// others reach the application.
     ///
     /// ```ignore
-    /// HttpServer::new(move || router.in_front_of(App::new().configure(api)))
+    /// callboard_http::listen(listener, edge, move || router.in_front_of(App::new().configure(api)))
     /// ```
     pub fn in_front_of<I, S, B>(&self, application: I) -> InFrontOf<S, B>
     where
