@@ -1,4 +1,5 @@
-//! The way to the server: a connection for each thread, a deadline for each command, and a breaker before all of them.
+//! The way to the server: a connection for each thread, a deadline for each command, and a breaker before all of them,
+//! which begins anew when a server that was away answers again.
 
 use std::{
     collections::HashMap,
@@ -11,7 +12,7 @@ use std::{
 };
 
 use callboard_supervisors::{
-    Clock,
+    About, Clock, Dependency,
     breaker::{self, Breaker, Permit, Verdict, Window},
     limits::{InProcess, RateLimitStore, RateLimits},
 };
@@ -49,6 +50,8 @@ struct Server {
     prefix: String,
     timeout: Duration,
     breaker: Breaker,
+    /// Asked in the background while it is away.
+    dependency: Dependency,
     clock: Clock,
     links: Mutex<HashMap<ThreadId, Link>>,
     next_link: AtomicU64,
@@ -83,17 +86,28 @@ impl Cache {
     /// # Errors
     /// A sentence for each setting that can't be.
     pub fn connect(settings: &CacheSettings, clock: Clock) -> Result<Self, Vec<String>> {
+        Self::behind(breaker_settings(settings.timeout), settings, clock)
+    }
+
+    /// The same behind a breaker with these settings.
+    pub(crate) fn behind(
+        breaker: breaker::Settings,
+        settings: &CacheSettings,
+        clock: Clock,
+    ) -> Result<Self, Vec<String>> {
         settings.validate()?;
         // Another part of the program may have chosen the same one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::open(settings.url.expose()).map_err(|error| vec![error.category().to_owned()])?;
-        let breaker = Breaker::new("redis", breaker_settings(settings.timeout), clock.clone())?;
+        let dependency = dependency(&client, key(&settings.prefix, "check", "back"));
+        let breaker = Breaker::before(dependency.clone(), "redis", breaker, clock.clone())?;
         let metrics = Metrics::new(breaker.clone()).map_err(|error| vec![error.to_string()])?;
         let server = Server {
             client,
             prefix: settings.prefix.clone(),
             timeout: settings.timeout,
             breaker,
+            dependency,
             clock,
             links: Mutex::default(),
             next_link: AtomicU64::new(0),
@@ -119,15 +133,8 @@ impl Cache {
     /// [`CheckError::Refused`] is a reason not to start; [`CheckError::Unreachable`] is not.
     pub async fn check(&self) -> Result<(), CheckError> {
         let Some(server) = &self.server else { return Ok(()) };
-        let look = async {
-            let mut connection = server.connecting().await?;
-            let key = self.key("check", "start");
-            let mut set = redis::cmd("SET");
-            set.arg(&key).arg(1).arg("PX").arg(1000).exec_async(&mut connection).await?;
-            Script::new("return redis.call('GET', KEYS[1])").key(key).invoke_async::<Option<i64>>(&mut connection).await
-        };
-        match tokio::time::timeout(CONNECT_WITHIN, look).await {
-            Ok(Ok(_)) => Ok(()),
+        match tokio::time::timeout(CONNECT_WITHIN, look(&server.client, &self.key("check", "start"))).await {
+            Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(CacheError::from(error).into()),
             Err(_) => Err(CacheError::Late.into()),
         }
@@ -154,8 +161,7 @@ impl Cache {
 
     /// `<prefix>:<kind>:<name>`.
     pub(crate) fn key(&self, kind: &str, name: impl std::fmt::Display) -> String {
-        let prefix = self.server.as_ref().map_or("", |server| server.prefix.as_str());
-        format!("{prefix}:{kind}:{name}")
+        key(self.server.as_ref().map_or("", |server| server.prefix.as_str()), kind, name)
     }
 
     /// The right to one command.
@@ -207,6 +213,7 @@ impl Turn {
                 refused @ CacheError::Refused(_) => (Err(refused), Verdict::Works, "refused"),
                 broken => {
                     server.forget(link.number);
+                    server.dependency.broke();
                     (Err(broken), Verdict::Fails, "unreachable")
                 }
             },
@@ -216,6 +223,7 @@ impl Turn {
                 if link.connection.peek().is_some() {
                     server.forget(link.number);
                 }
+                server.dependency.doubt();
                 (Err(CacheError::Late), Verdict::Fails, "late")
             }
         };
@@ -250,15 +258,41 @@ impl Server {
 
     fn connecting(&self) -> BoxFuture<'static, Result<MultiplexedConnection, RedisError>> {
         let client = self.client.clone();
-        // Each command has its deadline in `Turn::run`.
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_WITHIN)).set_response_timeout(None);
-        async move { client.get_multiplexed_async_connection_with_config(&config).await }.boxed()
+        async move { connect(&client).await }.boxed()
     }
 
     fn forget(&self, number: u64) {
         self.links.lock().retain(|_, link| link.number != number);
     }
+}
+
+async fn connect(client: &Client) -> Result<MultiplexedConnection, RedisError> {
+    // Each command has its deadline in `Turn::run`.
+    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_WITHIN)).set_response_timeout(None);
+    client.get_multiplexed_async_connection_with_config(&config).await
+}
+
+/// Writes a key and has a script read it: what a node does all day, on a connection of its own.
+async fn look(client: &Client, key: &str) -> Result<(), RedisError> {
+    let mut connection = connect(client).await?;
+    redis::cmd("SET").arg(key).arg(1).arg("PX").arg(1000).exec_async(&mut connection).await?;
+    let read = Script::new("return redis.call('GET', KEYS[1])");
+    read.key(key).invoke_async::<Option<i64>>(&mut connection).await.map(drop)
+}
+
+/// The server as something that nodes do without while it is away.
+fn dependency(client: &Client, key: String) -> Dependency {
+    let client = client.clone();
+    let name = format!("Redis at {}", client.get_connection_info().addr());
+    let meanwhile = "this node goes on without it until it does";
+    Dependency::new(About { meanwhile, ..About::from(name) }, move || {
+        let (client, key) = (client.clone(), key.clone());
+        async move { look(&client, &key).await.map_err(|error| error.to_string()) }
+    })
+}
+
+fn key(prefix: &str, kind: &str, name: impl std::fmt::Display) -> String {
+    format!("{prefix}:{kind}:{name}")
 }
 
 impl std::fmt::Debug for Cache {
@@ -272,5 +306,13 @@ impl Cache {
     /// The node's clock, by which lifetimes are measured; the system's when there is no server.
     pub(crate) fn clock(&self) -> Clock {
         self.server.as_ref().map_or_else(Clock::system, |server| server.clock.clone())
+    }
+}
+
+#[cfg(test)]
+impl Cache {
+    /// Whether the server is known to be away.
+    pub(crate) fn is_away(&self) -> bool {
+        self.server.as_ref().is_some_and(|server| server.dependency.is_away())
     }
 }

@@ -1,8 +1,9 @@
-//! What calls stand on outside of the node: a database server, Redis.
+//! What calls stand on outside of the node: a database server, Redis, the object store.
 //!
 //! Whoever finds that one does not answer says so. It is then asked in the background until it does, and whatever stood
-//! on it begins anew in that moment: no breaker keeps callers from a server that is back. An outage is logged when it
-//! begins and when it is over, and not with each call that meets it.
+//! on it begins anew in that moment: no breaker keeps callers from a server that is back. One that is
+//! [watched](Dependency::watch) is asked regularly, also while nobody needs it. An outage is logged when it begins and when
+//! it is over, and not with each call that meets it.
 
 use std::{
     fmt,
@@ -20,8 +21,12 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// How long the answer to one question may take.
+use crate::supervise::{ChildContext, ChildSpec, Exit};
+
+/// How long the answer to one question may take, unless told otherwise.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+/// What is said to be done while one is away, unless told otherwise.
+const REFUSED: &str = "what needs it is refused until it does";
 /// The pause before the next question. With the time for an answer: what stood on it begins anew within two seconds.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -32,7 +37,7 @@ type Probe = Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Syn
 pub struct Dependency(Arc<Inner>);
 
 struct Inner {
-    name: String,
+    about: About,
     probe: Probe,
     /// How often it has come back.
     returns: AtomicU64,
@@ -40,22 +45,52 @@ struct Inner {
     question: Mutex<Option<Question>>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+/// What is told of a dependency, and how long it is waited for.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// What people call it, with where it is.
+    pub name: String,
+    /// What is done while it is away: the end of a sentence. What needs it is refused, unless told otherwise.
+    pub meanwhile: &'static str,
+    /// How long the answer to one question may take. 1 s.
+    pub answers_within: Duration,
+}
+
+impl<N: Into<String>> From<N> for About {
+    fn from(name: N) -> Self {
+        Self { name: name.into(), meanwhile: REFUSED, answers_within: ANSWERS_WITHIN }
+    }
+}
+
+#[derive(Debug, Default)]
 struct Question {
     /// Whether calls have failed by it, so that something may stand open when it answers.
     broke: bool,
-    /// Since when it is known to be away.
-    away: Option<Instant>,
+    /// Set while it is known to be away.
+    outage: Option<Outage>,
+}
+
+#[derive(Debug)]
+struct Outage {
+    since: Instant,
+    /// Why the last question was not answered.
+    reason: String,
 }
 
 impl Dependency {
-    /// Answers when `probe` does; `name` is for the log.
-    pub fn new<F>(name: impl Into<String>, probe: impl Fn() -> F + Send + Sync + 'static) -> Self
+    /// Answers when `probe` does.
+    pub fn new<F>(about: impl Into<About>, probe: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<(), String>> + Send + 'static,
     {
         let probe: Probe = Box::new(move || probe().boxed());
-        Self(Arc::new(Inner { name: name.into(), probe, returns: AtomicU64::new(0), question: Mutex::new(None) }))
+        Self(Arc::new(Inner { about: about.into(), probe, returns: AtomicU64::new(0), question: Mutex::new(None) }))
+    }
+
+    /// What people call it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.about.name
     }
 
     /// Another number each time that it answers again after it did not.
@@ -68,7 +103,31 @@ impl Dependency {
     /// Whether it is known to be away.
     #[must_use]
     pub fn is_away(&self) -> bool {
-        self.0.question.lock().is_some_and(|question| question.away.is_some())
+        self.0.question.lock().as_ref().is_some_and(|question| question.outage.is_some())
+    }
+
+    /// Why it did not answer when it was asked last, while it is known to be away.
+    #[must_use]
+    pub fn away(&self) -> Option<String> {
+        let question = self.0.question.lock();
+        question.as_ref()?.outage.as_ref().map(|outage| outage.reason.clone())
+    }
+
+    /// The child that asks it so often, also while nobody needs it.
+    #[must_use]
+    pub fn watch(&self, child: &'static str, every: Duration) -> ChildSpec {
+        let dependency = self.clone();
+        ChildSpec::new(child, move |context: ChildContext| {
+            let dependency = dependency.clone();
+            async move {
+                loop {
+                    dependency.doubt();
+                    if !context.sleep(every).await {
+                        return Exit::Shutdown;
+                    }
+                }
+            }
+        })
     }
 
     /// It refused a connection, or one to it broke.
@@ -89,7 +148,7 @@ impl Dependency {
         }
         // Without a runtime nobody can ask, and whoever finds it away next may have one.
         let Ok(runtime) = Handle::try_current() else { return };
-        *question = Some(Question { broke, away: None });
+        *question = Some(Question { broke, outage: None });
         drop(question);
         runtime.spawn(Asking { of: Arc::downgrade(&self.0), is_over: false }.until_it_answers());
     }
@@ -98,20 +157,23 @@ impl Dependency {
 impl Inner {
     fn answered(&self) {
         let question = self.question.lock().take().unwrap_or_default();
-        if question.broke || question.away.is_some() {
+        if question.broke || question.outage.is_some() {
             self.returns.fetch_add(1, Ordering::Relaxed);
         }
-        if let Some(since) = question.away {
-            tracing::warn!(seconds = since.elapsed().as_secs(), "{} answers again", self.name);
+        if let Some(outage) = question.outage {
+            tracing::warn!(seconds = outage.since.elapsed().as_secs(), "{} answers again", self.about.name);
         }
     }
 
-    fn is_silent(&self, reason: &str) {
+    fn is_silent(&self, reason: String) {
         let mut question = self.question.lock();
         let Some(question) = &mut *question else { return };
-        if question.away.is_none() {
-            question.away = Some(Instant::now());
-            tracing::error!(reason, "{} does not answer; what needs it is refused until it does", self.name);
+        match &mut question.outage {
+            Some(outage) => outage.reason = reason,
+            None => {
+                tracing::error!(reason, "{} does not answer; {}", self.about.name, self.about.meanwhile);
+                question.outage = Some(Outage { since: Instant::now(), reason });
+            }
         }
     }
 }
@@ -125,16 +187,17 @@ struct Asking {
 impl Asking {
     async fn until_it_answers(mut self) {
         loop {
-            let Some(probe) = self.of.upgrade().map(|inner| (inner.probe)()) else { return };
-            let answer = timeout(ANSWERS_WITHIN, probe).await;
+            let asked = self.of.upgrade().map(|inner| (inner.about.answers_within, (inner.probe)()));
+            let Some((within, probe)) = asked else { return };
+            let answer = timeout(within, probe).await;
             let Some(inner) = self.of.upgrade() else { return };
             match answer {
                 Ok(Ok(())) => {
                     self.is_over = true;
                     return inner.answered();
                 }
-                Ok(Err(reason)) => inner.is_silent(&reason),
-                Err(_) => inner.is_silent("there is no answer"),
+                Ok(Err(reason)) => inner.is_silent(reason),
+                Err(_) => inner.is_silent("there is no answer".to_owned()),
             }
             drop(inner);
             sleep(PAUSE).await;
@@ -153,8 +216,11 @@ impl Drop for Asking {
 
 impl fmt::Debug for Dependency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { name, question, .. } = &*self.0;
-        f.debug_struct("Dependency").field("name", name).field("question", &*question.lock()).finish_non_exhaustive()
+        let Inner { about, question, .. } = &*self.0;
+        f.debug_struct("Dependency")
+            .field("name", &about.name)
+            .field("question", &*question.lock())
+            .finish_non_exhaustive()
     }
 }
 
@@ -193,6 +259,7 @@ mod tests {
             dependency.doubt();
         }
         until(|| dependency.is_away()).await;
+        assert_eq!(dependency.away().as_deref(), Some("away"));
         assert_eq!((asked.load(Ordering::SeqCst), dependency.returns()), (1, 0), "one asks for all");
         is_there.store(true, Ordering::SeqCst);
         let began = Instant::now();

@@ -66,7 +66,7 @@ pub use clock::Clock;
 pub use condition::{Away, Part, Requirement};
 pub use context::ShardContext;
 pub use contract::{Contract, DomainPlan};
-pub use dependency::Dependency;
+pub use dependency::{About, Dependency};
 pub use domain::{Domain, DomainOf, Shards};
 pub use live::{Live, LiveError, LiveEvent, LiveStream, LiveTransport};
 pub use operation::{Handle, Outcome, StartError};

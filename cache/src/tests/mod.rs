@@ -8,11 +8,11 @@ mod server;
 
 use std::time::{Duration, Instant};
 
-use callboard_supervisors::Clock;
+use callboard_supervisors::{Clock, breaker};
 use rustix::process::Signal;
 use uuid::Uuid;
 
-use crate::{Cache, CacheSettings, CheckError};
+use crate::{Cache, CacheError, CacheSettings, CheckError};
 use server::Server;
 
 /// The server of the tests: `CALLBOARD_TEST_REDIS_URL`, or the local one.
@@ -48,7 +48,7 @@ async fn until(mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-async fn ping(cache: &Cache) -> Result<String, crate::CacheError> {
+async fn ping(cache: &Cache) -> Result<String, CacheError> {
     cache.run(async |connection| redis::cmd("PING").query_async(connection).await).await
 }
 
@@ -104,6 +104,35 @@ async fn a_server_that_stops_speaks_late_or_dies_costs_short_waits_and_comes_bac
             Fault::Dead => server.restart().await,
         }
         until(async || ping(&cache).await.is_ok()).await;
+    }
+}
+
+#[actix_rt::test]
+async fn a_server_that_is_back_is_asked_within_two_seconds_however_long_its_breaker_would_stay_open() {
+    const FOR_EVER: Duration = Duration::from_secs(3600);
+    let mut server = Server::start().await;
+    let settings = CacheSettings { timeout: Duration::from_millis(100), ..settings(&server.url()) };
+    let breaker = breaker::Settings {
+        minimum_calls: 5,
+        open_for: FOR_EVER,
+        open_at_most: FOR_EVER,
+        ..breaker::Settings::default()
+    };
+    let cache = Cache::behind(breaker, &settings, Clock::system()).unwrap();
+    until(async || ping(&cache).await.is_ok()).await;
+    for is_dead in [false, true] {
+        match is_dead {
+            false => server.signal(Signal::STOP),
+            true => server.kill().await,
+        }
+        until(async || matches!(ping(&cache).await, Err(CacheError::Resting { .. })) && cache.is_away()).await;
+        match is_dead {
+            false => server.signal(Signal::CONT),
+            true => server.restart().await,
+        }
+        let back = Instant::now();
+        until(async || ping(&cache).await.is_ok()).await;
+        assert!(back.elapsed() < Duration::from_secs(2), "is dead: {is_dead}, after {:?}", back.elapsed());
     }
 }
 
