@@ -5,11 +5,16 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream;
 use reqwest::{Body, Method};
+use serde_json::Value;
 use tokio::sync::oneshot;
 
-use crate::harness::{App, Node, eventually, proxy::Proxy, servers::Moto};
+use crate::harness::{Answer, Api, App, Node, eventually, get, proxy::Proxy, servers::Moto, within};
 
 const BUCKET: &str = "callboard";
+/// How soon a store that answers again takes uploads, and what a busy machine needs beside it.
+const BACK: Duration = Duration::from_secs(4);
+/// How soon an upload is refused that can't be kept.
+const PROMPT: Duration = Duration::from_secs(3);
 
 /// The settings of a node with this server and these keys.
 fn environment<'a>(endpoint: &'a str, bucket_url: &'a str, secret: &'a str) -> [(&'a str, &'a str); 4] {
@@ -142,18 +147,78 @@ async fn an_upload_whose_store_goes_away_fails_whole_and_leaves_nothing() {
     proxy.cut();
     gone.send(()).unwrap();
     let answer = sending.await.unwrap();
-    let problem = answer.refused(500);
+    let problem = answer.refused(503);
     assert!(!problem.to_string().contains("127.0.0.1"), "the client is not told how we are built: {problem}");
 
     // The node lives, and its next upload, once the store is back, is whole.
     proxy.heal();
-    let small = admin
-        .request(Method::POST, &format!("/projects/{project}/sources"))
-        .header("Content-Type", "application/gzip")
-        .body(vec![1_u8; 1024]);
-    let source = admin.send(small).await.ok();
+    let source =
+        within(BACK, "an upload is taken", || async { Some(upload_by(&admin, &project).await.ok()?.ok()) }).await;
     let objects = objects(&moto).await;
     assert_eq!(objects, [format!("sources/{}", source["id"].as_str().unwrap())]);
+    node.finish().await;
+}
+
+/// A small upload; what refused it.
+async fn upload_by(by: &Api, project: &str) -> Result<Answer, Answer> {
+    let request = by.request(Method::POST, &format!("/projects/{project}/sources")).body(vec![1_u8; 1024]);
+    let answer = by.send(request.header("Content-Type", "application/gzip")).await;
+    if answer.status.is_success() { Ok(answer) } else { Err(answer) }
+}
+
+/// What `/ready` says: the whole, and of the gateway the part that is away and why.
+async fn ready(node: &Node) -> (String, String, String) {
+    let ready: Value = get(format!("http://127.0.0.1:{}/ready", node.port)).await.unwrap().json().await.unwrap();
+    let all = ready["domains"].as_array().unwrap();
+    let gateway = all.iter().find(|of| of["domain"] == "gateway").unwrap_or_else(|| panic!("{ready}"));
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    (text(&ready["status"]), text(&gateway["part"]), text(&gateway["reason"]))
+}
+
+#[tokio::test]
+async fn a_node_whose_store_is_away_says_so_and_takes_no_uploads_until_it_is_back() {
+    let moto = Moto::start().await;
+    moto.make_bucket(BUCKET).await;
+    let proxy = Proxy::before(moto.port()).await;
+    let endpoint = endpoint(proxy.port);
+    let node = Node::start_with(&["--no-sample"], &environment(&endpoint, "s3://callboard", "secret")).await;
+    let admin = node.admin().await;
+    let project = admin.create_project("uploads").await;
+    eventually("everything is there", || async { (ready(&node).await.0 == "ready").then_some(()) }).await;
+    let faults: [(fn(&Proxy), &str); 2] = [(Proxy::cut, "can't be used"), (Proxy::black_hole, "there is no answer")];
+    for (fault, sentence) in faults {
+        fault(&proxy);
+        let (status, _, reason) = within(Duration::from_secs(15), "the store is missed", || async {
+            let said = ready(&node).await;
+            (said.1 == "objects").then_some(said)
+        })
+        .await;
+        assert!(reason.contains(&format!("the object store at {endpoint} (bucket \"{BUCKET}\")")), "{reason}");
+        assert!(status == "impaired" && reason.contains(sentence), "{status} {reason}");
+        let asked = Instant::now();
+        let refused = upload_by(&admin, &project).await.unwrap_err();
+        let problem = refused.refused(503);
+        assert!(problem["code"] == "unavailable" && asked.elapsed() < PROMPT, "{:?}: {problem}", asked.elapsed());
+        // Whatever needs no store goes on.
+        admin.get(&format!("/projects/{project}/releases")).await.ok();
+        let metrics = get(format!("http://127.0.0.1:{}/metrics", node.port)).await.unwrap().text().await.unwrap();
+        assert!(metrics.contains("callboard_domain_away{domain=\"gateway\",part=\"objects\"} 1"), "{metrics}");
+        let nodes = node.cli(&["nodes"]).await;
+        assert!(
+            nodes.out.contains("impaired") && nodes.out.contains("the gateway lacks a part: the object store"),
+            "{nodes:?}"
+        );
+        let doctor = node.cli(&["doctor"]).await;
+        assert!(!doctor.success() && doctor.out.contains("lacks a part: the object store"), "{doctor:?}");
+        proxy.heal();
+        within(BACK, "an upload is taken", || async { upload_by(&admin, &project).await.ok() }).await;
+        eventually("everything is there", || async { (ready(&node).await.0 == "ready").then_some(()) }).await;
+    }
+    let log = node.member(0).log();
+    let lines =
+        |what: &str| log.lines().filter(|line| line.contains("the object store at") && line.contains(what)).count();
+    let said = [lines("does not answer; what needs it"), lines("answers again")];
+    assert_eq!(said, [2, 2], "an outage is one line when it begins and one when it is over\n{log}");
     node.finish().await;
 }
 

@@ -29,6 +29,7 @@ use actix_web::{
 };
 use callboard_messages::{Code, Failure, Operation};
 use callboard_supervisors::{
+    Part,
     db::{Database, Error},
     schedule::{Schedule, Slot},
     seal::DataKey,
@@ -50,6 +51,8 @@ const LEASE_GRACE: Duration = Duration::from_secs(30);
 const SETTLED_WITHIN: Duration = Duration::from_secs(10);
 /// The pause before the second time, which doubles.
 const SETTLE_AGAIN: Duration = Duration::from_millis(50);
+/// What a client is told to wait while the database is away.
+const AWAY_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Answers forgotten by one statement, so that none holds the database for long.
 const AT_ONCE: i64 = 1_000;
 /// Sightings above which those that nobody asked about for so long are forgotten.
@@ -201,6 +204,10 @@ where
 }
 
 async fn take(worker: &Worker, place: &Place) -> Result<Taken, Problem> {
+    // Nothing was begun, and it is not waited until the server has not answered once more.
+    if worker.bus().lacks(crate::DOMAIN, Part::Database).is_some() {
+        return Err(Failure::Unavailable { retry_after: AWAY_RETRY_AFTER }.into());
+    }
     let database = worker.database().await?;
     let failed = |error| Problem::from(Failure::from(error));
     let sightings = &worker.shared.sightings;

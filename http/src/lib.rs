@@ -36,7 +36,9 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-use callboard_supervisors::schedule::Schedule;
+use std::time::Duration;
+
+use callboard_supervisors::{Away, Bulkhead, Dependency, Domain, Part, db::Databases, schedule};
 
 pub use connection::{Edge, listen};
 pub use limits::{Class, InProcess, Rate, RateLimitStore, RateLimits, Take, Verdict};
@@ -50,10 +52,23 @@ pub const DOMAIN: &str = "gateway";
 /// The gateway's tables.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/gateway");
 
-/// What is done in the gateway's database at certain times.
+/// How often the object store is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// The gateway as a domain that answers no operation: what it can't do without beside the others, its own database and the
+/// store that uploads go to, is looked at like what they need, and a node that lacks either says so.
 #[must_use]
-pub fn housekeeping() -> Schedule {
-    idempotency::housekeeping()
+pub fn domain(databases: &Databases, objects: Option<Dependency>) -> Domain {
+    let keeper = schedule::keeper(DOMAIN, databases.clone(), vec![idempotency::housekeeping()]);
+    let gateway = Domain::new(DOMAIN, Bulkhead::default()).answering().shared(|_| async { Ok(()) });
+    let gateway = gateway.standing_on(databases.server(DOMAIN)).watches(databases).child(keeper);
+    let Some(objects) = objects else { return gateway.build() };
+    let watch = objects.watch("objects", LOOK_EVERY);
+    let away = move || {
+        let reason = objects.away()?;
+        Some(Away::new(Part::Objects, format!("{} can't be used: {reason}", objects.name())))
+    };
+    gateway.requires(away).child(watch).build()
 }
 
 /// The OpenAPI 3.1 document of the API.

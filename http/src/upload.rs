@@ -8,7 +8,10 @@ use callboard_messages::{
     deploy::{RegisterSource, Source},
     project::GetProject,
 };
-use callboard_supervisors::disk::{Disk, tells_no_room};
+use callboard_supervisors::{
+    Bus, Part,
+    disk::{Disk, tells_no_room},
+};
 use futures_util::StreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart, path::Path};
 use serde_json::json;
@@ -16,12 +19,14 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::{message, openapi::Docs, problem::Problem, worker::Request};
+use crate::{message, openapi::Docs, problem::Problem, server::Shared, worker::Request};
 
 /// Parts of the object that are on their way at once.
 const PARTS: usize = 4;
 /// What a client waits when the disk is full: somebody has to make room.
 const RETRY_WHEN_FULL: Duration = Duration::from_secs(60);
+/// What a client waits when the store is away, which is looked at all the time.
+const RETRY_WHEN_AWAY: Duration = Duration::from_secs(2);
 const MEDIA_TYPES: [&str; 6] = [
     "application/gzip",
     "application/x-gzip",
@@ -45,18 +50,24 @@ pub(crate) async fn source(mut request: Request) -> Result<HttpResponse, Problem
         message::discard(&mut request.payload, &request.worker.shared.settings).await;
         return Err(Problem::too_large(limit));
     }
+    if request.worker.bus().lacks(crate::DOMAIN, Part::Objects).is_some() {
+        message::discard(&mut request.payload, &request.worker.shared.settings).await;
+        return Err(Problem { close: true, ..store_away() });
+    }
 
     let id = Uuid::now_v7();
     let path = Path::from(format!("sources/{id}"));
     let objects = request.worker.shared.objects.clone();
+    let bus = request.worker.bus().clone();
     let disk = request.worker.shared.runtime.disk().clone();
-    let upload = objects.put_multipart(&path).await.map_err(|error| store_failed(&error, &disk))?;
+    let failed = |error: object_store::Error| store_failed(&error, &disk, &bus);
+    let upload = objects.put_multipart(&path).await.map_err(failed)?;
     // Parts already written go away with this, also when the client does and this future is dropped.
     let mut unfinished = Unfinished { upload: Some(WriteMultipart::new(upload)), stored: None };
     let (size, sha256) = receive(&mut request, &mut unfinished, limit).await?;
     unfinished.stored = Some((objects, path));
     if let Some(upload) = unfinished.upload.take() {
-        upload.finish().await.map_err(|error| store_failed(&error, &disk))?;
+        upload.finish().await.map_err(failed)?;
     }
 
     let register = RegisterSource { project_id, source: Source { id, size, sha256 } };
@@ -126,8 +137,8 @@ async fn receive(request: &mut Request, to: &mut Unfinished, limit: u64) -> Resu
             if let Err(error) = upload.wait_for_capacity(PARTS).await {
                 // Whoever is still sending would not read an answer on a connection that is cut.
                 message::discard(&mut request.payload, &request.worker.shared.settings).await;
-                let disk = request.worker.shared.runtime.disk();
-                return Err(Problem { close: true, ..store_failed(&error, disk) });
+                let Shared { runtime, .. } = &*request.worker.shared;
+                return Err(Problem { close: true, ..store_failed(&error, runtime.disk(), runtime.bus()) });
             }
             upload.put(chunk);
         }
@@ -143,16 +154,23 @@ fn broken_off(why: &'static str) -> Problem {
     Problem { close: true, ..Problem::invalid(why) }
 }
 
-fn store_failed(error: &object_store::Error, disk: &Disk) -> Problem {
+fn store_failed(error: &object_store::Error, disk: &Disk, bus: &Bus) -> Problem {
     let cause = format!("object store: {error}");
     if !tells_no_room(error) {
-        return Problem::internal(cause);
+        // A store that is known to be away is told once, and not with each upload.
+        let cause = bus.lacks(crate::DOMAIN, Part::Objects).is_none().then_some(cause);
+        return Problem { cause, ..store_away() };
     }
     let detail = "the disk of the node is full, so that the source could not be kept; make room there, then retry";
     let problem = Problem::of(Code::Unavailable, detail);
     // A full disk of this node is told once, and not with each upload.
     let cause = (!disk.is_full()).then_some(cause);
     Problem { retry_after: Some(RETRY_WHEN_FULL), cause, ..problem }
+}
+
+fn store_away() -> Problem {
+    let detail = "the store of sources does not take the upload now; nothing of it was kept, so send it again";
+    Problem { retry_after: Some(RETRY_WHEN_AWAY), ..Problem::of(Code::Unavailable, detail) }
 }
 
 fn check_media_type(request: &Request) -> Result<(), Problem> {

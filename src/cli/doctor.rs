@@ -209,10 +209,15 @@ fn domain(domain: &ReadyDomain) -> Finding {
         Some("database") => "start PostgreSQL, or see why it does not let the node in; the node needs no restart",
         Some("broker") => "start RabbitMQ, or free memory or disk there; the node needs no restart",
         Some("node") => "start a node that hosts it; callboard nodes shows which there are",
+        Some("objects") => "see that the object store answers and lets the node in; the node needs no restart",
         Some("breaker") => "see in the node's log what failed; it is tried again by itself",
         _ => "see the node's log; callboard nodes revive gives a domain that was given up another chance",
     };
-    problem("domain", format!("{} takes no requests: {reason}", domain.domain), mend)
+    match domain.domain == callboard_http::DOMAIN {
+        // It goes on with whatever does not need the part.
+        true => problem("gateway", format!("lacks a part: {reason}"), mend),
+        false => problem("domain", format!("{} takes no requests: {reason}", domain.domain), mend),
+    }
 }
 
 fn port(settings: &Settings) -> Finding {

@@ -140,7 +140,12 @@ fn row(report: &NodeReport, cluster: &ClusterView) -> [String; 8] {
 fn troubles(report: &NodeReport) -> Vec<String> {
     let of_domains = report.health.iter().flat_map(|health| &health.domains).filter(|domain| !domain.ready);
     let of_domains = of_domains.map(|domain| {
-        format!("{} can't take traffic: {}", domain.domain, domain.reason.as_deref().unwrap_or("no reason given"))
+        let reason = domain.reason.as_deref().unwrap_or("no reason given");
+        match domain.domain == callboard_http::DOMAIN {
+            // It goes on with whatever does not need the part.
+            true => format!("the gateway lacks a part: {reason}"),
+            false => format!("{} can't take traffic: {reason}", domain.domain),
+        }
     });
     let of_disk = report.health.as_ref().filter(|health| has_full_disk(health)).and_then(|health| health.disk);
     let of_disk = of_disk.map(|disk| {

@@ -15,7 +15,6 @@ use callboard_supervisors::{
     disk::Disk,
     revocations::Revocations,
     routing::RoutingTable,
-    schedule,
     seal::MasterKey,
 };
 use object_store::ObjectStore;
@@ -124,13 +123,10 @@ impl Plan<'_> {
             members.clone(),
             seat,
             metrics.clone(),
-            [
-                Some(schedule::keeper(callboard_http::DOMAIN, databases.clone(), vec![callboard_http::housekeeping()])),
-                watches.then(|| callboard_cache::revocations::watch(revocations.clone(), cache.clone())),
-            ]
-            .into_iter()
-            .flatten()
-            .collect(),
+            watches
+                .then(|| callboard_cache::revocations::watch(revocations.clone(), cache.clone()))
+                .into_iter()
+                .collect(),
         );
         let parts = Parts {
             settings,
@@ -149,6 +145,8 @@ impl Plan<'_> {
         domains.push(cluster);
         domains.extend(placed(&parts, &settings.cluster.hosted(mode), bridge.as_ref())?);
         check_routes(&domains)?;
+        let store = objects::dependency(&settings.objects, data, mode == Mode::Serve)?;
+        domains.push(callboard_http::domain(&databases, store));
 
         let mut runtime = Runtime::builder().clock(clock).node(self.id.0).disk(disk.clone());
         if settings.gateway.workers > 0 {

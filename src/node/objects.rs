@@ -9,10 +9,12 @@ use std::{
     time::Duration,
 };
 
+use callboard_supervisors::{About, Dependency};
 use object_store::{
     BackoffConfig, ClientOptions, Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
     RetryConfig, aws::AmazonS3Builder, local::LocalFileSystem, path::Path as ObjectPath, prefix::PrefixStore,
 };
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::{
@@ -31,13 +33,15 @@ const REQUEST: Duration = Duration::from_secs(300);
 const RETRIES: usize = 4;
 /// No attempt begins later than this after the first.
 const RETRY_TIME: Duration = Duration::from_secs(20);
+/// How long the store may take to answer when it is looked at.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Opens the store and makes sure that it can be written, or tells what to mend.
 pub async fn open(choice: &ObjectsChoice, data: &Path) -> Result<Arc<dyn ObjectStore>> {
     match choice.place(data) {
         Place::Folder(folder) => open_folder(&folder),
         Place::Bucket { name, prefix } => {
-            let store = Arc::new(PrefixStore::new(connect(choice, &name)?, prefix));
+            let store = Arc::new(PrefixStore::new(connect(choice, &name, &Patience::of_requests())?, prefix));
             check(&*store).await.map_err(|error| refused(choice, &name, &error))?;
             Ok(store)
         }
@@ -55,7 +59,7 @@ const MARK_BYTES: u64 = 100;
 /// When the store can't tell.
 pub async fn mark(store: &dyn ObjectStore) -> std::result::Result<Option<String>, StoreError> {
     let found = match store.get(&ObjectPath::from(MARK)).await {
-        Err(StoreError::NotFound { .. }) => return Ok(None),
+        Err(error @ StoreError::NotFound { .. }) if !lacks_bucket(&error) => return Ok(None),
         found => found?,
     };
     if found.meta.size > MARK_BYTES {
@@ -85,6 +89,48 @@ pub async fn leave_mark(store: &dyn ObjectStore) -> std::result::Result<String, 
     Ok(mark(store).await?.unwrap_or(ours))
 }
 
+/// The store as something that a node depends on; nothing for a node alone with a folder, which is as near as the node.
+///
+/// It is asked for its mark, which every node of a cluster has found in it at the start (`is_marked`): a folder that is no
+/// longer mounted does not have it.
+///
+/// # Errors
+/// When the way to a bucket can't be set up.
+pub fn dependency(choice: &ObjectsChoice, data: &Path, is_marked: bool) -> Result<Option<Dependency>> {
+    let (name, store): (_, Arc<dyn ObjectStore>) = match choice.place(data) {
+        Place::Folder(_) if !is_marked => return Ok(None),
+        Place::Folder(folder) => (format!("the object store in {}", folder.display()), open_folder(&folder)?),
+        Place::Bucket { name: bucket, prefix } => {
+            let store = PrefixStore::new(connect(choice, &bucket, &Patience::of_looks())?, prefix);
+            (format!("the object store at {} (bucket {bucket:?})", server(choice)), Arc::new(store))
+        }
+    };
+    let about = About { answers_within: ANSWERS_WITHIN, ..About::from(name) };
+    // A folder of another machine may never answer, and a look at it can't be taken back: no second one is begun then.
+    let looking = Arc::new(Mutex::new(()));
+    Ok(Some(Dependency::new(about, move || {
+        let (store, looking) = (store.clone(), looking.clone());
+        async move {
+            let Ok(turn) = looking.try_lock_owned() else { return Err("there is no answer".to_owned()) };
+            let look = tokio::spawn(async move {
+                let found = mark(&*store).await;
+                drop(turn);
+                found
+            });
+            match look.await.map_err(|error| error.to_string())? {
+                Ok(None) if is_marked => {
+                    Err("it lacks the mark by which this cluster knows it; see that it is the one \
+                                             that the nodes had, and mounted if it is a folder"
+                        .to_owned())
+                }
+                Ok(_) => Ok(()),
+                Err(error) if is_denied(&error) => Err("it does not let this node in".to_owned()),
+                Err(error) => Err(last_cause(&error)),
+            }
+        }
+    })))
+}
+
 /// Where the store is, as people are told.
 pub fn shown(choice: &ObjectsChoice, data: &Path) -> String {
     match choice.place(data) {
@@ -107,19 +153,38 @@ fn open_folder(folder: &Path) -> Result<Arc<dyn ObjectStore>> {
     Ok(Arc::new(store))
 }
 
-fn connect(choice: &ObjectsChoice, bucket: &str) -> Result<impl ObjectStore> {
+/// How long a bucket's server is waited for.
+struct Patience {
+    connecting: Duration,
+    silence: Duration,
+    request: Duration,
+    retries: usize,
+}
+
+impl Patience {
+    const fn of_requests() -> Self {
+        Self { connecting: Duration::from_secs(5), silence: SILENCE, request: REQUEST, retries: RETRIES }
+    }
+
+    /// Each look is one question, which comes again soon.
+    const fn of_looks() -> Self {
+        Self { connecting: ANSWERS_WITHIN, silence: ANSWERS_WITHIN, request: ANSWERS_WITHIN, retries: 0 }
+    }
+}
+
+fn connect(choice: &ObjectsChoice, bucket: &str, patience: &Patience) -> Result<impl ObjectStore + use<>> {
     install_crypto_provider();
     let client = ClientOptions::new()
-        .with_connect_timeout(Duration::from_secs(5))
-        .with_read_timeout(SILENCE)
-        .with_timeout(REQUEST)
+        .with_connect_timeout(patience.connecting)
+        .with_read_timeout(patience.silence)
+        .with_timeout(patience.request)
         .with_allow_http(choice.endpoint.as_ref().is_some_and(|url| url.scheme() == "http"));
     let backoff = BackoffConfig {
         init_backoff: Duration::from_millis(100),
         max_backoff: Duration::from_secs(3),
         ..BackoffConfig::default()
     };
-    let retry = RetryConfig { backoff, max_retries: RETRIES, retry_timeout: RETRY_TIME };
+    let retry = RetryConfig { backoff, max_retries: patience.retries, retry_timeout: RETRY_TIME };
     let mut builder = match (&choice.access_key, &choice.secret_key) {
         (Some(id), Some(secret)) => {
             AmazonS3Builder::new().with_access_key_id(id.expose()).with_secret_access_key(secret.expose())
@@ -155,16 +220,15 @@ async fn check(store: &dyn ObjectStore) -> std::result::Result<(), StoreError> {
 
 /// What the operator has to mend. The address and the bucket are named; the credentials never are.
 fn refused(choice: &ObjectsChoice, bucket: &str, error: &StoreError) -> Error {
-    let server = choice.endpoint.as_ref().map_or("Amazon S3", |url| url.as_str().trim_end_matches('/'));
+    let server = server(choice);
     let whole = causes(error);
     let says = |text: &str| whole.contains(text);
-    if says("NoSuchBucket") {
+    if lacks_bucket(error) {
         return Error::usage(format!("{server} has no bucket {bucket:?}"))
             .hint("make the bucket, or name another in CALLBOARD_OBJECTS_URL");
     }
-    let is_denied = matches!(error, StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. });
     let wrong_key = says("InvalidAccessKeyId") || says("SignatureDoesNotMatch");
-    if wrong_key || is_denied {
+    if wrong_key || is_denied(error) {
         let what = if wrong_key { "does not know these credentials" } else { "does not let these credentials in" };
         return Error::usage(format!("{server} {what} for the bucket {bucket:?}")).hint(
             "CALLBOARD_OBJECTS_ACCESS_KEY and CALLBOARD_OBJECTS_SECRET_KEY must be of an account that may put, get \
@@ -173,6 +237,18 @@ fn refused(choice: &ObjectsChoice, bucket: &str, error: &StoreError) -> Error {
     }
     Error::usage(format!("the object store at {server} (bucket {bucket:?}) can't be used: {}", last_cause(error)))
         .hint("CALLBOARD_OBJECTS_ENDPOINT must name an S3-compatible server that answers")
+}
+
+fn server(choice: &ObjectsChoice) -> &str {
+    choice.endpoint.as_ref().map_or("Amazon S3", |url| url.as_str().trim_end_matches('/'))
+}
+
+const fn is_denied(error: &StoreError) -> bool {
+    matches!(error, StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. })
+}
+
+fn lacks_bucket(error: &StoreError) -> bool {
+    causes(error).contains("NoSuchBucket")
 }
 
 fn causes(error: &StoreError) -> String {

@@ -22,10 +22,13 @@ pub enum Part {
     Broker,
     /// A node that hosts it.
     Node,
+    /// The store of sources and releases.
+    Objects,
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 5] = [Self::Domain, Self::Breaker, Self::Database, Self::Broker, Self::Node];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Domain, Self::Breaker, Self::Database, Self::Broker, Self::Node, Self::Objects];
 
     /// As written in metrics and views.
     #[must_use]
@@ -36,6 +39,7 @@ impl Part {
             Self::Database => "database",
             Self::Broker => "broker",
             Self::Node => "node",
+            Self::Objects => "objects",
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     breaker::{Force, State},
     bulkhead::Bulkhead,
     clock::Clock,
-    condition::{Condition, Part, Requirement},
+    condition::{Away, Condition, Part, Requirement},
     dependency::Dependency,
     domain::{Blueprint, Domain, OperationInfo, Shards},
     events::{Deliver, Subscription},
@@ -320,6 +320,11 @@ impl DomainCore {
 }
 
 impl DomainCore {
+    /// Whether this part is away, of all that the domain can't do without.
+    pub(crate) fn lacks(&self, part: Part) -> Option<Away> {
+        self.requirements.iter().filter_map(|requirement| requirement.away()).find(|away| away.part == part)
+    }
+
     /// What keeps the domain from taking traffic: what a call would meet now.
     pub(crate) fn condition(&self) -> Option<Condition> {
         let name = self.name;

@@ -4,7 +4,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::{breaker::Force, bus::Bus, condition::Part, domain_core::DomainCore, tree::TreeView};
+use crate::{
+    breaker::Force,
+    bus::Bus,
+    condition::{Away, Part},
+    domain_core::DomainCore,
+    tree::TreeView,
+};
 
 /// Whether a domain may take traffic: what a call would meet now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,6 +46,13 @@ impl Bus {
             Readiness { domain: core.name, ready: part.is_none(), remote: core.transport.is_some(), part, reason }
         };
         self.domains().iter().map(readiness).collect()
+    }
+
+    /// Whether this part, which a domain can't do without, is known to be away: what needs it can be refused without being
+    /// tried.
+    #[must_use]
+    pub fn lacks(&self, domain: &str, part: Part) -> Option<Away> {
+        self.domains().iter().find(|core| core.name == domain)?.lacks(part)
     }
 
     /// Gives a domain that is `unavailable` after too many restarts another chance; false when it is not, when what

@@ -83,6 +83,7 @@ async fn an_idle_node_says_which_part_is_away_and_when_it_is_back() {
 
     postgres.stop().await;
     says(&node, 0, "auth", "database", "PostgreSQL, which has the data of auth, can't be reached").await;
+    says(&node, 0, "gateway", "database", "PostgreSQL, which has the data of gateway, can't be reached").await;
     // Of a domain of another node, which alone knows.
     says(&node, 0, "project", "database", "on node node-b: PostgreSQL, which has the data of project").await;
     let doctor = node.cli(&["doctor"]).await;

@@ -20,7 +20,7 @@ use std::{future::Future, time::Duration};
 
 use tokio::time::Instant;
 
-pub use api::Api;
+pub use api::{Answer, Api};
 pub use apps::{App, visit};
 pub use cli::Ran;
 pub use collector::Collector;

@@ -68,7 +68,9 @@ fn hear(members: &Members, event: &LiveEvent) {
     }
 }
 
+/// Of the domains that others may ask here.
 fn away(bus: &Bus) -> HashMap<String, Away> {
-    let hosted = bus.ready().into_iter().filter(|domain| !domain.remote);
+    let asked = bus.hosted();
+    let hosted = bus.ready().into_iter().filter(|domain| asked.iter().any(|asked| asked.name == domain.domain));
     hosted.filter_map(|domain| Some((domain.domain.to_owned(), Away::new(domain.part?, domain.reason?)))).collect()
 }

@@ -92,13 +92,10 @@ async fn an_upload_to_a_full_disk_is_told_so_and_may_be_sent_again() {
             let response = request.send().await.unwrap();
             let retry_after = response.headers().get("retry-after").cloned();
             let (status, code, detail) = problem(response).await;
-            if full {
-                assert_eq!((status, code.as_str()), (503, "unavailable"), "{kind}");
-                assert!(detail.contains("the disk of the node is full"), "{detail}");
-                assert_eq!(retry_after.unwrap(), "60");
-            } else {
-                assert_eq!((status, code.as_str()), (500, "internal"), "{kind}");
-            }
+            assert_eq!((status, code.as_str()), (503, "unavailable"), "{kind}");
+            let (sentence, wait) = if full { ("the disk of the node is full", "60") } else { ("send it again", "2") };
+            assert!(detail.contains(sentence), "{kind}: {detail}");
+            assert_eq!(retry_after.unwrap(), wait, "{kind}");
         }
         stage.end().await;
     }
