@@ -14,8 +14,8 @@ def listed():
     return {name: shards == "Shared" for name, shards in entries if name not in ("cluster", "http")}
 
 
-# All have something to do on the main thread too, and every node has the databases of the gateway (shared) and of the
-# cluster (not). A test compares this with the connections that real nodes may open.
+# Every node has the databases of the gateway and of the cluster. A test compares this with the connections that real nodes
+# may open.
 DOMAINS = listed()
 # For the backup, an operator, and those that PostgreSQL keeps for its superuser.
 SPARE = 10
@@ -24,14 +24,15 @@ STOCK = 100
 
 
 def of_node(arguments, workers, each):
-    """How many one node may open."""
+    """How many one node may open: what it is told, and two for each of its threads at least."""
     told = arguments[arguments.index("--domains") + 1] if "--domains" in arguments else "all"
     named = set(told.removeprefix("all-but:").split(",")) - {"all", "none"}
     if not named <= DOMAINS.keys():
         raise ValueError(f"--domains {told} names {named - DOMAINS.keys()}, which is no domain")
     hosted = named if told != "all" and not told.startswith("all-but:") else DOMAINS.keys() - named
-    shared = sum(DOMAINS[name] for name in hosted)
-    return ((shared + 1) * (workers + 1) + (len(hosted) - shared + 1) * 2) * each
+    # The main thread, that of the cluster, and those of domains.
+    threads = workers + 2 + sum(not DOMAINS[name] for name in hosted)
+    return max(each, 2 * threads)
 
 
 def limit(arguments):

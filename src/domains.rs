@@ -1,7 +1,7 @@
 //! The domains of Callboard, listed once: what a node may host, migrates and keeps data of, and what the command line,
 //! the tests and the manifests know of domains follows from this list.
 
-use std::sync::Arc;
+use std::{sync::Arc, thread};
 
 use callboard_messages::Access;
 use callboard_supervisors::{
@@ -97,6 +97,20 @@ pub fn stores() -> impl Iterator<Item = Store> {
 /// The databases that a node uses which hosts these domains.
 pub fn stores_of(hosted: &[String]) -> impl Iterator<Item = Store> {
     stores().filter(|store| !names().any(|name| name == store.name) || hosted.iter().any(|name| name == store.name))
+}
+
+/// How many threads of a node that hosts these domains ask their databases: its workers, where 0 is one for each core, the
+/// main one, on which it begins, and those that domains have for themselves.
+pub fn threads(workers: usize, hosted: &[String]) -> u32 {
+    let workers = match workers {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    let own = stores_of(hosted).map(|store| match store.shards {
+        Shards::Shared => 0,
+        Shards::Dedicated(threads) => threads,
+    });
+    u32::try_from(1 + workers + own.sum::<usize>()).unwrap_or(u32::MAX)
 }
 
 /// The variable that gives a domain a server or a database of its own.

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use callboard_supervisors::testing::Pooler;
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::harness::{Api, App, Node, cli, domains, eventually, servers::Postgres};
+use crate::harness::{Api, App, Node, cli, domains, eventually, get, proxy::Proxy, servers::Postgres};
 
 /// No operation that reads may take longer.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -121,6 +122,77 @@ async fn a_node_works_behind_a_pooler_in_transaction_mode() {
     let operator = node.operator();
     assert_eq!(operator.get("/projects").await.ok()["items"][0]["name"], "shop");
     node.finish().await;
+}
+
+#[tokio::test]
+async fn a_gateway_without_its_own_database_says_so_and_refuses_nothing_but_idempotency_keys() {
+    let (rest, own) = (OwnDatabase::new().await, OwnDatabase::new().await);
+    let mut through = url::Url::parse(&own.url).unwrap();
+    let proxy = Proxy::before(through.port().unwrap_or(5432)).await;
+    through.set_port(Some(proxy.port)).unwrap();
+    let settings =
+        [("CALLBOARD_DATABASE_URL", rest.url.as_str()), ("CALLBOARD_GATEWAY_DATABASE_URL", through.as_str())];
+    let node = Node::start_with(&["--no-sample"], &settings).await;
+    let owner = node.user("owner").await;
+    let create = async |name: &str, key: &str| {
+        let request = owner.request(Method::POST, "/projects").header("Idempotency-Key", key);
+        owner.send(request.json(&json!({ "name": name }))).await
+    };
+    create("first", "one").await.ok();
+    shows_the_connections_of(&node, [&rest.url, through.as_str()]).await;
+
+    let said = async || -> Option<(String, String)> {
+        let ready: Value = get(format!("http://127.0.0.1:{}/ready", node.port)).await.unwrap().json().await.unwrap();
+        let away: Vec<&Value> = ready["domains"].as_array()?.iter().filter(|domain| domain["ready"] == false).collect();
+        let [gateway] = away.as_slice() else { return None };
+        let text = |name: &str| gateway[name].as_str().unwrap().to_owned();
+        (gateway["domain"] == "gateway" && ready["status"] == "impaired").then(|| (text("part"), text("reason")))
+    };
+    for fault in [Proxy::cut as fn(&Proxy), Proxy::black_hole] {
+        fault(&proxy);
+        let (part, reason) = eventually("the database of the gateway is missed", &said).await;
+        assert_eq!(part, "database");
+        assert!(reason.contains("PostgreSQL, which has the data of gateway, can't be reached"), "{reason}");
+        let asked = Instant::now();
+        assert_eq!(create("second", "two").await.refused(503)["code"], "unavailable");
+        assert!(asked.elapsed() < Duration::from_secs(2), "it is known already: {:?}", asked.elapsed());
+        let doctor = node.cli(&["doctor"]).await;
+        assert!(
+            !doctor.success() && doctor.out.contains("lacks a part: PostgreSQL, which has the data of gateway"),
+            "{doctor:?}"
+        );
+        // What needs no key is taken.
+        let other = owner.create_project("other").await;
+        assert!(owner.delete(&format!("/projects/{other}")).await.status.is_success());
+        proxy.heal();
+        eventually("everything is there", || async { said().await.is_none().then_some(()) }).await;
+    }
+    let second = create("second", "two").await.ok();
+    assert_eq!(create("second", "two").await.ok(), second, "the key holds");
+    node.finish().await;
+}
+
+/// Waits until the node shows the connections of the servers that are at these URLs.
+async fn shows_the_connections_of(node: &Node, urls: [&str; 2]) {
+    let allowed = "SELECT (current_setting('max_connections')::bigint
+                           - current_setting('superuser_reserved_connections')::bigint)::text";
+    let allowed: f64 = text(urls[0], allowed).await.parse().unwrap();
+    for url in urls {
+        let url = url::Url::parse(url).unwrap();
+        let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5432));
+        let series =
+            |state: &str| format!("callboard_database_server_connections{{server=\"{server}\",state=\"{state}\"}}");
+        let [all, used, may_open] = eventually("the connections of the servers are shown", || async {
+            let metrics = get(format!("http://127.0.0.1:{}/metrics", node.port)).await.ok()?.text().await.ok()?;
+            let value = |state: &str| -> Option<f64> {
+                metrics.lines().find_map(|line| line.strip_prefix(&series(state))?.trim().parse().ok())
+            };
+            Some([value("allowed")?, value("used")?, value("node_limit")?])
+        })
+        .await;
+        assert_eq!(all, allowed, "{server}");
+        assert!(used >= 1.0 && used <= allowed && may_open >= 1.0, "{server}: {used} {may_open}");
+    }
 }
 
 #[tokio::test]

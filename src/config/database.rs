@@ -1,6 +1,6 @@
 //! Where data is kept.
 
-use std::{path::Path, thread, time::Duration};
+use std::{path::Path, time::Duration};
 
 use callboard_messages::Secret;
 use callboard_supervisors::db::{DatabaseSettings, PostgresSettings};
@@ -53,17 +53,6 @@ impl Value for Pooler {
         }
         .to_owned()
     }
-}
-
-/// How many threads ask the databases, of a node with this many workers, where 0 is one for each core: the main one, and
-/// that of each domain with a thread of its own, also do.
-pub fn threads(workers: usize) -> u32 {
-    const BESIDE: usize = 3;
-    let workers = match workers {
-        0 => thread::available_parallelism().map_or(1, usize::from),
-        workers => workers,
-    };
-    u32::try_from(workers + BESIDE).unwrap_or(u32::MAX)
 }
 
 fn is_postgres(url: &Secret) -> bool {
@@ -126,6 +115,11 @@ impl DatabaseChoice {
         choice
     }
 
+    /// How many connections this node opens to each server at most: what it is told, and two for each thread at least.
+    pub fn bound(&self) -> u32 {
+        self.connections.max(2 * self.threads)
+    }
+
     /// As the runtime takes it.
     pub fn settings(&self, data: &Path) -> DatabaseSettings {
         match &self.url {
@@ -134,7 +128,7 @@ impl DatabaseChoice {
                 own_urls: self.own_urls.iter().map(|(of, url)| ((*of).to_owned(), url.expose().to_owned())).collect(),
                 read_url: self.read_url.as_ref().map(|url| url.expose().to_owned()),
                 schema_prefix: self.schema_prefix.clone(),
-                connections: self.connections.max(2 * self.threads),
+                connections: self.bound(),
                 threads: self.threads,
                 is_pooled: self.is_pooled,
                 statement_timeout: self.statement_timeout,

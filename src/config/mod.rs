@@ -31,6 +31,7 @@ use reader::{Reader, is_read};
 
 use crate::{
     cli::Globals,
+    domains,
     error::{Error, Result},
 };
 
@@ -106,7 +107,7 @@ impl Settings {
         let (gateway, router) = gateway::read(&mut reader);
         let auth = AuthChoice::read(&mut reader);
         let deploy = DeployChoice::read(&mut reader);
-        database.threads = database::threads(gateway.workers);
+        database.threads = domains::threads(gateway.workers, &cluster.hosted(mode));
         let private = reader.private();
         let settings =
             Self { node, cluster, servers, telemetry, objects, database, gateway, router, auth, deploy, private };

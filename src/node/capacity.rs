@@ -1,18 +1,13 @@
 //! The connections to PostgreSQL that nodes may open, and those that its server lets in: told before the one too many is
-//! refused, which nobody sees before there is load.
+//! refused, which nobody sees before there is load. At the start and by `callboard doctor` as a sentence, and by every node
+//! as a metric, with how many there are now.
 
-use std::{collections::BTreeMap, thread};
+use std::collections::{BTreeMap, BTreeSet};
 
-use callboard_supervisors::{Shards, db::Databases};
+use callboard_supervisors::db::{Databases, Occupancy, UsedServer};
 use url::Url;
 
-use crate::{
-    config::Settings,
-    domains::{self, Store},
-};
-
-/// The thread on which a node begins also asks for what every domain keeps.
-const MAIN: usize = 1;
+use crate::{config::Settings, domains};
 
 /// A server that lets in fewer connections than may be opened to it.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,7 +18,7 @@ pub struct Shortage {
     pub mend: String,
 }
 
-/// What is asked of one server, in pools: there is one for each domain on each thread.
+/// What is asked of one server, in databases: a node opens up to its bound to each that a domain of it is in.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Demand {
     /// One of the domains that are there.
@@ -36,10 +31,15 @@ struct Demand {
     nodes: u64,
 }
 
+/// Whether the connections of nodes are those of the server: a pooler has its own, and a file none.
+const fn counts(settings: &Settings) -> bool {
+    settings.database.url.is_some() && !settings.database.is_pooled
+}
+
 /// Looks at every server, as if every node had as many workers and connections as this one. What can't be looked at is
 /// told by whoever needs it.
 pub async fn look(settings: &Settings, hosted: &[String], databases: &Databases) -> Vec<Shortage> {
-    if settings.database.url.is_none() {
+    if !counts(settings) {
         return Vec::new();
     }
     let mut nodes = nodes(databases).await;
@@ -48,11 +48,25 @@ pub async fn look(settings: &Settings, hosted: &[String], databases: &Databases)
     }
     let mut shortages = Vec::new();
     for (server, demand) in demands(settings, hosted, &nodes) {
-        let Ok(Some(granted)) = databases.lets_in(&demand.domain).await else { continue };
-        let granted = u64::try_from(granted).unwrap_or(0);
-        shortages.extend(shortage(&server, &demand, u64::from(settings.database.connections), granted));
+        let Ok(Some(Occupancy { allowed, .. })) = databases.occupancy(&demand.domain).await else { continue };
+        let granted = u64::try_from(allowed).unwrap_or(0);
+        shortages.extend(shortage(&server, &demand, u64::from(settings.database.bound()), granted));
     }
     shortages
+}
+
+/// The servers that this node uses, and the most connections that it opens to each.
+pub fn of_this_node(settings: &Settings, hosted: &[String]) -> Vec<UsedServer> {
+    if !counts(settings) {
+        return Vec::new();
+    }
+    let connections = u64::from(settings.database.bound());
+    let used = |(address, demand): (String, Demand)| UsedServer {
+        address,
+        domain: demand.domain,
+        limit: demand.one * connections,
+    };
+    demands(settings, hosted, &[]).into_iter().map(used).collect()
 }
 
 /// What each node that takes part hosts; nothing where none has begun yet, or where nodes are always alone.
@@ -67,22 +81,17 @@ async fn nodes(databases: &Databases) -> Vec<Vec<String>> {
 
 /// By the servers' addresses.
 fn demands(settings: &Settings, hosted: &[String], nodes: &[Vec<String>]) -> BTreeMap<String, Demand> {
-    let workers = match settings.gateway.workers {
-        0 => thread::available_parallelism().map_or(1, usize::from),
-        workers => workers,
-    };
     let mut demands: BTreeMap<String, Demand> = BTreeMap::new();
-    let mut add = |domains: &[String], count: fn(&mut Demand) -> &mut u64| {
-        for Store { name: domain, shards, .. } in domains::stores_of(domains) {
-            let threads = match shards {
-                Shards::Shared => workers,
-                Shards::Dedicated(threads) => threads,
-            } + MAIN;
-            let own = settings.database.own_urls.iter().find(|(of, _)| *of == domain).map(|(_, url)| url);
+    let mut add = |hosted: &[String], count: fn(&mut Demand) -> &mut u64| {
+        let mut counted = BTreeSet::new();
+        for store in domains::stores_of(hosted) {
+            let own = settings.database.own_urls.iter().find(|(of, _)| *of == store.name).map(|(_, url)| url);
             let Some(url) = own.or(settings.database.url.as_ref()) else { continue };
-            let demand = demands.entry(address(url.expose())).or_default();
-            demand.domain = domain.to_owned();
-            *count(demand) += threads as u64;
+            if counted.insert(url.expose()) {
+                let demand = demands.entry(address(url.expose())).or_default();
+                demand.domain = store.name.to_owned();
+                *count(demand) += 1;
+            }
         }
     };
     add(hosted, |demand| &mut demand.one);
@@ -133,22 +142,22 @@ mod tests {
     #[test]
     fn what_can_be_opened_is_compared_with_what_is_let_in() {
         let told = |nodes: u64, connections: u64, granted: u64| {
-            let demand = Demand { domain: "auth".to_owned(), one: 11, all: 11 * nodes, nodes };
+            let demand = Demand { domain: "auth".to_owned(), one: 1, all: nodes, nodes };
             shortage("db:5432", &demand, connections, granted)
         };
-        assert_eq!(told(1, 8, 88), None);
-        let alone = told(1, 8, 87).unwrap();
+        assert_eq!(told(1, 64, 64), None);
+        let alone = told(1, 64, 63).unwrap();
         assert!(
-            alone.what.contains("open 88 connections to PostgreSQL at db:5432, but the server lets in 87"),
+            alone.what.contains("open 64 connections to PostgreSQL at db:5432, but the server lets in 63"),
             "{alone:?}"
         );
         assert!(alone.mend.contains("by 1 or more"), "{alone:?}");
-        assert!(alone.mend.contains("CALLBOARD_DATABASE_CONNECTIONS to 7"), "{alone:?}");
-        let three = told(3, 8, 97).unwrap();
-        assert!(three.what.contains("88") && three.what.contains("all 3 nodes 264"), "{three:?}");
-        assert!(three.mend.contains("by 167 or more") && three.mend.contains("to 2 on every node"), "{three:?}");
-        assert!(!told(9, 1, 97).unwrap().mend.contains("CALLBOARD"), "not even one each");
-        assert_eq!(told(3, 2, 97), None);
+        assert!(alone.mend.contains("CALLBOARD_DATABASE_CONNECTIONS to 63"), "{alone:?}");
+        let three = told(3, 64, 97).unwrap();
+        assert!(three.what.contains("64") && three.what.contains("all 3 nodes 192"), "{three:?}");
+        assert!(three.mend.contains("by 95 or more") && three.mend.contains("to 32 on every node"), "{three:?}");
+        assert!(!told(98, 1, 97).unwrap().mend.contains("CALLBOARD"), "not even one each");
+        assert_eq!(told(3, 32, 97), None);
     }
 
     #[test]

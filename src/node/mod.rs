@@ -24,7 +24,11 @@ mod telemetry;
 use std::time::{Duration, Instant};
 
 use callboard_cluster::{ClusterSettings, Fingerprints};
-use callboard_supervisors::{Part, Readiness, Runtime, cluster::Members, db::Databases};
+use callboard_supervisors::{
+    Part, Readiness, Runtime,
+    cluster::Members,
+    db::{Databases, ServerWatch},
+};
 use chrono::{DateTime, Utc};
 
 use crate::{
@@ -125,6 +129,11 @@ async fn live(mut settings: Settings, options: Options, began: Instant) -> Resul
         }
     };
     let (runtime, ready) = (assembled.runtime.clone(), &mut assembled.serving.ready);
+    let hosted = settings.cluster.hosted(mode);
+    let servers = capacity::of_this_node(&settings, &hosted);
+    let connections = ServerWatch::register(assembled.databases.clone(), servers, runtime.metrics())
+        .context(|| "measure the connections to the database".to_owned())?;
+    let connections = actix_rt::spawn(connections.run());
     ready.hold();
     let server = actix_rt::spawn(assembled.serving.server);
 
@@ -138,7 +147,7 @@ async fn live(mut settings: Settings, options: Options, began: Instant) -> Resul
         if mode == Mode::Serve {
             become_known(&assembled.members).await?;
         }
-        for shortage in capacity::look(&settings, &settings.cluster.hosted(mode), &assembled.databases).await {
+        for shortage in capacity::look(&settings, &hosted, &assembled.databases).await {
             tracing::warn!("{}; {}", shortage.what, shortage.mend);
         }
         let issued = credentials.issue_soon(mode).await;
@@ -186,6 +195,7 @@ async fn live(mut settings: Settings, options: Options, began: Instant) -> Resul
         Some(Err(error)) => Some(error),
     };
 
+    connections.abort();
     signals.exit_on_second();
     // What is another process's by now is not handed over.
     let is_node = !assembled.members.is_displaced();

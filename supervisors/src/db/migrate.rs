@@ -83,22 +83,6 @@ impl Databases {
         Ok(())
     }
 
-    /// How many connections the server of `domain` lets in, without those that it keeps for its operators; nothing for a
-    /// file.
-    ///
-    /// # Errors
-    /// When it can't be reached, or refuses.
-    pub async fn lets_in(&self, domain: &str) -> Result<Option<i64>, Error> {
-        let DatabaseSettings::Postgres(settings) = self.settings() else { return Ok(None) };
-        let mut connection = self.connect(settings.url_of(domain), domain).await?;
-        let asked = "SELECT current_setting('max_connections')::bigint
-                          - current_setting('superuser_reserved_connections')::bigint
-                          - COALESCE(current_setting('reserved_connections', true), '0')::bigint";
-        let answer = timeout(CONNECT_WITHIN, sqlx::raw_sql(asked).fetch_one(&mut connection)).await;
-        let _ = timeout(CONNECT_WITHIN, connection.close()).await;
-        Ok(Some(answer.map_err(|_| sqlx::Error::PoolTimedOut)??.try_get(0)?))
-    }
-
     /// Looks once whether the replica lets this node in, if there is one.
     ///
     /// # Errors

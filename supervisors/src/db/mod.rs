@@ -10,6 +10,7 @@ mod file;
 mod metrics;
 mod migrate;
 mod names;
+mod occupancy;
 mod pool;
 mod pools;
 mod query;
@@ -20,6 +21,7 @@ mod transaction;
 mod watch;
 
 pub use error::{Error, MigrationError};
+pub use occupancy::{Occupancy, ServerWatch, UsedServer};
 pub use pools::{Database, Databases, Reads};
 pub use query::{Bind, Query, Row};
 pub use settings::{DatabaseSettings, Engine, PostgresSettings};
