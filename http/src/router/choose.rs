@@ -63,7 +63,10 @@ impl Worker {
                 Failure::UnknownApp
                     | Failure::NodeGone(_)
                     | Failure::NodeRefused(..)
-                    | Failure::NoInstance(RouteState::Moving | RouteState::Serving)
+                    // Each of these ends, also just before the request came.
+                    | Failure::NoInstance(
+                        RouteState::NoRelease | RouteState::Deploying | RouteState::Moving | RouteState::Serving
+                    )
             );
             if forwarded || is_here || !may_be_wrong || !self.renew(tried).await {
                 return Err(failure);

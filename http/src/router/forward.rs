@@ -210,6 +210,11 @@ impl Worker {
                 Some(Ok(answer)) if !has_body && is_misdirected(node, &answer) && self.renew(&mut tried).await => {
                     continue;
                 }
+                // The list names who takes the app over before that node itself knows.
+                Some(Ok(answer)) if !has_body && is_misdirected(node, &answer) && self.await_heir(&heir).await => {
+                    tried = Tried::default();
+                    continue;
+                }
                 Some(Ok(answer)) if is_misdirected(node, &answer) => {
                     return Err(Failure::NoInstance(RouteState::Moving));
                 }

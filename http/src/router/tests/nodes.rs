@@ -169,6 +169,24 @@ async fn a_node_that_has_lost_an_app_asks_where_it_went() {
 }
 
 #[actix_rt::test]
+async fn an_app_that_was_released_since_the_list_was_made_is_found() {
+    for state in [RouteState::NoRelease, RouteState::Deploying] {
+        let (near, far) = (Node::start("near", KEY), Node::start("far", KEY));
+        let instance = Instance::saying("there").await;
+        far.gateway.serve(&[&instance]);
+        let (table, nodes) = (near.gateway.table.clone(), [far.neighbour()]);
+        table.set_elsewhere(table.ask(), vec![("hello".to_owned(), None, state)], &nodes);
+        let right = vec![("hello".to_owned(), Some(far.id), RouteState::Serving)];
+        let renewing = actix_rt::spawn(async move {
+            table.wanted().await;
+            table.set_elsewhere(table.ask(), right, &nodes);
+        });
+        assert_eq!(near.gateway.get("/").await.text(), "there", "{state:?}");
+        soon(renewing).await.unwrap();
+    }
+}
+
+#[actix_rt::test]
 async fn a_node_that_is_gone_is_named_in_the_answer() {
     let (near, far) = (Node::start("near", KEY), Node::start("far", KEY));
     near.list(Uuid::from_u128(7), &[&far]);
@@ -277,9 +295,10 @@ async fn what_is_with_a_node_that_is_declared_gone_is_given_up_and_goes_to_the_h
     assert!(soon(stream.chunk()).await.is_none(), "a stream that is not whole is cut");
     assert!(soon(websocket.rest()).await.is_empty(), "a tunnel to nowhere is closed");
 
-    // The heir is known before it serves.
-    heir.gateway.route(&[], RouteState::Serving);
+    // The heir is known before it knows itself, and then before it serves.
     near.list(heir.id, &[&heir]);
+    assert_eq!(near.gateway.get("/").await.status(), 503, "the heir does not have the app yet");
+    heir.gateway.route(&[], RouteState::Serving);
     let early = near.gateway.ask(&post("body")).await;
     assert_eq!(early.status(), 503, "only what was with the lost node waits: {}", early.text());
     assert!(early.header("x-callboard-no-instance").is_none(), "that is between routers");
