@@ -112,7 +112,7 @@ impl Watcher {
     async fn said(&self) -> Option<BTreeMap<String, bool>> {
         let response = self.http.get(format!("http://127.0.0.1:{}/ready", self.port)).send().await.ok()?;
         let body: Value = response.json().await.ok()?;
-        if !["ready", "unavailable"].iter().any(|status| body["status"] == *status) {
+        if !["ready", "impaired", "unavailable"].iter().any(|status| body["status"] == *status) {
             // It begins or ends, and takes no requests.
             return None;
         }
