@@ -22,7 +22,7 @@ async fn endless(node: &Node, number: usize, project: &str) -> TcpStream {
 }
 
 #[tokio::test]
-async fn nodes_stop_in_time_while_neither_database_nor_collector_nor_clients_say_anything() {
+async fn nodes_stop_in_time_while_nobody_says_anything_and_while_they_wait_for_others() {
     let mut database = Postgres::start().await;
     let url = database.url();
     let collector = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -51,7 +51,23 @@ async fn nodes_stop_in_time_while_neither_database_nor_collector_nor_clients_say
     assert!(status.success() && took < STOP, "they ended with {status} after {took:?}");
     asked.iter().for_each(tokio::task::JoinHandle::abort);
     database.resume();
+    a_node_that_waits_for_others_stops(&mut node).await;
     node.finish().await;
+}
+
+/// Nobody hosts what this one can't do without, and it waits for a while that somebody might.
+async fn a_node_that_waits_for_others_stops(node: &mut Node) {
+    let before = node.member(0).log().len();
+    node.member_mut(0).domains = Some("none");
+    node.spawn_member(0);
+    eventually("it has come as far as waiting", || async {
+        node.member(0).log()[before..].contains("has joined the cluster").then_some(())
+    })
+    .await;
+    let (status, took) = node.member_mut(0).stop().await;
+    let said = node.member(0).log().split_off(before);
+    assert!(status.success() && took < STOP, "it ended with {status} after {took:?}\n{said}");
+    assert!(said.contains("stopped before it was ready"), "{said}");
 }
 
 #[tokio::test]
@@ -64,24 +80,5 @@ async fn a_node_alone_stops_in_time_while_its_database_is_silent() {
     let (status, took) = node.stop().await;
     assert!(status.success() && took < STOP, "it ended with {status} after {took:?}");
     database.resume();
-    node.finish().await;
-}
-
-#[tokio::test]
-async fn a_node_that_waits_for_others_stops_when_it_is_told_to() {
-    let mut node = Node::start_cluster().await;
-    node.stop().await;
-    // Nobody hosts what this one can't do without, and it waits for a while that somebody might.
-    let before = node.member(0).log().len();
-    node.member_mut(0).domains = Some("none");
-    node.spawn_member(0);
-    eventually("it has come as far as waiting", || async {
-        node.member(0).log()[before..].contains("has joined the cluster").then_some(())
-    })
-    .await;
-    let (status, took) = node.member_mut(0).stop().await;
-    let said = node.member(0).log().split_off(before);
-    assert!(status.success() && took < STOP, "it ended with {status} after {took:?}\n{said}");
-    assert!(said.contains("stopped before it was ready"), "{said}");
     node.finish().await;
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use futures_util::join;
 use tokio::time::Instant;
 
-use crate::harness::{App, Node, Visitors, visit, within};
+use crate::harness::{Api, App, Node, Visitors, visit, within};
 
 /// What the platform promises.
 const TAKEN_OVER: Duration = Duration::from_secs(10);
@@ -21,22 +22,14 @@ pub(super) fn owner_of(node: &Node, app: &str) -> usize {
     (0..3).find(runs).unwrap_or_else(|| panic!("nobody runs {app}: {:?}", node.running()))
 }
 
-#[tokio::test]
-async fn the_domains_of_a_killed_node_are_answered_by_another() {
-    let mut node = Node::start_cluster().await;
-    let owner = node.user("owner").await;
-    let project = owner.create_project("shop").await;
-    let path = format!("/projects/{project}");
-    // Both nodes that host project have answered.
-    for _ in 0..20 {
-        owner.get(&path).await.ok();
-    }
-    node.member_mut(1).kill().await;
+/// Requests to a domain that a killed node hosted, and to another, are answered by the first node soon, and no request
+/// takes longer than it may meanwhile.
+async fn domains_are_answered_by_another(owner: &Api, path: &str) {
     let killed = Instant::now();
     let mut last_failure = None;
     while killed.elapsed() < TAKEN_OVER + Duration::from_secs(3) {
         let asked = Instant::now();
-        let answer = owner.get(&path).await;
+        let answer = owner.get(path).await;
         assert!(asked.elapsed() < DEADLINE, "a request took {:?}", asked.elapsed());
         if !answer.status.is_success() {
             last_failure = Some((killed.elapsed(), answer.text));
@@ -48,22 +41,10 @@ async fn the_domains_of_a_killed_node_are_answered_by_another() {
     if let Some((after, text)) = last_failure {
         assert!(after < TAKEN_OVER, "still failing after {after:?}: {text}");
     }
-    node.start_member(1).await;
-    owner.get(&path).await.ok();
-    node.finish().await;
 }
 
-#[tokio::test]
-async fn the_apps_of_a_killed_node_run_on_another_which_says_so() {
-    let mut node = Node::start_cluster().await;
-    App::web(&node, "shop", "one").deploy().await;
-    for number in 0..3 {
-        let answer = visit(node.member(number).port, "shop", "/").await.unwrap();
-        assert_eq!(answer.status(), 200, "by node {number}");
-    }
-    let owner = owner_of(&node, "shop");
-    node.member_mut(owner).kill().await;
-    let port = node.port;
+/// The app is answered again soon, by another process.
+async fn app_runs_on_another(port: u16) {
     within(TAKEN_OVER, "the app answers again", || async move {
         let answer = visit(port, "shop", "/").await.ok()?;
         let status = answer.status();
@@ -71,36 +52,14 @@ async fn the_apps_of_a_killed_node_run_on_another_which_says_so() {
         (status == 200 && text.starts_with("one")).then_some(())
     })
     .await;
-    let log = node.cli_json(&["logs", "--app", "shop"]).await;
-    let lines: Vec<&str> = log["items"].as_array().unwrap().iter().filter_map(|line| line["text"].as_str()).collect();
-    assert!(lines.iter().any(|line| line.contains("taken over by")), "{lines:?}");
-    assert!(
-        lines.iter().any(|line| line.contains("version one listens")),
-        "what was logged before is there: {lines:?}"
-    );
-
-    // The node that comes back leaves the app where it is, and nothing of its own old instance is left.
-    node.start_member(owner).await;
-    App::new(&node, "shop", &[]).settle("web", 1).await;
-    within(Duration::from_secs(60), "one instance is left", || async {
-        let running = node.running();
-        (running.iter().filter(|process| process.command.contains("app.py")).count() == 1).then_some(())
-    })
-    .await;
-    node.finish().await;
 }
 
-#[tokio::test]
-async fn a_node_that_is_told_to_stop_under_load_costs_nobody_a_request() {
-    let mut node = Node::start_cluster().await;
-    App::web(&node, "shop", "one").deploy().await;
-    let owner = node.user("owner").await;
-    let project = owner.create_project("other").await;
-    let leaving = owner_of(&node, "shop");
+/// A node is told to stop under load, which costs nobody a request.
+async fn leaves_unnoticed(node: &mut Node, leaving: usize, owner: &Api, path: &str) {
     let visitors = Visitors::come(node.port, "shop");
     let (stop, mut stopped) = tokio::sync::watch::channel(false);
     let asking = {
-        let (owner, path) = (owner.clone(), format!("/projects/{project}"));
+        let (owner, path) = (owner.clone(), path.to_owned());
         tokio::spawn(async move {
             let mut asked = 0;
             while !*stopped.borrow_and_update() {
@@ -126,5 +85,46 @@ async fn a_node_that_is_told_to_stop_under_load_costs_nobody_a_request() {
         (report["state"] == "gone").then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_a_killed_node_did_another_does_and_one_that_is_told_to_stop_costs_nobody_a_request() {
+    let mut node = Node::start_cluster().await;
+    App::web(&node, "shop", "one").deploy().await;
+    for number in 0..3 {
+        let answer = visit(node.member(number).port, "shop", "/").await.unwrap();
+        assert_eq!(answer.status(), 200, "by node {number}");
+    }
+    let owner = node.user("owner").await;
+    let path = format!("/projects/{}", owner.create_project("other").await);
+    // Both nodes that host project have answered.
+    for _ in 0..20 {
+        owner.get(&path).await.ok();
+    }
+
+    let killed = owner_of(&node, "shop");
+    node.member_mut(killed).kill().await;
+    join!(domains_are_answered_by_another(&owner, &path), app_runs_on_another(node.port));
+    let log = node.cli_json(&["logs", "--app", "shop"]).await;
+    let lines: Vec<&str> = log["items"].as_array().unwrap().iter().filter_map(|line| line["text"].as_str()).collect();
+    assert!(lines.iter().any(|line| line.contains("taken over by")), "{lines:?}");
+    assert!(
+        lines.iter().any(|line| line.contains("version one listens")),
+        "what was logged before is there: {lines:?}"
+    );
+
+    // The node that comes back leaves the app where it is, and nothing of its own old instance is left.
+    node.start_member(killed).await;
+    App::new(&node, "shop", &[]).settle("web", 1).await;
+    within(Duration::from_secs(60), "one instance is left", || async {
+        let running = node.running();
+        (running.iter().filter(|process| process.command.contains("app.py")).count() == 1).then_some(())
+    })
+    .await;
+    owner.get(&path).await.ok();
+
+    let leaving = owner_of(&node, "shop");
+    assert_ne!(leaving, killed);
+    leaves_unnoticed(&mut node, leaving, &owner, &path).await;
     node.finish().await;
 }

@@ -60,7 +60,9 @@ async fn what_is_with_a_frozen_node_is_given_up_when_it_is_declared_gone_and_goe
     let gateway = node.member(number).port;
     let app = App::new(&node, "shop", &[("Procfile", "web: python3 app.py\n"), ("app.py", APP)]);
     app.deploy().await;
-    let before = answer(gateway, "/").await.unwrap();
+    let before = visit(gateway, "shop", "/").await.unwrap();
+    assert_eq!(before.status(), 200, "the gateway leads to the app: {}", before.text().await.unwrap());
+    let before = before.text().await.unwrap();
     let owner = owner_of(&node, "shop");
     // The other node that runs apps.
     let heir = node.member(if owner == 1 { 2 } else { 1 }).port;

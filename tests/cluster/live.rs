@@ -82,14 +82,12 @@ class Handler(BaseHTTPRequestHandler):
 HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 "#;
 
-#[tokio::test]
-async fn logs_are_followed_on_any_node_and_resumed_on_another() {
-    let node = Node::start_cluster().await;
-    let app = App::new(&node, "shop", &[("Procfile", "web: python3 app.py\n"), ("app.py", COUNTER)]);
+pub(super) async fn logs_are_followed_on_any_node_and_resumed_on_another(node: &Node) {
+    let app = App::new(node, "counter", &[("Procfile", "web: python3 app.py\n"), ("app.py", COUNTER)]);
     app.deploy().await;
     let token = node.operator().token.clone().unwrap();
     let on = |number: usize| Api::new(node.member(number).port, Some(token.clone()));
-    let topic = format!("logs:{}", node.operator().project("shop").await);
+    let topic = format!("logs:{}", node.operator().project("counter").await);
 
     // The node that is asked does not host deploy.
     let mut first = Stream::open(&on(0), &topic, None).await;
@@ -105,5 +103,4 @@ async fn logs_are_followed_on_any_node_and_resumed_on_another() {
         let next = second.until("count").await;
         assert!(next.data.contains(&format!("count {number}.")), "none is missed and none comes twice: {next:?}");
     }
-    node.finish().await;
 }

@@ -4,12 +4,12 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::operating::{bury, deletion};
+use super::operating::{applied, bury, deletion};
 use crate::harness::{Api, App, Node, eventually, visit};
 
 /// Every one of these, and its answer to somebody with an organization and nothing more, by session and by key.
 async fn are_for_operators(node: &Node, asked: &[(Method, &str)]) {
-    let tenant = node.user("tenant").await;
+    let tenant = node.user(&format!("tenant-{}", Uuid::now_v7().simple())).await;
     let key = tenant.post("/auth/api-keys", json!({ "name": "all", "scopes": ["project:write"] })).await.ok();
     let program = tenant.with_token(key["secret"].as_str().unwrap());
     for (method, path) in asked {
@@ -28,13 +28,11 @@ fn ids(page: &Value) -> Vec<&str> {
     page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap()).collect()
 }
 
-#[tokio::test]
-async fn dead_letters_are_listed_shown_replayed_and_dropped() {
-    let node = Node::start_cluster().await;
+pub(super) async fn dead_letters_are_listed_shown_replayed_and_dropped(node: &Node) {
     let operator = node.operator();
-    let event = deletion();
-    bury(&node, &event).await;
-    bury(&node, &json!("no event at all")).await;
+    let (event, applied) = (deletion(), applied(node).await);
+    bury(node, &event).await;
+    bury(node, &json!("no event at all")).await;
 
     let newest = operator.get("/dead-letters?limit=1").await.ok();
     let cursor = newest["next"].as_str().unwrap_or_else(|| panic!("{newest}"));
@@ -64,7 +62,7 @@ async fn dead_letters_are_listed_shown_replayed_and_dropped() {
     operator.post(&replay, json!({ "twice": true })).await.refused(400);
     let of_letter = format!("/dead-letters/{good}");
     are_for_operators(
-        &node,
+        node,
         &[
             (Method::GET, "/dead-letters"),
             (Method::GET, &of_letter),
@@ -83,12 +81,7 @@ async fn dead_letters_are_listed_shown_replayed_and_dropped() {
     assert!(operator.delete(&format!("/dead-letters/{garbage}")).await.status.is_success());
     operator.delete(&format!("/dead-letters/{garbage}")).await.refused(404);
     assert_eq!(operator.get("/dead-letters").await.ok()["items"], json!([]));
-    eventually("deploy has applied it", || async {
-        let inbox = node.ground().count("SELECT COUNT(*) FROM deploy.inbox").await;
-        (inbox == 1).then_some(())
-    })
-    .await;
-    node.finish().await;
+    eventually("deploy has applied it", || async { (self::applied(node).await == applied + 1).then_some(()) }).await;
 }
 
 /// The creation of a project that has come to a stand before its first step.
@@ -107,11 +100,9 @@ async fn stick(node: &Node, owner: &Api, name: &str) -> Uuid {
     id
 }
 
-#[tokio::test]
-async fn a_stuck_saga_is_listed_and_goes_on_when_it_is_retried() {
-    let node = Node::start_cluster().await;
+pub(super) async fn a_stuck_saga_is_listed_and_goes_on_when_it_is_retried(node: &Node) {
     let (operator, owner) = (node.operator(), node.user("owner").await);
-    let id = stick(&node, &owner, "shop").await;
+    let id = stick(node, &owner, "shop").await;
     let listed = operator.get("/sagas?status=stuck").await.ok();
     assert_eq!(ids(&listed), [id.to_string()]);
     let saga = &listed["items"][0];
@@ -127,7 +118,7 @@ async fn a_stuck_saga_is_listed_and_goes_on_when_it_is_retried() {
     assert_eq!(unknown["code"], "not_found");
     operator.post("/sagas/not-an-id/retry", json!({})).await.refused(400);
     operator.post(&retry, json!({ "twice": true })).await.refused(400);
-    are_for_operators(&node, &[(Method::GET, "/sagas"), (Method::POST, &retry)]).await;
+    are_for_operators(node, &[(Method::GET, "/sagas"), (Method::POST, &retry)]).await;
 
     let retried = operator.post(&retry, json!({})).await.ok();
     assert_eq!((&retried["id"], &retried["status"]), (&json!(id), &json!("running")));
@@ -138,7 +129,6 @@ async fn a_stuck_saga_is_listed_and_goes_on_when_it_is_retried() {
     assert_eq!(ids(&operator.get("/sagas?status=done").await.ok()), [id.to_string()]);
     let again = operator.post(&retry, json!({})).await.refused(409);
     assert!(again["detail"].as_str().unwrap().contains("the saga is done"), "{again}");
-    node.finish().await;
 }
 
 /// What the node says of one of its domains.
@@ -147,9 +137,7 @@ fn is_ready(health: &Value, domain: &str) -> Option<bool> {
     domains.iter().find(|told| told["domain"] == domain)?["ready"].as_bool()
 }
 
-#[tokio::test]
-async fn a_domain_that_a_node_gave_up_is_revived_from_another() {
-    let mut node = Node::start_cluster().await;
+pub(super) async fn a_domain_that_a_node_gave_up_is_revived_from_another(node: &mut Node) {
     let operator = node.operator();
     let id = node.member(2).id().unwrap();
     let (path, revive) = (format!("/cluster/nodes/{id}"), format!("/cluster/nodes/{id}/domains/auth/revive"));
@@ -158,7 +146,7 @@ async fn a_domain_that_a_node_gave_up_is_revived_from_another() {
     operator.post(&format!("/cluster/nodes/{}/domains/auth/revive", Uuid::now_v7()), json!({})).await.refused(404);
     operator.post(&format!("{path}/domains/auth/breaker"), json!({ "hold": "tight" })).await.refused(400);
     let breaker = format!("{path}/domains/auth/breaker");
-    are_for_operators(&node, &[(Method::GET, &path), (Method::POST, &revive), (Method::POST, &breaker)]).await;
+    are_for_operators(node, &[(Method::GET, &path), (Method::POST, &revive), (Method::POST, &breaker)]).await;
 
     // Without this table auth can't begin; what runs already goes on with what it knows.
     assert!(node.member_mut(2).stop().await.0.success());
@@ -181,30 +169,26 @@ async fn a_domain_that_a_node_gave_up_is_revived_from_another() {
     assert!(operator.post(&revive, json!({})).await.status.is_success());
     node.member_mut(2).ready().await;
     Api::new(node.member(2).port, operator.token.clone()).get("/auth/whoami").await.ok();
-    node.finish().await;
 }
 
-#[tokio::test]
-async fn a_node_that_hosts_no_domain_is_a_gateway_to_those_of_others() {
-    let mut node = Node::start_cluster().await;
+pub(super) async fn a_node_that_hosts_no_domain_is_a_gateway_to_those_of_others(node: &mut Node) {
     let number = node.join("gateway", "none").await;
     let gateway = node.member(number);
     let anonymous = Api::new(gateway.port, None);
     let ready = anonymous.send(anonymous.raw(Method::GET, "/ready")).await.ok();
     assert_eq!(ready["status"], "ready", "{ready}");
-    let invited = json!({ "email": "owner@example.com" });
+    let invited = json!({ "email": "guest@example.com" });
     let invitation = gateway.operator().post("/auth/invitations", invited).await.ok();
-    let owner = anonymous.register("owner@example.com", invitation["token"].as_str()).await;
+    let owner = anonymous.register("guest@example.com", invitation["token"].as_str()).await;
     let project = owner.create_project("of-the-gateway").await;
     assert_eq!(owner.get(&format!("/projects/{project}")).await.ok()["name"], "of-the-gateway");
     owner.get(&format!("/projects/{project}/instances")).await.ok();
 
-    App::web(&node, "shop", "one").deploy().await;
-    let answer = visit(gateway.port, "shop", "/").await.unwrap();
+    App::web(node, "shelf", "one").deploy().await;
+    let answer = visit(gateway.port, "shelf", "/").await.unwrap();
     assert_eq!(answer.status(), 200);
     assert!(answer.text().await.unwrap().starts_with("one"));
     let nodes = gateway.operator().get("/cluster").await.ok();
     let report = nodes["nodes"].as_array().unwrap().iter().find(|report| report["name"] == "gateway").unwrap();
     assert_eq!((&report["domains"], &nodes["answered_by"]), (&json!([]), &report["id"]));
-    node.finish().await;
 }

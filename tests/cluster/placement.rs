@@ -22,9 +22,7 @@ fn told(mut body: Value) -> Value {
     body
 }
 
-#[tokio::test]
-async fn every_node_gives_the_same_answers_and_refusals() {
-    let node = Node::start_cluster().await;
+pub(super) async fn every_node_gives_the_same_answers_and_refusals(node: &Node) {
     let owner = node.user("owner").await;
     let project = owner.create_project("shop").await;
     let token = owner.token.clone().unwrap();
@@ -54,12 +52,9 @@ async fn every_node_gives_the_same_answers_and_refusals() {
     }
     assert_eq!(answers[0], answers[1]);
     assert_eq!(answers[0], answers[2]);
-    node.finish().await;
 }
 
-#[tokio::test]
-async fn a_revoked_session_is_dead_on_every_node_within_a_second() {
-    let node = Node::start_cluster().await;
+pub(super) async fn a_revoked_session_is_dead_on_every_node_within_a_second(node: &Node) {
     let person = node.user("person").await;
     let login = json!({ "email": "person@example.com", "password": PASSWORD });
     let tokens = person.post("/auth/login", login).await.ok();
@@ -80,7 +75,6 @@ async fn a_revoked_session_is_dead_on_every_node_within_a_second() {
     }
     // The other session is not touched.
     person.get("/auth/whoami").await.ok();
-    node.finish().await;
 }
 
 /// Asks a domain over the bridge as a node of another version would.
@@ -101,9 +95,7 @@ async fn ask(bridge: &Bridge, caller: &Caller, operation: &'static str, body: Va
     serde_json::from_slice(&reply).unwrap()
 }
 
-#[actix_rt::test]
-async fn two_versions_of_the_program_understand_each_other() {
-    let node = Node::start_cluster().await;
+pub(super) async fn two_versions_of_the_program_understand_each_other(node: &Node) {
     let environment = node.environment();
     let of = |name: &str| environment.iter().find(|(variable, _)| *variable == name).unwrap().1.to_owned();
     let key = ClusterKey::new(of("CALLBOARD_CLUSTER_KEY")).unwrap();
@@ -123,7 +115,7 @@ async fn two_versions_of_the_program_understand_each_other() {
     runtime.attach().await;
     crate::harness::eventually("the bridge is connected", || async { bridge.is_connected().then_some(()) }).await;
 
-    let me = node.user("owner").await.get("/auth/whoami").await.ok();
+    let me = node.user("newer").await.get("/auth/whoami").await.ok();
     let id_of = |value: &Value| value.as_str().unwrap().parse::<uuid::Uuid>().unwrap();
     let caller = Caller {
         principal: Principal::User,
@@ -147,8 +139,7 @@ async fn two_versions_of_the_program_understand_each_other() {
 
     runtime.stop(Duration::from_secs(5)).await;
     drop(bridge);
-    remove_queues_of(&node, id).await;
-    node.finish().await;
+    remove_queues_of(node, id).await;
 }
 
 /// This node's own, which the ground of the test does not know of.

@@ -1,14 +1,17 @@
 //! What a node says of the domains is what a request would meet, also while nobody asks for anything.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use reqwest::StatusCode;
-use serde_json::Value;
+use futures_util::future::join_all;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
 
-use crate::harness::{Node, answered_within, get, servers::Postgres};
+use crate::harness::{Api, Node, answered_within, eventually, get, servers::Postgres, within};
 
 /// Whatever is away is found within this.
 const FOUND: Duration = Duration::from_secs(15);
+/// How soon everything is answered again once the database is.
+const BACK: Duration = Duration::from_secs(2);
 
 /// `/ready` of one of the nodes: the status of the answer, and what it says.
 async fn ready(node: &Node, number: usize) -> Result<(StatusCode, Value), String> {
@@ -59,11 +62,34 @@ fn lines(node: &Node, what: &str) -> usize {
     node.member(0).log().lines().filter(|line| line.contains("PostgreSQL at") && line.contains(what)).count()
 }
 
+/// Asks once; whether it was answered, and otherwise for how long its breaker stays open.
+async fn ask(api: &Api, method: Method, path: &str) -> Result<(), u64> {
+    let request = api.request(method.clone(), path);
+    let name = format!("asked-{}", uuid::Uuid::now_v7().simple());
+    let request = if method == Method::POST { request.json(&json!({ "name": name })) } else { request };
+    let Ok(answer) = request.send().await else { return Err(0) };
+    if answer.status().is_success() {
+        return Ok(());
+    }
+    let wait = answer.headers().get("retry-after").and_then(|wait| wait.to_str().ok()?.parse().ok());
+    Err(wait.unwrap_or(0))
+}
+
 #[tokio::test]
-async fn an_idle_node_says_which_part_is_away_and_when_it_is_back() {
+async fn an_idle_node_says_which_part_is_away_and_everything_is_answered_within_two_seconds_of_its_return() {
     let mut postgres = Postgres::start().await;
     let mut node = Node::start_cluster_with(&["--no-sample"], &[("CALLBOARD_DATABASE_URL", &postgres.url())]).await;
     all_ready(&node, 0).await;
+    let owner = node.user("owner").await;
+    let project = owner.create_project("shop").await;
+    // Domains of this node and of others, reads and what writes.
+    let asked = [
+        (Method::GET, "/organizations".to_owned()),
+        (Method::GET, "/auth/api-keys".to_owned()),
+        (Method::GET, "/projects".to_owned()),
+        (Method::GET, format!("/projects/{project}/deployments")),
+        (Method::POST, "/projects".to_owned()),
+    ];
 
     // Both nodes that host project and deploy end without a word.
     node.member_mut(1).kill().await;
@@ -88,7 +114,20 @@ async fn an_idle_node_says_which_part_is_away_and_when_it_is_back() {
     says(&node, 0, "project", "database", "on node node-b: PostgreSQL, which has the data of project").await;
     let doctor = node.cli(&["doctor"]).await;
     assert!(!doctor.success() && doctor.out.contains("PostgreSQL, which has the data of auth"), "{doctor:?}");
+
+    eventually("the breakers have opened, and again for longer", || async {
+        let waits = asked.iter().map(|(method, path)| ask(&owner, method.clone(), path));
+        let waits = join_all(waits).await;
+        waits.iter().any(|wait| wait.is_err_and(|seconds| seconds >= 7)).then_some(())
+    })
+    .await;
     postgres.start_again().await;
+    let back = Instant::now();
+    join_all(asked.iter().map(async |(method, path)| {
+        within(Duration::from_secs(60), path, || async { ask(&owner, method.clone(), path).await.ok() }).await;
+        assert!(back.elapsed() < BACK, "{method} {path} was answered after {:?}\n{}", back.elapsed(), node.log());
+    }))
+    .await;
     all_ready(&node, 0).await;
     let said = [lines(&node, "does not answer; what needs it"), lines(&node, "answers again")];
     assert_eq!(said, [1, 1], "an outage is one line when it begins and one when it is over\n{}", node.member(0).log());

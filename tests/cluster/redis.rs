@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::harness::{Api, Node, PASSWORD, servers::Redis};
+use crate::harness::{Api, Node, PASSWORD, servers::Redis, within};
 
 /// Sign-ins of one address that may come at once. More of them take minutes.
 const BURST: u32 = 12;
+/// How soon a server that answers again is used, and what a busy machine needs beside it.
+const BACK: Duration = Duration::from_secs(3);
 /// A request that needs no other node.
 const PROMPT: Duration = Duration::from_secs(3);
 
@@ -79,6 +81,18 @@ async fn without_redis_sessions_hold_revocations_count_and_each_node_keeps_the_l
     }
 
     redis.start_again().await;
+    let back = Instant::now();
     assert_eq!(whoami(&person).await, 200);
+    for number in 0..3 {
+        let lines = |what: &str| {
+            node.member(number).log().lines().filter(|line| line.contains("Redis at") && line.contains(what)).count()
+        };
+        within(BACK, "an outage is one line when it begins and one when it is over", || async {
+            let [began, over] = [lines("does not answer; this node goes on without it"), lines("answers again")];
+            (began == over && over > 0).then_some(())
+        })
+        .await;
+    }
+    assert!(back.elapsed() < BACK, "after {:?}", back.elapsed());
     node.finish().await;
 }

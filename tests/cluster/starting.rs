@@ -5,9 +5,7 @@ use serde_json::json;
 
 use crate::harness::{Api, Node, PASSWORD, cli, domains};
 
-#[tokio::test]
-async fn nodes_that_start_together_on_an_empty_database_are_one_platform() {
-    let node = Node::start_cluster().await;
+pub(super) async fn nodes_that_start_together_on_an_empty_database_are_one_platform(node: &Node) {
     for number in 0..3 {
         let member = node.member(number);
         member.operator().get("/auth/whoami").await.ok();
@@ -33,7 +31,6 @@ async fn nodes_that_start_together_on_an_empty_database_are_one_platform() {
     let first = Api::new(node.member(2).port, Some(first["access_token"].as_str().unwrap().to_owned()));
     assert_eq!(first.get("/auth/whoami").await.ok()["account"]["administrator"], true);
     register(2, "second@example.com").await.refused(403);
-    node.finish().await;
 }
 
 #[tokio::test]
@@ -129,9 +126,7 @@ async fn a_variable_that_is_no_text_is_nobody_else_s_business_unless_it_is_ours(
     assert!(ran.err.contains("CALLBOARD_NODE_NAME is no UTF-8 text"), "{ran:?}");
 }
 
-#[tokio::test]
-async fn a_schema_that_a_newer_version_made_is_refused() {
-    let node = Node::start_cluster().await;
+pub(super) async fn a_schema_that_a_newer_version_made_is_refused(node: &Node) {
     let newer = "INSERT INTO project._sqlx_migrations (version, description, success, checksum, execution_time) \
                  VALUES (999912312359, 'of a later version', TRUE, 'x', 1)";
     node.ground().execute(newer.to_owned()).await;
@@ -147,5 +142,4 @@ async fn a_schema_that_a_newer_version_made_is_refused() {
     assert_eq!(migrated.code, Some(1), "{migrated:?}");
     // The older nodes go on.
     node.operator().get("/projects").await.ok();
-    node.finish().await;
 }
