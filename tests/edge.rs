@@ -11,57 +11,8 @@ use tokio::{
 
 use crate::harness::{App, Node};
 
-/// An app that says nothing for a minute at `/silent`, and after its first event at `/stream`. `/began` and `/left` tell of
-/// which of them requests have come, and of which the connection was closed meanwhile.
-const SILENT: &str = r#"
-import os, select, time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-left = []
-began = []
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def wait(self):
-        began.append(self.path)
-        ready, _, _ = select.select([self.connection], [], [], 60)
-        if ready:
-            left.append(self.path)
-        self.close_connection = True
-
-    def do_HEAD(self):
-        self.answer("")
-
-    def do_GET(self):
-        if self.path == "/silent":
-            return self.wait()
-        if self.path == "/stream":
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream")
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
-            self.wfile.write(b"9\r\ndata: 1\n\n\r\n")
-            return self.wait()
-        if self.path == "/late":
-            time.sleep(1)
-        self.answer({"/left": ",".join(left), "/began": ",".join(began)}.get(self.path, f"this is {self.path}"))
-
-    def answer(self, text):
-        body = text.encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments):
-        pass
-
-ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
-"#;
-
 async fn silent(node: &Node) -> App<'_> {
-    let app = App::new(node, "silent", &[("Procfile", "web: python3 app.py\n"), ("app.py", SILENT)]);
+    let app = App::silent(node, "silent");
     app.deploy().await;
     app
 }

@@ -9,40 +9,7 @@ use super::{
     cluster::Cluster,
     load::{LEAVER, Person, archive},
 };
-use crate::harness::{answered_within, visit};
-
-/// Answers `/` at once and `/silent` never, and tells at `/open` how many of the silent requests still have a client.
-const APP: &str = r#"
-import os, threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-waiting, lock = 0, threading.Lock()
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        global waiting
-        if self.path == "/silent":
-            with lock:
-                waiting += 1
-            try:
-                self.connection.recv(1)
-            except OSError:
-                pass
-            with lock:
-                waiting -= 1
-            self.close_connection = True
-            return
-        body = str(waiting).encode() if self.path == "/open" else b"here"
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments):
-        pass
-
-ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
-"#;
+use crate::harness::{PROCFILE, SILENT, answered_within, visit};
 
 /// How long an app's request may outlive its client.
 const NOTICED_WITHIN: Duration = Duration::from_secs(2);
@@ -51,9 +18,7 @@ impl Person {
     /// Comes and leaves again until the campaign ends.
     pub async fn leave_again_and_again(&mut self) {
         let name = silent(&self.name);
-        let Some(project) =
-            self.deployed(&name, &archive(&[("Procfile", "web: python3 -u app.py\n"), ("app.py", APP)])).await
-        else {
+        let Some(project) = self.deployed(&name, &archive(&[("Procfile", PROCFILE), ("app.py", SILENT)])).await else {
             return;
         };
         while self.goes_on() {

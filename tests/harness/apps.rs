@@ -54,6 +54,71 @@ server.serve_forever()
 print("ends", flush=True)
 "#;
 
+/// A web app that leaves its clients waiting: at `/silent` it never says anything, and at `/stream` nothing after a first
+/// event. `/began` tells at which of the two clients have waited, `/left` at which they were gone first, and `/open` how many
+/// wait now. `/late` takes a second, `/pid` is its process, and any other path is said back.
+pub const SILENT: &str = r#"
+import os, threading, time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+lock, began, left = threading.Lock(), Counter(), Counter()
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def wait(self):
+        with lock:
+            began[self.path] += 1
+        try:
+            while self.connection.recv(1):
+                pass
+        except OSError:
+            pass
+        with lock:
+            left[self.path] += 1
+        self.close_connection = True
+
+    def do_HEAD(self):
+        self.answer("")
+
+    def do_GET(self):
+        if self.path == "/silent":
+            return self.wait()
+        if self.path == "/stream":
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"9\r\ndata: 1\n\n\r\n")
+            return self.wait()
+        if self.path == "/late":
+            time.sleep(1)
+        with lock:
+            told = {
+                "/began": ",".join(began),
+                "/left": ",".join(left),
+                "/open": str(began.total() - left.total()),
+                "/pid": str(os.getpid()),
+            }
+        self.answer(told.get(self.path, f"this is {self.path}"))
+
+    def answer(self, text):
+        body = text.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"#;
+
+/// What starts an app that is `app.py`.
+pub const PROCFILE: &str = "web: python3 app.py\n";
+
 /// An app in a folder of its own.
 pub struct App<'a> {
     node: &'a Node,
@@ -71,9 +136,19 @@ impl<'a> App<'a> {
 
     /// The small web app.
     pub fn web(node: &'a Node, name: &str, version: &str) -> Self {
-        let app = Self::new(node, name, &[("Procfile", "web: python3 app.py\n")]);
+        let app = Self::new(node, name, &[("Procfile", PROCFILE)]);
         app.set_version(version);
         app
+    }
+
+    /// The port of the node, by which it is visited.
+    pub const fn port(&self) -> u16 {
+        self.node.port
+    }
+
+    /// The app that leaves its clients waiting.
+    pub fn silent(node: &'a Node, name: &str) -> Self {
+        Self::new(node, name, &[("Procfile", PROCFILE), ("app.py", SILENT)])
     }
 
     /// A copy of an example.

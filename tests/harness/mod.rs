@@ -21,7 +21,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::Instant;
 
 pub use api::{Answer, Api};
-pub use apps::{App, visit};
+pub use apps::{App, PROCFILE, SILENT, visit};
 pub use cli::Ran;
 pub use collector::Collector;
 pub use node::Node;
