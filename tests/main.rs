@@ -25,6 +25,7 @@ mod objects;
 mod postgres;
 mod rollout;
 mod servers;
+mod sites;
 mod sources;
 mod start;
 mod telemetry;

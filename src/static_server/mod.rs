@@ -16,6 +16,7 @@ mod tests;
 use std::{
     ffi::OsStr,
     fs::File,
+    io,
     net::Ipv4Addr,
     path::{Component, Path, PathBuf},
 };
@@ -43,7 +44,7 @@ const WELL_KNOWN: &str = ".well-known";
 
 #[derive(Debug, Args)]
 pub struct StaticServer {
-    /// The folder to serve
+    /// The folder to serve, beneath the current one
     #[arg(default_value = ".")]
     folder: PathBuf,
     /// The port to listen on
@@ -53,8 +54,17 @@ pub struct StaticServer {
 
 impl StaticServer {
     pub fn run(self) -> Result {
-        let root = Dir::trusted(&self.folder).context(|| format!("open {}", self.folder.display()))?;
+        let root = beneath(Path::new("."), &self.folder).context(|| format!("open {}", self.folder.display()))?;
         actix_rt::System::new().block_on(serve(Site::new(root), self.port))
+    }
+}
+
+/// The folder that a path leads to. Only what is above `release` is the node's own: builds and apps may have put links
+/// into it, which lead nowhere but into it.
+fn beneath(release: &Path, folder: &Path) -> io::Result<Dir> {
+    match Dir::trusted(release)?.follow(folder, |_| true)?.what {
+        What::Folder(dir) => Ok(dir),
+        What::File(_) => Err(io::ErrorKind::NotADirectory.into()),
     }
 }
 

@@ -97,6 +97,27 @@ fn script() -> TestRequest {
 }
 
 #[actix_rt::test]
+async fn the_folder_itself_is_looked_for_in_the_release_only() {
+    let folder = site();
+    let release = folder.path().join("release");
+    write(folder.path(), &[("release/build/public/index.html", "built"), ("release/file", "x")]);
+    let links = [("build/public", "inside"), ("../site", "outside"), ("build", "up"), ("up/../../site", "through")];
+    for (target, link) in links {
+        symlink(target, release.join(link)).unwrap();
+    }
+    symlink(folder.path().join("site"), release.join("absolute")).unwrap();
+    for found in ["build/public", "./build/public", "inside", "up/public"] {
+        let site = web::Data::new(Site::new(beneath(&release, Path::new(found)).unwrap()));
+        assert_eq!(ask_of(&site, TestRequest::get().uri("/")).await.text(), "built", "{found}");
+    }
+    assert!(beneath(&release, Path::new(".")).is_ok());
+    let above = folder.path().join("site");
+    for refused in ["outside", "absolute", "through", "../site", "file", "none", above.to_str().unwrap()] {
+        assert!(beneath(&release, Path::new(refused)).is_err(), "{refused}");
+    }
+}
+
+#[actix_rt::test]
 async fn files_and_indexes_are_served() {
     assert_eq!(get("/").await, (200, "<h1>home</h1>".to_owned()));
     assert_eq!(get("/a%20b.txt").await, (200, "0123456789".to_owned()));
