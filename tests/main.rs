@@ -23,6 +23,7 @@ mod manifests;
 mod metrics;
 mod objects;
 mod postgres;
+mod reapers;
 mod rollout;
 mod servers;
 mod sites;

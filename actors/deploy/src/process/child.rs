@@ -2,12 +2,16 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::process::ExitStatusExt as _},
     process::{ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use parking_lot::Mutex;
 use tokio::{
     net::UnixStream,
@@ -18,6 +22,7 @@ use uuid::Uuid;
 
 use super::{
     Active, Launcher, Program,
+    adopted::Known,
     cgroup::Cgroup,
     leftovers::Leftover,
     procfs::{self, Listeners, Tree},
@@ -29,6 +34,8 @@ use crate::pools::{self, Pools};
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
 /// A process in an uninterruptible wait can't be killed; nobody waits longer for it.
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
+/// How soon a reaper that was stopped, as by SIGSTOP, goes on.
+const WOKEN_EVERY: Duration = Duration::from_secs(1);
 /// How old a look at all processes may be.
 const RECENT: Duration = Duration::from_millis(500);
 
@@ -45,6 +52,7 @@ pub(crate) struct Child {
     ended: Option<Ended>,
     cgroup: Arc<Cgroup>,
     pools: Pools,
+    known: Known,
     _active: Active,
 }
 
@@ -62,8 +70,8 @@ impl Child {
                 (child.pid, child.start_time) = (pid, start_time);
                 Ok(child)
             }
-            Ok(Ok(_)) => Err(io::Error::other(child.failure().await)),
-            Ok(Err(error)) => Err(error),
+            // One that was killed before it has read anything resets the connection.
+            Ok(Ok(_) | Err(_)) => Err(io::Error::other(child.failure().await)),
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the program did not begin in time")),
         }
     }
@@ -78,8 +86,7 @@ impl Child {
         let mut command = launcher.command(&program, &cgroup)?;
         let stdout = program.streams.stdout.take().map_or_else(Stdio::piped, Stdio::from);
         command.stdin(OwnedFd::from(theirs)).stdout(stdout).stderr(Stdio::piped());
-        #[expect(clippy::disallowed_methods, reason = "on a thread of the pool for what is short")]
-        let reaper = command.spawn()?;
+        let (reaper, known) = launcher.reapers.start(&mut command)?;
         Ok(Self {
             id: program.id,
             reaper,
@@ -90,13 +97,19 @@ impl Child {
             ended: None,
             cgroup: Arc::new(cgroup),
             pools: launcher.pools.clone(),
+            known,
             _active: active,
         })
     }
 
-    /// What a reaper that has ended before its program began has written.
+    /// Why a reaper has ended before its program began: in its own words, if it had any.
     async fn failure(&mut self) -> String {
         use tokio::io::AsyncReadExt as _;
+        // Whatever it has started may hold the pipe.
+        let status = self.end_leftovers().await;
+        if status.is_some_and(|status| status.signal().is_some()) {
+            return "the process that looks after it was killed".to_owned();
+        }
         let mut said = String::new();
         if let Some(stderr) = self.reaper.stderr.as_mut() {
             let _ = stderr.take(4096).read_to_string(&mut said).await;
@@ -142,22 +155,44 @@ impl Child {
         if let Some(ended) = self.ended {
             return ended;
         }
-        let ended = match self.report().await {
-            Ok(Some(Report::Ended(ended))) => ended,
-            Ok(Some(Report::Started { .. }) | None) | Err(_) => self.lost().await,
+        let ended = loop {
+            match timeout(WOKEN_EVERY, self.report()).await {
+                Err(_) => self.wake(),
+                Ok(Ok(Some(Report::Ended(ended)))) => {
+                    // It ends at once, or has.
+                    let _: io::Result<ExitStatus> = self.reaper.wait().await;
+                    break ended;
+                }
+                Ok(Ok(Some(Report::Started { .. }) | None) | Err(_)) => {
+                    tracing::error!(id = %self.id, "the reaper of a program was killed; ending the program");
+                    break self.lost().await;
+                }
+            }
         };
         self.ended = Some(ended);
-        // It ends at once, or has.
-        let _: io::Result<ExitStatus> = self.reaper.wait().await;
         ended
     }
 
-    /// Somebody killed the reaper: whoever carries a mark of the program is ended by that.
-    async fn lost(&self) -> Ended {
-        tracing::error!(id = %self.id, "the reaper of a program was killed; ending what is known of the program");
-        let leftover = Leftover::of(self.id, Some((self.pid, self.start_time)), (*self.cgroup).clone());
-        leftover.end(&self.pools).await;
+    /// Nobody knows any more how the program ends: it is ended with all that it has started.
+    async fn lost(&mut self) -> Ended {
+        self.end_leftovers().await;
         Ended { how: How::Lost, out_of_memory: false }
+    }
+
+    /// Ends the reaper, and everything below it.
+    async fn end_leftovers(&mut self) -> Option<ExitStatus> {
+        // It is gone, or about to go and to say why, unless it hangs. Its family falls to this process before its end is seen.
+        let status = match timeout(WOKEN_EVERY, self.reaper.wait()).await {
+            Ok(status) => Ok(status),
+            Err(_) => {
+                let _ = self.reaper.start_kill();
+                timeout(KILLED_WITHIN, self.reaper.wait()).await
+            }
+        };
+        let leader = (self.pid > 0).then_some((self.pid, self.start_time));
+        let leftover = Leftover::of(self.id, leader, (*self.cgroup).clone()).with_adopted(self.known.all.clone());
+        leftover.end(&self.pools).await;
+        status.ok()?.ok()
     }
 
     /// SIGTERM, up to `grace` to end, then SIGKILL until nothing is left. Returns whether SIGKILL was needed.
@@ -173,7 +208,8 @@ impl Child {
         }
         self.ask_for(KILL);
         if timeout(KILLED_WITHIN, self.ended()).await.is_err() {
-            tracing::error!(id = %self.id, "processes outlive SIGKILL");
+            tracing::error!(id = %self.id, "the reaper of a program does not end it; ending both");
+            self.ended = Some(self.lost().await);
         }
         true
     }
@@ -182,6 +218,15 @@ impl Child {
     fn ask_for(&self, wish: u8) {
         // A reaper that is gone has told so, or is seen to be gone.
         let _ = nix::unistd::write(&self.control, &[wish]);
+        self.wake();
+    }
+
+    /// Lets a reaper that was stopped go on; others take no note of it.
+    fn wake(&self) {
+        if let Some(pid) = self.reaper.id().and_then(|pid| i32::try_from(pid).ok()) {
+            // One that has ended meanwhile keeps its pid until it is waited for.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+        }
     }
 
     /// What looks at it from any thread.

@@ -1,9 +1,10 @@
 //! Processes whose reaper is not there to end them: of an earlier life of the node, or of a reaper that was killed.
 //!
 //! A member is found in any of three ways, because a program can leave each of them: it is in the program's session, it is
-//! in its control group, or it carries its id in its environment.
+//! in its control group, or it carries its id in its environment. What a reaper of this life of the node leaves is found
+//! without any of them, because the node has adopted it.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill, killpg},
@@ -12,6 +13,7 @@ use nix::{
 use uuid::Uuid;
 
 use super::{
+    adopted::Reapers,
     cgroup::Cgroup,
     procfs::{self, Process},
 };
@@ -29,15 +31,22 @@ pub(crate) struct Leftover {
     /// Pid and start time of its main process.
     leader: Option<(i32, u64)>,
     cgroup: Cgroup,
+    /// Whose family it may be, when its own reaper was killed in this life of the node.
+    reapers: Option<Reapers>,
 }
 
 impl Leftover {
     pub(crate) fn of(id: Uuid, leader: Option<(i32, u64)>, cgroup: Cgroup) -> Self {
-        Self { id, leader, cgroup }
+        Self { id, leader, cgroup, reapers: None }
     }
 
     pub(crate) fn with_leader(self, leader: (i32, u64)) -> Self {
         Self { leader: Some(leader), ..self }
+    }
+
+    /// With all that the node has adopted. Several reapers that were killed at once leave one crowd, none of which may go on.
+    pub(crate) fn with_adopted(self, reapers: Reapers) -> Self {
+        Self { reapers: Some(reapers), ..self }
     }
 
     /// Ends all of it. Returns how many processes there were, without the platform's own.
@@ -61,6 +70,9 @@ impl Leftover {
 
     /// One round of SIGKILL. Returns how many members there are, and how many of them are not the platform's own.
     fn kill(&self, spares_ours: bool) -> (usize, usize) {
+        if let Some(reapers) = &self.reapers {
+            reapers.kill_adopted();
+        }
         let members = self.members();
         let (ours, theirs): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, is_ours)| *is_ours);
         // As a group first: that reaches also what was forked since the look.
@@ -80,8 +92,13 @@ impl Leftover {
     fn members(&self) -> Vec<(Process, bool)> {
         let in_cgroup = self.cgroup.members();
         let own = std::process::id().cast_signed();
-        let others = procfs::running().into_iter().filter(|process| process.pid != own);
+        let all = procfs::all();
+        let adopted = self.reapers.as_ref().map_or_else(HashSet::new, |reapers| reapers.adopted(&all));
+        let others = all.into_iter().filter(|process| process.pid != own && !process.is_zombie);
         let member = |process: Process| {
+            if adopted.contains(&process.pid) {
+                return Some((process, false));
+            }
             let marks = procfs::marks(process.pid).filter(|marks| marks.id == self.id);
             let is_member = marks.is_some() || self.is_in_session(&process) || in_cgroup.contains(&process.pid);
             is_member.then(|| (process, marks.is_some_and(|marks| marks.is_ours)))

@@ -1,10 +1,11 @@
 //! Programs as child processes: started with limits and a clean environment, and ended with everything they started.
 //!
 //! Builds, `git` and instances all begin here. A program runs below a [`reaper`] of its own, which adopts and ends whatever
-//! it leaves. It gets exactly the environment it is given plus two variables by which a later life of the node finds what a
+//! it leaves; what a reaper leaves that somebody has killed is [adopted] and ended by the node. It gets exactly the environment it is given plus two variables by which a later life of the node finds what a
 //! reaper could not end: `CALLBOARD_NODE`, the token of the data folder, and `CALLBOARD_INSTANCE`, the id of this one
 //! program. They are no secrets.
 
+mod adopted;
 mod cgroup;
 mod child;
 mod leftovers;
@@ -26,16 +27,17 @@ use parking_lot::Mutex;
 use tokio::process::Command;
 use uuid::Uuid;
 
-pub use self::{
-    cgroup::{Cgroup, CgroupLimits, Cgroups},
-    child::Usage,
-};
 pub(crate) use self::{
+    adopted::adopt,
     child::{Census, Child, Gauge},
     leftovers::Leftover,
     procfs::{Listeners, boot_id, named},
     reaper::{Ended, How},
     run::{Check, End, Job, run},
+};
+pub use self::{
+    cgroup::{Cgroup, CgroupLimits, Cgroups},
+    child::Usage,
 };
 
 #[cfg(test)]
@@ -67,6 +69,7 @@ pub struct Launcher {
     /// The threads for whatever about children, or the files that they leave, may wait for a disk.
     pub pools: Pools,
     active: Arc<Mutex<HashSet<Uuid>>>,
+    reapers: adopted::Reapers,
 }
 
 /// What a program reads and writes, apart from its errors: nothing and a pipe of ours unless told.
@@ -106,6 +109,7 @@ impl Launcher {
             hidden: Vec::new(),
             pools: Pools::default(),
             active: Arc::default(),
+            reapers: adopted::Reapers::default(),
         }
     }
 

@@ -41,11 +41,16 @@ pub(crate) fn process(pid: i32) -> Option<Process> {
     Some(Process { pid, parent, group, session, start_time, is_zombie: matches!(state, "Z" | "X") })
 }
 
-/// All processes that still run.
-pub(crate) fn running() -> Vec<Process> {
+/// All processes, also those that have ended and nobody has waited for.
+pub(crate) fn all() -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    ids.filter_map(process).filter(|process| !process.is_zombie).collect()
+    ids.filter_map(process).collect()
+}
+
+/// All processes that still run.
+pub(crate) fn running() -> Vec<Process> {
+    all().into_iter().filter(|process| !process.is_zombie).collect()
 }
 
 /// Who started whom, or adopted whose children.
@@ -55,8 +60,13 @@ pub(crate) struct Tree(HashMap<i32, Vec<i32>>);
 impl Tree {
     /// Of all processes that run now.
     pub(crate) fn of_all() -> Self {
+        Self::of(&all())
+    }
+
+    /// Of those among these that run.
+    pub(crate) fn of(processes: &[Process]) -> Self {
         let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
-        for process in running() {
+        for process in processes.iter().filter(|process| !process.is_zombie) {
             children.entry(process.parent).or_default().push(process.pid);
         }
         Self(children)

@@ -41,7 +41,7 @@ use crate::{
     limits::{Launch, RunAs},
     output::{LineSink, OutputLimits, Stream},
     pools::{self, Pools},
-    process::{Census, CgroupLimits, Launcher, Program, Streams, Usage},
+    process::{self, Census, CgroupLimits, Launcher, Program, Streams, Usage},
     trash::Trash,
     words::Tail,
 };
@@ -81,6 +81,7 @@ impl ProcessRuntime {
     /// # Errors
     /// When the folder can't be made.
     pub fn new(settings: ProcessSettings) -> io::Result<Self> {
+        process::adopt()?;
         folder::make_passable(&settings.state)?;
         Ok(Self {
             settings,

@@ -123,12 +123,13 @@ async fn a_child_without_any_mark_ends_with_its_instance() {
 }
 
 /// A process that forks and ends at once, again and again, so that no look at all processes finds it.
+const FLEEING: &str = "(env -i setsid /usr/bin/env python3 -u -c \"import os\nprint('up', flush=True)\nwhile True:\n    \
+                       if os.fork():\n        os._exit(0)\" &); exec sleep 600";
+
 #[tokio::test]
 async fn a_process_that_is_always_another_one_ends_with_its_instance() {
     let bench = Bench::new();
-    let fleeing = "import os\nprint('up', flush=True)\nwhile True:\n    if os.fork():\n        os._exit(0)";
-    let script = format!("(env -i setsid /usr/bin/env python3 -u -c \"{fleeing}\" &); exec sleep 600");
-    let instance = bench.start(bench.worker(&script)).await.unwrap();
+    let instance = bench.start(bench.worker(FLEEING)).await.unwrap();
     bench.until_said("up").await;
     // The pipe of its output has an end only when the last of them is gone.
     let exit = within(20, instance.stop(Duration::from_millis(100))).await;
@@ -137,16 +138,76 @@ async fn a_process_that_is_always_another_one_ends_with_its_instance() {
     bench.assert_clean();
 }
 
-#[tokio::test]
-async fn an_instance_whose_reaper_was_killed_is_ended_and_told() {
-    let bench = Bench::new();
-    let instance = bench.start(bench.worker("setsid sleep 600 & echo up; exec sleep 600")).await.unwrap();
-    bench.until_said("up").await;
+/// The reaper of the only program that runs.
+fn reaper(bench: &Bench) -> Pid {
     let (reaper, _) = named(&bench.node).into_iter().find(|(_, marks)| marks.is_ours).unwrap();
-    kill(Pid::from_raw(reaper.pid), Signal::SIGKILL).unwrap();
-    let exit = within(15, instance.exited()).await;
+    Pid::from_raw(reaper.pid)
+}
+
+#[tokio::test]
+async fn an_instance_whose_reaper_was_killed_is_ended_with_all_of_it_and_told() {
+    for change in [|launcher| launcher, Launcher::with_cgroups] {
+        let bench = Bench::with_launcher(change);
+        let instance = bench.start(bench.worker(&format!("{RUNAWAY}; {BROOD} exec sleep 600"))).await.unwrap();
+        let pid = runaway(&bench).await;
+        until(|| bench.running().len() >= 7).await;
+        kill(reaper(&bench), Signal::SIGKILL).unwrap();
+        let exit = within(15, instance.exited()).await;
+        assert_eq!(exit.ended, Ended::Lost("the process that looks after it was killed".to_owned()));
+        assert_eq!(process(pid), None, "it outlives its instance");
+        bench.assert_clean();
+        assert!(bench.runtime.settings.launcher.cgroups.existing(|_| false).is_empty());
+        // The place of the instance is free again.
+        let next = bench.start(bench.worker("exec sleep 600")).await.unwrap();
+        assert_eq!(within(10, next.stop(Duration::from_secs(5))).await.ended, Ended::Stopped { forced: false });
+        bench.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_is_always_another_one_ends_with_its_reaper() {
+    let bench = Bench::new();
+    let instance = bench.start(bench.worker(FLEEING)).await.unwrap();
+    bench.until_said("up").await;
+    kill(reaper(&bench), Signal::SIGKILL).unwrap();
+    // The pipe of its output has an end only when the last of them is gone.
+    let exit = within(20, instance.exited()).await;
     assert!(matches!(exit.ended, Ended::Lost(_)), "{exit:?}");
     bench.assert_clean();
+}
+
+#[tokio::test]
+async fn a_reaper_that_was_stopped_goes_on() {
+    let bench = Bench::new();
+    // Its program ends by itself: that is told all the same.
+    let instance = bench.start(bench.worker("mkfifo fifo; echo up; read go < fifo; exit 7")).await.unwrap();
+    bench.until_said("up").await;
+    kill(reaper(&bench), Signal::SIGSTOP).unwrap();
+    std::fs::write(bench.folder.path().join("release/fifo"), "go\n").unwrap();
+    assert_eq!(within(10, instance.exited()).await.ended, Ended::Status(7));
+    bench.assert_clean();
+    // And one that is asked to end gets its signal at once.
+    let instance = bench.start(bench.worker("exec sleep 600")).await.unwrap();
+    kill(reaper(&bench), Signal::SIGSTOP).unwrap();
+    let exit = within(10, instance.stop(Duration::from_secs(600))).await;
+    assert_eq!(exit.ended, Ended::Stopped { forced: false });
+    bench.assert_clean();
+}
+
+#[tokio::test]
+async fn a_program_whose_reaper_is_killed_before_it_begins_has_not_started_and_leaves_nothing() {
+    for (script, told) in [
+        ("setsid sleep 600 & kill -KILL $$", "the process that looks after it was killed"),
+        ("setsid sleep 600 & echo 'callboard: no' >&2", "no"),
+    ] {
+        let bench = Bench::with_launcher(|mut launcher| {
+            launcher.argv = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+            launcher
+        });
+        let refused = within(20, bench.start(bench.worker("true"))).await.unwrap_err().to_string();
+        assert!(refused.contains(told), "{refused}");
+        bench.assert_clean();
+    }
 }
 
 #[tokio::test]
