@@ -163,6 +163,42 @@ async fn a_person_signs_in_by_password_and_by_key_and_out_again() {
     node.finish().await;
 }
 
+/// What the saved contexts hold by which nodes know this device: account and token.
+fn devices(node: &Node) -> Vec<(String, String)> {
+    use std::os::unix::fs::PermissionsExt;
+    let saved = node.home().join(".config/callboard/contexts.toml");
+    assert_eq!(std::fs::metadata(&saved).unwrap().permissions().mode() & 0o777, 0o600);
+    let saved: toml::Table = std::fs::read_to_string(&saved).unwrap().parse().unwrap();
+    let text = |device: &toml::Value, key: &str| device[key].as_str().unwrap().to_owned();
+    let devices = saved.get("devices").and_then(toml::Value::as_array).into_iter().flatten();
+    devices.map(|device| (text(device, "email"), text(device, "token"))).collect()
+}
+
+#[tokio::test]
+async fn a_device_that_has_signed_in_is_known_to_the_account_the_next_time() {
+    let node = Node::start().await;
+    node.admin().await;
+    node.user("bob").await;
+    let url = node.announced["url"].as_str().unwrap();
+    let sign_in = async |email: &str| {
+        let input = format!("{email}\n{PASSWORD}\n");
+        let signed_in = node.cli_elsewhere(&["login", url, "--name", "here"], &input).await;
+        assert!(signed_in.success(), "{signed_in:?}");
+        assert!(!format!("{signed_in:?}").contains("device"), "{signed_in:?}");
+        devices(&node)
+    };
+    let first = sign_in("admin@example.com").await;
+    assert_eq!(first.len(), 1, "{first:?}");
+    // A device that shows what it was given is given the same again, and any other one a new one.
+    assert_eq!(sign_in("admin@example.com").await, first);
+    assert!(node.cli_elsewhere(&["logout", "--context", "here"], "").await.success());
+    assert_eq!(devices(&node), first, "it is no part of the session");
+    assert_eq!(sign_in("Admin@example.com").await[0].1, first[0].1);
+    let both = sign_in("bob@example.com").await;
+    assert!(both.len() == 2 && both[0].1 != both[1].1, "{both:?}");
+    node.finish().await;
+}
+
 #[tokio::test]
 async fn the_exit_status_says_what_is_wrong() {
     let mut node = Node::start().await;

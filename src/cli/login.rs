@@ -76,16 +76,23 @@ impl Login {
         };
         let password = ask_password()?;
         let client = Client::new(url.clone(), Credential::None)?;
-        let tokens: Tokens = client
-            .post("/auth/login", &json!({ "email": email, "password": password }))
-            .await
-            .map_err(|error| match error.status {
-                Status::NotSignedIn => Error { hint: None, ..error },
-                _ => error,
-            })?;
+        let body = match contexts::load()?.device(&url, &email) {
+            Some(device) => json!({ "email": email, "password": password, "device": device }),
+            // A node that has never given one may not know the field.
+            None => json!({ "email": email, "password": password }),
+        };
+        let tokens: Tokens = client.post("/auth/login", &body).await.map_err(|error| match error.status {
+            Status::NotSignedIn => Error { hint: None, ..error },
+            _ => error,
+        })?;
         let mut saved =
             SavedContext { name, url, access_token: Secret::new(""), refresh_token: None, expires_at: None };
         saved.take(&tokens);
+        if let Some(device) = tokens.device {
+            let mut all = contexts::load()?;
+            all.remember_device(&saved.url, &email, device);
+            contexts::save(&all)?;
+        }
         Ok(saved)
     }
 }

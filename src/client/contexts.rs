@@ -1,4 +1,7 @@
 //! Saved contexts: the nodes a person has signed in to, in `~/.config/callboard/contexts.toml`, for its owner only.
+//!
+//! Beside them stands by what each node knows this device, which outlives the sessions: a device that an account knows
+//! waits for no stranger when it signs in.
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +29,36 @@ pub struct Contexts {
     /// By name.
     #[serde(default)]
     pub contexts: BTreeMap<String, SavedContext>,
+    /// One for each account of a node that has signed in here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    devices: Vec<Device>,
+}
+
+/// What this device shows when an account signs in.
+#[derive(Debug, Serialize, Deserialize)]
+struct Device {
+    url: Url,
+    email: String,
+    token: Secret,
+}
+
+impl Device {
+    fn is_of(&self, url: &Url, email: &str) -> bool {
+        self.url == *url && self.email.eq_ignore_ascii_case(email)
+    }
+}
+
+impl Contexts {
+    /// What this device shows when this account signs in at this node, if it has done so before.
+    pub fn device(&self, url: &Url, email: &str) -> Option<&Secret> {
+        self.devices.iter().find(|device| device.is_of(url, email)).map(|device| &device.token)
+    }
+
+    /// Keeps it for the next time.
+    pub fn remember_device(&mut self, url: &Url, email: &str, token: Secret) {
+        self.devices.retain(|device| !device.is_of(url, email));
+        self.devices.push(Device { url: url.clone(), email: email.to_owned(), token });
+    }
 }
 
 /// A node and the credential for it.
@@ -130,6 +163,27 @@ pub fn is_private(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_is_kept_for_each_account_of_each_node() {
+        let [here, there] = ["https://a.example/", "https://b.example/"].map(|url| Url::parse(url).unwrap());
+        let mut contexts: Contexts = toml::from_str("").unwrap();
+        for (url, email, token) in [
+            (&here, "ann@a.example", "1"),
+            (&here, "bob@a.example", "2"),
+            (&there, "ann@a.example", "3"),
+            (&here, "Ann@a.example", "4"),
+        ] {
+            contexts.remember_device(url, email, Secret::new(token));
+        }
+        let contexts: Contexts = toml::from_str(&toml::to_string(&contexts).unwrap()).unwrap();
+        let kept = |url, email| contexts.device(url, email).map(Secret::expose);
+        assert_eq!(kept(&here, "ann@a.example"), Some("4"));
+        assert_eq!(kept(&here, "bob@a.example"), Some("2"));
+        assert_eq!(kept(&there, "ann@a.example"), Some("3"));
+        assert_eq!(kept(&there, "bob@a.example"), None);
+        assert_eq!(contexts.devices.len(), 3);
+    }
 
     #[test]
     fn a_private_file_is_replaced_whole_and_read_by_its_owner_only() {
