@@ -1,5 +1,7 @@
 //! Apps that write what a terminal would obey.
 
+use serde_json::json;
+
 use crate::harness::{App, Node, Ran, answered};
 
 /// Says it on both streams, as bytes and as characters of C1, and then serves.
@@ -82,6 +84,76 @@ async fn what_an_app_writes_is_text_and_nothing_that_a_terminal_obeys() {
         assert_harmless(&node.cli(&[verb, &["--app", "hostile"]].concat()).await);
     }
     assert!(!node.log().contains(is_obeyed), "{}", node.log());
+    node.finish().await;
+}
+
+/// What a build writes: colours that it does not take back, progress in one line, and what a terminal would obey.
+const BUILD: &str = "\u{1b}[32mgreen\n\u{1b}[1;4mbold\u{1b}[0m and plain\n10%\r50%\r\u{1b}[33m100%\n\u{1b}]0;owned\u{7}title\n\
+                     \u{1b}[2J\u{1b}[1;1Hcleared\n\u{1b}[?1049h\u{1b}[6nalternate\n";
+
+/// The lines that a terminal was given. Each has colours at most, and none when it ends.
+fn shown(ran: &Ran) -> Vec<String> {
+    let line = |line: &str| {
+        let (mut text, mut rest, mut is_coloured) = (String::new(), line, false);
+        while let Some(at) = rest.find(is_obeyed) {
+            text.push_str(&rest[..at]);
+            let sequence = rest[at..].strip_prefix("\u{1b}[").and_then(|rest| rest.split_once('m'));
+            let Some((parameters, after)) =
+                sequence.filter(|(parameters, _)| !parameters.contains(char::is_alphabetic))
+            else {
+                panic!("more than colours: {line:?} of {ran:?}")
+            };
+            (rest, is_coloured) = (after, !matches!(parameters, "" | "0"));
+        }
+        assert!(!is_coloured, "a colour outlives its line: {line:?} of {ran:?}");
+        text + rest
+    };
+    ran.out.split("\r\n").map(line).collect()
+}
+
+#[tokio::test]
+async fn a_terminal_is_given_colours_that_end_with_their_line_and_a_pipe_none() {
+    let node = Node::start().await;
+    let files = [("Procfile", "web: python3 -u app.py\n"), ("app.py", HOSTILE), ("build.txt", BUILD)];
+    let app = App::new(&node, "hostile", &files);
+    let operator = node.operator();
+    let project = operator.create_project("hostile").await;
+    let config = json!({ "config": { "build_command": "cat build.txt" } });
+    operator.put(&format!("/projects/{project}/build-config"), config).await.ok();
+    let folder = app.folder.to_str().unwrap();
+    let of_build = ["green", "bold and plain", "100%", "title", "cleared", "alternate"];
+    let of_app = ["title", "cleared", "red, and never reset", "clipboard", "100%", "alternate"];
+    let data = node.data();
+    let data = data.to_str().unwrap();
+    for (arguments, texts) in [
+        (&["deploy", folder, "--app", "hostile"][..], of_build),
+        (&["build-log", "--app", "hostile"], of_build),
+        (&["logs", "--app", "hostile"], of_app),
+    ] {
+        let on_terminal = node.cli_on_terminal(arguments, &[]).await;
+        assert!(on_terminal.success(), "{on_terminal:?}");
+        assert!(on_terminal.out.contains("\u{1b}[3"), "no colours on a terminal: {on_terminal:?}");
+        let refused = node.cli_on_terminal(arguments, &[("NO_COLOR", "1")]).await;
+        assert!(!refused.out.contains('\u{1b}'), "{refused:?}");
+        let piped = node.cli_with(&[&["--data", data], arguments].concat(), &[("NO_COLOR", "")]).await;
+        assert_harmless(&piped);
+        let lines = |ran: &Ran| -> Vec<String> { ran.out.lines().map(str::to_owned).collect() };
+        for (how, lines) in [("coloured", shown(&on_terminal)), ("plain", shown(&refused)), ("piped", lines(&piped))] {
+            for text in texts {
+                let is_there = lines.iter().any(|line| {
+                    let line = line.split_once("| ").map_or(line.as_str(), |(_, text)| text);
+                    line.trim() == text
+                });
+                assert!(is_there, "{text} of {arguments:?}, {how}: {lines:?}");
+            }
+            assert!(!lines.iter().any(|line| line.contains("50%")), "{how}: {lines:?}");
+        }
+    }
+
+    // The same of a failure, whose reason ends hidden.
+    app.write("broken", "");
+    let failed = node.cli_on_terminal(&["deploy", folder, "--app", "hostile"], &[]).await;
+    assert!(!failed.success() && shown(&failed).iter().any(|line| line.contains("the real reason")), "{failed:?}");
     node.finish().await;
 }
 

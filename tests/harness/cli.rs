@@ -49,6 +49,37 @@ pub fn program(folder: &Path) -> Command {
     command
 }
 
+/// Runs a command on a terminal of its own, and says what that was given, byte by byte.
+const ON_A_TERMINAL: &str = r"
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[1], sys.argv[1:])
+while True:
+    try:
+        given = os.read(terminal, 65536)
+    except OSError:
+        break
+    os.write(1, given)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+";
+
+/// Runs it to its end on a terminal, which gets output and errors alike.
+pub async fn run_on_terminal(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+    let plain = program(folder);
+    let plain = plain.as_std();
+    let mut command = Command::new("python3");
+    command.args(["-c", ON_A_TERMINAL]).arg(plain.get_program()).args(arguments).current_dir(home(folder));
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.env_remove("NO_COLOR").env("TERM", "xterm-256color").envs(environment.iter().copied());
+    finish(command, "").await
+}
+
 /// Runs it to its end.
 pub async fn run(folder: &Path, arguments: &[&str], input: &str) -> Ran {
     let mut command = program(folder);

@@ -214,6 +214,13 @@ impl Node {
         cli::run(self.folder.path(), &all, "").await
     }
 
+    /// The same on a terminal, with these variables.
+    pub async fn cli_on_terminal(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+        let data = self.data();
+        let all = [&["--data", data.to_str().unwrap()], arguments].concat();
+        cli::run_on_terminal(self.folder.path(), &all, environment).await
+    }
+
     /// The same, as JSON; it must succeed.
     pub async fn cli_json(&self, arguments: &[&str]) -> Value {
         let mut all = arguments.to_vec();
