@@ -8,7 +8,9 @@ use reqwest::{Body, Method};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use crate::harness::{Answer, Api, App, Node, eventually, get, proxy::Proxy, servers::Moto, within};
+use crate::harness::{
+    Answer, Api, App, Node, answered, eventually, get, proxy::Proxy, servers::Moto, visit, within,
+};
 
 const BUCKET: &str = "callboard";
 /// How soon a store that answers again takes uploads, and what a busy machine needs beside it.
@@ -219,6 +221,56 @@ async fn a_node_whose_store_is_away_says_so_and_takes_no_uploads_until_it_is_bac
         |what: &str| log.lines().filter(|line| line.contains("the object store at") && line.contains(what)).count();
     let said = [lines("does not answer; what needs it"), lines("answers again")];
     assert_eq!(said, [2, 2], "an outage is one line when it begins and one when it is over\n{log}");
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn a_store_that_goes_away_is_one_line_of_the_log_whatever_waits_for_it() {
+    let moto = Moto::start().await;
+    moto.make_bucket(BUCKET).await;
+    let proxy = Proxy::before(moto.port()).await;
+    let endpoint = endpoint(proxy.port);
+    let node = Node::start_with(&["--no-sample"], &environment(&endpoint, "s3://callboard", "secret")).await;
+    let apps = ["one", "two", "three"].map(|name| App::web(&node, name, name));
+    for app in &apps {
+        app.deploy().await;
+    }
+    let nodes = if node.shared().is_some() { 3 } else { 1 };
+    // Of each node, what it says of the store.
+    let said = |what: &str| -> Vec<Vec<String>> {
+        let is_said = |line: &&str| line.contains("the object store") && line.contains(what);
+        (0..nodes).map(|at| node.member(at).log().lines().filter(is_said).map(str::to_owned).collect()).collect()
+    };
+    proxy.cut();
+    // What each of them says is to be stored, and tried again and again.
+    for app in &apps {
+        drop(visit(node.port, &app.name, "/exit").await);
+        answered("it runs again", || async {
+            Ok(app.healthy("web").await?.iter().any(|instance| instance["restarts"] == 1).then_some(()))
+        })
+        .await;
+    }
+    // Who asks for a log is shown what is on the disk of a node, and by no node's log that this is not all.
+    for app in &apps {
+        node.cli(&["logs", "--app", &app.name]).await;
+    }
+    eventually("the store is said to be away", || async { said("is away").concat().first().map(drop) }).await;
+    proxy.heal();
+    let back = eventually("the store is said to be back", || async {
+        let (away, back) = (said("is away"), said("is back"));
+        away.iter().zip(&back).all(|(away, back)| away.len() == back.len()).then_some(back.concat())
+    })
+    .await;
+    let failures = |line: &String| -> usize {
+        let digits = line.split("failures").nth(1).unwrap().trim_start_matches(|letter: char| !letter.is_ascii_digit());
+        digits.split(|letter: char| !letter.is_ascii_digit()).next().unwrap().parse().unwrap()
+    };
+    let failed: usize = back.iter().map(failures).sum();
+    assert!(failed >= apps.len(), "{back:?}");
+    assert!(said("is away").iter().all(|lines| lines.len() <= 1), "{}", node.log());
+    for each in ["could not be stored", "is shown without what other nodes"] {
+        assert!(!node.log().contains(each), "{}", node.log());
+    }
     node.finish().await;
 }
 

@@ -177,6 +177,12 @@ impl Failure {
     pub const fn is_certain(&self) -> bool {
         !matches!(self, Self::Timeout | Self::Unknown | Self::Internal(_))
     }
+
+    /// Whether something that many depend on is away or full for now: whoever finds that says it once for all of them.
+    #[must_use]
+    pub const fn is_outage(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::DiskFull { .. })
+    }
 }
 
 /// What a call ends in when it does not end in a reply.

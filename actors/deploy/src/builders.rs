@@ -6,7 +6,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use callboard_messages::{Caller, DeploymentId, Failure, deploy::DeploymentStatus};
-use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart, Supervisor};
+use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart, Supervisor, warn_unless_outage};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
@@ -73,7 +73,7 @@ async fn take_turns(context: &Context, child: &ChildContext) -> Exit {
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "the queue of builds could not be read; trying again");
+                warn_unless_outage!(error.is_outage(), %error, "the queue of builds could not be read; trying again");
                 context.clock.sleep(RETRY_AFTER).await;
             }
         }
@@ -125,7 +125,7 @@ async fn run(context: &Context, id: DeploymentId, builder: Builder, errand: &Err
         match settled {
             Ok(()) => return,
             Err(failure) => {
-                tracing::warn!(%id, %failure, "the end of a build could not be recorded; trying again");
+                warn_unless_outage!(failure.is_outage(), %id, %failure, "the end of a build could not be recorded; trying again");
                 context.clock.sleep(RETRY_AFTER).await;
             }
         }
@@ -157,6 +157,13 @@ async fn settle(
             for line in output {
                 log.detail(line);
             }
+            context.fail(id, Author::Builder(builder), sentence).await?;
+        }
+        Err(MakeError::Fault(failure)) if failure.is_outage() => {
+            // Of which a line is in the log already.
+            tracing::debug!(%id, %failure, "a build met an outage");
+            let sentence =
+                "something that the build needs, the database or the object store, did not answer; deploy again";
             context.fail(id, Author::Builder(builder), sentence).await?;
         }
         Err(MakeError::Fault(failure)) => {

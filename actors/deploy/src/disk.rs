@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use callboard_messages::{DeploymentId, Failure, ProjectId};
+use callboard_supervisors::warn_unless_outage;
 
 use crate::{
     context::{Context, World},
@@ -14,7 +15,7 @@ use crate::{
 pub(crate) async fn look_after(context: &Context) {
     loop {
         if let Err(failure) = sweep(context).await {
-            tracing::warn!(%failure, "the logs on this node's disk could not be looked through; trying again later");
+            warn_unless_outage!(failure.is_outage(), %failure, "the logs on this node's disk could not be looked through; trying again later");
         }
         context.clock.sleep(context.settings.disk_swept_every).await;
     }

@@ -23,7 +23,7 @@ use std::{
 };
 
 use callboard_messages::{Failure, deploy::LogLine};
-use callboard_supervisors::{BlockingPool, fs};
+use callboard_supervisors::{BlockingPool, fs, warn_unless_outage};
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
@@ -186,7 +186,7 @@ impl Journals {
             let journal = Journal { inner, pool: self.pool.clone(), chunks: self.chunks.clone() };
             if let Err(failure) = journal.store().await {
                 let log = journal.inner.name.display();
-                tracing::warn!(%log, %failure, "the last lines of a log are on this node's disk alone");
+                warn_unless_outage!(failure.is_outage(), %log, %failure, "the last lines of a log are on this node's disk alone");
             }
         };
         stream::iter(open).for_each_concurrent(STORED_AT_A_TIME, store).await;
@@ -240,7 +240,7 @@ impl Journal {
                 Ok(()) => return,
                 Err(failure) => {
                     let log = self.inner.name.display();
-                    tracing::warn!(%log, %failure, "lines of a log could not be stored; trying again");
+                    warn_unless_outage!(failure.is_outage(), %log, %failure, "lines of a log could not be stored; trying again");
                     wait = RETRY_AFTER;
                 }
             }
@@ -295,7 +295,7 @@ impl Journal {
             Err(failure) if here.is_empty() => Err(failure),
             Err(failure) => {
                 let log = self.inner.name.display();
-                tracing::warn!(%log, %failure, "a log is shown without what other nodes have stored of it");
+                warn_unless_outage!(failure.is_outage(), %log, %failure, "a log is shown without what other nodes have stored of it");
                 Ok(here)
             }
         }

@@ -1,9 +1,17 @@
 //! The object store: uploads under `sources/`, releases under `releases/`, named by their content, and logs under `logs/`.
 
-use std::{path::Path as FilePath, sync::Arc, time::Duration};
+use std::{
+    path::Path as FilePath,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use callboard_messages::Failure;
+use callboard_supervisors::Outage;
 use futures_util::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, buffered::BufWriter, path::Path};
 use tokio::io::AsyncWriteExt;
@@ -15,10 +23,54 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(crate) struct Objects {
     store: Arc<dyn ObjectStore>,
+    reach: Arc<Reach>,
+}
+
+/// Whether the store can be reached, as far as its users have seen.
+struct Reach {
+    outage: Outage,
+    /// A store may be read and take nothing, as on a full disk: that it is read does not end such an outage.
+    takes_nothing: AtomicBool,
+}
+
+/// What somebody wants of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+}
+
+impl Reach {
+    /// Takes note of how it went.
+    fn note<T>(&self, access: Access, result: Result<T, Failed>) -> Result<T, Failure> {
+        match result {
+            Ok(value) => {
+                if access == Access::Write || !self.takes_nothing.load(Ordering::Acquire) {
+                    self.outage.works();
+                    self.takes_nothing.store(false, Ordering::Release);
+                }
+                Ok(value)
+            }
+            Err(Failed { failure, reason }) => {
+                if failure.is_outage() {
+                    self.outage.failed(&reason);
+                    self.takes_nothing.fetch_or(access == Access::Write, Ordering::AcqRel);
+                }
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// What a user of the store is told, and why.
+#[derive(Debug)]
+struct Failed {
+    failure: Failure,
+    reason: String,
 }
 
 /// A store that does not answer comes back by itself; one that lets this node in no more does not.
-fn failed(error: &object_store::Error) -> Failure {
+fn failed(error: &object_store::Error) -> Failed {
     use object_store::Error::{
         InvalidPath, NotImplemented, NotSupported, PermissionDenied, Unauthenticated, UnknownConfigurationKey,
     };
@@ -28,25 +80,29 @@ fn failed(error: &object_store::Error) -> Failure {
         | UnknownConfigurationKey { .. }
         | InvalidPath { .. }
         | NotSupported { .. }
-        | NotImplemented { .. } => Failure::Internal(format!("object store: {error}")),
-        _ => {
-            tracing::warn!(%error, "the object store can't be reached");
-            Failure::Unavailable { retry_after: RETRY_AFTER }
-        }
+        | NotImplemented { .. } => Failed::fault(format!("object store: {error}")),
+        _ => Failed { failure: Failure::Unavailable { retry_after: RETRY_AFTER }, reason: error.to_string() },
     }
 }
 
 /// Of what is on its way between a file and the store, whichever of them it was.
-fn failed_on_the_way(error: &std::io::Error) -> Failure {
+fn failed_on_the_way(error: &std::io::Error) -> Failed {
     match error.get_ref().and_then(|cause| cause.downcast_ref::<object_store::Error>()) {
         Some(cause) => failed(cause),
-        None => Failure::Internal(format!("a file on its way to or from the object store: {error}")),
+        None => Failed::fault(format!("a file on its way to or from the object store: {error}")),
+    }
+}
+
+impl Failed {
+    fn fault(reason: String) -> Self {
+        Self { failure: Failure::Internal(reason.clone()), reason }
     }
 }
 
 impl Objects {
-    pub(crate) const fn new(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store }
+    pub(crate) fn new(store: Arc<dyn ObjectStore>) -> Self {
+        let outage = Outage::new("the object store");
+        Self { store, reach: Arc::new(Reach { outage, takes_nothing: AtomicBool::new(false) }) }
     }
 
     /// Where an upload is.
@@ -64,20 +120,17 @@ impl Objects {
 
     /// Whether there is such an object.
     pub(crate) async fn has(&self, path: &Path) -> Result<bool, Failure> {
-        match self.store.head(path).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(failed(&error)),
-        }
+        let found = some_of(self.store.head(path).await);
+        self.reach.note(Access::Read, found.map(|found| found.is_some()))
     }
 
     /// Copies an object into a new file. False when there is none.
     pub(crate) async fn download(&self, path: &Path, file: &FilePath) -> Result<bool, Failure> {
-        let object = match self.store.get(path).await {
-            Ok(object) => object,
-            Err(object_store::Error::NotFound { .. }) => return Ok(false),
-            Err(error) => return Err(failed(&error)),
-        };
+        self.reach.note(Access::Read, self.copy_to(path, file).await)
+    }
+
+    async fn copy_to(&self, path: &Path, file: &FilePath) -> Result<bool, Failed> {
+        let Some(object) = some_of(self.store.get(path).await)? else { return Ok(false) };
         let mut file = tokio::fs::File::create(file).await.map_err(|error| failed_on_the_way(&error))?;
         let mut chunks = object.into_stream();
         while let Some(chunk) = chunks.try_next().await.map_err(|error| failed(&error))? {
@@ -88,26 +141,31 @@ impl Objects {
 
     /// Stores these bytes, instead of those that were there under the name.
     pub(crate) async fn put(&self, path: &Path, bytes: Bytes) -> Result<(), Failure> {
-        self.store.put(path, bytes.into()).await.map_err(|error| failed(&error)).map(drop)
+        let put = self.store.put(path, bytes.into()).await.map_err(|error| failed(&error));
+        self.reach.note(Access::Write, put.map(drop))
     }
 
     /// The whole of a small object. `None` when there is none.
     pub(crate) async fn get(&self, path: &Path) -> Result<Option<Bytes>, Failure> {
-        match self.store.get(path).await {
-            Ok(object) => object.bytes().await.map_err(|error| failed(&error)).map(Some),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(failed(&error)),
-        }
+        let read = async {
+            let Some(object) = some_of(self.store.get(path).await)? else { return Ok(None) };
+            object.bytes().await.map_err(|error| failed(&error)).map(Some)
+        };
+        self.reach.note(Access::Read, read.await)
     }
 
     /// The names and sizes of the objects in a folder.
     pub(crate) async fn list(&self, folder: &Path) -> Result<Vec<(Path, u64)>, Failure> {
         let objects = self.store.list(Some(folder)).map_ok(|object| (object.location, object.size));
-        objects.try_collect().await.map_err(|error| failed(&error))
+        self.reach.note(Access::Read, objects.try_collect().await.map_err(|error| failed(&error)))
     }
 
     /// Stores a file as an object, which appears whole or not at all.
     pub(crate) async fn upload(&self, file: &FilePath, path: &Path) -> Result<(), Failure> {
+        self.reach.note(Access::Write, self.copy_from(file, path).await)
+    }
+
+    async fn copy_from(&self, file: &FilePath, path: &Path) -> Result<(), Failed> {
         let mut file = tokio::fs::File::open(file).await.map_err(|error| failed_on_the_way(&error))?;
         let mut object = BufWriter::new(self.store.clone(), path.clone());
         match tokio::io::copy(&mut file, &mut object).await {
@@ -121,10 +179,17 @@ impl Objects {
 
     /// Removes an object; one that is not there is removed already.
     pub(crate) async fn remove(&self, path: &Path) -> Result<(), Failure> {
-        match self.store.delete(path).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(failed(&error)),
-        }
+        let removed = some_of(self.store.delete(path).await);
+        self.reach.note(Access::Write, removed.map(drop))
+    }
+}
+
+/// What is there, if anything is.
+fn some_of<T>(found: object_store::Result<T>) -> Result<Option<T>, Failed> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(failed(&error)),
     }
 }
 
@@ -134,14 +199,43 @@ mod tests {
 
     use super::*;
 
+    fn generic() -> object_store::Error {
+        object_store::Error::Generic { store: "S3", source: "connection refused".into() }
+    }
+
+    fn refused() -> object_store::Error {
+        object_store::Error::PermissionDenied { path: "a".to_owned(), source: "403".into() }
+    }
+
     #[test]
     fn a_store_that_does_not_answer_may_be_asked_again_and_one_that_refuses_may_not() {
-        let generic = || object_store::Error::Generic { store: "S3", source: "connection refused".into() };
-        let refused = || object_store::Error::PermissionDenied { path: "a".to_owned(), source: "403".into() };
-        assert!(matches!(failed(&generic()), Failure::Unavailable { .. }));
-        assert!(matches!(failed(&refused()), Failure::Internal(_)));
-        assert!(matches!(failed_on_the_way(&generic().into()), Failure::Unavailable { .. }));
-        assert!(matches!(failed_on_the_way(&refused().into()), Failure::Internal(_)));
-        assert!(matches!(failed_on_the_way(&io::ErrorKind::StorageFull.into()), Failure::Internal(_)));
+        assert!(matches!(failed(&generic()).failure, Failure::Unavailable { .. }));
+        assert!(matches!(failed(&refused()).failure, Failure::Internal(_)));
+        assert!(matches!(failed_on_the_way(&generic().into()).failure, Failure::Unavailable { .. }));
+        assert!(matches!(failed_on_the_way(&refused().into()).failure, Failure::Internal(_)));
+        assert!(matches!(failed_on_the_way(&io::ErrorKind::StorageFull.into()).failure, Failure::Internal(_)));
+    }
+
+    #[test]
+    fn an_outage_of_the_store_is_one_however_much_fails_and_ends_with_what_began_it() {
+        let objects = Objects::new(Arc::new(object_store::memory::InMemory::new()));
+        let (reach, is_on) = (&objects.reach, || objects.reach.outage.is_on());
+        let done = |access| reach.note(access, Ok(())).unwrap();
+        let away = |access| reach.note::<()>(access, Err(failed(&generic()))).unwrap_err();
+        reach.note::<()>(Access::Write, Err(failed(&refused()))).unwrap_err();
+        assert!(!is_on(), "a store that refuses is there");
+        // Nothing can be written, and what is there can be read.
+        for _ in 0..3 {
+            assert!(away(Access::Write).is_outage());
+            done(Access::Read);
+            assert!(is_on());
+        }
+        away(Access::Read);
+        done(Access::Write);
+        assert!(!is_on());
+        away(Access::Read);
+        assert!(is_on());
+        done(Access::Read);
+        assert!(!is_on());
     }
 }

@@ -1,6 +1,7 @@
 //! What is let go when it has been replaced: archives of old releases, uploads, logs.
 
 use callboard_messages::{Failure, ProjectId};
+use callboard_supervisors::warn_unless_outage;
 
 use crate::{
     context::{Context, World},
@@ -11,7 +12,7 @@ use crate::{
 /// After a deployment: keeps the newest of each kind. What fails is tried again after the next deployment.
 pub(crate) async fn after_deployment(context: &Context, project_id: ProjectId) {
     if let Err(failure) = prune(context, project_id).await {
-        tracing::warn!(%project_id, %failure, "what an app no longer needs could not be removed");
+        warn_unless_outage!(failure.is_outage(), %project_id, %failure, "what an app no longer needs could not be removed");
     }
 }
 

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use callboard_messages::{Failure, ProjectId};
+use callboard_supervisors::warn_unless_outage;
 use uuid::Uuid;
 
 use crate::{
@@ -40,7 +41,7 @@ pub(crate) async fn run(context: &Context) {
         tracing::warn!(processes, "processes of an earlier life of this node were ended");
     }
     while let Err(failure) = recover(context).await {
-        tracing::warn!(%failure, "the node's apps could not be recovered yet; trying again");
+        warn_unless_outage!(failure.is_outage(), %failure, "the node's apps could not be recovered yet; trying again");
         context.clock.sleep(RETRY_AFTER).await;
     }
     life.recovered.send_replace(true);

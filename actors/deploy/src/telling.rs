@@ -8,9 +8,10 @@ use callboard_messages::{
     deploy::{InstanceCrashed, InstanceFact, InstanceStarted, InstanceStopped},
 };
 use callboard_supervisors::{
-    ChildContext, ChildSpec, Exit,
+    ChildContext, ChildSpec, Exit, Outage,
     db::{Database, Error},
     events::emit,
+    warn_unless_outage,
 };
 use tokio::sync::mpsc;
 
@@ -31,12 +32,15 @@ pub(crate) enum Told {
 pub(crate) struct Telling {
     sender: mpsc::Sender<Told>,
     receiver: tokio::sync::Mutex<mpsc::Receiver<Told>>,
+    /// Counts what is dropped.
+    full: Outage,
 }
 
 impl Default for Telling {
     fn default() -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
-        Self { sender, receiver: tokio::sync::Mutex::new(receiver) }
+        let receiver = tokio::sync::Mutex::new(receiver);
+        Self { sender, receiver, full: Outage::new("the record of what happens to instances") }
     }
 }
 
@@ -44,7 +48,7 @@ impl Telling {
     /// Never waits.
     pub(crate) fn tell(&self, told: Told) {
         if self.sender.try_send(told).is_err() {
-            tracing::warn!("an event of an instance was dropped: the database has not taken the ones before it");
+            self.full.failed(&"events are dropped: the database has not taken the ones before them");
         }
     }
 }
@@ -68,12 +72,14 @@ pub(crate) fn teller(world: Arc<World>) -> ChildSpec {
                 };
                 let Some(told) = told else { return Exit::Normal };
                 while let Err(error) = write(&database, &told).await {
-                    tracing::warn!(%error, "an event of an instance could not be told yet; trying again");
+                    let is_outage = error.outside_outage().is_none();
+                    warn_unless_outage!(is_outage, %error, "an event of an instance could not be told yet; trying again");
                     tokio::select! {
                         () = child.stopping() => return Exit::Shutdown,
                         () = child.clock.sleep(RETRY_AFTER) => {}
                     }
                 }
+                world.telling.full.works();
             }
         }
     })

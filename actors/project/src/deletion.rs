@@ -7,12 +7,12 @@
 use std::{sync::Arc, time::Duration};
 
 use callboard_messages::{
-    CallError, Caller, OrganizationId, ProjectId,
+    CallError, Caller, DomainError, OrganizationId, ProjectId,
     deploy::CleanupEnvironment,
-    project::{DeleteProject, Project, ProjectDeleted, ProjectError, ProjectFact},
+    project::{DeleteProject, Project, ProjectDeleted, ProjectFact},
 };
 use callboard_supervisors::{
-    Backoff, Bus, ChildContext, ChildSpec, Exit, Handle, Outcome, TaskSet,
+    Backoff, Bus, ChildContext, ChildSpec, Exit, Handle, Outage, Outcome, TaskSet,
     db::{Database, Databases, Error, Transaction},
     events::emit,
 };
@@ -57,24 +57,65 @@ impl Handle<DeleteProject> for Projects {
         let platform = platform.with_deadline(self.clock.instant() + ANSWERED_WITHIN);
         match finish(&self.database, &self.bus, &platform, marked.id).await {
             Ok(()) => Ok(None),
-            Err(error) => {
-                tracing::warn!(project_id = %marked.id, %error, "a project is deleted later than its caller waits");
-                self.unfinished.notify_one();
+            Err(unfinished) => {
+                self.deletions.later(marked.id, &unfinished);
+                self.deletions.wake.notify_one();
                 Ok(Some(marked))
             }
         }
     }
 }
 
+/// The deletions under way of this node.
+pub(crate) struct Deletions {
+    /// One can't be finished while its caller waits.
+    wake: Notify,
+    /// What they stand on is away: said once, however many of them wait for it.
+    outage: Outage,
+}
+
+impl Default for Deletions {
+    fn default() -> Self {
+        Self { wake: Notify::new(), outage: Outage::new("the deletion of projects") }
+    }
+}
+
+/// Why a deletion is not finished.
+struct Unfinished {
+    reason: String,
+    /// Whether that is for something else, and the same for all of them.
+    is_outage: bool,
+}
+
+impl Unfinished {
+    fn of_app<E: DomainError>(error: &CallError<E>) -> Self {
+        let is_outage = matches!(error, CallError::Failed(failure) if failure.is_outage());
+        Self { reason: format!("its app can't be taken down: {error}"), is_outage }
+    }
+}
+
+impl From<Error> for Unfinished {
+    fn from(error: Error) -> Self {
+        Self { reason: error.to_string(), is_outage: error.outside_outage().is_none() }
+    }
+}
+
+impl Deletions {
+    /// Says why a deletion is finished later.
+    fn later(&self, project_id: ProjectId, unfinished: &Unfinished) {
+        let Unfinished { reason, is_outage } = unfinished;
+        if *is_outage {
+            self.outage.failed(reason);
+        } else {
+            tracing::warn!(%project_id, %reason, "a project is deleted later");
+        }
+    }
+}
+
 /// What remains once the project is marked.
-async fn finish(
-    database: &Database,
-    bus: &Bus,
-    caller: &Caller,
-    project_id: ProjectId,
-) -> Result<(), CallError<ProjectError>> {
+async fn finish(database: &Database, bus: &Bus, caller: &Caller, project_id: ProjectId) -> Result<(), Unfinished> {
     if let Err(error) = bus.ask(caller, CleanupEnvironment { project_id }).await {
-        return Err(ProjectError::CleanupFailed(error.to_string()).into());
+        return Err(Unfinished::of_app(&error));
     }
     let remove = async |transaction: &mut Transaction| -> Result<(), Error> {
         let gone: Option<(Uuid, String, i64)> = transaction
@@ -97,31 +138,48 @@ async fn finish(
 }
 
 /// Finishes the deletions that are under way and that nobody waits for.
-pub(crate) fn reconciler(databases: Databases, unfinished: Arc<Notify>) -> ChildSpec {
+pub(crate) fn reconciler(databases: Databases, deletions: Arc<Deletions>) -> ChildSpec {
     ChildSpec::with_database("deletions", databases, crate::DOMAIN, move |context, database| {
-        reconcile(context, database, unfinished.clone())
+        reconcile(context, database, deletions.clone())
     })
 }
 
-async fn reconcile(context: ChildContext, database: Database, unfinished: Arc<Notify>) -> Exit {
+async fn reconcile(context: ChildContext, database: Database, deletions: Arc<Deletions>) -> Exit {
     let mut tried = 0;
     loop {
-        let done = tokio::select! {
+        let left = tokio::select! {
             () = context.stopping() => return Exit::Shutdown,
-            done = pass(&database, &context.bus) => done,
+            left = pass(&database, &context.bus, &deletions) => left,
         };
-        let pause = if done { EVERY } else { AGAIN.delay(tried) };
+        // As long as one of them waits for what is away, it is away.
+        if left != Left::ForOutage {
+            deletions.outage.works();
+        }
+        let pause = if left == Left::Nothing { EVERY } else { AGAIN.delay(tried) };
         tried += 1;
         tokio::select! {
             () = context.stopping() => return Exit::Shutdown,
-            () = unfinished.notified() => tried = 0,
+            () = deletions.wake.notified() => tried = 0,
             () = context.clock.sleep(pause) => {}
         }
     }
 }
 
-/// Whether nothing is left.
-async fn pass(database: &Database, bus: &Bus) -> bool {
+/// What a pass has left, the gravest last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Left {
+    Nothing,
+    Some,
+    ForOutage,
+}
+
+impl From<&Unfinished> for Left {
+    fn from(unfinished: &Unfinished) -> Self {
+        if unfinished.is_outage { Self::ForOutage } else { Self::Some }
+    }
+}
+
+async fn pass(database: &Database, bus: &Bus, deletions: &Arc<Deletions>) -> Left {
     let marked: Result<Vec<(Uuid, Uuid)>, _> = database
         .query("SELECT id, organization_id FROM projects WHERE deleting_at IS NOT NULL ORDER BY deleting_at LIMIT $1")
         .bind(PAGE)
@@ -130,30 +188,38 @@ async fn pass(database: &Database, bus: &Bus) -> bool {
     let marked = match marked {
         Ok(marked) => marked,
         Err(error) => {
-            tracing::warn!(%error, "the deletions under way could not be read");
-            return false;
+            let unfinished = Unfinished::from(error);
+            if unfinished.is_outage {
+                deletions.outage.failed(&unfinished.reason);
+            } else {
+                tracing::warn!(reason = unfinished.reason, "the deletions under way could not be read");
+            }
+            return Left::from(&unfinished);
         }
     };
-    let (mut finishing, mut all) = (TaskSet::default(), true);
+    let (mut finishing, mut left) = (TaskSet::default(), Left::Nothing);
     for (id, organization_id) in marked {
         if finishing.len() == AT_ONCE {
-            all &= finishing.next().await.unwrap_or(false);
+            left = left.max(finishing.next().await.unwrap_or(Left::Some));
         }
-        let (database, bus) = (database.clone(), bus.clone());
+        let (database, bus, deletions) = (database.clone(), bus.clone(), deletions.clone());
         let caller = Caller { organization_id: Some(OrganizationId(organization_id)), ..Caller::system() };
-        finishing.spawn(async move { finish_later(&database, &bus, &caller, ProjectId(id)).await });
+        finishing.spawn(async move {
+            let project_id = ProjectId(id);
+            match finish(&database, &bus, &caller, project_id).await {
+                Ok(()) => {
+                    tracing::info!(%project_id, "a deletion under way is finished");
+                    Left::Nothing
+                }
+                Err(unfinished) => {
+                    deletions.later(project_id, &unfinished);
+                    Left::from(&unfinished)
+                }
+            }
+        });
     }
     while let Some(finished) = finishing.next().await {
-        all &= finished;
+        left = left.max(finished);
     }
-    all
-}
-
-async fn finish_later(database: &Database, bus: &Bus, caller: &Caller, project_id: ProjectId) -> bool {
-    let finished = finish(database, bus, caller, project_id).await;
-    match &finished {
-        Ok(()) => tracing::info!(%project_id, "a deletion under way is finished"),
-        Err(error) => tracing::warn!(%project_id, %error, "a deletion under way waits for the next pass"),
-    }
-    finished.is_ok()
+    left
 }

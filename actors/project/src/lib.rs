@@ -21,11 +21,10 @@ use callboard_messages::project::{
     SetBuildConfig, SetEnv, UnsetEnv, UpdateProject,
 };
 use callboard_supervisors::{Contract, Domain, ShardContext, db::Databases, saga::Sagas, seal::MasterKey};
-use tokio::sync::Notify;
 
 pub use crate::projects::Projects;
 
-use crate::environment::Vault;
+use crate::{deletion::Deletions, environment::Vault};
 
 /// The domain's one word.
 pub const DOMAIN: &str = "project";
@@ -37,13 +36,13 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migration
 #[must_use]
 pub fn domain(databases: Databases, master_key: MasterKey) -> Domain {
     let vault = Vault::new(master_key);
-    let unfinished = Arc::new(Notify::new());
-    let reconciler = deletion::reconciler(databases.clone(), unfinished.clone());
+    let deletions = Arc::<Deletions>::default();
+    let reconciler = deletion::reconciler(databases.clone(), deletions.clone());
     let sagas = Sagas::new(DOMAIN, &databases).with(creation::saga());
     let (stored, begun) = (databases.clone(), sagas.clone());
     contract()
         .shared(move |context: ShardContext| {
-            Projects::new(stored.clone(), vault.clone(), begun.clone(), unfinished.clone(), context)
+            Projects::new(stored.clone(), vault.clone(), begun.clone(), deletions.clone(), context)
         })
         .stored(&databases)
         .sagas(&sagas)

@@ -15,10 +15,9 @@ use callboard_supervisors::{
     saga::{SagaEngine, Sagas},
 };
 use chrono::{DateTime, Utc};
-use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::{creation::fact, environment::Vault};
+use crate::{creation::fact, deletion::Deletions, environment::Vault};
 
 const DESCRIPTION_MAXIMUM: usize = 1_000;
 
@@ -29,8 +28,7 @@ pub struct Projects {
     pub(crate) clock: Clock,
     pub(crate) vault: Vault,
     pub(crate) sagas: SagaEngine,
-    /// Tells the reconciler that a deletion is under way.
-    pub(crate) unfinished: Arc<Notify>,
+    pub(crate) deletions: Arc<Deletions>,
 }
 
 impl Projects {
@@ -38,12 +36,12 @@ impl Projects {
         databases: Databases,
         vault: Vault,
         sagas: Sagas,
-        unfinished: Arc<Notify>,
+        deletions: Arc<Deletions>,
         context: ShardContext,
     ) -> Result<Self, StartError> {
         let database = databases.open(crate::DOMAIN).await.map_err(StartError::new)?;
         let sagas = sagas.open(&context).await?;
-        Ok(Self { database, bus: context.bus, clock: context.clock, vault, sagas, unfinished })
+        Ok(Self { database, bus: context.bus, clock: context.clock, vault, sagas, deletions })
     }
 }
 

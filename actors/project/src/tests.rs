@@ -10,12 +10,15 @@ use std::{
 };
 
 use callboard_messages::{
-    CallError, Caller, Code, OrganizationId, ProjectId, Secret,
+    CallError, Caller, Code, Failure, OrganizationId, ProjectId, Secret,
     deploy::{CleanupEnvironment, DeployError, SetupEnvironment},
     project::*,
 };
 use callboard_supervisors::{
-    Clock, Domain, Handle, Outcome, Runtime, StartError, db::Databases, seal::MasterKey, testing::on_both_engines,
+    Clock, Domain, Handle, Outcome, Runtime, StartError,
+    db::Databases,
+    seal::MasterKey,
+    testing::{Warnings, on_both_engines},
 };
 
 use crate::MIGRATIONS;
@@ -28,6 +31,7 @@ pub(crate) struct Deploys {
     pub(crate) places: Arc<Mutex<HashSet<ProjectId>>>,
     asked: Arc<AtomicUsize>,
     refuses: Arc<AtomicBool>,
+    is_away: Arc<AtomicBool>,
 }
 
 impl Deploys {
@@ -59,6 +63,9 @@ impl Handle<SetupEnvironment> for Deploys {
 impl Handle<CleanupEnvironment> for Deploys {
     async fn handle(&self, _: &Caller, message: CleanupEnvironment) -> Outcome<CleanupEnvironment> {
         self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.is_away.load(Ordering::SeqCst) {
+            return Err(Failure::Unavailable { retry_after: Duration::from_millis(10) }.into());
+        }
         if self.refuses.load(Ordering::SeqCst) {
             return Err(DeployError::Invalid("not now".to_owned()).into());
         }
@@ -421,6 +428,40 @@ async fn a_deletion_that_is_accepted_is_shown_as_under_way_and_ends_by_itself() 
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(refusal(node.ask(&owner, delete()).await), ProjectError::NotFound);
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn deletions_that_wait_for_one_outage_are_one_line_of_the_log() {
+    let warnings = Warnings::collect();
+    on_both(async |node| {
+        let before = warnings.with("the deletion of projects").len();
+        let owner = member();
+        let mut projects = Vec::new();
+        for number in 0..6 {
+            projects.push(node.create(&owner, &format!("shop-{number}")).await.id);
+        }
+        node.deploys.is_away.store(true, Ordering::SeqCst);
+        for project_id in &projects {
+            let told = node.ask(&owner, DeleteProject { project_id: *project_id, if_match: None }).await.unwrap();
+            assert!(told.is_some(), "it is under way");
+        }
+        // The reconciler has tried them, too.
+        let until = async |condition: &dyn Fn() -> bool| {
+            let deadline = std::time::Instant::now() + Duration::from_secs(30);
+            while !condition() {
+                assert!(std::time::Instant::now() < deadline, "it did not come true");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        until(&|| node.deploys.asked.load(Ordering::SeqCst) > projects.len()).await;
+        node.deploys.is_away.store(false, Ordering::SeqCst);
+        until(&|| node.deploys.places.lock().unwrap().is_empty()).await;
+        assert_eq!(warnings.with("the deletion of projects").len() - before, 1, "{:?}", warnings.with(""));
+        for line in ["deleted later", "could not be read"] {
+            assert!(warnings.with(line).is_empty(), "{:?}", warnings.with(line));
+        }
     })
     .await;
 }

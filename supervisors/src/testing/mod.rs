@@ -4,10 +4,16 @@ mod pooler;
 
 pub use pooler::Pooler;
 
-use std::{any::Any, panic::AssertUnwindSafe};
+use std::{any::Any, fmt::Write as _, panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 use sqlx::migrate::Migrator;
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    span,
+};
 use uuid::Uuid;
 
 use crate::db::{DatabaseSettings, Databases, PostgresSettings};
@@ -94,5 +100,63 @@ fn resume(engine: &str, outcome: Result<(), Panic>) {
             eprintln!("{error}");
         }
         std::panic::resume_unwind(panic);
+    }
+}
+
+/// What a process logs as a warning or an error, a line for each event.
+#[derive(Clone, Default)]
+pub struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Warnings {
+    /// Those from now on, of all threads.
+    ///
+    /// # Panics
+    /// When somebody collects them already: a test that does is alone in its process.
+    #[must_use]
+    pub fn collect() -> Self {
+        let warnings = Self::default();
+        let set = tracing::subscriber::set_global_default(warnings.clone());
+        assert!(set.is_ok(), "the log of this process goes elsewhere");
+        warnings
+    }
+
+    /// Those so far in which this text stands.
+    #[must_use]
+    pub fn with(&self, text: &str) -> Vec<String> {
+        self.0.lock().iter().filter(|line| line.contains(text)).cloned().collect()
+    }
+}
+
+impl Subscriber for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && *metadata.level() <= Level::WARN
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        self.0.lock().push(line.0);
+    }
+
+    // No span is enabled.
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        // A string takes all that is written.
+        let _ = write!(self.0, "{}={value:?} ", field.name());
     }
 }

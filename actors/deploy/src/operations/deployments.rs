@@ -8,7 +8,7 @@ use callboard_messages::{
     },
     page_limit,
 };
-use callboard_supervisors::{Handle, Outcome};
+use callboard_supervisors::{Handle, Outcome, warn_unless_outage};
 use url::Url;
 use uuid::Uuid;
 
@@ -168,7 +168,7 @@ impl Deploys {
         if steps::end(&context.database, &Caller::system(), author, row.id, status, None, now).await? {
             context.under_way.cancel(row.id);
             if let Err(failure) = context.announce(row.id).await {
-                tracing::warn!(deployment_id = %row.id, %failure, "a cancelled deployment is not announced");
+                warn_unless_outage!(failure.is_outage(), deployment_id = %row.id, %failure, "a cancelled deployment is not announced");
             }
             self.refresh_route(row.project_id).await;
             context.wake(row.project_id);

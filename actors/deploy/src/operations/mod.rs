@@ -19,7 +19,7 @@ use callboard_messages::{
     deploy::{DeployError, Deployment, DeploymentKind, DeploymentSource},
     project::{GetProject, Project, ProjectError},
 };
-use callboard_supervisors::{ShardContext, StartError, db::Transaction};
+use callboard_supervisors::{ShardContext, StartError, db::Transaction, warn_unless_outage};
 
 use crate::{
     context::{Context, World},
@@ -115,7 +115,7 @@ impl Deploys {
     /// Tells visitors and routers of what was stored. It is done whatever fails here: routers also ask by themselves.
     async fn refresh_route(&self, project_id: ProjectId) {
         if let Err(failure) = self.context.refresh_route(project_id).await {
-            tracing::warn!(%project_id, %failure, "the route of an app is shown late");
+            warn_unless_outage!(failure.is_outage(), %project_id, %failure, "the route of an app is shown late");
         }
     }
 

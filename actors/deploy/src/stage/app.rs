@@ -16,6 +16,7 @@ use callboard_supervisors::{
     ChildContext, ChildSpec, Exit, Restart, SupervisorRef,
     cluster::Hold,
     routing::{Backend, Route, RouteState},
+    warn_unless_outage,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -306,7 +307,7 @@ async fn look_after(context: &Context, app: &Arc<App>, supervisor: &SupervisorRe
             match &outcome {
                 Ok(()) => std::future::pending().await,
                 Err(failure) => {
-                    tracing::warn!(app = %app.name, %failure, "an app could not be looked after; trying again");
+                    warn_unless_outage!(failure.is_outage(), app = %app.name, %failure, "an app could not be looked after; trying again");
                     context.clock.sleep(RETRY_AFTER).await;
                 }
             }

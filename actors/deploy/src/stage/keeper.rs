@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use callboard_messages::{Failure, ProjectId, deploy::DeploymentStatus};
-use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart, Supervisor, TaskSet};
+use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart, Supervisor, TaskSet, warn_unless_outage};
 
 use super::{App, Request, app, claim, watch};
 use crate::{
@@ -105,7 +105,7 @@ async fn follow_up(context: &Context, child: &ChildContext, project_id: ProjectI
         Ok(None) if woken => drop(context.stage.requests.send(Request::Wake(project_id))),
         Ok(None) => {}
         Err(failure) => {
-            tracing::warn!(%project_id, %failure, "an app could not be looked at; trying again");
+            warn_unless_outage!(failure.is_outage(), %project_id, %failure, "an app could not be looked at; trying again");
             again(context, Request::Wake(project_id));
         }
     }
@@ -174,6 +174,7 @@ async fn rest(context: &Context, child: &ChildContext, app: &Arc<App>, wakes: u6
         && let Err(error) = owners::release(&context.database, app.project_id, owner).await
     {
         // The next look finds an app of this node without an actor.
-        tracing::warn!(app = app.name, %error, "an app of which nothing runs could not be released");
+        let is_outage = error.outside_outage().is_none();
+        warn_unless_outage!(is_outage, app = app.name, %error, "an app of which nothing runs could not be released");
     }
 }

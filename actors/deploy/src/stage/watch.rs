@@ -32,8 +32,7 @@ pub(super) async fn watch(context: &Context) {
     let mut nudges = context.live.subscribe(NUDGES, None);
     loop {
         if let Err(failure) = look(context).await {
-            let is_outage = matches!(failure, Failure::Unavailable { .. });
-            warn_unless_outage!(is_outage, %failure, "the apps of all nodes could not be looked at; trying again");
+            warn_unless_outage!(failure.is_outage(), %failure, "the apps of all nodes could not be looked at; trying again");
         }
         let leaves = context.is_leaving();
         let tick = context.clock.sleep(if leaves { LOOKED_WHILE_LEAVING } else { LOOKED_EVERY });
