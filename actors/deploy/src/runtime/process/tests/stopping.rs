@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use nix::{
-    sys::signal::{Signal, kill},
+    errno::Errno,
+    sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
 use tokio::time::{Instant, sleep};
@@ -122,19 +123,33 @@ async fn a_child_without_any_mark_ends_with_its_instance() {
     }
 }
 
-/// A process that forks and ends at once, again and again, so that no look at all processes finds it.
-const FLEEING: &str = "(env -i setsid /usr/bin/env python3 -u -c \"import os\nprint('up', flush=True)\nwhile True:\n    \
+/// A process that forks and ends at once, again and again, so that no look at all processes finds it. It says its group.
+const FLEEING: &str = "(env -i setsid /usr/bin/env python3 -u -c \"import os\nprint(f'group {os.getpgrp()}', flush=True)\nwhile True:\n    \
                        if os.fork():\n        os._exit(0)\" &); exec sleep 600";
+
+/// Starts an instance with it; its group.
+async fn start_fleeing(bench: &Bench) -> (RunningInstance, Pid) {
+    let instance = bench.start(bench.worker(FLEEING)).await.unwrap();
+    let said = || bench.lines.lock().iter().find_map(|line| line.text.strip_prefix("group ")?.parse::<i32>().ok());
+    until(|| said().is_some()).await;
+    (instance, Pid::from_raw(said().unwrap()))
+}
+
+/// Nobody is left in the group, whichever process it is now.
+fn assert_caught(group: Pid) {
+    let left = killpg(group, None);
+    let _ = killpg(group, Signal::SIGKILL);
+    assert_eq!(left, Err(Errno::ESRCH), "it goes on");
+}
 
 #[tokio::test]
 async fn a_process_that_is_always_another_one_ends_with_its_instance() {
     let bench = Bench::new();
-    let instance = bench.start(bench.worker(FLEEING)).await.unwrap();
-    bench.until_said("up").await;
-    // The pipe of its output has an end only when the last of them is gone.
+    let (instance, group) = start_fleeing(&bench).await;
     let exit = within(20, instance.stop(Duration::from_millis(100))).await;
     // The first signal may meet it, too.
     assert!(matches!(exit.ended, Ended::Stopped { .. }), "{exit:?}");
+    assert_caught(group);
     bench.assert_clean();
 }
 
@@ -167,12 +182,11 @@ async fn an_instance_whose_reaper_was_killed_is_ended_with_all_of_it_and_told() 
 #[tokio::test]
 async fn a_process_that_is_always_another_one_ends_with_its_reaper() {
     let bench = Bench::new();
-    let instance = bench.start(bench.worker(FLEEING)).await.unwrap();
-    bench.until_said("up").await;
+    let (instance, group) = start_fleeing(&bench).await;
     kill(reaper(&bench), Signal::SIGKILL).unwrap();
-    // The pipe of its output has an end only when the last of them is gone.
     let exit = within(20, instance.exited()).await;
     assert!(matches!(exit.ended, Ended::Lost(_)), "{exit:?}");
+    assert_caught(group);
     bench.assert_clean();
 }
 
