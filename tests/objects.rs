@@ -8,9 +8,7 @@ use reqwest::{Body, Method};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use crate::harness::{
-    Answer, Api, App, Node, answered, eventually, get, proxy::Proxy, servers::Moto, visit, within,
-};
+use crate::harness::{Answer, Api, App, Node, answered, eventually, get, proxy::Proxy, servers::Moto, visit, within};
 
 const BUCKET: &str = "callboard";
 /// How soon a store that answers again takes uploads, and what a busy machine needs beside it.

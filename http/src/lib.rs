@@ -38,7 +38,7 @@ mod tests;
 
 use std::time::Duration;
 
-use callboard_supervisors::{Away, Bulkhead, Dependency, Domain, Part, db::Databases, schedule};
+use callboard_supervisors::{Away, Dependency, Domain, Part, db::Databases, schedule};
 
 pub use connection::{Edge, listen};
 pub use limits::{Class, InProcess, Rate, RateLimitStore, RateLimits, Take, Verdict};
@@ -60,7 +60,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 #[must_use]
 pub fn domain(databases: &Databases, objects: Option<Dependency>) -> Domain {
     let keeper = schedule::keeper(DOMAIN, databases.clone(), vec![idempotency::housekeeping()]);
-    let gateway = Domain::new(DOMAIN, Bulkhead::default()).answering().shared(|_| async { Ok(()) });
+    let gateway = Domain::new(DOMAIN).answering().shared(|_| async { Ok(()) });
     let gateway = gateway.standing_on(databases.server(DOMAIN)).watches(databases).child(keeper);
     let Some(objects) = objects else { return gateway.build() };
     let watch = objects.watch("objects", LOOK_EVERY);

@@ -3,7 +3,7 @@
 use std::{sync::LazyLock, time::Duration};
 
 use sqlx::{
-    ConnectOptions, Connection, PgConnection, Row,
+    ConnectOptions, Connection, PgConnection,
     migrate::{Migrate, MigrateError, Migrator},
 };
 use tokio::time::{Instant, interval_at, timeout};

@@ -25,7 +25,7 @@ async fn everything_works_behind_a_pooler_that_keeps_nothing_between_transaction
         let databases = Databases::new(DatabaseSettings::Postgres(pooled));
         databases.check("thing").await.unwrap();
         databases.check_replica().await.unwrap();
-        assert!(databases.lets_in("thing").await.unwrap().unwrap() > 0);
+        assert!(databases.occupancy("thing").await.unwrap().unwrap().allowed > 0);
         // Nothing to do; then something; then again nothing.
         databases.migrate("thing", &things()).await.unwrap();
         let more = migrator(&[(1, "CREATE TABLE things (id BIGINT)"), (2, "CREATE TABLE more (id BIGINT)")]);
