@@ -134,6 +134,9 @@ impl Git<'_> {
             End::Exited(Ended { how: How::Status(status), .. }) if status == i32::from(NOT_FOUND) => {
                 Err(FetchError::NoGit("git is not installed on this node; install it (apt install git)".to_owned()))
             }
+            End::Exited(Ended { how: How::Lost, .. }) => {
+                Err(FetchError::Failed("the process that looks after it was killed".to_owned()))
+            }
             End::Exited(ended) => {
                 let cut = ended.how == How::Signal(Signal::SIGXFSZ as i32)
                     || said.iter().any(|line| line.contains("signal 25") || line.contains("File too large"));

@@ -207,6 +207,17 @@ async fn what_is_not_there_is_told() {
 }
 
 #[tokio::test]
+async fn git_whose_reaper_is_killed_is_told() {
+    // It says that its program runs, and is killed.
+    let script = "printf '{\"Started\":{\"pid\":%d,\"start_time\":1}}\\n' $$ >&0; kill -KILL $$";
+    let launcher =
+        Launcher::new(["/bin/sh", "-c", script].map(str::to_owned).to_vec(), uuid::Uuid::now_v7().to_string());
+    let settings = FetchSettings { allow_private_sources: true, ..FetchSettings::new(launcher) };
+    let error = fetch(&Host::new().await.source(None), &settings).await.unwrap_err();
+    assert!(error.to_string().contains("the process that looks after it was killed"), "{error}");
+}
+
+#[tokio::test]
 async fn redirects_are_not_followed() {
     let host = Host::new().await;
     let url = format!("http://{}/moved.git", host.address);

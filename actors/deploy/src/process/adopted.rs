@@ -25,6 +25,14 @@ pub(crate) fn adopt() -> io::Result<()> {
     Ok(())
 }
 
+/// How often in a row is looked for what was forked since the last look.
+const PASSES: usize = 32;
+
+/// Of the end of an adopted process. Whoever else waits for it is welcome.
+fn take_note(process: &Process) {
+    let _ = waitpid(Pid::from_raw(process.pid), Some(WaitPidFlag::WNOHANG));
+}
+
 /// Pid and start time of each reaper of this node.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reapers(Arc<Mutex<HashSet<(i32, u64)>>>);
@@ -64,28 +72,39 @@ impl Reapers {
         let is_adopted = self.judge(own, session);
         let adopted = all.iter().filter(|process| is_adopted(process));
         let (ended, running): (Vec<_>, Vec<_>) = adopted.partition(|process| process.is_zombie);
-        for process in ended {
-            // Whoever else waits for it is welcome.
-            let _ = waitpid(Pid::from_raw(process.pid), Some(WaitPidFlag::WNOHANG));
-        }
+        ended.into_iter().for_each(take_note);
         let tree = Tree::of(all);
         running.into_iter().flat_map(|process| tree.below(process.pid).into_iter().chain([process.pid])).collect()
     }
 
     /// Kills what this process has adopted, each as soon as it is seen: one that forks and ends again and again would be
-    /// another one after a look at all processes.
-    pub(super) fn kill_adopted(&self) {
+    /// another one after a look at all processes. Returns how many there were, those included that had ended by themselves:
+    /// such a process leaves one of them each time.
+    pub(super) fn kill_adopted(&self) -> usize {
         let own = std::process::id().cast_signed();
-        let Some(Process { session, .. }) = procfs::process(own) else { return };
-        let children = procfs::children(own);
-        let is_adopted = self.judge(own, session);
-        for child in children.into_iter().filter_map(procfs::process).filter(is_adopted) {
-            // What it has started is this process's as soon as it has ended.
-            let grandchildren = procfs::children(child.pid);
-            for pid in std::iter::once(child.pid).chain(grandchildren) {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        let Some(Process { session, .. }) = procfs::process(own) else { return 0 };
+        let mut found = 0;
+        for _ in 0..PASSES {
+            let children = procfs::children(own);
+            let is_adopted = self.judge(own, session);
+            let before = found;
+            for child in children.into_iter().filter_map(procfs::process).filter(is_adopted) {
+                found += 1;
+                if child.is_zombie {
+                    take_note(&child);
+                    continue;
+                }
+                // What it has started is this process's as soon as it has ended.
+                let grandchildren = procfs::children(child.pid);
+                for pid in std::iter::once(child.pid).chain(grandchildren) {
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                }
+            }
+            if found == before {
+                break;
             }
         }
+        found
     }
 
     /// Whether a process was adopted by this one, as of a look at it that is over: a reaper that it may have seen is known

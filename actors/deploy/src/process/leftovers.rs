@@ -70,9 +70,7 @@ impl Leftover {
 
     /// One round of SIGKILL. Returns how many members there are, and how many of them are not the platform's own.
     fn kill(&self, spares_ours: bool) -> (usize, usize) {
-        if let Some(reapers) = &self.reapers {
-            reapers.kill_adopted();
-        }
+        let adopted = self.reapers.as_ref().map_or(0, Reapers::kill_adopted);
         let members = self.members();
         let (ours, theirs): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, is_ours)| *is_ours);
         // As a group first: that reaches also what was forked since the look.
@@ -85,7 +83,8 @@ impl Leftover {
             let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
         }
         self.cgroup.kill();
-        (theirs.len() + ours.len(), theirs.len())
+        let theirs = theirs.len().max(adopted);
+        (theirs + ours.len(), theirs)
     }
 
     /// All members that still run, and whether each is the platform's own.

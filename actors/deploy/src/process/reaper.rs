@@ -96,7 +96,7 @@ impl fmt::Display for How {
         match self {
             Self::Status(status) => write!(f, "status {status}"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
-            Self::Lost => f.write_str("the end of the process that looks after it"),
+            Self::Lost => f.write_str("the process that looks after it, which was killed"),
         }
     }
 }
