@@ -1,6 +1,7 @@
 //! What goes wrong leaves what serves, and says why.
 
 use callboard_messages::{CallError, Code, deploy::*};
+use callboard_supervisors::testing::Warnings;
 
 use super::stage::{Bench, on_node, on_sqlite, server};
 
@@ -191,6 +192,38 @@ async fn sources_that_cannot_be_are_refused_at_once() {
         let create = CreateDeployment { project_id: app.id, source, allow_missing: false };
         assert_eq!(bench.ask(&app.owner, create).await.unwrap_err().code(), Code::Invalid);
         bench.stop().await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn builds_that_meet_an_outage_of_the_object_store_say_so_and_the_log_says_it_once() {
+    let warnings = Warnings::collect();
+    on_node(async |bench| {
+        let said = || warnings.with("the object store").len();
+        let before = said();
+        let mut begun = Vec::new();
+        for name in ["shop", "blog"] {
+            let app = bench.create(name);
+            let source_id = bench.upload(&app, &server("one")).await;
+            begun.push((app, source_id));
+        }
+        // Nothing can be read or written there.
+        let (store, away) = (bench.folder.join("objects"), bench.folder.join("away"));
+        std::fs::rename(&store, &away).unwrap();
+        std::fs::write(&store, "").unwrap();
+        for (app, source_id) in &begun {
+            let source = DeploymentSource::Archive { source_id: *source_id };
+            let create = CreateDeployment { project_id: app.id, source, allow_missing: false };
+            let deployment = bench.ask(&app.owner, create).await.unwrap();
+            let error = bench.ended(app, deployment.id).await.error.unwrap();
+            assert!(error.contains("the object store, did not answer"), "{error}");
+        }
+        assert_eq!(said() - before, 1, "{:?}", warnings.with(""));
+        std::fs::remove_file(&store).unwrap();
+        std::fs::rename(&away, &store).unwrap();
+        bench.release(&begun[0].0, "one").await;
+        assert_eq!(said() - before, 1, "{:?}", warnings.with(""));
     })
     .await;
 }
