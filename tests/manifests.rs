@@ -179,7 +179,8 @@ async fn a_node_opens_no_more_connections_than_the_manifests_count_with() {
     let owner = node.user("owner").await;
     owner.create_project("shop").await;
     for number in [0, 1] {
-        let own = domains::hosted(number).iter().map(|name| domains::all().iter().find(|domain| domain.name == *name));
+        let hosted = domains::hosted(number);
+        let own = hosted.iter().map(|name| domains::all().iter().find(|domain| domain.name == *name));
         // The main one, that of the cluster, and those of domains.
         let threads = WORKERS + 2 + own.map(|domain| domain.unwrap().threads).sum::<u32>();
         let bound = bound(&node, number).await;

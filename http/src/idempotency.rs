@@ -107,7 +107,7 @@ impl Place {
             fingerprint: hash("fingerprint", &[key.as_bytes(), request.http.path().as_bytes(), body]).to_vec(),
             seal: DataKey::from_bytes(hash("seal", &[key.as_bytes()])),
             lease: M::TIMEOUT + LEASE_GRACE,
-            repeatable: M::REPEATABLE,
+            repeatable: M::IDEMPOTENT,
         }
     }
 

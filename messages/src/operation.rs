@@ -44,12 +44,9 @@ pub trait Operation: Serialize + DeserializeOwned + Send + 'static {
     const NAME: &'static str;
     /// Who may call it.
     const ACCESS: Access;
-    /// Whether a second execution has no second effect, so that a caller may retry after an unknown outcome.
+    /// Whether a second execution as the same [request](crate::Caller::request) has no second effect, so that a caller may
+    /// retry after an unknown outcome.
     const IDEMPOTENT: bool = false;
-    /// Whether its caller may send it again after an unknown outcome, as the same [request](crate::Caller::request): it
-    /// finds what the earlier attempt has made, or puts another in its place. The second kind is not idempotent, and
-    /// nobody but the caller sends it again: it would end what the caller may have been given after all.
-    const REPEATABLE: bool = Self::IDEMPOTENT;
     /// The longest time a caller waits when its own deadline is not sooner.
     const TIMEOUT: Duration = Duration::from_secs(10);
     /// Operations with a key run one at a time per key, in order of arrival, within a node.

@@ -46,6 +46,7 @@ mod inbox;
 mod keys;
 mod local;
 mod metrics;
+mod once;
 mod operation;
 mod operator;
 mod outage;

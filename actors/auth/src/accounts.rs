@@ -98,12 +98,6 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-/// Lets whoever else holds the account wait until the transaction ends.
-pub(crate) async fn hold(transaction: &mut Transaction, account_id: Uuid) -> Result<(), Error> {
-    transaction.query("UPDATE accounts SET name = name WHERE id = $1").bind(account_id).execute().await?;
-    Ok(())
-}
-
 impl Auth {
     /// The account that asks. Gone, for a caller that was valid a moment ago, means that it is valid no more.
     pub(crate) async fn account_of(

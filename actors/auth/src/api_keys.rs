@@ -17,7 +17,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::{accounts, opaque, scopes::Permissions, state::Auth};
+use crate::{opaque, scopes::Permissions, state::Auth};
 
 /// What every key begins with.
 pub(crate) const PREFIX: &str = "cb_";
@@ -72,8 +72,6 @@ pub(crate) struct NewKey {
     pub(crate) local: bool,
     /// Whose machine that is.
     pub(crate) node: Option<Uuid>,
-    /// The request that makes it.
-    pub(crate) request: Option<Uuid>,
 }
 
 /// Stores a new key.
@@ -102,8 +100,8 @@ pub(crate) async fn insert(
         .query(
             "INSERT INTO api_keys
                  (id, account_id, organization_id, name, prefix, secret_hash, scopes, local, created_at, expires_at,
-                  node, request)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                  node)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         )
         .bind(row.id)
         .bind(row.account_id)
@@ -116,25 +114,9 @@ pub(crate) async fn insert(
         .bind(row.created_at)
         .bind(row.expires_at)
         .bind(key.node)
-        .bind(key.request)
         .execute()
         .await?;
     Ok(ApiKeyWithSecret { api_key: row.into(), secret })
-}
-
-/// Removes what an earlier attempt at the same request has made: its reply was lost, and its secret with it.
-async fn take_back(transaction: &mut Transaction, key: &NewKey) -> Result<Vec<CredentialRevoked>, Error> {
-    let Some(request) = key.request else { return Ok(Vec::new()) };
-    // Two attempts at once follow one another.
-    accounts::hold(transaction, key.account_id).await?;
-    let replaced: Vec<(Uuid,)> = transaction
-        .query("DELETE FROM api_keys WHERE request = $1 AND account_id = $2 AND organization_id = $3 RETURNING id")
-        .bind(request)
-        .bind(key.account_id)
-        .bind(key.organization_id.0)
-        .fetch_all()
-        .await?;
-    Ok(replaced.into_iter().map(|(id,)| CredentialRevoked::ApiKey(ApiKeyId(id))).collect())
 }
 
 impl Auth {
@@ -234,14 +216,11 @@ impl Handle<CreateApiKey> for Auth {
             expires_at: message.expires_at.and_then(|at| DateTime::from_timestamp_micros(at.timestamp_micros())),
             local: false,
             node: None,
-            request: caller.request,
         };
-        let created = self
-            .revoking(async |transaction| {
-                let replaced = take_back(transaction, &key).await?;
-                Ok((insert(transaction, key.clone(), now).await?, replaced))
-            })
-            .await?;
+        let create = async |transaction: &mut Transaction| -> Outcome<CreateApiKey> {
+            Ok(insert(transaction, key.clone(), now).await?)
+        };
+        let created = self.database.once::<CreateApiKey>(caller, &self.context.clock, create).await?;
         tracing::info!(
             target: "callboard::security",
             user_id = %user_id, api_key_id = %created.api_key.id, "an API key was created"

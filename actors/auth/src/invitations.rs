@@ -83,18 +83,18 @@ enum For {
     /// The first administrator, by the link of this node.
     Setup { node: Option<Uuid> },
     /// Whom somebody invites: anybody, or only this address.
-    Invited { email: Option<String>, by: UserId, request: Option<Uuid> },
+    Invited { email: Option<String>, by: UserId },
 }
 
 async fn insert(transaction: &mut Transaction, token: &Secret, whom: For, now: DateTime<Utc>) -> Result<(), Error> {
-    let (setup, node, email, created_by, request) = match whom {
-        For::Setup { node } => (true, node, None, None, None),
-        For::Invited { email, by, request } => (false, None, email, Some(by.0), request),
+    let (setup, node, email, created_by) = match whom {
+        For::Setup { node } => (true, node, None, None),
+        For::Invited { email, by } => (false, None, email, Some(by.0)),
     };
     transaction
         .query(
-            "INSERT INTO invitations (id, token_hash, setup, email, created_by, created_at, expires_at, node, request)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            "INSERT INTO invitations (id, token_hash, setup, email, created_by, created_at, expires_at, node)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         )
         .bind(Uuid::now_v7())
         .bind(opaque::hash(token.expose()))
@@ -104,21 +104,6 @@ async fn insert(transaction: &mut Transaction, token: &Secret, whom: For, now: D
         .bind(now)
         .bind(now + LIFETIME)
         .bind(node)
-        .bind(request)
-        .execute()
-        .await?;
-    Ok(())
-}
-
-/// Removes what an earlier attempt at the same request has made: its reply was lost, and its token with it.
-async fn take_back(transaction: &mut Transaction, by: UserId, request: Option<Uuid>) -> Result<(), Error> {
-    let Some(request) = request else { return Ok(()) };
-    // Two attempts at once follow one another.
-    accounts::hold(transaction, by.0).await?;
-    transaction
-        .query("DELETE FROM invitations WHERE request = $1 AND created_by = $2")
-        .bind(request)
-        .bind(by.0)
         .execute()
         .await?;
     Ok(())
@@ -132,13 +117,12 @@ impl Handle<CreateInvitation> for Auth {
         }
         let email = message.email.as_deref().map(accounts::email).transpose()?;
         let (token, now) = (opaque::random("cbi"), self.now());
-        let (by, request) = (account.user_id(), caller.request);
-        let invite = async |transaction: &mut Transaction| -> Result<(), Error> {
-            take_back(transaction, by, request).await?;
-            insert(transaction, &token, For::Invited { email: email.clone(), by, request }, now).await
+        let invite = async |transaction: &mut Transaction| -> Outcome<CreateInvitation> {
+            let whom = For::Invited { email: email.clone(), by: account.user_id() };
+            insert(transaction, &token, whom, now).await?;
+            Ok(Invitation { token: token.clone(), expires_at: now + LIFETIME })
         };
-        self.database.transact(invite).await?;
-        Ok(Invitation { token, expires_at: now + LIFETIME })
+        self.database.once::<CreateInvitation>(caller, &self.context.clock, invite).await
     }
 }
 

@@ -89,7 +89,6 @@ impl Handle<IssueLocalKey> for Auth {
                 expires_at: None,
                 local: true,
                 node,
-                request: None,
             };
             let created = api_keys::insert(transaction, key, now).await?;
             Ok((created, replaced.into_iter().map(|(id,)| CredentialRevoked::ApiKey(ApiKeyId(id))).collect()))

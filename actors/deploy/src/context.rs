@@ -223,10 +223,15 @@ impl Context {
         Ok(deployments::get(&self.database, id).await?.map(|row| self.show(row)))
     }
 
+    /// The deployment as its followers see it.
+    pub(crate) fn view(&self, row: DeploymentRow) -> Deployment {
+        let url = self.settings.url(&row.name);
+        row.view(url)
+    }
+
     /// Tells everyone who follows the deployment, or its project.
     pub(crate) fn show(&self, row: DeploymentRow) -> Deployment {
-        let url = self.settings.url(&row.name);
-        let deployment = row.view(url);
+        let deployment = self.view(row);
         self.publish(&deployment_topic(deployment.id), "deployment", &deployment);
         self.publish(&project_topic(deployment.project_id), "deployment", &deployment);
         deployment

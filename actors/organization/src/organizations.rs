@@ -1,7 +1,7 @@
 //! Organizations as their members see them: create, get, list.
 
 use callboard_messages::{
-    CallError, Caller, Failure, OrganizationId, Page, Principal, UserId,
+    Caller, Failure, OrganizationId, Page, Principal, UserId,
     organization::{
         CreateOrganization, GetOrganization, ListOrganizations, Organization, OrganizationCreated, OrganizationError,
         Role,
@@ -116,64 +116,26 @@ impl Handle<CreateOrganization> for Organizations {
             personal: false,
             owner: user_id,
         };
-        let create = async |transaction: &mut Transaction| -> Result<(), CallError<OrganizationError>> {
+        let create = async |transaction: &mut Transaction| -> Outcome<CreateOrganization> {
             let inserted = transaction
-                .query(
-                    "INSERT INTO organizations (id, name, display_name, created_at, request)
-                     VALUES ($1, $2, $3, $4, $5)",
-                )
+                .query("INSERT INTO organizations (id, name, display_name, created_at) VALUES ($1, $2, $3, $4)")
                 .bind(organization.id.0)
                 .bind(organization.name.clone())
                 .bind(organization.display_name.clone())
                 .bind(organization.created_at)
-                .bind(caller.request)
                 .execute()
                 .await;
             match inserted {
-                Err(error)
-                    if error.violates("organizations_name_key", "organizations.name")
-                        || error.violates("organizations_request_key", "organizations.request") =>
-                {
+                Err(error) if error.violates("organizations_name_key", "organizations.name") => {
                     return Err(OrganizationError::NameTaken(organization.name.clone()).into());
                 }
                 other => other?,
             };
             join(transaction, organization.id.0, user_id.0, Role::Owner, false, organization.created_at).await?;
-            Ok(emit(transaction, caller, &created).await?)
+            emit(transaction, caller, &created).await?;
+            Ok(organization.clone())
         };
-        match self.database.transact(create).await {
-            Ok(()) => Ok(organization),
-            Err(CallError::Refused(OrganizationError::NameTaken(name))) => {
-                let made = self.made_before(caller, user_id, &name).await?;
-                made.ok_or_else(|| OrganizationError::NameTaken(name).into())
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
-impl Organizations {
-    /// What an earlier attempt at this request has made: its reply was lost, or the request came twice.
-    async fn made_before(
-        &self,
-        caller: &Caller,
-        user_id: UserId,
-        name: &str,
-    ) -> Result<Option<Organization>, CallError<OrganizationError>> {
-        let Some(request) = caller.request else { return Ok(None) };
-        let row: Option<OrganizationRow> = self
-            .database
-            .query(
-                "SELECT o.id, o.name, o.display_name, o.personal_of, m.role, o.created_at
-                 FROM members m JOIN organizations o ON o.id = m.organization_id
-                 WHERE o.request = $1 AND o.name = $2 AND m.user_id = $3",
-            )
-            .bind(request)
-            .bind(name.to_owned())
-            .bind(user_id.0)
-            .fetch_optional()
-            .await?;
-        Ok(row.map(Organization::try_from).transpose()?)
+        self.database.once::<CreateOrganization>(caller, &self.clock, create).await
     }
 }
 

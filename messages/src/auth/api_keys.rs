@@ -66,7 +66,8 @@ pub struct CreateApiKey {
 impl Operation for CreateApiKey {
     const NAME: &'static str = "auth.create_api_key";
     const ACCESS: Access = Access::Permission("api_key:write");
-    const REPEATABLE: bool = true;
+    /// By the request: one that comes again is shown what it made.
+    const IDEMPOTENT: bool = true;
     type Reply = ApiKeyWithSecret;
     type Error = AuthError;
 }

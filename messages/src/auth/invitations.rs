@@ -19,7 +19,8 @@ pub struct CreateInvitation {
 impl Operation for CreateInvitation {
     const NAME: &'static str = "auth.create_invitation";
     const ACCESS: Access = Access::Administrator;
-    const REPEATABLE: bool = true;
+    /// By the request: one that comes again is shown what it made.
+    const IDEMPOTENT: bool = true;
     type Reply = Invitation;
     type Error = AuthError;
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use chrono::DateTime;
 
 use super::*;
+use crate::testing::Warnings;
 
 const NO_TIME: Duration = Duration::ZERO;
 
@@ -327,4 +328,43 @@ async fn a_shared_breaker_stops_calls_to_a_dependency_that_fails() {
     assert_eq!(breaker.state(), State::Closed);
     breaker.force(Some(Force::Open));
     assert!(breaker.admit().is_err());
+}
+
+/// A breaker that opens at its twentieth failure, before `dependency` where there is one.
+fn breaker(name: &str, dependency: Option<Dependency>) -> Breaker {
+    Breaker::made(name.to_owned(), settings(), Clock::system(), dependency).unwrap()
+}
+
+fn open(breaker: &Breaker) {
+    for _ in 0..20 {
+        breaker.admit().unwrap().record(Verdict::Fails);
+    }
+    assert_eq!(breaker.state(), State::Open);
+}
+
+#[test]
+fn that_it_opens_is_told_once_and_calls_that_change_nothing_are_not() {
+    let warnings = Warnings::collect();
+    let breaker = breaker("told", None);
+    breaker.admit().unwrap().record(Verdict::Works);
+    assert_eq!(warnings.with("breaker=told"), [""; 0]);
+    open(&breaker);
+    let [warning] = &*warnings.with("breaker=told") else { panic!("{:?}", warnings.with("breaker=told")) };
+    assert!(warning.contains("a breaker has opened"), "{warning}");
+    assert_eq!(format!("{breaker:?}"), "Breaker { name: \"told\", state: Open }");
+}
+
+#[actix_rt::test]
+async fn it_begins_anew_when_what_it_stands_before_is_back_and_not_before() {
+    let dependency = Dependency::new("database", || async { Ok(()) });
+    let breaker = breaker("before", Some(dependency.clone()));
+    open(&breaker);
+    assert_eq!(breaker.state(), State::Open, "it has not been away");
+    dependency.broke();
+    while dependency.returns() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(breaker.state(), State::Closed);
+    open(&breaker);
+    assert_eq!(breaker.state(), State::Open, "it is back once");
 }

@@ -5,13 +5,15 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{Schedule, Slot};
 use crate::{
     db::{Database, Error},
-    events, saga,
+    events, once, saga,
 };
 
 /// Events that were published, for whoever wants to see what was.
 const PUBLISHED: TimeDelta = TimeDelta::days(1);
 /// Sagas that ended well or were undone.
 const ENDED: TimeDelta = TimeDelta::days(7);
+/// Replies to requests: longer than an idempotency key is kept.
+const ANSWERED: TimeDelta = TimeDelta::hours(36);
 /// Rows removed by one statement, so that none holds the database for long.
 const AT_ONCE: i64 = 1_000;
 
@@ -27,5 +29,6 @@ pub(super) async fn forget(database: &Database, now: DateTime<Utc>) -> Result<()
     while events::prune_outbox(database, now - PUBLISHED, AT_ONCE).await? > 0 {}
     while events::prune_inbox(database, now - events::REMEMBERED, AT_ONCE).await? > 0 {}
     while saga::prune(database, now - ENDED, AT_ONCE).await? > 0 {}
+    while once::prune(database, now - ANSWERED, AT_ONCE).await? > 0 {}
     Ok(())
 }

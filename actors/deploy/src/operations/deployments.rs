@@ -54,7 +54,7 @@ impl Handle<CreateDeployment> for Deploys {
             allow_missing: message.allow_missing,
             created_at: self.context.clock.now(),
         };
-        let deployment = self.begin(caller, new, &project.name).await?;
+        let deployment = self.begin::<CreateDeployment>(caller, new, &project.name).await?;
         self.refresh_route(project.id).await;
         self.tell_if_it_waits(deployment.id).await;
         self.context.wake_builders();

@@ -15,11 +15,11 @@ mod sources;
 use std::sync::Arc;
 
 use callboard_messages::{
-    CallError, Caller, Failure, OrganizationId, ProjectId,
+    CallError, Caller, Failure, Operation, OrganizationId, ProjectId,
     deploy::{DeployError, Deployment, DeploymentKind, DeploymentSource},
     project::{GetProject, Project, ProjectError},
 };
-use callboard_supervisors::{ShardContext, StartError, db::Transaction, warn_unless_outage};
+use callboard_supervisors::{Outcome, ShardContext, StartError, db::Transaction, warn_unless_outage};
 
 use crate::{
     context::{Context, World},
@@ -83,33 +83,31 @@ impl Deploys {
     }
 
     /// Stores a deployment that begins, unless another one of the project runs.
-    async fn begin(&self, caller: &Caller, new: NewDeployment, name: &str) -> Refusable<Deployment> {
-        let database = &self.context.database;
-        if let Some(begun) = self.begun_before(caller, &new).await? {
-            return Ok(begun);
-        }
-        let mut transaction = database.begin().await?;
-        let ensured = apps::ensure(&mut transaction, new.project_id, new.organization_id, name, new.created_at).await?;
-        if ensured == Ensured::Gone {
-            return Err(no_project());
-        }
-        self.check_still(&mut transaction, &new).await?;
-        if let Err(error) = table::insert(&mut transaction, &new, caller.request).await {
-            drop(transaction);
-            if !table::is_in_progress(&error) {
-                return Err(error.into());
+    async fn begin<M>(&self, caller: &Caller, new: NewDeployment, name: &str) -> Refusable<Deployment>
+    where
+        M: Operation<Reply = Deployment, Error = DeployError>,
+    {
+        let mut row = None;
+        let begin = async |transaction: &mut Transaction| -> Outcome<M> {
+            let ensured = apps::ensure(transaction, new.project_id, new.organization_id, name, new.created_at).await?;
+            if ensured == Ensured::Gone {
+                return Err(no_project());
             }
-            if let Some(begun) = self.begun_before(caller, &new).await? {
-                return Ok(begun);
+            self.check_still(transaction, &new).await?;
+            if !table::insert(transaction, &new).await? {
+                let running = table::running_in(transaction, new.project_id).await?;
+                let id = running.ok_or(Failure::Unavailable { retry_after: std::time::Duration::from_secs(1) })?;
+                return Err(DeployError::InProgress(id).into());
             }
-            let running = table::running(database, new.project_id).await?;
-            let (id, _) = running.ok_or(Failure::Unavailable { retry_after: std::time::Duration::from_secs(1) })?;
-            return Err(DeployError::InProgress(id).into());
-        }
-        let begun = table::tell_begun(&mut transaction, caller, new.id).await?;
-        let begun = begun.ok_or_else(|| Failure::Internal("a deployment that was stored is not there".to_owned()))?;
-        transaction.commit().await?;
-        Ok(self.context.show(begun))
+            let begun = table::tell_begun(transaction, caller, new.id).await?;
+            let begun =
+                begun.ok_or_else(|| Failure::Internal("a deployment that was stored is not there".to_owned()))?;
+            row = Some(begun.clone());
+            Ok(self.context.view(begun))
+        };
+        let deployment = self.context.database.once::<M>(caller, &self.context.clock, begin).await?;
+        // Whoever follows it was told of one that began before.
+        Ok(row.map_or(deployment, |row| self.context.show(row)))
     }
 
     /// Tells visitors and routers of what was stored. It is done whatever fails here: routers also ask by themselves.
@@ -139,14 +137,5 @@ impl Deploys {
             .into());
         }
         Ok(())
-    }
-
-    /// What an earlier attempt at this request has begun: its reply was lost, or the request came twice.
-    async fn begun_before(&self, caller: &Caller, new: &NewDeployment) -> Refusable<Option<Deployment>> {
-        let Some(request) = caller.request else { return Ok(None) };
-        match table::of_request(&self.context.database, new.project_id, request).await? {
-            Some(id) => Ok(self.context.announce(id).await?),
-            None => Ok(None),
-        }
     }
 }

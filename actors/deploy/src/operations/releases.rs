@@ -63,7 +63,7 @@ impl Handle<Rollback> for Deploys {
             allow_missing: false,
             created_at: self.context.clock.now(),
         };
-        let deployment = self.begin(caller, new, &app.name).await?;
+        let deployment = self.begin::<Rollback>(caller, new, &app.name).await?;
         self.context.wake(app.project_id);
         Ok(deployment)
     }

@@ -177,22 +177,14 @@ pub(crate) struct NewDeployment {
     pub(crate) created_at: DateTime<Utc>,
 }
 
-/// Whether the insert met a deployment of the same project that runs.
-pub(crate) fn is_in_progress(error: &Error) -> bool {
-    error.violates("deployments_running_key", "deployments.project_id")
-}
-
-/// Stores a deployment that begins.
-pub(crate) async fn insert(
-    transaction: &mut Transaction,
-    new: &NewDeployment,
-    request: Option<Uuid>,
-) -> Result<(), Error> {
-    transaction
+/// Stores a deployment that begins; not while another one of the project runs.
+pub(crate) async fn insert(transaction: &mut Transaction, new: &NewDeployment) -> Result<bool, Error> {
+    let inserted = transaction
         .query(
             "INSERT INTO deployments (id, project_id, organization_id, kind, status, source, release_id,
-                                      environment_version, commit_hash, attempts, created_at, request, allow_missing)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, $12)",
+                                      environment_version, commit_hash, attempts, created_at, allow_missing)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11)
+             ON CONFLICT DO NOTHING",
         )
         .bind(new.id.0)
         .bind(new.project_id.0)
@@ -204,22 +196,10 @@ pub(crate) async fn insert(
         .bind(new.environment_version)
         .bind(new.commit.clone())
         .bind(new.created_at)
-        .bind(request)
         .bind(new.allow_missing)
         .execute()
         .await?;
-    Ok(())
-}
-
-/// The deployment that a request began.
-pub(crate) async fn of_request(
-    database: &Database,
-    project: ProjectId,
-    request: Uuid,
-) -> Result<Option<DeploymentId>, Error> {
-    let sql = "SELECT id FROM deployments WHERE project_id = $1 AND request = $2";
-    let row: Option<(Uuid,)> = database.query(sql).bind(project.0).bind(request).fetch_optional().await?;
-    Ok(row.map(|(id,)| DeploymentId(id)))
+    Ok(inserted == 1)
 }
 
 /// Tells of a deployment that begins, and has its row.
@@ -276,20 +256,25 @@ pub(crate) async fn page(
     Ok(rows.into_iter().map(DeploymentRow::from).collect())
 }
 
+const RUNNING: &str =
+    "SELECT id, status FROM deployments WHERE project_id = $1 AND status IN ('queued', 'building', 'rolling')";
+
 /// The project's deployment that runs now, with its status.
 pub(crate) async fn running(
     database: &Database,
     project_id: ProjectId,
 ) -> Result<Option<(DeploymentId, DeploymentStatus)>, Error> {
-    let row: Option<(Uuid, String)> = database
-        .query(
-            "SELECT id, status FROM deployments
-             WHERE project_id = $1 AND status IN ('queued', 'building', 'rolling')",
-        )
-        .bind(project_id.0)
-        .fetch_optional()
-        .await?;
+    let row: Option<(Uuid, String)> = database.query(RUNNING).bind(project_id.0).fetch_optional().await?;
     Ok(row.map(|(id, status)| (DeploymentId(id), status_of(&status))))
+}
+
+/// The same, as a transaction finds it.
+pub(crate) async fn running_in(
+    transaction: &mut Transaction,
+    project_id: ProjectId,
+) -> Result<Option<DeploymentId>, Error> {
+    let row: Option<(Uuid, String)> = transaction.query(RUNNING).bind(project_id.0).fetch_optional().await?;
+    Ok(row.map(|(id, _)| DeploymentId(id)))
 }
 
 /// The upload that a deployment of the project waits to be built of, or is built of.

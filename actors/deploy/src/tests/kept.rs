@@ -158,7 +158,7 @@ async fn bring_back(database: &Database, release: &ReleaseRow) -> Option<Transac
         allow_missing: false,
         created_at: now(),
     };
-    deployments::insert(&mut transaction, &new, None).await.unwrap();
+    assert!(deployments::insert(&mut transaction, &new).await.unwrap());
     Some(transaction)
 }
 

@@ -33,7 +33,7 @@ pub(super) fn now() -> DateTime<Utc> {
     Clock::system().now()
 }
 
-pub(super) async fn begin(database: &Database, project_id: ProjectId) -> Result<DeploymentId, bool> {
+pub(super) async fn begin(database: &Database, project_id: ProjectId) -> Option<DeploymentId> {
     let new = NewDeployment {
         id: DeploymentId::new(),
         project_id,
@@ -51,9 +51,9 @@ pub(super) async fn begin(database: &Database, project_id: ProjectId) -> Result<
     let name = project_id.to_string();
     let ensured = apps::ensure(&mut transaction, project_id, new.organization_id, &name, now()).await.unwrap();
     assert_ne!(ensured, Ensured::Gone);
-    deployments::insert(&mut transaction, &new, None).await.map_err(|error| deployments::is_in_progress(&error))?;
+    let begins = deployments::insert(&mut transaction, &new).await.unwrap();
     transaction.commit().await.unwrap();
-    Ok(new.id)
+    begins.then_some(new.id)
 }
 
 pub(super) fn release(project_id: ProjectId, deployment_id: DeploymentId, digest: &str) -> ReleaseRow {
@@ -128,7 +128,7 @@ async fn one_deployment_of_a_project_runs_at_a_time() {
     on_both(async |database| {
         let (one, other) = (ProjectId::new(), ProjectId::new());
         let first = begin(database, one).await.unwrap();
-        assert_eq!(begin(database, one).await, Err(true));
+        assert_eq!(begin(database, one).await, None);
         begin(database, other).await.unwrap();
         assert_eq!(deployments::running(database, one).await.unwrap(), Some((first, DeploymentStatus::Queued)));
         assert!(end(database, Author::Anyone, first, DeploymentStatus::Failed).await);
