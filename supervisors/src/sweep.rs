@@ -8,9 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use slab::Slab;
 use tokio::sync::Notify;
 
-use crate::{clock::Clock, shard::Overdue, slab::Slab};
+use crate::{clock::Clock, shard::Overdue};
 
 /// How late a deadline may be noticed.
 const TICK: Duration = Duration::from_millis(25);
@@ -80,7 +81,7 @@ impl Sweeper {
     }
 
     pub(crate) fn forget_abroad(&self, number: usize) {
-        let forgotten = self.abroad.borrow_mut().remove(number);
+        let forgotten = self.abroad.borrow_mut().try_remove(number);
         drop(forgotten);
     }
 
@@ -96,7 +97,7 @@ impl Sweeper {
         }
         let overdue: Vec<Arc<dyn Overdue>> = {
             let abroad = self.abroad.borrow();
-            abroad.iter().filter(|(deadline, _)| *deadline <= now).map(|(_, call)| call.clone()).collect()
+            abroad.iter().filter(|(_, (deadline, _))| *deadline <= now).map(|(_, (_, call))| call.clone()).collect()
         };
         for call in overdue {
             call.overdue();

@@ -205,7 +205,7 @@ impl Shard {
         for envelope in self.take_waiting() {
             envelope.refuse(self.core.unavailable());
         }
-        let running: Vec<Rc<dyn Running>> = self.running.borrow().iter().cloned().collect();
+        let running: Vec<Rc<dyn Running>> = self.running.borrow().iter().map(|(_, call)| call.clone()).collect();
         for call in running {
             call.end(self.core.overdue());
         }

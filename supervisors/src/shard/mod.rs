@@ -24,6 +24,7 @@ use std::{
 };
 
 use callboard_messages::{CallError, Caller, Code, Failure, Operation};
+use slab::Slab;
 use tokio::sync::Notify;
 use tracing::Span;
 use uuid::Uuid;
@@ -48,7 +49,6 @@ use crate::{
     inbox::Sent,
     keys::KeyGuard,
     port::{Port, Rejection},
-    slab::Slab,
     stats::Ending,
     supervise::{Patience, Services},
     sweep::Sweeper,
@@ -244,7 +244,7 @@ impl Shard {
     }
 
     pub(crate) fn unregister(&self, number: usize) {
-        let call = self.running.borrow_mut().remove(number);
+        let call = self.running.borrow_mut().try_remove(number);
         drop(call);
     }
 }

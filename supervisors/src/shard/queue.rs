@@ -199,8 +199,13 @@ impl Shard {
 
 impl Sweep for Shard {
     fn sweep(&self, now: Instant) -> bool {
-        let due: Vec<Rc<dyn Running>> =
-            self.running.borrow().iter().filter(|call| call.deadline() <= now).cloned().collect();
+        let due: Vec<Rc<dyn Running>> = self
+            .running
+            .borrow()
+            .iter()
+            .filter(|(_, call)| call.deadline() <= now)
+            .map(|(_, call)| call.clone())
+            .collect();
         for call in due {
             call.end(self.core.overdue());
         }
