@@ -146,8 +146,7 @@ async fn receive(request: &mut Request, to: &mut Unfinished, limit: u64) -> Resu
     if size == 0 {
         return Err(Problem::invalid("the body is empty: send a tar.gz or zip archive"));
     }
-    let digest = hash.finalize();
-    Ok((size, digest.iter().map(|byte| format!("{byte:02x}")).collect()))
+    Ok((size, hex::encode(hash.finalize())))
 }
 
 fn broken_off(why: &'static str) -> Problem {

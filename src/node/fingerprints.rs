@@ -213,7 +213,7 @@ fn keyed(secret: &Secret, part: &str, salt: &str) -> String {
         mac.update(&(text.len() as u64).to_be_bytes());
         mac.update(text.as_bytes());
     }
-    mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(mac.finalize().into_bytes())
 }
 
 /// Forgets what is recorded of a part, which the next node to start then records. Only while no node is up.

@@ -210,7 +210,7 @@ impl Reached {
 
 /// The URL holds a password, so it is not written down.
 fn hash(url: &Secret) -> String {
-    Sha256::digest(url.expose().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(url.expose()))
 }
 
 #[cfg(test)]

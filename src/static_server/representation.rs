@@ -182,7 +182,9 @@ fn digest(file: &File, identity: Identity) -> io::Result<String> {
     if Identity::from(&file.metadata()?) != identity {
         return Err(io::Error::other("it changed meanwhile"));
     }
-    Ok(hasher.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    let mut digest = hex::encode(hasher.finalize());
+    digest.truncate(32);
+    Ok(digest)
 }
 
 /// What gzip makes of a file, if it is worth it.

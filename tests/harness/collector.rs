@@ -89,9 +89,9 @@ async fn take(spans: web::Data<Mutex<Vec<Span>>>, body: web::Bytes) -> HttpRespo
         for span in of_process.scope_spans.into_iter().flat_map(|scope| scope.spans) {
             arrived.push(Span {
                 name: span.name,
-                trace: hex(&span.trace_id),
-                id: hex(&span.span_id),
-                parent: hex(&span.parent_span_id),
+                trace: hex::encode(&span.trace_id),
+                id: hex::encode(&span.span_id),
+                parent: hex::encode(&span.parent_span_id),
                 attributes: attributes(span.attributes),
                 resource: resource.clone(),
             });
@@ -114,8 +114,4 @@ fn text(value: AnyValue) -> String {
         Some(any_value::Value::BoolValue(flag)) => flag.to_string(),
         other => format!("{other:?}"),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

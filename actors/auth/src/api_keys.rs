@@ -80,8 +80,8 @@ pub(crate) async fn insert(
     key: NewKey,
     now: DateTime<Utc>,
 ) -> Result<ApiKeyWithSecret, Error> {
-    let prefix = hex(&rand::random::<[u8; 5]>());
-    let secret = hex(&rand::random::<[u8; 24]>());
+    let prefix = hex::encode(rand::random::<[u8; 5]>());
+    let secret = hex::encode(rand::random::<[u8; 24]>());
     let secret = Secret::new(format!("{PREFIX}{prefix}_{secret}"));
     let row = ApiKeyRow {
         id: Uuid::now_v7(),
@@ -167,10 +167,6 @@ impl Auth {
             }
         });
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn tenant(caller: &Caller) -> Result<(UserId, OrganizationId), Failure> {

@@ -55,7 +55,7 @@ impl ContentId {
     }
 
     fn of(digest: &[u8]) -> Self {
-        Self(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(hex::encode(digest))
     }
 }
 

@@ -72,8 +72,7 @@ impl Hops {
     }
 
     pub(super) fn sign_at(&self, seconds: u64, to: Uuid, head: &RequestHead, host: &str) -> String {
-        let signature = self.over(to, seconds, head, host).finalize().into_bytes();
-        let signature: String = signature.iter().map(|byte| format!("{byte:02x}")).collect();
+        let signature = hex::encode(self.over(to, seconds, head, host).finalize().into_bytes());
         format!("{seconds}.{signature}")
     }
 
@@ -82,7 +81,7 @@ impl Hops {
         let mut values = head.headers.get_all(HOP);
         let (Some(value), None) = (values.next(), values.next()) else { return Sender::Client };
         let parts = value.to_str().ok().and_then(|value| value.split_once('.'));
-        let Some((Ok(seconds), Some(signature))) = parts.map(|(at, mac)| (at.parse::<u64>(), unhex(mac))) else {
+        let Some((Ok(seconds), Ok(signature))) = parts.map(|(at, mac)| (at.parse::<u64>(), hex::decode(mac))) else {
             return Sender::Client;
         };
         let mac = self.over(self.members.me().0, seconds, head, host);
@@ -105,11 +104,4 @@ impl Hops {
 
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    (0..64).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
 }

@@ -38,7 +38,7 @@ async fn an_upload_is_streamed_counted_and_hashed() {
     assert_eq!(response.status(), 201);
     let source: Value = response.json().await.unwrap();
     assert_eq!(source["size"], 200 * 64 * 1024);
-    let expected: String = Sha256::digest(vec![7_u8; 200 * 64 * 1024]).iter().map(|b| format!("{b:02x}")).collect();
+    let expected = hex::encode(Sha256::digest(vec![7_u8; 200 * 64 * 1024]));
     assert_eq!(source["sha256"], expected);
     let files = stage.objects();
     assert_eq!(files.len(), 1);

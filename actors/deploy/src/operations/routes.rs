@@ -21,7 +21,7 @@ impl Handle<ListRoutes> for Deploys {
             version.update(format!("{} {:?} {state:?}\n", app.name, app.owner_node));
             items.push(AppRoute { app: app.name, node: app.owner_node, state });
         }
-        let version: String = version.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let version = hex::encode(version.finalize());
         let items = (message.known.as_ref() != Some(&version)).then_some(items);
         Ok(AppRoutes { version, items })
     }
