@@ -1,15 +1,21 @@
 //! What `/proc` tells about processes. Elsewhere than on Linux it tells nothing, and only process groups are known.
 //!
-//! To look there is file system work, and can wait for a process that the kernel holds: not on a shard's thread.
+//! To look there is file system work, and can wait for a process that the kernel holds: not on a shard's thread. So the
+//! files are read here, and only parsed by `procfs-core`. A process chooses its own name, which need not be UTF-8.
 
 use std::{
     collections::{HashMap, HashSet},
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use callboard_supervisors::fs;
+use procfs_core::{
+    ExplicitSystemInfo, FromRead, FromReadSI,
+    net::{TcpNetEntries, TcpState},
+    process::{FDTarget, Stat},
+};
 use uuid::Uuid;
 
 use super::{INSTANCE_VARIABLE, NODE_VARIABLE};
@@ -30,15 +36,10 @@ pub(crate) struct Process {
 
 /// The process with this id.
 pub(crate) fn process(pid: i32) -> Option<Process> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name is in parentheses and may hold anything, parentheses too.
-    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
-    let state = fields.next()?;
-    let parent = fields.next()?.parse().ok()?;
-    let group = fields.next()?.parse().ok()?;
-    let session = fields.next()?.parse().ok()?;
-    let start_time = fields.nth(15)?.parse().ok()?;
-    Some(Process { pid, parent, group, session, start_time, is_zombie: matches!(state, "Z" | "X") })
+    let Stat { ppid, pgrp, session, starttime, state, .. } =
+        Stat::from_read(fs::open(format!("/proc/{pid}/stat")).ok()?).ok()?;
+    let is_zombie = matches!(state, 'Z' | 'X');
+    Some(Process { pid, parent: ppid, group: pgrp, session, start_time: starttime, is_zombie })
 }
 
 /// All processes, also those that have ended and nobody has waited for.
@@ -101,7 +102,10 @@ pub(crate) fn children(pid: i32) -> Vec<i32> {
 
 /// The memory a process has in use, in bytes.
 pub(crate) fn resident(pid: i32) -> u64 {
-    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return 0 };
+    // `Stat` has only an estimate of it on machines with many processors, and `Status` of `procfs-core` takes no name that is
+    // not UTF-8.
+    let Ok(status) = fs::read(format!("/proc/{pid}/status")) else { return 0 };
+    let status = String::from_utf8_lossy(&status);
     let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB"));
     kibibytes.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or_default() * 1024
 }
@@ -167,9 +171,18 @@ impl Listeners {
         }
         for file in ["/proc/net/tcp", "/proc/net/tcp6"] {
             // A kernel without IPv6 has no second table.
-            match fs::read_to_string(file) {
-                Ok(table) => listeners.addresses.extend(table.lines().filter_map(|line| listener(line, &sockets))),
-                Err(error) if error.kind() == io::ErrorKind::NotFound && file.ends_with('6') => {}
+            let table = match fs::open(file) {
+                Ok(table) => TcpNetEntries::from_read(table, &THIS_MACHINE),
+                Err(error) if error.kind() == io::ErrorKind::NotFound && file.ends_with('6') => continue,
+                Err(error) => Err(error.into()),
+            };
+            match table {
+                Ok(TcpNetEntries(entries)) => {
+                    let of_ours = entries
+                        .into_iter()
+                        .filter(|entry| entry.state == TcpState::Listen && sockets.contains(&entry.inode));
+                    listeners.addresses.extend(of_ours.map(|entry| entry.local_address));
+                }
                 Err(_) => listeners.some_hidden = true,
             }
         }
@@ -195,30 +208,18 @@ impl Listeners {
     }
 }
 
+/// The tables of sockets are written in this machine's byte order; nothing else is asked for.
+const THIS_MACHINE: ExplicitSystemInfo = ExplicitSystemInfo {
+    boot_time_secs: 0,
+    ticks_per_second: 0,
+    page_size: 0,
+    is_little_endian: cfg!(target_endian = "little"),
+};
+
 fn socket(file: &Path) -> Option<u64> {
-    file.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-}
-
-// sl local_address rem_address st … inode, with 0A for a listening socket
-fn listener(line: &str, sockets: &HashSet<u64>) -> Option<SocketAddr> {
-    let mut fields = line.split_ascii_whitespace().skip(1);
-    let (address, port) = fields.next()?.split_once(':')?;
-    let is_listening = fields.nth(1)? == "0A";
-    let inode = fields.nth(5)?.parse().ok()?;
-    if !is_listening || !sockets.contains(&inode) {
-        return None;
-    }
-    Some(SocketAddr::new(hexadecimal(address)?, u16::from_str_radix(port, 16).ok()?))
-}
-
-// Words of 32 bits in network order, each written as a number of this machine.
-fn hexadecimal(address: &str) -> Option<IpAddr> {
-    let words = address.as_bytes().chunks(8);
-    let words = words.map(|word| u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok());
-    let bytes = words.collect::<Option<Vec<u32>>>()?.into_iter().flat_map(u32::to_ne_bytes).collect::<Vec<u8>>();
-    match bytes.len() {
-        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
-        _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+    match file.to_str()?.parse() {
+        Ok(FDTarget::Socket(inode)) => Some(inode),
+        _ => None,
     }
 }
 
@@ -242,6 +243,21 @@ mod tests {
         assert!(running().contains(&own));
         assert!(resident(pid) > 100_000);
         assert!(process(i32::MAX).is_none());
+    }
+
+    #[test]
+    fn a_process_whose_name_is_not_text_is_seen_too() {
+        use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join(OsStr::from_bytes(b"b\xffd) Z 1"));
+        std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
+        let mut child = std::process::Command::new(&program).arg("600").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let (seen, memory, below) = (process(pid), resident(pid), Tree::of_all().below(std::process::id() as i32));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(seen.is_some_and(|process| !process.is_zombie) && memory > 0 && below.contains(&pid));
     }
 
     #[test]
