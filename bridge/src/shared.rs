@@ -9,7 +9,7 @@ use std::{
 };
 
 use callboard_supervisors::{
-    Away, ChildContext, Outage, Part,
+    Away, Backoff, ChildContext, Outage, Part,
     events::{Catalogue, EventSink},
     remote::Target,
 };
@@ -237,8 +237,9 @@ impl Shared {
     }
 }
 
-/// The first and the longest pause of an actor that could not do its work.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+/// The pauses of an actor that could not do its work.
+const PAUSES: Backoff =
+    Backoff { first: Duration::from_millis(100), at_most: Duration::from_secs(3), factor: 2.0, jitter: 0.2 };
 /// Work that went on for so long was no crash loop.
 const LIVED: Duration = Duration::from_secs(10);
 
@@ -249,7 +250,7 @@ pub(crate) async fn keep(
     shared: &Shared,
     work: impl AsyncFn(Arc<Link>) -> String,
 ) -> callboard_supervisors::Exit {
-    let mut pause = PAUSES.0;
+    let mut failures = 0;
     let rounds = async {
         loop {
             let link = shared.next_link(None).await;
@@ -258,14 +259,15 @@ pub(crate) async fn keep(
                 reason = work(link.clone()) => Some(reason),
                 () = shared.gone(&link) => None,
             };
-            pause = if began.elapsed() >= LIVED { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
+            failures = if began.elapsed() >= LIVED { 0 } else { failures + 1 };
             if let Some(reason) = ended.filter(|_| link.is_up()) {
+                let pause = PAUSES.delay(failures);
                 tracing::warn!(actor = %context.name, %reason, again_in = ?pause, "a part of the bridge begins anew");
                 tokio::time::sleep(pause).await;
             } else {
                 // The connection is lost, which is said once.
                 shared.gone(&link).await;
-                pause = PAUSES.0;
+                failures = 0;
             }
         }
     };

@@ -29,8 +29,9 @@ use actix_web::{
 };
 use callboard_messages::{Code, Failure, Operation};
 use callboard_supervisors::{
-    Part,
+    Backoff, Part,
     db::{Database, Error},
+    retry,
     schedule::{Schedule, Slot},
     seal::DataKey,
 };
@@ -49,8 +50,9 @@ const KEPT: TimeDelta = TimeDelta::hours(24);
 const LEASE_GRACE: Duration = Duration::from_secs(30);
 /// How long it is tried to store an answer, well within that.
 const SETTLED_WITHIN: Duration = Duration::from_secs(10);
-/// The pause before the second time, which doubles.
-const SETTLE_AGAIN: Duration = Duration::from_millis(50);
+/// The pauses between the attempts to store it.
+const SETTLE_AGAIN: Backoff =
+    Backoff { first: Duration::from_millis(50), at_most: SETTLED_WITHIN, factor: 2.0, jitter: 0.2 };
 /// What a client is told to wait while the database is away.
 const AWAY_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Answers forgotten by one statement, so that none holds the database for long.
@@ -329,17 +331,18 @@ async fn settle(
 ) -> bool {
     let clock = worker.clock();
     let deadline = clock.instant() + SETTLED_WITHIN;
-    let mut pause = SETTLE_AGAIN;
-    loop {
-        let Err(failure) = settle_once(worker, arrival, place, claim, outcome).await else { return true };
-        if clock.instant() + pause >= deadline {
+    let attempt = async || settle_once(worker, arrival, place, claim, outcome).await;
+    let settled = retry(clock, SETTLE_AGAIN, attempt, |failure, pause| {
+        let is_late = clock.instant() + pause >= deadline;
+        if is_late { Err(failure) } else { Ok(()) }
+    })
+    .await;
+    settled
+        .inspect_err(|failure| {
             let request_id = arrival.request_id;
             tracing::error!(%request_id, %failure, "an answer could not be kept for its idempotency key");
-            return false;
-        }
-        clock.sleep(pause).await;
-        pause *= 2;
-    }
+        })
+        .is_ok()
 }
 
 async fn settle_once(

@@ -7,6 +7,7 @@ use callboard_messages::{
     deploy::{Deployment, LogLine, LogLines},
     project::Project,
 };
+use callboard_supervisors::Backoff;
 
 use super::AppArgs;
 use crate::{
@@ -21,6 +22,9 @@ use crate::{
 
 /// How long a lost connection is tried again before the verb gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The pauses between the attempts.
+const PAUSES: Backoff =
+    Backoff { first: Duration::from_millis(200), at_most: Duration::from_millis(3_200), factor: 2.0, jitter: 0.2 };
 /// Lines asked for at once.
 const LINES: usize = 1000;
 
@@ -183,8 +187,9 @@ impl Retry {
                 if now.duration_since(since) > PATIENCE {
                     return Err(error);
                 }
+                let pause = PAUSES.delay(self.attempts);
                 self.attempts += 1;
-                Duration::from_millis(100 << self.attempts.min(5))
+                pause
             }
         };
         tokio::time::sleep(pause).await;

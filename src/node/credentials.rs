@@ -9,7 +9,7 @@ use callboard_messages::{
     Caller, NodeId, Operation, Secret,
     auth::{IssueLocalKey, IssueSetupToken},
 };
-use callboard_supervisors::Runtime;
+use callboard_supervisors::{Backoff, Runtime, retry, retry_forever};
 use url::Url;
 
 use crate::{
@@ -22,9 +22,11 @@ use crate::{
 const MOMENT: Duration = Duration::from_secs(10);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The pauses between attempts double from the first to the longest.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The pauses between the attempts of that moment.
+const SOON: Backoff = Backoff::constant(Duration::from_millis(500));
+/// The pauses between the attempts after it.
+const LATER: Backoff =
+    Backoff { first: Duration::from_secs(1), at_most: Duration::from_secs(60), factor: 2.0, jitter: 0.0 };
 
 /// What has been issued so far.
 pub struct Credentials {
@@ -64,25 +66,24 @@ impl Credentials {
     pub async fn issue_soon(&mut self, mode: Mode) -> Result {
         let clock = self.runtime.clock().clone();
         let until = clock.instant() + if mode == Mode::Serve { MOMENT } else { Duration::ZERO };
-        loop {
-            match self.issue().await {
-                Err(_) if clock.instant() < until => clock.sleep(MOMENT / 20).await,
-                outcome => return outcome,
-            }
-        }
+        let attempt = async || self.issue().await;
+        retry(&clock, SOON, attempt, |error, _| {
+            let is_over = clock.instant() >= until;
+            if is_over { Err(error) } else { Ok(()) }
+        })
+        .await
     }
 
     /// Issues what is missing, as soon as that can be done.
     pub async fn issue_later(&mut self) {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            self.runtime.clock().sleep(pause).await;
-            pause = LONGEST_PAUSE.min(pause * 2);
-            match self.issue().await {
-                Ok(()) => return tracing::info!("the set-up link and the key of the command line are issued"),
-                Err(error) => tracing::warn!(next_seconds = pause.as_secs(), "{}", error.sentence),
-            }
-        }
+        let clock = self.runtime.clock().clone();
+        clock.sleep(LATER.first).await;
+        let attempt = async || self.issue().await;
+        retry_forever(&clock, LATER, attempt, |error, pause| {
+            tracing::warn!(next_seconds = pause.as_secs(), "{}", error.sentence);
+        })
+        .await;
+        tracing::info!("the set-up link and the key of the command line are issued");
     }
 
     async fn issue_setup(&mut self) -> Result {

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fs, path::Path, sync::Arc, time::Duration};
 use callboard_bridge::{Bridge, BridgeSettings};
 use callboard_cache::Cache;
 use callboard_messages::Secret;
-use callboard_supervisors::db::Databases;
+use callboard_supervisors::{Backoff, Clock, db::Databases, retry};
 use object_store::ObjectStore;
 use sha2::{Digest, Sha256};
 use tokio::{net::TcpStream, time::Instant};
@@ -156,18 +156,17 @@ pub fn database_variable(settings: &Settings, domain: &str) -> String {
 async fn postgres(settings: &Settings, databases: &Databases, domain: &str) -> Option<String> {
     let variable = database_variable(settings, domain);
     let deadline = Instant::now() + PATIENCE;
-    loop {
-        let error = databases.check(domain).await.err()?;
-        if !error.is_refusal() && Instant::now() < deadline {
-            tokio::time::sleep(PAUSE).await;
-            continue;
-        }
-        let (what, mend) = match error.is_refusal() {
-            true => ("refuses this node", "correct the user, password or database"),
-            false => ("can't be reached", "start it, or correct the host and port"),
-        };
-        return Some(format!("PostgreSQL {what}: {error}; {mend} in {variable}"));
-    }
+    let check = async || databases.check(domain).await;
+    let checked = retry(&Clock::system(), Backoff::constant(PAUSE), check, |error, _| {
+        if error.is_refusal() || Instant::now() >= deadline { Err(error) } else { Ok(()) }
+    })
+    .await;
+    let error = checked.err()?;
+    let (what, mend) = match error.is_refusal() {
+        true => ("refuses this node", "correct the user, password or database"),
+        false => ("can't be reached", "start it, or correct the host and port"),
+    };
+    Some(format!("PostgreSQL {what}: {error}; {mend} in {variable}"))
 }
 
 /// Looks again while nobody answers, for a while: one that has answered before is just away.

@@ -73,6 +73,7 @@ pub use live::{Live, LiveError, LiveEvent, LiveStream, LiveTransport};
 pub use operation::{Handle, Outcome, StartError};
 pub use operator::Readiness;
 pub use outage::{Outage, Past};
+pub use retry::{retry, retry_forever};
 pub use runtime::{Runtime, RuntimeBuilder};
 pub use shard::Ask;
 pub use supervise::{

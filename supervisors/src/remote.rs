@@ -30,6 +30,7 @@ use crate::{
     context::ShardContext,
     domain_core::DomainCore,
     operation::Outcome,
+    retry::retry,
     shard::{self, Ask, StateCell},
     stats::Ending,
     supervise::Backoff,
@@ -218,23 +219,18 @@ async fn bring<M: Operation>(
     let key = *request.idempotency_key.get_or_insert_with(Uuid::now_v7);
     // What makes something finds what an earlier attempt has made by the request that the caller names.
     request.caller.request.get_or_insert(key);
-    let mut unknown = false;
-    for attempt in 0.. {
-        let answer = transport.call(request.clone()).await;
-        let again = match &answer {
-            Err(CallFailure::Unknown) => true,
+    let mut is_unknown = false;
+    let attempt = async || transport.call(request.clone()).await;
+    retry(clock, PAUSE, attempt, |failure, pause| {
+        match failure {
+            CallFailure::Unknown => is_unknown = true,
             // Nothing was executed now, but an earlier attempt may have been.
-            Err(CallFailure::Unavailable { .. } | CallFailure::Overloaded { .. }) => unknown,
-            _ => false,
-        };
-        unknown |= again;
-        let pause = PAUSE.delay(attempt);
-        if !again || clock.instant() + pause >= request.deadline {
-            return if again { Err(CallFailure::Unknown) } else { answer };
+            CallFailure::Unavailable { .. } | CallFailure::Overloaded { .. } if is_unknown => {}
+            other => return Err(other),
         }
-        clock.sleep(pause).await;
-    }
-    Err(CallFailure::Unknown)
+        if clock.instant() + pause < request.deadline { Ok(()) } else { Err(CallFailure::Unknown) }
+    })
+    .await
 }
 
 fn encode<M: Operation>(message: &M) -> Result<Bytes, Failure> {

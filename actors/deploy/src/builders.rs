@@ -6,7 +6,9 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use callboard_messages::{Caller, DeploymentId, Failure, deploy::DeploymentStatus};
-use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart, Supervisor, warn_unless_outage};
+use callboard_supervisors::{
+    Backoff, ChildContext, ChildSpec, Exit, Restart, Supervisor, retry_forever, warn_unless_outage,
+};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
@@ -114,22 +116,17 @@ fn build(context: Context, id: DeploymentId, builder: Builder, work: (OwnedSemap
 
 async fn run(context: &Context, id: DeploymentId, builder: Builder, errand: &Errand) {
     let made = AssertUnwindSafe(making::make(context, id, builder, &errand.cancel)).catch_unwind().await;
-    loop {
-        let settled = match &made {
-            Ok(outcome) => settle(context, id, builder, outcome).await,
-            Err(_) => {
-                let sentence = "the build failed by a fault of the platform; its log has the cause";
-                context.fail(id, Author::Builder(builder), sentence).await.map(drop)
-            }
-        };
-        match settled {
-            Ok(()) => return,
-            Err(failure) => {
-                warn_unless_outage!(failure.is_outage(), %id, %failure, "the end of a build could not be recorded; trying again");
-                context.clock.sleep(RETRY_AFTER).await;
-            }
+    let record = async || match &made {
+        Ok(outcome) => settle(context, id, builder, outcome).await,
+        Err(_) => {
+            let sentence = "the build failed by a fault of the platform; its log has the cause";
+            context.fail(id, Author::Builder(builder), sentence).await.map(drop)
         }
-    }
+    };
+    retry_forever(&context.clock, Backoff::constant(RETRY_AFTER), record, |failure, _| {
+        warn_unless_outage!(failure.is_outage(), %id, %failure, "the end of a build could not be recorded; trying again");
+    })
+    .await;
 }
 
 async fn settle(

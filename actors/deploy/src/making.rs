@@ -11,7 +11,7 @@ use callboard_messages::{
     deploy::DeploymentSource,
     project::{Config, GetConfig},
 };
-use callboard_supervisors::disk::Disk;
+use callboard_supervisors::{Backoff, disk::Disk, retry};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -154,21 +154,19 @@ impl Making<'_> {
 
     /// Just after the start of a node the project domain may not answer yet, so this is tried for a while.
     async fn config(&self) -> Result<Config, MakeError> {
-        let mut tries = 0;
-        loop {
-            self.check_cancel()?;
-            let message = GetConfig { project_id: self.deployment.project_id, environment_version: None };
-            match self.context.bus.ask(&Caller::system(), message).await {
-                Ok(config) => return Ok(config),
-                Err(CallError::Refused(refusal)) => return Err(failed(refusal)),
-                Err(CallError::Failed(failure @ Failure::Internal(_))) => return Err(failure.into()),
-                Err(CallError::Failed(failure)) if tries == CONFIG_TRIES => return Err(failure.into()),
-                Err(CallError::Failed(_)) => {
-                    tries += 1;
-                    self.context.clock.sleep(RETRY_AFTER).await;
-                }
+        let (caller, project_id) = (Caller::system(), self.deployment.project_id);
+        let ask = async || self.context.bus.ask(&caller, GetConfig { project_id, environment_version: None }).await;
+        let mut failures = 0;
+        retry(&self.context.clock, Backoff::constant(RETRY_AFTER), ask, |error, _| match error {
+            CallError::Refused(refusal) => Err(failed(refusal)),
+            CallError::Failed(failure @ Failure::Internal(_)) => Err(failure.into()),
+            CallError::Failed(failure) if failures == CONFIG_TRIES => Err(failure.into()),
+            CallError::Failed(_) => {
+                failures += 1;
+                self.check_cancel()
             }
-        }
+        })
+        .await
     }
 
     /// Puts the source into `target`; answers its commit.

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use callboard_messages::{Failure, ProjectId};
-use callboard_supervisors::warn_unless_outage;
+use callboard_supervisors::{Backoff, retry_forever, warn_unless_outage};
 use uuid::Uuid;
 
 use crate::{
@@ -40,10 +40,11 @@ pub(crate) async fn run(context: &Context) {
         let processes: usize = orphans.iter().map(|orphan| orphan.processes).sum();
         tracing::warn!(processes, "processes of an earlier life of this node were ended");
     }
-    while let Err(failure) = recover(context).await {
+    let attempt = async || recover(context).await;
+    retry_forever(&context.clock, Backoff::constant(RETRY_AFTER), attempt, |failure, _| {
         warn_unless_outage!(failure.is_outage(), %failure, "the node's apps could not be recovered yet; trying again");
-        context.clock.sleep(RETRY_AFTER).await;
-    }
+    })
+    .await;
     life.recovered.send_replace(true);
     context.queued.notify_one();
 }

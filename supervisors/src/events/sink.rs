@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{CloudEvent, DELIVERIES, Subscription};
 use crate::{
     actor_ref::ActorRef, background::BackgroundStats, bus::Bus, clock::Clock, domain_core::DomainCore,
-    supervise::Backoff, warn_unless_outage,
+    retry::retry_forever, supervise::Backoff, warn_unless_outage,
 };
 
 /// The pauses between the deliveries of an event that could not be applied.
@@ -160,10 +160,12 @@ impl EventSink {
             attempts,
             died_at: self.clock.now(),
         };
-        while let Err(error) = self.bus.ask(&Caller::system(), Bury { letter: letter.clone() }).await {
+        let caller = Caller::system();
+        let bury = async || self.bus.ask(&caller, Bury { letter: letter.clone() }).await;
+        retry_forever(&self.clock, Backoff::constant(UNAVAILABLE), bury, |error, _| {
             tracing::warn!(domain = self.core.name, dead_letter = %letter.id, %error, "a dead letter can't be kept now");
-            self.clock.sleep(UNAVAILABLE).await;
-        }
+        })
+        .await;
         self.stats.buried(self.core.name);
         tracing::error!(domain = self.core.name, dead_letter = %letter.id, reason = letter.error, "an event was buried");
     }

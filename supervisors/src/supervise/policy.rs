@@ -74,12 +74,13 @@ impl Intensity {
     }
 }
 
-/// How long a restart waits: longer each time in a row, so that a crash loop costs little.
+/// How long another attempt waits: longer each time in a row, so that a crash loop, or a dependency that is away, costs
+/// little.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Backoff {
-    /// Before the first restart. Default 100 ms.
+    /// Before the second attempt. Default 100 ms.
     pub first: Duration,
-    /// Before any restart. Default 30 s.
+    /// Before any attempt. Default 30 s.
     pub at_most: Duration,
     /// Each wait is so many times the one before. Default 2.
     pub factor: f64,
@@ -94,6 +95,12 @@ impl Default for Backoff {
 }
 
 impl Backoff {
+    /// The same pause before every attempt.
+    #[must_use]
+    pub const fn constant(pause: Duration) -> Self {
+        Self { first: pause, at_most: pause, factor: 1.0, jitter: 0.0 }
+    }
+
     pub(crate) fn validate(&self) -> Result<(), Vec<String>> {
         sentences(&[
             (self.at_most >= self.first, "backoff: at_most must not be shorter than first"),
@@ -102,7 +109,7 @@ impl Backoff {
         ])
     }
 
-    /// The wait before the restart number `nth` in a row, counted from zero.
+    /// The pause after the failure number `nth` in a row, counted from zero.
     #[must_use]
     pub fn delay(&self, nth: u32) -> Duration {
         let exact = self.first.as_secs_f64() * self.factor.powi(i32::try_from(nth).unwrap_or(i32::MAX));
