@@ -31,6 +31,10 @@ fn ancestry(of: &Span, spans: &[Span]) -> Option<Vec<String>> {
     (at.parent == PARENT).then_some(names)
 }
 
+fn named(name: &str, collector: &Collector) -> Option<Span> {
+    collector.trace(TRACE).into_iter().find(|span| span.name == name)
+}
+
 /// Makes a project within a client's trace; the request's span, and that of the statement that stored the project.
 async fn follow(node: &Node, collector: &Collector) -> (Span, Span) {
     let admin = node.admin().await;
@@ -55,6 +59,10 @@ async fn follow(node: &Node, collector: &Collector) -> (Span, Span) {
     assert_eq!(request.attributes["http.response.status_code"], "201");
     assert_eq!(request.attributes["http.route"], "/api/v1/projects");
     assert_eq!(request.resource["service.name"], "callboard");
+    // A query may hold a token.
+    let list = admin.request(Method::GET, "/projects?name=never-in-a-trace");
+    admin.send(list.header("traceparent", format!("00-{TRACE}-{PARENT}-01"))).await.ok();
+    eventually("the list's span has arrived", || async { named("GET /api/v1/projects", collector) }).await;
     let everything = format!("{:?}", collector.all());
     for secret in ["never-in-a-trace", "admin@example.com", PASSWORD] {
         assert!(!everything.contains(secret), "{secret} is in a trace");
@@ -80,6 +88,28 @@ async fn one_trace_leads_through_the_bridge_to_the_statement_of_another_process(
     let process = |span: &Span| span.resource["service.instance.id"].clone();
     assert_eq!(process(&request), "node");
     assert_ne!(process(&insert), "node", "the domain is on another node");
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn a_request_s_span_ends_with_its_answer() {
+    let collector = Collector::start();
+    let endpoint = collector.endpoint();
+    let node = Node::start_with(&["--no-sample"], &traced(&endpoint)).await;
+    let admin = node.admin().await;
+    let project = admin.create_project("watched").await;
+    let get = |path: &str| admin.request(Method::GET, path).header("traceparent", format!("00-{TRACE}-{PARENT}-01"));
+    let stream = get(&format!("/live?topics=project:{project}")).header("Accept", "text/event-stream").send();
+    let stream = stream.await.unwrap();
+    assert_eq!(stream.status(), 200);
+
+    // Spans arrive in the order in which they end.
+    admin.send(get("/projects")).await.ok();
+    eventually("a later request's span has arrived", || async { named("GET /api/v1/projects", &collector) }).await;
+    assert!(named("GET /api/v1/live", &collector).is_none(), "the stream goes on");
+    drop(stream);
+    let span = eventually("the stream's span has arrived", || async { named("GET /api/v1/live", &collector) }).await;
+    assert_eq!(span.attributes["http.response.status_code"], "200");
     node.finish().await;
 }
 

@@ -28,6 +28,7 @@ mod routes;
 mod server;
 mod session;
 mod settings;
+mod span;
 mod system;
 mod table;
 mod upload;

@@ -13,17 +13,22 @@ use std::{
 use actix_cors::Cors;
 use actix_service::{Service, ServiceFactory};
 use actix_web::{
-    App, Error,
-    dev::{Server, ServerHandle, ServiceRequest, ServiceResponse},
+    App, Error, HttpMessage,
+    body::BoxBody,
+    dev::{Server, ServerHandle, ServiceRequest, ServiceResponse, Transform},
     http::Method,
     web::{self, ServiceConfig},
 };
 use bytes::Bytes;
 use callboard_supervisors::{Runtime, db::Databases, revocations::Revocations};
-use futures_util::{FutureExt, future::LocalBoxFuture};
+use futures_util::{
+    FutureExt, TryFutureExt,
+    future::{LocalBoxFuture, MapOk},
+};
 use object_store::ObjectStore;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
+use tracing_actix_web::{StreamSpan, TracingLogger};
 
 use crate::{
     address::TrustedProxies,
@@ -35,6 +40,7 @@ use crate::{
     router::Router,
     routes,
     settings::GatewaySettings,
+    span::{RequestSpan, Routed},
     worker::Worker,
 };
 
@@ -317,16 +323,41 @@ impl ServiceFactory<ServiceRequest> for Dispatch {
         async move {
             shared.runtime.attach().await;
             let worker = Worker::new(shared).map_err(|error| tracing::error!(error, "a worker could not start"))?;
+            let answers = TracingLogger::<RequestSpan>::new().new_transform(Answers(Rc::clone(&worker))).await?;
             worker.shared.started.send_modify(|started| *started += 1);
-            Ok(DispatchService(worker))
+            Ok(DispatchService { worker, answers })
         }
         .boxed_local()
     }
 }
 
-struct DispatchService(Rc<Worker>);
+/// Finds the route of a request, and has it answered within its span.
+struct DispatchService {
+    worker: Rc<Worker>,
+    answers: Traced,
+}
+
+type Traced = <TracingLogger<RequestSpan> as Transform<Answers, ServiceRequest>>::Transform;
+type Boxed = fn(ServiceResponse<StreamSpan<BoxBody>>) -> ServiceResponse;
 
 impl Service<ServiceRequest> for DispatchService {
+    type Response = ServiceResponse;
+    type Error = Error;
+    type Future = MapOk<<Traced as Service<ServiceRequest>>::Future, Boxed>;
+
+    actix_service::always_ready!();
+
+    fn call(&self, request: ServiceRequest) -> Self::Future {
+        let found = self.worker.table.find(request.method(), request.path());
+        request.extensions_mut().insert(Routed(found));
+        self.answers.call(request).map_ok(ServiceResponse::map_into_boxed_body)
+    }
+}
+
+/// Answers requests whose route is found.
+struct Answers(Rc<Worker>);
+
+impl Service<ServiceRequest> for Answers {
     type Response = ServiceResponse;
     type Error = Error;
     type Future = LocalBoxFuture<'static, Result<ServiceResponse, Error>>;
@@ -337,7 +368,9 @@ impl Service<ServiceRequest> for DispatchService {
         let worker = Rc::clone(&self.0);
         async move {
             let (http, payload) = request.into_parts();
-            let response = worker.serve(http.clone(), payload).await;
+            let routed = http.extensions_mut().remove();
+            let Routed(found) = routed.unwrap_or_else(|| Routed(worker.table.find(http.method(), http.path())));
+            let response = worker.serve(http.clone(), payload, found).await;
             Ok(ServiceResponse::new(http, response))
         }
         .boxed_local()

@@ -1,7 +1,7 @@
 //! What every request passes, on the worker thread that accepted it.
 //!
-//! One service does what a pile of middlewares would: it names the request, finds its route, admits the caller, catches
-//! panics, and gives the answer its headers. It is made for every worker thread, after that thread's shards.
+//! One service does what a pile of middlewares would: it names the request, admits the caller, catches panics, and gives
+//! the answer its headers. It is made for every worker thread, after that thread's shards.
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,7 +20,7 @@ use callboard_supervisors::{
 };
 use futures_util::FutureExt;
 use tokio::sync::OnceCell;
-use tracing::{Instrument, Span, field};
+use tracing::{Span, field};
 use uuid::Uuid;
 
 use crate::{
@@ -32,6 +32,7 @@ use crate::{
     problem::Problem,
     server::Shared,
     session::{self, Memory, Session, cookies},
+    span,
     table::{Found, Line, Table},
 };
 
@@ -41,7 +42,7 @@ const UNROUTED: &str = "gateway.unrouted";
 /// What one worker thread has for itself.
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
-    table: Table,
+    pub(crate) table: Table,
     pub(crate) memory: Memory,
     database: OnceCell<Database>,
 }
@@ -155,11 +156,15 @@ impl Worker {
     }
 
     /// Answers a request, whatever happens.
-    pub(crate) async fn serve(self: Rc<Self>, http: HttpRequest, payload: Payload) -> HttpResponse {
+    pub(crate) async fn serve(
+        self: Rc<Self>,
+        http: HttpRequest,
+        payload: Payload,
+        found: Result<Found, Problem>,
+    ) -> HttpResponse {
         let began = Instant::now();
-        let found = self.table.find(http.method(), http.path());
         let public = found.as_ref().is_ok_and(|found| found.line.route.endpoint.access == Access::Public);
-        let span = found.as_ref().map_or_else(|_| Span::none(), |found| span(&http, found));
+        let span = span::of(&http);
         let arrival = Rc::new(Arrival::of(&http, &self.shared, public, &span));
         let operation = found.as_ref().map_or(UNROUTED, |found| found.line.route.endpoint.operation);
         let scope = Scope::new(arrival.correlation_id, operation, &span);
@@ -168,8 +173,7 @@ impl Worker {
                 let line = Rc::clone(&found.line);
                 let work = Rc::clone(&self).handle(found, http.clone(), payload, Rc::clone(&arrival));
                 span.record("request_id", field::display(arrival.request_id));
-                let work = scope.run(AssertUnwindSafe(work).catch_unwind());
-                let outcome = work.instrument(span.clone()).await;
+                let outcome = scope.run(AssertUnwindSafe(work).catch_unwind()).await;
                 (Some(line), outcome.unwrap_or_else(|panic| Err(Problem::internal(said(&*panic)))))
             }
             // What leads nowhere costs its address as much as what is public.
@@ -185,10 +189,6 @@ impl Worker {
         };
         self.finish(&mut response, &arrival);
         let (status, took) = (response.status().as_u16(), began.elapsed());
-        span.record("http.response.status_code", status);
-        if status >= 500 {
-            span.record("otel.status_code", "ERROR");
-        }
         match &line {
             Some(line) => line.metrics.observe(status, took),
             None => self.shared.metrics.unrouted(),
@@ -286,30 +286,6 @@ fn described(line: Option<&Line>, outcome: Result<HttpResponse, Problem>) -> Res
         }
         _ => outcome,
     }
-}
-
-/// The span of a request, within the trace that its client may have begun. Neither the path nor the query is in it, as
-/// the client wrote them: a query may hold a token.
-fn span(http: &HttpRequest, found: &Found) -> Span {
-    let route = &found.line.route;
-    let span = tracing::debug_span!(
-        target: trace::REQUEST,
-        "request",
-        otel.name = %format_args!("{} {}", http.method(), route.path),
-        otel.kind = "server",
-        otel.status_code = field::Empty,
-        operation = route.endpoint.operation,
-        request_id = field::Empty,
-        http.request.method = http.method().as_str(),
-        http.route = %route.path,
-        http.response.status_code = field::Empty,
-    );
-    if !span.is_disabled()
-        && let Some(traceparent) = headers::traceparent(http.headers())
-    {
-        trace::set_parent(&span, traceparent);
-    }
-    span
 }
 
 /// What a panic said.
