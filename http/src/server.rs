@@ -94,7 +94,6 @@ pub(crate) struct Shared {
 
 /// The OpenAPI document, made at first use.
 pub(crate) struct Document {
-    pub(crate) value: serde_json::Value,
     pub(crate) bytes: Bytes,
     pub(crate) etag: String,
 }
@@ -102,11 +101,10 @@ pub(crate) struct Document {
 impl Shared {
     pub(crate) fn document(&self) -> &Document {
         self.document.get_or_init(|| {
-            let value = openapi::document(&routes::all());
-            let bytes = Bytes::from(value.to_string());
-            let hash = Sha256::digest(&bytes);
-            let etag = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
-            Document { value, bytes, etag: format!("\"{etag}\"") }
+            let bytes = Bytes::from(openapi::document(&routes::all()).to_string());
+            let mut etag = hex::encode(Sha256::digest(&bytes));
+            etag.truncate(16);
+            Document { bytes, etag: format!("\"{etag}\"") }
         })
     }
 }

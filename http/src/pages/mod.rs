@@ -1,4 +1,5 @@
-//! The pages: rendered here, readable without a script, under a policy that runs none but our own.
+//! The pages: rendered here, under a policy that runs only the scripts of this node. All but the API's reference, which is
+//! Swagger UI, are readable without a script.
 
 mod account;
 mod assets;
@@ -47,9 +48,17 @@ impl Templates {
         ] {
             templates.add_template(name, text)?;
         }
-        templates.add_global("style", Value::from_safe_string(assets::address("style.css")));
-        templates.add_global("script", Value::from_safe_string(assets::address("home.js")));
-        templates.add_global("icon", Value::from_safe_string(assets::address("icon.svg")));
+        for (name, asset) in [
+            ("frame", "frame.css"),
+            ("style", "style.css"),
+            ("script", "home.js"),
+            ("icon", "icon.svg"),
+            ("docs_script", "docs.js"),
+            ("swagger_style", "swagger-ui.css"),
+            ("swagger_script", "swagger-ui-bundle.js"),
+        ] {
+            templates.add_global(name, Value::from_safe_string(assets::address(asset)));
+        }
         Ok(Self(templates))
     }
 

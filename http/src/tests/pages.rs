@@ -142,16 +142,28 @@ async fn with_tls_cookies_are_bound_to_the_host() {
 #[actix_rt::test]
 async fn the_reference_and_its_assets_come_from_the_node_itself() {
     let stage = Stage::new().await;
-    let text = stage.get("/docs").send().await.unwrap().text().await.unwrap();
-    assert!(text.replace("&#x2f;", "/").contains("/api/v1/projects/{project_id}") && text.contains("project.create"));
+    let page = stage.get("/docs").send().await.unwrap();
+    let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    let text = page.text().await.unwrap();
     assert!(!text.contains("https://") && !text.contains("http://"), "nothing is loaded from elsewhere");
+    assert!(!text.contains("<script>") && !text.contains("style="), "inline code");
+    let mut names = Vec::new();
     for attribute in ["href=\"/assets/", "src=\"/assets/"] {
         for asset in text.split(attribute).skip(1).filter_map(|rest| rest.split('"').next()) {
             let response = stage.get(&format!("/assets/{asset}")).send().await.unwrap();
             assert_eq!(response.status(), 200, "{asset}");
             assert!(response.headers()["cache-control"].to_str().unwrap().contains("immutable"));
+            let name = asset.split_once('-').unwrap().1.to_owned();
+            let is_swagger = name.starts_with("swagger-ui");
+            assert_eq!(response.headers().get("content-encoding").is_some_and(|gzip| gzip == "gzip"), is_swagger);
+            assert!(response.content_length().unwrap() > if is_swagger { 10_000 } else { 100 }, "{asset}");
+            names.push(name);
         }
     }
+    names.sort();
+    names.dedup();
+    assert_eq!(names, ["docs.js", "frame.css", "icon.svg", "swagger-ui-bundle.js", "swagger-ui.css"]);
     assert!(stage.get("/docs/problems").send().await.unwrap().text().await.unwrap().contains("id=\"not_found\""));
     let missing = stage.get("/nowhere").header("accept", "text/html").send().await.unwrap();
     assert_eq!(missing.status(), 404);
