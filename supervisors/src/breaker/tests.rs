@@ -368,3 +368,18 @@ async fn it_begins_anew_when_what_it_stands_before_is_back_and_not_before() {
     open(&breaker);
     assert_eq!(breaker.state(), State::Open, "it is back once");
 }
+
+#[test]
+fn its_state_has_a_word_and_its_force_is_shown() {
+    let words =
+        [State::Closed, State::Open, State::HalfOpen, State::ForcedClosed, State::ForcedOpen].map(State::as_str);
+    assert_eq!(words, ["closed", "open", "half_open", "forced_closed", "forced_open"]);
+    let (mut machine, now) = machine(settings());
+    assert_eq!(machine.forced(), None);
+    machine.force(Some(Force::Open), now);
+    assert_eq!(machine.forced(), Some(Force::Open));
+    let epoch = machine.epoch();
+    machine.force(None, now);
+    assert_eq!(machine.forced(), None);
+    assert!(machine.epoch() > epoch, "it is another state");
+}
