@@ -255,6 +255,8 @@ async fn nodes_say_that_their_broker_is_short_of_memory_and_keep_their_events_un
     // The third node hosts everything, and needs nobody.
     let apart = Api::new(node.member(2).port, owner.token.clone());
 
+    // A broker that has just begun may close a connection by a fault of its own.
+    let before = [0, 1, 2].map(|number| node.member(number).log().len());
     broker.run_short_of_memory().await;
     // Nobody asks for anything meanwhile.
     within(HEALED, "the first node knows", || async {
@@ -292,7 +294,7 @@ async fn nodes_say_that_their_broker_is_short_of_memory_and_keep_their_events_un
     .await;
     assert_eq!(node.ground().count("SELECT COUNT(*) FROM cluster.dead_letters").await, 0);
     for number in 0..3 {
-        let log = node.member(number).log();
+        let log = node.member(number).log().split_off(before[number]);
         let lines = |what: &str| log.lines().filter(|line| line.contains(what) && line.contains("RabbitMQ")).count();
         assert_eq!([lines("is away"), lines("is back")], [1, 1], "one outage, one line each\n{log}");
     }
