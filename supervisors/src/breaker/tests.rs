@@ -336,7 +336,7 @@ fn breaker(name: &str, dependency: Option<Dependency>) -> Breaker {
 }
 
 fn open(breaker: &Breaker) {
-    for _ in 0..20 {
+    while breaker.state() == State::Closed {
         breaker.admit().unwrap().record(Verdict::Fails);
     }
     assert_eq!(breaker.state(), State::Open);
@@ -382,4 +382,26 @@ fn its_state_has_a_word_and_its_force_is_shown() {
     machine.force(None, now);
     assert_eq!(machine.forced(), None);
     assert!(machine.epoch() > epoch, "it is another state");
+}
+
+#[test]
+fn calls_that_say_nothing_are_no_calls() {
+    let (mut machine, now) = machine(settings());
+    calls(&mut machine, now, 10, Verdict::Nothing);
+    calls(&mut machine, now, 19, Verdict::Fails);
+    assert_eq!(machine.state(), State::Closed);
+    calls(&mut machine, now, 1, Verdict::Fails);
+    assert_eq!(machine.state(), State::Open);
+}
+
+#[test]
+fn failures_leave_a_window_of_time_with_their_second() {
+    let (mut machine, now) = machine(Settings { window: Window::Time(seconds(10)), ..settings() });
+    calls(&mut machine, now, 9, Verdict::Fails);
+    let later = now + seconds(11);
+    calls(&mut machine, later, 11, Verdict::Works);
+    calls(&mut machine, later, 9, Verdict::Fails);
+    assert_eq!(machine.state(), State::Closed, "nine of twenty");
+    calls(&mut machine, later, 2, Verdict::Fails);
+    assert_eq!(machine.state(), State::Open, "eleven of twenty-two");
 }

@@ -69,6 +69,9 @@ impl Token<'_> {
 const AFTER_TABLES: [&str; 10] =
     ["WHERE", "GROUP", "ORDER", "LIMIT", "HAVING", "UNION", "RETURNING", "OFFSET", "FOR", "SET"];
 
+/// What stands in the place of a table's name where there is none: EXPLAIN ANALYZE SELECT.
+const AFTER_NO_TABLE: [&str; 6] = ["SELECT", "SET", "INSERT", "UPDATE", "DELETE", "WITH"];
+
 /// Functions whose arguments have a FROM that names no table.
 const FROM_INSIDE: [&str; 4] = ["EXTRACT", "SUBSTRING", "TRIM", "OVERLAY"];
 
@@ -95,7 +98,7 @@ fn qualify(sql: &str, schema: &str) -> String {
             let is_function = next.is("(") && !before.is("INTO");
             let name = token.text.trim_matches('"');
             let is_elsewhere = next.is(".") || name.starts_with("pg_") || with.contains(&name);
-            if !is_function && !is_elsewhere && !token.is_any(&["SELECT", "SET"]) {
+            if !is_function && !is_elsewhere && !token.is_any(&AFTER_NO_TABLE) {
                 qualified.push_str(schema);
                 qualified.push('.');
             }
@@ -107,7 +110,10 @@ fn qualify(sql: &str, schema: &str) -> String {
             _ if is_name && token.is_any(&["ONLY", "LATERAL"]) => true,
             _ if token.is("FROM") => !before.is("DISTINCT") && !around.is_any(&FROM_INSIDE),
             _ if token.is("UPDATE") => !before.is_any(&["DO", "FOR", "KEY"]),
-            _ => token.is_any(&["JOIN", "INTO", "USING"]) || token.is("TABLE") && before.is_any(&["LOCK", "TRUNCATE"]),
+            _ => {
+                token.is_any(&["ANALYZE", "JOIN", "INTO", "USING"])
+                    || token.is("TABLE") && before.is_any(&["ALTER", "LOCK", "TRUNCATE"])
+            }
         };
         if token.is_any(&["FROM", "USING"]) && expected {
             lists = true;
@@ -216,6 +222,9 @@ mod tests {
         );
         becomes("DELETE FROM a USING b WHERE a.id = b.id", "DELETE FROM s.a USING s.b WHERE a.id = b.id");
         becomes("LOCK TABLE a IN SHARE MODE", "LOCK TABLE s.a IN SHARE MODE");
+        becomes("ALTER TABLE a RENAME TO b", "ALTER TABLE s.a RENAME TO b");
+        becomes("ANALYZE a", "ANALYZE s.a");
+        becomes("EXPLAIN ANALYZE SELECT 1 FROM a", "EXPLAIN ANALYZE SELECT 1 FROM s.a");
     }
 
     #[test]

@@ -40,6 +40,10 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// What the server gets beyond its own limit to say that a statement has reached it.
 const ANSWER_GRACE: Duration = Duration::from_secs(1);
 
+/// After which the server ends a transaction in which its client says nothing. A node that froze in one would keep its
+/// locks from all others for as long as its connection stands: nobody could take over what is its own.
+pub(super) const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
+
 /// The bounds of a pool.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
@@ -146,7 +150,12 @@ impl Pool {
         let reserve = bounds.reserve();
         let places = Arc::new(Semaphore::new(bounds.connections - reserve));
         let begin = match bounds.is_pooled {
-            true => format!("BEGIN; SET LOCAL statement_timeout = {}", bounds.statement_timeout.as_millis()).into(),
+            true => format!(
+                "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}",
+                bounds.statement_timeout.as_millis(),
+                IDLE_IN_TRANSACTION.as_millis()
+            )
+            .into(),
             false => "BEGIN".into(),
         };
         let reserve = Arc::new(Semaphore::new(reserve));

@@ -22,7 +22,7 @@ use tracing::log::LevelFilter;
 use super::{
     DatabaseSettings, Engine, Error, PostgresSettings, Query, Transaction,
     names::Names,
-    pool::{Bounds, Counts, Pool, Share},
+    pool::{Bounds, Counts, IDLE_IN_TRANSACTION, Pool, Share},
     query::Replica,
     server::Server,
     transaction::Origin,
@@ -223,7 +223,10 @@ impl Databases {
             options.statement_cache_capacity(0)
         } else {
             let timeout = bounds.statement_timeout.as_millis().to_string();
-            options.statement_cache_capacity(STATEMENTS).options([("statement_timeout", timeout)])
+            options.statement_cache_capacity(STATEMENTS).options([
+                ("statement_timeout", timeout),
+                ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION.as_millis().to_string()),
+            ])
         };
         let pool = Pool::new(options, self.server_at(url)?, bounds);
         Ok(self.inner.postgres.lock().entry(key).or_insert(pool).clone())

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use url::Url;
 use uuid::Uuid;
 
-use super::{Proxy, Way, migrator, on_postgres, things};
+use super::{Proxy, Way, insert, migrator, on_postgres, things};
 use crate::{
     db::{DatabaseSettings, Databases, PostgresSettings},
     testing::postgres_url,
@@ -162,6 +162,26 @@ async fn reads_that_ask_for_it_go_to_the_replica_and_to_the_primary_while_it_is_
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_node_that_froze_within_a_transaction_keeps_its_locks_for_a_while_only() {
+    on_postgres(async |settings| {
+        let databases = Databases::new(DatabaseSettings::Postgres(settings.clone()));
+        insert(&databases, "one", 1).await.unwrap();
+        let frozen = databases.open("thing").await.unwrap();
+        let mut held = frozen.begin().await.unwrap();
+        held.query("UPDATE things SET stock = 7").execute().await.unwrap();
+        // It says nothing more, and its connection stands.
+        let heir = Databases::new(DatabaseSettings::Postgres(settings));
+        let took = heir.open("thing").await.unwrap().query("UPDATE things SET stock = 8").execute().await.unwrap();
+        assert_eq!(took, 1);
+        let late = held.query("UPDATE things SET stock = 9").execute().await.unwrap_err();
+        assert!(late.is_connection(), "{late}");
+        databases.close().await;
+        heir.close().await;
     })
     .await;
 }
