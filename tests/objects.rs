@@ -185,8 +185,7 @@ async fn a_node_whose_store_is_away_says_so_and_takes_no_uploads_until_it_is_bac
     let admin = node.admin().await;
     let project = admin.create_project("uploads").await;
     eventually("everything is there", || async { (ready(&node).await.0 == "ready").then_some(()) }).await;
-    let faults: [(fn(&Proxy), &str); 2] = [(Proxy::cut, "can't be used"), (Proxy::black_hole, "there is no answer")];
-    for (fault, sentence) in faults {
+    for (fault, sentence) in [(Proxy::cut as fn(&Proxy), "can't be used"), (Proxy::black_hole, "there is no answer")] {
         fault(&proxy);
         let (status, _, reason) = within(Duration::from_secs(15), "the store is missed", || async {
             let said = ready(&node).await;

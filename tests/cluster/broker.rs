@@ -293,8 +293,8 @@ async fn nodes_say_that_their_broker_is_short_of_memory_and_keep_their_events_un
     })
     .await;
     assert_eq!(node.ground().count("SELECT COUNT(*) FROM cluster.dead_letters").await, 0);
-    for number in 0..3 {
-        let log = node.member(number).log().split_off(before[number]);
+    for (number, before) in before.into_iter().enumerate() {
+        let log = node.member(number).log().split_off(before);
         let lines = |what: &str| log.lines().filter(|line| line.contains(what) && line.contains("RabbitMQ")).count();
         assert_eq!([lines("is away"), lines("is back")], [1, 1], "one outage, one line each\n{log}");
     }

@@ -1,5 +1,6 @@
 //! What the tests of every domain stand on: both engines, real, with nothing left behind.
 
+#[expect(clippy::disallowed_methods, reason = "the thread of a test has nobody else to answer")]
 mod pooler;
 
 pub use pooler::Pooler;
