@@ -86,9 +86,14 @@ async fn a_holder_that_was_paused_is_replaced_and_then_refused() {
         assert!(new.token() > old.token());
 
         assert!(old.is_held(), "it cannot know yet");
+        assert!(futures_util::poll!(std::pin::pin!(old.lost())).is_pending());
+        let part = old.fencing();
         let database = databases.open("stage").await.unwrap();
         let mut transaction = database.begin().await.unwrap();
         assert!(matches!(old.fence(&mut transaction).await, Err(FenceError::Lost(name)) if name == "x"));
+        drop(transaction);
+        let mut transaction = database.begin().await.unwrap();
+        assert!(part.check(&mut transaction).await.is_err(), "who does a part of its work neither");
         drop(transaction);
         assert!(!old.is_held(), "now it does");
         old.lost().await;
@@ -260,4 +265,14 @@ async fn of_many_contenders_never_two_hold_it() {
         assert!(highest > 3, "it changed hands");
     })
     .await;
+}
+
+#[test]
+fn a_lost_lease_is_told_and_an_outage_is_not_told_by_each_of_its_leases() {
+    let (lost, wrong, away) = (
+        FenceError::Lost("x".to_owned()),
+        FenceError::Database(sqlx::Error::RowNotFound.into()),
+        FenceError::Database(sqlx::Error::PoolClosed.into()),
+    );
+    assert!(lost.outside_outage().is_some() && wrong.outside_outage().is_some() && away.outside_outage().is_none());
 }
