@@ -327,10 +327,10 @@ async fn a_node_that_stops_hands_its_apps_over_without_a_gap() {
             (now && serves(&second_routes)).then_some(())
         });
         handed_over.await;
-        let lines = log(second, &app).await;
         let names = ["a", "b"];
         let told = format!("taken over by node {} because node {} stops", names[1 - at], names[at]);
-        assert!(lines.contains(&told), "{lines:?}");
+        // It is written beside the work.
+        until("the log tells of it", async || log(second, &app).await.contains(&told).then_some(())).await;
         let (first, second) = if at == 0 { (a, b) } else { (b, a) };
         first.stop().await;
         assert_eq!(second.get(&app, "/").await.unwrap(), "one");
