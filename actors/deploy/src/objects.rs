@@ -62,7 +62,7 @@ impl Reach {
     }
 }
 
-/// What a user of the store is told, and why.
+/// A failure of the store as a build or an upload reports it, with its reason.
 #[derive(Debug)]
 struct Failed {
     failure: Failure,

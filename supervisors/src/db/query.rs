@@ -123,20 +123,20 @@ impl Statement {
         })
     }
 
-    /// Within a transaction that has begun.
-    async fn within(self, held: &mut Held) -> Result<Answer, sqlx::Error> {
+    /// Runs the statement in a transaction that has begun.
+    async fn in_transaction(self, held: &mut Held) -> Result<Answer, sqlx::Error> {
         let is_persistent = !held.is_pooled();
         held.run(async move |connection| self.run(connection, is_persistent).await).await
     }
 
-    /// By itself. A pooler may let the next message of a client go to another connection unless a transaction holds it,
+    /// Runs the statement as a transaction of its own. A pooler may let the next message of a client go to another connection unless a transaction holds it,
     /// and a statement with values is two.
-    async fn alone(self, held: &mut Held) -> Result<Answer, sqlx::Error> {
+    async fn autocommit(self, held: &mut Held) -> Result<Answer, sqlx::Error> {
         if !held.is_pooled() {
-            return self.within(held).await;
+            return self.in_transaction(held).await;
         }
         held.begin().await?;
-        let outcome = self.within(held).await;
+        let outcome = self.in_transaction(held).await;
         let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
         if outcome.is_ok() || held.is_in_step() {
             held.run(async |connection| sqlx::raw_sql(end).execute(connection).await).await?;
@@ -148,10 +148,10 @@ impl Statement {
     async fn read(self, share: &Share) -> Result<Answer, Error> {
         let again = self.clone();
         let mut held = share.acquire().await?;
-        match self.alone(&mut held).await {
+        match self.autocommit(&mut held).await {
             Err(error) if is_broken(&error) => {
                 drop(held);
-                Ok(again.alone(&mut share.acquire().await?).await?)
+                Ok(again.autocommit(&mut share.acquire().await?).await?)
             }
             other => Ok(other?),
         }
@@ -160,7 +160,7 @@ impl Statement {
     /// A statement that may write: once it was sent, a broken connection does not tell what became of it.
     async fn write(self, share: &Share) -> Result<Answer, Error> {
         let mut held = share.acquire().await?;
-        let outcome = self.alone(&mut held).await;
+        let outcome = self.autocommit(&mut held).await;
         outcome
             .inspect(|_| share.server().note_written())
             .map_err(|error| if held.is_in_step() { error.into() } else { Error::unknown(error) })
@@ -173,7 +173,7 @@ impl Replica {
         let permit = self.breaker.admit().ok()?;
         let (outcome, failed) = match self.share.acquire().await.map_err(Error::from) {
             Ok(mut held) => {
-                let outcome = statement.alone(&mut held).await.map_err(Error::from);
+                let outcome = statement.autocommit(&mut held).await.map_err(Error::from);
                 // It also ends what conflicts with what it must copy (40001): the primary does not.
                 let failed = outcome.as_ref().is_err_and(|error| error.is_connection() || error.is_clash());
                 (outcome, failed)
@@ -353,7 +353,7 @@ async fn on_server(statement: Statement, target: Target<'_>) -> Result<Answer, E
         Target::Pools(Pools::Postgres(shares)) => statement.write(&shares.primary).await,
         Target::Transaction(progress) => {
             let Some(Connection::Postgres(held)) = &mut progress.connection else { return Err(mixed_engines().into()) };
-            statement.within(held).await.map_err(|error| progress.note(error.into()))
+            statement.in_transaction(held).await.map_err(|error| progress.note(error.into()))
         }
         _ => Err(mixed_engines().into()),
     }

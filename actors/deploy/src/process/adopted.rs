@@ -51,7 +51,8 @@ impl Drop for Known {
 }
 
 impl Reapers {
-    /// Starts a reaper. Nobody judges the children of this process before it is known as one. Blocks.
+    /// Starts a reaper. The search for adopted orphans waits until the new process is registered as a reaper, so that it is
+    /// not taken for an orphan. Blocks.
     pub(super) fn start(&self, command: &mut Command) -> io::Result<(Child, Known)> {
         let mut known = self.0.lock();
         #[expect(clippy::disallowed_methods, reason = "on a thread of the pool for what is short")]

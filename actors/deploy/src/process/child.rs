@@ -173,7 +173,7 @@ impl Child {
         ended
     }
 
-    /// Nobody knows any more how the program ends: it is ended with all that it has started.
+    /// The reaper is lost, and with it the program's exit status: the program is killed with all that it has started.
     async fn lost(&mut self) -> Ended {
         self.end_leftovers().await;
         Ended { how: How::Lost, out_of_memory: false }

@@ -42,7 +42,7 @@ pub(crate) fn process(pid: i32) -> Option<Process> {
     Some(Process { pid, parent: ppid, group: pgrp, session, start_time: starttime, is_zombie })
 }
 
-/// All processes, also those that have ended and nobody has waited for.
+/// All processes, zombies included.
 pub(crate) fn all() -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());

@@ -1,7 +1,11 @@
 //! What domains have of the connections of one thread.
 
 use std::{
-    sync::{Arc, Barrier},
+    ops::RangeInclusive,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -12,8 +16,10 @@ use sqlx::{Connection, PgConnection};
 use super::{insert, on_postgres, servers::OwnDatabase, things};
 use crate::db::{DatabaseSettings, Databases, PostgresSettings};
 
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Enough for an answer, and not for a domain that waits for another.
-const SOON: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(10);
 
 fn databases(settings: &PostgresSettings, connections: u32) -> Databases {
     Databases::new(DatabaseSettings::Postgres(PostgresSettings { connections, ..settings.clone() }))
@@ -110,68 +116,72 @@ async fn connections_serve_every_domain_and_are_no_more_than_the_node_may_have()
     .await;
 }
 
+/// What the threads of a node do until they are told something else.
+const LOADED: usize = 0;
+const IDLE: usize = 1;
+const ENDED: usize = 2;
+
+/// One thread of a node: each of its domains has more to ask than it may have connections, and then asks now and then.
+async fn work_on_a_thread(databases: Databases, phase: &AtomicUsize) {
+    let domains = (0..17).map(|number| format!("domain{number}"));
+    let open = join_all(domains.map(async |domain| databases.open(&domain).await.unwrap())).await;
+    let load = open.iter().flat_map(|database| std::iter::repeat_n(database, 8)).map(async |database| {
+        while phase.load(Ordering::Relaxed) == LOADED {
+            database.query("SELECT pg_sleep(0.02)").execute().await.unwrap();
+        }
+    });
+    join_all(load).await;
+    while phase.load(Ordering::Relaxed) == IDLE {
+        for database in &open {
+            database.query("SELECT 1").execute().await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 #[actix_rt::test]
 async fn a_node_of_seventeen_domains_on_eight_threads_stays_below_64_connections_and_idle_below_20() {
-    const DOMAINS: usize = 17;
     const THREADS: u32 = 8;
     let mut own = OwnDatabase::create().await;
     let databases = Databases::new(DatabaseSettings::Postgres(PostgresSettings {
         threads: THREADS,
         idle_timeout: Duration::from_millis(300),
+        // A machine that is busy with other tests is no reason to fail.
+        acquire_timeout: PATIENCE,
         ..PostgresSettings::new(own.url.clone())
     }));
-    let (busy, counted) = (Arc::new(Barrier::new(THREADS as usize + 1)), Arc::new(Barrier::new(THREADS as usize + 1)));
+    let phase = Arc::new(AtomicUsize::new(LOADED));
     let threads: Vec<_> = (0..THREADS)
         .map(|_| {
-            let (databases, busy, counted) = (databases.clone(), busy.clone(), counted.clone());
-            thread::spawn(move || {
-                actix_rt::System::new().block_on(async move {
-                    let domains: Vec<String> = (0..DOMAINS).map(|number| format!("domain{number}")).collect();
-                    let open = join_all(domains.iter().map(|domain| databases.open(domain))).await;
-                    let open: Vec<_> = open.into_iter().map(Result::unwrap).collect();
-                    // Each domain has more to ask than it may have connections.
-                    let load = open.iter().flat_map(|database| std::iter::repeat_n(database, 8));
-                    let load = load.map(async |database| {
-                        database.query("SELECT pg_sleep(0.02)").execute().await.unwrap();
-                    });
-                    let mut begun = false;
-                    let mut load = std::pin::pin!(join_all(load));
-                    let wait = tokio::time::sleep(Duration::from_millis(150));
-                    tokio::select! { _ = &mut load => {}, () = wait => { begun = true; } }
-                    busy.wait();
-                    counted.wait();
-                    if begun {
-                        load.await;
-                    }
-                    // What runs in the background: each domain asks something now and then.
-                    let began = Instant::now();
-                    while began.elapsed() < Duration::from_secs(1) {
-                        for database in &open {
-                            database.query("SELECT 1").execute().await.unwrap();
-                        }
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                    }
-                    busy.wait();
-                    counted.wait();
-                    // Before the runtime ends, on which its connections are.
-                });
-            })
+            let (databases, phase) = (databases.clone(), phase.clone());
+            thread::spawn(move || actix_rt::System::new().block_on(work_on_a_thread(databases, &phase)))
         })
         .collect();
-    let mut count = async |barriers: [&Arc<Barrier>; 2]| {
-        let [before, after] = barriers.map(Arc::clone);
-        actix_rt::task::spawn_blocking(move || before.wait()).await.unwrap();
-        let query = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1";
-        let connections: i64 = sqlx::query_scalar(query).bind(&own.name).fetch_one(&mut own.server).await.unwrap();
-        actix_rt::task::spawn_blocking(move || after.wait()).await.unwrap();
-        connections
+    let mut most = 0;
+    let mut reaches = async |wanted: RangeInclusive<i64>| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let query = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1";
+            let count: i64 = sqlx::query_scalar(query).bind(&own.name).fetch_one(&mut own.server).await.unwrap();
+            most = most.max(count);
+            if wanted.contains(&count) {
+                return true;
+            }
+            if Instant::now() > deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     };
-    let (loaded, idle) = (count([&busy, &counted]).await, count([&busy, &counted]).await);
+    // All but what is kept for domains that have none.
+    let is_loaded = reaches(48..=64).await;
+    phase.store(IDLE, Ordering::Relaxed);
+    let is_idle = reaches(1..=19).await;
+    phase.store(ENDED, Ordering::Relaxed);
     for thread in threads {
         thread.join().unwrap();
     }
     databases.close().await;
     own.drop().await;
-    assert!((20..=64).contains(&loaded), "{loaded} under load");
-    assert!((1..20).contains(&idle), "{idle} when idle");
+    assert!(is_loaded && is_idle && most <= 64, "loaded: {is_loaded}, idle: {is_idle}, {most} at most");
 }

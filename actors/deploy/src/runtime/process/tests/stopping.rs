@@ -135,7 +135,7 @@ async fn start_fleeing(bench: &Bench) -> (RunningInstance, Pid) {
     (instance, Pid::from_raw(said().unwrap()))
 }
 
-/// Nobody is left in the group, whichever process it is now.
+/// The process group is empty: the process that forks itself anew was killed, whatever its id was by then.
 fn assert_caught(group: Pid) {
     let left = killpg(group, None);
     let _ = killpg(group, Signal::SIGKILL);
@@ -193,7 +193,7 @@ async fn a_process_that_is_always_another_one_ends_with_its_reaper() {
 #[tokio::test]
 async fn a_reaper_that_was_stopped_goes_on() {
     let bench = Bench::new();
-    // Its program ends by itself: that is told all the same.
+    // The program exits by itself; its exit status is reported all the same.
     let instance = bench.start(bench.worker("mkfifo fifo; echo up; read go < fifo; exit 7")).await.unwrap();
     bench.until_said("up").await;
     kill(reaper(&bench), Signal::SIGSTOP).unwrap();
