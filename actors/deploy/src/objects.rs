@@ -3,7 +3,7 @@
 use std::{
     path::Path as FilePath,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -41,23 +41,21 @@ enum Access {
 }
 
 impl Reach {
-    /// Takes note of how it went.
-    fn note<T>(&self, access: Access, result: Result<T, Failed>) -> Result<T, Failure> {
+    /// Takes note of how it went, and tells whether an outage begins.
+    fn note<T>(&self, access: Access, result: &Result<T, Failed>) -> bool {
         match result {
-            Ok(value) => {
+            Ok(_) => {
                 if access == Access::Write || !self.takes_nothing.load(Ordering::Acquire) {
                     self.outage.works();
                     self.takes_nothing.store(false, Ordering::Release);
                 }
-                Ok(value)
+                false
             }
-            Err(Failed { failure, reason }) => {
-                if failure.is_outage() {
-                    self.outage.failed(&reason);
-                    self.takes_nothing.fetch_or(access == Access::Write, Ordering::AcqRel);
-                }
-                Err(failure)
+            Err(Failed { failure, reason }) if failure.is_outage() => {
+                self.takes_nothing.fetch_or(access == Access::Write, Ordering::AcqRel);
+                self.outage.failed(reason)
             }
+            Err(_) => false,
         }
     }
 }
@@ -105,6 +103,14 @@ impl Objects {
         Self { store, reach: Arc::new(Reach { outage, takes_nothing: AtomicBool::new(false) }) }
     }
 
+    /// What came of wanting something of the store.
+    fn note<T>(&self, access: Access, result: Result<T, Failed>) -> Result<T, Failure> {
+        if self.reach.note(access, &result) {
+            tokio::spawn(until_it_works(Arc::downgrade(&self.store), Arc::downgrade(&self.reach)));
+        }
+        result.map_err(|failed| failed.failure)
+    }
+
     /// Where an upload is.
     pub(crate) fn source(id: Uuid) -> Path {
         Path::from(format!("sources/{id}"))
@@ -121,12 +127,12 @@ impl Objects {
     /// Whether there is such an object.
     pub(crate) async fn has(&self, path: &Path) -> Result<bool, Failure> {
         let found = some_of(self.store.head(path).await);
-        self.reach.note(Access::Read, found.map(|found| found.is_some()))
+        self.note(Access::Read, found.map(|found| found.is_some()))
     }
 
     /// Copies an object into a new file. False when there is none.
     pub(crate) async fn download(&self, path: &Path, file: &FilePath) -> Result<bool, Failure> {
-        self.reach.note(Access::Read, self.copy_to(path, file).await)
+        self.note(Access::Read, self.copy_to(path, file).await)
     }
 
     async fn copy_to(&self, path: &Path, file: &FilePath) -> Result<bool, Failed> {
@@ -142,7 +148,7 @@ impl Objects {
     /// Stores these bytes, instead of those that were there under the name.
     pub(crate) async fn put(&self, path: &Path, bytes: Bytes) -> Result<(), Failure> {
         let put = self.store.put(path, bytes.into()).await.map_err(|error| failed(&error));
-        self.reach.note(Access::Write, put.map(drop))
+        self.note(Access::Write, put.map(drop))
     }
 
     /// The whole of a small object. `None` when there is none.
@@ -151,18 +157,18 @@ impl Objects {
             let Some(object) = some_of(self.store.get(path).await)? else { return Ok(None) };
             object.bytes().await.map_err(|error| failed(&error)).map(Some)
         };
-        self.reach.note(Access::Read, read.await)
+        self.note(Access::Read, read.await)
     }
 
     /// The names and sizes of the objects in a folder.
     pub(crate) async fn list(&self, folder: &Path) -> Result<Vec<(Path, u64)>, Failure> {
         let objects = self.store.list(Some(folder)).map_ok(|object| (object.location, object.size));
-        self.reach.note(Access::Read, objects.try_collect().await.map_err(|error| failed(&error)))
+        self.note(Access::Read, objects.try_collect().await.map_err(|error| failed(&error)))
     }
 
     /// Stores a file as an object, which appears whole or not at all.
     pub(crate) async fn upload(&self, file: &FilePath, path: &Path) -> Result<(), Failure> {
-        self.reach.note(Access::Write, self.copy_from(file, path).await)
+        self.note(Access::Write, self.copy_from(file, path).await)
     }
 
     async fn copy_from(&self, file: &FilePath, path: &Path) -> Result<(), Failed> {
@@ -180,7 +186,21 @@ impl Objects {
     /// Removes an object; one that is not there is removed already.
     pub(crate) async fn remove(&self, path: &Path) -> Result<(), Failure> {
         let removed = some_of(self.store.delete(path).await);
-        self.reach.note(Access::Write, removed.map(drop))
+        self.note(Access::Write, removed.map(drop))
+    }
+}
+
+/// Reads from a store that was away until it is there again: who met the outage may want nothing more of it, and then nobody
+/// else would say that it is over.
+async fn until_it_works(store: Weak<dyn ObjectStore>, reach: Weak<Reach>) {
+    loop {
+        tokio::time::sleep(RETRY_AFTER).await;
+        let (Some(store), Some(reach)) = (store.upgrade(), reach.upgrade()) else { return };
+        if !reach.outage.is_on() {
+            return;
+        }
+        let read = some_of(store.head(&Path::from("is-there")).await);
+        reach.note(Access::Read, &read);
     }
 }
 
@@ -220,13 +240,13 @@ mod tests {
     fn an_outage_of_the_store_is_one_however_much_fails_and_ends_with_what_began_it() {
         let objects = Objects::new(Arc::new(object_store::memory::InMemory::new()));
         let (reach, is_on) = (&objects.reach, || objects.reach.outage.is_on());
-        let done = |access| reach.note(access, Ok(())).unwrap();
-        let away = |access| reach.note::<()>(access, Err(failed(&generic()))).unwrap_err();
-        reach.note::<()>(Access::Write, Err(failed(&refused()))).unwrap_err();
+        let done = |access| reach.note(access, &Ok(()));
+        let away = |access| reach.note::<()>(access, &Err(failed(&generic())));
+        reach.note::<()>(Access::Write, &Err(failed(&refused())));
         assert!(!is_on(), "a store that refuses is there");
         // Nothing can be written, and what is there can be read.
-        for _ in 0..3 {
-            assert!(away(Access::Write).is_outage());
+        for nth in 0..3 {
+            assert_eq!(away(Access::Write), nth == 0, "it begins once");
             done(Access::Read);
             assert!(is_on());
         }
@@ -237,5 +257,18 @@ mod tests {
         assert!(is_on());
         done(Access::Read);
         assert!(!is_on());
+    }
+
+    #[tokio::test]
+    async fn a_store_that_nobody_needs_any_more_is_said_to_be_back_all_the_same() {
+        let objects = Objects::new(Arc::new(object_store::memory::InMemory::new()));
+        objects.note::<()>(Access::Read, Err(failed(&generic()))).unwrap_err();
+        assert!(objects.reach.outage.is_on());
+        let is_over = async {
+            while objects.reach.outage.is_on() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), is_over).await.expect("somebody asks it");
     }
 }
