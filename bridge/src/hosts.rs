@@ -14,10 +14,8 @@ use std::{
     time::Instant,
 };
 
-use callboard_supervisors::{
-    ChildContext, Exit,
-    cluster::{Member, Members, NodeId, NodeState},
-};
+use callboard_platform::cluster::{Member, Members, NodeId, NodeState};
+use callboard_supervisors::{ChildContext, Exit};
 use parking_lot::Mutex;
 use uuid::Uuid;
 

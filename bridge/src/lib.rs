@@ -82,7 +82,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use callboard_supervisors::{Domain, Live, LiveTransport, cluster::Members, events::EventTransport, remote::Transport};
+use callboard_platform::cluster::Members;
+use callboard_supervisors::{Domain, Live, LiveTransport, events::EventTransport, remote::Transport};
 use prometheus::Registry;
 
 pub use key::ClusterKey;

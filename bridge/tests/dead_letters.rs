@@ -11,7 +11,7 @@ use callboard_messages::{
     CallError, Caller, NodeId,
     cluster::{ClusterError, DeadLetter, GetDeadLetter, ListDeadLetters, NodeState, ReplayDeadLetter},
 };
-use callboard_supervisors::cluster::{Member, Members};
+use callboard_platform::cluster::{Member, Members};
 use chrono::DateTime;
 use lapin::{
     BasicProperties,

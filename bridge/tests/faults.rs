@@ -4,10 +4,8 @@ use std::time::{Duration, Instant};
 
 use callboard_bridge::{Bridge, BridgeError, ClusterKey};
 use callboard_messages::{Failure, Secret};
-use callboard_supervisors::{
-    Bulkhead, breaker,
-    cluster::{Member, Members, NodeId, NodeState},
-};
+use callboard_platform::cluster::{Member, Members, NodeId, NodeState};
+use callboard_supervisors::{Bulkhead, breaker};
 use futures_util::future::join_all;
 use lapin::{
     ExchangeKind,

@@ -14,9 +14,8 @@ use std::{
 
 use callboard_bridge::{Bridge, BridgeSettings, ClusterKey};
 use callboard_messages::{Access, CallError, Caller, Code, DomainError, Failure, Operation, Principal, Scopes, Secret};
-use callboard_supervisors::{
-    Bulkhead, Contract, Domain, Handle, Outcome, Runtime, ShardContext, cluster::Members, remote::Transport,
-};
+use callboard_platform::cluster::Members;
+use callboard_supervisors::{Bulkhead, Contract, Domain, Handle, Outcome, Runtime, ShardContext, remote::Transport};
 use lapin::{Channel, Connection, ConnectionProperties, options::QueueDeleteOptions};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};

@@ -11,10 +11,10 @@ use std::{
     time::Duration,
 };
 
+use callboard_platform::limits::{InProcess, RateLimitStore, RateLimits};
 use callboard_supervisors::{
     About, Clock, Dependency,
     breaker::{self, Breaker, Permit, Verdict, Window},
-    limits::{InProcess, RateLimitStore, RateLimits},
 };
 use futures_util::{
     FutureExt,

@@ -17,10 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use callboard_supervisors::{
-    Clock,
-    limits::{Class, InProcess, Rate, RateLimitStore, RateLimits, Take, Verdict},
-};
+use callboard_platform::limits::{Class, InProcess, Rate, RateLimitStore, RateLimits, Take, Verdict};
+use callboard_supervisors::Clock;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use redis::Script;

@@ -12,7 +12,8 @@ use callboard_messages::{
     Caller,
     auth::{GetRevocationCount, RevocationCount},
 };
-use callboard_supervisors::{Bus, ChildContext, ChildSpec, Clock, Exit, Live, LiveEvent, revocations::Revocations};
+use callboard_platform::revocations::Revocations;
+use callboard_supervisors::{Bus, ChildContext, ChildSpec, Clock, Exit, Live, LiveEvent};
 use futures_util::{FutureExt, StreamExt};
 use redis::Script;
 
@@ -25,7 +26,7 @@ const TOPIC: &str = "internal:revocations";
 const EVERY: Duration = Duration::from_millis(250);
 
 /// How long after it was read from the database a copy lives. Together with [`EVERY`] and the time that questions take
-/// it must stay below [`TRUSTED_FOR`](callboard_supervisors::revocations::TRUSTED_FOR), or nodes ask about every token.
+/// it must stay below [`TRUSTED_FOR`](callboard_platform::revocations::TRUSTED_FOR), or nodes ask about every token.
 const COPY_LIVES: Duration = Duration::from_millis(500);
 
 /// How long auth may take to answer.

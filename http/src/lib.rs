@@ -39,7 +39,7 @@ mod tests;
 
 use std::time::Duration;
 
-use callboard_supervisors::{Away, Dependency, Domain, Part, db::Databases, schedule};
+use callboard_supervisors::{Away, ChildSpec, Dependency, Domain, Part, db::Databases, schedule};
 
 pub use connection::{Edge, listen};
 pub use limits::{Class, InProcess, Rate, RateLimitStore, RateLimits, Take, Verdict};
@@ -64,7 +64,7 @@ pub fn domain(databases: &Databases, objects: Option<Dependency>) -> Domain {
     let gateway = Domain::new(DOMAIN).answering().shared(|_| async { Ok(()) });
     let gateway = gateway.standing_on(databases.server(DOMAIN)).watches(databases).child(keeper);
     let Some(objects) = objects else { return gateway.build() };
-    let watch = objects.watch("objects", LOOK_EVERY);
+    let watch = ChildSpec::watching("objects", objects.clone(), LOOK_EVERY);
     let away = move || {
         let reason = objects.away()?;
         Some(Away::new(Part::Objects, format!("{} can't be used: {reason}", objects.name())))

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
-pub use callboard_supervisors::limits::{Class, InProcess, Rate, RateLimitStore, RateLimits, Take, Verdict};
+pub use callboard_platform::limits::{Class, InProcess, Rate, RateLimitStore, RateLimits, Take, Verdict};
 
 /// The limits of the gateway, with the headers that tell them.
 pub(crate) struct Limits {

@@ -20,7 +20,8 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 use bytes::Bytes;
-use callboard_supervisors::{Runtime, db::Databases, revocations::Revocations};
+use callboard_platform::revocations::Revocations;
+use callboard_supervisors::{Runtime, db::Databases};
 use futures_util::{
     FutureExt, TryFutureExt,
     future::{LocalBoxFuture, MapOk},

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use callboard_messages::Secret;
-use callboard_supervisors::limits::RateLimits;
+use callboard_platform::limits::RateLimits;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use url::Url;

@@ -8,13 +8,11 @@ use callboard_cache::Cache;
 use callboard_cluster::{ClusterMetrics, ClusterSettings, Seat, SeatError};
 use callboard_http::{Gateway, Serving, router::Router};
 use callboard_messages::{NodeId, Secret};
+use callboard_platform::{cluster::Members, revocations::Revocations, routing::RoutingTable};
 use callboard_supervisors::{
     Clock, Domain, Runtime,
-    cluster::Members,
     db::{Databases, MigrationError},
     disk::Disk,
-    revocations::Revocations,
-    routing::RoutingTable,
     seal::MasterKey,
 };
 use object_store::ObjectStore;

@@ -12,7 +12,8 @@ use std::{
 
 use callboard_bridge::Bridge;
 use callboard_http::Stop;
-use callboard_supervisors::{Runtime, cluster::Members, db::Databases};
+use callboard_platform::cluster::Members;
+use callboard_supervisors::{Runtime, db::Databases};
 
 use crate::config::Mode;
 

@@ -24,9 +24,9 @@ mod telemetry;
 use std::time::{Duration, Instant};
 
 use callboard_cluster::{ClusterSettings, Fingerprints};
+use callboard_platform::cluster::Members;
 use callboard_supervisors::{
     Part, Readiness, Runtime,
-    cluster::Members,
     db::{Databases, ServerWatch},
 };
 use chrono::{DateTime, Utc};

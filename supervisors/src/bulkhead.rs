@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::{
     breaker,
-    supervise::{Backoff, Intensity},
+    restart::{Backoff, Intensity},
+    rules::sentences,
 };
 
 /// The bounds of each shard of a domain. Every one has a default and a metric.
@@ -55,10 +56,4 @@ impl Bulkhead {
         let wrong: Vec<String> = all.into_iter().filter_map(Result::err).flatten().collect();
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
-}
-
-/// The sentences of the rules that do not hold.
-pub(crate) fn sentences(rules: &[(bool, &str)]) -> Result<(), Vec<String>> {
-    let wrong: Vec<String> = rules.iter().filter(|(holds, _)| !holds).map(|(_, rule)| (*rule).to_owned()).collect();
-    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }

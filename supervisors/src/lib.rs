@@ -10,77 +10,59 @@
 
 pub mod blocking;
 pub mod breaker;
-pub mod cluster;
 pub mod db;
-pub mod disk;
 pub mod events;
-pub mod fs;
 pub mod lease;
-pub mod limits;
 pub mod live;
-pub mod remote;
-pub mod revocations;
-pub mod routing;
 pub mod saga;
 pub mod schedule;
 pub mod seal;
 pub mod supervise;
 #[doc(hidden)]
 pub mod testing;
-pub mod trace;
 
-mod actor_ref;
-mod anchored;
-mod background;
 mod bulkhead;
-mod bus;
-mod clock;
-mod condition;
-mod context;
-mod contract;
-mod dependency;
+mod call;
 mod domain;
-mod domain_core;
-mod heartbeat;
-mod inbox;
-mod keys;
-mod local;
-mod metrics;
-mod once;
-mod operation;
-mod operator;
-mod outage;
-mod port;
-mod retry;
+mod health;
+mod restart;
+mod rules;
 mod runtime;
 mod shard;
-mod stats;
-mod sweep;
 mod tasks;
-mod tree;
+mod telemetry;
+mod time;
 
-pub use actor_ref::ActorRef;
-pub use blocking::{BlockingPool, Turn};
+pub use blocking::{BlockingPool, Turn, fs};
 pub use bulkhead::Bulkhead;
-pub use bus::{Bus, HostedDomain};
-pub use clock::Clock;
-pub use condition::{Away, Part, Requirement};
-pub use context::ShardContext;
-pub use contract::{Contract, DomainPlan};
-pub use dependency::{About, Dependency};
-pub use domain::{Domain, DomainOf, Shards};
-pub use live::{Live, LiveError, LiveEvent, LiveStream, LiveTransport};
-pub use operation::{Handle, Outcome, StartError};
-pub use operator::Readiness;
-pub use outage::{Outage, Past};
-pub use retry::{retry, retry_forever};
-pub use runtime::{Runtime, RuntimeBuilder};
-pub use shard::Ask;
-pub use supervise::{
-    Backoff, ChildContext, ChildSpec, Exit, Intensity, Restart, Services, Strategy, Supervisor, SupervisorRef,
+pub use call::{
+    actor_ref::ActorRef,
+    bus::{Bus, HostedDomain},
+    remote,
 };
+pub use domain::{
+    Domain, DomainOf, Shards,
+    context::ShardContext,
+    contract::{Contract, DomainPlan},
+    operation::{Handle, Outcome, StartError},
+};
+pub use health::{
+    condition::{Away, Part, Requirement},
+    dependency::{About, Dependency},
+    disk,
+    outage::{Outage, Past},
+};
+pub use live::{Live, LiveError, LiveEvent, LiveStream, LiveTransport};
+pub use restart::{Backoff, Exit, Intensity, Restart, Strategy};
+pub use runtime::{Runtime, RuntimeBuilder, operator::Readiness, tree::TreeView};
+pub use shard::Ask;
+pub use supervise::{ChildContext, ChildSpec, Services, Supervisor, SupervisorRef};
 pub use tasks::TaskSet;
-pub use tree::TreeView;
+pub use telemetry::trace;
+pub use time::{
+    clock::Clock,
+    retry::{retry, retry_forever},
+};
 
 #[cfg(test)]
 mod tests;

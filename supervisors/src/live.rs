@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::clock::Clock;
+use crate::time::clock::Clock;
 
 /// Events a topic remembers for readers who resume.
 const HISTORY: usize = 512;

@@ -48,9 +48,9 @@ use callboard_messages::auth::{
     ValidateToken, WhoAmI,
 };
 use callboard_messages::organization::OrganizationCreated;
+use callboard_platform::revocations::Revocations;
 use callboard_supervisors::{
     BlockingPool, Bulkhead, Contract, Domain, ShardContext, StartError, breaker, db::Databases,
-    revocations::Revocations,
 };
 use tokio::sync::OnceCell;
 

@@ -8,9 +8,8 @@ use callboard_messages::{
     auth::AuthError,
     organization::{EnsurePersonal, OrganizationError, Permissions},
 };
-use callboard_supervisors::{
-    BlockingPool, Clock, Live, ShardContext, StartError, db::Database, revocations::Revocations,
-};
+use callboard_platform::revocations::Revocations;
+use callboard_supervisors::{BlockingPool, Clock, Live, ShardContext, StartError, db::Database};
 use chrono::{DateTime, Utc};
 
 use crate::{

@@ -9,7 +9,8 @@ use callboard_messages::{
         NodeHealth, NodeReport, ReviveDomain,
     },
 };
-use callboard_supervisors::{Handle, Outcome, breaker::Force, cluster::Member};
+use callboard_platform::cluster::Member;
+use callboard_supervisors::{Handle, Outcome, breaker::Force};
 use futures_util::future::join_all;
 
 use crate::Cluster;

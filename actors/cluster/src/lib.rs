@@ -23,9 +23,9 @@ use callboard_messages::cluster::{
     Bury, DropDeadLetter, GetCluster, GetDeadLetter, GetNodeHealth, HoldBreaker, ListDeadLetters, ReplayDeadLetter,
     ReviveDomain,
 };
+use callboard_platform::cluster::Members;
 use callboard_supervisors::{
     Bus, ChildSpec, Clock, Contract, Domain, ShardContext, StartError,
-    cluster::Members,
     db::{Database, Databases},
     disk::Disk,
     events::Events,

@@ -6,9 +6,9 @@ use std::{
 };
 
 use callboard_messages::{NodeId, cluster::NodeState};
+use callboard_platform::cluster::{Member, Members};
 use callboard_supervisors::{
     ChildContext, ChildSpec, Exit, LiveEvent, Outage,
-    cluster::{Member, Members},
     db::{Database, Databases, Error},
 };
 use chrono::{DateTime, TimeDelta, Utc};

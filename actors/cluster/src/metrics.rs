@@ -1,7 +1,7 @@
 //! What of the cluster is measured.
 
 use callboard_messages::cluster::NodeState;
-use callboard_supervisors::cluster::Member;
+use callboard_platform::cluster::Member;
 use prometheus::{
     IntCounter, IntGauge, IntGaugeVec, Opts,
     core::{Collector, Desc},

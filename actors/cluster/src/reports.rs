@@ -10,7 +10,8 @@ use std::{
 };
 
 use callboard_messages::NodeId;
-use callboard_supervisors::{Away, Bus, ChildContext, ChildSpec, Exit, LiveEvent, cluster::Members};
+use callboard_platform::cluster::Members;
+use callboard_supervisors::{Away, Bus, ChildContext, ChildSpec, Exit, LiveEvent};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 

@@ -1,10 +1,8 @@
 //! The rows of nodes: how they are written and read.
 
 use callboard_messages::{NodeId, cluster::NodeState};
-use callboard_supervisors::{
-    cluster::Member,
-    db::{Database, Error},
-};
+use callboard_platform::cluster::Member;
+use callboard_supervisors::db::{Database, Error};
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use uuid::Uuid;

@@ -6,12 +6,14 @@ use callboard_messages::{
     Caller, DeploymentId, Failure, ProjectId,
     deploy::{Deployment, DeploymentStatus, Instance},
 };
+use callboard_platform::{
+    cluster::Members,
+    routing::{Route, RouteState, RoutingTable},
+};
 use callboard_supervisors::{
     BlockingPool, Bus, ChildContext, Clock, Live, LiveEvent, ShardContext, StartError,
-    cluster::Members,
     db::{Database, Databases, Error},
     disk::Disk,
-    routing::{Route, RouteState, RoutingTable},
 };
 use object_store::ObjectStore;
 use parking_lot::Mutex;

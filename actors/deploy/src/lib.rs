@@ -59,7 +59,8 @@ use callboard_messages::{
     },
     project::ProjectDeleted,
 };
-use callboard_supervisors::{Contract, Domain, ShardContext, cluster::Members, db::Databases, routing::RoutingTable};
+use callboard_platform::{cluster::Members, routing::RoutingTable};
+use callboard_supervisors::{Contract, Domain, ShardContext, db::Databases};
 use object_store::ObjectStore;
 
 use crate::{context::World, runtime::Runtime};

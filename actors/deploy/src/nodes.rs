@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use callboard_supervisors::cluster::{Hold, Member, Members, NodeId, NodeState};
+use callboard_platform::cluster::{Hold, Member, Members, NodeId, NodeState};
 use parking_lot::Mutex;
 use uuid::Uuid;
 

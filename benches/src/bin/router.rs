@@ -22,7 +22,7 @@ use callboard_http::{
     Edge, listen,
     router::{Router, Settings},
 };
-use callboard_supervisors::routing::{Backend, Route, RouteState, RoutingTable};
+use callboard_platform::routing::{Backend, Route, RouteState, RoutingTable};
 
 const ROUNDS: usize = 5;
 const CONNECTIONS: u32 = 64;

@@ -4,7 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use callboard_supervisors::limits::{Class, Rate, RateLimitStore, RateLimits, Take, Verdict};
+use callboard_platform::limits::{Class, Rate, RateLimitStore, RateLimits, Take, Verdict};
 use governor::{
     Quota, RateLimiter, clock::FakeRelativeClock, middleware::StateInformationMiddleware,
     state::keyed::DashMapStateStore,

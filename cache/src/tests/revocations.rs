@@ -10,10 +10,8 @@ use callboard_messages::{
     Caller, Failure, SessionId,
     auth::{CredentialRevoked, GetRevocationCount, RevocationCount},
 };
-use callboard_supervisors::{
-    Clock, Domain, Handle, Outcome, Runtime, StartError,
-    revocations::{Revocations, TRUSTED_FOR},
-};
+use callboard_platform::revocations::{Revocations, TRUSTED_FOR};
+use callboard_supervisors::{Clock, Domain, Handle, Outcome, Runtime, StartError};
 use tokio::task::JoinHandle;
 
 use super::{Server, hasty, settings, shared_url, until};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use callboard_supervisors::routing::{AppMetrics, Elsewhere, InFlight, RouteState};
+use callboard_platform::routing::{AppMetrics, Elsewhere, InFlight, RouteState};
 use uuid::Uuid;
 
 use super::{Worker, failure::Failure};

@@ -8,7 +8,7 @@ use actix_http::{
     header::{self, HeaderName, HeaderValue},
 };
 use bytes::Bytes;
-use callboard_supervisors::routing::RouteState;
+use callboard_platform::routing::RouteState;
 
 use super::{body::ResponseBody, headers, hop};
 use crate::problem;

@@ -10,11 +10,11 @@ use callboard_messages::{
     Caller,
     deploy::{AppRoutes, ListRoutes},
 };
-use callboard_supervisors::{
-    Bus, Live,
+use callboard_platform::{
     cluster::{Member, Members},
     routing::{Neighbour, RoutingTable},
 };
+use callboard_supervisors::{Bus, Live};
 use futures_util::{FutureExt, StreamExt};
 
 /// The topic of the nudges.

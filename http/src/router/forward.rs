@@ -20,7 +20,7 @@ use actix_http::{
     body::BodySize,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
-use callboard_supervisors::routing::{AppMetrics, InFlight, RouteState};
+use callboard_platform::routing::{AppMetrics, InFlight, RouteState};
 use hyper::body::{Body, Incoming};
 use uuid::Uuid;
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use actix_http::RequestHead;
-use callboard_supervisors::cluster::Members;
+use callboard_platform::cluster::Members;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use uuid::Uuid;

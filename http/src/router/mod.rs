@@ -46,7 +46,8 @@ use actix_http::{
 };
 use actix_service::{IntoServiceFactory, Service, ServiceFactory};
 use actix_web::dev::AppConfig;
-use callboard_supervisors::{Bus, Live, cluster::Members, routing::RoutingTable};
+use callboard_platform::{cluster::Members, routing::RoutingTable};
+use callboard_supervisors::{Bus, Live};
 use futures_util::future::LocalBoxFuture;
 use ipnet::IpNet;
 

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use callboard_supervisors::routing::{Address, Endpoint, RoutingTable};
+use callboard_platform::routing::{Address, Endpoint, RoutingTable};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::{

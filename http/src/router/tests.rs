@@ -14,7 +14,7 @@ mod websocket;
 use std::{cell::RefCell, future::Future, net::SocketAddr, rc::Rc, time::Duration};
 
 use actix_web::{App, HttpResponse, dev::ServerHandle, middleware::Compress, web};
-use callboard_supervisors::routing::{Backend, Route, RouteState, RoutingTable};
+use callboard_platform::routing::{Backend, Route, RouteState, RoutingTable};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

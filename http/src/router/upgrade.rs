@@ -13,7 +13,7 @@ use std::{
 
 use actix_http::Payload;
 use bytes::{Bytes, BytesMut};
-use callboard_supervisors::routing::InFlight;
+use callboard_platform::routing::InFlight;
 use futures_util::StreamExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use callboard_supervisors::limits::Rate;
+use callboard_platform::limits::Rate;
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

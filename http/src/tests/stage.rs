@@ -19,11 +19,10 @@ use callboard_messages::{
     },
     project::{GetProject, Project},
 };
+use callboard_platform::{revocations::Revocations, routing::RoutingTable};
 use callboard_supervisors::{
     Clock, Domain, Handle, Outcome, Runtime, ShardContext, StartError,
     db::{DatabaseSettings, Databases},
-    revocations::Revocations,
-    routing::RoutingTable,
     seal::MasterKey,
 };
 use chrono::{DateTime, Utc};

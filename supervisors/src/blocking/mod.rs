@@ -2,6 +2,7 @@
 //!
 //! The places of a pool are given by arrival, or shared: then the jobs of different subjects take turns ([`Turn`]).
 
+pub mod fs;
 mod line;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,7 @@ use tokio::sync::oneshot;
 
 pub use line::Turn;
 
-use crate::clock::Clock;
+use crate::time::clock::Clock;
 use line::{Cut, Line, Pace, RETRY_AFTER};
 
 /// How much less the system favours these threads (`nice`): a storm of hashing takes what processor time is left, so that

@@ -8,7 +8,7 @@ use super::{
     Settings,
     window::{Outcomes, Tally},
 };
-use crate::supervise::spread;
+use crate::restart::spread;
 
 /// What a breaker does with calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -26,7 +26,7 @@ pub(crate) use machine::{Admission, Machine};
 pub use machine::{Force, State, Verdict};
 pub use settings::{Settings, Window};
 
-use crate::{clock::Clock, dependency::Dependency};
+use crate::{health::dependency::Dependency, time::clock::Clock};
 
 /// A breaker for one dependency, shared by all who call it. Cheap to clone.
 #[derive(Clone)]

@@ -84,6 +84,6 @@ impl Settings {
             (self.probes >= 1, "breaker: probes must be at least 1, or it never closes again"),
             (!self.half_open_at_most.is_zero(), "breaker: half_open_at_most must be longer than zero"),
         ];
-        crate::bulkhead::sentences(&rules)
+        crate::rules::sentences(&rules)
     }
 }

@@ -8,7 +8,7 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool, pool::PoolConnection};
 use tokio::runtime::Handle;
 
 use super::{Error, error};
-use crate::disk::Disk;
+use crate::health::disk::Disk;
 
 /// Dropped, it goes back if everything that was asked on it was answered, and is closed otherwise.
 #[derive(Debug)]

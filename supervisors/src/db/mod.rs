@@ -18,7 +18,6 @@ mod retry;
 mod server;
 mod settings;
 mod transaction;
-mod watch;
 
 pub use error::{Error, MigrationError};
 pub use occupancy::{Occupancy, ServerWatch, UsedServer};
@@ -26,7 +25,6 @@ pub use pools::{Database, Databases, Reads};
 pub use query::{Bind, Query, Row};
 pub use settings::{DatabaseSettings, Engine, PostgresSettings};
 pub use transaction::Transaction;
-pub(crate) use watch::watch;
 
 #[cfg(test)]
 mod tests;

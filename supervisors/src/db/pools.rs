@@ -28,10 +28,9 @@ use super::{
     transaction::Origin,
 };
 use crate::{
-    Clock,
     breaker::{self, Breaker, Window},
-    dependency::Dependency,
-    disk::Disk,
+    health::{dependency::Dependency, disk::Disk},
+    time::clock::Clock,
 };
 
 /// How long everything may take to close, unless told otherwise.

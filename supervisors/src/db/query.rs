@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     breaker::{Breaker, Verdict},
-    trace,
+    telemetry::trace,
 };
 
 /// What both engines can store.

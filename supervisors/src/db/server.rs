@@ -1,14 +1,17 @@
 //! A server of PostgreSQL as this process finds it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use sqlx::{ConnectOptions, Connection, postgres::PgConnectOptions};
 
-use super::{error::is_full, pool::leaves_in_step};
-use crate::dependency::Dependency;
+use super::{Database, Error, error::is_full, pool::leaves_in_step, pools::Pools};
+use crate::health::dependency::Dependency;
 
 /// Cheap to clone; clones know the same.
 #[derive(Debug, Clone)]
@@ -60,6 +63,16 @@ impl Server {
     pub(super) fn note_written(&self) {
         if self.is_full.load(Ordering::Relaxed) && self.is_full.swap(false, Ordering::Relaxed) {
             tracing::warn!("PostgreSQL has room again");
+        }
+    }
+}
+
+impl Database {
+    /// Looks whether the server answers. A server that others get answers from meanwhile is only busy.
+    pub(crate) async fn answers(&self, within: Duration) -> Result<(), Error> {
+        match &self.pools {
+            Pools::Sqlite(_) => Ok(()),
+            Pools::Postgres(shares) => Ok(shares.primary.answers(within).await?),
         }
     }
 }

@@ -5,9 +5,9 @@ use sqlx::types::Json;
 
 use super::{CloudEvent, Event};
 use crate::{
-    clock::Clock,
     db::{Error, Transaction},
-    trace,
+    telemetry::trace,
+    time::clock::Clock,
 };
 
 /// How often a place behind the aggregate's last event is looked for: more would mean that as many transactions emitted

@@ -34,7 +34,7 @@ pub use self::{
     react::{Inapplicable, Occurred, React, Stored},
     sink::{Attempt, EventSink, Untaken},
 };
-use crate::background::BackgroundStats;
+use crate::telemetry::background::BackgroundStats;
 
 pub(crate) use self::{
     inbox::prune as prune_inbox,

@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use super::{CloudEvent, Event, inbox};
 use crate::{
-    actor_ref::ActorRef,
-    clock::Clock,
+    call::actor_ref::ActorRef,
     db::{Database, Transaction},
     shard::{StateCell, operation},
-    stats::Ending,
+    telemetry::stats::Ending,
+    time::clock::Clock,
 };
 
 /// How long one attempt at applying an event may take.

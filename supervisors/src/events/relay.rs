@@ -23,7 +23,8 @@ use crate::{
     db::{Database, Databases, Error},
     lease::{Lease, Leases, TTL},
     live::{LiveEvent, LiveStream},
-    supervise::{Backoff, ChildContext, ChildSpec, Exit},
+    restart::{Backoff, Exit},
+    supervise::{ChildContext, ChildSpec},
     tasks::TaskSet,
 };
 

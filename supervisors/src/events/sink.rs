@@ -11,8 +11,12 @@ use uuid::Uuid;
 
 use super::{CloudEvent, DELIVERIES, Subscription};
 use crate::{
-    actor_ref::ActorRef, background::BackgroundStats, bus::Bus, clock::Clock, domain_core::DomainCore,
-    retry::retry_forever, supervise::Backoff, warn_unless_outage,
+    call::{actor_ref::ActorRef, bus::Bus},
+    domain::core::DomainCore,
+    restart::Backoff,
+    telemetry::background::BackgroundStats,
+    time::{clock::Clock, retry::retry_forever},
+    warn_unless_outage,
 };
 
 /// The pauses between the deliveries of an event that could not be applied.

@@ -10,9 +10,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::FenceError;
 use crate::{
-    anchored::Anchored,
-    clock::Clock,
     db::{Database, Error, Transaction},
+    tasks::anchored::Anchored,
+    time::clock::Clock,
 };
 
 /// The right to act, for as long as it is renewed. Dropped, it is renewed no more, and free when its time is over;

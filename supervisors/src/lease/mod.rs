@@ -21,8 +21,8 @@ use uuid::Uuid;
 pub use self::keeper::Lease;
 pub(crate) use self::{keeper::Fence, sighting::Sightings};
 use crate::{
-    clock::Clock,
     db::{Database, Error},
+    time::clock::Clock,
 };
 
 /// How long a lease lives without renewal, unless told otherwise.

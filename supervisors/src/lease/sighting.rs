@@ -9,7 +9,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::clock::Clock;
+use crate::time::clock::Clock;
 
 /// The last sign of life of each holder.
 pub(crate) struct Sightings<K> {

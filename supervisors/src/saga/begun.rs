@@ -12,7 +12,7 @@ use super::{
     driver::{Driver, Ended},
     log::Place,
 };
-use crate::anchored::Anchored;
+use crate::tasks::anchored::Anchored;
 
 /// Their tokens, and their tasks. Cheap to clone.
 #[derive(Clone, Default)]

@@ -15,10 +15,10 @@ use super::{
     plan::{Plan, Unmade, read, write},
 };
 use crate::{
-    bus::Bus,
-    clock::Clock,
-    context::ShardContext,
+    call::bus::Bus,
     db::{Database, Databases, Error},
+    domain::context::ShardContext,
+    time::clock::Clock,
 };
 
 /// The sagas that a domain knows, as plain data. Cheap to clone.

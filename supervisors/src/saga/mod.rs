@@ -45,7 +45,7 @@ pub use self::{
     operator::RetryError,
     plan::{Saga, SagaState, StepContext, StepOutcome},
 };
-use crate::supervise::Backoff;
+use crate::restart::Backoff;
 
 /// How patient a saga is.
 #[derive(Debug, Clone, Copy, PartialEq)]

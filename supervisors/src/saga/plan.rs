@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{bus::Bus, clock::Clock, db::Transaction};
+use crate::{call::bus::Bus, db::Transaction, time::clock::Clock};
 
 /// What the steps of a saga work with. It is kept in the log, so that any node can go on with it; fields are added so
 /// that an older node can still read it.

@@ -13,7 +13,8 @@ use super::{
 use crate::{
     db::Error,
     lease::Sightings,
-    supervise::{ChildContext, ChildSpec, Exit},
+    restart::Exit,
+    supervise::{ChildContext, ChildSpec},
     tasks::TaskSet,
 };
 

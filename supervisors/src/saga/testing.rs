@@ -28,10 +28,10 @@ use super::{
     sweeper::Sweeper,
 };
 use crate::{
-    bus::Bus,
-    clock::Clock,
+    call::bus::Bus,
     db::{Databases, Transaction},
-    supervise::Backoff,
+    restart::Backoff,
+    time::clock::Clock,
 };
 
 /// What a saga under proof stands on, and how to tell whole from gone.

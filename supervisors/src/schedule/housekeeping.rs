@@ -5,7 +5,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{Schedule, Slot};
 use crate::{
     db::{Database, Error},
-    events, once, saga,
+    domain::once,
+    events, saga,
 };
 
 /// Events that were published, for whoever wants to see what was.

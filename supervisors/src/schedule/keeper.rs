@@ -8,7 +8,8 @@ use super::{Schedule, Slot};
 use crate::{
     db::{Database, Databases, Error},
     lease::{FenceError, Lease, Leases, TTL},
-    supervise::{ChildContext, ChildSpec, Exit},
+    restart::Exit,
+    supervise::{ChildContext, ChildSpec},
 };
 
 /// How soon a slot is looked at again that failed, or that another node is at.

@@ -20,10 +20,10 @@ use futures_util::{FutureExt, future::LocalBoxFuture};
 pub(crate) use self::housekeeping::housekeeping;
 pub use self::keeper::keeper;
 use crate::{
-    bus::Bus,
-    clock::Clock,
+    call::bus::Bus,
     db::{Database, Transaction},
     lease::{Fence, FenceError},
+    time::clock::Clock,
 };
 
 /// One run of a schedule.

@@ -4,7 +4,7 @@
 //! only bound. No handler of a domain runs inside actix's own machinery without `catch_unwind`: a panic would close
 //! the address for good.
 //!
-//! [`Port`]: crate::port::Port
+//! [`Port`]: crate::shard::port::Port
 
 use std::{rc::Rc, time::Instant};
 

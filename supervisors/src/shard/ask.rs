@@ -19,12 +19,16 @@ use super::{
     operation_span, queued, slot,
 };
 use crate::{
-    domain_core::DomainCore,
-    keys::{KeyGuard, place_of},
-    local,
-    operation::{Outcome, check_access},
-    port::{Port, Rejection},
-    sweep::Sweeper,
+    domain::{
+        core::DomainCore,
+        operation::{Outcome, check_access},
+    },
+    shard::{
+        keys::{KeyGuard, place_of},
+        local,
+        port::{Port, Rejection},
+        sweep::Sweeper,
+    },
 };
 
 /// The future of a call: nothing happens before it is polled. It belongs to the thread it is polled on.

@@ -7,7 +7,7 @@ use tracing::span::Id;
 use uuid::Uuid;
 
 use super::{Grant, Shard, execution, operation_span, slot::Reply};
-use crate::{breaker::Admission, keys::KeyGuard};
+use crate::{breaker::Admission, shard::keys::KeyGuard};
 
 /// A waiting call of any operation.
 pub(crate) trait Queued {

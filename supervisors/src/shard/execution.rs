@@ -23,10 +23,9 @@ use super::{
 use crate::{
     blocking::panic_message,
     breaker::{Admission, Verdict},
-    keys::KeyGuard,
-    operation::Outcome,
-    stats::Ending,
-    trace::Scope,
+    domain::operation::Outcome,
+    shard::keys::KeyGuard,
+    telemetry::{stats::Ending, trace::Scope},
 };
 
 /// What the runtime knows of a call that runs. It holds a permit until [`Shard::conclude`].

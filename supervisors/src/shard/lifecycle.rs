@@ -16,12 +16,17 @@ use super::{Running, Shard, ShardActor};
 use crate::{
     blocking::panic_message,
     breaker::{Machine, State},
-    context::{ShardContext, Tasks},
-    domain_core::DomainCore,
-    local,
-    port::{Port, ShardState},
-    supervise::{Patience, Services},
-    sweep::Sweep,
+    domain::{
+        context::{ShardContext, Tasks},
+        core::DomainCore,
+    },
+    restart::Patience,
+    shard::{
+        local,
+        port::{Port, ShardState},
+        sweep::Sweep,
+    },
+    supervise::Services,
 };
 
 impl Shard {

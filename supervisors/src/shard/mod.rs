@@ -9,10 +9,15 @@ mod ask;
 mod elsewhere;
 mod envelope;
 mod execution;
+pub(crate) mod inbox;
+pub(crate) mod keys;
 mod lifecycle;
+pub(crate) mod local;
 mod operation;
+pub(crate) mod port;
 mod queue;
 mod slot;
+pub(crate) mod sweep;
 
 use std::{
     any::TypeId,
@@ -43,15 +48,17 @@ use self::{
 };
 use crate::{
     breaker::{Admission, Machine, State, Verdict},
-    clock::Clock,
-    context::Tasks,
-    domain_core::DomainCore,
-    inbox::Sent,
-    keys::KeyGuard,
-    port::{Port, Rejection},
-    stats::Ending,
-    supervise::{Patience, Services},
-    sweep::Sweeper,
+    domain::{context::Tasks, core::DomainCore},
+    restart::Patience,
+    shard::{
+        inbox::Sent,
+        keys::KeyGuard,
+        port::{Port, Rejection},
+        sweep::Sweeper,
+    },
+    supervise::Services,
+    telemetry::stats::Ending,
+    time::clock::Clock,
 };
 
 /// A call that may begin.

@@ -14,8 +14,8 @@ use callboard_messages::{Caller, Failure, Operation};
 use futures_util::{FutureExt, future::LocalBoxFuture};
 
 use crate::{
-    operation::{Handle, Outcome, StartError},
-    stats::Ending,
+    domain::operation::{Handle, Outcome, StartError},
+    telemetry::stats::Ending,
 };
 
 /// The state of a shard, as its handlers find it: replaced when it is rebuilt, while calls that run keep the old one.
@@ -25,7 +25,8 @@ pub(crate) type StateCell<S> = Rc<RefCell<Option<Rc<S>>>>;
 pub(crate) type Operations = HashMap<TypeId, Box<dyn Any>, BuildHasherDefault<TypeIdHasher>>;
 
 /// Builds the state anew.
-pub(crate) type Build = Box<dyn Fn(crate::context::ShardContext) -> LocalBoxFuture<'static, Result<(), StartError>>>;
+pub(crate) type Build =
+    Box<dyn Fn(crate::domain::context::ShardContext) -> LocalBoxFuture<'static, Result<(), StartError>>>;
 
 /// A handler with the state it works on.
 pub(crate) struct LocalOperation<M: Operation> {

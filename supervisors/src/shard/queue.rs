@@ -10,7 +10,7 @@ use callboard_messages::Failure;
 use uuid::Uuid;
 
 use super::{Queued, Running, Shard};
-use crate::{
+use crate::shard::{
     port::{Rejection, ShardState},
     sweep::Sweep,
 };

@@ -17,7 +17,7 @@ use callboard_messages::{CallError, Failure};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
-use crate::port::{Port, Rejection};
+use crate::shard::port::{Port, Rejection};
 
 const QUEUED: u8 = 0;
 const RUNNING: u8 = 1;

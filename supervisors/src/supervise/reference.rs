@@ -7,7 +7,8 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{ChildSpec, Exit};
+use super::ChildSpec;
+use crate::restart::Exit;
 
 pub(super) enum Command {
     Start(ChildSpec, oneshot::Sender<Result<(), String>>),

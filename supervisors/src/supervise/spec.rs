@@ -5,14 +5,15 @@ use std::{borrow::Cow, fmt, future::Future, sync::Arc, time::Duration};
 use futures_util::{FutureExt, future::LocalBoxFuture};
 use tokio_util::sync::CancellationToken;
 
-use super::{Exit, Restart, SupervisorRef, reference::Views};
+use super::{SupervisorRef, reference::Views};
 use crate::{
-    bus::Bus,
-    clock::Clock,
+    call::bus::Bus,
     db::{Database, Databases},
-    disk::Disk,
     events::Events,
+    health::{dependency::Dependency, disk::Disk},
     live::Live,
+    restart::{Exit, Restart},
+    time::clock::Clock,
 };
 
 /// How long a child may take to stop, unless it says otherwise.
@@ -66,6 +67,22 @@ impl ChildSpec {
                 match databases.open(domain).await {
                     Ok(database) => factory(context, database).await,
                     Err(error) => Exit::Abnormal(error.to_string()),
+                }
+            }
+        })
+    }
+
+    /// A permanent child that asks `dependency` so often, also while nobody needs it.
+    #[must_use]
+    pub fn watching(name: &'static str, dependency: Dependency, every: Duration) -> Self {
+        Self::new(name, move |context: ChildContext| {
+            let dependency = dependency.clone();
+            async move {
+                loop {
+                    dependency.doubt();
+                    if !context.sleep(every).await {
+                        return Exit::Shutdown;
+                    }
                 }
             }
         })

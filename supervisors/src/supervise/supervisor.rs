@@ -6,12 +6,18 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Backoff, ChildContext, ChildSpec, Exit, Intensity, Restart, Strategy,
-    policy::RestartLog,
+    ChildContext, ChildSpec,
     reference::{SupervisorRef, Views},
     tree::Tree,
 };
-use crate::{bus::Bus, clock::Clock, disk::Disk, events::Events, live::Live};
+use crate::{
+    call::bus::Bus,
+    events::Events,
+    health::disk::Disk,
+    live::Live,
+    restart::{Backoff, Exit, Intensity, Restart, RestartLog, Strategy},
+    time::clock::Clock,
+};
 
 /// What every child can rely on.
 #[derive(Clone)]

@@ -8,11 +8,15 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ChildContext, ChildSpec, Exit, Intensity, Restart, Services, Strategy, Supervisor, SupervisorRef,
-    policy::{Patience, RestartLog},
+    ChildContext, ChildSpec, Services, Supervisor, SupervisorRef,
     reference::{ChildState, ChildView, Command, Views},
 };
-use crate::{anchored::Anchored, blocking::panic_message, clock::Clock};
+use crate::{
+    blocking::panic_message,
+    restart::{Exit, Intensity, Patience, Restart, RestartLog, Strategy},
+    tasks::anchored::Anchored,
+    time::clock::Clock,
+};
 
 pub(super) struct Child {
     id: u64,

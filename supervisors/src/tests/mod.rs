@@ -6,6 +6,7 @@ mod breakers;
 mod calls;
 mod faults;
 mod keyed;
+mod layers;
 mod node;
 mod remote;
 mod stage;

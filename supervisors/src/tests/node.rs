@@ -11,7 +11,7 @@ use prometheus::{Encoder, TextEncoder};
 use uuid::Uuid;
 
 use super::stage::*;
-use crate::{Backoff, BlockingPool, Bulkhead, ChildSpec, Domain, Exit, Intensity, Runtime, breaker, fs};
+use crate::{Backoff, BlockingPool, Bulkhead, ChildSpec, Domain, Exit, Intensity, Runtime, blocking::fs, breaker};
 
 fn refusals(domains: Vec<Domain>) -> Vec<String> {
     Runtime::builder().clock(manual()).workers(1).build(domains).err().unwrap_or_default()

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::stage::*;
 use crate::{
     Bulkhead, Bus, Clock, Outcome, Part, Runtime,
-    remote::{CallFailure, Request, Target, Transport, failed},
+    call::remote::{CallFailure, Request, Target, Transport, failed},
 };
 
 /// Answers each call with the next of its answers, and after the last not at all.

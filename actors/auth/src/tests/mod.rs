@@ -26,9 +26,10 @@ use callboard_messages::{
     deploy::{DeployError, ListInstances, Stop},
     project::{ListProjects, ProjectError, UpdateProject},
 };
+use callboard_platform::revocations::Revocations;
 use callboard_supervisors::{
     BlockingPool, Bus, Clock, Domain, Handle, Outcome, Runtime, ShardContext, StartError, db::Databases,
-    revocations::Revocations, seal::MasterKey, testing::on_both_engines,
+    seal::MasterKey, testing::on_both_engines,
 };
 use chrono::DateTime;
 

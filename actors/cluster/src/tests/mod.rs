@@ -8,9 +8,9 @@ mod seats;
 use std::{sync::Arc, time::Duration};
 
 use callboard_messages::{NodeId, cluster::NodeState};
+use callboard_platform::cluster::{Member, Members};
 use callboard_supervisors::{
     Clock, Runtime,
-    cluster::{Member, Members},
     db::Databases,
     events::{Catalogue, CloudEvent, EventSink, EventTransport, PublishError},
 };

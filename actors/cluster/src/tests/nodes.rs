@@ -6,7 +6,8 @@ use callboard_messages::{
     Caller, Code, NodeId,
     cluster::{BreakerHold, GetCluster, GetNodeHealth, HoldBreaker, NodeState, ReviveDomain},
 };
-use callboard_supervisors::{Clock, cluster::Member, db::Database, testing::on_both_engines};
+use callboard_platform::cluster::Member;
+use callboard_supervisors::{Clock, db::Database, testing::on_both_engines};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Node, until};

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use callboard_messages::{NodeId, cluster::NodeState};
-use callboard_supervisors::{Clock, cluster::Member, db::Database, testing::on_both_engines};
+use callboard_platform::cluster::Member;
+use callboard_supervisors::{Clock, db::Database, testing::on_both_engines};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 

@@ -12,12 +12,11 @@ use callboard_messages::{
     DeploymentId, Failure, OrganizationId, ProjectId,
     deploy::{DeploymentStatus, InstanceStatus},
 };
-use callboard_supervisors::{
-    ChildContext, ChildSpec, Exit, Restart, SupervisorRef,
+use callboard_platform::{
     cluster::Hold,
     routing::{Backend, Route, RouteState},
-    warn_unless_outage,
 };
+use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart, SupervisorRef, warn_unless_outage};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 

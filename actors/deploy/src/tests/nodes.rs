@@ -4,9 +4,9 @@ use std::{cell::Cell, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use callboard_messages::{Caller, Code, OrganizationId, ProjectId, deploy::*};
+use callboard_platform::cluster::{Members, NodeState};
 use callboard_supervisors::{
     Runtime,
-    cluster::{Members, NodeState},
     db::Databases,
     remote::{CallFailure, Request, Target, Transport},
     testing::on_both_engines,
@@ -314,7 +314,7 @@ async fn a_node_that_stops_hands_its_apps_over_without_a_gap() {
         let (at, _, second) = by_owner(&app, pair, &a, &b).await;
         let (first_routes, second_routes) = if at == 0 { (&a.routes, &b.routes) } else { (&b.routes, &a.routes) };
         let (first_routes, second_routes) = (first_routes.clone(), second_routes.clone());
-        let serves = |routes: &callboard_supervisors::routing::RoutingTable| {
+        let serves = |routes: &callboard_platform::routing::RoutingTable| {
             routes.get("shop").is_some_and(|route| !route.backends().is_empty())
         };
         let mut states = [UP, UP];

@@ -8,11 +8,13 @@ use std::{
 };
 
 use callboard_messages::{Caller, DeploymentId, NodeId, Operation, OrganizationId, ProjectId, deploy::*};
+use callboard_platform::{
+    cluster::{Member, Members, NodeState},
+    routing::{Address, RoutingTable},
+};
 use callboard_supervisors::{
     Clock, Outcome, Runtime as Node, RuntimeBuilder,
-    cluster::{Member, Members, NodeState},
     db::{DatabaseSettings, Databases},
-    routing::{Address, RoutingTable},
 };
 use chrono::DateTime;
 use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path as ObjectPath};

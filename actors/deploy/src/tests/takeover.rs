@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use callboard_supervisors::{cluster::NodeState, testing::on_both_engines};
+use callboard_platform::cluster::NodeState;
+use callboard_supervisors::testing::on_both_engines;
 
 use super::gate::{Gate, Gated, Moment};
 use super::nodes::{GONE, Pair, UP, by_owner, owner, running_here, with_pair};

@@ -2,7 +2,7 @@
 
 use actix_http::RequestHead;
 use callboard_messages::NodeId;
-use callboard_supervisors::{
+use callboard_platform::{
     cluster::{Member, Members, NodeState},
     routing::Neighbour,
 };

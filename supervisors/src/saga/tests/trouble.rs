@@ -6,9 +6,9 @@ use chrono::DateTime;
 
 use super::*;
 use crate::{
-    clock::Clock,
     saga::{driver::Ended, log::Progress, sweeper::Sweeper},
     testing::on_scarce_connections,
+    time::clock::Clock,
 };
 
 const SOON: Duration = Duration::from_secs(30);

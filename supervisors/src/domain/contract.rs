@@ -1,0 +1,147 @@
+//! What a domain answers, written once: it holds for the nodes that host the domain and for those that reach it over
+//! a [`Transport`].
+
+use std::{
+    any::{Any, TypeId},
+    future::Future,
+    sync::Arc,
+};
+
+use callboard_messages::{Access, Event, Operation};
+
+use crate::{
+    bulkhead::Bulkhead,
+    call::remote::{self, Remote, Transport},
+    domain::{
+        Domain, DomainOf, OperationInfo, Shards,
+        context::ShardContext,
+        operation::{Handle, StartError},
+    },
+    events::{React, Reaction, deliver, local_reaction},
+    shard::{StateCell, local_operation},
+};
+
+/// A domain's name and bounds: the first step, before it is known what it answers.
+pub struct DomainPlan {
+    name: &'static str,
+    bulkhead: Bulkhead,
+}
+
+impl DomainPlan {
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self { name, bulkhead: Bulkhead::default() }
+    }
+
+    /// Sets its bounds. Default: those of [`Bulkhead`].
+    #[must_use]
+    pub fn bulkhead(self, bulkhead: Bulkhead) -> Self {
+        Self { bulkhead, ..self }
+    }
+
+    /// What it answers is added to this, and carried out by `S`.
+    #[must_use]
+    pub fn answering<S: 'static>(self) -> Contract<S> {
+        Contract { name: self.name, bulkhead: self.bulkhead, operations: Vec::new() }
+    }
+}
+
+/// Puts the handler of an operation, by its number, above a state.
+pub(crate) type Install<S> = fn(&StateCell<S>, usize) -> Box<dyn Any>;
+
+/// What a domain whose state is `S` answers: the second step, before it is known where it runs.
+pub struct Contract<S> {
+    name: &'static str,
+    bulkhead: Bulkhead,
+    operations: Vec<Term<S>>,
+}
+
+/// An operation, answered by the domain's own state or by what stands for it on other nodes.
+struct Term<S> {
+    info: OperationInfo,
+    here: Install<S>,
+    elsewhere: Install<Remote>,
+}
+
+/// The part of a contract that holds for a state `S`.
+pub(crate) struct Terms<S> {
+    pub(crate) name: &'static str,
+    pub(crate) bulkhead: Bulkhead,
+    pub(crate) operations: Vec<(OperationInfo, Install<S>)>,
+}
+
+impl<S: 'static> Contract<S> {
+    /// Answers `M`.
+    #[must_use]
+    pub fn on<M: Operation>(mut self) -> Self
+    where
+        S: Handle<M>,
+    {
+        let info = OperationInfo {
+            name: M::NAME,
+            id: TypeId::of::<M>(),
+            access: M::ACCESS,
+            timeout: M::TIMEOUT,
+            serve: remote::serve::<M>,
+            reaction: None,
+        };
+        self.operations.push(Term { info, here: local_operation::<S, M>, elsewhere: remote::operation::<M> });
+        self
+    }
+
+    /// Reacts to `E`, whichever domain emits it.
+    #[must_use]
+    pub fn reacts_to<E: Event>(mut self) -> Self
+    where
+        S: React<E>,
+    {
+        let info = OperationInfo {
+            name: E::NAME,
+            id: TypeId::of::<Reaction<E>>(),
+            access: Access::Internal,
+            timeout: Reaction::<E>::TIMEOUT,
+            serve: remote::serve::<Reaction<E>>,
+            reaction: Some(deliver::<E>),
+        };
+        let here = local_reaction::<S, E>;
+        self.operations.push(Term { info, here, elsewhere: remote::operation::<Reaction<E>> });
+        self
+    }
+
+    /// One shard on every worker thread: a call finds the shard of its own thread and pays for no hop.
+    ///
+    /// The factory builds a shard's state, at the start and again after a fault, on the shard's thread.
+    pub fn shared<F, Fut>(self, factory: F) -> DomainOf<S>
+    where
+        F: Fn(ShardContext) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<S, StartError>> + 'static,
+    {
+        DomainOf::new(self.terms(|term| term.here), Shards::Shared, factory)
+    }
+
+    /// Shards on `threads` threads of their own, so that heavy work does not slow the others down.
+    pub fn dedicated<F, Fut>(self, threads: usize, factory: F) -> DomainOf<S>
+    where
+        F: Fn(ShardContext) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<S, StartError>> + 'static,
+    {
+        DomainOf::new(self.terms(|term| term.here), Shards::Dedicated(threads), factory)
+    }
+
+    /// The domain on a node that does not host it: the same bulkhead, breaker, deadlines and errors, and every call
+    /// goes over `transport`.
+    #[must_use]
+    pub fn remote(self, transport: Arc<dyn Transport>) -> Domain {
+        let (domain, reached_by) = (self.name, transport.clone());
+        let terms = self.terms(|term| term.elsewhere);
+        DomainOf::new(terms, Shards::Shared, move |context: ShardContext| {
+            std::future::ready(Ok(Remote::new(domain, reached_by.clone(), context)))
+        })
+        .behind(transport)
+        .build()
+    }
+
+    fn terms<T>(self, pick: impl Fn(&Term<S>) -> Install<T>) -> Terms<T> {
+        let operations = self.operations.iter().map(|term| (term.info, pick(term))).collect();
+        Terms { name: self.name, bulkhead: self.bulkhead, operations }
+    }
+}

@@ -1,0 +1,369 @@
+//! The part of a domain that all threads share: which shards it has, whether it takes calls, and how often it failed.
+
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use callboard_messages::Failure;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::{
+    breaker::{Force, State},
+    bulkhead::Bulkhead,
+    call::remote::Transport,
+    domain::{Blueprint, Domain, OperationInfo, Shards},
+    events::{Deliver, Subscription},
+    health::{
+        condition::{Away, Condition, Part, Requirement},
+        dependency::Dependency,
+    },
+    restart::{Exit, RestartLog},
+    shard::{
+        Control,
+        keys::Keys,
+        port::{Port, Rejection, ShardState},
+    },
+    supervise::{Services, Supervisor, SupervisorRef},
+    time::clock::Clock,
+};
+
+/// What a caller of a domain that is down is told to wait.
+const DOWN_RETRY_AFTER: Duration = Duration::from_secs(5);
+
+const OPEN: u8 = 0;
+const EXHAUSTED: u8 = 1;
+const STOPPING: u8 = 2;
+
+static NEXT_DOMAIN: AtomicUsize = AtomicUsize::new(0);
+
+pub(crate) struct DomainCore {
+    pub(crate) name: &'static str,
+    /// Unique within the process: a place among the shards of each thread.
+    pub(crate) number: usize,
+    /// The node it belongs to.
+    pub(crate) node: u64,
+    pub(crate) clock: Clock,
+    pub(crate) bulkhead: Bulkhead,
+    pub(crate) shards: Shards,
+    pub(crate) blueprint: Arc<dyn Blueprint>,
+    pub(crate) operations: Vec<OperationInfo>,
+    /// Set when other nodes do its work.
+    pub(crate) transport: Option<Arc<dyn Transport>>,
+    /// What it can't do without outside of the node.
+    stands_on: Vec<Dependency>,
+    /// What it can't answer without.
+    requirements: Vec<Arc<dyn Requirement>>,
+    plan: Supervisor,
+    supervisor: Mutex<Option<SupervisorRef>>,
+    workers: usize,
+    ports: ArcSwap<Vec<Arc<Port>>>,
+    adding: Mutex<()>,
+    /// Where monotonic times are counted from.
+    origin: Instant,
+    /// The keys of the calls that wait or run.
+    pub(crate) keys: Keys,
+    /// Where the next caller without a shard of its own begins to look.
+    turn: AtomicUsize,
+    state: AtomicU8,
+    reason: Mutex<Option<String>>,
+    log: Mutex<RestartLog>,
+    changed: Arc<Notify>,
+}
+
+impl DomainCore {
+    pub(crate) fn new(domain: Domain, node: u64, workers: usize, clock: Clock) -> Self {
+        Self {
+            name: domain.name,
+            number: NEXT_DOMAIN.fetch_add(1, Ordering::Relaxed),
+            node,
+            log: Mutex::new(RestartLog::new(domain.bulkhead.intensity)),
+            bulkhead: domain.bulkhead,
+            shards: domain.shards,
+            blueprint: domain.blueprint,
+            operations: domain.operations,
+            transport: domain.transport,
+            stands_on: domain.stands_on,
+            requirements: domain.requirements,
+            plan: domain.supervisor,
+            supervisor: Mutex::new(None),
+            workers,
+            ports: ArcSwap::default(),
+            adding: Mutex::new(()),
+            origin: clock.instant(),
+            keys: Keys::default(),
+            turn: AtomicUsize::new(0),
+            state: AtomicU8::new(OPEN),
+            clock,
+            reason: Mutex::new(None),
+            changed: Arc::default(),
+        }
+    }
+
+    pub(crate) fn expected_shards(&self) -> usize {
+        match self.shards {
+            Shards::Shared => self.workers,
+            Shards::Dedicated(threads) => threads,
+        }
+    }
+
+    pub(crate) fn ports(&self) -> Arc<Vec<Arc<Port>>> {
+        self.ports.load_full()
+    }
+
+    pub(crate) fn add_port(&self) -> Arc<Port> {
+        let _one_at_a_time = self.adding.lock();
+        let ports = self.ports();
+        let port = Port::new(ports.len(), &self.bulkhead, self.operations.len(), self.origin, self.changed.clone());
+        let port = Arc::new(port);
+        self.ports.store(Arc::new(ports.iter().cloned().chain([port.clone()]).collect()));
+        port
+    }
+
+    /// The domain's supervisor, started on the thread that asks first.
+    pub(crate) fn start_supervisor(self: &Arc<Self>, services: &Services) {
+        let mut running = self.supervisor.lock();
+        if running.is_some() {
+            return;
+        }
+        let supervisor = self.plan.clone().start(services.clone());
+        let (core, watched) = (self.clone(), supervisor.clone());
+        actix_rt::spawn(async move {
+            if let Exit::Abnormal(reason) = watched.ended().await {
+                core.exhaust(&reason);
+            }
+        });
+        *running = Some(supervisor);
+    }
+
+    pub(crate) fn supervisor(&self) -> Option<SupervisorRef> {
+        self.supervisor.lock().clone()
+    }
+
+    /// Whether the domain takes calls at all.
+    #[inline]
+    pub(crate) fn check_open(&self) -> Result<(), Failure> {
+        if self.state.load(Ordering::Relaxed) == OPEN { Ok(()) } else { Err(self.down()) }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.check_state(OPEN)
+    }
+
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.check_state(EXHAUSTED)
+    }
+
+    fn check_state(&self, state: u8) -> bool {
+        self.state.load(Ordering::Acquire) == state
+    }
+
+    /// Counts a call that is not taken because the domain is down.
+    pub(crate) fn down(&self) -> Failure {
+        self.reject(Rejection::Down);
+        self.unavailable()
+    }
+
+    pub(crate) fn unavailable(&self) -> Failure {
+        Failure::Unavailable { retry_after: DOWN_RETRY_AFTER }
+    }
+
+    /// Whether this node does its work.
+    pub(crate) const fn is_hosted(&self) -> bool {
+        self.transport.is_none()
+    }
+
+    /// Another number each time that what it stands on is there again: the way to whoever does its work, its database.
+    /// What breakers were told before says nothing about now.
+    #[inline]
+    pub(crate) fn connection(&self) -> u64 {
+        let transport = self.transport.as_ref().map_or(0, |transport| transport.connection());
+        self.stands_on.iter().map(Dependency::returns).fold(transport, u64::wrapping_add)
+    }
+
+    /// Whether what this shard's breaker was told is about now.
+    #[inline]
+    pub(crate) fn judges(&self, port: &Port) -> bool {
+        port.connection() == self.connection()
+    }
+
+    /// What the breaker of a shard would do with a call that comes now.
+    pub(crate) fn breaker_of(&self, port: &Port) -> State {
+        match port.breaker() {
+            State::Open | State::HalfOpen if !self.judges(port) => State::Closed,
+            state => state,
+        }
+    }
+
+    /// What it does about events of this type.
+    pub(crate) fn reaction(&self, kind: &str) -> Option<Deliver> {
+        self.operations.iter().filter(|operation| operation.name == kind).find_map(|operation| operation.reaction)
+    }
+
+    /// The events it reacts to.
+    pub(crate) fn subscription(&self) -> Subscription {
+        let reactions = self.operations.iter().filter(|operation| operation.reaction.is_some());
+        Subscription { domain: self.name, types: reactions.map(|operation| operation.name).collect() }
+    }
+
+    /// What a call is told that runs when its deadline passes.
+    pub(crate) fn overdue(&self) -> Failure {
+        if self.transport.is_some() { Failure::Unknown } else { Failure::Timeout }
+    }
+
+    pub(crate) fn reject(&self, why: Rejection) {
+        if let Some(port) = self.ports.load().first() {
+            port.reject(why);
+        }
+    }
+
+    /// A shard for a caller whose thread has none: the least loaded, beginning elsewhere each time.
+    pub(crate) fn pick(&self) -> Option<Arc<Port>> {
+        let ports = self.ports.load();
+        if let [only] = ports.as_slice() {
+            return Some(only).filter(|port| port.is_reachable()).cloned();
+        }
+        let begin = self.turn.fetch_add(1, Ordering::Relaxed) % ports.len().max(1);
+        let (after, before) = (ports.iter().skip(begin), ports.iter().take(begin));
+        after
+            .chain(before)
+            .filter(|port| port.is_reachable())
+            // A blocked thread answers nobody; it is asked only when there is no other.
+            .min_by_key(|port| (port.pulse.is_blocked(), port.load()))
+            .cloned()
+    }
+
+    /// The breaker that says most about the domain: that of the shard which is worst off.
+    pub(crate) fn breaker(&self) -> Option<State> {
+        self.ports.load().iter().map(|port| self.breaker_of(port)).max_by_key(|state| match state {
+            State::Closed => 0,
+            State::ForcedClosed => 1,
+            State::HalfOpen => 2,
+            State::Open => 3,
+            State::ForcedOpen => 4,
+        })
+    }
+
+    /// An operator holds the breakers of all shards open or closed, or lets them judge again.
+    pub(crate) fn force_breaker(&self, force: Option<Force>) {
+        for port in self.ports.load().iter() {
+            port.force_breaker(force);
+            if let Some(mailbox) = port.mailbox() {
+                #[expect(clippy::disallowed_methods, reason = "a control message, by an operator's hand")]
+                mailbox.do_send(Control::ShowBreaker);
+            }
+        }
+    }
+
+    /// Whether one restart more is allowed; the shards of a domain share its intensity.
+    pub(crate) fn may_restart(&self, now: Instant) -> bool {
+        self.log.lock().allow(now)
+    }
+
+    /// The root of the domain gives up: it is unavailable from now on, and the other domains are not.
+    pub(crate) fn exhaust(&self, reason: &str) {
+        if self.state.compare_exchange(OPEN, EXHAUSTED, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return;
+        }
+        tracing::error!(domain = self.name, reason, "too many restarts: the domain is unavailable");
+        *self.reason.lock() = Some(reason.to_owned());
+        if let Some(supervisor) = self.supervisor() {
+            supervisor.stop_soon();
+        }
+        for port in self.ports().iter() {
+            if let Some(mailbox) = port.mailbox() {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "a control message of the node, once in the domain's life"
+                )]
+                mailbox.do_send(Control::GiveUp);
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Gives a domain that was given up another chance: its restarts are forgotten, its shards and children built anew.
+    pub(crate) fn revive(&self) -> bool {
+        // Its children first, or two of one name would run.
+        let ended = self.supervisor.lock().as_ref().is_none_or(SupervisorRef::has_ended);
+        if !ended || self.state.compare_exchange(EXHAUSTED, OPEN, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return false;
+        }
+        tracing::warn!(domain = self.name, "an operator gives the domain another chance");
+        *self.supervisor.lock() = None;
+        *self.log.lock() = RestartLog::new(self.bulkhead.intensity);
+        *self.reason.lock() = None;
+        for port in self.ports().iter() {
+            if let Some(mailbox) = port.mailbox() {
+                #[expect(clippy::disallowed_methods, reason = "a control message, by an operator's hand")]
+                mailbox.do_send(Control::Revive);
+            }
+        }
+        true
+    }
+
+    pub(crate) fn begin_stop(&self) {
+        let _ = self.state.compare_exchange(OPEN, STOPPING, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Waits until every shard has been built, or has failed to be for the first time.
+    pub(crate) async fn settled(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.is_exhausted() || self.ports.load().iter().all(|port| port.attempted()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl DomainCore {
+    /// Whether this part is away, of all that the domain can't do without.
+    pub(crate) fn lacks(&self, part: Part) -> Option<Away> {
+        self.requirements.iter().filter_map(|requirement| requirement.away()).find(|away| away.part == part)
+    }
+
+    /// What keeps the domain from taking traffic: what a call would meet now.
+    pub(crate) fn condition(&self) -> Option<Condition> {
+        let name = self.name;
+        let own = |state: &'static str, reason: String| Some(Condition::new(state, Part::Domain, reason));
+        if self.is_exhausted() {
+            let reason = self.reason.lock().clone().map_or(Cow::Borrowed("it failed too often"), Cow::Owned);
+            return own("unavailable", format!("{name} was given up after too many restarts: {reason}"));
+        }
+        if !self.is_open() {
+            return own("stopping", format!("{name} is stopping"));
+        }
+        let ports = self.ports.load();
+        if ports.iter().any(|port| port.pulse.is_blocked()) {
+            return own("blocked", format!("a thread of {name} is blocked"));
+        }
+        if let Some(away) = self.requirements.iter().find_map(|requirement| requirement.away()) {
+            return Some(Condition { state: "away", away });
+        }
+        let state = match ports.first() {
+            None => Some(ShardState::Starting),
+            Some(_) => ports.iter().map(|port| port.state()).find(|state| *state != ShardState::Ready),
+        };
+        if let Some(state) = state {
+            return own(state.as_str(), format!("{name} is {}", state.as_str()));
+        }
+        let now = self.clock.instant();
+        // What a breaker was told before something came back says nothing any more; an operator's word holds.
+        let refuses = ports.iter().find(|port| {
+            port.breaker_refuses(now).is_some() && (self.judges(port) || port.breaker() == State::ForcedOpen)
+        })?;
+        let reason = match refuses.breaker() {
+            State::ForcedOpen => format!("an operator holds the breaker of {name} open"),
+            _ => format!("the breaker of {name} is open, because calls failed or took too long"),
+        };
+        Some(Condition::new("refusing", Part::Breaker, reason))
+    }
+}

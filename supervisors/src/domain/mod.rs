@@ -1,0 +1,353 @@
+//! A domain: what it is called, how much it may take on, where it runs, how its state is built and what it answers.
+//!
+//! ```no_run
+//! # use callboard_messages::{Access, Caller, DomainError, Code, Operation};
+//! # use callboard_supervisors::{Domain, Handle, Outcome};
+//! # use serde::{Serialize, Deserialize};
+//! # #[derive(Serialize, Deserialize)] pub struct CreateProject;
+//! # #[derive(Debug, Serialize, Deserialize, thiserror::Error)] #[error("no")] pub struct ProjectError;
+//! # impl DomainError for ProjectError { const CODES: &[Code] = &[]; fn code(&self) -> Code { Code::Invalid } }
+//! # impl Operation for CreateProject { const NAME: &'static str = "project.create"; const ACCESS: Access = Access::Public; type Reply = (); type Error = ProjectError; }
+//! # struct Projects;
+//! # impl Handle<CreateProject> for Projects { async fn handle(&self, _: &Caller, _: CreateProject) -> Outcome<CreateProject> { Ok(()) } }
+//! pub fn domain() -> Domain {
+//!     Domain::new("project")
+//!         .answering::<Projects>()
+//!         .on::<CreateProject>()
+//!         .shared(|_context| async { Ok(Projects) })
+//!         .build()
+//! }
+//! ```
+
+pub(crate) mod context;
+pub(crate) mod contract;
+pub(crate) mod core;
+mod database;
+pub(crate) mod once;
+pub(crate) mod operation;
+
+use std::{any::TypeId, cell::RefCell, future::Future, rc::Rc, sync::Arc, time::Duration};
+
+use callboard_messages::Access;
+use futures_util::{FutureExt, future::LocalBoxFuture};
+
+use crate::{
+    blocking::BlockingPool,
+    bulkhead::Bulkhead,
+    call::remote::{Serve, Transport},
+    db::Databases,
+    domain::{
+        context::ShardContext,
+        contract::{DomainPlan, Install, Terms},
+        operation::StartError,
+    },
+    events::{self, Deliver},
+    health::{condition::Requirement, dependency::Dependency},
+    restart::Strategy,
+    saga::Sagas,
+    schedule::{self, Schedule},
+    shard::{Build, Operations, StateCell},
+    supervise::{ChildSpec, Supervisor},
+};
+
+/// Where a domain's shards run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shards {
+    /// One on every worker thread.
+    Shared,
+    /// On so many threads of their own.
+    Dedicated(usize),
+}
+
+/// A domain, ready to be run by a [`crate::Runtime`].
+pub struct Domain {
+    pub(crate) name: &'static str,
+    pub(crate) bulkhead: Bulkhead,
+    pub(crate) shards: Shards,
+    pub(crate) blueprint: Arc<dyn Blueprint>,
+    pub(crate) operations: Vec<OperationInfo>,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) pools: Vec<BlockingPool>,
+    /// Set when other nodes do its work.
+    pub(crate) transport: Option<Arc<dyn Transport>>,
+    /// What it can't do without outside of the node: its breakers begin anew when that answers again.
+    pub(crate) stands_on: Vec<Dependency>,
+    /// What it can't answer without.
+    pub(crate) requirements: Vec<Arc<dyn Requirement>>,
+    /// What cannot be, found while it was put together.
+    wrong: Vec<String>,
+}
+
+/// What the runtime knows of an operation without its type.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OperationInfo {
+    pub(crate) name: &'static str,
+    pub(crate) id: TypeId,
+    pub(crate) access: Access,
+    pub(crate) timeout: Duration,
+    /// Carries out a request that came by name.
+    pub(crate) serve: Serve,
+    /// Set when it is no operation but what the domain does about an event.
+    pub(crate) reaction: Option<Deliver>,
+}
+
+type Factory<S> = Arc<dyn Fn(ShardContext) -> LocalBoxFuture<'static, Result<S, StartError>> + Send + Sync>;
+
+/// A domain whose state is `S`: the last step, to which children and pools are added.
+pub struct DomainOf<S> {
+    terms: Terms<S>,
+    shards: Shards,
+    factory: Factory<S>,
+    supervisor: Supervisor,
+    pools: Vec<BlockingPool>,
+    transport: Option<Arc<dyn Transport>>,
+    requirements: Vec<Arc<dyn Requirement>>,
+    databases: Option<Databases>,
+    stands_on: Vec<Dependency>,
+    schedules: Vec<Schedule>,
+}
+
+impl Domain {
+    /// A domain by its name, which is the first part of the names of its operations.
+    #[expect(clippy::new_ret_no_self, reason = "a domain is built in steps")]
+    #[must_use]
+    pub fn new(name: &'static str) -> DomainPlan {
+        DomainPlan::new(name)
+    }
+}
+
+impl<S: 'static> DomainOf<S> {
+    pub(crate) fn new<F, Fut>(terms: Terms<S>, shards: Shards, factory: F) -> Self
+    where
+        F: Fn(ShardContext) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<S, StartError>> + 'static,
+    {
+        let bulkhead = &terms.bulkhead;
+        Self {
+            supervisor: Supervisor::new(terms.name).intensity(bulkhead.intensity).backoff(bulkhead.backoff),
+            terms,
+            shards,
+            factory: Arc::new(move |context| factory(context).boxed_local()),
+            pools: Vec::new(),
+            transport: None,
+            requirements: Vec::new(),
+            databases: None,
+            stands_on: Vec::new(),
+            schedules: Vec::new(),
+        }
+    }
+
+    /// Its work is done elsewhere, behind `transport`.
+    pub(crate) fn behind(mut self, transport: Arc<dyn Transport>) -> Self {
+        let domain = self.terms.name;
+        transport.watch(domain);
+        self.transport = Some(transport.clone());
+        self.requires(move || transport.away(domain))
+    }
+
+    /// The domain can't answer without this.
+    #[must_use]
+    pub fn requires(mut self, requirement: impl Requirement + 'static) -> Self {
+        self.requirements.push(Arc::new(requirement));
+        self
+    }
+
+    /// The domain can't answer without its database among these: it is looked at, also while nobody calls.
+    #[must_use]
+    pub fn watches(mut self, databases: &Databases) -> Self {
+        let (requirement, child) = database::watch(self.terms.name, databases.clone());
+        self.supervisor = self.supervisor.child(child);
+        self.requires(requirement)
+    }
+
+    /// Adds a child to the domain's supervisor: background work, on the domain's first thread.
+    #[must_use]
+    pub fn child(mut self, child: ChildSpec) -> Self {
+        self.supervisor = self.supervisor.child(child);
+        self
+    }
+
+    /// The domain keeps its own database among these, migrated already: its outbox is relayed, and what the runtime
+    /// keeps there is pruned. A domain that emits, reacts, has sagas or schedules says so.
+    #[must_use]
+    pub fn stored(mut self, databases: &Databases) -> Self {
+        self.databases = Some(databases.clone());
+        let server = databases.server(self.terms.name);
+        self.standing_on(server).watches(databases)
+    }
+
+    /// The domain can't do without this: its breakers begin anew when it answers again.
+    #[must_use]
+    pub fn standing_on(mut self, dependency: impl IntoIterator<Item = Dependency>) -> Self {
+        self.stands_on.extend(dependency);
+        self
+    }
+
+    /// Adds work that is done at certain times, once on however many nodes host the domain.
+    #[must_use]
+    pub fn schedule(mut self, schedule: Schedule) -> Self {
+        self.schedules.push(schedule);
+        self
+    }
+
+    /// Adds the domain's sagas: those whose node is gone are taken over here.
+    #[must_use]
+    pub fn sagas(self, sagas: &Sagas) -> Self {
+        self.child(sagas.sweeper())
+    }
+
+    /// Shows a blocking pool of the domain among the node's metrics.
+    #[must_use]
+    pub fn pool(mut self, pool: &BlockingPool) -> Self {
+        self.pools.push(pool.clone());
+        self
+    }
+
+    /// Sets which of the children are restarted together. Default: one for one.
+    #[must_use]
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.supervisor = self.supervisor.strategy(strategy);
+        self
+    }
+
+    /// The domain.
+    #[must_use]
+    pub fn build(mut self) -> Domain {
+        let mut wrong: Vec<String> = self.schedules.iter().filter_map(|schedule| schedule.validate().err()).collect();
+        if let Some(databases) = self.databases.take() {
+            let name = self.terms.name;
+            let mut schedules = std::mem::take(&mut self.schedules);
+            schedules.push(schedule::housekeeping());
+            let relay = events::relay(name, databases.clone());
+            self.supervisor = self.supervisor.child(relay).child(schedule::keeper(name, databases, schedules));
+        } else if !self.schedules.is_empty() {
+            wrong.push(format!("domain {}: one with schedules must be stored", self.terms.name));
+        }
+        let Terms { name, bulkhead, operations } = self.terms;
+        Domain {
+            name,
+            bulkhead,
+            shards: self.shards,
+            operations: operations.iter().map(|(info, _)| *info).collect(),
+            supervisor: self.supervisor,
+            pools: self.pools,
+            transport: self.transport,
+            stands_on: self.stands_on,
+            requirements: self.requirements,
+            wrong,
+            blueprint: Arc::new(BlueprintOf { factory: self.factory, operations }),
+        }
+    }
+}
+
+impl<S: 'static> From<DomainOf<S>> for Domain {
+    fn from(domain: DomainOf<S>) -> Self {
+        domain.build()
+    }
+}
+
+impl Domain {
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Where its shards run.
+    #[must_use]
+    pub const fn shards(&self) -> Shards {
+        self.shards
+    }
+
+    /// What it answers: the name of each operation, and who may ask it.
+    pub fn answers(&self) -> impl Iterator<Item = (&'static str, Access)> {
+        self.operations.iter().filter(|info| info.reaction.is_none()).map(|info| (info.name, info.access))
+    }
+
+    /// The types of the events that it reacts to.
+    pub fn reacts_to(&self) -> impl Iterator<Item = &'static str> {
+        self.operations.iter().filter(|info| info.reaction.is_some()).map(|info| info.name)
+    }
+
+    /// The domain can't answer without this, which is looked at before what it was built with: it says more.
+    #[must_use]
+    pub fn requires(mut self, requirement: impl Requirement + 'static) -> Self {
+        self.requirements.insert(0, Arc::new(requirement));
+        self
+    }
+
+    /// A sentence for everything that cannot be.
+    pub(crate) fn validate(&self) -> Vec<String> {
+        let name = self.name;
+        let mut wrong = self.wrong.clone();
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+            wrong.push(format!("domain {name:?}: a name is made of lower-case letters"));
+        }
+        if self.shards == Shards::Dedicated(0) {
+            wrong.push(format!("domain {name}: it must have at least one thread of its own"));
+        }
+        for (index, operation) in self.operations.iter().enumerate() {
+            let own = operation.name.split_once('.').is_some_and(|(of, verb)| of == name && !verb.is_empty());
+            if !own && operation.reaction.is_none() {
+                wrong.push(format!("domain {name}: the operation {} is not named {name}.<verb>", operation.name));
+            }
+            if self.operations.iter().take(index).any(|other| other.name == operation.name) {
+                wrong.push(format!("domain {name}: the operation {} is answered twice", operation.name));
+            }
+            if operation.timeout.is_zero() {
+                wrong.push(format!("domain {name}: the operation {} has no time to run", operation.name));
+            }
+        }
+        let bounds = self.bulkhead.validate().err().into_iter().flatten();
+        let bounds = bounds.map(|sentence| format!("domain {name}: {sentence}"));
+        let children = self.supervisor.validate().err().into_iter().flatten();
+        // The supervisor's own bounds are the bulkhead's, which are named already.
+        let children = children.filter(|sentence| sentence.starts_with("supervisor"));
+        wrong.into_iter().chain(bounds).chain(children).collect()
+    }
+}
+
+/// The parts of a shard, made on its thread.
+pub(crate) struct Assembly {
+    pub(crate) operations: Operations,
+    pub(crate) build: Build,
+    pub(crate) clear: Box<dyn Fn()>,
+}
+
+/// Makes shards of a domain without knowing the type of its state.
+pub(crate) trait Blueprint: Send + Sync {
+    fn assemble(&self) -> Assembly;
+}
+
+struct BlueprintOf<S> {
+    factory: Factory<S>,
+    operations: Vec<(OperationInfo, Install<S>)>,
+}
+
+impl<S: 'static> Blueprint for BlueprintOf<S> {
+    fn assemble(&self) -> Assembly {
+        let state: StateCell<S> = Rc::new(RefCell::new(None));
+        let operations = self
+            .operations
+            .iter()
+            .enumerate()
+            .map(|(index, (info, install))| (info.id, install(&state, index)))
+            .collect();
+        let (factory, built) = (self.factory.clone(), state.clone());
+        let build = move |context| {
+            let (factory, state) = (factory.clone(), built.clone());
+            async move {
+                let fresh = factory(context).await?;
+                let old = state.borrow_mut().replace(Rc::new(fresh));
+                drop(old);
+                Ok(())
+            }
+            .boxed_local()
+        };
+        let clear = move || {
+            let old = state.borrow_mut().take();
+            drop(old);
+        };
+        Assembly { operations, build: Box::new(build), clear: Box::new(clear) }
+    }
+}
