@@ -27,8 +27,8 @@ pub(crate) const STATIC_SERVER: &str = "static-server";
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     match arguments.nth(1) {
-        Some(verb) if verb == LAUNCH => return callboard_deploy::limits::launch(arguments),
-        Some(verb) if verb == PACK => return callboard_deploy::package::pack(arguments),
+        Some(verb) if verb == LAUNCH => return callboard_deploy::process::trampoline::launch(arguments),
+        Some(verb) if verb == PACK => return callboard_deploy::build::package::pack(arguments),
         _ => {}
     }
     let cli = match cli::Cli::try_parse() {

@@ -5,7 +5,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use callboard_deploy::terminal::{Colours, clean, escape_json, last_state, one_line, plain};
+use callboard_deploy::logs::terminal::{Colours, clean, escape_json, last_state, one_line, plain};
 use serde::Serialize;
 
 /// Where and how to print.

@@ -7,7 +7,7 @@ pub mod target;
 
 use std::{path::PathBuf, time::Duration};
 
-use callboard_deploy::terminal::one_line;
+use callboard_deploy::logs::terminal::one_line;
 use callboard_messages::{Secret, auth::Tokens};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

@@ -3,7 +3,9 @@
 use std::{path::Path, time::Duration};
 
 use callboard_deploy::{
-    DeploySettings, InstanceSettings, build::BuildSettings, fetch::FetchSettings, limits::RunAs, process::Launcher,
+    DeploySettings, InstanceSettings,
+    build::{executor::BuildSettings, fetch::FetchSettings},
+    process::{Launcher, trampoline::RunAs},
 };
 
 use super::{

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use callboard_deploy::{
+    folder::trash::Trash,
     process::Launcher,
     runtime::process::{ProcessRuntime, ProcessSettings},
-    trash::Trash,
 };
 use callboard_supervisors::Domain;
 
@@ -25,7 +25,7 @@ pub fn deploy(parts: &Parts<'_>) -> Result<Domain> {
         .with_cgroups()
         .hiding(hidden::paths(settings, data))
         .searching_as(settings.deploy.run_as);
-    if !callboard_deploy::limits::can_hide() {
+    if !callboard_deploy::process::trampoline::can_hide() {
         tracing::warn!(
             "builds and apps can read what the user they run as can read, the node's keys included unless that is \
              another user: this kernel, or the container's seccomp profile, has no Landlock (Linux 5.19 or newer)"

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use callboard_deploy::limits::RunAs;
+use callboard_deploy::process::trampoline::RunAs;
 
 use crate::error::{Context, Error, Result};
 

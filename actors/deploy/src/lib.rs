@@ -1,53 +1,38 @@
 //! The deploy domain: from source to running, routed apps.
 //!
-//! A source is unpacked ([`archive`]) or fetched ([`fetch`]); [`detect`] makes a plan of it, [`build`] carries it
-//! out, [`package`] makes an immutable release of the result, and a [`runtime`] runs it. Each of these knows nothing
-//! of the database or of messages.
+//! | Folder | What happens there |
+//! |---|---|
+//! | `operations/` | Handlers: each changes the store and wakes an actor |
+//! | `store/` | The tables, a file for each noun |
+//! | `build/` | A queued deployment becomes a release |
+//! | `apps/` | An app's release runs: rollout, scale, restart, removal |
+//! | `ownership/` | Which node runs an app or a build: claim, handover, takeover, recovery |
+//! | `runtime/` | One instance as a supervised process, its limits and its health |
+//! | `process/` | Child processes: trampoline, reaper, control groups |
+//! | `logs/` | Output of builds and apps, on the disk, in the object store and live |
+//! | `folder/` | Folders that builds and apps write in, reached by descriptor |
 //!
-//! [`domain`] puts them together. A handler only changes the store and wakes an actor: the builder pool takes queued
-//! deployments, an actor for each app carries out rollouts and keeps what runs as it is wanted, and an actor for each
-//! instance starts its process, asks for its health and starts it again. All of them go on from the store after a
-//! crash.
+//! [`domain`] puts them together. All actors go on from the store after a crash.
 
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests look at files and start programs where they run"))]
 
-pub mod archive;
 pub mod build;
-pub mod detect;
-pub mod fetch;
 pub mod folder;
-pub mod limits;
-pub mod output;
-pub mod package;
+pub mod logs;
 pub mod pools;
 pub mod process;
 pub mod runtime;
-pub mod terminal;
-pub mod trash;
 
-mod builders;
-mod chunks;
+mod apps;
 mod context;
-mod disk;
-mod journal;
-mod life;
-mod log;
-mod making;
-mod nodes;
 mod objects;
 mod operations;
-mod pointers;
-mod prune;
-mod recovery;
+mod ownership;
 mod settings;
-mod stage;
 mod store;
-mod telling;
 #[cfg(test)]
 mod tests;
-mod under_way;
-mod wishes;
-mod words;
+mod world;
 
 use std::sync::Arc;
 
@@ -63,7 +48,7 @@ use callboard_platform::{cluster::Members, routing::RoutingTable};
 use callboard_supervisors::{Contract, Domain, ShardContext, db::Databases};
 use object_store::ObjectStore;
 
-use crate::{context::World, runtime::Runtime};
+use crate::{apps::events, build::builders, ownership::lifecycle, runtime::Runtime, world::World};
 pub use crate::{
     operations::Deploys,
     settings::{DeploySettings, InstanceSettings},
@@ -93,11 +78,11 @@ pub fn domain(
 ) -> Result<Domain, Vec<String>> {
     settings.validate()?;
     let world = Arc::new(World::new(settings, databases, objects, routes, runtime, members));
-    let (apps, builders) = (stage::supervisor(world.clone()), builders::supervisor(world.clone()));
+    let (apps, builders) = (apps::supervisor(world.clone()), builders::supervisor(world.clone()));
     let (pools, logs) = (world.pools.clone(), world.journals.pool().clone());
     let stored = world.databases.clone();
-    let (opening, closing) = (life::first_child(world.clone()), life::last_child(world.clone()));
-    let teller = telling::teller(world.clone());
+    let (opening, closing) = (lifecycle::first_child(world.clone()), lifecycle::last_child(world.clone()));
+    let teller = events::teller(world.clone());
     // One thread: instances, builds and handlers share it, and what is heavy runs in pools and child processes.
     let domain = contract()
         .dedicated(1, move |context: ShardContext| Deploys::new(world.clone(), context))

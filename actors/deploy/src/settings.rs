@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use callboard_supervisors::Backoff;
 
-use crate::{archive, build::BuildSettings, fetch::FetchSettings};
+use crate::build::{archive, executor::BuildSettings, fetch::FetchSettings};
 
 /// Settings of the domain. Each bound has a default.
 #[derive(Clone)]
@@ -13,7 +13,7 @@ pub struct DeploySettings {
     pub folder: PathBuf,
     /// Where an app answers; `{app}` stands for its name: `http://{app}.localhost:8080`.
     pub url_template: String,
-    /// The largest upload, in bytes. 512 MiB unless told.
+    /// The largest upload, in bytes. Default: 512 MiB.
     pub source_bytes: u64,
     /// What an uploaded archive may hold.
     pub archive: archive::Limits,
@@ -21,55 +21,54 @@ pub struct DeploySettings {
     pub fetch: FetchSettings,
     /// How apps are built.
     pub build: BuildSettings,
-    /// Builds at the same time. 2 unless told.
+    /// Builds at the same time. Default: 2.
     pub builders: usize,
     /// How rollouts and instances behave.
     pub instances: InstanceSettings,
-    /// Of one app's run log, in bytes, twice. 4 MiB unless told.
+    /// Of one app's run log, in bytes, twice. Default: 4 MiB.
     pub app_log_bytes: u64,
-    /// Of one deployment's log, in bytes, twice. 2 MiB unless told.
+    /// Of one deployment's log, in bytes, twice. Default: 2 MiB.
     pub build_log_bytes: u64,
-    /// Releases whose archive is kept, besides the one that serves. 20 unless told.
+    /// Releases whose archive is kept, besides the one that serves. Default: 20.
     pub releases_kept: u32,
-    /// Deployments whose log is kept. 50 unless told.
+    /// Deployments whose log is kept. Default: 50.
     pub build_logs_kept: u32,
-    /// Uploads kept for another deployment. 3 unless told.
+    /// Uploads kept for another deployment. Default: 3.
     pub sources_kept: u32,
-    /// How often the node looks on its own disk for logs that it need not have any more. An hour unless told.
+    /// How often the node looks on its own disk for logs that it need not have any more. Default: an hour.
     pub disk_swept_every: Duration,
 }
 
 /// How rollouts and instances behave.
 #[derive(Debug, Clone)]
 pub struct InstanceSettings {
-    /// New instances of a process type that a rollout starts at a time. 1 unless told.
+    /// New instances of a process type that a rollout starts at a time. Default: 1.
     pub surge: usize,
-    /// How often a new instance is asked for its health. 100 ms unless told.
+    /// How often a new instance is asked for its health. Default: 100 ms.
     pub probe_new_every: Duration,
-    /// How often a healthy instance is asked. 10 s unless told.
+    /// How often a healthy instance is asked. Default: 10 s.
     pub probe_every: Duration,
-    /// How long an answer may take. 5 s unless told.
+    /// How long an answer may take. Default: 5 s.
     pub probe_timeout: Duration,
-    /// How long a new instance may take until it is healthy, unless its project says. 60 s unless told.
+    /// How long a new instance may take until it is healthy, unless its project says. Default: 60 s.
     pub grace: Duration,
-    /// How long a process that has no port must run until it counts as healthy. 1 s unless told.
+    /// How long a process that has no port must run until it counts as healthy. Default: 1 s.
     pub settle: Duration,
-    /// Failed probes in a row after which an instance gets no more requests. 3 unless told.
+    /// Failed probes in a row after which an instance gets no more requests. Default: 3.
     pub unhealthy_after: u32,
-    /// Failed probes in a row after which an instance is started again. 6 unless told.
+    /// Failed probes in a row after which an instance is started again. Default: 6.
     pub restart_after: u32,
-    /// How long requests may take to finish once an instance gets no new ones. 30 s unless told.
+    /// How long requests may take to finish once an instance gets no new ones. Default: 30 s.
     pub drain: Duration,
-    /// The same when the whole node stops. 2 s unless told.
+    /// The same when the whole node stops. Default: 2 s.
     pub drain_at_stop: Duration,
-    /// How long an instance may take to end after SIGTERM. 10 s unless told.
+    /// How long an instance may take to end after SIGTERM. Default: 10 s.
     pub stop_grace: Duration,
-    /// How long the next start waits after a crash. 100 ms to 30 s unless told.
+    /// How long the next start waits after a crash. Default: 100 ms to 30 s.
     pub backoff: Backoff,
-    /// Memory of one instance, in MiB, unless its project says. 512 unless told.
+    /// Memory of one instance, in MiB, unless its project says. Default: 512.
     pub memory_mib: u32,
-    /// What one instance may keep in its own folders, in bytes: the release, its home and its temporary files. 2 GiB
-    /// unless told.
+    /// What one instance may keep in its own folders, in bytes: the release, its home and its temporary files. Default: 2 GiB.
     pub disk_bytes: u64,
 }
 

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use callboard_deploy::terminal::escape_json;
+use callboard_deploy::logs::terminal::escape_json;
 use callboard_supervisors::trace;
 use serde_json::{Map, Value};
 use tracing::{

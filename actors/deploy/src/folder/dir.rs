@@ -27,7 +27,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::limits::RunAs;
+use crate::process::trampoline::RunAs;
 
 /// How every descriptor is opened.
 const PLAIN: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);

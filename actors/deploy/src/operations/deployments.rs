@@ -14,13 +14,13 @@ use uuid::Uuid;
 
 use super::{Deploys, Refusable, no_project, tenant};
 use crate::{
+    ownership::work::Work,
     store::{
         apps,
         deployments::{self, DeploymentRow, NewDeployment},
         sources,
         steps::{self, Author},
     },
-    under_way::Work,
 };
 
 const URL_MAXIMUM: usize = 2_048;

@@ -9,12 +9,12 @@ use callboard_supervisors::{Handle, Outcome};
 
 use super::{Deploys, no_project};
 use crate::{
+    apps::formation::Wishes,
     store::{
         apps::{self, AppState},
         deployments::{self, NewDeployment},
         releases,
     },
-    wishes::Wishes,
 };
 
 const COUNT_MAXIMUM: u32 = 100;

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{Deploys, Refusable, tenant};
 use crate::{
-    journal::{Journal, Range, merge},
+    logs::journal::{Journal, Range, merge},
     store::{apps, deployments},
 };
 

@@ -22,12 +22,13 @@ use callboard_messages::{
 use callboard_supervisors::{Outcome, ShardContext, StartError, db::Transaction, warn_unless_outage};
 
 use crate::{
-    context::{Context, World},
+    context::Context,
     store::{
         apps::{self, AppRow, Ensured},
         deployments::{self as table, NewDeployment},
         releases as kept, sources as uploads,
     },
+    world::World,
 };
 
 /// The state of the domain's shard: its ways to the world. Everything that lives on stands elsewhere.

@@ -8,7 +8,7 @@ use callboard_supervisors::{Handle, Outcome};
 use sha2::{Digest, Sha256};
 
 use super::Deploys;
-use crate::{context::idle_state, store::apps};
+use crate::{store::apps, world::idle_state};
 
 impl Handle<ListRoutes> for Deploys {
     async fn handle(&self, _: &Caller, message: ListRoutes) -> Outcome<ListRoutes> {

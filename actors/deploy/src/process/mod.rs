@@ -13,6 +13,9 @@ mod path;
 mod procfs;
 pub(crate) mod reaper;
 mod run;
+#[cfg(target_os = "linux")]
+mod sandbox;
+pub mod trampoline;
 
 use std::{
     collections::HashSet,
@@ -43,10 +46,8 @@ pub use self::{
 #[cfg(test)]
 pub(crate) use procfs::{Marks, process};
 
-use crate::{
-    limits::{Launch, RunAs, VARIABLE_PREFIX},
-    pools::Pools,
-};
+use self::trampoline::{Launch, RunAs, VARIABLE_PREFIX};
+use crate::pools::Pools;
 
 /// The variable that holds the token of the data folder.
 pub const NODE_VARIABLE: &str = "CALLBOARD_NODE";
@@ -56,15 +57,15 @@ pub const INSTANCE_VARIABLE: &str = "CALLBOARD_INSTANCE";
 /// How children are started; one per node, cloned to whatever starts children.
 #[derive(Debug, Clone)]
 pub struct Launcher {
-    /// The trampoline, such as `["/proc/self/exe", "launch"]`; see [`crate::limits::launch`].
+    /// The trampoline, such as `["/proc/self/exe", "launch"]`; see [`crate::process::trampoline::launch`].
     pub argv: Vec<String>,
     /// The token of the data folder, by which the next start of the node finds what this one left.
     pub node: String,
     /// The `PATH` of children.
     pub path: String,
-    /// Where the kernel counts and limits for us; none unless told.
+    /// Where the kernel counts and limits for us; default: none.
     pub cgroups: Cgroups,
-    /// Folders of the node that children do not get to see, apart from their own; none unless told.
+    /// Folders of the node that children do not get to see, apart from their own; default: none.
     pub hidden: Vec<PathBuf>,
     /// The threads for whatever about children, or the files that they leave, may wait for a disk.
     pub pools: Pools,
@@ -72,7 +73,7 @@ pub struct Launcher {
     reapers: adopted::Reapers,
 }
 
-/// What a program reads and writes, apart from its errors: nothing and a pipe of ours unless told.
+/// What a program reads and writes, apart from its errors; default: nothing and a pipe of ours.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     pub(crate) stdin: Option<OwnedFd>,

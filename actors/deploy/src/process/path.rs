@@ -9,7 +9,7 @@ use std::{
 use callboard_supervisors::fs;
 use nix::unistd::{AccessFlags, access};
 
-use crate::limits::RunAs;
+use crate::process::trampoline::RunAs;
 
 /// What of `path` a child may search, which runs as `user`, or else as this process does. Blocks.
 ///

@@ -19,7 +19,7 @@ use procfs_core::{
 use uuid::Uuid;
 
 use super::{INSTANCE_VARIABLE, NODE_VARIABLE};
-use crate::limits::VARIABLE_PREFIX;
+use crate::process::trampoline::VARIABLE_PREFIX;
 
 /// One process, as `/proc/<pid>/stat` has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

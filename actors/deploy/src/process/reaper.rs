@@ -50,7 +50,7 @@ use super::{
     cgroup::Cgroup,
     procfs::{self, Tree},
 };
-use crate::limits::Launch;
+use crate::process::trampoline::Launch;
 
 /// Goes with the program's standard input.
 const BEGIN: u8 = b'B';

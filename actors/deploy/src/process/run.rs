@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Census, CgroupLimits, Ended, Gauge, How, Launcher, Program};
-use crate::output::{LineSink, OutputLimits, Stream, pump};
+use crate::logs::output::{LineSink, OutputLimits, Stream, pump};
 
 /// How often is looked at what a program uses, where the kernel does not count.
 const MEASURED_EVERY: Duration = Duration::from_millis(500);

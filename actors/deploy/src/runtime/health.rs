@@ -12,15 +12,15 @@ use tokio::net::TcpStream;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HealthCheck {
-    /// What is asked for. `/` unless told. Any answer below 500 is healthy.
+    /// What is asked for. Default: `/`. Any answer below 500 is healthy.
     pub path: String,
-    /// For one question. 5 seconds unless told.
+    /// For one question. Default: 5 seconds.
     pub timeout: Duration,
-    /// Between two questions while it comes up. 100 ms unless told.
+    /// Between two questions while it comes up. Default: 100 ms.
     pub interval: Duration,
-    /// How long it may take to come up. 60 seconds unless told.
+    /// How long it may take to come up. Default: 60 seconds.
     pub grace: Duration,
-    /// How long an instance without a port must live to count as healthy. 1 second unless told.
+    /// How long an instance without a port must live to count as healthy. Default: 1 second.
     pub settle: Duration,
 }
 

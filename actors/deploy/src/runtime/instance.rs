@@ -25,8 +25,8 @@ use super::{
     health::{HealthCheck, Unhealthy, probe},
 };
 use crate::{
+    logs::last_words::{Tail, said},
     process::{Listeners, Usage},
-    words::{Tail, said},
 };
 
 /// What ended an instance.

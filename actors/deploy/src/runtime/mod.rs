@@ -19,28 +19,27 @@ pub use self::{
     instance::{Ended, Exit, RunningInstance},
 };
 use crate::{
-    detect::{Command, RunEnvironment},
-    output::LineSink,
-    words::said,
+    build::detect::{Command, RunEnvironment},
+    logs::{last_words::said, output::LineSink},
 };
 
 /// What an instance may use.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct InstanceLimits {
-    /// Of all its processes together, in bytes. 512 MiB unless told.
+    /// Of all its processes together, in bytes. Default: 512 MiB.
     pub memory: u64,
-    /// Processes at a time; threads count where the kernel counts. 512 unless told.
+    /// Processes at a time; threads count where the kernel counts. Default: 512.
     pub processes: u64,
-    /// Processors, such as 0.5; only where the kernel can. No limit unless told.
+    /// Processors, such as 0.5; only where the kernel can. Default: no limit.
     pub cpus: Option<f64>,
-    /// Open files of each process. 8,192 unless told.
+    /// Open files of each process. Default: 8,192.
     pub open_files: u64,
-    /// The largest file it can write, in bytes. 1 GiB unless told.
+    /// The largest file it can write, in bytes. Default: 1 GiB.
     pub file_size: u64,
-    /// All it may keep in its own folders, in bytes: the release, its home and its temporary files. 2 GiB unless told.
+    /// All it may keep in its own folders, in bytes: the release, its home and its temporary files. Default: 2 GiB.
     pub disk: u64,
-    /// Files, folders and links in its own folders. 500,000 unless told.
+    /// Files, folders and links in its own folders. Default: 500,000.
     pub files: u64,
 }
 

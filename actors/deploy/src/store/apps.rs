@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::wishes::{Counts, Wishes};
+use crate::apps::formation::{Counts, Wishes};
 
 /// What its owner wants of an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use indexmap::IndexMap;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::{detect::Command, wishes::Wishes};
+use crate::{apps::formation::Wishes, build::detect::Command};
 
 /// A row of `deployments`, with its app's name and its release's number.
 #[derive(Debug, Clone)]

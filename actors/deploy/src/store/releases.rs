@@ -8,8 +8,8 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::{
-    detect::{Command, RunEnvironment},
-    wishes::Counts,
+    apps::formation::Counts,
+    build::detect::{Command, RunEnvironment},
 };
 
 /// A row of `releases`.

@@ -25,7 +25,7 @@ use super::{
     owners::{self, Owner},
     releases,
 };
-use crate::wishes::Wishes;
+use crate::apps::formation::Wishes;
 
 /// The longest sentence that is kept of a failure, in characters.
 const ERROR_MAXIMUM: usize = 4_000;

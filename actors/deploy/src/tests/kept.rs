@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::tables::{begin, claim, complete, complete_with, now, on_both, release, system};
 use crate::{
+    apps::formation::Wishes,
     store::{
         apps::{self, Serving},
         archives::{self, Unswept},
@@ -19,7 +20,6 @@ use crate::{
         sources,
         steps::{self, Built},
     },
-    wishes::Wishes,
 };
 
 #[actix_rt::test]

@@ -24,14 +24,11 @@ use uuid::Uuid;
 use super::projects::{self, Kept, Projects};
 use crate::{
     DeploySettings, InstanceSettings, MIGRATIONS,
-    build::BuildSettings,
-    fetch::FetchSettings,
-    limits::tests::test_launcher,
-    output::OutputLimits,
-    package::tests::test_packer,
-    process::Launcher,
+    build::{executor::BuildSettings, fetch::FetchSettings, package::tests::test_packer},
+    folder::trash::Trash,
+    logs::output::OutputLimits,
+    process::{Launcher, trampoline::tests::test_launcher},
     runtime::process::{ProcessRuntime, ProcessSettings},
-    trash::Trash,
 };
 
 /// How long any condition may take to come true.

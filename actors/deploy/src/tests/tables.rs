@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use crate::{
     MIGRATIONS,
-    detect::{Command, RunEnvironment},
+    apps::formation::{Successor, Wishes},
+    build::detect::{Command, RunEnvironment},
     store::{
         apps::{self, AppState, Ensured, Serving},
         deployments::{self, NewDeployment},
@@ -19,7 +20,6 @@ use crate::{
         releases::{self, ReleaseRow},
         steps::{self, Author, Builder, Built},
     },
-    wishes::{Successor, Wishes},
 };
 
 pub(super) async fn on_both(body: impl AsyncFn(&Database)) {

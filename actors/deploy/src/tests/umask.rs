@@ -6,7 +6,7 @@ use nix::sys::stat::{Mode, umask};
 
 use super::projects::Projects;
 use super::stage::{Bench, on_sqlite, server};
-use crate::limits::RunAs;
+use crate::process::trampoline::RunAs;
 
 const OTHER: RunAs = RunAs { uid: 65_534, gid: 65_534 };
 

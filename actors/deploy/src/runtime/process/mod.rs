@@ -37,13 +37,16 @@ use self::{
 };
 use super::{InstanceLimits, InstanceSpec, Isolation, Orphan, RunningInstance, Runtime, StartError, instance::Link};
 use crate::{
-    folder,
-    limits::{Launch, RunAs},
-    output::{LineSink, OutputLimits, Stream},
+    folder::{self, trash::Trash},
+    logs::{
+        last_words::Tail,
+        output::{LineSink, OutputLimits, Stream},
+    },
     pools::{self, Pools},
-    process::{self, Census, CgroupLimits, Launcher, Program, Streams, Usage},
-    trash::Trash,
-    words::Tail,
+    process::{
+        self, Census, CgroupLimits, Launcher, Program, Streams, Usage,
+        trampoline::{Launch, RunAs},
+    },
 };
 
 /// How often the folders of an instance are measured: it takes a look at each of its files.

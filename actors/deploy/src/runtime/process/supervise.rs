@@ -17,13 +17,14 @@ use tokio::{
 
 use super::{InstanceLimits, InstanceSpec, Port, Record};
 use crate::{
-    folder,
-    output::{LineSink, OutputLimits, Stream, pump},
+    folder::{self, trash::Trash},
+    logs::{
+        last_words::Tail,
+        output::{LineSink, OutputLimits, Stream, pump},
+    },
     pools::{self, Pools},
     process::{self, Census, Child, Gauge, How, Usage},
     runtime::instance::{Ended, Exit},
-    trash::Trash,
-    words::Tail,
 };
 
 const MEASURED_EVERY: Duration = Duration::from_millis(1_000);

@@ -16,12 +16,11 @@ use uuid::Uuid;
 
 use super::{ProcessRuntime, ProcessSettings, record::Record};
 use crate::{
-    detect::{Command, RunEnvironment},
-    limits::tests::test_launcher,
-    output::{Line, LineSink, OutputLimits},
-    process::{Launcher, named},
+    build::detect::{Command, RunEnvironment},
+    folder::trash::Trash,
+    logs::output::{Line, LineSink, OutputLimits},
+    process::{Launcher, named, trampoline::tests::test_launcher},
     runtime::{HealthCheck, InstanceLimits, InstanceSpec, RunningInstance, Runtime as _, StartError},
-    trash::Trash,
 };
 
 /// A server of one thread whose answers depend on its arguments.

@@ -17,9 +17,8 @@ use uuid::Uuid;
 
 use super::{Bench, Record, until};
 use crate::{
-    limits::tests::test_launcher,
-    output::LineSink,
-    process::{Launcher, named, process},
+    logs::output::LineSink,
+    process::{Launcher, named, process, trampoline::tests::test_launcher},
     runtime::{Orphan, Runtime as _},
 };
 

@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use super::{Bench, SERVER, until, within};
-use crate::{output::Stream, runtime::HealthCheck};
+use crate::{logs::output::Stream, runtime::HealthCheck};
 
 #[tokio::test]
 async fn a_flood_of_logs_is_bounded_in_time_memory_and_size() {

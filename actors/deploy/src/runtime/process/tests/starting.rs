@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Bench, COMES_UP, SERVER, until, within};
 use crate::{
-    detect::Command,
+    build::detect::Command,
     runtime::{Ended, HealthCheck, InstanceSpec, Runtime as _, StartError, Unhealthy},
 };
 
@@ -210,7 +210,8 @@ async fn the_examples_come_up_and_stop_in_good_order() {
     let bench = Bench::new();
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     for name in ["node", "python", "procfile"] {
-        let plan = crate::detect::detect(&examples.join(name), &crate::detect::BuildConfig::default()).unwrap();
+        let plan =
+            crate::build::detect::detect(&examples.join(name), &crate::build::detect::BuildConfig::default()).unwrap();
         for (process, command) in plan.processes {
             let listens = process == "web";
             let environment = BTreeMap::from([("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned())]);

@@ -1,0 +1,389 @@
+//! Builds an app by its plan, with a live log and within limits.
+//!
+//! Each step is a child of its own with an environment that holds nothing of the node's: a build runs the app's own
+//! code and the code of everything it depends on.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use callboard_messages::project::is_platform_variable;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    build::detect::{Plan, Step},
+    folder,
+    logs::{
+        last_words::Tail,
+        output::{LineSink, OutputLimits, Stream},
+    },
+    pools,
+    process::{
+        CgroupLimits, Check, End, Ended, How, Job, Launcher, Program, Streams, run,
+        trampoline::{Launch, NOT_FOUND, RunAs},
+    },
+};
+
+/// What a build may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BuildLimits {
+    /// For all steps together. Default: 15 minutes.
+    pub time: Duration,
+    /// All it may keep, during the build and after it, in bytes: the source, the home and temporary files. Default: 2 GiB.
+    pub size: u64,
+    /// Files, folders and links of all that. Default: 200,000.
+    pub entries: u64,
+    /// Memory of all of its processes together where the kernel counts, of each of them elsewhere, in bytes. Default: 4 GiB.
+    pub memory: u64,
+    /// Processes at a time. Default: 1,024.
+    pub processes: u64,
+    /// Lines in the log; what is more is left out. Default: 20,000.
+    pub log_lines: u64,
+    /// How long a step may take to end after SIGTERM. Default: 5 seconds.
+    pub grace: Duration,
+    /// What passes of its output.
+    pub output: OutputLimits,
+}
+
+impl Default for BuildLimits {
+    fn default() -> Self {
+        const GIB: u64 = 1024 * 1024 * 1024;
+        Self {
+            time: Duration::from_secs(900),
+            size: 2 * GIB,
+            entries: 200_000,
+            memory: 4 * GIB,
+            processes: 1_024,
+            log_lines: 20_000,
+            grace: Duration::from_secs(5),
+            output: OutputLimits::default(),
+        }
+    }
+}
+
+/// The folder beside the source that is a build's `HOME` and `TMPDIR`.
+const HOME: &str = "home";
+
+/// How builds run; one per node.
+#[derive(Debug, Clone)]
+pub struct BuildSettings {
+    /// How steps are started.
+    pub launcher: Launcher,
+    /// What packs a release, such as `["/proc/self/exe", "pack"]`; see [`crate::build::package::pack()`].
+    pub packer: Vec<String>,
+    /// The limits of every build.
+    pub limits: BuildLimits,
+    /// Variables of the node that builds see, by name; default: those that say which certificates to trust.
+    /// A proxy or a package index with a password in its address is a secret; name it only when builds may see it.
+    pub pass_through: Vec<String>,
+    /// The user builds run as.
+    pub run_as: Option<RunAs>,
+}
+
+impl BuildSettings {
+    /// The defaults.
+    #[must_use]
+    pub fn new(launcher: Launcher, packer: Vec<String>) -> Self {
+        let trust = ["SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "PIP_CERT"];
+        let pass_through = trust.map(str::to_owned).to_vec();
+        Self { launcher, packer, limits: BuildLimits::default(), pass_through, run_as: None }
+    }
+}
+
+/// A build that succeeded. Its result is the plan's root inside the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// What is in it.
+    pub size: folder::Size,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Why a build failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A step ended with an error.
+    #[error("`{step}` failed: {reason}")]
+    Failed {
+        /// The command.
+        step: String,
+        /// How it ended.
+        reason: String,
+        /// The last lines of its own output.
+        output: Vec<String>,
+    },
+    /// A program is not installed on this node.
+    #[error(
+        "`{program}` is not installed on this node, and this app needs it to build; ask its operator to install it"
+    )]
+    NotInstalled {
+        /// Its name.
+        program: String,
+    },
+    /// It took too long.
+    #[error("the build did not end within {} seconds and was stopped; make it faster, or build before you deploy", .0.as_secs())]
+    TimedOut(Duration),
+    /// It used too much memory, in bytes.
+    #[error(
+        "the build used more than its {} MiB of memory and was stopped; make it use less, or build before you deploy",
+        .0 / 1_048_576
+    )]
+    OutOfMemory(u64),
+    /// What it keeps is too large, or it started too many processes.
+    #[error("the build was stopped: {0}")]
+    OverLimit(String),
+    /// Somebody cancelled it.
+    #[error("the build was cancelled")]
+    Cancelled,
+    /// Our own disk or processes.
+    #[error("the build could not be run: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Runs the steps of `plan` in `source`, the unpacked source.
+///
+/// `environment` is what the owner of the app wants builds to see. Dropping the future ends the build.
+///
+/// The build's home and temporary files are in [`HOME`] beside the source, which is the caller's to remove, as the source
+/// is: there may be a great many files in it.
+///
+/// # Errors
+/// See [`BuildError`]. The folders are left as they are then.
+pub async fn run_plan(
+    plan: &Plan,
+    source: &Path,
+    environment: &BTreeMap<String, String>,
+    settings: &BuildSettings,
+    sink: &LineSink,
+    cancel: &CancellationToken,
+) -> Result<Built, BuildError> {
+    let started = Instant::now();
+    let app = source.join(&plan.root);
+    let (sink, _left_out) = bounded(sink, settings.limits.log_lines);
+    for reason in &plan.reasons {
+        sink.say(reason.clone());
+    }
+    // Beside the source, so that it is on the same disk and not in the release.
+    let home = source.parent().unwrap_or(source).join(HOME);
+    let (own, user) = (vec![source.to_owned(), home.clone()], settings.run_as);
+    let (made, given) = (home.clone(), source.to_owned());
+    pools::io(&settings.launcher.pools.archives, move || {
+        folder::make_private(&made, &[], user)?;
+        user.map_or(Ok(()), |user| folder::give(&given, user))
+    })
+    .await?;
+    let build = Build {
+        settings,
+        environment: variables(plan, &app, environment, settings, &home),
+        app: &app,
+        own,
+        sink,
+        cancel,
+        deadline: started + settings.limits.time,
+    };
+    for step in &plan.steps {
+        build.step(step).await?;
+    }
+    let size = build.size().await?;
+    Ok(Built { size, took: started.elapsed() })
+}
+
+struct Build<'a> {
+    settings: &'a BuildSettings,
+    environment: Vec<(OsString, OsString)>,
+    app: &'a Path,
+    own: Vec<PathBuf>,
+    sink: LineSink,
+    cancel: &'a CancellationToken,
+    deadline: Instant,
+}
+
+impl Build<'_> {
+    async fn step(&self, step: &Step) -> Result<(), BuildError> {
+        let limits = &self.settings.limits;
+        self.sink.say(step.title.clone());
+        let shown = step.command.shown();
+        self.sink.say(format!("$ {shown}"));
+        let argv: Vec<OsString> = step.command.argv(&[]).into_iter().map(OsString::from).collect();
+        let tail = Arc::new(Mutex::new(Tail::default()));
+        let sink = LineSink::new({
+            let (tail, sink) = (tail.clone(), self.sink.clone());
+            move |line| {
+                if line.stream != Stream::System {
+                    tail.lock().push(&line.text);
+                }
+                sink.pass(line);
+            }
+        });
+        let launcher = &self.settings.launcher;
+        // Where the kernel does not count memory, one process can outrun our measuring only so far.
+        let data = (!launcher.cgroups.limits_memory()).then(|| limits.memory.saturating_add(limits.memory / 4));
+        let program = Program {
+            id: Uuid::now_v7(),
+            launch: Launch {
+                open_files: 16_384,
+                file_size: limits.size,
+                data,
+                run_as: self.settings.run_as,
+                folder: self.app.to_owned(),
+                own: self.own.clone(),
+                ..Launch::default()
+            },
+            limits: CgroupLimits { processes: limits.processes, memory: limits.memory, cpus: None },
+            argv: argv.clone(),
+            environment: self.environment.clone(),
+            streams: Streams::default(),
+        };
+        let job =
+            Job { launcher, program, deadline: self.deadline, output: limits.output.clone(), grace: limits.grace };
+        let check = (Duration::from_secs(2), self.size_check());
+        let failed = |reason: String| BuildError::Failed { step: shown.clone(), reason, output: tail.lock().lines() };
+        match run(job, &sink, self.cancel, Some(check)).await? {
+            End::Exited(Ended { how: How::Status(0), .. }) => Ok(()),
+            End::Exited(Ended { how: How::Status(status), .. })
+                if status == i32::from(NOT_FOUND) && is_missing(&argv, &tail.lock()) =>
+            {
+                let program = argv.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                Err(BuildError::NotInstalled { program })
+            }
+            End::Exited(ended) => Err(failed(match ended.how {
+                // SIGXFSZ, as it is and as a shell tells it.
+                How::Status(153) | How::Signal(25) => {
+                    format!("it wrote a file larger than {} MiB", limits.size / 1_048_576)
+                }
+                How::Status(status) => format!("it ended with status {status}"),
+                How::Signal(signal) => format!("it was killed by signal {signal}"),
+                How::Lost => "the process that looks after it was killed".to_owned(),
+            })),
+            End::OutOfMemory => Err(BuildError::OutOfMemory(limits.memory)),
+            End::TooManyProcesses => {
+                Err(BuildError::OverLimit(format!("it started more than {} processes at a time", limits.processes)))
+            }
+            End::TimedOut => Err(BuildError::TimedOut(limits.time)),
+            End::Cancelled => Err(BuildError::Cancelled),
+            End::Refused(sentence) => Err(BuildError::OverLimit(sentence)),
+        }
+    }
+
+    fn size_check(&self) -> Check {
+        let (own, limits) = (self.own.clone(), self.settings.limits.clone());
+        Arc::new(move || {
+            let mut kept = folder::Size::default();
+            for folder in &own {
+                let (bytes, entries) =
+                    (limits.size.saturating_sub(kept.bytes), limits.entries.saturating_sub(kept.entries));
+                let size = folder::measure(folder, bytes, entries);
+                kept.bytes = kept.bytes.saturating_add(size.bytes);
+                kept.entries = kept.entries.saturating_add(size.entries);
+            }
+            over_limit(kept, &limits)
+        })
+    }
+
+    /// What the app's folder holds, once all that the build keeps is within its limits.
+    async fn size(&self) -> Result<folder::Size, BuildError> {
+        let (app, limits, check) = (self.app.to_owned(), self.settings.limits.clone(), self.size_check());
+        let measure = move || Ok((check(), folder::measure(&app, limits.size, limits.entries)));
+        match pools::io(&self.settings.launcher.pools.measures, measure).await? {
+            (Some(sentence), _) => Err(BuildError::OverLimit(sentence)),
+            (None, size) => Ok(size),
+        }
+    }
+}
+
+/// Why a build may not leave so much; nothing when it may.
+pub(crate) fn too_large(size: folder::Size, limits: &BuildLimits) -> Option<String> {
+    if size.bytes > limits.size {
+        let limit = limits.size / 1_048_576;
+        return Some(format!("the built app is larger than {limit} MiB; remove what it does not need to run"));
+    }
+    (size.entries > limits.entries)
+        .then(|| format!("the built app has more than {} files; remove what it does not need to run", limits.entries))
+}
+
+fn over_limit(kept: folder::Size, limits: &BuildLimits) -> Option<String> {
+    if kept.bytes > limits.size {
+        let limit = limits.size / 1_048_576;
+        return Some(format!(
+            "it keeps more than {limit} MiB, the source, HOME and TMPDIR included; remove what the app does not need to run"
+        ));
+    }
+    (kept.entries > limits.entries).then(|| {
+        let limit = limits.entries;
+        format!("it keeps more than {limit} files, the source, HOME and TMPDIR included; remove what the app does not need to run")
+    })
+}
+
+/// Whether 127 means that the step's own program was missing, and not one that it called.
+fn is_missing(argv: &[OsString], tail: &Tail) -> bool {
+    let program = argv.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    tail.lines()
+        .iter()
+        .any(|line| line.starts_with("callboard: the program `") && line.contains(&format!("`{program}`")))
+}
+
+fn variables(
+    plan: &Plan,
+    app: &Path,
+    own: &BTreeMap<String, String>,
+    settings: &BuildSettings,
+    home: &Path,
+) -> Vec<(OsString, OsString)> {
+    let mut all = plan.environment.variables(app, &settings.launcher.path);
+    // Otherwise npm would leave out what builds the app.
+    all.remove("NODE_ENV");
+    let home = home.display().to_string();
+    for (name, value) in [("LANG", "C.UTF-8"), ("CI", "true"), ("HOME", &home), ("TMPDIR", &home), ("NO_COLOR", "1")] {
+        all.insert(name.to_owned(), value.to_owned());
+    }
+    all.extend(settings.pass_through.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?))));
+    all.extend(own.iter().filter(|(name, _)| !is_platform_variable(name)).map(|(n, v)| (n.clone(), v.clone())));
+    all.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+/// Lets `limit` lines through and says so when there are more, and how many at the end.
+fn bounded(sink: &LineSink, limit: u64) -> (LineSink, LeftOut) {
+    let left_out = LeftOut { sink: sink.clone(), limit, lines: Arc::default() };
+    let (sink, lines) = (sink.clone(), left_out.lines.clone());
+    let bounded = LineSink::new(move |line| {
+        let number = lines.fetch_add(1, Ordering::Relaxed);
+        if number < limit {
+            sink.pass(line);
+        } else if number == limit {
+            sink.say(format!("the log has {limit} lines; what follows is left out"));
+        }
+    });
+    (bounded, left_out)
+}
+
+/// Tells with its end how many lines were left out.
+struct LeftOut {
+    sink: LineSink,
+    limit: u64,
+    lines: Arc<AtomicU64>,
+}
+
+impl Drop for LeftOut {
+    fn drop(&mut self) {
+        let lines = self.lines.load(Ordering::Relaxed).saturating_sub(self.limit);
+        if lines > 0 {
+            self.sink.say(format!("{lines} lines were left out here"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,14 @@
+//! From a queued deployment to a release: the queue's builders, the pipeline that each build runs, and its stages.
+//!
+//! A source is unpacked ([`archive`]) or fetched ([`fetch`]); [`detect`] makes a plan of it, [`executor`] runs the plan's
+//! steps, and [`package`] makes an immutable release of the result. These know nothing of the database or of messages.
+
+pub mod archive;
+pub(crate) mod builders;
+pub mod detect;
+pub mod executor;
+pub mod fetch;
+mod lfs;
+pub mod package;
+mod pipeline;
+pub(crate) mod requeue;

@@ -1,0 +1,330 @@
+//! From a source to a release: fetch, detect, build, pack, store.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use callboard_messages::{
+    CallError, Caller, DeploymentId, Failure, ReleaseId,
+    deploy::DeploymentSource,
+    project::{Config, GetConfig},
+};
+use callboard_supervisors::{Backoff, disk::Disk, retry};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    apps::retention,
+    build::{
+        archive,
+        detect::{self, Language, Plan},
+        executor::{self, BuildError},
+        fetch::{self, FetchError, GitSource},
+        lfs,
+        package::{self, PackageError, Packed, Packing},
+    },
+    context::Context,
+    folder::{self, Dir},
+    logs::{last_words::said, log::Log},
+    objects::Objects,
+    store::{
+        apps, archives,
+        deployments::{self, DeploymentRow},
+        releases::ReleaseRow,
+        steps::{self, Builder, Built},
+    },
+};
+
+/// How often the project is asked for its configuration.
+const CONFIG_TRIES: u32 = 30;
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why there is no release.
+pub(crate) enum MakeError {
+    /// The source or its build is at fault.
+    Failed {
+        sentence: String,
+        /// What the log does not show yet and belongs to it.
+        output: Vec<String>,
+    },
+    /// Its owner, or the node's stop, ended it.
+    Cancelled,
+    /// We are.
+    Fault(Failure),
+}
+
+impl MakeError {
+    /// Whatever else it looks like, what failed on a full disk failed because of it.
+    fn unless_full(self, disk: &Disk) -> Self {
+        let full = |said: &str| failed(format!("the disk of this node is full; deploy again when there is room{said}"));
+        match self {
+            Self::Cancelled => Self::Cancelled,
+            Self::Fault(Failure::DiskFull { .. }) => full(""),
+            other if !disk.has_no_room() => other,
+            Self::Fault(_) => full(""),
+            Self::Failed { sentence, output } => match full(&format!(" ({sentence})")) {
+                Self::Failed { sentence, .. } => Self::Failed { sentence, output },
+                other => other,
+            },
+        }
+    }
+}
+
+impl From<Failure> for MakeError {
+    fn from(failure: Failure) -> Self {
+        Self::Fault(failure)
+    }
+}
+
+impl From<callboard_supervisors::db::Error> for MakeError {
+    fn from(error: callboard_supervisors::db::Error) -> Self {
+        Self::Fault(error.into())
+    }
+}
+
+fn failed(sentence: impl std::fmt::Display) -> MakeError {
+    MakeError::Failed { sentence: sentence.to_string(), output: Vec::new() }
+}
+
+/// Makes a release of a deployment's source. Then the deployment stands as rolling, or was cancelled meanwhile.
+pub(crate) async fn make(
+    context: &Context,
+    id: DeploymentId,
+    builder: Builder,
+    cancel: &CancellationToken,
+) -> Result<(), MakeError> {
+    let Some(deployment) = deployments::get(&context.database, id).await? else { return Err(MakeError::Cancelled) };
+    context.announce(id).await?;
+    let folder = context.work_folder().join(id.to_string());
+    let made = Making { context, deployment, builder, cancel, log: context.deployment_log(id), folder: folder.clone() };
+    let outcome = tokio::select! {
+        biased;
+        outcome = made.run() => outcome,
+        () = gone(cancel) => Err(MakeError::Cancelled),
+    };
+    // Before the folder goes, and with it what has filled the disk.
+    let outcome = outcome.map_err(|error| error.unless_full(&context.disk));
+    if let Err(error) = context.trash.discard(folder).await {
+        tracing::warn!(%id, %error, "the folder of a build could not be removed");
+    }
+    outcome
+}
+
+/// A build that is cancelled ends its processes itself; this is for the steps that know no cancel.
+async fn gone(cancel: &CancellationToken) {
+    cancel.cancelled().await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+}
+
+struct Making<'a> {
+    context: &'a Context,
+    deployment: DeploymentRow,
+    builder: Builder,
+    cancel: &'a CancellationToken,
+    log: Log,
+    folder: PathBuf,
+}
+
+impl Making<'_> {
+    async fn run(&self) -> Result<(), MakeError> {
+        let config = self.config().await?;
+        let folder = self.folder.clone();
+        let made = self.context.pools.prompt.run(None, move || folder::make_passable(&folder)).await?;
+        made.map_err(|error| Failure::Internal(format!("the folder of a build: {error}")))?;
+        let source = self.folder.join("source");
+        let commit = self.fetch(&source).await?;
+        self.look_for_pointers(&source).await?;
+        self.check_cancel()?;
+        // Before anything else can write there.
+        let path = source.clone();
+        let opened = self.context.pools.archives.run(None, move || Dir::open(&path)).await?.map_err(failed)?;
+        let plan = self.detect(&source, &config).await?;
+        self.check_processes(&plan).await?;
+        self.check_cancel()?;
+        self.build(&plan, &source, &config).await?;
+        self.check_cancel()?;
+        let archive = self.folder.join("release.tar.gz");
+        let packed = self.pack(&source, opened, &plan, archive.clone()).await?;
+        self.check_cancel()?;
+        self.store(&archive, packed, plan, config, commit).await
+    }
+
+    fn check_cancel(&self) -> Result<(), MakeError> {
+        if self.cancel.is_cancelled() { Err(MakeError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Just after the start of a node the project domain may not answer yet, so this is tried for a while.
+    async fn config(&self) -> Result<Config, MakeError> {
+        let (caller, project_id) = (Caller::system(), self.deployment.project_id);
+        let ask = async || self.context.bus.ask(&caller, GetConfig { project_id, environment_version: None }).await;
+        let mut failures = 0;
+        retry(&self.context.clock, Backoff::constant(RETRY_AFTER), ask, |error, _| match error {
+            CallError::Refused(refusal) => Err(failed(refusal)),
+            CallError::Failed(failure @ Failure::Internal(_)) => Err(failure.into()),
+            CallError::Failed(failure) if failures == CONFIG_TRIES => Err(failure.into()),
+            CallError::Failed(_) => {
+                failures += 1;
+                self.check_cancel()
+            }
+        })
+        .await
+    }
+
+    /// Puts the source into `target`; answers its commit.
+    async fn fetch(&self, target: &Path) -> Result<Option<String>, MakeError> {
+        match &self.deployment.source {
+            Some(DeploymentSource::Archive { source_id }) => {
+                self.log.heading("Unpacking the source");
+                let archive = self.folder.join("upload");
+                if !self.context.objects.download(&Objects::source(*source_id), &archive).await? {
+                    return Err(failed("the uploaded source is no longer there; upload it again"));
+                }
+                let (target, limits) = (target.to_owned(), self.context.settings.archive.clone());
+                let unpacked =
+                    self.context.pools.archives.run(None, move || archive::unpack(&archive, &target, &limits));
+                match unpacked.await? {
+                    Ok(summary) => self.log.detail(&format!("{} files and folders", summary.entries)),
+                    Err(error) if error.is_refusal() => return Err(failed(error)),
+                    Err(error) => return Err(Failure::Internal(error.to_string()).into()),
+                }
+                Ok(None)
+            }
+            Some(DeploymentSource::Git { url, reference }) => {
+                self.log.heading("Fetching the source");
+                let source = GitSource { url: url.clone(), reference: reference.clone() };
+                let (settings, sink) = (&self.context.settings.fetch, self.log.build_sink());
+                match fetch::clone(&source, target, settings, &sink, self.cancel).await {
+                    Ok(commit) => {
+                        self.log.detail(&format!("{} {}", commit.id.get(..10).unwrap_or(&commit.id), commit.subject));
+                        let database = &self.context.database;
+                        steps::set_commit(database, self.deployment.id, self.builder, &commit.id).await?;
+                        Ok(Some(commit.id))
+                    }
+                    Err(FetchError::Cancelled) => Err(MakeError::Cancelled),
+                    Err(error) => Err(failed(error)),
+                }
+            }
+            None => Err(failed("the deployment has no source")),
+        }
+    }
+
+    async fn look_for_pointers(&self, source: &Path) -> Result<(), MakeError> {
+        let source = source.to_owned();
+        if let Some(sentence) = self.context.pools.archives.run(None, move || lfs::look_for(&source)).await? {
+            self.log.trouble(&sentence);
+        }
+        Ok(())
+    }
+
+    async fn detect(&self, source: &Path, config: &Config) -> Result<Plan, MakeError> {
+        let own = detect::BuildConfig {
+            root: config.build.root.clone(),
+            build_command: config.build.build_command.clone(),
+            start_command: config.build.start_command.clone(),
+        };
+        let source = source.to_owned();
+        let plan =
+            self.context.pools.archives.run(None, move || detect::detect(&source, &own)).await?.map_err(failed)?;
+        self.log.heading(&match plan.language {
+            Language::Node | Language::Python => format!("{} app detected", plan.language.name()),
+            Language::Static => "Static site detected".to_owned(),
+            Language::Other if plan.reasons.iter().any(|reason| reason.starts_with("Procfile")) => {
+                "Procfile app detected".to_owned()
+            }
+            Language::Other => "App with its own start command detected".to_owned(),
+        });
+        Ok(plan)
+    }
+
+    /// Before a build that would be in vain. Whoever brings the release into service asks again: what is wanted may change
+    /// until then.
+    async fn check_processes(&self, plan: &Plan) -> Result<(), MakeError> {
+        let app = apps::get(&self.context.database, self.deployment.project_id).await?;
+        let refusal = app.and_then(|app| self.deployment.refuse(&app.wishes, &plan.processes));
+        refusal.map_or(Ok(()), |sentence| Err(failed(sentence)))
+    }
+
+    async fn build(&self, plan: &Plan, source: &Path, config: &Config) -> Result<(), MakeError> {
+        let environment: BTreeMap<String, String> =
+            config.environment.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
+        let (settings, sink) = (&self.context.settings.build, self.log.build_sink());
+        match executor::run_plan(plan, source, &environment, settings, &sink, self.cancel).await {
+            Ok(_) => Ok(()),
+            Err(BuildError::Cancelled) => Err(MakeError::Cancelled),
+            Err(BuildError::Failed { step, reason, output }) => {
+                Err(failed(format!("`{step}` failed: {reason}{}", said(&output))))
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn pack(&self, path: &Path, source: Dir, plan: &Plan, target: PathBuf) -> Result<Packed, MakeError> {
+        self.log.heading("Packing the release");
+        let packing = Packing { source, path, root: &plan.root, target };
+        let (settings, pool) = (&self.context.settings.build, &self.context.pools.archives);
+        let packed =
+            package::pack_by_child(packing, settings, pool, self.cancel).await.map_err(|error| match error {
+                PackageError::Cancelled => MakeError::Cancelled,
+                PackageError::Fault(failure) => failure.into(),
+                error => failed(error),
+            })?;
+        let size = packed.packed_bytes as f64 / 1_048_576.0;
+        self.log.detail(&format!("{} files and folders, {size:.1} MiB packed", packed.entries));
+        Ok(packed)
+    }
+
+    async fn store(
+        &self,
+        archive: &Path,
+        packed: Packed,
+        plan: Plan,
+        config: Config,
+        commit: Option<String>,
+    ) -> Result<(), MakeError> {
+        let mut release = ReleaseRow {
+            id: ReleaseId::new(),
+            project_id: self.deployment.project_id,
+            version: 0,
+            digest: packed.id.to_string(),
+            generation: 0,
+            language: language(&plan),
+            processes: plan.processes,
+            environment: plan.environment,
+            build: config.build,
+            environment_version: config.environment_version,
+            deployment_id: self.deployment.id,
+            commit,
+            formation: None,
+            kept: true,
+            created_at: self.context.clock.now(),
+        };
+        let (context, caller) = (self.context, Caller::system());
+        // Whoever brings it into service goes on in the same log, maybe on another node.
+        self.log.store().await;
+        loop {
+            release.generation = archives::generation(&context.database, &release.digest).await?;
+            let path = Objects::release(&release.digest, release.generation);
+            if !context.objects.has(&path).await? {
+                context.objects.upload(archive, &path).await?;
+            }
+            match steps::built(&context.database, &caller, self.builder, &release).await? {
+                Built::Rolls(_) => break,
+                // The last release that had the same content was let go meanwhile. This one is stored once more, and what
+                // was just stored under the name of the former is no object of anybody.
+                Built::ArchiveGone => context.objects.remove(&path).await?,
+                Built::Lost => {
+                    retention::unneeded(context, &release.digest).await?;
+                    return Err(MakeError::Cancelled);
+                }
+            }
+        }
+        self.context.announce(self.deployment.id).await?;
+        Ok(())
+    }
+}
+
+/// As clients know it: `node`, `python`, `static`, `other`.
+fn language(plan: &Plan) -> String {
+    serde_json::to_value(plan.language).ok().and_then(|name| Some(name.as_str()?.to_owned())).unwrap_or_default()
+}

@@ -1,0 +1,243 @@
+//! A program's last words, and which of them say why it ended.
+//!
+//! The last line is often none of the program's own: npm tells of a newer version of itself, Node.js tells its version,
+//! and both print what belongs to the error above.
+
+use std::collections::VecDeque;
+
+use crate::logs::terminal::{Colours, clean};
+
+/// The newest lines. What surely says nothing of the program is left out, and so is all but the beginning of what npm
+/// explains at length.
+#[derive(Debug, Default)]
+pub(crate) struct Tail {
+    lines: VecDeque<String>,
+    /// How many lines of npm's own error have come in a row.
+    of_npm: usize,
+}
+
+impl Tail {
+    const LINES: usize = 30;
+    const CHARACTERS: usize = 500;
+    const OF_NPM: usize = 8;
+
+    pub(crate) fn push(&mut self, text: &str) {
+        // Without its colours: a sentence is no place for them.
+        let text = &clean(text, Colours::Dropped);
+        self.of_npm = if npm_error(text).is_some() { self.of_npm + 1 } else { 0 };
+        if is_about_npm(text) || self.of_npm > Self::OF_NPM {
+            return;
+        }
+        if self.lines.len() == Self::LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(text.chars().take(Self::CHARACTERS).collect());
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.lines.iter().cloned().collect()
+    }
+}
+
+/// The end of a sentence that tells why a program failed, from its last lines; empty when they say nothing.
+pub(crate) fn said(lines: &[String]) -> String {
+    match reason(lines) {
+        Some(reason) => missing_program(&reason).map_or_else(|| format!("; it said: {reason}"), |it| format!("; {it}")),
+        None => String::new(),
+    }
+}
+
+/// The sentence of a shell or of our own launcher for a program that is not there, in our words.
+pub(crate) fn missing_program(line: &str) -> Option<String> {
+    let name = match line.strip_prefix("callboard: the program `") {
+        Some(rest) => rest.split('`').next()?,
+        None => {
+            // dash: `/bin/sh: 1: exec: name: not found`; bash: `/bin/sh: line 1: name: command not found`
+            let (shell, rest) = line.split_once(": ")?;
+            let is_shell = matches!(shell.rsplit('/').next(), Some("sh" | "dash" | "bash"));
+            let rest = rest.strip_suffix(": not found").or_else(|| rest.strip_suffix(": command not found"));
+            is_shell.then_some(rest?.rsplit(": ").next()?)?
+        }
+    };
+    Some(format!("the program `{name}` was not found; install it or check its name"))
+}
+
+/// The line that says why.
+pub(crate) fn reason(lines: &[String]) -> Option<String> {
+    let mut found: Option<&str> = None;
+    // The error that the lines after it belong to, should they end as Node.js ends.
+    let mut error: Option<&str> = None;
+    let mut npm = Npm::default();
+    for line in lines.iter().map(|line| line.trim_end()) {
+        if let Some(said) = npm_error(line) {
+            if let Some(said) = npm.hear(said) {
+                found = Some(said);
+            }
+            continue;
+        }
+        npm = Npm::default();
+        if line.starts_with("Node.js v") {
+            found = error.take().or(found);
+        } else if !is_noise(line) {
+            found = Some(line);
+            if is_error(line) {
+                error = Some(line);
+            }
+        }
+    }
+    found.map(|line| line.trim().to_owned())
+}
+
+/// Where one is in what npm says of an error.
+#[derive(Debug, Default)]
+enum Npm {
+    #[default]
+    Silent,
+    /// Its own error: the first line after the code says what is wrong.
+    Own,
+    /// A script of a package failed: its last line does.
+    Script,
+    /// The app's own script failed, which has said so itself.
+    Told,
+}
+
+impl Npm {
+    /// What of it is a reason.
+    fn hear<'a>(&mut self, said: &'a str) -> Option<&'a str> {
+        if let Some(code) = said.strip_prefix("code ") {
+            *self = match code.trim() {
+                "ELIFECYCLE" => Self::Told,
+                code if code.bytes().all(|byte| byte.is_ascii_digit()) => Self::Script,
+                _ => Self::Own,
+            };
+            return None;
+        }
+        if said.starts_with("Lifecycle script") {
+            *self = Self::Told;
+        }
+        let is_circumstance =
+            ["path ", "workspace ", "location ", "command ", "errno ", "syscall ", "A complete log of "]
+                .iter()
+                .any(|beginning| said.starts_with(beginning));
+        match self {
+            _ if said.trim().is_empty() || is_circumstance => None,
+            Self::Told => None,
+            Self::Script => Some(said),
+            Self::Silent | Self::Own => {
+                *self = Self::Told;
+                Some(said)
+            }
+        }
+    }
+}
+
+fn npm_error(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("npm error").or_else(|| line.strip_prefix("npm ERR!"))?;
+    (rest.is_empty() || rest.starts_with(' ')).then(|| rest.trim_start())
+}
+
+fn is_about_npm(line: &str) -> bool {
+    ["npm notice", "npm warn", "npm WARN"].iter().any(|beginning| line.starts_with(beginning))
+}
+
+/// `TypeError: …`, at the beginning of a line.
+fn is_error(line: &str) -> bool {
+    let Some((name, _)) = line.split_once(':') else { return false };
+    let name = name.trim_start_matches("Uncaught ").split(' ').next().unwrap_or_default();
+    let is_name = name.chars().all(|letter| letter.is_alphanumeric() || "._$".contains(letter));
+    is_name && ["Error", "Exception", "Rejection"].iter().any(|end| name.ends_with(end))
+}
+
+/// What stands around a reason and is none.
+fn is_noise(line: &str) -> bool {
+    let text = line.trim();
+    let is_frame = text.starts_with("at ") && line.starts_with(' ');
+    let is_native_frame =
+        text.split_once(": 0x").is_some_and(|(number, _)| number.bytes().all(|it| it.is_ascii_digit()));
+    let is_mark = text.chars().all(|letter| "^~{}[]()|-=*".contains(letter));
+    is_mark
+        || is_frame
+        || is_native_frame
+        || text.starts_with("(Use `node ")
+        || text.starts_with("----- Native stack trace")
+        || text.starts_with("Aborted")
+        || is_about_npm(line)
+        // What npm runs, as it says it.
+        || line.starts_with("> ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Option<String> {
+        let mut tail = Tail::default();
+        text.lines().for_each(|line| tail.push(line));
+        reason(&tail.lines())
+    }
+
+    #[test]
+    fn the_reason_is_what_the_program_said_and_not_what_stands_around_it() {
+        let frames = "    at Module._load (node:internal/modules/cjs/loader:1038:27)\n".repeat(10);
+        let module = format!(
+            "node:internal/modules/cjs/loader:1210\n  throw err;\n  ^\n\nError: Cannot find module 'nope'\nRequire stack:\n\
+             - /app/s.js\n{frames}    at main (x:1:2) {{\n  code: 'MODULE_NOT_FOUND',\n  requireStack: [ '/app/s.js' ]\n}}\n\n\
+             Node.js v20.20.2\n"
+        );
+        let heap = "<--- JS stacktrace --->\n\nFATAL ERROR: Reached heap limit Allocation failed\n\
+                    ----- Native stack trace -----\n\n 1: 0xb78db3 node::OOM(char const*) [node]\n10: 0x10b7fb4  [node]\nAborted\n";
+        for (said, reason) in [
+            ("one\ntwo\n\n", "two"),
+            (
+                "\n> start\n> echo the-real-reason >&2; exit 3\n\nthe-real-reason\nnpm notice\nnpm notice New major version\nnpm notice\n",
+                "the-real-reason",
+            ),
+            (&module, "Error: Cannot find module 'nope'"),
+            (
+                "/app/s.js:1\nthrow \"x\"\n^\nx\n(Use `node --trace-uncaught ...` to show where)\n\nNode.js v20.20.2\n",
+                "x",
+            ),
+            (heap, "FATAL ERROR: Reached heap limit Allocation failed"),
+            ("TypeError: handled\nstarted\nDetail: it ends\n", "Detail: it ends"),
+            ("Traceback (most recent call last):\n  File \"a.py\", line 1\nValueError: no\n", "ValueError: no"),
+            ("compiling\nbroken\nnpm ERR! code ELIFECYCLE\nnpm ERR! errno 3\nnpm ERR! app@ start: `x`\n", "broken"),
+            (
+                "broken\nnpm error Lifecycle script `build` failed with error:\nnpm error code 3\nnpm error path /app\n",
+                "broken",
+            ),
+        ] {
+            assert_eq!(of(said).as_deref(), Some(reason), "{said}");
+        }
+        assert_eq!(of("\n"), None);
+        assert_eq!(of("npm notice\nnpm notice New major version of npm available!\n"), None);
+    }
+
+    #[test]
+    fn an_error_of_npm_itself_is_told_by_its_first_line_however_much_follows() {
+        let usage = "npm error --ignore-scripts\n".repeat(100);
+        let text =
+            format!("npm error code EUSAGE\nnpm error\nnpm error The `npm ci` command can only install\n{usage}");
+        assert_eq!(of(&text).as_deref(), Some("The `npm ci` command can only install"));
+        let text = "npm error code E404\nnpm error 404 Not Found - GET https://registry.example/nope\nnpm error 404\n";
+        assert_eq!(of(text).as_deref(), Some("404 Not Found - GET https://registry.example/nope"));
+        let text = "npm error code 1\nnpm error path /app/node_modules/x\nnpm error command sh -c node-gyp\nnpm error gyp: no make\n\
+                    npm error A complete log of this run can be found in: /x\n";
+        assert_eq!(of(text).as_deref(), Some("gyp: no make"));
+    }
+
+    #[test]
+    fn a_program_that_is_missing_is_named_whoever_looked_for_it() {
+        for line in [
+            "/bin/sh: 1: exec: nosuchprogram: not found",
+            "sh: 1: nosuchprogram: not found",
+            "/bin/sh: line 1: exec: nosuchprogram: not found",
+            "bash: line 1: nosuchprogram: command not found",
+            "callboard: the program `nosuchprogram` was not found; install it or check its name",
+        ] {
+            let sentence = said(&[line.to_owned()]);
+            assert_eq!(sentence, "; the program `nosuchprogram` was not found; install it or check its name", "{line}");
+        }
+        assert_eq!(said(&["404: page: not found".to_owned()]), "; it said: 404: page: not found");
+        assert_eq!(said(&[]), "");
+    }
+}

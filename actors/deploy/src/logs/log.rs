@@ -1,0 +1,111 @@
+//! A log as others see it: a journal on the disk and a live topic, with the same ids.
+
+use std::sync::Arc;
+
+use callboard_messages::{DeploymentId, ProjectId};
+use callboard_supervisors::{Clock, Live, LiveEvent};
+
+use crate::{
+    logs::{
+        journal::Journal,
+        output::{Line, LineSink, Stream},
+        terminal,
+    },
+    world::World,
+};
+
+/// Where lines go. Cheap to clone, and at home on any thread.
+#[derive(Clone)]
+pub(crate) struct Log {
+    journal: Journal,
+    live: Live,
+    clock: Clock,
+    topic: Arc<str>,
+}
+
+/// The live topic of a deployment.
+pub(crate) fn deployment_topic(id: DeploymentId) -> String {
+    format!("deployment:{id}")
+}
+
+/// The live topic of a project's status.
+pub(crate) fn project_topic(id: ProjectId) -> String {
+    format!("project:{id}")
+}
+
+impl Log {
+    /// The log of a deployment: build and rollout.
+    pub(crate) fn of_deployment(world: &World, id: DeploymentId, live: &Live, clock: &Clock) -> Self {
+        Self::new(world.deployment_journal(id), deployment_topic(id), live, clock)
+    }
+
+    /// The log of an app: what its instances write.
+    pub(crate) fn of_app(world: &World, id: ProjectId, live: &Live, clock: &Clock) -> Self {
+        Self::new(world.app_journal(id), format!("logs:{id}"), live, clock)
+    }
+
+    fn new(journal: Journal, topic: String, live: &Live, clock: &Clock) -> Self {
+        Self { journal, live: live.clone(), clock: clock.clone(), topic: topic.into() }
+    }
+
+    /// Takes care that the next line comes after what other nodes have written.
+    pub(crate) async fn follow_on(&self) {
+        if let Err(failure) = self.journal.follow_on().await {
+            tracing::debug!(topic = %self.topic, %failure, "what other nodes have written of a log could not be read");
+        }
+    }
+
+    /// Stores what was written where other nodes can read it.
+    pub(crate) async fn store(&self) {
+        if let Err(failure) = self.journal.store().await {
+            tracing::debug!(topic = %self.topic, %failure, "lines of a log could not be stored yet");
+        }
+    }
+
+    /// Writes a line of ours, which may be in the words of a stranger.
+    pub(crate) fn line(&self, from: &str, text: impl AsRef<str>) {
+        self.write(from, terminal::plain(text.as_ref()));
+    }
+
+    fn write(&self, from: &str, text: String) {
+        let line = self.journal.write(self.clock.now(), from, text);
+        let id = line.id;
+        if let Ok(data) = serde_json::to_value(line) {
+            self.live.publish(&self.topic, LiveEvent { id, kind: "log".into(), data });
+        }
+    }
+
+    /// A heading of the build log: what begins now.
+    pub(crate) fn heading(&self, text: &str) {
+        self.line("build", format!("-----> {text}"));
+    }
+
+    /// What belongs to the heading before it, line by line.
+    pub(crate) fn detail(&self, text: &str) {
+        for line in text.lines() {
+            self.line("build", format!("       {line}"));
+        }
+    }
+
+    /// What went wrong, line by line.
+    pub(crate) fn trouble(&self, text: &str) {
+        for line in text.lines() {
+            self.line("build", format!(" !     {line}"));
+        }
+    }
+
+    /// Takes the lines of a build: they belong to the heading before them.
+    pub(crate) fn build_sink(&self) -> LineSink {
+        let log = self.clone();
+        LineSink::new(move |line: Line| log.write("build", format!("       {}", line.text)))
+    }
+
+    /// Takes the lines of an instance, `web.1`; what the platform says about it comes from `platform`.
+    pub(crate) fn instance_sink(&self, from: String) -> LineSink {
+        let log = self.clone();
+        LineSink::new(move |line: Line| match line.stream {
+            Stream::System => log.write("platform", format!("{from}: {}", line.text)),
+            Stream::Stdout | Stream::Stderr => log.write(&from, line.text),
+        })
+    }
+}

@@ -1,0 +1,47 @@
+//! What a node's own disk keeps of logs. Each node looks after its own: who lets a log go for good reaches the object
+//! store and its own disk only, and an app that went to another node leaves its lines here.
+
+use std::path::Path;
+
+use callboard_messages::{DeploymentId, Failure, ProjectId};
+use callboard_supervisors::warn_unless_outage;
+
+use crate::{
+    context::Context,
+    store::{apps, deployments},
+    world::World,
+};
+
+/// Looks for as long as the node runs.
+pub(crate) async fn look_after(context: &Context) {
+    loop {
+        if let Err(failure) = sweep(context).await {
+            warn_unless_outage!(failure.is_outage(), %failure, "the logs on this node's disk could not be looked through; trying again later");
+        }
+        context.clock.sleep(context.settings.disk_swept_every).await;
+    }
+}
+
+/// Removes the lines of apps that are gone, or another node's by now, and of deployments whose log is no longer kept.
+/// What is open here stays for now.
+async fn sweep(context: &Context) -> Result<(), Failure> {
+    let (settings, me) = (&context.settings, context.nodes.me());
+    for id in context.journals.on_disk(Path::new(World::APP_LOGS)).await?.into_iter().map(ProjectId) {
+        let app = apps::get(&context.database, id).await?;
+        // Of an app that nobody runs the last owner keeps what it has.
+        if app.as_ref().is_some_and(|app| app.owner_node.is_none_or(|owner| owner == me)) {
+            continue;
+        }
+        let name = World::app_log(id);
+        if app.is_some() && !context.journals.hand_over(&name, settings.app_log_bytes).await? {
+            continue;
+        }
+        context.journals.leave(&name, settings.app_log_bytes).await?;
+    }
+    for id in context.journals.on_disk(Path::new(World::DEPLOYMENT_LOGS)).await?.into_iter().map(DeploymentId) {
+        if !deployments::keeps_log(&context.database, id, settings.build_logs_kept).await? {
+            context.journals.leave(&World::deployment_log(id), settings.build_log_bytes).await?;
+        }
+    }
+    Ok(())
+}
