@@ -44,7 +44,7 @@ pub struct Error {
     pub sentence: String,
     /// What to do about it.
     pub hint: Option<String>,
-    /// The kind of failure, as the node names it; after the status unless told.
+    /// The kind of failure, as the node names it; default: from the status.
     pub code: Option<String>,
     /// By this the node's log names the request.
     pub request_id: Option<String>,

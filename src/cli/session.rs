@@ -9,12 +9,12 @@ use callboard_messages::{
 };
 use callboard_supervisors::Backoff;
 
-use super::AppArgs;
+use super::{AppArgs, Globals};
 use crate::{
     client::{
         Client,
         live::{Update, Updates},
-        pack,
+        pack, target,
     },
     error::{Error, Result, Status},
     output::Output,
@@ -35,6 +35,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// A session with the node that the command line, the environment or a saved context names.
+    pub fn open(globals: &Globals, output: Output) -> Result<Self> {
+        Ok(Self { client: target::find(globals)?, output })
+    }
+
     /// The app with this name; nothing when there is none.
     pub async fn find(&self, name: &str) -> Result<Option<Project>> {
         let query: String = url::form_urlencoded::byte_serialize(name.as_bytes()).collect();

@@ -73,7 +73,7 @@ pub fn remember_process(data: &Path, process: Uuid) -> Result {
     write_private(&path, &text).context(|| format!("write {}", path.display()))
 }
 
-/// What people call this node unless told: its machine, and the port it listens on.
+/// The default name of this node: its machine, and the port it listens on.
 pub fn name(cluster: &ClusterChoice, port: u16) -> String {
     cluster.name.clone().unwrap_or_else(|| {
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

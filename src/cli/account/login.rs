@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde_json::json;
 use url::Url;
 
-use super::Globals;
 use crate::{
+    cli::Globals,
     client::{
         Client, Credential,
         contexts::{self, SavedContext},
@@ -27,13 +27,13 @@ pub struct Login {
     /// Where the node is
     #[arg(default_value = "http://localhost:8080", env = "CALLBOARD_URL")]
     url: String,
-    /// The account; asked for unless told
+    /// The e-mail address of the account; asked for when absent
     #[arg(long)]
     email: Option<String>,
     /// An API key instead of e-mail and password; `-` reads it from standard input
     #[arg(long, conflicts_with = "email")]
     token: Option<String>,
-    /// The context's name; the node's host unless told
+    /// The context's name; default: the node's host
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 }

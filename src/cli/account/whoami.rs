@@ -4,8 +4,7 @@ use callboard_messages::auth::Identity;
 use clap::Args;
 use serde::Serialize;
 
-use super::session::Session;
-use crate::error::Result;
+use crate::{cli::session::Session, error::Result};
 
 #[derive(Debug, Args)]
 pub struct Whoami {}

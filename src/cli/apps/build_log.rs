@@ -6,14 +6,17 @@ use callboard_messages::{
 };
 use clap::Args;
 
-use super::{AppArgs, deploy, session::Session};
-use crate::error::{Error, Result};
+use super::deploy;
+use crate::{
+    cli::{AppArgs, session::Session},
+    error::{Error, Result},
+};
 
 #[derive(Debug, Args)]
 pub struct BuildLog {
     #[command(flatten)]
     app: AppArgs,
-    /// Which deployment; the newest unless told
+    /// Which deployment; default: the newest
     deployment: Option<DeploymentId>,
     /// Go on until the deployment has ended; fails when it does
     #[arg(long, short)]

@@ -9,8 +9,8 @@ use callboard_messages::{
 use clap::Args;
 use serde_json::json;
 
-use super::{AppArgs, session::Session};
 use crate::{
+    cli::{AppArgs, session::Session},
     client::pack::{self, Packed},
     error::{Error, Result, Status},
     output::line_of_log,
@@ -23,7 +23,7 @@ pub struct Deploy {
     source: String,
     #[command(flatten)]
     app: AppArgs,
-    /// The branch or tag of a git repository; its default branch unless told
+    /// The branch or tag of a git repository; default: its default branch
     #[arg(long, value_name = "NAME")]
     reference: Option<String>,
     /// Release it even if it lacks a process type that runs

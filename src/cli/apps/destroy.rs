@@ -9,8 +9,8 @@ use callboard_messages::project::Project;
 use clap::Args;
 use serde_json::json;
 
-use super::{AppArgs, session::Session};
 use crate::{
+    cli::{AppArgs, session::Session},
     error::{Error, Result},
     output::question,
 };

@@ -6,8 +6,8 @@ use callboard_messages::project::Environment;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{AppArgs, session::Session};
 use crate::{
+    cli::{AppArgs, session::Session},
     error::{Error, Result},
     output::table,
 };

@@ -9,8 +9,11 @@ use callboard_messages::{
 use clap::Args;
 use serde_json::json;
 
-use super::{AppArgs, deploy, session::Session};
-use crate::error::{Error, Result};
+use super::deploy;
+use crate::{
+    cli::{AppArgs, session::Session},
+    error::{Error, Result},
+};
 
 #[derive(Debug, Args)]
 pub struct Scale {
@@ -49,7 +52,7 @@ fn written(formation: &Formation) -> String {
 
 #[derive(Debug, Args)]
 pub struct Rollback {
-    /// The release, such as v3; the one before the current unless told
+    /// The release, such as v3; default: the one before the current
     #[arg(value_parser = parse_version)]
     release: Option<i64>,
     #[command(flatten)]

@@ -3,8 +3,8 @@
 use callboard_messages::deploy::{LogLine, LogLines};
 use clap::Args;
 
-use super::{AppArgs, session::Session};
 use crate::{
+    cli::{AppArgs, session::Session},
     error::Result,
     output::{Output, line_of_log},
 };

@@ -5,8 +5,10 @@ use std::process::{Command, Stdio};
 use callboard_messages::deploy::Instances;
 use clap::Args;
 
-use super::{AppArgs, session::Session};
-use crate::error::Result;
+use crate::{
+    cli::{AppArgs, session::Session},
+    error::Result,
+};
 
 #[derive(Debug, Args)]
 pub struct Open {

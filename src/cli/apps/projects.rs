@@ -4,8 +4,7 @@ use callboard_messages::project::Project;
 use clap::Args;
 use serde_json::json;
 
-use super::session::Session;
-use crate::{error::Result, output::table};
+use crate::{cli::session::Session, error::Result, output::table};
 
 #[derive(Debug, Args)]
 pub struct Projects {}

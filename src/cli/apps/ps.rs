@@ -3,8 +3,11 @@
 use callboard_messages::deploy::{Instance, InstanceStatus, Instances};
 use clap::Args;
 
-use super::{AppArgs, session::Session};
-use crate::{error::Result, output::table};
+use crate::{
+    cli::{AppArgs, session::Session},
+    error::Result,
+    output::table,
+};
 
 #[derive(Debug, Args)]
 pub struct Ps {

@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 use url::form_urlencoded::byte_serialize;
 use uuid::Uuid;
 
-use super::session::Session;
-use crate::{error::Result, output::table};
+use crate::{cli::session::Session, error::Result, output::table};
 
 #[derive(Debug, Args)]
 pub struct DeadLetters {

@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::Globals;
 use crate::{
+    cli::Globals,
     config::{Mode, Settings},
     error::Result,
     node,

@@ -7,8 +7,8 @@ use callboard_messages::{
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::session::Session;
 use crate::{
+    cli::session::Session,
     error::{Error, Result},
     output::table,
 };

@@ -5,8 +5,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::session::Session;
-use crate::{error::Result, output::table};
+use crate::{cli::session::Session, error::Result, output::table};
 
 #[derive(Debug, Args)]
 pub struct Sagas {

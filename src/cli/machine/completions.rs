@@ -3,8 +3,10 @@
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::Cli;
-use crate::error::{Error, Result};
+use crate::{
+    cli::Cli,
+    error::{Error, Result},
+};
 
 #[derive(Debug, Args)]
 pub struct Completions {

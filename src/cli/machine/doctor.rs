@@ -12,8 +12,8 @@ use clap::Args;
 use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
 
-use super::Globals;
 use crate::{
+    cli::Globals,
     client::{Client, Credential, ReadyDomain, contexts::is_private, target},
     config::{Mode, Settings},
     error::{Error, Result},

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::Globals;
 use crate::{
+    cli::Globals,
     config::{Mode, Settings},
     error::Result,
     output::Output,

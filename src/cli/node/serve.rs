@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
-use super::Globals;
 use crate::{
+    cli::Globals,
     config::{Mode, Settings},
     error::Result,
     node,
