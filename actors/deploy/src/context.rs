@@ -25,15 +25,15 @@ use crate::{
     world::World,
 };
 
-/// Where nodes that run apps tell each other that it is worth a look. Lossy: all of them look by themselves too.
+/// Live topic of nudges between nodes that run apps. Lossy: all of them scan as well.
 pub(crate) const NUDGES: &str = "internal:deploy";
-/// Where the routers of all nodes are told that routes have changed. Lossy too.
+/// Live topic of nudges to the routers of all nodes. Lossy: routers poll as well.
 pub(crate) const ROUTE_NUDGES: &str = "internal:routes";
 
-/// What a nudge says.
+/// A nudge: something has changed in the store.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Nudge {
-    /// Who says it.
+    /// The node that sends it.
     pub(crate) node: Uuid,
     /// The project that something happened to; absent when there is something in the queue of builds.
     #[serde(default)]
@@ -81,7 +81,7 @@ impl Context {
         Log::of_app(&self.world, id, &self.live, &self.clock)
     }
 
-    /// Reads a deployment anew and tells everyone who follows it, or its project.
+    /// Reads a deployment and publishes it on its live topic and its project's.
     pub(crate) async fn announce(&self, id: DeploymentId) -> Result<Option<Deployment>, Failure> {
         Ok(deployments::get(&self.database, id).await?.map(|row| self.show(row)))
     }
@@ -92,7 +92,7 @@ impl Context {
         row.view(url)
     }
 
-    /// Tells everyone who follows the deployment, or its project.
+    /// Publishes the deployment on its live topic and its project's.
     pub(crate) fn show(&self, row: DeploymentRow) -> Deployment {
         let deployment = self.view(row);
         self.publish(&deployment_topic(deployment.id), "deployment", &deployment);
@@ -100,12 +100,12 @@ impl Context {
         deployment
     }
 
-    /// Tells everyone who follows the project about one of its instances.
+    /// Publishes an instance on the live topic of its project.
     pub(crate) fn publish_instance(&self, project_id: ProjectId, kind: &'static str, instance: &Instance) {
         self.publish(&project_topic(project_id), kind, instance);
     }
 
-    /// Has whoever looks after the app, on whatever node, look at the store.
+    /// Wakes the app's actor, on whatever node it is.
     pub(crate) fn wake(&self, project_id: ProjectId) {
         self.waker(project_id)();
     }
@@ -114,32 +114,32 @@ impl Context {
     pub(crate) fn waker(&self, project_id: ProjectId) -> impl FnOnce() + Send + 'static {
         let (world, live) = (self.world.clone(), self.live.clone());
         move || {
-            world.stage.wake(project_id);
+            world.apps.wake(project_id);
             publish(&live, NUDGES, "nudge", &Nudge { node: world.nodes.me(), project_id: Some(project_id) });
         }
     }
 
-    /// Has builders of all nodes look at the queue.
+    /// Wakes the build dispatchers of all nodes.
     pub(crate) fn wake_builders(&self) {
         self.queued.notify_one();
         self.publish(NUDGES, "nudge", &Nudge { node: self.nodes.me(), project_id: None });
     }
 
-    /// Has the routers of all nodes ask for the routes.
+    /// Makes the routers of all nodes poll the routes.
     pub(crate) fn nudge_routers(&self) {
         self.publish(ROUTE_NUDGES, "nudge", &serde_json::Value::Null);
     }
 
-    /// Tells visitors of an app that was just made: there is nothing to run yet.
+    /// Sets the route of a new app, which has no release yet.
     pub(crate) fn show_new(&self, name: &str) {
         self.routes.set(name, Route { backends: Vec::new(), state: RouteState::NoRelease });
         self.nudge_routers();
     }
 
-    /// Tells visitors of an app without an actor what is so now; an actor does it itself, wherever it is.
+    /// Sets the route of an app without an actor; an actor on any node sets it itself.
     pub(crate) async fn refresh_route(&self, project_id: ProjectId) -> Result<(), Failure> {
-        if self.stage.get(project_id).is_some() {
-            self.stage.wake(project_id);
+        if self.apps.get(project_id).is_some() {
+            self.apps.wake(project_id);
         } else if let Some(app) = apps::get(&self.database, project_id).await?.filter(|app| !app.is_removed()) {
             if app.owner_node.is_none() {
                 let running = deployments::running(&self.database, project_id).await?;
@@ -155,7 +155,7 @@ impl Context {
         publish(&self.live, topic, kind, view);
     }
 
-    /// Ends a deployment that has not ended: its log, its row, and whoever follows it learn why. False when it had
+    /// Ends a deployment that has not ended: writes why to its log and its row, and publishes it. False when it had
     /// ended already, or is no longer the author's to end.
     pub(crate) async fn fail(&self, id: DeploymentId, author: Author, sentence: &str) -> Result<bool, Failure> {
         let (status, now) = (DeploymentStatus::Failed, self.clock.now());

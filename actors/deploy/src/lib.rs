@@ -82,13 +82,13 @@ pub fn domain(
     let (pools, logs) = (world.pools.clone(), world.journals.pool().clone());
     let stored = world.databases.clone();
     let (opening, closing) = (lifecycle::first_child(world.clone()), lifecycle::last_child(world.clone()));
-    let teller = events::teller(world.clone());
+    let publisher = events::publisher(world.clone());
     // One thread: instances, builds and handlers share it, and what is heavy runs in pools and child processes.
     let domain = contract()
         .dedicated(1, move |context: ShardContext| Deploys::new(world.clone(), context))
         .stored(&stored)
         .child(opening)
-        .child(teller)
+        .child(publisher)
         .child(apps)
         .child(builders)
         .child(closing)

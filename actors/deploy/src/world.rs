@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::{
-    apps::{Stage, events::Telling},
+    apps::{AppRegistry, events::InstanceEvents},
     folder::trash::Trash,
     logs::{
         chunks::Chunks,
@@ -22,9 +22,9 @@ use crate::{
     },
     objects::Objects,
     ownership::{
-        lifecycle::Life,
+        lifecycle::Lifecycle,
         nodes::Nodes,
-        work::{Errand, UnderWay, Work},
+        work::{Work, WorkGuard, WorkRegistry},
     },
     pools::Pools,
     runtime::Runtime,
@@ -43,16 +43,14 @@ pub(crate) struct World {
     pub(crate) trash: Trash,
     pub(crate) journals: Journals,
     pub(crate) nodes: Nodes,
-    pub(crate) telling: Telling,
-    /// The apps that run.
-    pub(crate) stage: Stage,
-    /// Tells the builders that there is something in the queue.
+    pub(crate) instance_events: InstanceEvents,
+    pub(crate) apps: AppRegistry,
+    /// Wakes the dispatcher of builds.
     pub(crate) queued: Notify,
-    /// One for each build that may run.
-    pub(crate) places: Arc<Semaphore>,
-    /// The builds and rollouts of this node.
-    pub(crate) under_way: UnderWay,
-    life: Mutex<Arc<Life>>,
+    /// One permit for each build that may run at a time.
+    pub(crate) build_permits: Arc<Semaphore>,
+    pub(crate) work: WorkRegistry,
+    lifecycle: Mutex<Arc<Lifecycle>>,
 }
 
 impl World {
@@ -81,30 +79,30 @@ impl World {
             pools: settings.build.launcher.pools.clone(),
             journals,
             nodes: Nodes::new(members),
-            telling: Telling::default(),
-            stage: Stage::default(),
+            instance_events: InstanceEvents::default(),
+            apps: AppRegistry::default(),
             queued: Notify::new(),
-            places: Arc::new(Semaphore::new(settings.builders)),
-            under_way: UnderWay::default(),
-            life: Mutex::default(),
+            build_permits: Arc::new(Semaphore::new(settings.builders)),
+            work: WorkRegistry::default(),
+            lifecycle: Mutex::default(),
             settings,
         }
     }
 
-    /// The domain's life on this node. Whoever waits for its end asks for it anew in each life.
-    pub(crate) fn life(&self) -> Arc<Life> {
-        self.life.lock().clone()
+    /// The domain's current lifecycle on this node; a revived domain has a new one.
+    pub(crate) fn lifecycle(&self) -> Arc<Lifecycle> {
+        self.lifecycle.lock().clone()
     }
 
-    /// The life before, if there was one, has ended.
-    pub(crate) fn begin_life(&self) {
-        *self.life.lock() = Arc::default();
+    /// Begins a lifecycle; the one before has ended.
+    pub(crate) fn begin_lifecycle(&self) {
+        *self.lifecycle.lock() = Arc::default();
     }
 
-    /// Whether the node takes on nothing new.
-    pub(crate) fn is_leaving(&self) -> bool {
-        let life = self.life();
-        life.leaving.is_cancelled() || life.closing.is_cancelled() || self.nodes.is_draining()
+    /// Whether this node claims nothing new.
+    pub(crate) fn is_draining(&self) -> bool {
+        let lifecycle = self.lifecycle();
+        lifecycle.draining.is_cancelled() || lifecycle.closing.is_cancelled() || self.nodes.is_draining()
     }
 
     pub(crate) fn deployment_journal(&self, id: DeploymentId) -> Journal {
@@ -133,12 +131,12 @@ impl World {
         self.settings.folder.join("instances")
     }
 
-    /// Begins a build or rollout, which a cancel of the deployment ends; the node's stop ends it too.
-    pub(crate) fn begin(&self, id: DeploymentId, work: Work) -> Errand {
-        self.under_way.begin(id, work, self.life().closing.child_token())
+    /// Registers a build or rollout, which a cancel of the deployment or the node's stop ends.
+    pub(crate) fn begin(&self, id: DeploymentId, work: Work) -> WorkGuard {
+        self.work.begin(id, work, self.lifecycle().closing.child_token())
     }
 
-    /// Tells a visitor why nobody answers, as long as nothing of the app runs.
+    /// Sets the route of an app that has no instance, so that visitors learn why.
     pub(crate) fn set_idle_route(&self, app: &AppRow, deploying: bool) {
         let state = idle_state(app, deploying);
         self.routes.set(&app.name, Route { backends: Vec::new(), state });

@@ -15,53 +15,53 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
-    replica::Member,
+    instance::AppInstance,
     target::{Target, TargetError},
 };
 use crate::{
     context::Context,
     logs::log::Log,
-    ownership::claim::{Standing, Taken},
+    ownership::claim::{Acquired, Ownership},
     store::{apps::AppRow, owners::Owner},
     world::idle_state,
 };
 
-/// What is known of an app while it has an actor. Shared by its actor, its instances and the domain's handlers.
+/// An app that has an actor on this node.
 pub(crate) struct App {
     pub(crate) project_id: ProjectId,
     pub(crate) organization_id: OrganizationId,
     pub(crate) name: String,
     pub(crate) log: Log,
-    standing: Mutex<Standing>,
-    /// What its log shall say of how it came here.
-    news: Mutex<Option<String>>,
-    /// Keeps the node from ending before another one runs the app.
+    ownership: Mutex<Ownership>,
+    /// Written to the app's log by its actor: why this node took the app over.
+    notice: Mutex<Option<String>>,
+    /// Keeps a draining node up until another one owns the app.
     hold: Mutex<Option<Hold>>,
-    /// What the actor has seen last of the store: the row's revision, and the deployment that rolled.
+    /// What the last pass has read: the row's revision, and the deployment that rolled.
     pub(super) seen: Mutex<(i64, Option<DeploymentId>)>,
-    /// How often it was woken.
+    /// The number of wakes.
     wakes: AtomicU64,
     pub(crate) woken: Notify,
-    /// What the actor is about is in vain.
+    /// Interrupts the pass: the app is another node's by now.
     pub(super) lost: Notify,
-    /// The ownership that the actor knows it has lost.
-    pub(crate) given_up: Mutex<Option<Owner>>,
-    members: Mutex<Vec<Arc<Member>>>,
-    /// Names of instances that have ended and that their supervisor may forget.
+    /// The ownership that this node has lost and the actor knows of.
+    pub(crate) relinquished: Mutex<Option<Owner>>,
+    instances: Mutex<Vec<Arc<AppInstance>>>,
+    /// Names of ended instances, for the supervisor to forget.
     ended: Mutex<Vec<String>>,
-    /// What a visitor is told while no instance is healthy.
+    /// State of the route while no instance is healthy.
     idle: Mutex<RouteState>,
-    /// The target of what serves, so that it is read once.
+    /// The target of the serving release, cached.
     serving: Mutex<Option<Arc<Target>>>,
 }
 
 impl App {
-    pub(crate) fn new(context: &Context, row: &AppRow, taken: Taken) -> Self {
+    pub(crate) fn new(context: &Context, row: &AppRow, acquired: Acquired) -> Self {
         Self {
             project_id: row.project_id,
             organization_id: row.organization_id,
-            standing: Mutex::new(taken.standing),
-            news: Mutex::new(taken.news),
+            ownership: Mutex::new(acquired.ownership),
+            notice: Mutex::new(acquired.notice),
             hold: Mutex::new(Some(context.nodes.hold())),
             seen: Mutex::new((row.revision, None)),
             name: row.name.clone(),
@@ -69,62 +69,62 @@ impl App {
             wakes: AtomicU64::new(0),
             woken: Notify::new(),
             lost: Notify::new(),
-            given_up: Mutex::default(),
-            members: Mutex::default(),
+            relinquished: Mutex::default(),
+            instances: Mutex::default(),
             ended: Mutex::default(),
             idle: Mutex::new(idle_state(row, false)),
             serving: Mutex::default(),
         }
     }
 
-    /// This node runs it in another right from now on.
-    pub(crate) fn take(&self, taken: Taken) {
-        *self.standing.lock() = taken.standing;
-        *self.news.lock() = taken.news;
+    /// Changes in which role this node runs the app.
+    pub(crate) fn set_ownership(&self, acquired: Acquired) {
+        *self.ownership.lock() = acquired.ownership;
+        *self.notice.lock() = acquired.notice;
     }
 
-    /// Says in the log how the app came here, after what the node before has written.
-    pub(super) async fn tell_news(&self) {
-        let news = self.news.lock().clone();
-        if let Some(sentence) = news {
+    /// Writes the takeover notice, after the lines of the node before.
+    pub(super) async fn log_notice(&self) {
+        let notice = self.notice.lock().clone();
+        if let Some(sentence) = notice {
             self.log.follow_on().await;
             self.log.line("platform", sentence);
-            self.news.lock().take();
+            self.notice.lock().take();
         }
     }
 
-    /// In which right this node runs it.
-    pub(crate) fn standing(&self) -> Standing {
-        *self.standing.lock()
+    /// In which role this node runs the app.
+    pub(crate) fn ownership(&self) -> Ownership {
+        *self.ownership.lock()
     }
 
-    /// Whether this node is the owner, as far as it knows.
+    /// This node's ownership with its fencing token; `None` for a standby.
     pub(crate) fn owner(&self) -> Option<Owner> {
-        match self.standing() {
-            Standing::Owner(owner) => Some(owner),
-            Standing::Heir(_) => None,
+        match self.ownership() {
+            Ownership::Owner(owner) => Some(owner),
+            Ownership::Standby(_) => None,
         }
     }
 
-    /// The node need not wait for it: nobody would take it over.
-    pub(crate) fn hold_no_more(&self) {
+    /// Lets the node end without a successor for this app.
+    pub(crate) fn release_hold(&self) {
         self.hold.lock().take();
     }
 
-    /// Whether the actor has acted on this.
+    /// Whether the last pass has read this revision and deployment.
     pub(crate) fn has_seen(&self, revision: i64, rolling: Option<DeploymentId>) -> bool {
         *self.seen.lock() == (revision, rolling)
     }
 
-    /// Has the actor look at the store.
+    /// Wakes the actor for another pass.
     pub(crate) fn wake(&self) {
         self.wakes.fetch_add(1, Ordering::SeqCst);
         self.woken.notify_one();
     }
 
-    /// The store says that the app is no longer this owner's: whatever its actor waits for, it begins anew.
+    /// The row names another owner: interrupts whatever the actor waits for.
     pub(crate) fn lose(&self, owner: Owner) {
-        if self.given_up.lock().replace(owner) != Some(owner) {
+        if self.relinquished.lock().replace(owner) != Some(owner) {
             self.lost.notify_one();
         }
         self.wake();
@@ -135,16 +135,16 @@ impl App {
     }
 
     /// The instances, by process type and index; an older one first where both are the same.
-    pub(crate) fn instances(&self) -> Vec<Arc<Member>> {
-        let mut members = self.members.lock().clone();
-        members.sort_by(|a, b| (&a.process, a.index, a.id).cmp(&(&b.process, b.index, b.id)));
-        members
+    pub(crate) fn instances(&self) -> Vec<Arc<AppInstance>> {
+        let mut instances = self.instances.lock().clone();
+        instances.sort_by(|a, b| (&a.process, a.index, a.id).cmp(&(&b.process, b.index, b.id)));
+        instances
     }
 
-    /// Those of this process type that are not on their way out: what the deployment started, and the others.
-    pub(crate) fn split(&self, process: &str, of: DeploymentId) -> (Vec<Arc<Member>>, Vec<Arc<Member>>) {
-        let stays = |member: &Arc<Member>| member.process == process && !member.is_leaving();
-        self.instances().into_iter().filter(stays).partition(|member| member.target.serving.deployment_id == of)
+    /// The instances of a process type that are not stopping: those that the deployment started, and the others.
+    pub(crate) fn split(&self, process: &str, of: DeploymentId) -> (Vec<Arc<AppInstance>>, Vec<Arc<AppInstance>>) {
+        let stays = |instance: &Arc<AppInstance>| instance.process == process && !instance.is_stopping();
+        self.instances().into_iter().filter(stays).partition(|instance| instance.target.serving.deployment_id == of)
     }
 
     /// Starts a new instance with the lowest free index.
@@ -154,47 +154,47 @@ impl App {
         supervisor: &SupervisorRef,
         target: &Arc<Target>,
         process: &str,
-    ) -> Result<Arc<Member>, Failure> {
+    ) -> Result<Arc<AppInstance>, Failure> {
         let (ours, _) = self.split(process, target.serving.deployment_id);
-        let index = (1..).find(|index| ours.iter().all(|member| member.index != *index)).unwrap_or(1);
-        let member = Arc::new(Member::new(context, target.clone(), process, index));
-        self.members.lock().push(member.clone());
-        self.changed(context, &member);
-        let spec = super::runner::actor(context.clone(), self.clone(), member.clone());
+        let index = (1..).find(|index| ours.iter().all(|instance| instance.index != *index)).unwrap_or(1);
+        let instance = Arc::new(AppInstance::new(context, target.clone(), process, index));
+        self.instances.lock().push(instance.clone());
+        self.changed(context, &instance);
+        let spec = super::runner::actor(context.clone(), self.clone(), instance.clone());
         if let Err(reason) = supervisor.start_child(spec).await {
-            self.leave(context, &member);
-            return Err(Failure::Internal(format!("{}: {reason}", member.name)));
+            self.remove_instance(context, &instance);
+            return Err(Failure::Internal(format!("{}: {reason}", instance.name)));
         }
-        Ok(member)
+        Ok(instance)
     }
 
-    /// An instance has changed: the route follows, and so does everyone who looks.
-    pub(crate) fn changed(&self, context: &Context, member: &Member) {
+    /// Publishes the route and the instance's new state.
+    pub(crate) fn changed(&self, context: &Context, instance: &AppInstance) {
         self.publish_route(context);
-        context.publish_instance(self.project_id, "instance", &member.view());
+        context.publish_instance(self.project_id, "instance", &instance.view());
     }
 
-    /// An instance is gone.
-    pub(crate) fn leave(&self, context: &Context, member: &Member) {
-        self.members.lock().retain(|other| other.id != member.id);
-        self.ended.lock().push(member.name.clone());
+    /// Unregisters an instance that has ended, and publishes that.
+    pub(crate) fn remove_instance(&self, context: &Context, instance: &AppInstance) {
+        self.instances.lock().retain(|other| other.id != instance.id);
+        self.ended.lock().push(instance.name.clone());
         self.publish_route(context);
-        context.publish_instance(self.project_id, "instance_gone", &member.view());
+        context.publish_instance(self.project_id, "instance_gone", &instance.view());
         self.wake();
     }
 
     fn publish_route(&self, context: &Context) {
-        let members = self.members.lock();
-        let web = || members.iter().filter(|member| member.process == crate::WEB);
+        let instances = self.instances.lock();
+        let web = || instances.iter().filter(|instance| instance.process == crate::WEB);
         let backends = web()
-            .filter_map(|member| {
-                let state = member.state();
+            .filter_map(|instance| {
+                let state = instance.state();
                 let address = state.address.filter(|_| state.status == InstanceStatus::Healthy)?;
                 Some(Backend { instance_id: state.run, address })
             })
             .collect();
-        let fails = |member: &Arc<Member>| {
-            let state = member.state();
+        let fails = |instance: &Arc<AppInstance>| {
+            let state = instance.state();
             state.last_exit.is_some() || matches!(state.status, InstanceStatus::Unhealthy | InstanceStatus::Crashed)
         };
         let idle = *self.idle.lock();
@@ -210,19 +210,19 @@ impl App {
         }
     }
 
-    /// Asks every instance of which `leaves` is true to end. They get no more requests from now on.
-    pub(crate) fn retire(&self, context: &Context, leaves: impl Fn(&Member) -> bool) {
-        for member in self.instances().into_iter().filter(|member| !member.is_leaving() && leaves(member)) {
-            member.begin_to_leave(false);
-            self.changed(context, &member);
+    /// Stops every instance of which `leaves` is true. They get no more requests from now on.
+    pub(crate) fn retire(&self, context: &Context, leaves: impl Fn(&AppInstance) -> bool) {
+        for instance in self.instances().into_iter().filter(|instance| !instance.is_stopping() && leaves(instance)) {
+            instance.begin_stop(false);
+            self.changed(context, &instance);
         }
     }
 
-    /// Asks all instances to end, and to take no time for their last requests.
+    /// Stops all instances with the short drain time.
     pub(crate) fn retire_at_once(&self, context: &Context) {
-        for member in self.instances().into_iter().filter(|member| !member.is_leaving()) {
-            member.begin_to_leave(true);
-            self.changed(context, &member);
+        for instance in self.instances().into_iter().filter(|instance| !instance.is_stopping()) {
+            instance.begin_stop(true);
+            self.changed(context, &instance);
         }
     }
 
@@ -252,7 +252,7 @@ impl App {
         }
     }
 
-    /// The deployment that brought what serves into service, as far as this actor knows.
+    /// The deployment that brought the serving release into service, as the last pass has read it.
     pub(crate) fn serving_deployment(&self) -> Option<DeploymentId> {
         self.serving.lock().as_ref().map(|target| target.serving.deployment_id)
     }

@@ -1,7 +1,7 @@
-//! How many instances an app's owner wants of each process type, from one release to the next.
+//! The desired formation of an app: how many instances of each process type, from one release to the next.
 //!
-//! A wish lasts until its owner changes it: a release that lacks the process type leaves it waiting for one that has it.
-//! A rollback runs what was wanted of its release when another took its place.
+//! A desired count lasts until somebody changes it: a release that lacks the process type keeps it for one that has it. A
+//! rollback restores the formation that its release had when another replaced it.
 
 use std::collections::BTreeMap;
 
@@ -13,16 +13,16 @@ use crate::build::detect::Command;
 /// Count by process type.
 pub(crate) type Counts = BTreeMap<String, u32>;
 
-/// What is wanted of an app.
+/// The desired formation of an app.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Wishes {
+pub(crate) struct DesiredFormation {
     /// Of each process type of the release that serves; absent until the first one does.
     pub(crate) counts: Option<Counts>,
-    /// Of process types that it lacks.
+    /// Counts of process types that the serving release lacks.
     pub(crate) missing: Counts,
 }
 
-impl Wishes {
+impl DesiredFormation {
     fn of(&self, process: &str) -> Option<u32> {
         self.counts.as_ref().and_then(|counts| counts.get(process)).or_else(|| self.missing.get(process)).copied()
     }
@@ -55,7 +55,7 @@ pub(crate) struct Successor<'a> {
 impl Successor<'_> {
     /// What is wanted once it serves. Its rollout began when `before` was wanted; what its owner has changed until `now`
     /// is the owner's last word.
-    pub(crate) fn wishes(&self, before: &Wishes, now: &Wishes) -> Wishes {
+    pub(crate) fn desired(&self, before: &DesiredFormation, now: &DesiredFormation) -> DesiredFormation {
         let restored = self.formation.filter(|_| self.kind == DeploymentKind::Rollback);
         let count = |process: &String| {
             let wanted = now.of(process);
@@ -69,7 +69,10 @@ impl Successor<'_> {
         };
         let wanted = now.missing.iter().chain(now.counts.iter().flatten());
         let missing = wanted.filter(|(process, count)| **count > 0 && !self.processes.contains_key(*process));
-        Wishes { counts: Some(counts), missing: missing.map(|(process, count)| (process.clone(), *count)).collect() }
+        DesiredFormation {
+            counts: Some(counts),
+            missing: missing.map(|(process, count)| (process.clone(), *count)).collect(),
+        }
     }
 
     /// The counts of an app's first release: one `web`, or one of each when there is no `web`.
@@ -92,29 +95,34 @@ mod tests {
         of.iter().map(|(process, count)| ((*process).to_owned(), *count)).collect()
     }
 
-    fn wanted(of: &[(&str, u32)], missing: &[(&str, u32)]) -> Wishes {
-        Wishes { counts: Some(counts(of)), missing: counts(missing) }
+    fn wanted(of: &[(&str, u32)], missing: &[(&str, u32)]) -> DesiredFormation {
+        DesiredFormation { counts: Some(counts(of)), missing: counts(missing) }
     }
 
-    fn follow(before: &Wishes, names: &[&str]) -> Wishes {
+    fn follow(before: &DesiredFormation, names: &[&str]) -> DesiredFormation {
         let processes = processes(names);
-        Successor { processes: &processes, formation: None, kind: DeploymentKind::Deploy }.wishes(before, before)
+        Successor { processes: &processes, formation: None, kind: DeploymentKind::Deploy }.desired(before, before)
     }
 
-    fn roll_back(before: &Wishes, now: &Wishes, names: &[&str], formation: &[(&str, u32)]) -> Wishes {
+    fn roll_back(
+        before: &DesiredFormation,
+        now: &DesiredFormation,
+        names: &[&str],
+        formation: &[(&str, u32)],
+    ) -> DesiredFormation {
         let (processes, formation) = (processes(names), counts(formation));
         Successor { processes: &processes, formation: Some(&formation), kind: DeploymentKind::Rollback }
-            .wishes(before, now)
+            .desired(before, now)
     }
 
     #[test]
     fn a_first_release_runs_its_web_or_one_of_each() {
-        assert_eq!(follow(&Wishes::default(), &["web", "worker"]), wanted(&[("web", 1), ("worker", 0)], &[]));
-        assert_eq!(follow(&Wishes::default(), &["bot", "worker"]), wanted(&[("bot", 1), ("worker", 1)], &[]));
+        assert_eq!(follow(&DesiredFormation::default(), &["web", "worker"]), wanted(&[("web", 1), ("worker", 0)], &[]));
+        assert_eq!(follow(&DesiredFormation::default(), &["bot", "worker"]), wanted(&[("bot", 1), ("worker", 1)], &[]));
     }
 
     #[test]
-    fn a_wish_outlives_releases_that_lack_its_process_type() {
+    fn a_desired_count_outlives_releases_that_lack_its_process_type() {
         let web = wanted(&[("web", 3), ("worker", 0)], &[]);
         let without = follow(&web, &["wbe"]);
         assert_eq!(without, wanted(&[("wbe", 0)], &[("web", 3)]));
@@ -126,7 +134,7 @@ mod tests {
     #[test]
     fn a_rollback_runs_what_its_release_ran_and_what_its_owner_asks_for_meanwhile() {
         let before = wanted(&[("web", 5), ("bot", 2)], &[]);
-        let back = |now: &Wishes| roll_back(&before, now, &["web", "worker"], &[("web", 2), ("worker", 1)]);
+        let back = |now: &DesiredFormation| roll_back(&before, now, &["web", "worker"], &[("web", 2), ("worker", 1)]);
         assert_eq!(back(&before), wanted(&[("web", 2), ("worker", 1)], &[("bot", 2)]));
         let scaled = wanted(&[("web", 4), ("bot", 2)], &[]);
         assert_eq!(back(&scaled), wanted(&[("web", 4), ("worker", 1)], &[("bot", 2)]));
@@ -136,7 +144,7 @@ mod tests {
     fn only_what_runs_is_missed() {
         let before = wanted(&[("web", 1), ("worker", 0)], &[("bot", 2)]);
         assert_eq!(before.refuse(&processes(&["web"])), None);
-        assert_eq!(Wishes::default().refuse(&processes(&["wbe"])), None);
+        assert_eq!(DesiredFormation::default().refuse(&processes(&["wbe"])), None);
         let refusal = before.refuse(&processes(&["wbe", "worker"])).unwrap();
         assert!(
             refusal.starts_with("the new release has no process type web (1 wanted), only wbe, worker;"),

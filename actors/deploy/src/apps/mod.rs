@@ -1,17 +1,17 @@
 //! The apps that run: an actor for each, with its instances, supervised apart from the others.
 //!
-//! An app's actor looks at what the store wants and at what runs, and brings the two together; a signal only wakes it.
-//! So whatever happened before, a crash or a start of the node, the same actor does the same thing. An app of which
-//! nothing runs and nothing is wanted has no actor: a row costs no memory.
+//! An app's actor ([`reconciler`]) compares the desired state in the store with what runs and reconciles the two; a signal
+//! only wakes it. So after a crash or a start of the node the same actor does the same thing. An app that is idle, with
+//! nothing running and nothing desired, has no actor: a row costs no memory.
 //!
 //! Among nodes an app belongs to one: see [`ownership`](crate::ownership).
 
 mod app;
 pub(crate) mod events;
 pub(crate) mod formation;
+mod instance;
 mod reconciler;
 mod removal;
-mod replica;
 pub(crate) mod retention;
 pub(crate) mod rollout;
 mod runner;
@@ -27,33 +27,33 @@ use tokio::sync::mpsc;
 pub(crate) use self::app::App;
 pub(crate) use self::supervisor::supervisor;
 
-/// Which apps have an actor, and the way to the keeper who starts and ends them.
-pub(crate) struct Stage {
-    apps: Mutex<HashMap<ProjectId, Arc<App>>>,
+/// The apps that have an actor on this node, and the request queue of the registrar, which starts and ends actors.
+pub(crate) struct AppRegistry {
+    actors: Mutex<HashMap<ProjectId, Arc<App>>>,
     requests: mpsc::UnboundedSender<Request>,
-    /// The keeper's, which takes it up again when it is rebuilt.
+    /// Survives a restart of the registrar, which takes it again.
     received: tokio::sync::Mutex<mpsc::UnboundedReceiver<Request>>,
 }
 
-/// What the keeper is asked to do.
+/// A request to the registrar.
 enum Request {
-    /// Something about the app has changed in the store.
+    /// The app's row has changed: start an actor if it needs one.
     Wake(ProjectId),
-    /// The app's actor has nothing more to do, unless it was woken since this many times.
-    Rest(Arc<App>, u64),
+    /// The app's actor is idle, unless it was woken since it counted this many wakes.
+    Idle(Arc<App>, u64),
 }
 
-impl Default for Stage {
+impl Default for AppRegistry {
     fn default() -> Self {
         let (requests, received) = mpsc::unbounded_channel();
-        Self { apps: Mutex::default(), requests, received: tokio::sync::Mutex::new(received) }
+        Self { actors: Mutex::default(), requests, received: tokio::sync::Mutex::new(received) }
     }
 }
 
-impl Stage {
-    /// Has the app's actor look at the store, which starts it if there is none.
+impl AppRegistry {
+    /// Wakes the app's actor, or starts it if there is none.
     pub(crate) fn wake(&self, project_id: ProjectId) {
-        let apps = self.apps.lock();
+        let apps = self.actors.lock();
         match apps.get(&project_id) {
             Some(app) => app.wake(),
             // The receiver lives as long as the sender: here.
@@ -63,26 +63,26 @@ impl Stage {
 
     /// The app, while it has an actor.
     pub(crate) fn get(&self, project_id: ProjectId) -> Option<Arc<App>> {
-        self.apps.lock().get(&project_id).cloned()
+        self.actors.lock().get(&project_id).cloned()
     }
 
-    /// The app's actor has nothing more to do for now.
-    pub(crate) fn rest(&self, app: &Arc<App>, wakes: u64) {
-        drop(self.requests.send(Request::Rest(app.clone(), wakes)));
+    /// Reports the app's actor idle.
+    pub(crate) fn idle(&self, app: &Arc<App>, wakes: u64) {
+        drop(self.requests.send(Request::Idle(app.clone(), wakes)));
     }
 
     /// All apps that have an actor.
     pub(crate) fn all(&self) -> Vec<Arc<App>> {
-        self.apps.lock().values().cloned().collect()
+        self.actors.lock().values().cloned().collect()
     }
 
     /// Forgets all apps: their actors have ended for good.
     pub(crate) fn clear(&self) {
-        self.apps.lock().clear();
+        self.actors.lock().clear();
     }
 
-    /// How many instances there are on the node.
+    /// The number of instances on this node.
     pub(crate) fn instances(&self) -> usize {
-        self.apps.lock().values().map(|app| app.instances().len()).sum()
+        self.actors.lock().values().map(|app| app.instances().len()).sum()
     }
 }

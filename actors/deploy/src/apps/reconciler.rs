@@ -11,8 +11,8 @@ use super::{App, removal, rollout};
 use crate::{
     context::Context,
     ownership::{
-        claim::{self, Standing},
-        handover::{give_up, succeed},
+        claim::{self, Ownership},
+        handover::{relinquish, take_over},
     },
     store::{
         apps::{self, AppState},
@@ -21,7 +21,7 @@ use crate::{
     world::idle_state,
 };
 
-/// How long the actor waits after the store or another domain could not be asked.
+/// Pause after a failed pass.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The app's actor.
@@ -31,30 +31,30 @@ pub(super) fn actor(context: Context, app: Arc<App>) -> ChildSpec {
 }
 
 async fn run(context: Context, app: Arc<App>, child: ChildContext) -> Exit {
-    let life = context.life();
+    let lifecycle = context.lifecycle();
     tokio::select! {
         biased;
         () = child.stopping() => {}
-        // What runs ends by itself, and nothing is to take its place.
-        () = life.closing.cancelled() => child.stopping().await,
-        () = look_after(&context, &app, &child.supervisor) => {}
+        // Instances stop by themselves at the node's stop, and nothing replaces them.
+        () = lifecycle.closing.cancelled() => child.stopping().await,
+        () = reconcile_forever(&context, &app, &child.supervisor) => {}
     }
     Exit::Shutdown
 }
 
-/// Pass after pass, for as long as it is polled.
-async fn look_after(context: &Context, app: &Arc<App>, supervisor: &SupervisorRef) {
+/// One pass after each wake, and after a pause when a pass failed.
+async fn reconcile_forever(context: &Context, app: &Arc<App>, supervisor: &SupervisorRef) {
     loop {
         let outcome = tokio::select! {
             biased;
             () = app.lost.notified() => continue,
-            outcome = pass(context, app, supervisor) => outcome,
+            outcome = reconcile(context, app, supervisor) => outcome,
         };
         let retry = async {
             match &outcome {
                 Ok(()) => std::future::pending().await,
                 Err(failure) => {
-                    warn_unless_outage!(failure.is_outage(), app = %app.name, %failure, "an app could not be looked after; trying again");
+                    warn_unless_outage!(failure.is_outage(), app = %app.name, %failure, "reconciling the app failed; retrying");
                     context.clock.sleep(RETRY_AFTER).await;
                 }
             }
@@ -66,29 +66,29 @@ async fn look_after(context: &Context, app: &Arc<App>, supervisor: &SupervisorRe
     }
 }
 
-/// Brings what runs and what is wanted one step closer; whatever changes on the way wakes the actor again.
-async fn pass(context: &Context, app: &Arc<App>, supervisor: &SupervisorRef) -> Result<(), Failure> {
+/// One pass: brings what runs one step closer to what is desired. Whatever changes on the way wakes the actor again.
+async fn reconcile(context: &Context, app: &Arc<App>, supervisor: &SupervisorRef) -> Result<(), Failure> {
     let wakes = app.wakes();
     app.forget_ended(supervisor).await;
-    app.tell_news().await;
+    app.log_notice().await;
     let Some(row) = apps::get(&context.database, app.project_id).await? else {
-        return give_up(context, app, None, wakes).await;
+        return relinquish(context, app, None, wakes).await;
     };
     let running = deployments::running(&context.database, app.project_id).await?;
     let rolling = running.filter(|(_, status)| *status == DeploymentStatus::Rolling).map(|(id, _)| id);
     *app.seen.lock() = (row.revision, rolling);
-    let owner = match app.standing() {
-        Standing::Owner(owner) if row.is_owned_by(owner) => owner,
-        Standing::Heir(from) if row.is_owned_by(from) && row.heir_node == Some(context.nodes.me()) => {
-            return succeed(context, app, supervisor, &row, from).await;
+    let owner = match app.ownership() {
+        Ownership::Owner(owner) if row.is_owned_by(owner) => owner,
+        Ownership::Standby(from) if row.is_owned_by(from) && row.standby_node == Some(context.nodes.me()) => {
+            return take_over(context, app, supervisor, &row, from).await;
         }
-        _ => match claim::take_on(context, &row, rolling.is_some()).await? {
-            Some(taken) => {
-                app.take(taken);
+        _ => match claim::acquire(context, &row, rolling.is_some()).await? {
+            Some(acquired) => {
+                app.set_ownership(acquired);
                 app.wake();
                 return Ok(());
             }
-            None => return give_up(context, app, Some(&row), wakes).await,
+            None => return relinquish(context, app, Some(&row), wakes).await,
         },
     };
     if row.state == AppState::Removed {
@@ -96,7 +96,7 @@ async fn pass(context: &Context, app: &Arc<App>, supervisor: &SupervisorRef) -> 
         if app.instances().is_empty() && removal::finish(context, app.project_id, owner).await? {
             context.routes.remove(&app.name);
             context.nudge_routers();
-            context.stage.rest(app, wakes);
+            context.apps.idle(app, wakes);
         }
         return Ok(());
     }
@@ -104,7 +104,7 @@ async fn pass(context: &Context, app: &Arc<App>, supervisor: &SupervisorRef) -> 
     let target = if row.state == AppState::Running { app.serving(context, &row).await? } else { None };
 
     if let Some(id) = rolling {
-        // After a start of the node nothing of the app runs: what served comes back first.
+        // After a start of the node no instance runs: the serving release comes back first.
         if let Some(target) = target.as_ref().filter(|_| app.instances().is_empty()) {
             rollout::start_missing(context, app, supervisor, target, &row.shown_formation().processes).await?;
         }
@@ -119,7 +119,7 @@ async fn pass(context: &Context, app: &Arc<App>, supervisor: &SupervisorRef) -> 
         None => app.retire(context, |_| true),
     }
     if app.instances().is_empty() && !row.is_wanted() {
-        context.stage.rest(app, wakes);
+        context.apps.idle(app, wakes);
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The end of an app whose project is deleted. Every step can be repeated, and the row goes last: whoever takes over from
-//! a node that is gone finds what is left to do.
+//! The removal of an app whose project is deleted. Every step is idempotent, and the row goes last: after a takeover the new
+//! owner finds what is left to do.
 
 use std::time::Duration;
 
@@ -23,9 +23,9 @@ pub(crate) async fn finish(context: &Context, project_id: ProjectId, owner: Owne
     if let Some((id, _)) = deployments::running(&context.database, project_id).await? {
         let (caller, cancelled, now) = (Caller::system(), DeploymentStatus::Cancelled, context.clock.now());
         steps::end(&context.database, &caller, Author::Anyone, id, cancelled, None, now).await?;
-        context.under_way.cancel(id);
+        context.work.cancel(id);
         // A builder elsewhere finds that nothing is its own any more.
-        while context.under_way.has(id, Work::Build) {
+        while context.work.has(id, Work::Build) {
             context.clock.sleep(LOOKED_EVERY).await;
         }
     }

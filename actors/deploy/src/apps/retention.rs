@@ -1,4 +1,4 @@
-//! What is let go when it has been replaced: archives of old releases, uploads, logs.
+//! Retention: which archives of releases, uploads and logs are kept, and the removal of the others.
 
 use callboard_messages::{Failure, ProjectId};
 use callboard_supervisors::warn_unless_outage;
@@ -13,7 +13,7 @@ use crate::{
 /// After a deployment: keeps the newest of each kind. What fails is tried again after the next deployment.
 pub(crate) async fn after_deployment(context: &Context, project_id: ProjectId) {
     if let Err(failure) = prune(context, project_id).await {
-        warn_unless_outage!(failure.is_outage(), %project_id, %failure, "what an app no longer needs could not be removed");
+        warn_unless_outage!(failure.is_outage(), %project_id, %failure, "removing old releases, uploads and logs of the app failed");
     }
 }
 
@@ -27,7 +27,7 @@ async fn prune(context: &Context, project_id: ProjectId) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Lets all but the newest `keep` releases go, and the archives that no other project's release needs.
+/// Retires all but the newest `keep` releases, and the archives that no other project's release needs.
 async fn release_archives(context: &Context, project_id: ProjectId, keep: u32) -> Result<(), Failure> {
     let mut transaction = context.database.begin().await?;
     apps::hold(&mut transaction, project_id).await?;
@@ -37,7 +37,7 @@ async fn release_archives(context: &Context, project_id: ProjectId, keep: u32) -
     sweep(context).await
 }
 
-/// Lets the archive of a release that was never recorded go, unless another one needs it.
+/// Retires the archive of a release that was never recorded, unless another release needs it.
 pub(crate) async fn unneeded(context: &Context, digest: &str) -> Result<(), Failure> {
     let mut transaction = context.database.begin().await?;
     archives::retire(&mut transaction, vec![digest.to_owned()]).await?;
@@ -45,7 +45,7 @@ pub(crate) async fn unneeded(context: &Context, digest: &str) -> Result<(), Fail
     sweep(context).await
 }
 
-/// Removes the objects of archives that were let go, here or on a node that did not come to it.
+/// Removes the objects of retired archives, of this node or of one that ended before it did.
 async fn sweep(context: &Context) -> Result<(), Failure> {
     for unswept in archives::unswept(&context.database).await? {
         for generation in unswept.swept..unswept.generation {
@@ -56,7 +56,7 @@ async fn sweep(context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Lets all but the newest `keep` uploads go. Their rows go last, so that what is interrupted is done the next time.
+/// Removes all but the newest `keep` uploads. Their rows go last, so that what is interrupted is done the next time.
 async fn uploads(context: &Context, project_id: ProjectId, keep: u32) -> Result<(), Failure> {
     let mut transaction = context.database.begin().await?;
     apps::hold(&mut transaction, project_id).await?;
@@ -70,7 +70,7 @@ async fn uploads(context: &Context, project_id: ProjectId, keep: u32) -> Result<
     Ok(())
 }
 
-/// Everything that is kept for a project outside of its rows, of which the last step of its removal takes care.
+/// Removes everything of a project outside of its rows.
 pub(crate) async fn everything(context: &Context, project_id: ProjectId) -> Result<(), Failure> {
     uploads(context, project_id, 0).await?;
     let mut transaction = context.database.begin().await?;

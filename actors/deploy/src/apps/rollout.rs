@@ -14,12 +14,12 @@ use callboard_supervisors::SupervisorRef;
 
 use super::{
     app::App,
-    replica::{Member, Settled},
+    instance::{AppInstance, Settled},
     target::{Target, TargetError},
 };
 use crate::{
     apps::{
-        formation::{Successor, Wishes},
+        formation::{DesiredFormation, Successor},
         retention,
     },
     context::Context,
@@ -42,25 +42,25 @@ pub(crate) async fn roll(
     id: DeploymentId,
 ) -> Result<(), Failure> {
     // In this order: a cancel first changes the row, then looks for what is under way.
-    let errand = context.begin(id, Work::Rollout);
+    let guard = context.begin(id, Work::Rollout);
     let outcome = match deployments::get(&context.database, id).await? {
         Some(deployment) if deployment.status == DeploymentStatus::Rolling => {
             tokio::select! {
                 biased;
-                () = errand.cancel.cancelled() => Ok(()),
+                () = guard.cancel.cancelled() => Ok(()),
                 outcome = carry_out(context, app, supervisor, (row, owner), &deployment) => outcome,
             }
         }
         _ => Ok(()),
     };
-    drop(errand);
-    if context.life().closing.is_cancelled() {
+    drop(guard);
+    if context.lifecycle().closing.is_cancelled() {
         return outcome;
     }
     // Those that never became healthy leave at once; the others as soon as what serves now is back in full.
     let serves = app.serving_deployment();
-    app.retire(context, |member| {
-        member.target.serving.deployment_id == id && Some(id) != serves && !member.is_healthy()
+    app.retire(context, |instance| {
+        instance.target.serving.deployment_id == id && Some(id) != serves && !instance.is_healthy()
     });
     outcome
 }
@@ -94,7 +94,7 @@ async fn carry_out(
         DeploymentKind::Rollback => format!("Rolling back to v{version}"),
         DeploymentKind::Restart => format!("Restarting v{version}"),
     });
-    if let Some(sentence) = deployment.refuse(&row.wishes, &target.release.processes) {
+    if let Some(sentence) = deployment.refuse(&row.desired, &target.release.processes) {
         context.fail(id, Author::Owner(owner), &sentence).await?;
         return Ok(());
     }
@@ -103,18 +103,18 @@ async fn carry_out(
         formation: target.release.formation.as_ref(),
         kind: deployment.kind,
     };
-    let Wishes { counts, missing } = successor.wishes(&row.wishes, &row.wishes);
+    let DesiredFormation { counts, missing } = successor.desired(&row.desired, &row.desired);
     let formation = counts.unwrap_or_default();
     if let Err(sentence) = fill(context, app, supervisor, &target, &formation, &log).await? {
         context.fail(id, Author::Owner(owner), &sentence).await?;
         return Ok(());
     }
     // From here on visitors see the new release only.
-    app.retire(context, |member| member.target.serving.deployment_id != id);
+    app.retire(context, |instance| instance.target.serving.deployment_id != id);
     let (caller, now) = (Caller::system(), context.clock.now());
     let owned = (app.project_id, owner);
-    let wishes = |now: &Wishes| successor.wishes(&row.wishes, now);
-    if !steps::complete(&context.database, &caller, owned, serving, wishes, now).await? {
+    let desired = |now: &DesiredFormation| successor.desired(&row.desired, now);
+    if !steps::complete(&context.database, &caller, owned, serving, desired, now).await? {
         return Ok(());
     }
     app.now_serves(&target);
@@ -159,29 +159,29 @@ async fn fill(
         loop {
             let (ours, _) = app.split(process, id);
             let missing = wanted.saturating_sub(ours.len());
-            let mut new: Vec<Arc<Member>> = ours.into_iter().filter(|member| !member.is_healthy()).collect();
+            let mut new: Vec<Arc<AppInstance>> = ours.into_iter().filter(|instance| !instance.is_healthy()).collect();
             for _ in new.len()..missing.min(context.settings.instances.surge) {
                 new.push(app.start(context, supervisor, target, process).await?);
             }
             if new.is_empty() {
                 break;
             }
-            for member in &new {
-                if let Settled::Failed { sentence, last_words } = member.settled().await {
+            for instance in &new {
+                if let Settled::Failed { sentence, last_words } = instance.settled().await {
                     if !last_words.is_empty() {
-                        log.heading(&format!("The last words of {}:", member.title()));
+                        log.heading(&format!("The last words of {}:", instance.title()));
                         last_words.iter().for_each(|line| log.detail(line));
                     }
                     return Ok(Err(sentence));
                 }
-                log.detail(&format!("{} is healthy", member.title()));
+                log.detail(&format!("{} is healthy", instance.title()));
             }
             let (ours, others) = app.split(process, id);
             let surplus = (ours.len() + others.len()).saturating_sub(wanted);
-            let leaving: Vec<_> = others.into_iter().take(if ours.len() < wanted { surplus } else { 0 }).collect();
-            app.retire(context, |member| leaving.iter().any(|leaving| leaving.id == member.id));
-            for member in &leaving {
-                member.gone().await;
+            let replaced: Vec<_> = others.into_iter().take(if ours.len() < wanted { surplus } else { 0 }).collect();
+            app.retire(context, |instance| replaced.iter().any(|replaced| replaced.id == instance.id));
+            for instance in &replaced {
+                instance.gone().await;
             }
         }
     }
@@ -219,15 +219,15 @@ pub(crate) async fn converge(
 ) -> Result<(), Failure> {
     let id = target.serving.deployment_id;
     start_missing(context, app, supervisor, target, formation).await?;
-    let members = app.instances();
-    if members.iter().any(|member| member.target.serving.deployment_id != id && member.is_healthy()) {
-        for member in members.iter().filter(|member| member.target.serving.deployment_id == id) {
-            member.settled().await;
+    let instances = app.instances();
+    if instances.iter().any(|instance| instance.target.serving.deployment_id != id && instance.is_healthy()) {
+        for instance in instances.iter().filter(|instance| instance.target.serving.deployment_id == id) {
+            instance.settled().await;
         }
     }
-    app.retire(context, |member| {
-        let wanted = formation.get(&member.process).copied().unwrap_or(0);
-        member.target.serving.deployment_id != id || member.index > wanted
+    app.retire(context, |instance| {
+        let wanted = formation.get(&instance.process).copied().unwrap_or(0);
+        instance.target.serving.deployment_id != id || instance.index > wanted
     });
     Ok(())
 }

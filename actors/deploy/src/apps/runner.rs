@@ -1,7 +1,7 @@
-//! One instance: a running copy of a process type, from its first start until it has left.
+//! The runner of an instance: its actor, from its first start until it has stopped.
 //!
 //! It starts the process, waits for its health, keeps asking, and starts it again with growing waits when it crashes
-//! or stays unhealthy. When it is asked to leave, it gets no more requests first, finishes those it has, and then gets
+//! or stays unhealthy. When it is asked to stop, it gets no more requests first, finishes those it has, and then gets
 //! SIGTERM. Each start is a new process with an id of its own, which is also what the router knows it by.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -14,10 +14,10 @@ use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart, fs};
 
 use super::{
     app::App,
-    replica::{Member, State},
+    instance::{AppInstance, State},
 };
 use crate::{
-    apps::events::Told,
+    apps::events::InstanceEvent,
     build::package::{self, ContentId},
     context::Context,
     logs::output::LineSink,
@@ -25,15 +25,15 @@ use crate::{
     runtime::{self, HealthCheck, InstanceLimits, InstanceSpec, RunningInstance, StartError},
 };
 
-/// A process that lived so long was well: the waits before its next starts begin anew.
-const LONG_LIFE: Duration = Duration::from_secs(60);
-/// What an instance gets beyond its own waits until it is dropped.
+/// A process that ran so long resets the backoff.
+const STABLE_AFTER: Duration = Duration::from_secs(60);
+/// Added to drain and grace until the runner is dropped.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// How one life of the process ended.
+/// How one run of the process ended.
 enum End {
-    /// It was asked to leave, and has ended.
-    Left,
+    /// It was asked to stop, and has ended.
+    Stopped,
     /// It ended by itself, or was ended because it was unhealthy.
     Crashed { sentence: String, last_words: Vec<String> },
 }
@@ -46,59 +46,59 @@ impl End {
 }
 
 /// The instance's actor.
-pub(crate) fn actor(context: Context, app: Arc<App>, member: Arc<Member>) -> ChildSpec {
+pub(crate) fn actor(context: Context, app: Arc<App>, instance: Arc<AppInstance>) -> ChildSpec {
     let settings = &context.settings.instances;
     let within = settings.drain.max(settings.drain_at_stop) + settings.stop_grace + SLACK;
-    let name = member.name.clone();
+    let name = instance.name.clone();
     let factory = move |child: ChildContext| {
-        let life = Life { context: context.clone(), app: app.clone(), member: member.clone() };
-        async move { life.run(child).await }
+        let runner = Runner { context: context.clone(), app: app.clone(), instance: instance.clone() };
+        async move { runner.run(child).await }
     };
     ChildSpec::new(name, factory).restart(Restart::Transient).stop_within(within)
 }
 
-struct Life {
+struct Runner {
     context: Context,
     app: Arc<App>,
-    member: Arc<Member>,
+    instance: Arc<AppInstance>,
 }
 
-impl Life {
+impl Runner {
     async fn run(&self, child: ChildContext) -> Exit {
-        let (leaving, life) = (self.member.leaving.clone(), self.context.life());
-        let told = async {
+        let (stopping, lifecycle) = (self.instance.stopping.clone(), self.context.lifecycle());
+        let stop = async {
             tokio::select! {
-                () = child.stopping() => leaving.cancel(),
-                () = life.closing.cancelled() => leaving.cancel(),
-                () = leaving.cancelled() => {}
+                () = child.stopping() => stopping.cancel(),
+                () = lifecycle.closing.cancelled() => stopping.cancel(),
+                () = stopping.cancelled() => {}
             }
             std::future::pending::<()>().await;
         };
         tokio::select! {
             biased;
-            () = told => {}
-            () = self.live() => {}
+            () = stop => {}
+            () = self.run_until_stopped() => {}
         }
         self.remove_folder().await;
-        self.context.telling.tell(Told::Stopped(self.fact(None)));
-        self.member.state.send_modify(|state| state.gone = true);
-        self.app.leave(&self.context, &self.member);
+        self.context.instance_events.publish(InstanceEvent::Stopped(self.fact(None)));
+        self.instance.state.send_modify(|state| state.gone = true);
+        self.app.remove_instance(&self.context, &self.instance);
         Exit::Normal
     }
 
-    async fn live(&self) {
+    async fn run_until_stopped(&self) {
         let backoff = self.context.settings.instances.backoff;
         let mut crashes = 0;
         loop {
             let began = self.context.clock.instant();
-            let End::Crashed { sentence, last_words } = self.live_once().await else { return };
-            if self.context.clock.instant().saturating_duration_since(began) >= LONG_LIFE {
+            let End::Crashed { sentence, last_words } = self.run_once().await else { return };
+            if self.context.clock.instant().saturating_duration_since(began) >= STABLE_AFTER {
                 crashes = 0;
             }
             let wait = backoff.delay(crashes);
             crashes += 1;
             self.say(&format!("{sentence}; starting again in {:.1} s", wait.as_secs_f64()));
-            self.context.telling.tell(Told::Crashed(self.fact(Some(sentence.clone()))));
+            self.context.instance_events.publish(InstanceEvent::Crashed(self.fact(Some(sentence.clone()))));
             self.change(|state| {
                 state.status = InstanceStatus::Crashed;
                 state.pid = None;
@@ -108,15 +108,15 @@ impl Life {
             });
             tokio::select! {
                 biased;
-                () = self.member.leaving.cancelled() => return,
+                () = self.instance.stopping.cancelled() => return,
                 () = self.context.clock.sleep(wait) => {}
             }
             self.change(|state| state.restarts += 1);
         }
     }
 
-    /// One life of the process.
-    async fn live_once(&self) -> End {
+    /// One run of the process, from unpacking to its end.
+    async fn run_once(&self) -> End {
         let run = InstanceId::new();
         let now = self.context.clock.now();
         self.change(|state| {
@@ -126,20 +126,20 @@ impl Life {
         });
         let release = tokio::select! {
             biased;
-            () = self.member.leaving.cancelled() => return End::Left,
+            () = self.instance.stopping.cancelled() => return End::Stopped,
             unpacked = self.unpacked() => match unpacked {
                 Ok(folder) => folder,
                 Err(sentence) => return End::unstarted(sentence),
             },
         };
         let Some(spec) = self.spec(run, release) else {
-            return End::unstarted(format!("the release has no process type {}", self.member.process));
+            return End::unstarted(format!("the release has no process type {}", self.instance.process));
         };
         let (check, sink) = (self.check(), self.sink());
-        let started = self.context.runtime.start(spec, check.clone(), sink, self.member.leaving.clone()).await;
+        let started = self.context.runtime.start(spec, check.clone(), sink, self.instance.stopping.clone()).await;
         let running = match started {
             Ok(running) => running,
-            Err(_) if self.member.is_leaving() => return End::Left,
+            Err(_) if self.instance.is_stopping() => return End::Stopped,
             Err(error) => {
                 if let StartError::Exited { exit, .. } = &error {
                     self.make_room(exit).await;
@@ -152,15 +152,15 @@ impl Life {
             state.pid = running.pid();
             state.address = running.address();
         });
-        self.context.telling.tell(Told::Started(self.fact(None)));
+        self.context.instance_events.publish(InstanceEvent::Started(self.fact(None)));
         let end = self.watch(&running, &check).await;
-        if matches!(end, End::Left) {
+        if matches!(end, End::Stopped) {
             self.finish(&running).await;
         }
         end
     }
 
-    /// Asks the running process for its health until it ends, stays unhealthy, or is to leave.
+    /// Asks the running process for its health until it ends, stays unhealthy, or is asked to stop.
     async fn watch(&self, running: &RunningInstance, check: &HealthCheck) -> End {
         let settings = &self.context.settings.instances;
         let exited = running.exited();
@@ -173,10 +173,10 @@ impl Life {
             };
             let answer = tokio::select! {
                 biased;
-                () = self.member.leaving.cancelled() => return End::Left,
+                () = self.instance.stopping.cancelled() => return End::Stopped,
                 exit = &mut exited => {
                     self.make_room(&exit).await;
-                    let sentence = format!("{} {exit}", self.member.process);
+                    let sentence = format!("{} {exit}", self.instance.process);
                     return End::Crashed { sentence, last_words: exit.output };
                 }
                 answer = answer => answer,
@@ -195,21 +195,21 @@ impl Life {
                 self.change(|state| state.status = InstanceStatus::Unhealthy);
             }
             if failures >= settings.restart_after {
-                self.context.routes.drain(self.member.state().run, settings.drain_at_stop).await;
+                self.context.routes.drain(self.instance.state().run, settings.drain_at_stop).await;
                 running.stop(settings.stop_grace).await;
-                let sentence = format!("{} stayed unhealthy: {reason}", self.member.process);
+                let sentence = format!("{} stayed unhealthy: {reason}", self.instance.process);
                 return End::Crashed { sentence, last_words: running.last_lines() };
             }
         }
     }
 
-    /// No more requests, then the last ones, then SIGTERM.
+    /// Takes it out of the route, waits for its open requests, then sends SIGTERM.
     async fn finish(&self, running: &RunningInstance) {
         let settings = &self.context.settings.instances;
         self.change(|state| state.status = InstanceStatus::Stopping);
-        let hurried = self.context.life().closing.is_cancelled() || self.member.is_hurried();
+        let hurried = self.context.lifecycle().closing.is_cancelled() || self.instance.is_hurried();
         let within = if hurried { settings.drain_at_stop } else { settings.drain };
-        let drained = self.context.routes.drain(self.member.state().run, within);
+        let drained = self.context.routes.drain(self.instance.state().run, within);
         let left = tokio::select! {
             left = drained => left,
             _ = running.exited() => 0,
@@ -227,11 +227,11 @@ impl Life {
         if tokio::fs::try_exists(&folder).await.unwrap_or(false) {
             return Ok(folder);
         }
-        let digest: ContentId = self.member.target.release.digest.parse()?;
+        let digest: ContentId = self.instance.target.release.digest.parse()?;
         let failed = |failure: Failure| format!("the release could not be unpacked: {failure}");
-        let archive = self.context.work_folder().join(format!("{}.tar.gz", self.member.id));
+        let archive = self.context.work_folder().join(format!("{}.tar.gz", self.instance.id));
         let objects = &self.context.objects;
-        let generation = self.member.target.release.generation;
+        let generation = self.instance.target.release.generation;
         let mut found =
             objects.download(&Objects::release(digest.as_str(), generation), &archive).await.map_err(failed)?;
         if !found && generation > 0 {
@@ -254,7 +254,7 @@ impl Life {
         }
     }
 
-    /// An instance that filled its folder begins anew with the release as it was made.
+    /// Removes a full folder, so that the next run unpacks the release again.
     async fn make_room(&self, exit: &runtime::Exit) {
         if exit.is_full() {
             self.remove_folder().await;
@@ -263,28 +263,28 @@ impl Life {
 
     async fn remove_folder(&self) {
         if let Err(error) = self.context.trash.discard(self.folder()).await {
-            tracing::warn!(instance = %self.member.id, %error, "the folder of an instance could not be removed");
+            tracing::warn!(instance = %self.instance.id, %error, "removing the folder of an instance failed");
         }
     }
 
     fn folder(&self) -> PathBuf {
-        self.context.instance_folder().join(self.member.id.to_string())
+        self.context.instance_folder().join(self.instance.id.to_string())
     }
 
     fn spec(&self, run: InstanceId, release: PathBuf) -> Option<InstanceSpec> {
-        let target = &self.member.target;
+        let target = &self.instance.target;
         let settings = &self.context.settings.instances;
         let memory = target.release.build.memory_mib.unwrap_or(settings.memory_mib);
         let environment: BTreeMap<String, String> =
             target.environment.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
         Some(InstanceSpec {
             id: run,
-            process: self.member.process.clone(),
+            process: self.instance.process.clone(),
             release,
-            command: target.release.processes.get(&self.member.process)?.clone(),
+            command: target.release.processes.get(&self.instance.process)?.clone(),
             run_environment: target.release.environment.clone(),
             environment,
-            listens: self.member.process == crate::WEB,
+            listens: self.instance.process == crate::WEB,
             limits: InstanceLimits {
                 memory: u64::from(memory) * 1024 * 1024,
                 disk: settings.disk_bytes,
@@ -296,7 +296,7 @@ impl Life {
 
     fn check(&self) -> HealthCheck {
         let settings = &self.context.settings.instances;
-        let target = &self.member.target;
+        let target = &self.instance.target;
         HealthCheck {
             path: target.release.build.health_check_path.clone().unwrap_or_else(|| "/".to_owned()),
             timeout: settings.probe_timeout,
@@ -307,32 +307,32 @@ impl Life {
     }
 
     fn sink(&self) -> LineSink {
-        self.app.log.instance_sink(self.member.title())
+        self.app.log.instance_sink(self.instance.title())
     }
 
     fn fact(&self, reason: Option<String>) -> InstanceFact {
         InstanceFact {
-            instance_id: self.member.id,
+            instance_id: self.instance.id,
             project_id: self.app.project_id,
             organization_id: self.app.organization_id,
             app: self.app.name.clone(),
-            process: self.member.process.clone(),
-            index: self.member.index,
-            release_version: self.member.target.release.version,
+            process: self.instance.process.clone(),
+            index: self.instance.index,
+            release_version: self.instance.target.release.version,
             node: self.context.nodes.me(),
             reason,
         }
     }
 
     fn say(&self, text: &str) {
-        self.app.log.line("platform", format!("{}: {text}", self.member.title()));
+        self.app.log.line("platform", format!("{}: {text}", self.instance.title()));
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
-        self.member.state.send_modify(change);
-        if self.member.is_leaving() {
-            self.member.state.send_modify(|state| state.status = InstanceStatus::Stopping);
+        self.instance.state.send_modify(change);
+        if self.instance.is_stopping() {
+            self.instance.state.send_modify(|state| state.status = InstanceStatus::Stopping);
         }
-        self.app.changed(&self.context, &self.member);
+        self.app.changed(&self.context, &self.instance);
     }
 }

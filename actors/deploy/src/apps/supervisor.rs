@@ -1,4 +1,5 @@
-//! Who starts an app's actor when it is needed, and ends it when it is not.
+//! The supervisor of all apps, and the registrar below it, which starts an app's actor when it is needed and ends it when
+//! it is idle.
 //!
 //! Each app is a supervisor of its own below this one, so that an app whose actor fails again and again takes nobody
 //! along: its supervisor gives up alone, and the next wake starts it anew.
@@ -17,19 +18,19 @@ use crate::{
     world::World,
 };
 
-/// How often it is looked whether an app's supervisor has given up.
+/// Interval of the sweep for apps whose supervisor has given up.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
-/// Apps that are taken on at a time: those of a node that is gone must not wait for each other.
-const AT_ONCE: usize = 8;
+/// Acquisitions that run at a time: the apps of a node that is gone must not wait for each other.
+const ACQUISITIONS_MAXIMUM: usize = 8;
 
 /// The supervisor of all apps.
 pub(crate) fn supervisor(world: Arc<World>) -> ChildSpec {
-    let keeper = ChildSpec::new("keeper", move |child: ChildContext| keep(world.clone(), child));
-    Supervisor::new("apps").child(keeper).into_child(Restart::Permanent)
+    let registrar = ChildSpec::new("registrar", move |child: ChildContext| run(world.clone(), child));
+    Supervisor::new("apps").child(registrar).into_child(Restart::Permanent)
 }
 
-async fn keep(world: Arc<World>, child: ChildContext) -> Exit {
+async fn run(world: Arc<World>, child: ChildContext) -> Exit {
     let context = match Context::of_child(world, &child).await {
         Ok(context) => context,
         Err(error) => return Exit::Abnormal(error.to_string()),
@@ -37,26 +38,26 @@ async fn keep(world: Arc<World>, child: ChildContext) -> Exit {
     tokio::select! {
         () = child.stopping() => Exit::Shutdown,
         () = serve(&context, &child) => Exit::Normal,
-        () = look_around(&context) => Exit::Normal,
+        () = run_background_tasks(&context) => Exit::Normal,
     }
 }
 
-/// Beside the keeper's own work.
-async fn look_around(context: &Context) {
-    let mut recovered = context.life().recovered.subscribe();
+/// The node's background tasks: late orphans, the ownership watcher and the sweep of logs.
+async fn run_background_tasks(context: &Context) {
+    let mut recovered = context.lifecycle().recovered.subscribe();
     if recovered.wait_for(|recovered| *recovered).await.is_ok() {
-        tokio::join!(recovery::look_again(context), watcher::watch(context), sweep::look_after(context));
+        tokio::join!(recovery::end_late_orphans(context), watcher::run(context), sweep::run(context));
     }
     std::future::pending().await
 }
 
 async fn serve(context: &Context, child: &ChildContext) {
     recovery::run(context).await;
-    let mut requests = context.stage.received.lock().await;
-    // Apps of an earlier life of their supervisor: nobody looks after them any more.
+    let mut requests = context.apps.received.lock().await;
+    // Apps that an earlier run of this supervisor has registered: their actors ended with it.
     sweep(context, child);
     let mut due = context.clock.instant() + SWEEP_EVERY;
-    let mut looks = Looks::default();
+    let mut acquisitions = Acquisitions::default();
     loop {
         tokio::select! {
             biased;
@@ -64,13 +65,13 @@ async fn serve(context: &Context, child: &ChildContext) {
                 sweep(context, child);
                 due = context.clock.instant() + SWEEP_EVERY;
             }
-            Some((project_id, looked)) = looks.under_way.next() => {
-                let woken = looks.woken.remove(&project_id).unwrap_or_default();
-                follow_up(context, child, project_id, looked, woken).await;
+            Some((project_id, acquisition)) = acquisitions.tasks.next() => {
+                let woken = acquisitions.woken.remove(&project_id).unwrap_or_default();
+                follow_up(context, child, project_id, acquisition, woken).await;
             }
-            request = requests.recv(), if looks.under_way.len() < AT_ONCE => match request {
-                Some(Request::Wake(project_id)) => wake(context, &mut looks, project_id),
-                Some(Request::Rest(app, wakes)) => rest(context, child, &app, wakes).await,
+            request = requests.recv(), if acquisitions.tasks.len() < ACQUISITIONS_MAXIMUM => match request {
+                Some(Request::Wake(project_id)) => wake(context, &mut acquisitions, project_id),
+                Some(Request::Idle(app, wakes)) => retire(context, child, &app, wakes).await,
                 None => return,
             },
         }
@@ -78,53 +79,59 @@ async fn serve(context: &Context, child: &ChildContext) {
 }
 
 /// What came of a look at an app that has no actor.
-type Looked = Result<Option<App>, Failure>;
+type Acquisition = Result<Option<App>, Failure>;
 
-/// The looks at apps that are under way.
+/// Acquisitions in progress.
 #[derive(Default)]
-struct Looks {
-    under_way: TaskSet<(ProjectId, Looked)>,
+struct Acquisitions {
+    tasks: TaskSet<(ProjectId, Acquisition)>,
     /// Whether the app was woken again meanwhile.
     woken: HashMap<ProjectId, bool>,
 }
 
-fn wake(context: &Context, looks: &mut Looks, project_id: ProjectId) {
-    if let Some(app) = context.stage.get(project_id) {
+fn wake(context: &Context, acquisitions: &mut Acquisitions, project_id: ProjectId) {
+    if let Some(app) = context.apps.get(project_id) {
         app.wake();
-    } else if let Some(woken) = looks.woken.get_mut(&project_id) {
+    } else if let Some(woken) = acquisitions.woken.get_mut(&project_id) {
         *woken = true;
     } else {
-        looks.woken.insert(project_id, false);
+        acquisitions.woken.insert(project_id, false);
         let context = context.clone();
-        looks.under_way.spawn(async move { (project_id, take_on(&context, project_id).await) });
+        acquisitions.tasks.spawn(async move { (project_id, acquire(&context, project_id).await) });
     }
 }
 
-async fn follow_up(context: &Context, child: &ChildContext, project_id: ProjectId, looked: Looked, woken: bool) {
-    match looked {
+async fn follow_up(
+    context: &Context,
+    child: &ChildContext,
+    project_id: ProjectId,
+    acquisition: Acquisition,
+    woken: bool,
+) {
+    match acquisition {
         Ok(Some(app)) => start(context, child, Arc::new(app)).await,
-        // What was read may be older than what it was woken for.
-        Ok(None) if woken => drop(context.stage.requests.send(Request::Wake(project_id))),
+        // The row was read before the change that the wake was for.
+        Ok(None) if woken => drop(context.apps.requests.send(Request::Wake(project_id))),
         Ok(None) => {}
         Err(failure) => {
-            warn_unless_outage!(failure.is_outage(), %project_id, %failure, "an app could not be looked at; trying again");
+            warn_unless_outage!(failure.is_outage(), %project_id, %failure, "claiming the app failed; retrying");
             again(context, Request::Wake(project_id));
         }
     }
 }
 
-async fn take_on(context: &Context, project_id: ProjectId) -> Looked {
+async fn acquire(context: &Context, project_id: ProjectId) -> Acquisition {
     let Some(row) = apps::get(&context.database, project_id).await? else { return Ok(None) };
     let running = deployments::running(&context.database, project_id).await?;
     let rolls = running.is_some_and(|(_, status)| status == DeploymentStatus::Rolling);
-    Ok(claim::take_on(context, &row, rolls).await?.map(|taken| App::new(context, &row, taken)))
+    Ok(claim::acquire(context, &row, rolls).await?.map(|acquired| App::new(context, &row, acquired)))
 }
 
-/// Starts the apps anew whose supervisor has given up.
+/// Restarts the apps whose supervisor has given up.
 fn sweep(context: &Context, child: &ChildContext) {
     let running: Vec<_> = child.supervisor.children().into_iter().map(|child| child.name).collect();
     let mut given_up = Vec::new();
-    context.stage.apps.lock().retain(|project_id, app| {
+    context.apps.actors.lock().retain(|project_id, app| {
         let runs = running.iter().any(|name| *name == app.name);
         if !runs {
             given_up.push(*project_id);
@@ -132,40 +139,40 @@ fn sweep(context: &Context, child: &ChildContext) {
         runs
     });
     for project_id in given_up {
-        tracing::warn!(%project_id, "the supervisor of an app had given up; starting it anew");
-        drop(context.stage.requests.send(Request::Wake(project_id)));
+        tracing::warn!(%project_id, "the supervisor of the app gave up; restarting it");
+        drop(context.apps.requests.send(Request::Wake(project_id)));
     }
 }
 
-/// Asks once more, a little later.
+/// Repeats a request a second later.
 fn again(context: &Context, request: Request) {
     let context = context.clone();
     actix_rt::spawn(async move {
         context.clock.sleep(Duration::from_secs(1)).await;
-        drop(context.stage.requests.send(request));
+        drop(context.apps.requests.send(request));
     });
 }
 
 async fn start(context: &Context, child: &ChildContext, app: Arc<App>) {
     let name = app.name.clone();
-    context.stage.apps.lock().insert(app.project_id, app.clone());
-    // What was left by a life of this app whose supervisor gave up.
+    context.apps.actors.lock().insert(app.project_id, app.clone());
+    // The app's supervisor that gave up is still registered under this name.
     child.supervisor.stop_child(&name).await;
     let spec = Supervisor::new(name.clone())
         .child(reconciler::actor(context.clone(), app.clone()))
         .into_child(Restart::Temporary)
         .stop_within(context.settings.instances.stop_grace * 2);
     if let Err(reason) = child.supervisor.start_child(spec).await {
-        tracing::error!(app = %name, reason, "the actor of an app could not be started");
-        context.stage.apps.lock().remove(&app.project_id);
+        tracing::error!(app = %name, reason, "starting the actor of the app failed");
+        context.apps.actors.lock().remove(&app.project_id);
     }
 }
 
-async fn rest(context: &Context, child: &ChildContext, app: &Arc<App>, wakes: u64) {
+async fn retire(context: &Context, child: &ChildContext, app: &Arc<App>, wakes: u64) {
     {
-        let mut apps = context.stage.apps.lock();
+        let mut apps = context.apps.actors.lock();
         let is_this = apps.get(&app.project_id).is_some_and(|other| Arc::ptr_eq(other, app));
-        // Under the lock that every wake takes: what came meanwhile is not lost.
+        // Under the lock that every wake takes, so that no wake is lost.
         if !is_this || app.wakes() != wakes || !app.instances().is_empty() {
             return;
         }
@@ -175,8 +182,8 @@ async fn rest(context: &Context, child: &ChildContext, app: &Arc<App>, wakes: u6
     if let Some(owner) = app.owner()
         && let Err(error) = owners::release(&context.database, app.project_id, owner).await
     {
-        // The next look finds an app of this node without an actor.
+        // The next scan finds an app of this node without an actor.
         let is_outage = error.outside_outage().is_none();
-        warn_unless_outage!(is_outage, app = app.name, %error, "an app of which nothing runs could not be released");
+        warn_unless_outage!(is_outage, app = app.name, %error, "releasing the idle app failed");
     }
 }

@@ -1,4 +1,4 @@
-//! What instances are to run: a release with an opened environment.
+//! The target of instances: a release with an opened environment.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
-//! The builder pool: takes queued deployments, oldest first, so many at a time as the node allows.
+//! The builder pool: claims queued deployments, oldest first, as many at a time as the node has permits.
 //!
-//! The queue is the table, and builders of all nodes take from it: a signal only says that it is worth a look. Each build is a child of its own, so that one
-//! that fails in a way nobody foresaw ends its own deployment and no other.
+//! The queue is the table, and builders of all nodes claim from it: a signal only wakes the dispatcher. Each build is a child
+//! of its own, so that a panic ends its own deployment and no other.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -15,11 +15,11 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     build::{
-        pipeline::{self, MakeError},
+        pipeline::{self, PipelineError},
         requeue,
     },
     context::Context,
-    ownership::work::{Errand, Work},
+    ownership::work::{Work, WorkGuard},
     store::{
         deployments,
         steps::{self, Author, Builder},
@@ -28,7 +28,7 @@ use crate::{
 };
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// What a build gets to end its processes and tell so when the node stops.
+/// Time for a build to end its processes and requeue itself when the node stops.
 const STOP_WITHIN: Duration = Duration::from_secs(8);
 
 /// The supervisor of all builds.
@@ -42,10 +42,10 @@ async fn dispatch(world: Arc<World>, child: ChildContext) -> Exit {
         Ok(context) => context,
         Err(error) => return Exit::Abnormal(error.to_string()),
     };
-    let life = context.life();
+    let lifecycle = context.lifecycle();
     tokio::select! {
         () = child.stopping() => Exit::Shutdown,
-        () = life.closing.cancelled() => {
+        () = lifecycle.closing.cancelled() => {
             child.stopping().await;
             Exit::Shutdown
         }
@@ -54,23 +54,23 @@ async fn dispatch(world: Arc<World>, child: ChildContext) -> Exit {
 }
 
 async fn take_turns(context: &Context, child: &ChildContext) -> Exit {
-    let mut recovered = context.life().recovered.subscribe();
+    let mut recovered = context.lifecycle().recovered.subscribe();
     if recovered.wait_for(|recovered| *recovered).await.is_err() {
         return Exit::Normal;
     }
     loop {
-        let Ok(place) = context.places.clone().acquire_owned().await else { return Exit::Normal };
+        let Ok(permit) = context.build_permits.clone().acquire_owned().await else { return Exit::Normal };
         match next(context).await {
             Ok(Some((id, builder))) => {
-                // Before the builder is there: from now on somebody works at it, or it is nobody's.
-                let errand = context.begin(id, Work::Build);
-                let build = build(context.clone(), id, builder, (place, errand));
+                // Before the builder starts: a claimed build that is not registered is orphaned.
+                let guard = context.begin(id, Work::Build);
+                let build = build(context.clone(), id, builder, (permit, guard));
                 if let Err(reason) = child.supervisor.start_child(build).await {
                     return Exit::Abnormal(reason);
                 }
             }
             Ok(None) => {
-                drop(place);
+                drop(permit);
                 if context.disk.is_full() {
                     context.clock.sleep(RETRY_AFTER).await;
                 } else {
@@ -78,7 +78,7 @@ async fn take_turns(context: &Context, child: &ChildContext) -> Exit {
                 }
             }
             Err(error) => {
-                warn_unless_outage!(error.is_outage(), %error, "the queue of builds could not be read; trying again");
+                warn_unless_outage!(error.is_outage(), %error, "claiming a queued build failed; retrying");
                 context.clock.sleep(RETRY_AFTER).await;
             }
         }
@@ -88,7 +88,7 @@ async fn take_turns(context: &Context, child: &ChildContext) -> Exit {
 /// The next deployment that is this node's to build. While its disk is full it takes none: other nodes may.
 async fn next(context: &Context) -> Result<Option<(DeploymentId, Builder)>, Failure> {
     requeue::orphaned(context).await?;
-    while !context.is_leaving() && !context.disk.is_full() && steps::is_queued(&context.database).await? {
+    while !context.is_draining() && !context.disk.is_full() && steps::is_queued(&context.database).await? {
         let claimed = steps::claim(&context.database, &Caller::system(), context.nodes.me()).await?;
         if claimed.is_some() {
             return Ok(claimed);
@@ -99,14 +99,14 @@ async fn next(context: &Context) -> Result<Option<(DeploymentId, Builder)>, Fail
     Ok(None)
 }
 
-fn build(context: Context, id: DeploymentId, builder: Builder, work: (OwnedSemaphorePermit, Errand)) -> ChildSpec {
+fn build(context: Context, id: DeploymentId, builder: Builder, work: (OwnedSemaphorePermit, WorkGuard)) -> ChildSpec {
     let work = Arc::new(Mutex::new(Some(work)));
     let factory = move |_: ChildContext| {
         let (context, work) = (context.clone(), work.lock().take());
         async move {
-            // There may be more in the queue: whoever waits for a place looks.
-            if let Some((_place, errand)) = work {
-                run(&context, id, builder, &errand).await;
+            // The permit returns at the end, which wakes the dispatcher.
+            if let Some((_place, guard)) = work {
+                run(&context, id, builder, &guard).await;
             }
             Exit::Normal
         }
@@ -117,8 +117,8 @@ fn build(context: Context, id: DeploymentId, builder: Builder, work: (OwnedSemap
         .stop_within(STOP_WITHIN)
 }
 
-async fn run(context: &Context, id: DeploymentId, builder: Builder, errand: &Errand) {
-    let made = AssertUnwindSafe(pipeline::make(context, id, builder, &errand.cancel)).catch_unwind().await;
+async fn run(context: &Context, id: DeploymentId, builder: Builder, guard: &WorkGuard) {
+    let made = AssertUnwindSafe(pipeline::run(context, id, builder, &guard.cancel)).catch_unwind().await;
     let record = async || match &made {
         Ok(outcome) => settle(context, id, builder, outcome).await,
         Err(_) => {
@@ -127,7 +127,7 @@ async fn run(context: &Context, id: DeploymentId, builder: Builder, errand: &Err
         }
     };
     retry_forever(&context.clock, Backoff::constant(RETRY_AFTER), record, |failure, _| {
-        warn_unless_outage!(failure.is_outage(), %id, %failure, "the end of a build could not be recorded; trying again");
+        warn_unless_outage!(failure.is_outage(), %id, %failure, "recording the end of a build failed; retrying");
     })
     .await;
 }
@@ -136,38 +136,38 @@ async fn settle(
     context: &Context,
     id: DeploymentId,
     builder: Builder,
-    outcome: &Result<(), MakeError>,
+    outcome: &Result<(), PipelineError>,
 ) -> Result<(), Failure> {
     let Some(deployment) = deployments::get(&context.database, id).await? else { return Ok(()) };
     match outcome {
         Ok(()) => {}
-        Err(_) if context.life().closing.is_cancelled() => {
+        Err(_) if context.lifecycle().closing.is_cancelled() => {
             if steps::requeue(&context.database, id, builder.attempt).await? {
                 context.wake_builders();
             }
             return Ok(());
         }
         // The row says so already, unless another node builds it.
-        Err(MakeError::Cancelled) if deployment.status == DeploymentStatus::Cancelled => {
+        Err(PipelineError::Cancelled) if deployment.status == DeploymentStatus::Cancelled => {
             context.deployment_log(id).heading("Cancelled");
         }
-        Err(MakeError::Cancelled) => return Ok(()),
-        Err(MakeError::Failed { sentence, output }) => {
+        Err(PipelineError::Cancelled) => return Ok(()),
+        Err(PipelineError::Failed { sentence, output }) => {
             let log = context.deployment_log(id);
             for line in output {
                 log.detail(line);
             }
             context.fail(id, Author::Builder(builder), sentence).await?;
         }
-        Err(MakeError::Fault(failure)) if failure.is_outage() => {
-            // Of which a line is in the log already.
-            tracing::debug!(%id, %failure, "a build met an outage");
+        Err(PipelineError::Fault(failure)) if failure.is_outage() => {
+            // The outage itself is logged once, where it began.
+            tracing::debug!(%id, %failure, "build failed by an outage");
             let sentence =
                 "something that the build needs, the database or the object store, did not answer; deploy again";
             context.fail(id, Author::Builder(builder), sentence).await?;
         }
-        Err(MakeError::Fault(failure)) => {
-            tracing::error!(%id, %failure, "a build failed by a fault of the platform");
+        Err(PipelineError::Fault(failure)) => {
+            tracing::error!(%id, %failure, "build failed by an internal error");
             let sentence = "the build failed by a fault of the platform; deploy again";
             context.fail(id, Author::Builder(builder), sentence).await?;
         }

@@ -26,7 +26,7 @@ use crate::{
     build::detect::{Plan, Step},
     folder,
     logs::{
-        last_words::Tail,
+        last_words::LastLines,
         output::{LineSink, OutputLimits, Stream},
     },
     pools,
@@ -105,7 +105,7 @@ impl BuildSettings {
 
 /// A build that succeeded. Its result is the plan's root inside the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Built {
+pub struct BuildReport {
     /// What is in it.
     pub size: folder::Size,
     /// How long it took.
@@ -148,7 +148,7 @@ pub enum BuildError {
     /// Somebody cancelled it.
     #[error("the build was cancelled")]
     Cancelled,
-    /// Our own disk or processes.
+    /// The node's disk or processes failed.
     #[error("the build could not be run: {0}")]
     Io(#[from] io::Error),
 }
@@ -169,7 +169,7 @@ pub async fn run_plan(
     settings: &BuildSettings,
     sink: &LineSink,
     cancel: &CancellationToken,
-) -> Result<Built, BuildError> {
+) -> Result<BuildReport, BuildError> {
     let started = Instant::now();
     let app = source.join(&plan.root);
     let (sink, _left_out) = bounded(sink, settings.limits.log_lines);
@@ -185,7 +185,7 @@ pub async fn run_plan(
         user.map_or(Ok(()), |user| folder::give(&given, user))
     })
     .await?;
-    let build = Build {
+    let build = Execution {
         settings,
         environment: variables(plan, &app, environment, settings, &home),
         app: &app,
@@ -198,10 +198,10 @@ pub async fn run_plan(
         build.step(step).await?;
     }
     let size = build.size().await?;
-    Ok(Built { size, took: started.elapsed() })
+    Ok(BuildReport { size, took: started.elapsed() })
 }
 
-struct Build<'a> {
+struct Execution<'a> {
     settings: &'a BuildSettings,
     environment: Vec<(OsString, OsString)>,
     app: &'a Path,
@@ -211,14 +211,14 @@ struct Build<'a> {
     deadline: Instant,
 }
 
-impl Build<'_> {
+impl Execution<'_> {
     async fn step(&self, step: &Step) -> Result<(), BuildError> {
         let limits = &self.settings.limits;
         self.sink.say(step.title.clone());
         let shown = step.command.shown();
         self.sink.say(format!("$ {shown}"));
         let argv: Vec<OsString> = step.command.argv(&[]).into_iter().map(OsString::from).collect();
-        let tail = Arc::new(Mutex::new(Tail::default()));
+        let tail = Arc::new(Mutex::new(LastLines::default()));
         let sink = LineSink::new({
             let (tail, sink) = (tail.clone(), self.sink.clone());
             move |line| {
@@ -328,7 +328,7 @@ fn over_limit(kept: folder::Size, limits: &BuildLimits) -> Option<String> {
 }
 
 /// Whether 127 means that the step's own program was missing, and not one that it called.
-fn is_missing(argv: &[OsString], tail: &Tail) -> bool {
+fn is_missing(argv: &[OsString], tail: &LastLines) -> bool {
     let program = argv.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     tail.lines()
         .iter()
@@ -369,7 +369,7 @@ fn bounded(sink: &LineSink, limit: u64) -> (LineSink, LeftOut) {
     (bounded, left_out)
 }
 
-/// Tells with its end how many lines were left out.
+/// Writes to the log, when dropped, how many lines were left out.
 struct LeftOut {
     sink: LineSink,
     limit: u64,

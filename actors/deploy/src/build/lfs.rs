@@ -1,4 +1,4 @@
-//! Pointers of Git LFS: what is in the place of a large file when nobody has fetched it.
+//! Pointers of Git LFS, which stand for large files that were not fetched.
 
 use std::{
     io::Read as _,
@@ -12,7 +12,7 @@ const POINTER_BYTES: u64 = 1024;
 /// Names in the sentence; of the others it says how many there are.
 const NAMED: usize = 5;
 
-/// What the owner of a source should know, if there are pointers in it. For a source in which nothing but the node has
+/// A warning that names the pointers in a source, if there are any. For a source in which nothing but the node has
 /// written yet. Blocks; follows no links.
 pub(crate) fn look_for(source: &Path) -> Option<String> {
     let mut found = Vec::new();

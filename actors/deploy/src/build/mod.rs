@@ -1,4 +1,4 @@
-//! From a queued deployment to a release: the queue's builders, the pipeline that each build runs, and its stages.
+//! From a queued deployment to a release: the queue's builders, the pipeline that each build runs, and its steps.
 //!
 //! A source is unpacked ([`archive`]) or fetched ([`fetch`]); [`detect`] makes a plan of it, [`executor`] runs the plan's
 //! steps, and [`package`] makes an immutable release of the result. These know nothing of the database or of messages.

@@ -32,7 +32,7 @@ use crate::{
         apps, archives,
         deployments::{self, DeploymentRow},
         releases::ReleaseRow,
-        steps::{self, Builder, Built},
+        steps::{self, BuildOutcome, Builder},
     },
 };
 
@@ -41,21 +41,21 @@ const CONFIG_TRIES: u32 = 30;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why there is no release.
-pub(crate) enum MakeError {
+pub(crate) enum PipelineError {
     /// The source or its build is at fault.
     Failed {
         sentence: String,
-        /// What the log does not show yet and belongs to it.
+        /// Lines that the log does not show yet.
         output: Vec<String>,
     },
     /// Its owner, or the node's stop, ended it.
     Cancelled,
-    /// We are.
+    /// The platform is at fault.
     Fault(Failure),
 }
 
-impl MakeError {
-    /// Whatever else it looks like, what failed on a full disk failed because of it.
+impl PipelineError {
+    /// Reports a failure on a full disk as caused by it.
     fn unless_full(self, disk: &Disk) -> Self {
         let full = |said: &str| failed(format!("the disk of this node is full; deploy again when there is room{said}"));
         match self {
@@ -71,42 +71,43 @@ impl MakeError {
     }
 }
 
-impl From<Failure> for MakeError {
+impl From<Failure> for PipelineError {
     fn from(failure: Failure) -> Self {
         Self::Fault(failure)
     }
 }
 
-impl From<callboard_supervisors::db::Error> for MakeError {
+impl From<callboard_supervisors::db::Error> for PipelineError {
     fn from(error: callboard_supervisors::db::Error) -> Self {
         Self::Fault(error.into())
     }
 }
 
-fn failed(sentence: impl std::fmt::Display) -> MakeError {
-    MakeError::Failed { sentence: sentence.to_string(), output: Vec::new() }
+fn failed(sentence: impl std::fmt::Display) -> PipelineError {
+    PipelineError::Failed { sentence: sentence.to_string(), output: Vec::new() }
 }
 
 /// Makes a release of a deployment's source. Then the deployment stands as rolling, or was cancelled meanwhile.
-pub(crate) async fn make(
+pub(crate) async fn run(
     context: &Context,
     id: DeploymentId,
     builder: Builder,
     cancel: &CancellationToken,
-) -> Result<(), MakeError> {
-    let Some(deployment) = deployments::get(&context.database, id).await? else { return Err(MakeError::Cancelled) };
+) -> Result<(), PipelineError> {
+    let Some(deployment) = deployments::get(&context.database, id).await? else { return Err(PipelineError::Cancelled) };
     context.announce(id).await?;
     let folder = context.work_folder().join(id.to_string());
-    let made = Making { context, deployment, builder, cancel, log: context.deployment_log(id), folder: folder.clone() };
+    let made =
+        Pipeline { context, deployment, builder, cancel, log: context.deployment_log(id), folder: folder.clone() };
     let outcome = tokio::select! {
         biased;
         outcome = made.run() => outcome,
-        () = gone(cancel) => Err(MakeError::Cancelled),
+        () = gone(cancel) => Err(PipelineError::Cancelled),
     };
     // Before the folder goes, and with it what has filled the disk.
     let outcome = outcome.map_err(|error| error.unless_full(&context.disk));
     if let Err(error) = context.trash.discard(folder).await {
-        tracing::warn!(%id, %error, "the folder of a build could not be removed");
+        tracing::warn!(%id, %error, "removing the folder of a build failed");
     }
     outcome
 }
@@ -117,7 +118,7 @@ async fn gone(cancel: &CancellationToken) {
     tokio::time::sleep(Duration::from_secs(6)).await;
 }
 
-struct Making<'a> {
+struct Pipeline<'a> {
     context: &'a Context,
     deployment: DeploymentRow,
     builder: Builder,
@@ -126,8 +127,8 @@ struct Making<'a> {
     folder: PathBuf,
 }
 
-impl Making<'_> {
-    async fn run(&self) -> Result<(), MakeError> {
+impl Pipeline<'_> {
+    async fn run(&self) -> Result<(), PipelineError> {
         let config = self.config().await?;
         let folder = self.folder.clone();
         let made = self.context.pools.prompt.run(None, move || folder::make_passable(&folder)).await?;
@@ -150,12 +151,12 @@ impl Making<'_> {
         self.store(&archive, packed, plan, config, commit).await
     }
 
-    fn check_cancel(&self) -> Result<(), MakeError> {
-        if self.cancel.is_cancelled() { Err(MakeError::Cancelled) } else { Ok(()) }
+    fn check_cancel(&self) -> Result<(), PipelineError> {
+        if self.cancel.is_cancelled() { Err(PipelineError::Cancelled) } else { Ok(()) }
     }
 
     /// Just after the start of a node the project domain may not answer yet, so this is tried for a while.
-    async fn config(&self) -> Result<Config, MakeError> {
+    async fn config(&self) -> Result<Config, PipelineError> {
         let (caller, project_id) = (Caller::system(), self.deployment.project_id);
         let ask = async || self.context.bus.ask(&caller, GetConfig { project_id, environment_version: None }).await;
         let mut failures = 0;
@@ -172,7 +173,7 @@ impl Making<'_> {
     }
 
     /// Puts the source into `target`; answers its commit.
-    async fn fetch(&self, target: &Path) -> Result<Option<String>, MakeError> {
+    async fn fetch(&self, target: &Path) -> Result<Option<String>, PipelineError> {
         match &self.deployment.source {
             Some(DeploymentSource::Archive { source_id }) => {
                 self.log.heading("Unpacking the source");
@@ -201,7 +202,7 @@ impl Making<'_> {
                         steps::set_commit(database, self.deployment.id, self.builder, &commit.id).await?;
                         Ok(Some(commit.id))
                     }
-                    Err(FetchError::Cancelled) => Err(MakeError::Cancelled),
+                    Err(FetchError::Cancelled) => Err(PipelineError::Cancelled),
                     Err(error) => Err(failed(error)),
                 }
             }
@@ -209,7 +210,7 @@ impl Making<'_> {
         }
     }
 
-    async fn look_for_pointers(&self, source: &Path) -> Result<(), MakeError> {
+    async fn look_for_pointers(&self, source: &Path) -> Result<(), PipelineError> {
         let source = source.to_owned();
         if let Some(sentence) = self.context.pools.archives.run(None, move || lfs::look_for(&source)).await? {
             self.log.trouble(&sentence);
@@ -217,7 +218,7 @@ impl Making<'_> {
         Ok(())
     }
 
-    async fn detect(&self, source: &Path, config: &Config) -> Result<Plan, MakeError> {
+    async fn detect(&self, source: &Path, config: &Config) -> Result<Plan, PipelineError> {
         let own = detect::BuildConfig {
             root: config.build.root.clone(),
             build_command: config.build.build_command.clone(),
@@ -237,21 +238,21 @@ impl Making<'_> {
         Ok(plan)
     }
 
-    /// Before a build that would be in vain. Whoever brings the release into service asks again: what is wanted may change
-    /// until then.
-    async fn check_processes(&self, plan: &Plan) -> Result<(), MakeError> {
+    /// Refuses a release that lacks a process type before it is built. The rollout checks again: the desired formation may
+    /// change until then.
+    async fn check_processes(&self, plan: &Plan) -> Result<(), PipelineError> {
         let app = apps::get(&self.context.database, self.deployment.project_id).await?;
-        let refusal = app.and_then(|app| self.deployment.refuse(&app.wishes, &plan.processes));
+        let refusal = app.and_then(|app| self.deployment.refuse(&app.desired, &plan.processes));
         refusal.map_or(Ok(()), |sentence| Err(failed(sentence)))
     }
 
-    async fn build(&self, plan: &Plan, source: &Path, config: &Config) -> Result<(), MakeError> {
+    async fn build(&self, plan: &Plan, source: &Path, config: &Config) -> Result<(), PipelineError> {
         let environment: BTreeMap<String, String> =
             config.environment.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
         let (settings, sink) = (&self.context.settings.build, self.log.build_sink());
         match executor::run_plan(plan, source, &environment, settings, &sink, self.cancel).await {
             Ok(_) => Ok(()),
-            Err(BuildError::Cancelled) => Err(MakeError::Cancelled),
+            Err(BuildError::Cancelled) => Err(PipelineError::Cancelled),
             Err(BuildError::Failed { step, reason, output }) => {
                 Err(failed(format!("`{step}` failed: {reason}{}", said(&output))))
             }
@@ -259,13 +260,13 @@ impl Making<'_> {
         }
     }
 
-    async fn pack(&self, path: &Path, source: Dir, plan: &Plan, target: PathBuf) -> Result<Packed, MakeError> {
+    async fn pack(&self, path: &Path, source: Dir, plan: &Plan, target: PathBuf) -> Result<Packed, PipelineError> {
         self.log.heading("Packing the release");
         let packing = Packing { source, path, root: &plan.root, target };
         let (settings, pool) = (&self.context.settings.build, &self.context.pools.archives);
         let packed =
             package::pack_by_child(packing, settings, pool, self.cancel).await.map_err(|error| match error {
-                PackageError::Cancelled => MakeError::Cancelled,
+                PackageError::Cancelled => PipelineError::Cancelled,
                 PackageError::Fault(failure) => failure.into(),
                 error => failed(error),
             })?;
@@ -281,7 +282,7 @@ impl Making<'_> {
         plan: Plan,
         config: Config,
         commit: Option<String>,
-    ) -> Result<(), MakeError> {
+    ) -> Result<(), PipelineError> {
         let mut release = ReleaseRow {
             id: ReleaseId::new(),
             project_id: self.deployment.project_id,
@@ -300,7 +301,7 @@ impl Making<'_> {
             created_at: self.context.clock.now(),
         };
         let (context, caller) = (self.context, Caller::system());
-        // Whoever brings it into service goes on in the same log, maybe on another node.
+        // The rollout continues this log, maybe on another node.
         self.log.store().await;
         loop {
             release.generation = archives::generation(&context.database, &release.digest).await?;
@@ -309,13 +310,13 @@ impl Making<'_> {
                 context.objects.upload(archive, &path).await?;
             }
             match steps::built(&context.database, &caller, self.builder, &release).await? {
-                Built::Rolls(_) => break,
-                // The last release that had the same content was let go meanwhile. This one is stored once more, and what
-                // was just stored under the name of the former is no object of anybody.
-                Built::ArchiveGone => context.objects.remove(&path).await?,
-                Built::Lost => {
+                BuildOutcome::Rolls(_) => break,
+                // Retention removed the last release of the same content meanwhile: this one is stored again under the next
+                // generation, and the object of the former is an orphan.
+                BuildOutcome::ArchiveGone => context.objects.remove(&path).await?,
+                BuildOutcome::Lost => {
                     retention::unneeded(context, &release.digest).await?;
-                    return Err(MakeError::Cancelled);
+                    return Err(PipelineError::Cancelled);
                 }
             }
         }

@@ -31,7 +31,7 @@ pub(crate) async fn has_orphaned(context: &Context) -> Result<bool, Failure> {
 async fn find_orphaned(context: &Context) -> Result<Vec<Build>, Failure> {
     let mut builds = steps::builds(&context.database).await?;
     let me = Some(context.nodes.me());
-    builds.retain(|build| build.node == me && !context.under_way.has(build.id, Work::Build));
+    builds.retain(|build| build.node == me && !context.work.has(build.id, Work::Build));
     Ok(builds)
 }
 

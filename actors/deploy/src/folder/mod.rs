@@ -187,7 +187,7 @@ impl Drop for Cleaner {
         if let Some(folder) = &self.0
             && let Err(error) = remove(folder)
         {
-            tracing::warn!(folder = %folder.display(), %error, "a folder could not be removed");
+            tracing::warn!(folder = %folder.display(), %error, "removing a folder failed");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Removes folders without anybody waiting for it.
+//! The trash: removes folders in the background.
 //!
 //! To remove a folder of a hundred thousand files takes minutes. Whoever is done with one has it moved into the trash of
 //! the same disk, which is one call whatever is in it; a thread of its own empties the trash.
@@ -27,7 +27,7 @@ use crate::{
 pub struct Trash {
     folder: Arc<Path>,
     pools: Pools,
-    /// Whether a thread is about to look at what is in it.
+    /// Whether a removal is queued that has not begun.
     called: Arc<AtomicBool>,
 }
 
@@ -38,7 +38,7 @@ impl Trash {
         Self { folder: folder.into().into(), pools, called: Arc::default() }
     }
 
-    /// Takes a folder or file away from where it is; it need not be there. What was in it takes room for a while.
+    /// Moves a folder or file into the trash; it need not exist. What was in it takes room for a while.
     ///
     /// # Errors
     /// When it can't be moved; then it is where it was.
@@ -49,7 +49,7 @@ impl Trash {
         Ok(())
     }
 
-    /// Begins to remove what is in it; what an earlier life of the node left there, too.
+    /// Begins to remove what is in it, also what an earlier run of the node left.
     pub fn empty(&self) {
         if self.called.swap(true, Ordering::AcqRel) {
             return;
@@ -93,7 +93,7 @@ fn empty(trash: &Path) {
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
         let removed = if is_folder { folder::remove(&path) } else { fs::remove_file(&path) };
         if let Err(error) = removed {
-            tracing::warn!(path = %path.display(), %error, "what nobody needs any more could not be removed");
+            tracing::warn!(path = %path.display(), %error, "emptying the trash failed");
         }
     }
 }

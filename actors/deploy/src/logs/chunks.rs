@@ -61,7 +61,7 @@ impl Chunks {
     }
 
     async fn lines(&self, chunk: &Chunk) -> Result<Vec<LogLine>, Failure> {
-        // One that is let go meanwhile has no lines any more.
+        // A chunk that was pruned meanwhile has no lines any more.
         let text = self.objects.get(&chunk.path).await?.unwrap_or_default();
         let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
@@ -112,8 +112,8 @@ impl Chunks {
         }
     }
 
-    /// The last line that this node has stored. When none of its own is left, where what is still kept begins: older ones
-    /// were let go.
+    /// The last line that this node has stored. When none of its chunks is left, the first line of the kept ones: older
+    /// ones were pruned.
     pub(crate) async fn last_of_own(&self, log: &FilePath) -> Result<u64, Failure> {
         let chunks = self.list(log).await?;
         let last = match chunks.iter().rfind(|chunk| chunk.node == self.node) {
@@ -123,7 +123,7 @@ impl Chunks {
         Ok(last.unwrap_or_default())
     }
 
-    /// Lets the oldest chunks go while all of them are larger than this.
+    /// Removes the oldest chunks while all of them together are larger than this.
     pub(crate) async fn prune(&self, log: &FilePath, bytes: u64) -> Result<(), Failure> {
         let chunks = self.list(log).await?;
         let mut surplus = chunks.iter().map(|chunk| chunk.bytes).sum::<u64>().saturating_sub(bytes);

@@ -7,16 +7,16 @@ use std::collections::VecDeque;
 
 use crate::logs::terminal::{Colours, clean};
 
-/// The newest lines. What surely says nothing of the program is left out, and so is all but the beginning of what npm
-/// explains at length.
+/// The last lines of a program's output, without npm's notices about itself and with only the beginning of its long
+/// explanations.
 #[derive(Debug, Default)]
-pub(crate) struct Tail {
+pub(crate) struct LastLines {
     lines: VecDeque<String>,
     /// How many lines of npm's own error have come in a row.
     of_npm: usize,
 }
 
-impl Tail {
+impl LastLines {
     const LINES: usize = 30;
     const CHARACTERS: usize = 500;
     const OF_NPM: usize = 8;
@@ -62,7 +62,7 @@ pub(crate) fn missing_program(line: &str) -> Option<String> {
     Some(format!("the program `{name}` was not found; install it or check its name"))
 }
 
-/// The line that says why.
+/// The line that states the reason.
 pub(crate) fn reason(lines: &[String]) -> Option<String> {
     let mut found: Option<&str> = None;
     // The error that the lines after it belong to, should they end as Node.js ends.
@@ -88,7 +88,7 @@ pub(crate) fn reason(lines: &[String]) -> Option<String> {
     found.map(|line| line.trim().to_owned())
 }
 
-/// Where one is in what npm says of an error.
+/// The position within npm's report of an error.
 #[derive(Debug, Default)]
 enum Npm {
     #[default]
@@ -102,7 +102,7 @@ enum Npm {
 }
 
 impl Npm {
-    /// What of it is a reason.
+    /// The reason in a line of the report, if it has one.
     fn hear<'a>(&mut self, said: &'a str) -> Option<&'a str> {
         if let Some(code) = said.strip_prefix("code ") {
             *self = match code.trim() {
@@ -148,7 +148,7 @@ fn is_error(line: &str) -> bool {
     is_name && ["Error", "Exception", "Rejection"].iter().any(|end| name.ends_with(end))
 }
 
-/// What stands around a reason and is none.
+/// Whether a line only surrounds a reason: frames, marks, npm's own notices.
 fn is_noise(line: &str) -> bool {
     let text = line.trim();
     let is_frame = text.starts_with("at ") && line.starts_with(' ');
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Option<String> {
-        let mut tail = Tail::default();
+        let mut tail = LastLines::default();
         text.lines().for_each(|line| tail.push(line));
         reason(&tail.lines())
     }

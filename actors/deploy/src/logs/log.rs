@@ -1,4 +1,4 @@
-//! A log as others see it: a journal on the disk and a live topic, with the same ids.
+//! A log: writes each line to a journal on the disk and to a live topic, with the same id.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     world::World,
 };
 
-/// Where lines go. Cheap to clone, and at home on any thread.
+/// A log to write to. Cheap to clone, for any thread.
 #[derive(Clone)]
 pub(crate) struct Log {
     journal: Journal,
@@ -48,21 +48,21 @@ impl Log {
         Self { journal, live: live.clone(), clock: clock.clone(), topic: topic.into() }
     }
 
-    /// Takes care that the next line comes after what other nodes have written.
+    /// Continues the ids after the lines of other nodes.
     pub(crate) async fn follow_on(&self) {
         if let Err(failure) = self.journal.follow_on().await {
-            tracing::debug!(topic = %self.topic, %failure, "what other nodes have written of a log could not be read");
+            tracing::debug!(topic = %self.topic, %failure, "reading the last line of other nodes failed");
         }
     }
 
-    /// Stores what was written where other nodes can read it.
+    /// Stores written lines in the object store, where other nodes can read them.
     pub(crate) async fn store(&self) {
         if let Err(failure) = self.journal.store().await {
-            tracing::debug!(topic = %self.topic, %failure, "lines of a log could not be stored yet");
+            tracing::debug!(topic = %self.topic, %failure, "storing lines of a log failed; retrying in the background");
         }
     }
 
-    /// Writes a line of ours, which may be in the words of a stranger.
+    /// Writes a line of the platform, which may quote a program's output.
     pub(crate) fn line(&self, from: &str, text: impl AsRef<str>) {
         self.write(from, terminal::plain(text.as_ref()));
     }

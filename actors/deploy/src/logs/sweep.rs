@@ -1,5 +1,5 @@
-//! What a node's own disk keeps of logs. Each node looks after its own: who lets a log go for good reaches the object
-//! store and its own disk only, and an app that went to another node leaves its lines here.
+//! The sweep of logs on a node's own disk. Each node sweeps its own: retention reaches the object store and one disk only,
+//! and an app that another node owns by now leaves its lines here.
 
 use std::path::Path;
 
@@ -12,11 +12,11 @@ use crate::{
     world::World,
 };
 
-/// Looks for as long as the node runs.
-pub(crate) async fn look_after(context: &Context) {
+/// Sweeps at an interval for as long as the node runs.
+pub(crate) async fn run(context: &Context) {
     loop {
         if let Err(failure) = sweep(context).await {
-            warn_unless_outage!(failure.is_outage(), %failure, "the logs on this node's disk could not be looked through; trying again later");
+            warn_unless_outage!(failure.is_outage(), %failure, "sweeping the logs on this node's disk failed; retrying");
         }
         context.clock.sleep(context.settings.disk_swept_every).await;
     }
@@ -33,14 +33,14 @@ async fn sweep(context: &Context) -> Result<(), Failure> {
             continue;
         }
         let name = World::app_log(id);
-        if app.is_some() && !context.journals.hand_over(&name, settings.app_log_bytes).await? {
+        if app.is_some() && !context.journals.store_local(&name, settings.app_log_bytes).await? {
             continue;
         }
-        context.journals.leave(&name, settings.app_log_bytes).await?;
+        context.journals.remove_local(&name, settings.app_log_bytes).await?;
     }
     for id in context.journals.on_disk(Path::new(World::DEPLOYMENT_LOGS)).await?.into_iter().map(DeploymentId) {
         if !deployments::keeps_log(&context.database, id, settings.build_logs_kept).await? {
-            context.journals.leave(&World::deployment_log(id), settings.build_log_bytes).await?;
+            context.journals.remove_local(&World::deployment_log(id), settings.build_log_bytes).await?;
         }
     }
     Ok(())

@@ -96,11 +96,11 @@ impl Deploys {
         let ahead = match steps::ahead_of(&context.database, id).await {
             Ok(ahead) => usize::try_from(ahead).unwrap_or_default(),
             Err(error) => {
-                tracing::debug!(%id, %error, "the log of a deployment does not say whether it waits");
+                tracing::debug!(%id, %error, "counting queued deployments failed; the log does not say what the deployment waits for");
                 return;
             }
         };
-        let builds = context.under_way.all().into_iter().filter(|(_, work)| *work == Work::Build).count();
+        let builds = context.work.all().into_iter().filter(|(_, work)| *work == Work::Build).count();
         if builds + ahead < builders {
             return;
         }
@@ -159,16 +159,16 @@ impl Handle<CancelDeployment> for Deploys {
 }
 
 impl Deploys {
-    /// Ends a deployment that has not ended. The row decides; whoever works on it, here or on another node, is told and
-    /// undoes it.
+    /// Ends a deployment that has not ended. The row decides; its builder or owner, here or on another node, is woken
+    /// and undoes it.
     pub(super) async fn cancel(&self, row: &DeploymentRow) -> Result<(), CallError<DeployError>> {
         let context = &self.context;
         let now = context.clock.now();
         let (author, status) = (Author::Anyone, DeploymentStatus::Cancelled);
         if steps::end(&context.database, &Caller::system(), author, row.id, status, None, now).await? {
-            context.under_way.cancel(row.id);
+            context.work.cancel(row.id);
             if let Err(failure) = context.announce(row.id).await {
-                warn_unless_outage!(failure.is_outage(), deployment_id = %row.id, %failure, "a cancelled deployment is not announced");
+                warn_unless_outage!(failure.is_outage(), deployment_id = %row.id, %failure, "announcing a cancelled deployment failed");
             }
             self.refresh_route(row.project_id).await;
             context.wake(row.project_id);

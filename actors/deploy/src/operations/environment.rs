@@ -1,4 +1,4 @@
-//! An app's place: made with its project, cleared with it.
+//! The environment of an app: set up with its project, cleaned up with it.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ impl Handle<SetupEnvironment> for Deploys {
 }
 
 impl Handle<CleanupEnvironment> for Deploys {
-    /// Marks the app, and waits until the node that looks after it has removed it.
+    /// Marks the app as removed, and waits until its owner has removed it.
     async fn handle(&self, _: &Caller, message: CleanupEnvironment) -> Outcome<CleanupEnvironment> {
         let project_id = message.project_id;
         let now = self.context.clock.now();
@@ -79,7 +79,7 @@ impl Stored for Deploys {
 }
 
 impl React<ProjectDeleted> for Deploys {
-    /// Marks the app; the node that looks after it removes it, whatever becomes of this one.
+    /// Marks the app as removed; its owner removes it, whatever happens to this node.
     async fn react(
         &self,
         transaction: &mut Transaction,

@@ -9,7 +9,7 @@ use callboard_supervisors::{Handle, Outcome};
 
 use super::{Deploys, no_project};
 use crate::{
-    apps::formation::Wishes,
+    apps::formation::DesiredFormation,
     store::{
         apps::{self, AppState},
         deployments::{self, NewDeployment},
@@ -47,9 +47,10 @@ impl Handle<Scale> for Deploys {
                     return Err(DeployError::NoSuchProcess(process.clone()).into());
                 }
             }
-            let wishes = Wishes { counts: Some(formation.processes.clone()), missing: formation.missing.clone() };
+            let desired =
+                DesiredFormation { counts: Some(formation.processes.clone()), missing: formation.missing.clone() };
             let now = self.context.clock.now();
-            if apps::want(&self.context.database, &app, Some(wishes), AppState::Running, now).await? {
+            if apps::set_desired(&self.context.database, &app, Some(desired), AppState::Running, now).await? {
                 self.context.wake(app.project_id);
                 return Ok(formation);
             }
@@ -70,9 +71,9 @@ impl Handle<Stop> for Deploys {
                 self.cancel(&row).await?;
             }
             let now = self.context.clock.now();
-            if apps::want(&self.context.database, &app, None, AppState::Stopped, now).await? {
+            if apps::set_desired(&self.context.database, &app, None, AppState::Stopped, now).await? {
                 self.context.wake(app.project_id);
-                let Wishes { counts, missing } = app.wishes;
+                let DesiredFormation { counts, missing } = app.desired;
                 let processes = counts.unwrap_or_default().into_keys().map(|process| (process, 0)).collect();
                 return Ok(Formation { processes, missing });
             }

@@ -1,4 +1,4 @@
-//! What runs.
+//! Instances of apps, on this node and on others.
 
 use callboard_messages::{
     Caller, ProjectId,
@@ -33,12 +33,12 @@ impl Handle<RunningInstances> for Deploys {
 
 impl Deploys {
     fn running_here(&self, project_id: ProjectId) -> Vec<Instance> {
-        let running = self.context.stage.get(project_id);
-        let members = running.map(|app| app.instances()).unwrap_or_default();
-        members.iter().map(|member| member.view()).collect()
+        let running = self.context.apps.get(project_id);
+        let instances = running.map(|app| app.instances()).unwrap_or_default();
+        instances.iter().map(|instance| instance.view()).collect()
     }
 
-    /// Only the owner knows. Of one that is gone nothing runs; one that can't be reached is told so.
+    /// Asks the app's owner, which alone knows. Nothing runs on an owner that is gone; one that can't be reached is an error.
     async fn running_at(&self, caller: &Caller, node: Uuid, project_id: ProjectId) -> Refusable<Vec<Instance>> {
         let context = &self.context;
         if node == context.nodes.me() {

@@ -1,4 +1,4 @@
-//! Logs, as far as they are kept. What comes next is on the live topics.
+//! Stored logs. New lines are on the live topics.
 //!
 //! What a node wrote last is on its own disk only, for a second or so: it is asked for it while it is there. What other
 //! nodes have stored is read from the object store, also when they are gone.
@@ -97,7 +97,7 @@ impl Deploys {
         for (node, answer) in join_all(asked).await {
             match answer {
                 Ok(lines) => parts.push(lines.items),
-                Err(error) => tracing::debug!(%node, %error, "a node that writes a log could not be asked for it"),
+                Err(error) => tracing::debug!(%node, %error, "reading a log from the node that writes it failed"),
             }
         }
         Ok(merge(parts, range, limit))

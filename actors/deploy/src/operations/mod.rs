@@ -1,4 +1,4 @@
-//! What the domain answers, a file for each noun.
+//! The domain's handlers, a file for each noun.
 //!
 //! A handler changes the store and wakes whoever acts on it; nothing that takes long happens here. The tenant stands
 //! in every question: what is another's is not there.
@@ -31,7 +31,7 @@ use crate::{
     world::World,
 };
 
-/// The state of the domain's shard: its ways to the world. Everything that lives on stands elsewhere.
+/// The state of the domain's shard. What outlives a restart of the shard is in the [`World`].
 pub struct Deploys {
     context: Context,
 }
@@ -107,18 +107,19 @@ impl Deploys {
             Ok(self.context.view(begun))
         };
         let deployment = self.context.database.once::<M>(caller, &self.context.clock, begin).await?;
-        // Whoever follows it was told of one that began before.
+        // A replayed reply was published before.
         Ok(row.map_or(deployment, |row| self.context.show(row)))
     }
 
-    /// Tells visitors and routers of what was stored. It is done whatever fails here: routers also ask by themselves.
+    /// Refreshes the route after a change was stored. A failure is only logged: routers poll as well.
     async fn refresh_route(&self, project_id: ProjectId) {
         if let Err(failure) = self.context.refresh_route(project_id).await {
-            warn_unless_outage!(failure.is_outage(), %project_id, %failure, "the route of an app is shown late");
+            warn_unless_outage!(failure.is_outage(), %project_id, %failure, "refreshing the route of an app failed; routers poll it");
         }
     }
 
-    /// Whether what the deployment is to be made of is still there, and stays: nothing is let go while the app is held.
+    /// Checks that the deployment's source or release is still there. It stays: retention waits for the app's row, which the
+    /// transaction holds.
     async fn check_still(&self, transaction: &mut Transaction, new: &NewDeployment) -> Refusable<()> {
         let serves = apps::hold(transaction, new.project_id).await?;
         if let Some(DeploymentSource::Archive { source_id }) = &new.source

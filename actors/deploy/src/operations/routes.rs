@@ -1,4 +1,4 @@
-//! Where apps are answered, for the routers of all nodes.
+//! The routes of apps, for the routers of all nodes.
 
 use callboard_messages::{
     Caller,

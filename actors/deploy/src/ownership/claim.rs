@@ -1,4 +1,4 @@
-//! Taking an app on: from nobody, from a node that is gone, or from one that stops and serves on meanwhile.
+//! Claiming an app: one without an owner, one whose owner is gone (takeover), or, as a standby, one whose owner drains.
 
 use callboard_messages::{
     Caller, Failure,
@@ -15,58 +15,58 @@ use crate::{
     },
 };
 
-/// In which right this node runs an app.
+/// In which role this node runs an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// It is the one that does.
+pub(crate) enum Ownership {
+    /// It owns the app, with a fencing token.
     Owner(Owner),
-    /// It gets ready to be, while the owner, which stops, serves on.
-    Heir(Owner),
+    /// It starts instances while the owner, which drains, serves on.
+    Standby(Owner),
 }
 
-/// An app that was just taken on.
-pub(crate) struct Taken {
-    pub(crate) standing: Standing,
-    /// What its log shall say of it. Its own actor does that: whoever asks the object store for the lines of the node
-    /// before must keep no other app waiting.
-    pub(crate) news: Option<String>,
+/// An app that this node has just claimed.
+pub(crate) struct Acquired {
+    pub(crate) ownership: Ownership,
+    /// The takeover notice for the app's log. The app's actor writes it: it reads the object store first, and must keep no
+    /// other app waiting.
+    pub(crate) notice: Option<String>,
 }
 
-/// Takes the app on if it needs a node and this one may be it. `None` when it is another's, or nobody's need.
-pub(crate) async fn take_on(context: &Context, row: &AppRow, rolls: bool) -> Result<Option<Taken>, Failure> {
+/// Claims the app if it needs an owner and this node may be it; `None` otherwise.
+pub(crate) async fn acquire(context: &Context, row: &AppRow, rolls: bool) -> Result<Option<Acquired>, Failure> {
     let me = context.nodes.me();
-    if context.is_leaving() || !context.nodes.has_joined() {
+    if context.is_draining() || !context.nodes.has_joined() {
         return Ok(None);
     }
     let before = match row.owner_node {
         None if row.is_wanted() || rolls => None,
         None => return Ok(None),
-        // An earlier life of this node, or of its actor.
+        // Left by an earlier run of this node, or of the app's actor.
         Some(node) if node == me => None,
         Some(node) if context.nodes.is_gone(node, context.clock.instant()) => Some(node),
-        Some(node) if row.offered => return inherit(context, row, Owner { node, token: row.owner_token }).await,
+        Some(node) if row.offered => return stand_by(context, row, Owner { node, token: row.owner_token }).await,
         Some(_) => return Ok(None),
     };
     let reason = before.map(|node| (node, format!("{} is gone", context.nodes.name(node))));
     claim(context, row, reason).await
 }
 
-/// Makes this node the heir, unless another one is.
-async fn inherit(context: &Context, row: &AppRow, from: Owner) -> Result<Option<Taken>, Failure> {
+/// Makes this node the standby, unless another present node is.
+async fn stand_by(context: &Context, row: &AppRow, from: Owner) -> Result<Option<Acquired>, Failure> {
     let me = context.nodes.me();
-    let is_free = row.heir_node.is_none_or(|heir| heir == me || !context.nodes.is_present(heir));
-    if is_free && owners::inherit(&context.database, row, me).await? {
-        return Ok(Some(Taken { standing: Standing::Heir(from), news: None }));
+    let is_free = row.standby_node.is_none_or(|standby| standby == me || !context.nodes.is_present(standby));
+    if is_free && owners::stand_by(&context.database, row, me).await? {
+        return Ok(Some(Acquired { ownership: Ownership::Standby(from), notice: None }));
     }
     Ok(None)
 }
 
-/// Makes this node the owner, if the row still is as it was read; tells why, when it was another's.
+/// Makes this node the owner, if the row still is as it was read; publishes a takeover when it was another's.
 pub(crate) async fn claim(
     context: &Context,
     row: &AppRow,
     from: Option<(Uuid, String)>,
-) -> Result<Option<Taken>, Failure> {
+) -> Result<Option<Acquired>, Failure> {
     let me = context.nodes.me();
     let mut transaction = context.database.begin().await?;
     let Some(owner) = owners::claim(&mut transaction, row, me).await? else { return Ok(None) };
@@ -82,11 +82,11 @@ pub(crate) async fn claim(
         emit(&mut transaction, &Caller::system(), &AppTakenOver(fact)).await?;
     }
     transaction.commit().await?;
-    let news = from.map(|(_, why)| {
+    let notice = from.map(|(_, why)| {
         let sentence = format!("taken over by node {} because node {why}", context.nodes.name(me));
         tracing::warn!(app = row.name, "{sentence}");
         sentence
     });
     context.nudge_routers();
-    Ok(Some(Taken { standing: Standing::Owner(owner), news }))
+    Ok(Some(Acquired { ownership: Ownership::Owner(owner), notice }))
 }

@@ -1,4 +1,4 @@
-//! An app on its way from one node to another, when the one that has it stops.
+//! Handover of an app from an owner that drains to its standby.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,11 +15,11 @@ use crate::{
     },
 };
 
-/// How long instances serve on once another node has taken the app over: until every router knows.
+/// How long instances serve on after the handover: until every router knows the new owner.
 const LINGER: Duration = Duration::from_secs(3);
 
-/// The owner stops: what serves is started here first, and only then is the app this node's.
-pub(crate) async fn succeed(
+/// The standby's part: starts what serves, and claims the app once that is healthy.
+pub(crate) async fn take_over(
     context: &Context,
     app: &Arc<App>,
     supervisor: &SupervisorRef,
@@ -29,16 +29,16 @@ pub(crate) async fn succeed(
     let target = if row.state == AppState::Running { app.serving(context, row).await? } else { None };
     if let Some(target) = target {
         rollout::start_missing(context, app, supervisor, &target, &row.shown_formation().processes).await?;
-        // Nobody serves on when the owner is gone before it has stopped as it should.
+        // An owner that is gone serves no more: the claim need not wait.
         if !context.nodes.is_gone(from.node, context.clock.instant()) && !are_settled(app).await {
             app.wake();
             return Ok(());
         }
     }
     let why = format!("{} stops", context.nodes.name(from.node));
-    if let Some(taken) = claim::claim(context, row, Some((from.node, why))).await? {
-        app.take(taken);
-        // The node before ends its own as soon as it knows.
+    if let Some(acquired) = claim::claim(context, row, Some((from.node, why))).await? {
+        app.set_ownership(acquired);
+        // The former owner stops its instances when it is woken.
         context.wake(app.project_id);
     } else {
         app.wake();
@@ -46,12 +46,11 @@ pub(crate) async fn succeed(
     Ok(())
 }
 
-/// Waits until each instance is healthy or has failed. False when the actor is woken before: what it waits for may be in
-/// vain, and it looks at the store first.
+/// Waits until each instance is healthy or has failed. False when the actor is woken before: the row may have changed.
 async fn are_settled(app: &App) -> bool {
     let settled = async {
-        for member in app.instances() {
-            member.settled().await;
+        for instance in app.instances() {
+            instance.settled().await;
         }
     };
     tokio::select! {
@@ -61,17 +60,17 @@ async fn are_settled(app: &App) -> bool {
     }
 }
 
-/// The app is another node's, or there is none any more: what runs of it here ends. One that was handed over serves on
-/// until the routers know its successor.
-pub(crate) async fn give_up(
+/// The app is another node's, or is gone: stops its instances here. After a handover they serve on until the routers know
+/// the new owner.
+pub(crate) async fn relinquish(
     context: &Context,
     app: &Arc<App>,
     row: Option<&AppRow>,
     wakes: u64,
 ) -> Result<(), Failure> {
-    *app.given_up.lock() = app.owner();
-    if app.instances().iter().any(|member| !member.is_leaving()) {
-        if row.is_some_and(|row| row.owner_node.is_some()) && context.is_leaving() {
+    *app.relinquished.lock() = app.owner();
+    if app.instances().iter().any(|instance| !instance.is_stopping()) {
+        if row.is_some_and(|row| row.owner_node.is_some()) && context.is_draining() {
             context.clock.sleep(LINGER).await;
             app.retire(context, |_| true);
         } else {
@@ -80,7 +79,7 @@ pub(crate) async fn give_up(
     }
     if app.instances().is_empty() {
         context.routes.remove(&app.name);
-        context.stage.rest(app, wakes);
+        context.apps.idle(app, wakes);
     }
     Ok(())
 }

@@ -1,10 +1,10 @@
-//! A life of the domain on its node: from the start of its children to the end of the last of them. A domain that was
-//! given up and is revived lives once more, with everything that says how far a life has come anew.
+//! The lifecycle of the domain on its node: recovery, drain, close. A domain that was given up and is revived begins a new
+//! lifecycle.
 //!
-//! At the stop, what runs is handed over to other nodes, if there are any; then every instance and build ends at the
-//! same time, not one after the other. The last child is the first to be stopped: it tells all others and waits for
-//! them. The first child is stopped when nothing runs any more: it lets go of what is still this node's, so that others
-//! need not wait until the node itself is gone, which one that only gave the domain up never is.
+//! At the stop, apps are handed over to other nodes, if there are any; then all instances and builds end at the same time.
+//! The last child is the first to be stopped: it signals drain and close and waits for the others. The first child is
+//! stopped when nothing runs any more: it releases what this node still owns, so that others need not wait until the node
+//! itself is gone, which one that only gave the domain up never is.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,28 +17,28 @@ use crate::{
     world::World,
 };
 
-const LOOKED_EVERY: Duration = Duration::from_millis(20);
-/// How long other nodes are given to start the apps of this one, which serve meanwhile.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Time for other nodes to start the apps of this one, which serve on meanwhile.
 const HANDOVER_WITHIN: Duration = Duration::from_secs(8);
-/// Beyond what instances are given.
+/// Added to drain and grace of the instances.
 const SLACK: Duration = Duration::from_secs(3);
-/// How long the database is given at the end; without it, others take over once the node is gone.
-const LET_GO_WITHIN: Duration = Duration::from_secs(1);
+/// Limit of the last statements; without them, others take over once the node is gone.
+const RELEASE_WITHIN: Duration = Duration::from_secs(1);
 
-/// How far a life has come.
-pub(crate) struct Life {
-    /// Whether its start is over: builders wait for it.
+/// How far a lifecycle has come.
+pub(crate) struct Lifecycle {
+    /// Whether recovery is over: builders wait for it.
     pub(crate) recovered: watch::Sender<bool>,
-    /// The node takes on nothing new, and hands over what it has.
-    pub(crate) leaving: CancellationToken,
-    /// Everything ends, and is taken up again at the next start, or by another node.
+    /// The node claims nothing new, and hands over its apps.
+    pub(crate) draining: CancellationToken,
+    /// Instances and builds end; the next start, or another node, takes them up again.
     pub(crate) closing: CancellationToken,
 }
 
-impl Default for Life {
+impl Default for Lifecycle {
     fn default() -> Self {
-        let (leaving, closing) = (CancellationToken::new(), CancellationToken::new());
-        Self { recovered: watch::Sender::new(false), leaving, closing }
+        let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
+        Self { recovered: watch::Sender::new(false), draining, closing }
     }
 }
 
@@ -47,20 +47,20 @@ pub(crate) fn first_child(world: Arc<World>) -> ChildSpec {
     ChildSpec::new("opening", move |child: ChildContext| {
         let world = world.clone();
         async move {
-            world.begin_life();
+            world.begin_lifecycle();
             child.stopping().await;
-            world.stage.clear();
-            match child.clock.timeout_at(child.clock.instant() + LET_GO_WITHIN, let_go(&world)).await {
+            world.apps.clear();
+            match child.clock.timeout_at(child.clock.instant() + RELEASE_WITHIN, release_ownership(&world)).await {
                 Some(Ok(())) => {}
-                Some(Err(error)) => tracing::warn!(%error, "the apps of this node could not be let go of"),
-                None => tracing::warn!("the apps of this node could not be let go of in time"),
+                Some(Err(error)) => tracing::warn!(%error, "releasing the apps of this node failed"),
+                None => tracing::warn!("releasing the apps of this node timed out"),
             }
             Exit::Shutdown
         }
     })
 }
 
-async fn let_go(world: &World) -> Result<(), Error> {
+async fn release_ownership(world: &World) -> Result<(), Error> {
     let (database, me) = (world.databases.open(crate::DOMAIN).await?, world.nodes.me());
     steps::requeue_all(&database, me).await?;
     owners::release_all(&database, me).await
@@ -74,22 +74,22 @@ pub(crate) fn last_child(world: Arc<World>) -> ChildSpec {
         let world = world.clone();
         async move {
             child.stopping().await;
-            // A node that drained has handed over what it could.
+            // A drained node has handed over what it could.
             let deadline = tokio::time::Instant::now() + HANDOVER_WITHIN;
             let hands_over = !world.nodes.is_draining();
-            let life = world.life();
-            life.leaving.cancel();
+            let lifecycle = world.lifecycle();
+            lifecycle.draining.cancel();
             while hands_over
-                && world.stage.instances() > 0
-                && world.nodes.has_heirs()
+                && world.apps.instances() > 0
+                && world.nodes.can_hand_over()
                 && tokio::time::Instant::now() < deadline
             {
-                tokio::time::sleep(LOOKED_EVERY).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
-            life.closing.cancel();
+            lifecycle.closing.cancel();
             let builders = world.settings.builders;
-            while world.stage.instances() > 0 || world.places.available_permits() < builders {
-                tokio::time::sleep(LOOKED_EVERY).await;
+            while world.apps.instances() > 0 || world.build_permits.available_permits() < builders {
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
             world.journals.store_all().await;
             Exit::Shutdown

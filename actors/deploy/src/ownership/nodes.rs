@@ -1,4 +1,4 @@
-//! The other nodes, as far as apps and builds depend on them.
+//! The membership of the cluster, as far as the ownership of apps and builds depends on it.
 
 use std::{
     collections::HashMap,
@@ -9,13 +9,13 @@ use callboard_platform::cluster::{Hold, Member, Members, NodeId, NodeState};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-/// How long a node may be unknown here until it counts as gone: it may have joined since the membership was read.
+/// How long a node may be missing from the membership until it counts as gone: it may have joined since that was read.
 const UNKNOWN_FOR: Duration = Duration::from_secs(5);
 
-/// The membership, and what is concluded from it.
+/// The membership, and since when nodes are missing from it.
 pub(crate) struct Nodes {
     members: Members,
-    /// Since when a node that owns something is not among the members.
+    /// Since when an owner is missing from the membership.
     unknown: Mutex<HashMap<Uuid, Instant>>,
 }
 
@@ -24,12 +24,12 @@ impl Nodes {
         Self { members, unknown: Mutex::default() }
     }
 
-    /// A watch of its own.
+    /// The membership to watch for changes.
     pub(crate) fn watch(&self) -> Members {
         self.members.clone()
     }
 
-    /// Keeps this node from ending, should it drain.
+    /// Keeps this node up while it drains, for as long as the hold lives.
     pub(crate) fn hold(&self) -> Hold {
         self.members.hold()
     }
@@ -39,30 +39,30 @@ impl Nodes {
         self.members.me().0
     }
 
-    /// Whether this node takes part: before, it does not know who else does.
+    /// Whether this node has joined: before, it does not know the others.
     pub(crate) fn has_joined(&self) -> bool {
         self.members.incarnation() > 0
     }
 
-    /// Whether this node hands over what it has.
+    /// Whether this node drains.
     pub(crate) fn is_draining(&self) -> bool {
         let all = self.members.all();
         self.members.is_draining() || all.get(all.me).is_some_and(|me| me.state == NodeState::Draining)
     }
 
-    /// Whether another node runs apps and takes on more.
-    pub(crate) fn has_heirs(&self) -> bool {
+    /// Whether another node is up and runs apps.
+    pub(crate) fn can_hand_over(&self) -> bool {
         let all = self.members.all();
         all.members.iter().any(|member| member.id != all.me && hosts_apps(member) && member.state == NodeState::Up)
     }
 
-    /// Whether the node takes part and runs apps.
+    /// Whether the node is a member that is not gone and runs apps.
     pub(crate) fn is_present(&self, node: Uuid) -> bool {
         let all = self.members.all();
         all.get(NodeId(node)).is_some_and(|member| hosts_apps(member) && member.state != NodeState::Gone)
     }
 
-    /// Whether what the node owned is free for others.
+    /// Whether others may take over what the node owns.
     pub(crate) fn is_gone(&self, node: Uuid, now: Instant) -> bool {
         if node == self.me() || !self.has_joined() {
             return false;
@@ -78,7 +78,7 @@ impl Nodes {
         }
     }
 
-    /// What people call it.
+    /// The node's name, or its id when it is unknown.
     pub(crate) fn name(&self, node: Uuid) -> String {
         let all = self.members.all();
         all.get(NodeId(node)).map_or_else(|| node.to_string(), |member| member.name.clone())
@@ -121,6 +121,6 @@ mod tests {
         assert!(nodes.is_gone(gone.id.0, now) && nodes.is_gone(other.id.0, now));
         assert!(!nodes.is_gone(unknown, now) && !nodes.is_gone(unknown, now + UNKNOWN_FOR / 2));
         assert!(nodes.is_gone(unknown, now + UNKNOWN_FOR));
-        assert!(nodes.has_heirs());
+        assert!(nodes.can_hand_over());
     }
 }

@@ -1,9 +1,8 @@
-//! What happens once at the start of a node, and of each life of the domain on it, whatever ended the one before.
+//! Recovery at the start of a node, and of each lifecycle of the domain on it.
 //!
-//! What was left running here is ended. Builds of this node that were interrupted are queued again, unless a node went
-//! down during them before: then the build may be why. What other nodes have is theirs, until they are gone. Rollouts
-//! and everything that shall run are taken up by the apps' actors, which read the store. So nothing stays in progress
-//! for ever.
+//! Orphaned processes are ended. Interrupted builds of this node are requeued, unless a node crashed during them before:
+//! then the build may be the cause. Builds and apps of other nodes stay theirs, until those are gone. Rollouts and desired
+//! instances are taken up by the apps' actors, which read the store.
 
 use std::time::Duration;
 
@@ -22,34 +21,34 @@ use crate::{
 };
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-const LOOKED_AGAIN_AFTER: [Duration; 3] =
+const LATE_ORPHANS_AFTER: [Duration; 3] =
     [Duration::from_millis(250), Duration::from_millis(1_000), Duration::from_millis(5_000)];
 const PAGE: u32 = 500;
 
-/// Recovers, and tries again until it has. A second call does nothing.
+/// Recovers, with retries. A second call within a lifecycle does nothing.
 pub(crate) async fn run(context: &Context) {
-    let life = context.life();
-    if *life.recovered.borrow() {
+    let lifecycle = context.lifecycle();
+    if *lifecycle.recovered.borrow() {
         return;
     }
     let orphans = context.runtime.end_orphans().await;
     if !orphans.is_empty() {
         let processes: usize = orphans.iter().map(|orphan| orphan.processes).sum();
-        tracing::warn!(processes, "processes of an earlier life of this node were ended");
+        tracing::warn!(processes, "ended orphaned processes of an earlier run of this node");
     }
     let attempt = async || recover(context).await;
     retry_forever(&context.clock, Backoff::constant(RETRY_AFTER), attempt, |failure, _| {
-        warn_unless_outage!(failure.is_outage(), %failure, "the node's apps could not be recovered yet; trying again");
+        warn_unless_outage!(failure.is_outage(), %failure, "recovering builds and apps failed; retrying");
     })
     .await;
-    life.recovered.send_replace(true);
+    lifecycle.recovered.send_replace(true);
     context.queued.notify_one();
 }
 
-/// Looks for orphans again for a while after the start: a process that was just being started when the node ended shows
-/// what it is only once it runs.
-pub(crate) async fn look_again(context: &Context) {
-    for wait in LOOKED_AGAIN_AFTER {
+/// Ends orphans that show up after the start: a process that was being started when the node ended carries its marks only
+/// once it runs.
+pub(crate) async fn end_late_orphans(context: &Context) {
+    for wait in LATE_ORPHANS_AFTER {
         context.clock.sleep(wait).await;
         context.runtime.end_orphans().await;
     }
@@ -61,7 +60,7 @@ async fn recover(context: &Context) -> Result<(), Failure> {
 
     let me = context.nodes.me();
     for build in steps::builds(&context.database).await? {
-        // Of an earlier life of this node, or of a program that knew of no other nodes.
+        // Claimed by an earlier run of this node, or by a version that knew of no other nodes.
         if build.node.is_none_or(|node| node == me) {
             requeue::after_crash(context, build, "The node was started anew; building again").await?;
         }
@@ -83,7 +82,7 @@ async fn recover(context: &Context) -> Result<(), Failure> {
     }
 }
 
-/// Nothing that an earlier life was about is there any more.
+/// Empties the folders of work in progress and of instances.
 async fn empty(context: &Context) -> std::io::Result<()> {
     let folders = [context.work_folder(), context.instance_folder()];
     for folder in &folders {

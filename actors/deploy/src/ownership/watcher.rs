@@ -1,7 +1,7 @@
-//! What a node does about the others: it looks for apps and builds that nobody looks after any more, takes note of what
-//! is no longer its own, and passes on what it has when it stops.
+//! The watcher scans the store for apps and builds without an owner or whose owner is gone, cancels work that this node has
+//! lost, and offers this node's apps to standbys when it drains.
 //!
-//! A nudge and a change of the membership only make it look sooner: whatever is lost on the way is found in a second.
+//! A nudge and a change of the membership only make the next scan sooner: a lost nudge costs a second.
 
 use std::time::Duration;
 
@@ -21,26 +21,26 @@ use crate::{
     },
 };
 
-const LOOKED_EVERY: Duration = Duration::from_secs(1);
-/// While others take over what this node has.
-const LOOKED_WHILE_LEAVING: Duration = Duration::from_millis(200);
+const SCAN_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval while other nodes take over.
+const SCAN_INTERVAL_DRAINING: Duration = Duration::from_millis(200);
 
-/// Looks for as long as the node runs.
-pub(crate) async fn watch(context: &Context) {
-    let (mut members, life) = (context.nodes.watch(), context.life());
+/// Scans for as long as the node runs.
+pub(crate) async fn run(context: &Context) {
+    let (mut members, lifecycle) = (context.nodes.watch(), context.lifecycle());
     let mut nudges = context.live.subscribe(NUDGES, None);
     loop {
-        if let Err(failure) = look(context).await {
-            warn_unless_outage!(failure.is_outage(), %failure, "the apps of all nodes could not be looked at; trying again");
+        if let Err(failure) = scan(context).await {
+            warn_unless_outage!(failure.is_outage(), %failure, "scanning for apps without an owner failed; retrying");
         }
-        let leaves = context.is_leaving();
-        let tick = context.clock.sleep(if leaves { LOOKED_WHILE_LEAVING } else { LOOKED_EVERY });
+        let draining = context.is_draining();
+        let tick = context.clock.sleep(if draining { SCAN_INTERVAL_DRAINING } else { SCAN_INTERVAL });
         tokio::pin!(tick);
         loop {
             tokio::select! {
                 () = &mut tick => break,
                 () = members.changed() => break,
-                () = life.leaving.cancelled(), if !leaves => break,
+                () = lifecycle.draining.cancelled(), if !draining => break,
                 nudge = nudges.next() => match nudge {
                     Some(Ok(event)) => follow(context, &event).await,
                     Some(Err(_)) => break,
@@ -54,7 +54,7 @@ pub(crate) async fn watch(context: &Context) {
     }
 }
 
-/// Another node says that it is worth a look.
+/// A nudge of another node.
 async fn follow(context: &Context, event: &LiveEvent) {
     let Ok(nudge) = serde_json::from_value::<Nudge>(event.data.clone()) else { return };
     if nudge.node == context.nodes.me() {
@@ -62,47 +62,47 @@ async fn follow(context: &Context, event: &LiveEvent) {
     }
     match nudge.project_id {
         Some(project_id) => {
-            context.stage.wake(project_id);
-            if let Err(failure) = drop_lost_work(context).await {
-                tracing::debug!(%failure, "what is no longer this node's is looked for again in a second");
+            context.apps.wake(project_id);
+            if let Err(failure) = cancel_lost_work(context).await {
+                tracing::debug!(%failure, "cancelling lost builds and rollouts failed; the next scan retries");
             }
         }
         None => context.queued.notify_one(),
     }
 }
 
-async fn look(context: &Context) -> Result<(), Failure> {
+async fn scan(context: &Context) -> Result<(), Failure> {
     let mut known = Vec::new();
-    for (row, rolling) in owners::charges(&context.database).await? {
+    for (row, rolling) in owners::candidates(&context.database).await? {
         known.push(row.project_id);
-        if needs_a_look(context, &row, rolling) {
-            context.stage.wake(row.project_id);
+        if needs_wake(context, &row, rolling) {
+            context.apps.wake(row.project_id);
         }
-        if context.is_leaving() && row.owner_node == Some(context.nodes.me()) && !row.offered {
+        if context.is_draining() && row.owner_node == Some(context.nodes.me()) && !row.offered {
             offer(context, &row).await?;
         }
     }
-    let is_last = context.is_leaving() && !context.nodes.has_heirs();
-    for app in context.stage.all() {
+    let is_last = context.is_draining() && !context.nodes.can_hand_over();
+    for app in context.apps.all() {
         if is_last {
-            app.hold_no_more();
+            app.release_hold();
         }
         if !known.contains(&app.project_id) {
             app.wake();
         }
     }
     requeue::of_gone_nodes(context).await?;
-    drop_lost_work(context).await?;
+    cancel_lost_work(context).await?;
     if steps::is_queued(&context.database).await? || requeue::has_orphaned(context).await? {
         context.queued.notify_one();
     }
     Ok(())
 }
 
-/// Whether this node has to do something about the app that it does not know of yet, or might have to.
-fn needs_a_look(context: &Context, row: &AppRow, rolling: Option<DeploymentId>) -> bool {
+/// Whether the app's actor on this node must be woken or started.
+fn needs_wake(context: &Context, row: &AppRow, rolling: Option<DeploymentId>) -> bool {
     let me = context.nodes.me();
-    if let Some(app) = context.stage.get(row.project_id) {
+    if let Some(app) = context.apps.get(row.project_id) {
         let Some(owner) = app.owner() else { return true };
         if !row.is_owned_by(owner) {
             app.lose(owner);
@@ -116,20 +116,20 @@ fn needs_a_look(context: &Context, row: &AppRow, rolling: Option<DeploymentId>) 
     }
 }
 
-/// This node stops: another one may get ready to run the app.
+/// Offers an app of this draining node to a standby.
 async fn offer(context: &Context, row: &AppRow) -> Result<(), Failure> {
     let owner = Owner { node: context.nodes.me(), token: row.owner_token };
-    if context.nodes.has_heirs() && owners::offer(&context.database, row.project_id, owner).await? {
+    if context.nodes.can_hand_over() && owners::offer(&context.database, row.project_id, owner).await? {
         context.wake(row.project_id);
     }
     Ok(())
 }
 
-/// Ends the builds and rollouts here that were cancelled on another node, or are another node's by now.
-async fn drop_lost_work(context: &Context) -> Result<(), Failure> {
-    for (id, work) in context.under_way.all() {
+/// Cancels the builds and rollouts here that were cancelled on another node, or are another node's by now.
+async fn cancel_lost_work(context: &Context) -> Result<(), Failure> {
+    for (id, work) in context.work.all() {
         if !is_ours(context, id, work).await? {
-            context.under_way.cancel_work(id, work);
+            context.work.cancel_work(id, work);
         }
     }
     Ok(())
@@ -143,7 +143,7 @@ async fn is_ours(context: &Context, id: DeploymentId, work: Work) -> Result<bool
         && match deployment.status {
             DeploymentStatus::Building => work == Work::Build && deployment.builder_node == me,
             DeploymentStatus::Rolling | DeploymentStatus::Completed => match work {
-                // Its builder has just told so.
+                // The builder itself has just completed the build.
                 Work::Build => deployment.builder_node == me,
                 Work::Rollout => app.owner_node == me,
             },

@@ -1,5 +1,4 @@
-//! The builds and rollouts that are under way on this node, so that whoever cancels one, or finds that it is another
-//! node's by now, can end it.
+//! The registry of builds and rollouts in progress on this node, by which a cancel, or the loss of ownership, ends them.
 
 use std::{
     collections::HashMap,
@@ -22,24 +21,24 @@ pub(crate) enum Work {
 
 type Begun = HashMap<(DeploymentId, Work), (u64, CancellationToken)>;
 
-/// All of them. Cheap to clone.
+/// The builds and rollouts in progress. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct UnderWay {
+pub(crate) struct WorkRegistry {
     begun: Arc<Mutex<Begun>>,
     numbers: Arc<AtomicU64>,
 }
 
-/// One of them, for as long as this lives.
+/// Registration of one build or rollout; dropped when it ends.
 #[derive(Debug)]
-pub(crate) struct Errand {
+pub(crate) struct WorkGuard {
     key: (DeploymentId, Work),
     number: u64,
-    /// Ends it.
+    /// Cancels the build or rollout.
     pub(crate) cancel: CancellationToken,
-    all: UnderWay,
+    all: WorkRegistry,
 }
 
-impl Drop for Errand {
+impl Drop for WorkGuard {
     fn drop(&mut self) {
         let mut begun = self.all.begun.lock();
         // What has begun under the same name since is not ours.
@@ -49,33 +48,33 @@ impl Drop for Errand {
     }
 }
 
-impl UnderWay {
-    /// Begins one; `cancel` is what its row or its owner can end it by from now on.
-    pub(crate) fn begin(&self, id: DeploymentId, work: Work, cancel: CancellationToken) -> Errand {
+impl WorkRegistry {
+    /// Registers a build or rollout that `cancel` ends.
+    pub(crate) fn begin(&self, id: DeploymentId, work: Work, cancel: CancellationToken) -> WorkGuard {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         self.begun.lock().insert((id, work), (number, cancel.clone()));
-        Errand { key: (id, work), number, cancel, all: self.clone() }
+        WorkGuard { key: (id, work), number, cancel, all: self.clone() }
     }
 
-    /// Ends whatever is under way for a deployment.
+    /// Cancels the build and the rollout of a deployment.
     pub(crate) fn cancel(&self, id: DeploymentId) {
         self.cancel_work(id, Work::Build);
         self.cancel_work(id, Work::Rollout);
     }
 
-    /// Ends one.
+    /// Cancels one of them.
     pub(crate) fn cancel_work(&self, id: DeploymentId, work: Work) {
         if let Some((_, cancel)) = self.begun.lock().get(&(id, work)) {
             cancel.cancel();
         }
     }
 
-    /// Whether one is under way.
+    /// Whether it is in progress.
     pub(crate) fn has(&self, id: DeploymentId, work: Work) -> bool {
         self.begun.lock().contains_key(&(id, work))
     }
 
-    /// Everything that is under way.
+    /// All builds and rollouts in progress.
     pub(crate) fn all(&self) -> Vec<(DeploymentId, Work)> {
         self.begun.lock().keys().copied().collect()
     }
@@ -87,7 +86,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_build_leaves_the_rollout_of_the_same_deployment_alone() {
-        let (all, id) = (UnderWay::default(), DeploymentId::new());
+        let (all, id) = (WorkRegistry::default(), DeploymentId::new());
         let build = all.begin(id, Work::Build, CancellationToken::new());
         let rollout = all.begin(id, Work::Rollout, CancellationToken::new());
         drop(build);

@@ -1,7 +1,7 @@
-//! Processes whose reaper is not there to end them: of an earlier life of the node, or of a reaper that was killed.
+//! Processes whose reaper is not there to end them: of an earlier run of the node, or of a reaper that was killed.
 //!
 //! A member is found in any of three ways, because a program can leave each of them: it is in the program's session, it is
-//! in its control group, or it carries its id in its environment. What a reaper of this life of the node leaves is found
+//! in its control group, or it carries its id in its environment. What a reaper of this run of the node leaves is found
 //! without any of them, because the node has adopted it.
 
 use std::{collections::HashSet, time::Duration};
@@ -31,7 +31,7 @@ pub(crate) struct Leftover {
     /// Pid and start time of its main process.
     leader: Option<(i32, u64)>,
     cgroup: Cgroup,
-    /// Whose family it may be, when its own reaper was killed in this life of the node.
+    /// Whose family it may be, when its own reaper was killed in this run of the node.
     reapers: Option<Reapers>,
 }
 

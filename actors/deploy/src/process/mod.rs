@@ -1,9 +1,10 @@
 //! Programs as child processes: started with limits and a clean environment, and ended with everything they started.
 //!
-//! Builds, `git` and instances all begin here. A program runs below a [`reaper`] of its own, which adopts and ends whatever
-//! it leaves; what a reaper leaves that somebody has killed is [adopted] and ended by the node. It gets exactly the environment it is given plus two variables by which a later life of the node finds what a
-//! reaper could not end: `CALLBOARD_NODE`, the token of the data folder, and `CALLBOARD_INSTANCE`, the id of this one
-//! program. They are no secrets.
+//! Builds, `git` and instances all begin here, through the [`trampoline`]. A program runs below a [`reaper`] of its own,
+//! which adopts and ends whatever it leaves; what a killed reaper leaves is [adopted] and ended by the node. A program gets
+//! exactly the environment it is given plus two variables by which a later run of the node finds what a reaper could not
+//! end: `CALLBOARD_NODE`, the token of the data folder, and `CALLBOARD_INSTANCE`, the id of this one program. They are no
+//! secrets.
 
 mod adopted;
 mod cgroup;

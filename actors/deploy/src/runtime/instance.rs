@@ -25,7 +25,7 @@ use super::{
     health::{HealthCheck, Unhealthy, probe},
 };
 use crate::{
-    logs::last_words::{Tail, said},
+    logs::last_words::{LastLines, said},
     process::{Listeners, Usage},
 };
 
@@ -119,7 +119,7 @@ fn signal_name(signal: i32) -> String {
 
 /// What a runtime and the handle of an instance share.
 pub(super) struct Link {
-    pub(super) tail: Arc<Mutex<Tail>>,
+    pub(super) tail: Arc<Mutex<LastLines>>,
     pub(super) exit: watch::Receiver<Option<Exit>>,
     /// Each message is a grace; the shortest wins.
     pub(super) stop: mpsc::UnboundedSender<Duration>,
@@ -271,7 +271,7 @@ impl RunningInstance {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let check = HealthCheck { timeout: check.timeout.min(left.max(Duration::from_millis(1))), ..check.clone() };
-            // Whoever took the port before the instance could is no instance of ours, however well it answers.
+            // Another process that took the port first is not the instance, however well it answers.
             let reason = match self.probe(&check).await {
                 Ok(()) if self.is_another().await => Unhealthy::Another { port },
                 Ok(()) => return Ok(()),

@@ -1,6 +1,6 @@
 //! What runs releases: one instance is one running copy of one process type.
 //!
-//! [`Runtime`] starts instances and finds what an earlier life of the node left running. A [`RunningInstance`] tells
+//! [`Runtime`] starts instances and ends what an earlier run of the node left running. A [`RunningInstance`] tells
 //! when it ends and why, in words that its owner can act on. Restarts, rollouts and routing are decided above this.
 
 pub mod health;
@@ -181,7 +181,7 @@ fn instead(ports: &[u16]) -> String {
     format!(" (it listens on {} instead)", ports.join(", "))
 }
 
-/// Processes of an earlier life of the node, ended.
+/// Orphaned processes of an earlier run of the node, ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Orphan {
     /// The instance, build or fetch they belonged to.
@@ -208,7 +208,7 @@ pub trait Runtime: Send + Sync {
     /// Starts an instance and does not wait for its health. What it says goes to `sink`.
     fn spawn(&self, spec: InstanceSpec, sink: LineSink) -> BoxFuture<'_, Result<RunningInstance, StartError>>;
 
-    /// Ends everything an earlier life of the node left running.
+    /// Ends everything an earlier run of the node left running.
     ///
     /// Call it at start, before anything else runs, and only by the holder of the data folder.
     fn end_orphans(&self) -> BoxFuture<'_, Vec<Orphan>>;

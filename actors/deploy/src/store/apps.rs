@@ -1,4 +1,4 @@
-//! What a project runs and shall run.
+//! The table `apps`: what a project runs, and its desired state.
 
 use callboard_messages::{DeploymentId, OrganizationId, ProjectId, ReleaseId, deploy::Formation};
 use callboard_supervisors::db::{Database, Error, Transaction};
@@ -6,9 +6,9 @@ use chrono::{DateTime, Utc};
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::apps::formation::{Counts, Wishes};
+use crate::apps::formation::{Counts, DesiredFormation};
 
-/// What its owner wants of an app.
+/// The desired state of an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AppState {
     Running,
@@ -42,21 +42,19 @@ pub(crate) struct AppRow {
     pub(crate) project_id: ProjectId,
     pub(crate) organization_id: OrganizationId,
     pub(crate) name: String,
-    /// What serves.
+    /// The release in service.
     pub(crate) serving: Option<Serving>,
-    /// How many instances of what.
-    pub(crate) wishes: Wishes,
+    pub(crate) desired: DesiredFormation,
     pub(crate) state: AppState,
-    /// Grows with every change of what is wanted or serves.
+    /// Grows with every change of the desired state and of the release in service.
     pub(crate) revision: i64,
-    /// The node that runs it.
     pub(crate) owner_node: Option<Uuid>,
-    /// Grows with every change of owner.
+    /// The fencing token: grows with every change of owner.
     pub(crate) owner_token: i64,
-    /// The owner stops; the heir may take over.
+    /// The owner drains; the standby may take over.
     pub(crate) offered: bool,
-    /// The node that gets ready to take over.
-    pub(crate) heir_node: Option<Uuid>,
+    /// The column `heir_node`: the node that prepares to take over.
+    pub(crate) standby_node: Option<Uuid>,
 }
 
 /// A release in service.
@@ -80,13 +78,13 @@ impl AppRow {
         match self.state {
             AppState::Removed => true,
             AppState::Stopped => false,
-            AppState::Running => self.serving.is_some() && self.wishes.counts.as_ref().is_some_and(runs),
+            AppState::Running => self.serving.is_some() && self.desired.counts.as_ref().is_some_and(runs),
         }
     }
 
-    /// What is wanted now, as its owner sees it.
+    /// The desired formation as clients see it: all zero while the app is stopped.
     pub(crate) fn shown_formation(&self) -> Formation {
-        let Wishes { counts, missing } = self.wishes.clone();
+        let DesiredFormation { counts, missing } = self.desired.clone();
         let mut processes = counts.unwrap_or_default();
         if self.state != AppState::Running {
             processes.values_mut().for_each(|count| *count = 0);
@@ -98,8 +96,8 @@ impl AppRow {
 type StoredCounts = Option<Json<Counts>>;
 
 /// As the columns `formation` and `missing` have them.
-fn wishes(formation: StoredCounts, missing: StoredCounts) -> Wishes {
-    Wishes {
+fn desired(formation: StoredCounts, missing: StoredCounts) -> DesiredFormation {
+    DesiredFormation {
         counts: formation.map(|Json(counts)| counts),
         missing: missing.map(|Json(counts)| counts).unwrap_or_default(),
     }
@@ -134,13 +132,13 @@ impl From<Row> for AppRow {
                 environment_version: row.environment_version,
                 deployment_id: DeploymentId(deployment_id),
             }),
-            wishes: wishes(row.formation, row.missing),
+            desired: desired(row.formation, row.missing),
             state: AppState::of(&row.state),
             revision: row.revision,
             owner_node: row.owner_node,
             owner_token: row.owner_token,
             offered: row.offered,
-            heir_node: row.heir_node,
+            standby_node: row.heir_node,
         }
     }
 }
@@ -156,7 +154,7 @@ macro_rules! select {
     };
 }
 
-/// The app of a project, whoever owns it.
+/// The app of a project of any tenant.
 pub(crate) async fn get(database: &Database, project_id: ProjectId) -> Result<Option<AppRow>, Error> {
     let row: Option<Row> = database.query(select!("WHERE project_id = $1")).bind(project_id.0).fetch_optional().await?;
     Ok(row.map(AppRow::from))
@@ -257,15 +255,15 @@ pub(crate) async fn hold(transaction: &mut Transaction, project_id: ProjectId) -
     Ok(row.and_then(|(release_id,)| release_id).map(ReleaseId))
 }
 
-/// Sets what is wanted, if the row is still as the caller read it.
-pub(crate) async fn want(
+/// Sets the desired state, if the row is still as the caller read it.
+pub(crate) async fn set_desired(
     database: &Database,
     read: &AppRow,
-    wishes: Option<Wishes>,
+    desired: Option<DesiredFormation>,
     state: AppState,
     now: DateTime<Utc>,
 ) -> Result<bool, Error> {
-    let (counts, missing) = wishes.map(|wishes| (wishes.counts, wishes.missing)).unzip();
+    let (counts, missing) = desired.map(|desired| (desired.counts, desired.missing)).unzip();
     let changed = database
         .query(
             "UPDATE apps SET formation = COALESCE($3, formation), missing = COALESCE($6, missing), state = $4,
@@ -307,13 +305,13 @@ pub(crate) async fn condemn(
     Ok(())
 }
 
-/// Brings a release into service. `wishes` says from what is wanted until then what is wanted from then on; what was wanted
-/// of the release before is kept with it. False when the app is on its way out.
+/// Brings a release into service. `desired_of` makes the new desired formation of the current one, which is kept
+/// with the former release. False when the app is on its way out.
 pub(crate) async fn serve(
     transaction: &mut Transaction,
     project_id: ProjectId,
     serving: Serving,
-    wishes_of: impl FnOnce(&Wishes) -> Wishes,
+    desired_of: impl FnOnce(&DesiredFormation) -> DesiredFormation,
     now: DateTime<Utc>,
 ) -> Result<bool, Error> {
     // The row stays locked from here on, so no scale is lost.
@@ -327,7 +325,7 @@ pub(crate) async fn serve(
         .fetch_optional()
         .await?;
     let Some((served, formation, missing)) = before else { return Ok(false) };
-    let before = wishes(formation, missing);
+    let before = desired(formation, missing);
     if let Some(release_id) = served.filter(|served| *served != serving.release_id.0) {
         transaction
             .query("UPDATE releases SET formation = $2 WHERE id = $1")
@@ -336,7 +334,7 @@ pub(crate) async fn serve(
             .execute()
             .await?;
     }
-    let Wishes { counts, missing } = wishes_of(&before);
+    let DesiredFormation { counts, missing } = desired_of(&before);
     transaction
         .query(
             "UPDATE apps SET release_id = $2, environment_version = $3, deployment_id = $4, formation = $5, missing = $6

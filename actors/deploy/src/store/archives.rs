@@ -61,7 +61,7 @@ pub(crate) struct Unswept {
     pub(crate) swept: i64,
 }
 
-/// Some of the contents whose former objects may still be there, whoever let them go.
+/// Some of the contents whose former objects may still be there, whichever node retired them.
 pub(crate) async fn unswept(database: &Database) -> Result<Vec<Unswept>, Error> {
     database
         .query("SELECT digest, generation, swept FROM archives WHERE swept < generation ORDER BY digest LIMIT $1")

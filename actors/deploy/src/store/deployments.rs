@@ -16,7 +16,7 @@ use indexmap::IndexMap;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::{apps::formation::Wishes, build::detect::Command};
+use crate::{apps::formation::DesiredFormation, build::detect::Command};
 
 /// A row of `deployments`, with its app's name and its release's number.
 #[derive(Debug, Clone)]
@@ -43,12 +43,12 @@ pub(crate) struct DeploymentRow {
 impl DeploymentRow {
     /// Why it must not bring a release with these process types into service, where this is wanted now. One that served
     /// before may always come back.
-    pub(crate) fn refuse(&self, wishes: &Wishes, processes: &IndexMap<String, Command>) -> Option<String> {
+    pub(crate) fn refuse(&self, desired: &DesiredFormation, processes: &IndexMap<String, Command>) -> Option<String> {
         let may_lack = self.allow_missing || self.kind != DeploymentKind::Deploy;
-        if may_lack { None } else { wishes.refuse(processes) }
+        if may_lack { None } else { desired.refuse(processes) }
     }
 
-    /// What other domains are told of it.
+    /// The fact for its events.
     pub(crate) fn fact(self) -> DeploymentFact {
         DeploymentFact {
             deployment_id: self.id,
@@ -202,7 +202,7 @@ pub(crate) async fn insert(transaction: &mut Transaction, new: &NewDeployment) -
     Ok(inserted == 1)
 }
 
-/// Tells of a deployment that begins, and has its row.
+/// Publishes a deployment that begins, and returns its row.
 pub(crate) async fn tell_begun(
     transaction: &mut Transaction,
     caller: &Caller,
@@ -218,7 +218,7 @@ pub(crate) async fn tell_begun(
     Ok(Some(row))
 }
 
-/// One deployment, whoever owns it.
+/// One deployment of any tenant.
 pub(crate) async fn get(database: &Database, id: DeploymentId) -> Result<Option<DeploymentRow>, Error> {
     let row: Option<Row> = database.query(select!("WHERE d.id = $1")).bind(id.0).fetch_optional().await?;
     Ok(row.map(DeploymentRow::from))

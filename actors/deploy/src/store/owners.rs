@@ -1,5 +1,5 @@
-//! Which node runs an app. Each change of owner raises the token, and every write of an owner names it: one that was
-//! thought dead and lives on changes nothing any more.
+//! The owner of an app. Each change of owner raises the fencing token, and every write of an owner names it: a former owner
+//! that is still running changes nothing any more.
 
 use callboard_messages::{DeploymentId, ProjectId};
 use callboard_supervisors::db::{Database, Error, Transaction};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::apps::{self, AppRow};
 
-/// A node as the owner of an app.
+/// The owner of an app, with its fencing token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Owner {
     pub(crate) node: Uuid,
@@ -21,7 +21,7 @@ impl AppRow {
     }
 }
 
-/// Makes `node` the owner, if owner and wishes are still as they were read.
+/// Makes `node` the owner, if owner and desired formation are still as they were read.
 pub(crate) async fn claim(transaction: &mut Transaction, read: &AppRow, node: Uuid) -> Result<Option<Owner>, Error> {
     let row: Option<(i64,)> = transaction
         .query(
@@ -78,8 +78,8 @@ pub(crate) async fn offer(database: &Database, project_id: ProjectId, owner: Own
     Ok(changed > 0)
 }
 
-/// Makes `heir` the one node that gets ready to take over an app that is offered.
-pub(crate) async fn inherit(database: &Database, read: &AppRow, heir: Uuid) -> Result<bool, Error> {
+/// Makes `standby` the one node that prepares to take over an app that is offered.
+pub(crate) async fn stand_by(database: &Database, read: &AppRow, standby: Uuid) -> Result<bool, Error> {
     let changed = database
         .query(
             "UPDATE apps SET heir_node = $3 WHERE project_id = $1 AND owner_token = $2 AND offered
@@ -87,8 +87,8 @@ pub(crate) async fn inherit(database: &Database, read: &AppRow, heir: Uuid) -> R
         )
         .bind(read.project_id.0)
         .bind(read.owner_token)
-        .bind(heir)
-        .bind(read.heir_node)
+        .bind(standby)
+        .bind(read.standby_node)
         .execute()
         .await?;
     Ok(changed > 0)
@@ -110,15 +110,15 @@ pub(crate) async fn fence(transaction: &mut Transaction, project_id: ProjectId, 
 }
 
 #[derive(sqlx::FromRow)]
-struct ChargeRow {
+struct CandidateRow {
     #[sqlx(flatten)]
     app: apps::Row,
     rolling: Option<Uuid>,
 }
 
 /// The apps that have an owner or may need one, with the deployment that rolls.
-pub(crate) async fn charges(database: &Database) -> Result<Vec<(AppRow, Option<DeploymentId>)>, Error> {
-    let rows: Vec<ChargeRow> = database
+pub(crate) async fn candidates(database: &Database) -> Result<Vec<(AppRow, Option<DeploymentId>)>, Error> {
+    let rows: Vec<CandidateRow> = database
         .query(
             "SELECT a.project_id, a.organization_id, a.name, a.release_id, a.environment_version, a.deployment_id,
                     a.formation, a.missing, a.state, a.revision, a.owner_node, a.owner_token, a.offered, a.heir_node,

@@ -1,8 +1,8 @@
-//! The steps of a deployment. Each is a conditional update together with the event that tells of it, so that what did
-//! not happen is not told and what happened is told once.
+//! The steps of a deployment. Each is a conditional update together with its event, so that an event is published exactly
+//! when its step happened.
 //!
-//! Whoever writes says in whose name ([`Author`]): a builder that lost its build, or an owner that lost its app, to
-//! another node finds that nothing changes.
+//! Each write names its author ([`Author`]): a builder that lost its build, or an owner that lost its app, to another node
+//! changes nothing.
 
 use callboard_messages::{
     Caller, DeploymentId, ProjectId,
@@ -25,7 +25,7 @@ use super::{
     owners::{self, Owner},
     releases,
 };
-use crate::apps::formation::Wishes;
+use crate::apps::formation::DesiredFormation;
 
 /// The longest sentence that is kept of a failure, in characters.
 const ERROR_MAXIMUM: usize = 4_000;
@@ -40,7 +40,7 @@ pub(crate) struct Builder {
 /// In whose name a deployment is ended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Author {
-    /// Its tenant, or the platform: whoever works on it finds it ended.
+    /// Its tenant, or the platform: builder and owner find it ended.
     Anyone,
     /// The builder that has it, as long as it is being built: one that does not know whether what it made was taken must
     /// not end what rolls.
@@ -177,12 +177,12 @@ pub(crate) async fn set_commit(
     Ok(())
 }
 
-/// What became of a deployment that was built.
+/// The outcome of recording a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Built {
+pub(crate) enum BuildOutcome {
     /// It rolls, with the release of this number.
     Rolls(i64),
-    /// The archive that it was to use was let go meanwhile: nothing has changed.
+    /// The archive that it was to use was removed meanwhile: nothing has changed.
     ArchiveGone,
     /// It was cancelled meanwhile, or given to another builder: nothing has changed.
     Lost,
@@ -194,7 +194,7 @@ pub(crate) async fn built(
     caller: &Caller,
     builder: Builder,
     release: &releases::ReleaseRow,
-) -> Result<Built, Error> {
+) -> Result<BuildOutcome, Error> {
     let mut transaction = database.begin().await?;
     let changed = transaction
         .query(
@@ -209,17 +209,17 @@ pub(crate) async fn built(
         .execute()
         .await?;
     if changed == 0 {
-        return Ok(Built::Lost);
+        return Ok(BuildOutcome::Lost);
     }
     if archives::hold(&mut transaction, &release.digest).await? != release.generation {
-        return Ok(Built::ArchiveGone);
+        return Ok(BuildOutcome::ArchiveGone);
     }
     let version = releases::insert(&mut transaction, release).await?;
     if let Some(row) = deployments::get_in(&mut transaction, release.deployment_id).await? {
         emit(&mut transaction, caller, &DeploymentStarted(row.fact())).await?;
     }
     transaction.commit().await?;
-    Ok(Built::Rolls(version))
+    Ok(BuildOutcome::Rolls(version))
 }
 
 /// From rolling to completed: from now on this is what serves. False when it was cancelled meanwhile, or another node
@@ -229,7 +229,7 @@ pub(crate) async fn complete(
     caller: &Caller,
     (project_id, owner): (ProjectId, Owner),
     serving: Serving,
-    wishes: impl FnOnce(&Wishes) -> Wishes,
+    desired: impl FnOnce(&DesiredFormation) -> DesiredFormation,
     now: DateTime<Utc>,
 ) -> Result<bool, Error> {
     let mut transaction = database.begin().await?;
@@ -245,7 +245,7 @@ pub(crate) async fn complete(
     if changed == 0 {
         return Ok(false);
     }
-    if !apps::serve(&mut transaction, project_id, serving, wishes, now).await? {
+    if !apps::serve(&mut transaction, project_id, serving, desired, now).await? {
         return Ok(false);
     }
     if let Some(row) = deployments::get_in(&mut transaction, serving.deployment_id).await? {

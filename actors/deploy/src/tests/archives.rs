@@ -7,9 +7,9 @@ use callboard_supervisors::testing::on_both_engines;
 use futures_util::TryStreamExt;
 use object_store::{ObjectMeta, ObjectStore, path::Path};
 
+use super::fixture::{App, Bench, server, until};
 use super::gate::{Gate, Gated, Moment};
 use super::nodes::{Pair, by_owner};
-use super::stage::{App, Bench, server, until};
 use crate::MIGRATIONS;
 
 async fn digest(bench: &Bench, app: &App) -> String {

@@ -6,7 +6,7 @@ use callboard_messages::{Caller, OrganizationId, ProjectId, deploy::*};
 use callboard_supervisors::{db::Databases, testing::on_scarce_connections};
 use futures_util::future::join_all;
 
-use super::stage::Bench;
+use super::fixture::Bench;
 use crate::MIGRATIONS;
 
 const CLIENTS: usize = 24;

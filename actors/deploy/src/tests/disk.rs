@@ -4,8 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use callboard_messages::{Caller, deploy::CleanupEnvironment};
 
+use super::fixture::until;
 use super::nodes::{GONE, Pair, UP, by_owner, log, with_pair};
-use super::stage::until;
 
 /// The logs that are on a node's disk.
 fn logs(pair: &Pair<'_>, at: usize, kind: &str) -> Vec<PathBuf> {

@@ -10,7 +10,7 @@ use callboard_messages::{
 use callboard_supervisors::events::CloudEvent;
 use chrono::Utc;
 
-use super::stage::{App, Bench, on_node, server};
+use super::fixture::{App, Bench, on_node, server};
 
 fn set_up(app: &App) -> SetupEnvironment {
     SetupEnvironment { project_id: app.id, organization_id: app.owner.organization_id.unwrap(), name: app.name.clone() }

@@ -3,9 +3,9 @@
 use callboard_messages::{CallError, Code, deploy::*};
 use callboard_supervisors::testing::Warnings;
 
-use super::stage::{Bench, on_node, on_sqlite, server};
+use super::fixture::{Bench, on_node, on_sqlite, server};
 
-async fn fails_with(bench: &Bench, app: &super::stage::App, files: &[(&str, &str)], words: &[&str]) {
+async fn fails_with(bench: &Bench, app: &super::fixture::App, files: &[(&str, &str)], words: &[&str]) {
     let deployment = bench.deploy(app, files).await;
     let log = bench.build_log(app, deployment.id).await;
     assert_eq!(deployment.status, DeploymentStatus::Failed, "{log}");

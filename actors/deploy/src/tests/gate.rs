@@ -65,7 +65,7 @@ impl Gate {
     }
 
     pub(super) async fn until_reached(&self) {
-        let reached = tokio::time::timeout(super::stage::DEADLINE, self.reached.acquire()).await;
+        let reached = tokio::time::timeout(super::fixture::DEADLINE, self.reached.acquire()).await;
         reached.expect("nobody came to the moment").unwrap().forget();
     }
 

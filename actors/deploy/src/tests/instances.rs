@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use callboard_messages::{CallError, Code, deploy::*};
 
-use super::stage::on_node;
+use super::fixture::on_node;
 
 #[actix_rt::test]
 async fn an_app_scales_up_down_to_zero_and_back() {

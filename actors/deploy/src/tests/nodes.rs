@@ -16,8 +16,8 @@ use object_store::{ObjectStore, local::LocalFileSystem};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use super::fixture::{App, Bench, member, on_sqlite, server, until};
 use super::projects::Projects;
-use super::stage::{App, Bench, member, on_sqlite, server, until};
 use crate::{DeploySettings, MIGRATIONS};
 
 type Call = (Request, oneshot::Sender<Bytes>);

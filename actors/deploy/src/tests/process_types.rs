@@ -3,7 +3,7 @@
 use callboard_messages::{Code, deploy::*};
 use callboard_supervisors::testing::on_both_engines;
 
-use super::stage::{App, Bench, SERVER, on_node, server};
+use super::fixture::{App, Bench, SERVER, on_node, server};
 use crate::MIGRATIONS;
 
 /// The server, whose one process type is misspelt.

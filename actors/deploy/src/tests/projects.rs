@@ -10,7 +10,7 @@ use callboard_supervisors::{Domain, Handle, Outcome, StartError};
 use chrono::DateTime;
 use parking_lot::Mutex;
 
-use super::stage::App;
+use super::fixture::App;
 
 /// A project domain that keeps what tests put into it.
 #[derive(Clone, Default)]

@@ -9,8 +9,8 @@ use callboard_messages::{DeploymentId, OrganizationId, ProjectId, deploy::*, pro
 use callboard_supervisors::db::{DatabaseSettings, Databases};
 use sqlx::types::Json;
 
+use super::fixture::{App, Bench, on_sqlite, server, until};
 use super::projects::Projects;
-use super::stage::{App, Bench, on_sqlite, server, until};
 use crate::{MIGRATIONS, store::steps};
 
 #[actix_rt::test]

@@ -4,8 +4,8 @@ use callboard_messages::{Caller, Code, DeploymentId, OrganizationId, ProjectId, 
 use callboard_supervisors::testing::on_both_engines;
 use futures_util::StreamExt;
 
+use super::fixture::{Bench, on_node, on_sqlite, server};
 use super::projects::Projects;
-use super::stage::{Bench, on_node, on_sqlite, server};
 use crate::MIGRATIONS;
 
 #[actix_rt::test]

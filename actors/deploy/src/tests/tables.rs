@@ -11,14 +11,14 @@ use uuid::Uuid;
 
 use crate::{
     MIGRATIONS,
-    apps::formation::{Successor, Wishes},
+    apps::formation::{DesiredFormation, Successor},
     build::detect::{Command, RunEnvironment},
     store::{
         apps::{self, AppState, Ensured, Serving},
         deployments::{self, NewDeployment},
         owners::{self, Owner},
         releases::{self, ReleaseRow},
-        steps::{self, Author, Builder, Built},
+        steps::{self, Author, BuildOutcome, Builder},
     },
 };
 
@@ -112,14 +112,14 @@ pub(super) async fn complete_with(
     let (claimed, builder) = claim(database, node).await.unwrap();
     assert_eq!(claimed, id);
     let release = ReleaseRow { generation, ..release(project_id, id, digest) };
-    let Built::Rolls(version) = steps::built(database, &system(), builder, &release).await.unwrap() else {
+    let BuildOutcome::Rolls(version) = steps::built(database, &system(), builder, &release).await.unwrap() else {
         panic!("it was not recorded")
     };
     let serving = Serving { release_id: release.id, environment_version: 3, deployment_id: id };
     let owned = (project_id, own(database, project_id, node).await);
     let successor = Successor { processes: &release.processes, formation: None, kind: DeploymentKind::Deploy };
-    let wishes = |now: &Wishes| successor.wishes(now, now);
-    assert!(steps::complete(database, &system(), owned, serving, wishes, now()).await.unwrap());
+    let desired = |now: &DesiredFormation| successor.desired(now, now);
+    assert!(steps::complete(database, &system(), owned, serving, desired, now()).await.unwrap());
     ReleaseRow { version, ..release }
 }
 
@@ -166,7 +166,7 @@ async fn a_deployment_is_claimed_once_the_oldest_first() {
         assert!(!steps::requeue(database, first, 1).await.unwrap());
         assert!(!end(database, Author::Builder(builder), first, DeploymentStatus::Failed).await);
         let late = release(deployments::get(database, first).await.unwrap().unwrap().project_id, first, "d");
-        assert_eq!(steps::built(database, &system(), builder, &late).await.unwrap(), Built::Lost);
+        assert_eq!(steps::built(database, &system(), builder, &late).await.unwrap(), BuildOutcome::Lost);
         steps::set_commit(database, first, builder, "late").await.unwrap();
         assert_eq!(deployments::get(database, first).await.unwrap().unwrap().commit, None);
         let builds = steps::builds(database).await.unwrap();
@@ -174,7 +174,7 @@ async fn a_deployment_is_claimed_once_the_oldest_first() {
             builds.iter().map(|build| (build.id, build.node, build.attempt)).collect::<Vec<_>>(),
             [(first, Some(other), 2), (second, Some(claimed[1].1.node), 1)]
         );
-        assert_eq!(steps::built(database, &system(), next, &late).await.unwrap(), Built::Rolls(1));
+        assert_eq!(steps::built(database, &system(), next, &late).await.unwrap(), BuildOutcome::Rolls(1));
         assert!(
             !end(database, Author::Builder(next), first, DeploymentStatus::Failed).await,
             "one that was not told that it rolls does not end it"
@@ -193,7 +193,7 @@ async fn an_owner_that_was_replaced_changes_nothing_any_more() {
         let id = begin(database, project_id).await.unwrap();
         let (_, builder) = claim(database, one).await.unwrap();
         let second = release(project_id, id, "two");
-        assert_eq!(steps::built(database, &system(), builder, &second).await.unwrap(), Built::Rolls(2));
+        assert_eq!(steps::built(database, &system(), builder, &second).await.unwrap(), BuildOutcome::Rolls(2));
 
         let before = own(database, project_id, one).await;
         let read = apps::get(database, project_id).await.unwrap().unwrap();
@@ -209,33 +209,36 @@ async fn an_owner_that_was_replaced_changes_nothing_any_more() {
         assert!(!end(database, Author::Owner(before), id, DeploymentStatus::Failed).await);
         let serving = Serving { release_id: second.id, environment_version: 3, deployment_id: id };
         let (late, owned) = ((project_id, before), (project_id, after));
-        assert!(!steps::complete(database, &system(), late, serving, Wishes::clone, now()).await.unwrap());
+        assert!(!steps::complete(database, &system(), late, serving, DesiredFormation::clone, now()).await.unwrap());
         let app = apps::get(database, project_id).await.unwrap().unwrap();
         assert_eq!(app.serving.unwrap().release_id, first.id);
-        assert!(steps::complete(database, &system(), owned, serving, Wishes::clone, now()).await.unwrap());
+        assert!(steps::complete(database, &system(), owned, serving, DesiredFormation::clone, now()).await.unwrap());
         assert!(owners::release(database, project_id, after).await.unwrap());
     })
     .await;
 }
 
 #[actix_rt::test]
-async fn an_app_that_is_offered_gets_one_heir() {
+async fn an_app_that_is_offered_gets_one_standby() {
     on_both(async |database| {
         let (project_id, nodes) = (ProjectId::new(), [Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7()]);
         complete(database, project_id, "one").await;
         let owner = own(database, project_id, nodes[0]).await;
         let read = apps::get(database, project_id).await.unwrap().unwrap();
-        assert!(!owners::inherit(database, &read, nodes[1]).await.unwrap(), "it is not offered");
+        assert!(!owners::stand_by(database, &read, nodes[1]).await.unwrap(), "it is not offered");
         assert!(owners::offer(database, project_id, owner).await.unwrap());
         let read = apps::get(database, project_id).await.unwrap().unwrap();
-        assert!(owners::inherit(database, &read, nodes[1]).await.unwrap());
-        assert!(!owners::inherit(database, &read, nodes[2]).await.unwrap());
-        let charges = owners::charges(database).await.unwrap();
-        assert_eq!(charges.len(), 1);
-        assert_eq!((charges[0].0.heir_node, charges[0].0.offered, charges[0].1), (Some(nodes[1]), true, None));
+        assert!(owners::stand_by(database, &read, nodes[1]).await.unwrap());
+        assert!(!owners::stand_by(database, &read, nodes[2]).await.unwrap());
+        let candidates = owners::candidates(database).await.unwrap();
+        assert_eq!(candidates.len(), 1);
+        assert_eq!(
+            (candidates[0].0.standby_node, candidates[0].0.offered, candidates[0].1),
+            (Some(nodes[1]), true, None)
+        );
         let next = own(database, project_id, nodes[1]).await;
         let app = apps::get(database, project_id).await.unwrap().unwrap();
-        assert!(app.is_owned_by(next) && !app.offered && app.heir_node.is_none());
+        assert!(app.is_owned_by(next) && !app.offered && app.standby_node.is_none());
     })
     .await;
 }
@@ -303,11 +306,11 @@ async fn a_cancelled_deployment_neither_gets_a_release_nor_serves() {
         let (_, builder) = claim(database, Uuid::now_v7()).await.unwrap();
         assert!(end(database, Author::Anyone, id, DeploymentStatus::Cancelled).await);
         let late = release(project_id, id, "d");
-        assert_eq!(steps::built(database, &system(), builder, &late).await.unwrap(), Built::Lost);
+        assert_eq!(steps::built(database, &system(), builder, &late).await.unwrap(), BuildOutcome::Lost);
         assert!(releases::get(database, late.id).await.unwrap().is_none());
         let serving = Serving { release_id: late.id, environment_version: 1, deployment_id: id };
         let owned = (project_id, own(database, project_id, Uuid::now_v7()).await);
-        assert!(!steps::complete(database, &system(), owned, serving, Wishes::clone, now()).await.unwrap());
+        assert!(!steps::complete(database, &system(), owned, serving, DesiredFormation::clone, now()).await.unwrap());
         assert!(apps::get(database, project_id).await.unwrap().unwrap().serving.is_none());
         assert!(!end(database, Author::Anyone, id, DeploymentStatus::Failed).await);
     })
@@ -321,16 +324,20 @@ async fn a_completed_deployment_is_what_serves_and_keeps_the_formation() {
         let first = complete(database, project_id, "one").await;
         let app = apps::get(database, project_id).await.unwrap().unwrap();
         assert_eq!(
-            (app.serving.unwrap().release_id, app.wishes.counts.clone()),
+            (app.serving.unwrap().release_id, app.desired.counts.clone()),
             (first.id, Some([("web".to_owned(), 1)].into()))
         );
-        let five = Wishes { counts: Some([("web".to_owned(), 5)].into()), missing: [("bot".to_owned(), 2)].into() };
-        assert!(apps::want(database, &app, Some(five.clone()), AppState::Running, now()).await.unwrap());
-        assert!(!apps::want(database, &app, None, AppState::Stopped, now()).await.unwrap(), "the row was read before");
+        let five =
+            DesiredFormation { counts: Some([("web".to_owned(), 5)].into()), missing: [("bot".to_owned(), 2)].into() };
+        assert!(apps::set_desired(database, &app, Some(five.clone()), AppState::Running, now()).await.unwrap());
+        assert!(
+            !apps::set_desired(database, &app, None, AppState::Stopped, now()).await.unwrap(),
+            "the row was read before"
+        );
         let second = complete(database, project_id, "two").await;
         assert_eq!((first.version, second.version), (1, 2));
         let app = apps::get(database, project_id).await.unwrap().unwrap();
-        assert_eq!(app.wishes, five);
+        assert_eq!(app.desired, five);
         assert_eq!(releases::get(database, first.id).await.unwrap().unwrap().formation, five.counts, "what it ran");
         let read = releases::by_version(database, project_id, 2).await.unwrap().unwrap();
         assert_eq!((read.processes, read.build, read.commit), (second.processes, second.build, second.commit));

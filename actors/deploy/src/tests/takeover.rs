@@ -5,9 +5,9 @@ use std::sync::Arc;
 use callboard_platform::cluster::NodeState;
 use callboard_supervisors::testing::on_both_engines;
 
+use super::fixture::server;
 use super::gate::{Gate, Gated, Moment};
 use super::nodes::{GONE, Pair, UP, by_owner, owner, running_here, with_pair};
-use super::stage::server;
 use crate::MIGRATIONS;
 
 const NEVER_LISTENS: [(&str, &str); 1] = [("Procfile", "web: sleep 1000\n")];
@@ -42,7 +42,7 @@ async fn a_node_that_lost_an_app_does_not_wait_for_its_new_release_before_it_end
 }
 
 #[actix_rt::test]
-async fn an_heir_does_not_wait_for_a_slow_instance_when_whoever_serves_meanwhile_is_gone() {
+async fn a_standby_does_not_wait_for_a_slow_instance_when_whoever_serves_meanwhile_is_gone() {
     with_pair(async |pair| {
         let (a, b) = pair.both().await;
         let app = pair.create("shop");
@@ -58,12 +58,14 @@ async fn an_heir_does_not_wait_for_a_slow_instance_when_whoever_serves_meanwhile
         pair.tell(&second.members, states);
         let first = if at == 0 { &a } else { &b };
         pair.tell(&first.members, states);
-        second.until("the heir gets ready", async || (running_here(second, &app).await.len() == 1).then_some(())).await;
+        second
+            .until("the standby gets ready", async || (running_here(second, &app).await.len() == 1).then_some(()))
+            .await;
         assert_eq!(owner(second, &app).await, Some(pair.ids[at]), "the first one serves meanwhile");
         states[at] = GONE;
         pair.tell(&second.members, states);
         second
-            .until("the heir has it", async || (owner(second, &app).await == Some(pair.ids[1 - at])).then_some(()))
+            .until("the standby has it", async || (owner(second, &app).await == Some(pair.ids[1 - at])).then_some(()))
             .await;
         a.stop().await;
         b.stop().await;

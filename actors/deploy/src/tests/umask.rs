@@ -4,8 +4,8 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use nix::sys::stat::{Mode, umask};
 
+use super::fixture::{Bench, on_sqlite, server};
 use super::projects::Projects;
-use super::stage::{Bench, on_sqlite, server};
 use crate::process::trampoline::RunAs;
 
 const OTHER: RunAs = RunAs { uid: 65_534, gid: 65_534 };

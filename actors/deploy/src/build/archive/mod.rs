@@ -195,7 +195,7 @@ pub fn unpack(archive: &Path, folder: &Path, limits: &Limits) -> Result<Summary,
     if result.is_err() {
         let removed = if made { folder::remove(folder) } else { empty(&root) };
         if let Err(error) = removed {
-            tracing::warn!(folder = %folder.display(), %error, "what was unpacked could not be removed");
+            tracing::warn!(folder = %folder.display(), %error, "removing an unpacked archive failed");
         }
     }
     result

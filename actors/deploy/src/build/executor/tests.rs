@@ -28,12 +28,12 @@ impl Bench {
         Self { folder, settings, cancel: CancellationToken::new(), log: Arc::default() }
     }
 
-    async fn build(&self, lines: &[&str]) -> Result<Built, BuildError> {
+    async fn build(&self, lines: &[&str]) -> Result<BuildReport, BuildError> {
         let step = |line: &&str| Step { title: "Building".into(), command: Command::Shell((*line).to_owned()) };
         self.run(lines.iter().map(step).collect()).await
     }
 
-    async fn run(&self, steps: Vec<Step>) -> Result<Built, BuildError> {
+    async fn run(&self, steps: Vec<Step>) -> Result<BuildReport, BuildError> {
         let plan = Plan {
             language: Language::Other,
             root: PathBuf::new(),

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     build::executor::BuildSettings,
     folder::Dir,
-    logs::{last_words::Tail, output::LineSink},
+    logs::{last_words::LastLines, output::LineSink},
     process::{CgroupLimits, End, Ended, How, Job, Program, Streams, run, trampoline::Launch},
 };
 
@@ -56,7 +56,7 @@ pub(crate) async fn pack_by_child(
     let order = serde_json::to_string(&Order { root: packing.root.to_owned() }).map_err(io::Error::from)?;
     let argv: Vec<OsString> = settings.packer.iter().map(OsString::from).chain([order.into()]).collect();
     let (from, to) = io::pipe()?;
-    let said = Arc::new(Mutex::new(Tail::default()));
+    let said = Arc::new(Mutex::new(LastLines::default()));
     let sink = LineSink::new({
         let said = said.clone();
         move |line| said.lock().push(&line.text)

@@ -1,16 +1,16 @@
-//! Lines that a log could not take: told in the log itself, where they would have been.
+//! Dropped lines: a notice in the log itself counts them, where they would have been.
 
 use callboard_messages::deploy::LogLine;
 use chrono::{DateTime, Utc};
 
-/// Who tells it.
+/// The source of the notice.
 const FROM: &str = "platform";
 
-/// Lines that were dropped and not told yet.
+/// Dropped lines that no notice counts yet.
 #[derive(Debug, Default)]
 pub(super) struct Dropped {
     lines: u64,
-    /// The last of them. The notice has its id: no other line has it.
+    /// The id of the last dropped line, which the notice takes over.
     last: u64,
 }
 
@@ -25,12 +25,12 @@ impl Dropped {
         self.lines
     }
 
-    /// The id of the line that tells them.
+    /// The id of the notice.
     pub(super) const fn id(&self) -> u64 {
         self.last
     }
 
-    /// The line that tells them, as a log holds it; nothing when there are none.
+    /// The notice, serialized; empty when no line was dropped.
     pub(super) fn notice(&self, why: &str) -> Vec<u8> {
         if self.lines == 0 {
             return Vec::new();

@@ -14,7 +14,7 @@ use super::{Files, Inner, Range};
 use crate::folder::Dir;
 
 impl Inner {
-    /// Takes what has gathered to the disk. Blocks.
+    /// Writes gathered lines to the disk. Blocks.
     pub(super) fn flush(&self) {
         let mut files = self.files.lock();
         let (gathered, dropped, last) = {

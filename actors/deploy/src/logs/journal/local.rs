@@ -1,4 +1,4 @@
-//! What of the logs is on this node's own disk, and how it gets off it.
+//! Journals on this node's own disk: listed, stored and removed without the object store's copy.
 
 use std::{path::Path, sync::Arc};
 
@@ -23,10 +23,10 @@ impl Journals {
 
     /// Stores the lines that are on this node's disk alone: the node ended before it had stored them. False when the
     /// journal is open.
-    pub(crate) async fn hand_over(&self, name: &Path, bytes: u64) -> Result<bool, Failure> {
+    pub(crate) async fn store_local(&self, name: &Path, bytes: u64) -> Result<bool, Failure> {
         let journal = self.open(name, bytes);
         if Arc::strong_count(&journal.inner) > 1 {
-            // Whoever writes it stores it too, but may not have done so yet.
+            // The open journal stores its lines itself, but may not have done so yet.
             return Ok(false);
         }
         let after = self.chunks.last_of_own(name).await?;
@@ -41,7 +41,7 @@ impl Journals {
     }
 
     /// Removes a journal from this node's disk alone, unless it is open.
-    pub(crate) async fn leave(&self, name: &Path, bytes: u64) -> Result<(), Failure> {
+    pub(crate) async fn remove_local(&self, name: &Path, bytes: u64) -> Result<(), Failure> {
         let (inner, open) = (self.open(name, bytes).inner, self.open.clone());
         self.pool
             .run(None, move || {
@@ -51,7 +51,7 @@ impl Journals {
                     return;
                 }
                 if let Err(error) = folder::remove(&inner.folder) {
-                    tracing::warn!(folder = %inner.folder.display(), %error, "a log could not be removed");
+                    tracing::warn!(folder = %inner.folder.display(), %error, "removing a log failed");
                 }
             })
             .await

@@ -40,7 +40,7 @@ use crate::{
 const PENDING_BYTES: usize = 4 * 1024 * 1024;
 /// How long lines gather for the object store.
 const STORED_AFTER: Duration = Duration::from_secs(1);
-/// How long it is left alone after it failed.
+/// Pause after the object store failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Logs that are stored at the same time when the node stops.
 const STORED_AT_A_TIME: usize = 16;
@@ -78,9 +78,9 @@ struct Pending {
     text: Vec<u8>,
     dropped: Dropped,
     scheduled: bool,
-    /// For the object store.
+    /// Lines gathered for the object store.
     unstored: Gathered,
-    /// Those that were not gathered for it.
+    /// Lines that were not gathered for the object store.
     kept_here: Dropped,
     storing: bool,
 }
@@ -90,7 +90,7 @@ struct Pending {
 struct Gathered {
     first: u64,
     text: Vec<u8>,
-    /// Whether there are some that were not stored yet.
+    /// Whether it has lines that are not stored yet.
     changed: bool,
 }
 
@@ -115,7 +115,7 @@ impl Gathered {
 #[derive(Default)]
 struct Files {
     current: Option<(File, u64)>,
-    /// Those that the disk did not take.
+    /// Lines that could not be written to the disk.
     lost: Dropped,
 }
 
@@ -133,7 +133,7 @@ impl Journals {
         Self { pool, folder, chunks, open: Arc::default() }
     }
 
-    /// The threads that write.
+    /// The threads that write to the disk.
     pub(crate) const fn pool(&self) -> &BlockingPool {
         &self.pool
     }
@@ -174,7 +174,7 @@ impl Journals {
         self.pool
             .run(None, move || {
                 if let Err(error) = folder::remove(&folder) {
-                    tracing::warn!(folder = %folder.display(), %error, "a log could not be removed");
+                    tracing::warn!(folder = %folder.display(), %error, "removing a log failed");
                 }
             })
             .await
@@ -187,7 +187,7 @@ impl Journals {
             let journal = Journal { inner, pool: self.pool.clone(), chunks: self.chunks.clone() };
             if let Err(failure) = journal.store().await {
                 let log = journal.inner.name.display();
-                warn_unless_outage!(failure.is_outage(), %log, %failure, "the last lines of a log are on this node's disk alone");
+                warn_unless_outage!(failure.is_outage(), %log, %failure, "storing the last lines of a log failed; they are on this node's disk only");
             }
         };
         stream::iter(open).for_each_concurrent(STORED_AT_A_TIME, store).await;
@@ -241,14 +241,14 @@ impl Journal {
                 Ok(()) => return,
                 Err(failure) => {
                     let log = self.inner.name.display();
-                    warn_unless_outage!(failure.is_outage(), %log, %failure, "lines of a log could not be stored; trying again");
+                    warn_unless_outage!(failure.is_outage(), %log, %failure, "storing lines of a log failed; retrying");
                     wait = RETRY_AFTER;
                 }
             }
         }
     }
 
-    /// Takes what has gathered to the object store.
+    /// Stores gathered lines in the object store.
     pub(crate) async fn store(&self) -> Result<(), Failure> {
         let inner = &self.inner;
         let mut chunk = inner.chunk.lock().await;
@@ -269,7 +269,7 @@ impl Journal {
             inner.pending.lock().storing = true;
             return Err(failure);
         }
-        // Only now: whoever waited for it may have been dropped on the way, and then it is still to be stored.
+        // Only after the write: a caller that was dropped during it leaves the chunk to be stored.
         chunk.changed = false;
         if chunk.text.len() >= CHUNK_BYTES {
             *chunk = Gathered::default();
@@ -278,7 +278,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Takes care that the next line comes after those that other nodes have written, whatever their clocks say.
+    /// Continues the ids after the lines of other nodes, whatever their clocks say.
     pub(crate) async fn follow_on(&self) -> Result<(), Failure> {
         if let Some(last) = self.chunks.last_of_others(&self.inner.name).await? {
             let mut pending = self.inner.pending.lock();
@@ -296,7 +296,7 @@ impl Journal {
             Err(failure) if here.is_empty() => Err(failure),
             Err(failure) => {
                 let log = self.inner.name.display();
-                warn_unless_outage!(failure.is_outage(), %log, %failure, "a log is shown without what other nodes have stored of it");
+                warn_unless_outage!(failure.is_outage(), %log, %failure, "reading a log from the object store failed; showing this node's lines only");
                 Ok(here)
             }
         }
@@ -320,7 +320,7 @@ impl Journal {
     }
 }
 
-/// One log of several parts of it, which may overlap.
+/// Merges parts of a log, which may overlap.
 pub(crate) fn merge(parts: Vec<Vec<LogLine>>, range: Range, limit: usize) -> Vec<LogLine> {
     let mut lines: Vec<LogLine> = parts.into_iter().flatten().collect();
     lines.sort_by_key(|line| line.id);

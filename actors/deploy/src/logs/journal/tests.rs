@@ -150,8 +150,8 @@ async fn what_a_node_that_ended_had_not_stored_is_handed_over_before_its_disk_fo
     let mut file = File::options().append(true).open(one.path().join(&name).join("current")).unwrap();
     writeln!(file, "{}", serde_json::to_string(&last).unwrap()).unwrap();
 
-    assert!(!here.hand_over(&name, 1_000_000).await.unwrap(), "it is open");
-    here.leave(&name, 1_000_000).await.unwrap();
+    assert!(!here.store_local(&name, 1_000_000).await.unwrap(), "it is open");
+    here.remove_local(&name, 1_000_000).await.unwrap();
     let read = async || texts(&there.open(&name, 1).read(Range::After(0), 9).await.unwrap()).join(", ");
     assert_eq!(
         (read().await.as_str(), here.on_disk(Path::new("apps")).await.unwrap()),
@@ -165,8 +165,8 @@ async fn what_a_node_that_ended_had_not_stored_is_handed_over_before_its_disk_fo
         assert!(std::time::Instant::now() < deadline, "it is still open");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    here.hand_over(&name, 1_000_000).await.unwrap();
-    here.leave(&name, 1_000_000).await.unwrap();
+    here.store_local(&name, 1_000_000).await.unwrap();
+    here.remove_local(&name, 1_000_000).await.unwrap();
     assert!(here.on_disk(Path::new("apps")).await.unwrap().is_empty(), "it is still there");
     assert_eq!(read().await, "stored, on the disk alone");
 }

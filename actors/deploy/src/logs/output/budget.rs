@@ -11,7 +11,7 @@ const BURST: f64 = 4.0;
 /// Once it is used up, nothing passes until so many seconds' worth may pass again: what is left of the output are
 /// whole passages, not every hundredth line.
 const PASSAGE: f64 = 0.5;
-/// What was dropped is told so long after it began, also when nothing follows.
+/// Delay of the notice of dropped lines after the first of them, also when no line follows.
 const TOLD_AFTER: Duration = Duration::from_secs(1);
 
 /// A token bucket for lines and bytes that counts what it refuses.
@@ -54,12 +54,12 @@ impl Budget {
         self.closed.is_some()
     }
 
-    /// When what was dropped is to be told.
+    /// When the notice of dropped lines is due.
     pub(super) fn due(&self) -> Option<Instant> {
         self.closed.filter(|_| self.dropped_lines > 0).map(|closed| closed + TOLD_AFTER)
     }
 
-    /// What was dropped since it was last told. It belongs before the next line that passes.
+    /// The notice of the lines dropped since the last one. It belongs before the next line that passes.
     pub(super) fn notice(&mut self, now: Instant) -> Option<String> {
         if self.dropped_lines == 0 {
             return None;

@@ -1,4 +1,4 @@
-//! What a program says while it runs: lines, bounded in length and in rate.
+//! The output of programs: lines, bounded in length and in rate.
 //!
 //! Apps and builds write whatever they like, as fast as they can. Everything that leaves this module is text without
 //! control characters, with colours at most ([`terminal`](crate::terminal)); no line is longer than its limit, and no

@@ -39,7 +39,7 @@ use super::{InstanceLimits, InstanceSpec, Isolation, Orphan, RunningInstance, Ru
 use crate::{
     folder::{self, trash::Trash},
     logs::{
-        last_words::Tail,
+        last_words::LastLines,
         output::{LineSink, OutputLimits, Stream},
     },
     pools::{self, Pools},
@@ -106,19 +106,19 @@ impl ProcessRuntime {
     }
 
     /// Makes what is an instance's own beside its release.
-    async fn make_places(&self, spec: &InstanceSpec, scratch: &Path) -> io::Result<Places> {
+    async fn make_folders(&self, spec: &InstanceSpec, scratch: &Path) -> io::Result<InstanceFolders> {
         let (release, scratch, user) = (spec.release.clone(), scratch.to_owned(), self.settings.run_as);
         pools::io(&self.pools().prompt, move || {
             folder::make_private(&scratch, &["home", "tmp"], user)?;
             let real = |folder: &Path| fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
-            Ok(Places { release: real(&release), scratch: real(&scratch) })
+            Ok(InstanceFolders { release: real(&release), scratch: real(&scratch) })
         })
         .await
     }
 
     async fn spawn_in(&self, scratch: &Path, spec: &InstanceSpec, sink: &LineSink) -> io::Result<RunningInstance> {
         let id = spec.id.0;
-        let places = self.make_places(spec, scratch).await?;
+        let folders = self.make_folders(spec, scratch).await?;
         let port = spec.listens.then(|| Port::choose(&self.ports)).transpose()?;
         let number = port.as_ref().map(|port| port.number);
         let argv = spec.command.argv(&self.settings.static_server).into_iter().map(OsString::from).collect();
@@ -128,14 +128,14 @@ impl ProcessRuntime {
             launch: Launch { folder: spec.release.clone(), own: own.clone(), ..self.launch(&spec.limits) },
             limits: limits(&spec.limits),
             argv,
-            environment: self.environment(spec, &places, number),
+            environment: self.environment(spec, &folders, number),
             streams: Streams::default(),
         };
         let mut child = self.settings.launcher.spawn(program).await?;
         let (pid, start_time, state) = (child.pid(), child.start_time(), self.settings.state.clone());
         let record = pools::io(&self.pools().prompt, move || Record::write(&state, id, pid, start_time)).await?;
 
-        let tail = Arc::new(Mutex::new(Tail::default()));
+        let tail = Arc::new(Mutex::new(LastLines::default()));
         let sink = LineSink::new({
             let (tail, sink) = (tail.clone(), sink.clone());
             move |line| {
@@ -197,14 +197,19 @@ impl ProcessRuntime {
         }
     }
 
-    fn environment(&self, spec: &InstanceSpec, places: &Places, port: Option<u16>) -> Vec<(OsString, OsString)> {
+    fn environment(
+        &self,
+        spec: &InstanceSpec,
+        folders: &InstanceFolders,
+        port: Option<u16>,
+    ) -> Vec<(OsString, OsString)> {
         let mut all = BTreeMap::from([("LANG".to_owned(), "C.UTF-8".to_owned())]);
-        let of_plan = spec.run_environment.variables(&places.release, &self.settings.launcher.path);
+        let of_plan = spec.run_environment.variables(&folders.release, &self.settings.launcher.path);
         all.extend(of_plan.clone());
         all.extend(spec.environment.clone().into_iter().filter(|(name, _)| !is_platform_variable(name)));
         all.extend(of_plan.get("PATH").map(|path| ("PATH".to_owned(), path.clone())));
         for (name, folder) in [("HOME", "home"), ("TMPDIR", "tmp")] {
-            all.insert(name.to_owned(), places.scratch.join(folder).display().to_string());
+            all.insert(name.to_owned(), folders.scratch.join(folder).display().to_string());
         }
         all.extend(port.map(|port| ("PORT".to_owned(), port.to_string())));
         // An owner's variable can't hold a NUL; the API refuses it, and `Command` would refuse to start.
@@ -226,7 +231,7 @@ impl ProcessRuntime {
         for (id, leftover) in left.into_iter().filter(|(id, _)| !launcher.is_active(*id)) {
             let processes = leftover.end(self.pools()).await;
             if processes > 0 {
-                tracing::warn!(%id, processes, "ended what an earlier life of this node left running");
+                tracing::warn!(%id, processes, "ended orphaned processes of an earlier run of this node");
                 orphans.push(Orphan { id, processes });
             }
         }
@@ -239,7 +244,7 @@ impl ProcessRuntime {
 }
 
 /// Where an instance is, without links on the way.
-struct Places {
+struct InstanceFolders {
     release: PathBuf,
     scratch: PathBuf,
 }
@@ -255,7 +260,7 @@ impl Runtime for ProcessRuntime {
             if started.is_err()
                 && let Err(error) = self.settings.trash.discard(scratch).await
             {
-                tracing::warn!(id = %spec.id, %error, "the folders of an instance that did not start are left");
+                tracing::warn!(id = %spec.id, %error, "removing the folders of an instance that did not start failed");
             }
             started.map_err(|error| StartError::Node { process: spec.process.clone(), error })
         })

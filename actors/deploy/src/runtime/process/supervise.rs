@@ -19,7 +19,7 @@ use super::{InstanceLimits, InstanceSpec, Port, Record};
 use crate::{
     folder::{self, trash::Trash},
     logs::{
-        last_words::Tail,
+        last_words::LastLines,
         output::{LineSink, OutputLimits, Stream, pump},
     },
     pools::{self, Pools},
@@ -80,9 +80,9 @@ impl Held {
     /// What can't be given back is looked for at the next start.
     pub(super) async fn give_back(record: Record, scratch: &Path, trash: &Trash, pools: &Pools) {
         if let Err(error) = trash.discard(scratch).await {
-            tracing::warn!(folder = %scratch.display(), %error, "the folders of an instance are left");
+            tracing::warn!(folder = %scratch.display(), %error, "removing the folders of an instance failed");
         } else if let Err(error) = pools::io(&pools.prompt, move || record.remove()).await {
-            tracing::warn!(folder = %scratch.display(), %error, "the record of an instance is left");
+            tracing::warn!(folder = %scratch.display(), %error, "removing the record of an instance failed");
         }
     }
 }
@@ -92,7 +92,7 @@ pub(super) struct Supervised {
     pub(super) spec: InstanceSpec,
     pub(super) gauge: Gauge,
     pub(super) census: Arc<Census>,
-    pub(super) tail: Arc<Mutex<Tail>>,
+    pub(super) tail: Arc<Mutex<LastLines>>,
     pub(super) exit: watch::Sender<Option<Exit>>,
     pub(super) usage: watch::Sender<Usage>,
     pub(super) stops: mpsc::UnboundedReceiver<Duration>,

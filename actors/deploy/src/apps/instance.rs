@@ -1,4 +1,4 @@
-//! An instance as its app, its actor and the domain's handlers share it: what it runs, and where it stands.
+//! The state of an instance, which its app, its runner and the domain's handlers share.
 
 use std::{
     net::SocketAddr,
@@ -20,25 +20,25 @@ use uuid::Uuid;
 use super::target::Target;
 use crate::context::Context;
 
-/// An instance as its app, its actor and the handlers share it.
-pub(crate) struct Member {
+/// An instance: a running copy of a process type. Each start of its process gets a new run id.
+pub(crate) struct AppInstance {
     pub(crate) id: InstanceId,
     pub(crate) process: String,
     pub(crate) index: u32,
-    /// The name of its actor.
+    /// The name of its runner, unique on the node.
     pub(crate) name: String,
     pub(crate) target: Arc<Target>,
     pub(crate) state: watch::Sender<State>,
-    pub(crate) leaving: CancellationToken,
-    /// It may not take its time to finish requests.
+    pub(crate) stopping: CancellationToken,
+    /// Stops with the short drain time.
     hurried: AtomicBool,
 }
 
-/// Where it stands.
+/// What changes about an instance.
 #[derive(Clone)]
 pub(crate) struct State {
     pub(crate) status: InstanceStatus,
-    /// The process that runs now; the router's name for it.
+    /// The id of the process that runs now, by which the router knows it.
     pub(crate) run: Uuid,
     pub(crate) pid: Option<u32>,
     pub(crate) address: Option<SocketAddr>,
@@ -50,9 +50,9 @@ pub(crate) struct State {
     pub(crate) gone: bool,
 }
 
-/// What became of a new instance.
+/// The outcome of starting an instance.
 pub(crate) enum Settled {
-    /// It serves.
+    /// It is healthy and serves.
     Healthy,
     /// It ended, or was not healthy in time.
     Failed {
@@ -62,7 +62,7 @@ pub(crate) enum Settled {
     },
 }
 
-impl Member {
+impl AppInstance {
     pub(crate) fn new(context: &Context, target: Arc<Target>, process: &str, index: u32) -> Self {
         let id = InstanceId::new();
         let state = State {
@@ -83,7 +83,7 @@ impl Member {
             name: format!("{process}.{index} {id}"),
             target,
             state: watch::Sender::new(state),
-            leaving: CancellationToken::new(),
+            stopping: CancellationToken::new(),
             hurried: AtomicBool::new(false),
         }
     }
@@ -101,9 +101,9 @@ impl Member {
         self.state.borrow().status == InstanceStatus::Healthy
     }
 
-    /// Whether it was asked to leave.
-    pub(crate) fn is_leaving(&self) -> bool {
-        self.leaving.is_cancelled()
+    /// Whether it was asked to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
     }
 
     /// As clients see it.
@@ -123,16 +123,16 @@ impl Member {
         }
     }
 
-    /// Whether it has no time to finish requests.
+    /// Whether it stops with the short drain time.
     pub(crate) fn is_hurried(&self) -> bool {
         self.hurried.load(Ordering::SeqCst)
     }
 
-    /// Marks it as leaving, which its actor then carries out.
-    pub(crate) fn begin_to_leave(&self, hurried: bool) {
+    /// Marks it as stopping; its runner then stops the process.
+    pub(crate) fn begin_stop(&self, hurried: bool) {
         self.hurried.fetch_or(hurried, Ordering::SeqCst);
         self.state.send_modify(|state| state.status = InstanceStatus::Stopping);
-        self.leaving.cancel();
+        self.stopping.cancel();
     }
 
     /// Waits until it is healthy or has failed for the first time.
@@ -146,12 +146,12 @@ impl Member {
                 let sentence = state.last_exit.clone().unwrap_or_else(|| format!("{} was stopped", self.process));
                 Settled::Failed { sentence, last_words: state.last_words.clone() }
             }
-            // The sender is this member's own, so it is not gone before it.
+            // The sender is this instance's own, so it is not gone before it.
             Err(_) => Settled::Failed { sentence: "it was stopped".to_owned(), last_words: Vec::new() },
         }
     }
 
-    /// Waits until nothing of it is left.
+    /// Waits until its process and its folder are gone.
     pub(crate) async fn gone(&self) {
         let mut state = self.state.subscribe();
         let _ = state.wait_for(|state| state.gone).await;

@@ -11,14 +11,14 @@ use uuid::Uuid;
 
 use super::tables::{begin, claim, complete, complete_with, now, on_both, release, system};
 use crate::{
-    apps::formation::Wishes,
+    apps::formation::DesiredFormation,
     store::{
         apps::{self, Serving},
         archives::{self, Unswept},
         deployments::{self, NewDeployment},
         releases::{self, ReleaseRow},
         sources,
-        steps::{self, Built},
+        steps::{self, BuildOutcome},
     },
 };
 
@@ -34,7 +34,7 @@ async fn the_newest_releases_and_what_serves_are_kept() {
         // The oldest one serves again.
         let new = Serving { release_id: all[0].id, environment_version: 3, deployment_id: all[0].deployment_id };
         let mut transaction = database.begin().await.unwrap();
-        apps::serve(&mut transaction, project_id, new, Wishes::clone, now()).await.unwrap();
+        apps::serve(&mut transaction, project_id, new, DesiredFormation::clone, now()).await.unwrap();
         transaction.commit().await.unwrap();
         let let_go = async |project_id: ProjectId, keep: Option<u32>| {
             let mut transaction = database.begin().await.unwrap();
@@ -85,11 +85,11 @@ async fn an_archive_that_was_let_go_is_not_recorded_and_one_that_was_recorded_is
             },
             late
         );
-        assert_eq!(late.unwrap(), Built::ArchiveGone);
+        assert_eq!(late.unwrap(), BuildOutcome::ArchiveGone);
         assert_eq!(releases::get(database, release.id).await.unwrap().map(|release| release.id), None);
         release.generation = archives::generation(database, "a").await.unwrap();
         assert_eq!(release.generation, 1);
-        assert_eq!(steps::built(database, &system(), builder, &release).await.unwrap(), Built::Rolls(1));
+        assert_eq!(steps::built(database, &system(), builder, &release).await.unwrap(), BuildOutcome::Rolls(1));
         assert_eq!(releases::get(database, release.id).await.unwrap().unwrap().generation, 1);
 
         // The other way round: what a release was recorded with meanwhile stays.

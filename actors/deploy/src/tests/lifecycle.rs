@@ -5,9 +5,9 @@ use std::sync::{Arc, atomic::Ordering};
 use callboard_messages::deploy::*;
 use callboard_supervisors::Runtime;
 
+use super::fixture::{App, Bench, until};
 use super::gate::{Gate, Gated};
 use super::nodes::{GONE, UP, owner, with_pair};
-use super::stage::{App, Bench, until};
 
 fn is_ready(node: &Runtime) -> bool {
     node.ready().iter().all(|domain| domain.ready)
