@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::{
     link::{ANSWER_WITHIN, Link, answered},
-    presence::{Place, Whom},
+    presence::{RequestQueue, Whom},
     shared::Shared,
     topology,
 };
@@ -132,16 +132,16 @@ async fn census(shared: &Shared, link: &Link) -> String {
     let mut channel = None;
     loop {
         let began = Instant::now();
-        for place in shared.presence.looked_at() {
-            let is_absent = match count(shared, link, &mut channel, &place).await {
+        for requests in shared.presence.looked_at() {
+            let is_absent = match count(shared, link, &mut channel, &requests).await {
                 Ok(consumers) => consumers == 0,
                 Err(reason) if !link.is_up() => return reason,
                 Err(reason) => {
-                    tracing::warn!(queue = %place.to.queue, %reason, "cannot tell who takes requests");
+                    tracing::warn!(queue = %requests.to.queue, %reason, "cannot tell who takes requests");
                     false
                 }
             };
-            if place.set_absent(is_absent) {
+            if requests.set_absent(is_absent) {
                 shared.begin_again();
             }
         }
@@ -154,24 +154,29 @@ async fn census(shared: &Shared, link: &Link) -> String {
 }
 
 /// How many take from a queue. One of a domain is made if it is not there; one of a node that is gone is not.
-async fn count(shared: &Shared, link: &Link, kept: &mut Option<Channel>, place: &Place) -> Result<u32, String> {
+async fn count(
+    shared: &Shared,
+    link: &Link,
+    kept: &mut Option<Channel>,
+    requests: &RequestQueue,
+) -> Result<u32, String> {
     let channel = match kept.take().filter(|channel| channel.status().connected()) {
         Some(channel) => channel,
         None => link.incoming().await?,
     };
-    let queue = &place.to.queue;
+    let queue = &requests.to.queue;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let counted =
         match timeout(ANSWER_WITHIN, channel.queue_declare(queue.as_ref().into(), passive, topology::none())).await {
             Ok(Ok(declared)) => {
-                if matches!(place.whom, Whom::Domain(_)) {
+                if matches!(requests.whom, Whom::Domain(_)) {
                     topology::bind(&channel, queue, &shared.names.operations, queue).await?;
                 }
                 declared.consumer_count()
             }
             // Not found: the channel is closed with it.
             Ok(Err(_)) if link.is_up() => {
-                if matches!(place.whom, Whom::Domain(_)) {
+                if matches!(requests.whom, Whom::Domain(_)) {
                     let channel = link.incoming().await?;
                     topology::requests(&channel, &shared.names, queue).await?;
                     *kept = Some(channel);

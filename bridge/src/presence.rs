@@ -20,10 +20,10 @@ use uuid::Uuid;
 
 use crate::{names::Names, outgoing::Destination, wire::Kind};
 
-/// How long a node's place is looked at after it was used last.
+/// How long the queue of a node is looked at after it was used last.
 const USED: Duration = Duration::from_secs(60);
 
-/// How long the first request to a place waits for it to be looked at.
+/// How long the first request to a queue waits for it to be looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
 const UNSEEN: u8 = 0;
@@ -37,8 +37,8 @@ pub(crate) enum Whom {
     Node(Uuid),
 }
 
-/// Where requests to somebody go, and whether anybody takes them.
-pub(crate) struct Place {
+/// The queue of requests to a domain or a node, and whether it has consumers.
+pub(crate) struct RequestQueue {
     pub(crate) whom: Whom,
     pub(crate) to: Destination,
     state: AtomicU8,
@@ -51,19 +51,19 @@ pub(crate) struct Place {
 
 #[derive(Default)]
 pub(crate) struct Presence {
-    places: RwLock<HashMap<Whom, Arc<Place>>>,
-    /// Told when there is a place to look at.
+    queues: RwLock<HashMap<Whom, Arc<RequestQueue>>>,
+    /// Told when there is a queue to look at.
     pub(crate) unseen: Notify,
 }
 
 impl Presence {
-    pub(crate) fn place(&self, names: &Names, domain: &'static str, target: Target) -> Arc<Place> {
+    pub(crate) fn request_queue(&self, names: &Names, domain: &'static str, target: Target) -> Arc<RequestQueue> {
         let whom = match target {
             Target::Domain => Whom::Domain(domain),
             Target::Node(node) => Whom::Node(node),
         };
-        if let Some(place) = self.places.read().get(&whom) {
-            return place.clone();
+        if let Some(requests) = self.queues.read().get(&whom) {
+            return requests.clone();
         }
         let (queue, what) = match whom {
             Whom::Domain(domain) => (names.domain(domain), format!("{domain}, which other nodes host")),
@@ -71,38 +71,39 @@ impl Presence {
         };
         let to = Destination { kind: Kind::Requests, queue: queue.into() };
         let (state, used) = (AtomicU8::new(UNSEEN), Mutex::new(Instant::now()));
-        let place = Place { whom, to, state, used, attended: AtomicBool::new(false), outage: Outage::new(what) };
-        self.places.write().entry(whom).or_insert_with(|| Arc::new(place)).clone()
+        let requests =
+            RequestQueue { whom, to, state, used, attended: AtomicBool::new(false), outage: Outage::new(what) };
+        self.queues.write().entry(whom).or_insert_with(|| Arc::new(requests)).clone()
     }
 
-    /// Waits until a place was looked at, but not for long.
-    pub(crate) async fn look(&self, place: &Place, deadline: Instant) {
+    /// Waits until a queue was looked at, but not for long.
+    pub(crate) async fn look(&self, requests: &RequestQueue, deadline: Instant) {
         let until = deadline.min(Instant::now() + LOOK);
-        while place.is_unseen() && Instant::now() < until {
+        while requests.is_unseen() && Instant::now() < until {
             self.unseen.notify_one();
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// The places that are looked at; nodes that were not asked lately are forgotten.
-    pub(crate) fn looked_at(&self) -> Vec<Arc<Place>> {
-        let mut places = self.places.write();
-        places.retain(|whom, place| matches!(whom, Whom::Domain(_)) || place.used.lock().elapsed() < USED);
-        places.values().cloned().collect()
+    /// The queues that are looked at; nodes that were not asked lately are forgotten.
+    pub(crate) fn looked_at(&self) -> Vec<Arc<RequestQueue>> {
+        let mut queues = self.queues.write();
+        queues.retain(|whom, requests| matches!(whom, Whom::Domain(_)) || requests.used.lock().elapsed() < USED);
+        queues.values().cloned().collect()
     }
 
     /// What was seen over another connection is seen no more: a broker that was away may have no queues any more.
     pub(crate) fn forget(&self) {
-        self.places.read().values().for_each(|place| place.state.store(UNSEEN, Ordering::Relaxed));
+        self.queues.read().values().for_each(|requests| requests.state.store(UNSEEN, Ordering::Relaxed));
     }
 
     /// Whether anybody is missed.
     pub(crate) fn any_absent(&self) -> bool {
-        self.places.read().values().any(|place| place.is_absent())
+        self.queues.read().values().any(|requests| requests.is_absent())
     }
 }
 
-impl Place {
+impl RequestQueue {
     /// Whether nobody took requests when it was last looked at.
     pub(crate) fn is_absent(&self) -> bool {
         self.state.load(Ordering::Relaxed) == ABSENT
@@ -129,7 +130,7 @@ impl Place {
         before == ABSENT && !absent
     }
 
-    /// It is used now. A place that is being looked at is not waited for: it was used a moment ago.
+    /// It is used now. A queue that is being looked at is not waited for: it was used a moment ago.
     pub(crate) fn touch(&self, now: Instant) {
         if let Some(mut used) = self.used.try_lock() {
             *used = now;

@@ -28,7 +28,7 @@ use crate::{
     metrics::Metrics,
     names::Names,
     peers::Peers,
-    presence::{Place, Presence},
+    presence::{Presence, RequestQueue},
     publisher::Publisher,
     settings::BridgeSettings,
 };
@@ -155,8 +155,8 @@ impl Shared {
     }
 
     /// Where requests to somebody go.
-    pub(crate) fn place(&self, domain: &'static str, target: Target) -> Arc<Place> {
-        self.presence.place(&self.names, domain, target)
+    pub(crate) fn request_queue(&self, domain: &'static str, target: Target) -> Arc<RequestQueue> {
+        self.presence.request_queue(&self.names, domain, target)
     }
 
     fn set_sending(&self, sending: bool) {
@@ -197,10 +197,10 @@ impl Shared {
     }
 
     /// Waits for whoever is to answer, who lost the connection when this node did; false when nobody is there by then.
-    pub(crate) async fn wait_present(&self, place: &Place, deadline: Instant) -> bool {
+    pub(crate) async fn wait_present(&self, requests: &RequestQueue, deadline: Instant) -> bool {
         let (_, since) = *self.sending.lock();
         let until = deadline.min(since + COMING_BACK);
-        while place.is_absent() {
+        while requests.is_absent() {
             if Instant::now() >= until {
                 return false;
             }

@@ -12,7 +12,7 @@ use crate::{
     calls::{Answer, WaitingCall},
     hosts::Aim,
     outgoing,
-    presence::Place,
+    presence::RequestQueue,
     shared::{RETRY_AFTER, Shared},
     wire::RequestParts,
 };
@@ -29,12 +29,12 @@ impl Transport for Outbound {
     }
 
     fn watch(&self, domain: &'static str) {
-        self.0.place(domain, Target::Domain);
+        self.0.request_queue(domain, Target::Domain);
     }
 
     fn away(&self, domain: &'static str) -> Option<Away> {
         self.0.away().or_else(|| {
-            let is_absent = self.0.place(domain, Target::Domain).is_absent();
+            let is_absent = self.0.request_queue(domain, Target::Domain).is_absent();
             is_absent.then(|| Away::new(Part::Node, format!("no node takes the requests for {domain}")))
         })
     }
@@ -54,7 +54,7 @@ async fn call(shared: Arc<Shared>, request: Request) -> Answer {
     if shared.publisher.is_clogged() {
         return Err(CallFailure::Overloaded { retry_after: RETRY_AFTER });
     }
-    let (place, mut waiting) = begin(&shared, &request).await?;
+    let (requests, mut waiting) = begin(&shared, &request).await?;
     let left = request.deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(CallFailure::Expired);
@@ -73,43 +73,43 @@ async fn call(shared: Arc<Shared>, request: Request) -> Answer {
     if !outgoing::fits(&shared, parts.len()) {
         return Err(CallFailure::TooLarge(parts.len()));
     }
-    outgoing::put(&shared, &place.to, Some(waiting.number), left, |to| parts.write(to));
+    outgoing::put(&shared, &requests.to, Some(waiting.number), left, |to| parts.write(to));
     // Whoever answers has taken the sender out; one that is dropped unanswered tells nothing.
     (&mut waiting.answer).await.unwrap_or(Err(CallFailure::Unknown))
 }
 
-/// Whom to ask, and a place for the answer.
-async fn begin(shared: &Arc<Shared>, request: &Request) -> Result<(Arc<Place>, WaitingCall), CallFailure> {
+/// The queue to send to, and the registered call that waits for the answer.
+async fn begin(shared: &Arc<Shared>, request: &Request) -> Result<(Arc<RequestQueue>, WaitingCall), CallFailure> {
     loop {
         let losses = shared.hosts.losses();
-        let place = aim(shared, request)?;
-        place.touch(Instant::now());
-        if place.is_unseen() {
-            shared.presence.look(&place, request.deadline).await;
+        let requests = aim(shared, request)?;
+        requests.touch(Instant::now());
+        if requests.is_unseen() {
+            shared.presence.look(&requests, request.deadline).await;
         }
-        if place.is_absent() && !shared.wait_present(&place, request.deadline).await {
-            place.outage.count();
+        if requests.is_absent() && !shared.wait_present(&requests, request.deadline).await {
+            requests.outage.count();
             return Err(CallFailure::Unavailable { retry_after: RETRY_AFTER });
         }
         let repeatable = request.idempotent.then(|| shared.publisher.channels());
-        let waiting = shared.calls.begin(place.whom, repeatable);
+        let waiting = shared.calls.begin(requests.whom, repeatable);
         let waiting = waiting.ok_or(CallFailure::Overloaded { retry_after: RETRY_AFTER })?;
         // A node that is lost by now may be the one that was chosen, and what is given up was given up before this call
         // was among it.
         if shared.hosts.losses() == losses {
-            return Ok((place, waiting));
+            return Ok((requests, waiting));
         }
     }
 }
 
-fn aim(shared: &Shared, request: &Request) -> Result<Arc<Place>, CallFailure> {
+fn aim(shared: &Shared, request: &Request) -> Result<Arc<RequestQueue>, CallFailure> {
     if request.target != Target::Domain {
-        return Ok(shared.place(request.domain, request.target));
+        return Ok(shared.request_queue(request.domain, request.target));
     }
-    let is_absent = |node| shared.place(request.domain, Target::Node(node)).is_absent();
+    let is_absent = |node| shared.request_queue(request.domain, Target::Node(node)).is_absent();
     match shared.hosts.aim(request.domain, Instant::now(), is_absent) {
-        Aim::Anybody => Ok(shared.place(request.domain, Target::Domain)),
-        Aim::Node(node) => Ok(shared.place(request.domain, Target::Node(node))),
+        Aim::Anybody => Ok(shared.request_queue(request.domain, Target::Domain)),
+        Aim::Node(node) => Ok(shared.request_queue(request.domain, Target::Node(node))),
         Aim::Nobody => Err(CallFailure::Unavailable { retry_after: RETRY_AFTER }),
     }
 }

@@ -18,7 +18,7 @@ async fn replies_and_refusals_cross_typed() {
     asking.reach().await;
     assert_eq!(asking.ask(perform(Act::Reply(7))).await, Ok(7));
     let refused = asking.ask(perform(Act::Refuse("it rains".to_owned()))).await;
-    assert_eq!(refused, Err(CallError::Refused(StageError::No { why: "it rains".to_owned() })));
+    assert_eq!(refused, Err(CallError::Refused(TestError::No { why: "it rains".to_owned() })));
     assert_eq!(refused.unwrap_err().code(), Code::Conflict);
 }
 
@@ -238,7 +238,7 @@ async fn large_messages_pass_and_too_large_ones_are_refused() {
     let too_large = failed(asking.ask(ballast(17_000_000)).await);
     assert!(matches!(too_large, Some(Failure::Internal(cause)) if cause.contains("too large")));
     let reply = asking.ask(perform(Act::Large(2_000_000))).await;
-    assert!(matches!(reply, Err(CallError::Refused(StageError::No { why })) if why.len() == 2_000_000));
+    assert!(matches!(reply, Err(CallError::Refused(TestError::No { why })) if why.len() == 2_000_000));
     let too_large = failed(asking.ask(perform(Act::Large(17_000_000))).await);
     assert!(matches!(too_large, Some(Failure::Internal(cause)) if cause.contains("too large")));
 }
@@ -296,7 +296,7 @@ mod newer {
         const NAME: &'static str = "stage.perform";
         const ACCESS: Access = Access::Permission("stage:perform");
         type Reply = Performed;
-        type Error = StageError;
+        type Error = TestError;
     }
 
     /// The reply of the older version is a number.
@@ -304,15 +304,15 @@ mod newer {
     #[serde(transparent)]
     pub struct Performed(pub u64);
 
-    pub struct Stage;
+    pub struct TestDomain;
 
-    impl Handle<Perform> for Stage {
+    impl Handle<Perform> for TestDomain {
         async fn handle(&self, _: &Caller, message: Perform) -> Outcome<Perform> {
             Ok(Performed(if message.note.is_some() { 2 } else { 1 }))
         }
     }
 
-    pub fn contract() -> callboard_supervisors::Contract<Stage> {
+    pub fn contract() -> callboard_supervisors::Contract<TestDomain> {
         Domain::new("stage").answering().on::<Perform>()
     }
 }
@@ -323,7 +323,8 @@ async fn two_versions_understand_each_other() {
     {
         let settings = cluster.settings(&url());
         let _new_host =
-            Node::start(settings, |_| vec![newer::contract().shared(|_| async { Ok(newer::Stage) }).build()]).await;
+            Node::start(settings, |_| vec![newer::contract().shared(|_| async { Ok(newer::TestDomain) }).build()])
+                .await;
         let old = cluster.caller().await;
         old.reach().await;
         let ballast = "an unknown field to the newer one".to_owned();

@@ -70,7 +70,7 @@ impl Cluster {
     pub async fn host_by(&self, settings: BridgeSettings, bulkhead: Bulkhead, watch: &Watch) -> Node {
         let watch = watch.clone();
         let domain = contract(bulkhead).shared(move |context: ShardContext| {
-            let stage = Stage { watch: watch.clone(), context, running: Cell::new(0) };
+            let stage = TestDomain { watch: watch.clone(), context, running: Cell::new(0) };
             async move { Ok(stage) }
         });
         Node::start(settings, |_| vec![domain.build()]).await
@@ -267,20 +267,20 @@ pub struct Guarded;
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum StageError {
+pub enum TestError {
     No { why: String },
 }
 
-impl fmt::Display for StageError {
+impl fmt::Display for TestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self::No { why } = self;
         write!(f, "no: {why}")
     }
 }
 
-impl Error for StageError {}
+impl Error for TestError {}
 
-impl DomainError for StageError {
+impl DomainError for TestError {
     const CODES: &[Code] = &[Code::Conflict];
 
     fn code(&self) -> Code {
@@ -294,7 +294,7 @@ impl Operation for Perform {
     // The patience of whoever asks decides.
     const TIMEOUT: Duration = Duration::from_secs(60);
     type Reply = u64;
-    type Error = StageError;
+    type Error = TestError;
 }
 
 impl Operation for Repeat {
@@ -302,21 +302,21 @@ impl Operation for Repeat {
     const ACCESS: Access = Access::Authenticated;
     const IDEMPOTENT: bool = true;
     type Reply = u64;
-    type Error = StageError;
+    type Error = TestError;
 }
 
 impl Operation for Guarded {
     const NAME: &'static str = "stage.guarded";
     const ACCESS: Access = Access::Internal;
     type Reply = ();
-    type Error = StageError;
+    type Error = TestError;
 }
 
 pub fn perform(act: Act) -> Perform {
     Perform { act, ballast: String::new() }
 }
 
-pub fn contract(bulkhead: Bulkhead) -> Contract<Stage> {
+pub fn contract(bulkhead: Bulkhead) -> Contract<TestDomain> {
     Domain::new("stage").bulkhead(bulkhead).answering().on::<Perform>().on::<Repeat>().on::<Guarded>()
 }
 
@@ -357,20 +357,20 @@ impl Watch {
     }
 }
 
-pub struct Stage {
+pub struct TestDomain {
     watch: Watch,
     context: ShardContext,
     running: Cell<u64>,
 }
 
-impl Stage {
-    async fn act<E: From<CallError<StageError>>>(&self, act: Act) -> Result<u64, E> {
+impl TestDomain {
+    async fn act<E: From<CallError<TestError>>>(&self, act: Act) -> Result<u64, E> {
         self.watch.0.calls.fetch_add(1, Ordering::SeqCst);
         self.running.update(|running| running + 1);
         let outcome = match act {
             Act::Reply(value) => Ok(value),
             Act::Count(name) => Ok(self.watch.add(name)),
-            Act::Refuse(why) => Err(CallError::Refused(StageError::No { why }).into()),
+            Act::Refuse(why) => Err(CallError::Refused(TestError::No { why }).into()),
             Act::Panic => panic!("on purpose"),
             Act::Sleep(milliseconds) => {
                 self.context.clock.sleep(Duration::from_millis(milliseconds)).await;
@@ -395,22 +395,22 @@ impl Stage {
     }
 }
 
-impl Handle<Perform> for Stage {
+impl Handle<Perform> for TestDomain {
     async fn handle(&self, _: &Caller, message: Perform) -> Outcome<Perform> {
         if let Act::Large(length) = message.act {
-            return Err(CallError::Refused(StageError::No { why: "x".repeat(length) }));
+            return Err(CallError::Refused(TestError::No { why: "x".repeat(length) }));
         }
         self.act(message.act).await
     }
 }
 
-impl Handle<Repeat> for Stage {
+impl Handle<Repeat> for TestDomain {
     async fn handle(&self, _: &Caller, Repeat(act): Repeat) -> Outcome<Repeat> {
         self.act(act).await
     }
 }
 
-impl Handle<Guarded> for Stage {
+impl Handle<Guarded> for TestDomain {
     async fn handle(&self, _: &Caller, Guarded: Guarded) -> Outcome<Guarded> {
         Ok(())
     }

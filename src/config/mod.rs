@@ -19,7 +19,7 @@ pub use cluster::ClusterChoice;
 pub use database::DatabaseChoice;
 pub use deploy::DeployChoice;
 pub use node::NodeSettings;
-pub use objects::{ObjectsChoice, Place};
+pub use objects::{ObjectsChoice, ObjectsLocation};
 pub use reader::Entry;
 pub use servers::ServersChoice;
 pub use telemetry::{LogFormat, TelemetrySettings};

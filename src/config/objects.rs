@@ -26,7 +26,7 @@ pub struct ObjectsChoice {
 
 /// Which of them it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum ObjectsLocation {
     /// A folder of this machine, or one that it mounts.
     Folder(PathBuf),
     /// A bucket, and what stands before each object's name in it.
@@ -73,8 +73,8 @@ impl ObjectsChoice {
     }
 
     fn check(&self, reader: &mut Reader) {
-        let place = self.url.as_ref().map(place_of).transpose();
-        reader.require(place.is_ok(), || {
+        let location = self.url.as_ref().map(location_of).transpose();
+        reader.require(location.is_ok(), || {
             "CALLBOARD_OBJECTS_URL must be file:///folder or s3://bucket/prefix, without a password".to_owned()
         });
         reader.require(self.access_key.is_some() == self.secret_key.is_some(), || {
@@ -84,7 +84,7 @@ impl ObjectsChoice {
         reader.require(self.endpoint.as_ref().is_none_or(is_web), || {
             "CALLBOARD_OBJECTS_ENDPOINT must begin with http:// or https://".to_owned()
         });
-        let is_bucket = matches!(place, Ok(Some(Place::Bucket { .. })));
+        let is_bucket = matches!(location, Ok(Some(ObjectsLocation::Bucket { .. })));
         reader.require(is_bucket || (self.endpoint.is_none() && self.access_key.is_none()), || {
             "CALLBOARD_OBJECTS_ENDPOINT and CALLBOARD_OBJECTS_ACCESS_KEY are of use only with CALLBOARD_OBJECTS_URL=s3://…"
                 .to_owned()
@@ -92,20 +92,20 @@ impl ObjectsChoice {
     }
 
     /// Where they are, for a node with this data folder.
-    pub fn place(&self, data: &Path) -> Place {
-        let told = self.url.as_ref().and_then(|url| place_of(url).ok());
-        told.unwrap_or_else(|| Place::Folder(data.join("objects")))
+    pub fn location(&self, data: &Path) -> ObjectsLocation {
+        let told = self.url.as_ref().and_then(|url| location_of(url).ok());
+        told.unwrap_or_else(|| ObjectsLocation::Folder(data.join("objects")))
     }
 }
 
-fn place_of(url: &Url) -> Result<Place, ()> {
+fn location_of(url: &Url) -> Result<ObjectsLocation, ()> {
     let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
     match url.scheme() {
         _ if !plain => Err(()),
-        "file" => url.to_file_path().map(Place::Folder),
+        "file" => url.to_file_path().map(ObjectsLocation::Folder),
         "s3" => match url.host_str() {
             Some(name) if url.port().is_none() => {
-                Ok(Place::Bucket { name: name.to_owned(), prefix: url.path().trim_matches('/').to_owned() })
+                Ok(ObjectsLocation::Bucket { name: name.to_owned(), prefix: url.path().trim_matches('/').to_owned() })
             }
             _ => Err(()),
         },
@@ -127,12 +127,12 @@ mod tests {
     #[test]
     fn objects_are_in_the_data_folder_unless_told() {
         let data = Path::new("/data");
-        let place = |url: &str| read(&[("CALLBOARD_OBJECTS_URL", url)]).unwrap().place(data);
-        assert_eq!(read(&[]).unwrap().place(data), Place::Folder("/data/objects".into()));
-        assert_eq!(place("file:///srv/shared%20objects"), Place::Folder("/srv/shared objects".into()));
-        let bucket = |prefix: &str| Place::Bucket { name: "releases".to_owned(), prefix: prefix.to_owned() };
-        assert_eq!(place("s3://releases"), bucket(""));
-        assert_eq!(place("s3://releases/team/a/"), bucket("team/a"));
+        let location = |url: &str| read(&[("CALLBOARD_OBJECTS_URL", url)]).unwrap().location(data);
+        assert_eq!(read(&[]).unwrap().location(data), ObjectsLocation::Folder("/data/objects".into()));
+        assert_eq!(location("file:///srv/shared%20objects"), ObjectsLocation::Folder("/srv/shared objects".into()));
+        let bucket = |prefix: &str| ObjectsLocation::Bucket { name: "releases".to_owned(), prefix: prefix.to_owned() };
+        assert_eq!(location("s3://releases"), bucket(""));
+        assert_eq!(location("s3://releases/team/a/"), bucket("team/a"));
     }
 
     #[test]

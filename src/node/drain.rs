@@ -1,6 +1,6 @@
 //! How a node ends: readiness off, finish or hand over, stop, close.
 //!
-//! A node promises to be gone 25 s after it is told to stop. Each stage has a time, counted from then, by which it is
+//! A node promises to be gone 25 s after it is told to stop. Each step has a time, counted from then, by which it is
 //! over; what one leaves of it the later ones have. So whoever does not answer, a server or a client, delays the end and
 //! does not add to it.
 
@@ -17,8 +17,8 @@ use callboard_supervisors::{Runtime, db::Databases};
 
 use crate::config::Mode;
 
-/// By when a stage is over.
-struct Stages {
+/// By when each step of the drain is over, counted from its begin.
+struct DrainDeadlines {
     /// Apps have begun on other nodes, or end on this one.
     hand_over: Duration,
     /// Requests of other nodes.
@@ -35,14 +35,14 @@ const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-const DEV: Stages = Stages {
+const DEV: DrainDeadlines = DrainDeadlines {
     hand_over: Duration::ZERO,
     requests_of_nodes: Duration::ZERO,
     requests: seconds(10),
     domains: seconds(19),
     databases: seconds(21),
 };
-const SERVE: Stages = Stages {
+const SERVE: DrainDeadlines = DrainDeadlines {
     hand_over: seconds(8),
     requests_of_nodes: seconds(11),
     requests: seconds(15),
@@ -80,22 +80,22 @@ pub async fn run(gateway: &Stop, runtime: &Runtime, databases: &Databases, other
     let since = Since(Instant::now());
     end_at_last();
     gateway.drain();
-    let stages = if others.is_some() { SERVE } else { DEV };
+    let deadlines = if others.is_some() { SERVE } else { DEV };
     if let Some((members, bridge)) = others {
         members.drain();
         // Until they run elsewhere, this node serves its apps and all else.
-        if !since.until(stages.hand_over, members.released()).await {
+        if !since.until(deadlines.hand_over, members.released()).await {
             tracing::warn!("not everything could be handed over in time; the other nodes take over what is left");
         }
-        if !bridge.drain(since.left(stages.requests_of_nodes)).await {
+        if !bridge.drain(since.left(deadlines.requests_of_nodes)).await {
             tracing::warn!("requests of other nodes were not finished in time; they are told so");
         }
     }
-    if !since.until(stages.requests, gateway.stop()).await {
+    if !since.until(deadlines.requests, gateway.stop()).await {
         tracing::warn!("open requests were not finished in time");
     }
-    runtime.stop(since.left(stages.domains)).await;
-    databases.close_within(since.left(stages.databases)).await;
+    runtime.stop(since.left(deadlines.domains)).await;
+    databases.close_within(since.left(deadlines.databases)).await;
 }
 
 #[expect(clippy::disallowed_methods, reason = "on a thread that does nothing else")]

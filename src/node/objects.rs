@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     client::install_crypto_provider,
-    config::{ObjectsChoice, Place},
+    config::{ObjectsChoice, ObjectsLocation},
     error::{Context, Error, Result},
 };
 
@@ -38,9 +38,9 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Opens the store and makes sure that it can be written, or tells what to mend.
 pub async fn open(choice: &ObjectsChoice, data: &Path) -> Result<Arc<dyn ObjectStore>> {
-    match choice.place(data) {
-        Place::Folder(folder) => open_folder(&folder),
-        Place::Bucket { name, prefix } => {
+    match choice.location(data) {
+        ObjectsLocation::Folder(folder) => open_folder(&folder),
+        ObjectsLocation::Bucket { name, prefix } => {
             let store = Arc::new(PrefixStore::new(connect(choice, &name, &Patience::of_requests())?, prefix));
             check(&*store).await.map_err(|error| refused(choice, &name, &error))?;
             Ok(store)
@@ -97,10 +97,10 @@ pub async fn leave_mark(store: &dyn ObjectStore) -> std::result::Result<String, 
 /// # Errors
 /// When the way to a bucket can't be set up.
 pub fn dependency(choice: &ObjectsChoice, data: &Path, is_marked: bool) -> Result<Option<Dependency>> {
-    let (name, store): (_, Arc<dyn ObjectStore>) = match choice.place(data) {
-        Place::Folder(_) if !is_marked => return Ok(None),
-        Place::Folder(folder) => (format!("the object store in {}", folder.display()), open_folder(&folder)?),
-        Place::Bucket { name: bucket, prefix } => {
+    let (name, store): (_, Arc<dyn ObjectStore>) = match choice.location(data) {
+        ObjectsLocation::Folder(_) if !is_marked => return Ok(None),
+        ObjectsLocation::Folder(folder) => (format!("the object store in {}", folder.display()), open_folder(&folder)?),
+        ObjectsLocation::Bucket { name: bucket, prefix } => {
             let store = PrefixStore::new(connect(choice, &bucket, &Patience::of_looks())?, prefix);
             (format!("the object store at {} (bucket {bucket:?})", server(choice)), Arc::new(store))
         }
@@ -133,17 +133,17 @@ pub fn dependency(choice: &ObjectsChoice, data: &Path, is_marked: bool) -> Resul
 
 /// Where the store is, as people are told.
 pub fn shown(choice: &ObjectsChoice, data: &Path) -> String {
-    match choice.place(data) {
-        Place::Folder(folder) => folder.display().to_string(),
-        Place::Bucket { name, prefix } => format!("s3://{name}/{prefix}"),
+    match choice.location(data) {
+        ObjectsLocation::Folder(folder) => folder.display().to_string(),
+        ObjectsLocation::Bucket { name, prefix } => format!("s3://{name}/{prefix}"),
     }
 }
 
 /// The folder of the store, if it is one: apps are not to see it.
 pub fn folder(choice: &ObjectsChoice, data: &Path) -> Option<PathBuf> {
-    match choice.place(data) {
-        Place::Folder(folder) => Some(folder),
-        Place::Bucket { .. } => None,
+    match choice.location(data) {
+        ObjectsLocation::Folder(folder) => Some(folder),
+        ObjectsLocation::Bucket { .. } => None,
     }
 }
 

@@ -17,7 +17,7 @@ use lapin::{Channel, options::QueueDeclareOptions, types::FieldTable};
 use serde_json::Value;
 use uuid::Uuid;
 
-use self::stage::{Act, Cluster, StageError, Watch, failed, perform, until};
+use self::stage::{Act, Cluster, TestError, Watch, failed, perform, until};
 use crate::harness::{Api, Node, get, servers::RabbitMq, within};
 
 /// Within this, everything works again.
@@ -113,7 +113,7 @@ async fn a_broker_that_is_short_of_memory_holds_nobody_and_loses_nothing() {
         assert_eq!(watch.count(refused), 0, "what was refused was carried out");
     };
     let (first, (one_said, (two_said, three_said)), ()) = join3(first, in_line, shortage).await;
-    let is_large = |said| matches!(said, Err(CallError::Refused(StageError::No { why })) if why.len() == 9_000_000);
+    let is_large = |said| matches!(said, Err(CallError::Refused(TestError::No { why })) if why.len() == 9_000_000);
     assert_eq!((first, three_said, watch.count(counted)), (Ok(1), Ok(1), 1));
     assert!(is_large(one_said) && is_large(two_said));
     until("it is told that the broker takes messages", || !is_blocked(&host) && !is_blocked(&asking)).await;

@@ -24,27 +24,27 @@ const PROGRAMS: [&str; 4] = ["actix", "callboard", "ractor", "kameo"];
 
 /// Where the actor is, as its callers see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Here,
-    Across,
+enum ActorThread {
+    Same,
+    Other,
 }
 
 /// One measurement: so many callers, so many asks by each.
 #[derive(Debug, Clone, Copy)]
 struct Load {
-    place: Place,
+    thread: ActorThread,
     callers: usize,
     asks: usize,
 }
 
 impl Load {
-    const fn new(place: Place, callers: usize) -> Self {
-        let asks = match (place, callers) {
-            (Place::Here, _) => ASKS_HERE,
-            (Place::Across, 1) => ASKS_ACROSS_ALONE,
-            (Place::Across, _) => ASKS_ACROSS,
+    const fn new(thread: ActorThread, callers: usize) -> Self {
+        let asks = match (thread, callers) {
+            (ActorThread::Same, _) => ASKS_HERE,
+            (ActorThread::Other, 1) => ASKS_ACROSS_ALONE,
+            (ActorThread::Other, _) => ASKS_ACROSS,
         };
-        Self { place, callers, asks: asks / callers }
+        Self { thread, callers, asks: asks / callers }
     }
 
     /// Nanoseconds an ask has taken, from the time all of them took.
@@ -58,8 +58,10 @@ fn main() -> Outcome {
     tracing_subscriber::fmt().with_env_filter("info").init();
     let only = std::env::args().nth(1);
     println!("{:<16} {:>8}  {}", "where", "callers", PROGRAMS.map(|name| format!("{name:>12}")).concat());
-    for (place, callers) in [(Place::Here, 1), (Place::Here, 64), (Place::Across, 1), (Place::Across, 64)] {
-        let load = Load::new(place, callers);
+    for (thread, callers) in
+        [(ActorThread::Same, 1), (ActorThread::Same, 64), (ActorThread::Other, 1), (ActorThread::Other, 64)]
+    {
+        let load = Load::new(thread, callers);
         let mut figures: [Vec<f64>; 4] = Default::default();
         for _ in 0..ROUNDS {
             for (program, figures) in PROGRAMS.into_iter().zip(&mut figures) {
@@ -70,8 +72,8 @@ fn main() -> Outcome {
         }
         let figures = figures.map(median);
         let [actix, callboard, ractor, kameo] = figures;
-        let place = if place == Place::Here { "same thread" } else { "across threads" };
-        println!("{place:<16} {callers:>8}  {}", figures.map(|figure| format!("{figure:>9.0} ns")).concat());
+        let thread = if thread == ActorThread::Same { "same thread" } else { "across threads" };
+        println!("{thread:<16} {callers:>8}  {}", figures.map(|figure| format!("{figure:>9.0} ns")).concat());
         println!(
             "{:<26} callboard is {:.2} x actix, {:.2} x ractor, {:.2} x kameo",
             "",

@@ -8,7 +8,7 @@ use callboard_messages::{Access, CallError, Caller, Code, DomainError, Operation
 use callboard_supervisors::{Domain, Handle, Outcome as Answer, Runtime};
 use serde::{Deserialize, Serialize};
 
-use crate::{Load, Place, race};
+use crate::{ActorThread, Load, race};
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Add(u64, u64);
@@ -50,9 +50,9 @@ impl Handle<Add> for Adder {
 pub fn callboard(load: Load) -> Outcome<Duration> {
     System::new().block_on(async {
         let contract = Domain::new("bench").answering().on::<Add>();
-        let domain = match load.place {
-            Place::Here => contract.shared(|_| async { Ok(Adder) }),
-            Place::Across => contract.dedicated(1, |_| async { Ok(Adder) }),
+        let domain = match load.thread {
+            ActorThread::Same => contract.shared(|_| async { Ok(Adder) }),
+            ActorThread::Other => contract.dedicated(1, |_| async { Ok(Adder) }),
         };
         let domain = domain.build();
         let runtime = Runtime::builder().workers(1).build(vec![domain]).map_err(|wrong| wrong.join("; "))?;

@@ -6,7 +6,7 @@ use actix_rt::{Arbiter, System};
 use callboard_benches::Outcome;
 use tokio::{runtime, sync::oneshot};
 
-use crate::{Load, Place, race};
+use crate::{ActorThread, Load, race};
 
 struct Add(u64, u64);
 struct Adder;
@@ -31,7 +31,7 @@ pub fn actix(load: Load) -> Outcome<Duration> {
     use actix::Actor as _;
 
     System::new().block_on(async {
-        let arbiter = (load.place == Place::Across).then(Arbiter::new);
+        let arbiter = (load.thread == ActorThread::Other).then(Arbiter::new);
         let address = match &arbiter {
             None => Adder.start(),
             Some(arbiter) => Adder::start_in_arbiter(&arbiter.handle(), |_| Adder),
@@ -62,7 +62,7 @@ fn on_tokio<A: Send + 'static, S: Future<Output = Outcome<A>>>(
     callers: impl AsyncFnOnce(A) -> Outcome<Duration>,
 ) -> Outcome<Duration> {
     let local = runtime::Builder::new_current_thread().enable_all().build()?;
-    if load.place == Place::Here {
+    if load.thread == ActorThread::Same {
         return local.block_on(async { callers(start().await?).await });
     }
     let (started, start_of) = mpsc::channel();
