@@ -26,7 +26,7 @@ pub struct Turn {
 
 /// Jobs that wait, in order.
 pub(super) struct Line<J> {
-    waiting: VecDeque<Place<J>>,
+    waiting: VecDeque<QueuedJob<J>>,
     /// Jobs that may wait.
     pub(super) limit: usize,
     /// Jobs of one subject that may wait; the order is that of arrival when there is no such bound.
@@ -40,7 +40,7 @@ pub(super) struct Line<J> {
     served: HashMap<Turn, u64>,
 }
 
-struct Place<J> {
+struct QueuedJob<J> {
     id: u64,
     turn: Turn,
     round: u64,
@@ -104,16 +104,16 @@ impl<J> Line<J> {
         let id = self.next_id;
         self.next_id += 1;
         let turn = if self.share.is_some() { turn } else { Turn::default() };
-        let own = self.waiting.iter().filter(|place| place.turn == turn);
+        let own = self.waiting.iter().filter(|queued| queued.turn == turn);
         if self.share.is_some_and(|share| own.count() >= share) {
             let retry_after = pace.done_in(self.len()).max(RETRY_AFTER);
             return (id, vec![Cut { job, failure: Failure::RateLimited { retry_after } }]);
         }
         let round = self.round_of(turn);
-        let place = Place { id, turn, round, deadline, job };
-        let rank = |place: &Place<J>| (place.round, !place.turn.preferred);
-        let at = self.waiting.partition_point(|other| rank(other) <= rank(&place));
-        self.waiting.insert(at, place);
+        let queued = QueuedJob { id, turn, round, deadline, job };
+        let rank = |queued: &QueuedJob<J>| (queued.round, !queued.turn.preferred);
+        let at = self.waiting.partition_point(|other| rank(other) <= rank(&queued));
+        self.waiting.insert(at, queued);
         (id, self.cut(pace, now))
     }
 
@@ -121,7 +121,7 @@ impl<J> Line<J> {
         if self.share.is_none() {
             return 0;
         }
-        let after_waiting = self.waiting.iter().rev().find(|place| place.turn == turn).map(|place| place.round + 1);
+        let after_waiting = self.waiting.iter().rev().find(|queued| queued.turn == turn).map(|queued| queued.round + 1);
         let after_served = self.served.get(&turn).copied();
         self.round.max(after_waiting.unwrap_or(0)).max(after_served.unwrap_or(0))
     }
@@ -131,21 +131,21 @@ impl<J> Line<J> {
         // A job for which a thread is free does not wait.
         let room = self.limit + pace.idle();
         let (shared, mut kept, mut cut) = (self.share.is_some(), VecDeque::with_capacity(self.len()), Vec::new());
-        for place in self.waiting.drain(..) {
+        for queued in self.waiting.drain(..) {
             let position: usize = kept.len();
             let is_late = || {
                 let done = now + pace.done_in(position);
-                shared && position >= pace.idle() && place.deadline.is_some_and(|deadline| deadline < done)
+                shared && position >= pace.idle() && queued.deadline.is_some_and(|deadline| deadline < done)
             };
             if position < room && !is_late() {
-                kept.push_back(place);
+                kept.push_back(queued);
                 continue;
             }
             let retry_after = if shared { pace.done_in(position).max(RETRY_AFTER) } else { RETRY_AFTER };
             // Whoever has another job before this one is in its own way.
-            let own = shared && kept.iter().any(|other: &Place<J>| other.turn == place.turn);
+            let own = shared && kept.iter().any(|other: &QueuedJob<J>| other.turn == queued.turn);
             let failure = if own { Failure::RateLimited { retry_after } } else { Failure::Overloaded { retry_after } };
-            cut.push(Cut { job: place.job, failure });
+            cut.push(Cut { job: queued.job, failure });
         }
         self.waiting = kept;
         cut
@@ -153,10 +153,10 @@ impl<J> Line<J> {
 
     /// The job whose turn it is.
     pub(super) fn next(&mut self) -> Option<J> {
-        let place = self.waiting.pop_front()?;
+        let queued = self.waiting.pop_front()?;
         if self.share.is_some() {
             // New subjects may come for ever: a round ends all the same, and those that had their turn in it are next.
-            let begun = if self.started < self.limit { place.round } else { self.round + 1 };
+            let begun = if self.started < self.limit { queued.round } else { self.round + 1 };
             if begun > self.round {
                 self.round = begun;
                 self.started = 0;
@@ -164,15 +164,15 @@ impl<J> Line<J> {
                 self.served.retain(|_, next| *next > round);
             }
             self.started += 1;
-            self.served.insert(place.turn, self.round.max(place.round) + 1);
+            self.served.insert(queued.turn, self.round.max(queued.round) + 1);
         }
-        Some(place.job)
+        Some(queued.job)
     }
 
     /// Takes a job out that nobody waits for any more; nothing when it has left the line.
     pub(super) fn withdraw(&mut self, id: u64) -> Option<J> {
-        let at = self.waiting.iter().position(|place| place.id == id)?;
-        self.waiting.remove(at).map(|place| place.job)
+        let at = self.waiting.iter().position(|queued| queued.id == id)?;
+        self.waiting.remove(at).map(|queued| queued.job)
     }
 }
 

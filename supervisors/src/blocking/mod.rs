@@ -59,7 +59,7 @@ type Job = Box<dyn FnOnce(Result<(), Failure>) -> Option<String> + Send>;
 
 /// How many jobs may wait.
 #[derive(Debug, Clone, Copy)]
-struct Places {
+struct QueueLimits {
     limit: usize,
     /// Of one subject, where the places are shared.
     share: Option<usize>,
@@ -105,7 +105,7 @@ impl BlockingPool {
     /// # Errors
     /// The operating system refuses a thread.
     pub fn try_new(name: &'static str, threads: usize, queue: usize, clock: Clock) -> std::io::Result<Self> {
-        Self::start(name, threads, Places { limit: queue, share: None }, clock, Priority::Patient)
+        Self::start(name, threads, QueueLimits { limit: queue, share: None }, clock, Priority::Patient)
     }
 
     /// A pool by the system's clock.
@@ -114,7 +114,7 @@ impl BlockingPool {
     /// When the operating system refuses a thread, which it does to nobody else at this point either.
     #[must_use]
     pub fn new(name: &'static str, threads: usize, queue: usize) -> Self {
-        Self::started(name, threads, Places { limit: queue, share: None }, Priority::Patient)
+        Self::started(name, threads, QueueLimits { limit: queue, share: None }, Priority::Patient)
     }
 
     /// A pool for jobs that are short and waited for: its threads have the usual priority, and so have the processes that
@@ -124,7 +124,7 @@ impl BlockingPool {
     /// As [`new`](Self::new).
     #[must_use]
     pub fn prompt(name: &'static str, threads: usize, queue: usize) -> Self {
-        Self::started(name, threads, Places { limit: queue, share: None }, Priority::Usual)
+        Self::started(name, threads, QueueLimits { limit: queue, share: None }, Priority::Usual)
     }
 
     /// A pool whose jobs take turns: `queue` may wait, and of them `share` of one subject.
@@ -133,12 +133,12 @@ impl BlockingPool {
     /// As [`new`](Self::new).
     #[must_use]
     pub fn shared(name: &'static str, threads: usize, queue: usize, share: usize) -> Self {
-        Self::started(name, threads, Places { limit: queue, share: Some(share) }, Priority::Patient)
+        Self::started(name, threads, QueueLimits { limit: queue, share: Some(share) }, Priority::Patient)
     }
 
     #[expect(clippy::panic, reason = "called once at start, where there is nothing to fall back to")]
-    fn started(name: &'static str, threads: usize, places: Places, priority: Priority) -> Self {
-        match Self::start(name, threads, places, Clock::system(), priority) {
+    fn started(name: &'static str, threads: usize, limits: QueueLimits, priority: Priority) -> Self {
+        match Self::start(name, threads, limits, Clock::system(), priority) {
             Ok(pool) => pool,
             Err(error) => panic!("cannot start the threads of the pool {name}: {error}"),
         }
@@ -147,12 +147,12 @@ impl BlockingPool {
     fn start(
         name: &'static str,
         threads: usize,
-        places: Places,
+        limits: QueueLimits,
         clock: Clock,
         priority: Priority,
     ) -> std::io::Result<Self> {
         let work = Work {
-            line: Line::new(places.limit, places.share),
+            line: Line::new(limits.limit, limits.share),
             running: 0,
             mean: Duration::ZERO,
             rejected: 0,

@@ -110,8 +110,8 @@ async fn a_caller_that_goes_away_frees_its_place() {
 /// A pool whose one thread is busy, with jobs that take ten seconds.
 async fn slow_and_busy() -> (BlockingPool, Clock, mpsc::Sender<()>) {
     let clock = Clock::manual(DateTime::UNIX_EPOCH);
-    let places = Places { limit: 4, share: Some(2) };
-    let pool = BlockingPool::start("test", 1, places, clock.clone(), Priority::Patient).unwrap();
+    let limits = QueueLimits { limit: 4, share: Some(2) };
+    let pool = BlockingPool::start("test", 1, limits, clock.clone(), Priority::Patient).unwrap();
     let (release, held) = mpsc::channel::<()>();
     let held = std::sync::Arc::new(Mutex::new(held));
     let hold = || {

@@ -28,18 +28,18 @@ struct Routes {
     domains: Vec<Arc<DomainCore>>,
     by_operation: HashMap<TypeId, Arc<DomainCore>, BuildHasherDefault<TypeIdHasher>>,
     by_name: HashMap<&'static str, (Serve, Arc<DomainCore>)>,
-    place: Place,
+    link: ClusterLink,
     clock: Clock,
 }
 
-/// Where this node is among others.
+/// The identity of this node in the cluster, and its transport to the others.
 #[derive(Clone)]
-pub(crate) struct Place {
+pub(crate) struct ClusterLink {
     pub(crate) node: Uuid,
     pub(crate) transport: Option<Arc<dyn Transport>>,
 }
 
-impl Default for Place {
+impl Default for ClusterLink {
     /// A node alone.
     fn default() -> Self {
         Self { node: Uuid::now_v7(), transport: None }
@@ -59,7 +59,7 @@ pub struct HostedDomain {
 const UNREACHABLE_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Bus {
-    pub(crate) fn new(domains: Vec<Arc<DomainCore>>, place: Place, clock: Clock) -> Self {
+    pub(crate) fn new(domains: Vec<Arc<DomainCore>>, link: ClusterLink, clock: Clock) -> Self {
         let operations = || domains.iter().flat_map(|domain| domain.operations.iter().map(move |info| (info, domain)));
         // What a domain does about an event is reached by the event alone.
         let operations = || operations().filter(|(info, _)| info.reaction.is_none());
@@ -67,7 +67,7 @@ impl Bus {
             by_operation: operations().map(|(info, domain)| (info.id, domain.clone())).collect(),
             by_name: operations().map(|(info, domain)| (info.name, (info.serve, domain.clone()))).collect(),
             domains,
-            place,
+            link,
             clock,
         }))
     }
@@ -100,7 +100,7 @@ impl Bus {
     /// This node's id.
     #[must_use]
     pub fn node(&self) -> Uuid {
-        self.0.place.node
+        self.0.link.node
     }
 
     /// Asks the domain as one node hosts it, for what only that node can answer.
@@ -112,7 +112,7 @@ impl Bus {
             return self.ask(caller, message).await;
         }
         check_access::<M>(caller)?;
-        let Some(transport) = &self.0.place.transport else {
+        let Some(transport) = &self.0.link.transport else {
             return Err(Failure::Unavailable { retry_after: UNREACHABLE_RETRY_AFTER }.into());
         };
         let clock = &self.0.clock;

@@ -117,13 +117,13 @@ pub(super) struct Held {
     connection: Option<PgConnection>,
     is_in_step: bool,
     pool: Arc<Inner>,
-    _place: Place,
+    _place: ConnectionPermit,
     _permit: OwnedSemaphorePermit,
 }
 
-/// Room for one connection.
+/// Permission to open one connection.
 #[derive(Debug)]
-enum Place {
+enum ConnectionPermit {
     Common { _place: OwnedSemaphorePermit },
     Reserved { _place: OwnedSemaphorePermit, _reserved: OwnedSemaphorePermit },
 }
@@ -268,18 +268,18 @@ impl Share {
         Ok(held)
     }
 
-    async fn place(&self) -> Result<Place, AcquireError> {
+    async fn place(&self) -> Result<ConnectionPermit, AcquireError> {
         if let Ok(place) = Arc::clone(&self.pool.places).try_acquire_owned() {
-            return Ok(Place::Common { _place: place });
+            return Ok(ConnectionPermit::Common { _place: place });
         }
         let reserved = async {
             let reserved = Arc::clone(&self.reserved).acquire_owned().await?;
             let place = Arc::clone(&self.pool.reserve).acquire_owned().await?;
-            Ok(Place::Reserved { _place: place, _reserved: reserved })
+            Ok(ConnectionPermit::Reserved { _place: place, _reserved: reserved })
         };
         tokio::select! {
             biased;
-            place = Arc::clone(&self.pool.places).acquire_owned() => Ok(Place::Common { _place: place? }),
+            place = Arc::clone(&self.pool.places).acquire_owned() => Ok(ConnectionPermit::Common { _place: place? }),
             place = reserved => place,
         }
     }

@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::{
     breaker::Force,
     call::{
-        bus::{Bus, Place},
+        bus::{Bus, ClusterLink},
         remote::Transport,
     },
     domain::{Domain, Shards, core::DomainCore},
@@ -66,7 +66,7 @@ struct Node {
 pub struct RuntimeBuilder {
     clock: Clock,
     workers: Option<usize>,
-    place: Place,
+    link: ClusterLink,
     events: Arc<dyn EventTransport>,
     disk: Disk,
 }
@@ -76,7 +76,7 @@ impl Default for RuntimeBuilder {
         Self {
             clock: Clock::default(),
             workers: None,
-            place: Place::default(),
+            link: ClusterLink::default(),
             events: Arc::new(InProcess::default()),
             disk: Disk::default(),
         }
@@ -101,14 +101,14 @@ impl RuntimeBuilder {
     /// Sets the node's id. Default: a new one.
     #[must_use]
     pub const fn node(mut self, node: Uuid) -> Self {
-        self.place.node = node;
+        self.link.node = node;
         self
     }
 
     /// Sets the way to other nodes. Default: there is none.
     #[must_use]
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
-        self.place.transport = Some(transport);
+        self.link.transport = Some(transport);
         self
     }
 
@@ -162,7 +162,7 @@ impl RuntimeBuilder {
         self.events.declare(catalogue.clone());
         let services = Services {
             events: Events::new(self.events.clone(), catalogue, stats.clone()),
-            bus: Bus::new(domains.clone(), self.place, self.clock.clone()),
+            bus: Bus::new(domains.clone(), self.link, self.clock.clone()),
             live: Live::new(self.clock.clone()),
             disk: self.disk,
             clock: self.clock,

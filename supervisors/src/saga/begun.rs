@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     driver::{Driver, Ended},
-    log::Place,
+    log::HeldSaga,
 };
 use crate::tasks::anchored::Anchored;
 
@@ -30,7 +30,7 @@ impl Drop for Entry {
 impl Begun {
     /// Drives a saga as a task of this thread.
     pub(super) fn drive(&self, driver: Driver, ended: oneshot::Sender<Ended>) {
-        let Place { id, token } = driver.place;
+        let HeldSaga { id, token } = driver.held;
         let entry = Entry(self.clone(), id);
         let task = actix_rt::spawn(Anchored::new(async move {
             let _entry = entry;
@@ -47,11 +47,11 @@ impl Begun {
     }
 
     /// Drives none of them any further.
-    pub(super) fn abandon(&self) -> Vec<Place> {
+    pub(super) fn abandon(&self) -> Vec<HeldSaga> {
         let begun = self.0.send_replace(HashMap::new());
         let abandon = |(id, (token, task)): (Uuid, (i64, AbortHandle))| {
             task.abort();
-            Place { id, token }
+            HeldSaga { id, token }
         };
         begun.into_iter().map(abandon).collect()
     }

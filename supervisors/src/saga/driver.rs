@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     SagaSettings,
-    log::{self, Place, Progress},
+    log::{self, HeldSaga, Progress},
     plan::{Kind, Plan, Step, StepContext, Unmade, written_failure},
 };
 use crate::{
@@ -33,7 +33,7 @@ pub(super) enum Ended {
 
 pub(super) struct Driver {
     pub(super) plan: Plan,
-    pub(super) place: Place,
+    pub(super) held: HeldSaga,
     pub(super) progress: Progress,
     pub(super) context: StepContext,
     pub(super) database: Database,
@@ -228,7 +228,7 @@ impl Driver {
             match self.save(next.clone()).await {
                 Ok(()) => break,
                 Err(Hitch::Database(error)) => {
-                    warn_unless_outage!(error.is_connection(), saga = %self.place.id, %error, "the log of a saga could not be written");
+                    warn_unless_outage!(error.is_connection(), saga = %self.held.id, %error, "the log of a saga could not be written");
                     self.pause(tried).await?;
                 }
                 Err(_) => return Err(Lost),
@@ -236,7 +236,7 @@ impl Driver {
         }
         if status == SagaStatus::Stuck {
             tracing::error!(
-                saga = %self.place.id, name = self.plan.name, trouble = next.trouble.as_deref(),
+                saga = %self.held.id, name = self.plan.name, trouble = next.trouble.as_deref(),
                 "a saga is stuck: look, and then retry it"
             );
         }
@@ -248,16 +248,16 @@ impl Driver {
     async fn reload(&mut self, mut tried: u32) -> Result<(), Lost> {
         loop {
             self.pause(tried).await?;
-            let (database, id) = (self.database.clone(), self.place.id);
+            let (database, id) = (self.database.clone(), self.held.id);
             match self.alive(async move { log::get(&database, id).await }).await? {
-                Ok(Some(row)) if row.token == self.place.token => {
+                Ok(Some(row)) if row.token == self.held.token => {
                     // What could not be written may be the reply of a step.
                     self.progress = self.plan.doubt(row.progress());
                     return Ok(());
                 }
                 Ok(_) => return Err(Lost),
                 Err(error) => {
-                    warn_unless_outage!(error.is_connection(), saga = %self.place.id, %error, "the log of a saga could not be read");
+                    warn_unless_outage!(error.is_connection(), saga = %self.held.id, %error, "the log of a saga could not be read");
                     tried = tried.saturating_add(1);
                 }
             }
@@ -277,7 +277,7 @@ impl Driver {
     async fn commit(&mut self, mut transaction: Transaction, next: Progress) -> Result<(), Hitch> {
         let sent = self.context.clock.instant();
         let now = self.context.clock.now();
-        if !log::write(&mut transaction, &self.place, &self.progress, &next, now).await? {
+        if !log::write(&mut transaction, &self.held, &self.progress, &next, now).await? {
             return Err(Hitch::Lost);
         }
         transaction.commit().await?;
@@ -312,7 +312,7 @@ impl Driver {
     async fn beat(&mut self) -> Result<(), Lost> {
         self.check()?;
         let sent = self.context.clock.instant();
-        let beating = log::beat(&self.database, &self.place, self.progress.trouble.as_deref());
+        let beating = log::beat(&self.database, &self.held, self.progress.trouble.as_deref());
         match self.context.clock.timeout_at(self.until, beating).await {
             Some(Ok(true)) => {
                 self.until = sent + self.settings.ttl / 4 * 3;
@@ -320,7 +320,7 @@ impl Driver {
             }
             Some(Ok(false)) | None => Err(Lost),
             Some(Err(error)) => {
-                warn_unless_outage!(error.is_connection(), saga = %self.place.id, %error, "a saga could not show that it is driven");
+                warn_unless_outage!(error.is_connection(), saga = %self.held.id, %error, "a saga could not show that it is driven");
                 self.context.clock.sleep(self.settings.ttl / 20).await;
                 Ok(())
             }
@@ -344,7 +344,7 @@ impl Driver {
             *position
         };
         let step = self.plan.steps.get(index).map_or("the end", |step| step.name);
-        let (saga, name, status) = (self.place.id, self.plan.name, status.as_str());
+        let (saga, name, status) = (self.held.id, self.plan.name, status.as_str());
         tracing::warn!(%saga, name, status, step, %trouble, "a step of a saga was not made");
     }
 }
@@ -382,7 +382,7 @@ const fn is_about_the_way(failure: &Failure) -> bool {
 impl Driver {
     /// Which saga.
     pub(super) const fn id(&self) -> Uuid {
-        self.place.id
+        self.held.id
     }
 }
 

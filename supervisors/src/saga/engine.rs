@@ -11,7 +11,7 @@ use super::{
     Saga, SagaSettings, SagaState, StepContext, StepOutcome,
     begun::Begun,
     driver::{Driver, Ended, locals},
-    log::{self, Beginner, Place, Progress},
+    log::{self, Beginner, HeldSaga, Progress},
     plan::{Plan, Unmade, read, write},
 };
 use crate::{
@@ -127,7 +127,7 @@ impl SagaEngine {
         log::insert(&mut transaction, id, &plan, &beginner, self.bus.node(), &progress, now).await?;
         transaction.commit().await?;
         let until = sent + self.sagas.settings.ttl / 4 * 3;
-        Ok(self.driver(plan, Place { id, token: 1 }, progress, context, until))
+        Ok(self.driver(plan, HeldSaga { id, token: 1 }, progress, context, until))
     }
 
     /// Takes a saga over whose driver is gone, if nobody was faster.
@@ -141,11 +141,11 @@ impl SagaEngine {
             return Ok(None);
         }
         let sent = self.clock.instant();
-        let Some(place) = log::take_over(&self.database, row, &plan, self.bus.node()).await? else { return Ok(None) };
+        let Some(held) = log::take_over(&self.database, row, &plan, self.bus.node()).await? else { return Ok(None) };
         let progress = plan.doubt(row.progress());
         let context = self.context(row.id, &row.caller);
         let until = sent + self.sagas.settings.ttl / 4 * 3;
-        Ok(Some(self.driver(plan, place, progress, context, until)))
+        Ok(Some(self.driver(plan, held, progress, context, until)))
     }
 
     fn context(&self, saga_id: Uuid, beginner: &Beginner) -> StepContext {
@@ -155,13 +155,13 @@ impl SagaEngine {
     fn driver(
         &self,
         plan: Plan,
-        place: Place,
+        held: HeldSaga,
         progress: Progress,
         context: StepContext,
         until: std::time::Instant,
     ) -> Driver {
         let (database, settings) = (self.database.clone(), self.sagas.settings);
-        Driver { plan, place, progress, context, database, settings, until }
+        Driver { plan, held, progress, context, database, settings, until }
     }
 }
 

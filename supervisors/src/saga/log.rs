@@ -106,8 +106,8 @@ impl Row {
     }
 }
 
-/// A place in the log, and whose it is.
-pub(super) struct Place {
+/// A saga whose log this node holds, with its fencing token.
+pub(super) struct HeldSaga {
     pub(super) id: Uuid,
     pub(super) token: i64,
 }
@@ -148,7 +148,7 @@ pub(super) async fn insert(
 /// was `read`: what is written here is not made twice.
 pub(super) async fn write(
     transaction: &mut Transaction,
-    place: &Place,
+    held: &HeldSaga,
     read: &Progress,
     progress: &Progress,
     now: DateTime<Utc>,
@@ -161,8 +161,8 @@ pub(super) async fn write(
                  holder = CASE WHEN $9 THEN holder END, beat = beat + 1, updated_at = $10
              WHERE id = $1 AND token = $2 AND position = $11 AND status IN ('running', 'undoing')",
         )
-        .bind(place.id)
-        .bind(place.token)
+        .bind(held.id)
+        .bind(held.token)
         .bind(Json(progress.state.clone()))
         .bind(progress.status.as_str())
         .bind(position(progress))
@@ -182,14 +182,14 @@ fn position(progress: &Progress) -> i64 {
 }
 
 /// Shows that the saga is driven; false when another drives it now. Notes what went wrong last.
-pub(super) async fn beat(database: &Database, place: &Place, trouble: Option<&str>) -> Result<bool, Error> {
+pub(super) async fn beat(database: &Database, held: &HeldSaga, trouble: Option<&str>) -> Result<bool, Error> {
     let beaten = database
         .query(
             "UPDATE sagas SET beat = beat + 1, trouble = COALESCE($3, trouble)
              WHERE id = $1 AND token = $2 AND status IN ('running', 'undoing')",
         )
-        .bind(place.id)
-        .bind(place.token)
+        .bind(held.id)
+        .bind(held.token)
         .bind(trouble.map(str::to_owned))
         .execute()
         .await?;
@@ -197,11 +197,11 @@ pub(super) async fn beat(database: &Database, place: &Place, trouble: Option<&st
 }
 
 /// Lets another take the saga at once.
-pub(super) async fn release(database: &Database, place: &Place) -> Result<(), Error> {
+pub(super) async fn release(database: &Database, held: &HeldSaga) -> Result<(), Error> {
     database
         .query("UPDATE sagas SET holder = NULL, beat = beat + 1 WHERE id = $1 AND token = $2")
-        .bind(place.id)
-        .bind(place.token)
+        .bind(held.id)
+        .bind(held.token)
         .execute()
         .await?;
     Ok(())
@@ -213,7 +213,7 @@ pub(super) async fn take_over(
     row: &Row,
     plan: &Plan,
     holder: Uuid,
-) -> Result<Option<Place>, Error> {
+) -> Result<Option<HeldSaga>, Error> {
     let token = row.token + 1;
     let taken = database
         .query(
@@ -228,7 +228,7 @@ pub(super) async fn take_over(
         .bind(Json(plan.step_names()))
         .execute()
         .await?;
-    Ok((taken == 1).then_some(Place { id: row.id, token }))
+    Ok((taken == 1).then_some(HeldSaga { id: row.id, token }))
 }
 
 pub(super) async fn get(database: &Database, id: Uuid) -> Result<Option<Row>, Error> {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     SagaEngine, Sagas,
     driver::Ended,
-    log::{self, Place},
+    log::{self, HeldSaga},
 };
 use crate::{
     db::Error,
@@ -102,7 +102,7 @@ impl Sweeper {
                 if let Some(driver) = self.engine.take_over(row).await? {
                     let id = driver.id();
                     tracing::warn!(saga = %id, name = row.name, status = row.status().as_str(), "a saga is taken over");
-                    self.driven.insert(id, driver.place.token);
+                    self.driven.insert(id, driver.held.token);
                     self.driving.spawn(async move { (id, driver.drive().await) });
                 }
             }
@@ -129,7 +129,7 @@ impl Sweeper {
     /// of them end in a moment.
     pub(super) async fn hand_over(&mut self) {
         self.driving.clear();
-        let taken_over = self.driven.drain().map(|(id, token)| Place { id, token }).collect();
+        let taken_over = self.driven.drain().map(|(id, token)| HeldSaga { id, token }).collect();
         self.release(taken_over).await;
         let (clock, begun) = (self.engine.clock.clone(), self.engine.sagas.begun.clone());
         if clock.timeout_at(clock.instant() + ENDED_WITHIN, begun.ended()).await.is_none() {
@@ -137,10 +137,10 @@ impl Sweeper {
         }
     }
 
-    async fn release(&self, places: Vec<Place>) {
-        for place in places {
-            if let Err(error) = log::release(&self.engine.database, &place).await {
-                tracing::warn!(saga = %place.id, %error, "a saga could not be handed over, and is taken over later");
+    async fn release(&self, held: Vec<HeldSaga>) {
+        for saga in held {
+            if let Err(error) = log::release(&self.engine.database, &saga).await {
+                tracing::warn!(saga = %saga.id, %error, "a saga could not be handed over, and is taken over later");
             }
         }
     }

@@ -92,7 +92,7 @@ enum Way {
 #[derive(Debug, Clone, Default)]
 struct Script(Vec<(usize, Way, Fault)>);
 
-struct Stage {
+struct FaultInjector {
     script: Script,
     calls: Vec<[AtomicU32; 2]>,
     /// The faults are over: an operator has mended what was wrong.
@@ -100,7 +100,7 @@ struct Stage {
     crashed: Notify,
 }
 
-impl Stage {
+impl FaultInjector {
     /// What befalls this call.
     fn next(&self, step: usize, way: Way) -> Option<Fault> {
         let calls = self.calls.get(step)?.get(way as usize)?.fetch_add(1, Ordering::SeqCst);
@@ -139,18 +139,18 @@ fn unknown() -> Unmade {
 struct Faulty<T> {
     inner: T,
     step: usize,
-    stage: Arc<Stage>,
+    faults: Arc<FaultInjector>,
 }
 
 impl<T> Faulty<T> {
     /// Calls `call` as the script has it.
     async fn with_fault<R>(&self, way: Way, mut call: impl AsyncFnMut() -> Result<R, Unmade>) -> Result<R, Unmade> {
-        match self.stage.next(self.step, way) {
+        match self.faults.next(self.step, way) {
             None => call().await,
             Some(Fault::Refused | Fault::UnknownThenRefused) => Err(refused()),
             Some(Fault::Failed) => Err(failed()),
             Some(Fault::UnknownUndone) => Err(unknown()),
-            Some(Fault::CrashedBefore) => self.stage.crash().await,
+            Some(Fault::CrashedBefore) => self.faults.crash().await,
             Some(Fault::Repeated) => {
                 call().await?;
                 call().await
@@ -161,7 +161,7 @@ impl<T> Faulty<T> {
             }
             Some(Fault::CrashedAfter) => {
                 call().await?;
-                self.stage.crash().await
+                self.faults.crash().await
             }
         }
     }
@@ -180,7 +180,7 @@ impl Elsewhere for Faulty<Arc<dyn Elsewhere>> {
 impl Faulty<Arc<dyn Here>> {
     /// What a transaction is spared: nothing of it is there until all of it is.
     fn spared(&self, way: Way) -> Option<Fault> {
-        match self.stage.next(self.step, way) {
+        match self.faults.next(self.step, way) {
             Some(Fault::Repeated | Fault::UnknownDone) => Some(Fault::Failed),
             fault => fault,
         }
@@ -190,7 +190,7 @@ impl Faulty<Arc<dyn Here>> {
         match fault {
             Some(Fault::Refused | Fault::UnknownThenRefused) => Err(refused()),
             Some(Fault::UnknownUndone) => Err(unknown()),
-            Some(Fault::CrashedBefore) => self.stage.crash().await,
+            Some(Fault::CrashedBefore) => self.faults.crash().await,
             _ => Ok(()),
         }
     }
@@ -199,7 +199,7 @@ impl Faulty<Arc<dyn Here>> {
         match fault {
             // Carried out, and taken back with the transaction.
             Some(Fault::Failed) => Err(failed()),
-            Some(Fault::CrashedAfter) => self.stage.crash().await,
+            Some(Fault::CrashedAfter) => self.faults.crash().await,
             _ => Ok(()),
         }
     }
@@ -284,7 +284,7 @@ impl<W: World> Proof<'_, W> {
         let Saga { mut plan, .. } = self.world.saga();
         let names: Vec<_> = plan.steps.iter().map(|step| step.name).collect();
         let told = format!("{} with {script:?} of {names:?}", plan.name);
-        let stage = Arc::new(Stage {
+        let faults = Arc::new(FaultInjector {
             script: Script(script.to_vec()),
             calls: plan.steps.iter().map(|_| Default::default()).collect(),
             mended: AtomicBool::new(false),
@@ -292,8 +292,8 @@ impl<W: World> Proof<'_, W> {
         });
         for (step, place) in plan.steps.iter_mut().enumerate() {
             place.kind = match place.kind.clone() {
-                Kind::Elsewhere(inner) => Kind::Elsewhere(Arc::new(Faulty { inner, step, stage: stage.clone() })),
-                Kind::Here(inner) => Kind::Here(Arc::new(Faulty { inner, step, stage: stage.clone() })),
+                Kind::Elsewhere(inner) => Kind::Elsewhere(Arc::new(Faulty { inner, step, faults: faults.clone() })),
+                Kind::Here(inner) => Kind::Here(Arc::new(Faulty { inner, step, faults: faults.clone() })),
             };
         }
         let settings = SagaSettings { backoff: NO_PAUSE, tries: 3, refusals: 3, patience: 10, ..Default::default() };
@@ -305,7 +305,7 @@ impl<W: World> Proof<'_, W> {
         let mut ended = tokio::select! {
             biased;
             ended = drive(&engine, &caller, id, state) => ended,
-            () = stage.crashed.notified() => Ended::Lost,
+            () = faults.crashed.notified() => Ended::Lost,
         };
         // Each crash of the script needs another node.
         while ended == Ended::Lost {
@@ -313,7 +313,7 @@ impl<W: World> Proof<'_, W> {
             if log::get(&engine.database, id).await.is_ok_and(|row| row.is_none()) {
                 break;
             }
-            ended = self.take_over(&engine, id, &stage).await;
+            ended = self.take_over(&engine, id, &faults).await;
         }
         let row = match log::get(&self.engine(&sagas).await.database, id).await {
             Ok(row) => row,
@@ -325,18 +325,18 @@ impl<W: World> Proof<'_, W> {
         match status {
             SagaStatus::Done => self.world.assert_whole(id).await,
             SagaStatus::Undone => self.world.assert_gone(id).await,
-            _ => self.retry(&sagas, id, &stage, &told).await,
+            _ => self.retry(&sagas, id, &faults, &told).await,
         }
     }
 
-    async fn retry(&self, sagas: &Sagas, id: Uuid, stage: &Stage, told: &str) {
+    async fn retry(&self, sagas: &Sagas, id: Uuid, faults: &FaultInjector, told: &str) {
         let engine = self.engine(sagas).await;
         let shown = engine.list(Some(SagaStatus::Stuck), Uuid::max(), 100).await;
         let shown = shown.is_ok_and(|list| list.iter().any(|saga| saga.id == id && saga.trouble.is_some()));
         assert!(shown, "{told}: an operator does not see it");
-        stage.mended.store(true, Ordering::SeqCst);
+        faults.mended.store(true, Ordering::SeqCst);
         assert!(engine.retry(id).await.is_ok(), "{told}: it cannot be retried");
-        let ended = self.take_over(&engine, id, stage).await;
+        let ended = self.take_over(&engine, id, faults).await;
         assert!(matches!(ended, Ended::Undone(_)), "{told}: retried, it came to {ended:?}");
         self.world.assert_gone(id).await;
     }
@@ -352,7 +352,7 @@ impl<W: World> Proof<'_, W> {
     }
 
     /// Another node finds the saga, waits until it lapses, and drives it.
-    async fn take_over(&self, engine: &SagaEngine, id: Uuid, stage: &Stage) -> Ended {
+    async fn take_over(&self, engine: &SagaEngine, id: Uuid, faults: &FaultInjector) -> Ended {
         let mut sweeper = Sweeper::new(engine.clone());
         // At once when nobody holds it, or when its driver has shown no sign of life for long enough.
         for pause in [Duration::ZERO, engine.sagas.settings.ttl] {
@@ -368,7 +368,7 @@ impl<W: World> Proof<'_, W> {
         tokio::select! {
             biased;
             () = sweeper.drive() => {}
-            () = stage.crashed.notified() => return Ended::Lost,
+            () = faults.crashed.notified() => return Ended::Lost,
         }
         match log::get(&engine.database, id).await {
             Ok(Some(row)) => match row.status() {

@@ -36,13 +36,13 @@ use crate::{
 pub struct Ask<'a, M: Operation> {
     core: Option<&'a Arc<DomainCore>>,
     caller: &'a Caller,
-    stage: Stage<M>,
+    state: AskState<M>,
 }
 
 /// A call that was begun: its outcome, or where to wait for it.
-type Begun<M> = Result<Outcome<M>, Stage<M>>;
+type Begun<M> = Result<Outcome<M>, AskState<M>>;
 
-enum Stage<M: Operation> {
+enum AskState<M: Operation> {
     New(M),
     Waiting(
         Waiting<M::Reply, M::Error>,
@@ -56,7 +56,7 @@ impl<M: Operation> Unpin for Ask<'_, M> {}
 
 impl<'a, M: Operation> Ask<'a, M> {
     pub(crate) const fn new(core: Option<&'a Arc<DomainCore>>, caller: &'a Caller, message: M) -> Self {
-        Self { core, caller, stage: Stage::New(message) }
+        Self { core, caller, state: AskState::New(message) }
     }
 
     fn begin(&self, message: M, cx: &mut Context<'_>) -> Begun<M> {
@@ -109,7 +109,7 @@ impl<'a, M: Operation> Ask<'a, M> {
                 Step::Waits(execution) => {
                     let (reply, waiting) = slot::running(shard.port.clone());
                     execution.detach(shard.clone(), reply);
-                    Err(Stage::Waiting(waiting, None))
+                    Err(AskState::Waiting(waiting, None))
                 }
             });
         }
@@ -120,7 +120,7 @@ impl<'a, M: Operation> Ask<'a, M> {
         let (mut envelope, waiting) = self.envelope(shard.port.clone(), message, deadline, None);
         envelope.admission = Some(admission);
         shard.accept(envelope);
-        Ok(Err(Stage::Waiting(waiting, None)))
+        Ok(Err(AskState::Waiting(waiting, None)))
     }
 
     fn ask_abroad(&self, core: &DomainCore, message: M, now: Instant, deadline: Instant) -> Result<Begun<M>, Failure> {
@@ -129,7 +129,7 @@ impl<'a, M: Operation> Ask<'a, M> {
         let (envelope, waiting) = self.envelope(port.clone(), message, deadline, None);
         port.post(envelope);
         let watched = Watched::new(core, deadline, &waiting);
-        Ok(Err(Stage::Waiting(waiting, Some(watched))))
+        Ok(Err(AskState::Waiting(waiting, Some(watched))))
     }
 
     /// All calls of a key go to one shard, in order: those that find others of their key before them go through its
@@ -167,7 +167,7 @@ impl<'a, M: Operation> Ask<'a, M> {
         }
         let is_here = here.is_some_and(|here| here.port.index == port.index);
         let watched = (!is_here).then(|| Watched::new(core, deadline, &waiting));
-        Ok(Err(Stage::Waiting(waiting, watched)))
+        Ok(Err(AskState::Waiting(waiting, watched)))
     }
 
     #[expect(clippy::type_complexity, reason = "the two ends of one call")]
@@ -200,24 +200,24 @@ impl<M: Operation> Future for Ask<'_, M> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if matches!(this.stage, Stage::New(_)) {
+        if matches!(this.state, AskState::New(_)) {
             // A caller in a loop whose every answer is there at once would keep the thread to itself.
             let budget = ready!(coop::poll_proceed(cx));
             budget.made_progress();
-            if let Stage::New(message) = std::mem::replace(&mut this.stage, Stage::Ended) {
+            if let AskState::New(message) = std::mem::replace(&mut this.state, AskState::Ended) {
                 match this.begin(message, cx) {
                     Ok(outcome) => return Poll::Ready(noted(outcome)),
-                    Err(stage) => this.stage = stage,
+                    Err(state) => this.state = state,
                 }
             }
         }
-        match &mut this.stage {
-            Stage::Waiting(waiting, _) => {
+        match &mut this.state {
+            AskState::Waiting(waiting, _) => {
                 let outcome = ready!(Pin::new(waiting).poll(cx));
-                this.stage = Stage::Ended;
+                this.state = AskState::Ended;
                 Poll::Ready(noted(outcome))
             }
-            Stage::New(_) | Stage::Ended => Poll::Pending,
+            AskState::New(_) | AskState::Ended => Poll::Pending,
         }
     }
 }
@@ -233,7 +233,7 @@ fn noted<R, E>(outcome: Result<R, CallError<E>>) -> Result<R, CallError<E>> {
 
 impl<M: Operation> Drop for Ask<'_, M> {
     fn drop(&mut self) {
-        if matches!(self.stage, Stage::Waiting(..)) {
+        if matches!(self.state, AskState::Waiting(..)) {
             elsewhere::note_left();
         }
     }

@@ -186,13 +186,13 @@ async fn a_factory_that_fails_or_panics_is_tried_again_and_then_given_up() {
     let attempts = Arc::new(AtomicUsize::new(0));
     let counted = attempts.clone();
     let domain = Domain::new("stage")
-        .answering::<Stage>()
+        .answering::<TestDomain>()
         .on::<Perform>()
         .shared(move |_| {
             let attempt = counted.fetch_add(1, Ordering::SeqCst);
             async move {
                 assert!(attempt.is_multiple_of(2), "the factory panics");
-                Err::<Stage, _>(StartError::from("the database is away"))
+                Err::<TestDomain, _>(StartError::from("the database is away"))
             }
         })
         .build();
@@ -224,7 +224,7 @@ async fn tasks_of_a_state_end_with_it_and_their_panics_hurt_nobody() {
     let watch = Watch::default();
     let inside = watch.clone();
     let domain = Domain::new("stage")
-        .answering::<Stage>()
+        .answering::<TestDomain>()
         .on::<Perform>()
         .shared(move |context| {
             let alive = ALIVE.with(Rc::clone);
@@ -236,7 +236,7 @@ async fn tasks_of_a_state_end_with_it_and_their_panics_hurt_nobody() {
             });
             context.spawn("broken", async { panic!("a task panics") });
             let watch = inside.clone();
-            async move { Ok(Stage::new(watch, context)) }
+            async move { Ok(TestDomain::new(watch, context)) }
         })
         .build();
     let (runtime, bus, clock) = node(vec![domain]).await;

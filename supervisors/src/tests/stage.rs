@@ -141,13 +141,13 @@ impl Drop for Enter<'_> {
     }
 }
 
-pub struct Stage {
+pub struct TestDomain {
     watch: Watch,
     context: ShardContext,
     running_keys: RefCell<HashMap<Uuid, usize>>,
 }
 
-impl Stage {
+impl TestDomain {
     pub fn new(watch: Watch, context: ShardContext) -> Self {
         Self { watch, context, running_keys: RefCell::default() }
     }
@@ -195,7 +195,7 @@ impl Stage {
 
 macro_rules! handle {
     ($($name:ident)*) => {
-        $(impl Handle<$name> for Stage {
+        $(impl Handle<$name> for TestDomain {
             async fn handle(&self, _: &Caller, message: $name) -> Outcome<$name> {
                 self.act(message.0).await
             }
@@ -204,7 +204,7 @@ macro_rules! handle {
 }
 handle!(Known Permitted Inner Elsewhere);
 
-impl Handle<Perform> for Stage {
+impl Handle<Perform> for TestDomain {
     // Not an async function: a part of it runs before there is a future.
     fn handle(&self, _: &Caller, message: Perform) -> impl Future<Output = Outcome<Perform>> {
         assert!(message.0 != Act::PanicAtOnce, "at once");
@@ -212,7 +212,7 @@ impl Handle<Perform> for Stage {
     }
 }
 
-impl Handle<Keyed> for Stage {
+impl Handle<Keyed> for TestDomain {
     async fn handle(&self, _: &Caller, message: Keyed) -> Outcome<Keyed> {
         let running = *self.running_keys.borrow_mut().entry(message.1).and_modify(|running| *running += 1).or_insert(1);
         assert_eq!(running, 1, "two at once for one key");
@@ -226,15 +226,15 @@ pub fn manual() -> Clock {
     Clock::manual(DateTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))
 }
 
-pub fn stage(bulkhead: Bulkhead, watch: &Watch) -> DomainOf<Stage> {
+pub fn stage(bulkhead: Bulkhead, watch: &Watch) -> DomainOf<TestDomain> {
     contract(bulkhead).shared(factory(watch))
 }
 
-pub fn dedicated_stage(bulkhead: Bulkhead, threads: usize, watch: &Watch) -> DomainOf<Stage> {
+pub fn dedicated_stage(bulkhead: Bulkhead, threads: usize, watch: &Watch) -> DomainOf<TestDomain> {
     contract(bulkhead).dedicated(threads, factory(watch))
 }
 
-pub fn contract(bulkhead: Bulkhead) -> Contract<Stage> {
+pub fn contract(bulkhead: Bulkhead) -> Contract<TestDomain> {
     let plan = Domain::new("stage").bulkhead(bulkhead).answering();
     plan.on::<Perform>().on::<Keyed>().on::<Known>().on::<Permitted>().on::<Inner>()
 }
@@ -247,11 +247,11 @@ pub fn elsewhere(watch: &Watch) -> Domain {
 
 pub fn factory(
     watch: &Watch,
-) -> impl Fn(ShardContext) -> std::future::Ready<Result<Stage, crate::StartError>> + Send + Sync + 'static {
+) -> impl Fn(ShardContext) -> std::future::Ready<Result<TestDomain, crate::StartError>> + Send + Sync + 'static {
     let watch = watch.clone();
     move |context| {
         watch.0.builds.fetch_add(1, Ordering::SeqCst);
-        std::future::ready(Ok(Stage::new(watch.clone(), context)))
+        std::future::ready(Ok(TestDomain::new(watch.clone(), context)))
     }
 }
 

@@ -53,7 +53,7 @@ async fn while_the_log_is_away_nothing_is_made_from_what_it_was_last_known_to_sa
         };
         let mut transaction = travel.database.begin().await.unwrap();
         print(&mut transaction, &driver.context, Trip { seat: Some(7), ..trip }).await.unwrap();
-        assert!(log::write(&mut transaction, &driver.place, &driver.progress, &reached, clock.now()).await.unwrap());
+        assert!(log::write(&mut transaction, &driver.held, &driver.progress, &reached, clock.now()).await.unwrap());
         transaction.commit().await.unwrap();
         travel.database.query("ALTER TABLE sagas RENAME TO elsewhere").execute().await.unwrap();
 
@@ -149,7 +149,7 @@ async fn what_stands_elsewhere_by_now_is_not_written_over() {
         let (read, next) = (driver.progress.clone(), Progress { position: 2, ..driver.progress.clone() });
         for (writes, expected) in [(1, true), (2, false)] {
             let mut transaction = travel.database.begin().await.unwrap();
-            let written = log::write(&mut transaction, &driver.place, &read, &next, clock.now()).await.unwrap();
+            let written = log::write(&mut transaction, &driver.held, &read, &next, clock.now()).await.unwrap();
             assert_eq!(written, expected, "{writes}");
             transaction.commit().await.unwrap();
         }
@@ -283,7 +283,7 @@ async fn a_version_with_other_steps_leaves_a_saga_alone_and_a_newer_one_goes_on(
         let driver = old.begin(&caller, id, trip).await.unwrap();
         let next = Progress { position: 2, ..driver.progress.clone() };
         let mut transaction = travel.database.begin().await.unwrap();
-        assert!(log::write(&mut transaction, &driver.place, &driver.progress, &next, old.clock.now()).await.unwrap());
+        assert!(log::write(&mut transaction, &driver.held, &driver.progress, &next, old.clock.now()).await.unwrap());
         transaction.commit().await.unwrap();
         assert!(new.take_over(&row(id).await).await.unwrap().is_none());
         travel.runtime.stop(Duration::from_secs(5)).await;
