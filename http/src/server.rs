@@ -62,11 +62,11 @@ pub struct Gateway {
     pub objects: Arc<dyn ObjectStore>,
     /// Serves the apps, before everything else.
     pub router: Router,
-    /// The platform's own URL, without a slash at its end; where the gateway listens unless told or configured.
+    /// The platform's own URL, without a slash at its end; default: where the gateway listens.
     pub address: Option<String>,
-    /// The issuer of auth's tokens, for OpenID discovery; the platform's own URL unless told.
+    /// The issuer of auth's tokens, for OpenID discovery; default: the platform's own URL.
     pub issuer: Option<String>,
-    /// Counts requests for several gateways together; in this process unless told.
+    /// Counts requests for several gateways together; default: in this process.
     pub rate_limits: Option<Arc<dyn RateLimitStore>>,
 }
 

@@ -44,7 +44,7 @@ pub(crate) struct Claims {
     pub(crate) sub: Uuid,
     /// The session.
     pub(crate) sid: Uuid,
-    /// The organization to act for unless told otherwise.
+    /// The organization to act for by default.
     pub(crate) org: Uuid,
     /// Of this token alone.
     pub(crate) jti: Uuid,

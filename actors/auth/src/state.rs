@@ -70,7 +70,7 @@ impl Auth {
         self.context.clock.now()
     }
 
-    /// The organization a person acts for unless told otherwise. Made now if a crash prevented it at registration.
+    /// The organization a person acts for by default. Made now if a crash prevented it at registration.
     pub(crate) async fn ensure_organization(
         &self,
         caller: &Caller,

@@ -1,6 +1,6 @@
 //! `organization`: tenants, their members, and what those may do.
 //!
-//! Every person has exactly one **default organization**, the one it acts for unless told otherwise: its personal one,
+//! Every person has exactly one **default organization**, the one it acts for by default: its personal one,
 //! made at registration, or the one it was told to join instead ([`EnsurePersonal::organization_id`]). Membership stands
 //! in every SQL predicate: to somebody who is no member an organization is not there.
 

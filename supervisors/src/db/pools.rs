@@ -33,7 +33,7 @@ use crate::{
     time::clock::Clock,
 };
 
-/// How long everything may take to close, unless told otherwise.
+/// Default limit of how long everything may take to close.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a read waits for a connection to the replica before the primary answers it.

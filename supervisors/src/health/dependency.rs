@@ -21,9 +21,9 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// How long the answer to one question may take, unless told otherwise.
+/// Default limit of how long the answer to one question may take.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
-/// What is said to be done while one is away, unless told otherwise.
+/// Default of what is said to be done while one is away.
 const REFUSED: &str = "what needs it is refused until it does";
 /// The pause before the next question. With the time for an answer: what stood on it begins anew within two seconds.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -48,7 +48,7 @@ struct Inner {
 pub struct About {
     /// What people call it, with where it is.
     pub name: String,
-    /// What is done while it is away: the end of a sentence. What needs it is refused, unless told otherwise.
+    /// What is done while it is away: the end of a sentence. Default: what needs it is refused.
     pub meanwhile: &'static str,
     /// How long the answer to one question may take. 1 s.
     pub answers_within: Duration,

@@ -25,7 +25,7 @@ use crate::{
     time::clock::Clock,
 };
 
-/// How long a lease lives without renewal, unless told otherwise.
+/// Default time to live of a lease without renewal.
 pub const TTL: Duration = Duration::from_secs(5);
 
 /// A lease is not ours, or is no longer.
