@@ -207,14 +207,14 @@ async fn perform<M: Operation>(ask: Rc<Ask<M>>, mut request: Request) -> Result<
         && request.http.method() == Method::POST
         && let Some(key) = idempotency::key_of(&request)?
     {
-        let place = idempotency::Place::of::<M>(&request, key, &body);
+        let reservation = idempotency::Reservation::of::<M>(&request, key, &body);
         let (worker, arrival) = (Rc::clone(&request.worker), Rc::clone(&request.arrival));
         let work = |same: Uuid| async move {
             // The outcome of a try may never become known; the next one is to find what it made.
             request.caller.request = Some(same);
             execute(&ask, &request, message).await
         };
-        return idempotency::once(worker, arrival, place, work).await;
+        return idempotency::once(worker, arrival, reservation, work).await;
     }
     execute(&ask, &request, message).await.map(Answer::into_response)
 }

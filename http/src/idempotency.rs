@@ -1,15 +1,15 @@
 //! `Idempotency-Key`: the same request, sent again, has no second effect and gets the same bytes.
 //!
-//! A key belongs to a principal and an operation. Before the work begins its place is taken in the gateway's database,
+//! A key belongs to a principal and an operation. Before the work begins its reservation is taken in the gateway's database,
 //! under a lease; what the work answers is stored before the client reads it, and kept for a day, also over a restart.
 //! The work goes on when the client goes away, so that the client's next try finds the answer.
 //!
-//! A place whose node died is taken over by a node that has itself seen it in the same hands for the whole of its lease,
+//! A reservation whose node died is taken over by a node that has itself seen it in the same hands for the whole of its lease,
 //! by its own monotonic clock, because the clocks of two nodes may differ: the lease begins with the first try that finds
-//! the place taken. One that was given back is free at once.
+//! the reservation taken. One that was given back is free at once.
 //!
 //! Only what may have had an effect is kept: a refusal changed nothing, so the key may be used again. When the outcome is
-//! unknown but the operation finds what an earlier try made, the place is free for the next try, which the domain is told
+//! unknown but the operation finds what an earlier try made, the reservation is free for the next try, which the domain is told
 //! to be the same request. The database holds neither the key nor, in the clear, the answer (an answer may show an API
 //! key): the answer is sealed under a key that derives from the client's.
 
@@ -46,7 +46,7 @@ use crate::{
 };
 
 const KEPT: TimeDelta = TimeDelta::hours(24);
-/// Beyond the operation's own deadline, until another may take a lost place.
+/// Beyond the operation's own deadline, until another may take a lost reservation.
 const LEASE_GRACE: Duration = Duration::from_secs(30);
 /// How long it is tried to store an answer, well within that.
 const SETTLED_WITHIN: Duration = Duration::from_secs(10);
@@ -71,8 +71,8 @@ pub(crate) fn key_of(request: &Request) -> Result<Option<&str>, Problem> {
     Ok(Some(key))
 }
 
-/// Where a request's answer is kept.
-pub(crate) struct Place {
+/// An idempotency key that a request reserves, under which its answer is kept.
+pub(crate) struct Reservation {
     id: Vec<u8>,
     fingerprint: Vec<u8>,
     seal: DataKey,
@@ -90,7 +90,7 @@ struct Row {
     expires_at: DateTime<Utc>,
 }
 
-impl Place {
+impl Reservation {
     pub(crate) fn of<M: Operation>(request: &Request, key: &str, body: &[u8]) -> Self {
         let caller = &request.caller;
         let principal = caller.api_key_id.map(|id| id.0).or(caller.user_id.map(|id| id.0)).unwrap_or_default();
@@ -113,7 +113,7 @@ impl Place {
         }
     }
 
-    /// The same for every try while the place is kept, and another for each place: a key that is used again after that
+    /// The same for every try while the reservation is kept, and another for each reservation: a key that is used again after that
     /// finds nothing of what it once made.
     fn request(&self, expires_at: DateTime<Utc>) -> Uuid {
         let mut hash = Sha256::new();
@@ -136,27 +136,27 @@ struct Sighting {
 }
 
 impl Sightings {
-    /// Whether this owner has had the place for the whole of its lease since it was seen there first.
-    fn has_lapsed(&self, place: &Place, owner: Uuid, now: Instant) -> bool {
+    /// Whether this owner has had the reservation for the whole of its lease since it was seen there first.
+    fn has_lapsed(&self, reservation: &Reservation, owner: Uuid, now: Instant) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (many, remembered) = SIGHTINGS;
         if seen.len() >= many {
             seen.retain(|_, sighting| now.saturating_duration_since(sighting.last) < remembered);
         }
-        let sighting = seen.entry(place.id.clone()).or_insert(Sighting { owner, first: now, last: now });
+        let sighting = seen.entry(reservation.id.clone()).or_insert(Sighting { owner, first: now, last: now });
         if sighting.owner != owner {
             *sighting = Sighting { owner, first: now, last: now };
         }
         sighting.last = now;
-        now.saturating_duration_since(sighting.first) >= place.lease
+        now.saturating_duration_since(sighting.first) >= reservation.lease
     }
 
-    fn forget(&self, place: &Place) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&place.id);
+    fn forget(&self, reservation: &Reservation) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&reservation.id);
     }
 }
 
-/// A place that is ours.
+/// A reservation that is ours.
 #[derive(Clone, Copy)]
 struct Claim {
     /// Under this name.
@@ -173,17 +173,17 @@ enum Taken {
     Answered(Answer),
 }
 
-/// Does `work` at most once for its place, and answers as it did. `work` gets what the request is for the domain.
+/// Does `work` at most once for its reservation, and answers as it did. `work` gets what the request is for the domain.
 pub(crate) async fn once<W>(
     worker: Rc<Worker>,
     arrival: Rc<Arrival>,
-    place: Place,
+    reservation: Reservation,
     work: impl FnOnce(Uuid) -> W,
 ) -> Result<HttpResponse, Problem>
 where
     W: Future<Output = Result<Answer, Problem>> + 'static,
 {
-    let claim = match take(&worker, &place).await? {
+    let claim = match take(&worker, &reservation).await? {
         Taken::Ours(claim) => claim,
         Taken::Answered(answer) => {
             let mut response = answer.into_response();
@@ -195,7 +195,7 @@ where
     let work = work(claim.request);
     let task = actix_rt::spawn(async move {
         let outcome = work.await;
-        let is_settled = settle(&worker, &arrival, &place, claim, &outcome).await;
+        let is_settled = settle(&worker, &arrival, &reservation, claim, &outcome).await;
         // The next try would not find this answer: what it makes may take the place of what was told in it.
         if is_settled || outcome.is_err() { outcome } else { Err(Failure::Unknown.into()) }
     });
@@ -205,7 +205,7 @@ where
     }
 }
 
-async fn take(worker: &Worker, place: &Place) -> Result<Taken, Problem> {
+async fn take(worker: &Worker, reservation: &Reservation) -> Result<Taken, Problem> {
     // Nothing was begun, and it is not waited until the server has not answered once more.
     if worker.bus().lacks(crate::DOMAIN, Part::Database).is_some() {
         return Err(Failure::Unavailable { retry_after: AWAY_RETRY_AFTER }.into());
@@ -219,38 +219,38 @@ async fn take(worker: &Worker, place: &Place) -> Result<Taken, Problem> {
     // one has: then the row tells.
     for _ in 0..5 {
         let now = worker.clock().now();
-        let lease_until = now + TimeDelta::from_std(place.lease).unwrap_or(TimeDelta::minutes(5));
+        let lease_until = now + TimeDelta::from_std(reservation.lease).unwrap_or(TimeDelta::minutes(5));
         let expires_at = now + KEPT;
         let inserted = database
             .query(
                 "INSERT INTO idempotency_keys (id, fingerprint, owner, lease_until, expires_at)
                  VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO NOTHING",
             )
-            .bind(place.id.clone())
-            .bind(place.fingerprint.clone())
+            .bind(reservation.id.clone())
+            .bind(reservation.fingerprint.clone())
             .bind(owner)
             .bind(lease_until)
             .bind(expires_at)
             .execute()
             .await;
         match inserted {
-            Ok(1) => return Ok(Taken::Ours(Claim { owner, request: place.request(expires_at), is_first })),
+            Ok(1) => return Ok(Taken::Ours(Claim { owner, request: reservation.request(expires_at), is_first })),
             Err(error) if !error.is_unknown() => return Err(failed(error)),
             _ => {}
         }
         let row: Option<Row> = database
             .query("SELECT fingerprint, owner, lease_until, answer, expires_at FROM idempotency_keys WHERE id = $1")
-            .bind(place.id.clone())
+            .bind(reservation.id.clone())
             .fetch_optional()
             .await
             .map_err(failed)?;
         let Some(row) = row else { continue };
         if row.expires_at <= now && row.lease_until <= now {
             let sql = "DELETE FROM idempotency_keys WHERE id = $1 AND expires_at <= $2 AND lease_until <= $2";
-            database.query(sql).bind(place.id.clone()).bind(now).execute().await.map_err(failed)?;
+            database.query(sql).bind(reservation.id.clone()).bind(now).execute().await.map_err(failed)?;
             continue;
         }
-        if row.fingerprint != place.fingerprint {
+        if row.fingerprint != reservation.fingerprint {
             return Err(Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "idempotency_key_reused",
@@ -258,15 +258,18 @@ async fn take(worker: &Worker, place: &Place) -> Result<Taken, Problem> {
             ));
         }
         if let Some(sealed) = row.answer {
-            let opened = place.seal.open(&sealed, &place.id).map_err(|error| Problem::internal(error.to_string()))?;
+            let opened = reservation
+                .seal
+                .open(&sealed, &reservation.id)
+                .map_err(|error| Problem::internal(error.to_string()))?;
             let answer = serde_json::from_slice(&opened).map_err(|error| Problem::internal(error.to_string()))?;
             return Ok(Taken::Answered(answer));
         }
         if row.owner == owner {
-            return Ok(Taken::Ours(Claim { owner, request: place.request(row.expires_at), is_first }));
+            return Ok(Taken::Ours(Claim { owner, request: reservation.request(row.expires_at), is_first }));
         }
         let is_free = row.lease_until <= DateTime::UNIX_EPOCH;
-        if !is_free && !sightings.has_lapsed(place, row.owner, worker.clock().instant()) {
+        if !is_free && !sightings.has_lapsed(reservation, row.owner, worker.clock().instant()) {
             return Err(in_flight());
         }
         is_first = false;
@@ -275,7 +278,7 @@ async fn take(worker: &Worker, place: &Place) -> Result<Taken, Problem> {
                 "UPDATE idempotency_keys SET owner = $2, lease_until = $3
                  WHERE id = $1 AND answer IS NULL AND owner = $4",
             )
-            .bind(place.id.clone())
+            .bind(reservation.id.clone())
             .bind(owner)
             .bind(lease_until)
             .bind(row.owner)
@@ -283,8 +286,8 @@ async fn take(worker: &Worker, place: &Place) -> Result<Taken, Problem> {
             .await;
         match taken_over {
             Ok(1) => {
-                sightings.forget(place);
-                return Ok(Taken::Ours(Claim { owner, request: place.request(row.expires_at), is_first }));
+                sightings.forget(reservation);
+                return Ok(Taken::Ours(Claim { owner, request: reservation.request(row.expires_at), is_first }));
             }
             Err(error) if !error.is_unknown() => return Err(failed(error)),
             _ => {}
@@ -298,7 +301,7 @@ fn in_flight() -> Problem {
     Problem { retry_after: Some(Duration::from_secs(1)), ..Problem::of(Code::Conflict, detail) }
 }
 
-/// What becomes of a place after its work.
+/// What becomes of a reservation after its work.
 enum End {
     /// It answers for as long as it is kept.
     Answered(Answer),
@@ -309,11 +312,11 @@ enum End {
 }
 
 impl End {
-    fn of(place: &Place, claim: Claim, outcome: &Result<Answer, Problem>, request_id: Uuid) -> Self {
+    fn of(reservation: &Reservation, claim: Claim, outcome: &Result<Answer, Problem>, request_id: Uuid) -> Self {
         match outcome {
             Ok(answer) => Self::Answered(answer.clone()),
             // Nobody knows what happened, nor would the next try: the same words until someone looks.
-            Err(problem) if !problem.certain && !place.repeatable => Self::Answered(problem.answer(request_id)),
+            Err(problem) if !problem.certain && !reservation.repeatable => Self::Answered(problem.answer(request_id)),
             Err(problem) if problem.certain && claim.is_first => Self::Unused,
             // An earlier try may have made something.
             Err(_) => Self::Free,
@@ -321,17 +324,17 @@ impl End {
     }
 }
 
-/// Stores the answer, or gives the place back; whether it could. A database that has just restarted is asked again.
+/// Stores the answer, or gives the reservation back; whether it could. A database that has just restarted is asked again.
 async fn settle(
     worker: &Worker,
     arrival: &Arrival,
-    place: &Place,
+    reservation: &Reservation,
     claim: Claim,
     outcome: &Result<Answer, Problem>,
 ) -> bool {
     let clock = worker.clock();
     let deadline = clock.instant() + SETTLED_WITHIN;
-    let attempt = async || settle_once(worker, arrival, place, claim, outcome).await;
+    let attempt = async || settle_once(worker, arrival, reservation, claim, outcome).await;
     let settled = retry(clock, SETTLE_AGAIN, attempt, |failure, pause| {
         let is_late = clock.instant() + pause >= deadline;
         if is_late { Err(failure) } else { Ok(()) }
@@ -348,16 +351,16 @@ async fn settle(
 async fn settle_once(
     worker: &Worker,
     arrival: &Arrival,
-    place: &Place,
+    reservation: &Reservation,
     claim: Claim,
     outcome: &Result<Answer, Problem>,
 ) -> Result<(), Failure> {
     let database = worker.database().await?;
     let told = |error: &dyn std::fmt::Display| Failure::Internal(error.to_string());
-    let statement = match End::of(place, claim, outcome, arrival.request_id) {
+    let statement = match End::of(reservation, claim, outcome, arrival.request_id) {
         End::Answered(answer) => {
             let plain = serde_json::to_vec(&answer).map_err(|error| told(&error))?;
-            let sealed = place.seal.seal(&plain, &place.id).map_err(|error| told(&error))?;
+            let sealed = reservation.seal.seal(&plain, &reservation.id).map_err(|error| told(&error))?;
             database
                 .query("UPDATE idempotency_keys SET answer = $1 WHERE id = $2 AND owner = $3 AND answer IS NULL")
                 .bind(sealed)
@@ -371,7 +374,7 @@ async fn settle_once(
         }
     };
     // Taken over meanwhile, it is no longer ours to settle, and who has it finds what was made.
-    statement.bind(place.id.clone()).bind(claim.owner).execute().await?;
+    statement.bind(reservation.id.clone()).bind(claim.owner).execute().await?;
     Ok(())
 }
 

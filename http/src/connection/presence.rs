@@ -16,7 +16,7 @@ use std::{
 
 use tokio::{io::AsyncWrite, net::TcpStream, time::Instant};
 
-use super::{alarm::Alarm, turn::Stage};
+use super::{alarm::Alarm, turn::ResponseState};
 
 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const ZERO: &[u8] = b"0";
@@ -40,11 +40,16 @@ struct Asked {
 
 impl Presence {
     /// Fails when the client has left. Everything that was to be written must have been.
-    pub(super) fn check(&mut self, cx: &mut Context<'_>, stream: &TcpStream, stage: Stage) -> io::Result<()> {
+    pub(super) fn check(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &TcpStream,
+        response: ResponseState,
+    ) -> io::Result<()> {
         if self.asked.is_none() {
-            let question = match stage {
-                Stage::Waiting { interim: true } => INTERIM,
-                Stage::Answering { chunked: true } => ZERO,
+            let question = match response {
+                ResponseState::Waiting { interim: true } => INTERIM,
+                ResponseState::Answering { chunked: true } => ZERO,
                 _ => return Ok(()),
             };
             self.rest = match stream.try_write(question) {

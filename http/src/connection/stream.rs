@@ -23,7 +23,7 @@ use super::{
     head::{Judgement, Progress},
     presence::Presence,
     refusal::Refusal,
-    turn::{Stage, Turns},
+    turn::{ResponseState, Turns},
 };
 
 const PIECE: usize = 4 * 1024;
@@ -181,7 +181,7 @@ impl Connection {
             self.turns.wake_at_end(cx);
         }
         if self.has_ended && self.turns.is_watched() && self.blocked.is_none() {
-            self.presence.check(cx, &self.stream, self.turns.stage())?;
+            self.presence.check(cx, &self.stream, self.turns.response())?;
         }
         Ok(())
     }
@@ -196,7 +196,7 @@ impl Connection {
     /// Fails when an answer, a stream or a WebSocket has stood still for too long: nothing went either way, or the client
     /// took nothing, whatever it sent.
     fn check_idle(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let is_answering = matches!(self.turns.stage(), Stage::Answering { .. });
+        let is_answering = matches!(self.turns.response(), ResponseState::Answering { .. });
         let since = self.blocked.or_else(|| is_answering.then_some(self.moved));
         if since.is_none_or(|since| !self.idle.is_due(cx, since + self.edge.stream_idle)) {
             return Ok(());
@@ -229,7 +229,7 @@ impl AsyncRead for Connection {
                     this.reading = Reading::after(*framing);
                 }
                 // The answer may be encoded and not written: what follows must not add to it.
-                Reading::Behind if this.turns.stage() == Stage::Over && this.blocked.is_none() => {
+                Reading::Behind if this.turns.response() == ResponseState::Over && this.blocked.is_none() => {
                     this.reading = Reading::head((!this.held.is_empty()).then(Instant::now));
                 }
                 Reading::Behind => {

@@ -8,7 +8,7 @@ use std::{
 
 /// How far the request ahead has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum ResponseState {
     /// It is answered, or there was none yet: the next one may be read.
     Over,
     /// The head of its answer has not been written.
@@ -28,7 +28,7 @@ pub(super) enum Stage {
 pub(crate) struct Turns(Rc<State>);
 
 struct State {
-    stage: Cell<Stage>,
+    response: Cell<ResponseState>,
     is_watched: Cell<bool>,
     /// Of who reads the connection, when something waits there for the end of the turn.
     reader: RefCell<Option<Waker>>,
@@ -36,17 +36,21 @@ struct State {
 
 impl Turns {
     pub(super) fn new() -> Self {
-        Self(Rc::new(State { stage: Cell::new(Stage::Over), is_watched: Cell::new(false), reader: RefCell::new(None) }))
+        Self(Rc::new(State {
+            response: Cell::new(ResponseState::Over),
+            is_watched: Cell::new(false),
+            reader: RefCell::new(None),
+        }))
     }
 
     /// A request is handed on.
     pub(super) fn begin(&self, interim: bool) {
-        self.0.stage.set(Stage::Waiting { interim });
+        self.0.response.set(ResponseState::Waiting { interim });
         self.0.is_watched.set(false);
     }
 
-    pub(super) fn stage(&self) -> Stage {
-        self.0.stage.get()
+    pub(super) fn response(&self) -> ResponseState {
+        self.0.response.get()
     }
 
     pub(super) fn is_watched(&self) -> bool {
@@ -75,14 +79,14 @@ impl Turn {
 
     /// The answer is about to be written.
     pub(crate) fn answer(&self, chunked: bool) {
-        self.0.0.stage.set(Stage::Answering { chunked });
+        self.0.0.response.set(ResponseState::Answering { chunked });
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         let state = &self.0.0;
-        state.stage.set(Stage::Over);
+        state.response.set(ResponseState::Over);
         if let Some(reader) = state.reader.take() {
             reader.wake();
         }

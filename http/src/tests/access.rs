@@ -5,7 +5,7 @@ use callboard_messages::Access;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::stage::{By, PASSWORD, Stage, refused};
+use super::stage::{By, PASSWORD, TestGateway, refused};
 use crate::{Rate, route_table, unanswered};
 
 /// A path with every parameter filled in.
@@ -20,7 +20,7 @@ fn filled(path: &str, id: &str) -> String {
 
 #[actix_rt::test]
 async fn every_route_that_is_not_public_refuses_a_caller_without_a_session() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let routes = route_table();
     assert!(routes.len() > 45, "{}", routes.len());
     for route in routes.iter().filter(|route| route.access != Access::Public) {
@@ -59,7 +59,7 @@ fn what_routes_ask_for_and_no_domain_answers_is_named() {
 
 #[actix_rt::test]
 async fn another_tenant_finds_nothing() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let owner = stage.administrator().await;
     let stranger = stage.user("stranger@example.com").await;
     let project = stage.project(&owner, "shop").await;
@@ -101,7 +101,7 @@ async fn another_tenant_finds_nothing() {
 
 #[actix_rt::test]
 async fn a_forged_or_spent_token_is_refused() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let (head, rest) = user.token().split_once('.').unwrap();
     let (claims, signature) = rest.split_once('.').unwrap();
@@ -138,7 +138,7 @@ async fn a_forged_or_spent_token_is_refused() {
 
 #[actix_rt::test]
 async fn an_api_key_does_what_its_scopes_allow() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let body = json!({"name": "reader", "scopes": ["project:read"]});
     let key: Value = stage.post("/api/v1/auth/api-keys", &body).by(&user).send().await.unwrap().json().await.unwrap();
@@ -158,7 +158,7 @@ async fn an_api_key_does_what_its_scopes_allow() {
 
 #[actix_rt::test]
 async fn too_many_sign_ins_from_one_address_wait() {
-    let stage = Stage::with(|settings| {
+    let stage = TestGateway::with(|settings| {
         settings.rate_limits.enabled = true;
         settings.rate_limits.sign_in = Rate { per_minute: 6, burst: 3 };
     })
@@ -186,7 +186,7 @@ async fn too_many_sign_ins_from_one_address_wait() {
 
 #[actix_rt::test]
 async fn a_principal_is_told_what_is_left_and_guesses_are_counted_by_address() {
-    let stage = Stage::with(|settings| {
+    let stage = TestGateway::with(|settings| {
         settings.rate_limits.enabled = true;
         settings.rate_limits.principal = Rate { per_minute: 600, burst: 5 };
         settings.rate_limits.address = Rate { per_minute: 60, burst: 4 };

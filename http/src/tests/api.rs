@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::stage::{By, Stage, problem, refused};
+use super::stage::{By, TestGateway, problem, refused};
 
 #[actix_rt::test]
 async fn a_resource_lives_from_its_creation_to_its_removal() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let created = stage.post("/api/v1/projects", &json!({"name": "shop"})).by(&user).send().await.unwrap();
     assert_eq!(created.status(), 201);
@@ -41,7 +41,7 @@ async fn a_resource_lives_from_its_creation_to_its_removal() {
 
 #[actix_rt::test]
 async fn a_removal_that_takes_long_is_accepted_and_says_where_to_look() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let project = stage.project(&user, "slow").await;
     let location = format!("/api/v1/projects/{}", project["id"].as_str().unwrap());
@@ -65,7 +65,7 @@ async fn a_removal_that_takes_long_is_accepted_and_says_where_to_look() {
 
 #[actix_rt::test]
 async fn a_list_leads_from_page_to_page() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     for name in ["one", "two", "three"] {
         stage.project(&user, name).await;
@@ -88,7 +88,7 @@ async fn a_list_leads_from_page_to_page() {
 
 #[actix_rt::test]
 async fn a_panic_is_answered_and_tells_nothing() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let project = stage.project(&user, "shop").await;
     let path = format!("/api/v1/projects/{}/releases", project["id"].as_str().unwrap());
@@ -104,7 +104,7 @@ async fn a_panic_is_answered_and_tells_nothing() {
 
 #[actix_rt::test]
 async fn every_answer_is_safe_to_open_and_named() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let response = stage.get("/api/v1/projects").by(&user).header("x-request-id", "not-mine").send().await.unwrap();
     let headers = response.headers();
@@ -129,7 +129,7 @@ async fn every_answer_is_safe_to_open_and_named() {
 #[actix_rt::test]
 async fn only_named_origins_may_read() {
     let allowed = "https://console.example.com";
-    let stage = Stage::with(|settings| settings.cors_origins = vec![allowed.to_owned()]).await;
+    let stage = TestGateway::with(|settings| settings.cors_origins = vec![allowed.to_owned()]).await;
     let asked = |origin: &'static str| stage.get("/health").header("origin", origin).send();
     let response = asked(allowed).await.unwrap();
     assert_eq!(response.headers()["access-control-allow-origin"], allowed);
@@ -153,7 +153,7 @@ async fn only_named_origins_may_read() {
         .unwrap();
     assert!(preflight.status().is_success());
     stage.end().await;
-    let closed = Stage::new().await;
+    let closed = TestGateway::new().await;
     let response = closed.get("/health").header("origin", allowed).send().await.unwrap();
     assert!(!response.headers().contains_key("access-control-allow-origin"));
     closed.end().await;

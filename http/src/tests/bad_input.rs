@@ -8,11 +8,11 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::stage::{By, Stage, refused};
+use super::stage::{By, TestGateway, refused};
 
 #[actix_rt::test]
 async fn every_bad_body_is_refused_with_its_reason() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let send = |body: String| {
         stage.request("POST", "/api/v1/projects").by(&user).header("content-type", "application/json").body(body)
@@ -51,7 +51,7 @@ async fn every_bad_body_is_refused_with_its_reason() {
 
 #[actix_rt::test]
 async fn every_bad_address_is_refused_with_its_reason() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     for (path, reason) in [
         ("/api/v1/projects/7", "`project_id`"),
@@ -96,7 +96,7 @@ async fn every_bad_address_is_refused_with_its_reason() {
 }
 
 /// Writes to the socket and reads until it closes.
-async fn raw(stage: &Stage, request: &str) -> String {
+async fn raw(stage: &TestGateway, request: &str) -> String {
     let mut socket = TcpStream::connect(stage.address).await.unwrap();
     // The server may close before it has read everything.
     let _ = socket.write_all(request.as_bytes()).await;
@@ -108,7 +108,7 @@ async fn raw(stage: &Stage, request: &str) -> String {
 
 #[actix_rt::test]
 async fn requests_that_could_be_read_two_ways_are_refused() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     for (name, request) in [
         (
             "both lengths",
@@ -132,7 +132,7 @@ async fn requests_that_could_be_read_two_ways_are_refused() {
 
 #[actix_rt::test]
 async fn a_client_that_dawdles_is_cut_and_others_are_served() {
-    let stage = Stage::with(|settings| {
+    let stage = TestGateway::with(|settings| {
         settings.head_timeout_seconds = 1;
         settings.body_timeout_seconds = 1;
     })

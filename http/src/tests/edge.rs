@@ -10,12 +10,12 @@ use tokio::{
     time::timeout,
 };
 
-use super::stage::Stage;
+use super::stage::TestGateway;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// All that comes back for these bytes, until the connection closes.
-async fn answers(stage: &Stage, requests: &[u8]) -> String {
+async fn answers(stage: &TestGateway, requests: &[u8]) -> String {
     let mut socket = TcpStream::connect(stage.address).await.unwrap();
     socket.write_all(requests).await.unwrap();
     let mut answer = Vec::new();
@@ -25,7 +25,7 @@ async fn answers(stage: &Stage, requests: &[u8]) -> String {
 
 #[actix_rt::test]
 async fn a_get_before_a_head_keeps_its_body() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let head = "HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let get = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let last = "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -40,7 +40,7 @@ async fn a_get_before_a_head_keeps_its_body() {
 
 #[actix_rt::test]
 async fn an_answer_is_written_before_the_next_request_is_read() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     // Each has an answer of its own, and none can be buffered whole with the others.
     let request = "GET /api/v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut socket = TcpStream::connect(stage.address).await.unwrap();
@@ -68,7 +68,7 @@ async fn an_answer_is_written_before_the_next_request_is_read() {
 
 #[actix_rt::test]
 async fn what_is_no_request_is_told_why() {
-    let stage = Stage::with(|settings| settings.head_timeout_seconds = 1).await;
+    let stage = TestGateway::with(|settings| settings.head_timeout_seconds = 1).await;
     for (request, status, reason) in [
         (b"GET /caf\xc3\xa9 HTTP/1.1\r\nHost: localhost\r\n\r\n".as_slice(), 400, "write %C3"),
         (b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "write %FF"),
@@ -96,7 +96,7 @@ async fn what_is_no_request_is_told_why() {
 
 #[actix_rt::test]
 async fn a_second_head_has_no_more_time_than_the_first() {
-    let stage = Stage::with(|settings| settings.head_timeout_seconds = 1).await;
+    let stage = TestGateway::with(|settings| settings.head_timeout_seconds = 1).await;
     let answer =
         answers(&stage, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /health HTTP/1.1\r\nHost: loc").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("HTTP/1.1 408 "), "{answer}");
@@ -105,7 +105,7 @@ async fn a_second_head_has_no_more_time_than_the_first() {
 
 #[actix_rt::test]
 async fn what_leads_nowhere_is_limited() {
-    let stage = Stage::with(|settings| {
+    let stage = TestGateway::with(|settings| {
         settings.rate_limits.enabled = true;
         settings.rate_limits.address = Rate { per_minute: 1, burst: 4 };
     })

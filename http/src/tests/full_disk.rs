@@ -14,7 +14,7 @@ use object_store::{
 };
 use reqwest::Body;
 
-use super::stage::{By, Stage, problem};
+use super::stage::{By, TestGateway, problem};
 
 /// Begins every upload and has no room for any part of it.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ async fn an_upload_to_a_full_disk_is_told_so_and_may_be_sent_again() {
         (io::ErrorKind::NotADirectory, false),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let stage = Stage::start_with_objects(folder, |_| {}, Arc::new(Full(kind))).await;
+        let stage = TestGateway::start_with_objects(folder, |_| {}, Arc::new(Full(kind))).await;
         let user = stage.administrator().await;
         let project = stage.project(&user, "shop").await;
         let path = format!("/api/v1/projects/{}/sources", project["id"].as_str().unwrap());

@@ -16,7 +16,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest},
 };
 
-use super::stage::{By, LONG, Stage, User, refused};
+use super::stage::{By, LONG, TestGateway, User, refused};
 
 /// The events of a stream, one by one.
 struct Events {
@@ -32,7 +32,7 @@ struct Told {
 }
 
 impl Events {
-    async fn open(stage: &Stage, user: &User, topics: &str, after: Option<&str>) -> Self {
+    async fn open(stage: &TestGateway, user: &User, topics: &str, after: Option<&str>) -> Self {
         let mut request =
             stage.get(&format!("/api/v1/live?topics={topics}")).by(user).header("accept", "text/event-stream");
         if let Some(after) = after {
@@ -70,22 +70,22 @@ impl Events {
     }
 }
 
-fn publish(stage: &Stage, topic: &str, kind: &'static str, n: u64) -> u64 {
+fn publish(stage: &TestGateway, topic: &str, kind: &'static str, n: u64) -> u64 {
     stage.runtime.live().publish(topic, LiveEvent::new(kind, json!({"n": n})))
 }
 
-fn log(stage: &Stage, topic: &str, id: u64) {
+fn log(stage: &TestGateway, topic: &str, id: u64) {
     let line = LogLine { id, at: DateTime::UNIX_EPOCH, from: "web.1".to_owned(), text: format!("line {id}") };
     stage.runtime.live().publish(topic, LiveEvent::new("log", serde_json::to_value(line).unwrap()));
 }
 
-async fn project(stage: &Stage, user: &User, name: &str) -> ProjectId {
+async fn project(stage: &TestGateway, user: &User, name: &str) -> ProjectId {
     stage.project(user, name).await["id"].as_str().unwrap().parse().unwrap()
 }
 
 #[actix_rt::test]
 async fn a_reader_follows_and_resumes_where_it_was() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let (one, two) = (project(&stage, &user, "one").await, project(&stage, &user, "two").await);
     let topics = format!("project:{one},project:{two}");
@@ -107,7 +107,7 @@ async fn a_reader_follows_and_resumes_where_it_was() {
 
 #[actix_rt::test]
 async fn a_log_is_resumed_from_the_store_without_loss_or_repetition() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let topic = format!("logs:{}", project(&stage, &user, "one").await);
     let mut events = Events::open(&stage, &user, &topic, Some("7")).await;
@@ -123,7 +123,7 @@ async fn a_log_is_resumed_from_the_store_without_loss_or_repetition() {
 
 #[actix_rt::test]
 async fn a_line_of_the_node_that_an_app_has_left_is_told_though_it_comes_late() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let topic = format!("logs:{}", project(&stage, &user, "one").await);
     let mut events = Events::open(&stage, &user, &topic, Some("9")).await;
@@ -142,7 +142,7 @@ async fn a_line_of_the_node_that_an_app_has_left_is_told_though_it_comes_late() 
 
 #[actix_rt::test]
 async fn a_log_of_many_pages_is_resumed_without_a_hole() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let topic = format!("logs:{}", project(&stage, &user, "long").await);
     let mut events = Events::open(&stage, &user, &topic, Some("3")).await;
@@ -156,7 +156,7 @@ async fn a_log_of_many_pages_is_resumed_without_a_hole() {
 
 #[actix_rt::test]
 async fn a_reader_whose_last_line_the_store_has_forgotten_is_told_of_the_gap() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let topic = format!("logs:{}", project(&stage, &user, "one").await);
     let mut events = Events::open(&stage, &user, &topic, Some("20")).await;
@@ -169,7 +169,7 @@ async fn a_reader_whose_last_line_the_store_has_forgotten_is_told_of_the_gap() {
 
 #[actix_rt::test]
 async fn a_deployment_is_told_as_it_is_and_then_as_it_changes() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let topic = format!("deployment:{}", project(&stage, &user, "one").await);
     let mut events = Events::open(&stage, &user, &topic, Some("0")).await;
@@ -186,7 +186,7 @@ async fn a_deployment_is_told_as_it_is_and_then_as_it_changes() {
 
 #[actix_rt::test]
 async fn what_is_not_the_caller_s_can_t_be_followed() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let owner = stage.administrator().await;
     let stranger = stage.user("stranger@example.com").await;
     let id = project(&stage, &owner, "one").await;
@@ -207,7 +207,7 @@ async fn what_is_not_the_caller_s_can_t_be_followed() {
 
 #[actix_rt::test]
 async fn a_stream_ends_with_its_session() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let topic = format!("project:{}", project(&stage, &user, "one").await);
     let mut events = Events::open(&stage, &user, &topic, None).await;
@@ -222,7 +222,7 @@ async fn a_stream_ends_with_its_session() {
 
 #[actix_rt::test]
 async fn a_web_socket_that_sends_all_the_time_ends_with_its_session() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let topic = format!("project:{}", project(&stage, &user, "one").await);
     let mut request = format!("ws://{}/api/v1/live?topics={topic}", stage.address).into_client_request().unwrap();
@@ -240,9 +240,9 @@ async fn a_web_socket_that_sends_all_the_time_ends_with_its_session() {
 }
 
 /// A stream by a clock that the test moves, while auth is away.
-async fn without_auth() -> (Stage, Clock, String, Events) {
+async fn without_auth() -> (TestGateway, Clock, String, Events) {
     let clock = Clock::manual(Utc::now());
-    let stage = Stage::with_clock(&clock).await;
+    let stage = TestGateway::with_clock(&clock).await;
     let user = stage.administrator().await;
     let topic = format!("project:{}", project(&stage, &user, "one").await);
     let events = Events::open(&stage, &user, &topic, None).await;
@@ -284,7 +284,7 @@ async fn a_stream_goes_on_for_seconds_only_while_nobody_can_say_whether_its_sess
 
 #[actix_rt::test]
 async fn a_node_that_drains_says_so_and_ends_its_streams() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let topic = format!("project:{}", project(&stage, &user, "one").await);
     let mut events = Events::open(&stage, &user, &topic, None).await;
@@ -299,7 +299,7 @@ async fn a_node_that_drains_says_so_and_ends_its_streams() {
 
 #[actix_rt::test]
 async fn a_reader_that_stands_still_is_cut() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let topic = format!("project:{}", project(&stage, &user, "one").await);
     let mut socket = TcpStream::connect(stage.address).await.unwrap();
@@ -329,7 +329,7 @@ async fn a_reader_that_stands_still_is_cut() {
 
 #[actix_rt::test]
 async fn a_web_socket_tells_the_same_and_is_guarded() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let topic = format!("project:{}", project(&stage, &user, "one").await);
     let connect = |origin: Option<String>, token: Option<&str>| {
@@ -367,7 +367,7 @@ async fn a_web_socket_tells_the_same_and_is_guarded() {
 }
 
 /// A WebSocket on a raw socket, behind its handshake.
-async fn raw_web_socket(stage: &Stage, user: &User, topic: &str) -> TcpStream {
+async fn raw_web_socket(stage: &TestGateway, user: &User, topic: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     // Little is on its way to a reader that does not read.
     socket.set_recv_buffer_size(4096).unwrap();
@@ -388,7 +388,7 @@ async fn raw_web_socket(stage: &Stage, user: &User, topic: &str) -> TcpStream {
 
 #[actix_rt::test]
 async fn a_frame_is_judged_by_its_head() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let topic = format!("project:{}", project(&stage, &user, "one").await);
     const TERABYTE: [u8; 8] = (1_u64 << 40).to_be_bytes();
@@ -413,7 +413,7 @@ async fn a_frame_is_judged_by_its_head() {
 
 #[actix_rt::test]
 async fn a_web_socket_whose_reader_only_pings_is_held_back_and_closed() {
-    let stage = Stage::with(|settings| settings.stream_idle_seconds = 1).await;
+    let stage = TestGateway::with(|settings| settings.stream_idle_seconds = 1).await;
     let user = stage.administrator().await;
     let topic = format!("project:{}", project(&stage, &user, "one").await);
     let mut socket = raw_web_socket(&stage, &user, &topic).await;

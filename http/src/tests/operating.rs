@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::stage::{Stage, refused};
+use super::stage::{TestGateway, refused};
 
 #[actix_rt::test]
 async fn a_node_tells_how_it_is() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     assert_eq!(stage.get("/health").send().await.unwrap().status(), 200);
     let ready: Value = stage.get("/ready").send().await.unwrap().json().await.unwrap();
     assert_eq!(ready["status"], "ready");
@@ -24,7 +24,7 @@ async fn a_node_tells_how_it_is() {
 
 #[actix_rt::test]
 async fn metrics_are_for_this_machine() {
-    let stage = Stage::with(|settings| settings.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()]).await;
+    let stage = TestGateway::with(|settings| settings.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()]).await;
     for (name, value) in
         [("x-forwarded-for", "203.0.113.7"), ("x-forwarded-for", "127.0.0.1"), ("host", "rebound.example.com")]
     {
@@ -35,7 +35,7 @@ async fn metrics_are_for_this_machine() {
 
 #[actix_rt::test]
 async fn other_programs_find_the_signing_keys() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let base = format!("http://{}", stage.address);
     let discovery: Value = stage.get("/.well-known/openid-configuration").send().await.unwrap().json().await.unwrap();
     assert_eq!(discovery["jwks_uri"], format!("{base}/.well-known/jwks.json"));
@@ -61,21 +61,21 @@ fn every_parameter_of_a_path_is_a_field_of_its_message() {
 
 #[actix_rt::test]
 async fn discovery_names_the_platform_as_configured_whatever_the_request_says() {
-    let told = async |stage: &Stage| {
+    let told = async |stage: &TestGateway| {
         let request = stage.get("/.well-known/openid-configuration");
         let forged = request.header("host", "evil.example.com").header("x-forwarded-host", "evil.example.com");
         let answer = forged.header("forwarded", "host=evil.example.com;proto=https").send().await.unwrap();
         assert_eq!(answer.status(), 200);
         answer.json::<Value>().await.unwrap()
     };
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let document = told(&stage).await;
     assert_eq!(document["jwks_uri"], format!("http://{}/.well-known/jwks.json", stage.address));
     assert!(!document.to_string().contains("evil"), "{document}");
     stage.end().await;
 
     let public = "https://callboard.example.com";
-    let stage = Stage::with(|settings| settings.public_url = Some(public.parse().unwrap())).await;
+    let stage = TestGateway::with(|settings| settings.public_url = Some(public.parse().unwrap())).await;
     let document = told(&stage).await;
     assert_eq!(document["issuer"], public);
     assert_eq!(document["token_endpoint"], format!("{public}/api/v1/auth/login"));

@@ -4,7 +4,7 @@ use callboard_messages::{Caller, auth::IssueSetupToken};
 use reqwest::{RequestBuilder, Response};
 use serde_json::json;
 
-use super::stage::{By, PASSWORD, Stage};
+use super::stage::{By, PASSWORD, TestGateway};
 
 /// The cookies an answer sets, as a browser sends them back.
 fn cookies(response: &Response) -> String {
@@ -17,7 +17,7 @@ fn cookies(response: &Response) -> String {
     pairs.collect::<Vec<_>>().join("; ")
 }
 
-fn form(stage: &Stage, path: &str, fields: &[(&str, &str)]) -> RequestBuilder {
+fn form(stage: &TestGateway, path: &str, fields: &[(&str, &str)]) -> RequestBuilder {
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
     stage
         .request("POST", path)
@@ -28,7 +28,7 @@ fn form(stage: &Stage, path: &str, fields: &[(&str, &str)]) -> RequestBuilder {
 
 #[actix_rt::test]
 async fn the_one_time_link_leads_to_an_account_and_the_apps() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let token = stage.runtime.bus().ask(&Caller::system(), IssueSetupToken::default()).await.unwrap().unwrap();
     let path = format!("/setup?token={}", token.expose());
     let page = stage.get(&path).send().await.unwrap();
@@ -76,7 +76,7 @@ async fn the_one_time_link_leads_to_an_account_and_the_apps() {
 
 #[actix_rt::test]
 async fn a_page_of_another_origin_can_do_nothing_in_the_user_s_name() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     stage.administrator().await;
     let fields = [("email", "admin@example.com"), ("password", PASSWORD)];
     let own = format!("http://{}", stage.address);
@@ -109,7 +109,7 @@ async fn a_page_of_another_origin_can_do_nothing_in_the_user_s_name() {
 
 #[actix_rt::test]
 async fn a_browser_stays_signed_in_by_its_refresh_token() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let refresh = format!("callboard_refresh={}", user.tokens.refresh_token.expose());
     let response = stage.get("/").header("cookie", &refresh).send().await.unwrap();
@@ -125,7 +125,8 @@ async fn a_browser_stays_signed_in_by_its_refresh_token() {
 #[actix_rt::test]
 async fn with_tls_cookies_are_bound_to_the_host() {
     let stage =
-        Stage::with(|settings| settings.public_url = Some("https://callboard.example.com".parse().unwrap())).await;
+        TestGateway::with(|settings| settings.public_url = Some("https://callboard.example.com".parse().unwrap()))
+            .await;
     stage.administrator().await;
     let fields = [("email", "admin@example.com"), ("password", PASSWORD)];
     let response =
@@ -141,7 +142,7 @@ async fn with_tls_cookies_are_bound_to_the_host() {
 
 #[actix_rt::test]
 async fn the_reference_and_its_assets_come_from_the_node_itself() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let page = stage.get("/docs").send().await.unwrap();
     let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
@@ -175,7 +176,7 @@ async fn the_reference_and_its_assets_come_from_the_node_itself() {
 
 #[actix_rt::test]
 async fn a_new_sign_in_ends_the_session_that_it_replaces() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     stage.administrator().await;
     let fields = [("email", "admin@example.com"), ("password", PASSWORD)];
     let sign_in = |cookies: &str, fields: &[(&str, &str)]| {
@@ -197,7 +198,7 @@ async fn a_new_sign_in_ends_the_session_that_it_replaces() {
 
 #[actix_rt::test]
 async fn a_browser_is_known_again_after_its_session() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     stage.administrator().await;
     let right = [("email", "admin@example.com"), ("password", PASSWORD)];
     let send = |path: &'static str, cookies: &str, fields: &[(&str, &str)]| {

@@ -11,9 +11,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
-use super::stage::{By, Deploy, Stage, User, deployment, refused};
+use super::stage::{By, Deploy, TestGateway, User, deployment, refused};
 
-fn create(stage: &Stage, user: &User, key: &str, name: &str) -> RequestBuilder {
+fn create(stage: &TestGateway, user: &User, key: &str, name: &str) -> RequestBuilder {
     stage.post("/api/v1/projects", &json!({"name": name})).by(user).header("idempotency-key", key)
 }
 
@@ -26,7 +26,7 @@ async fn bytes(request: RequestBuilder) -> (u16, Option<String>, Vec<u8>, bool) 
 
 #[actix_rt::test]
 async fn the_same_request_has_one_effect_and_one_answer_also_after_a_restart() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let first = bytes(create(&stage, &user, "k-1", "shop")).await;
     assert_eq!((first.0, first.3), (201, false));
@@ -41,7 +41,7 @@ async fn the_same_request_has_one_effect_and_one_answer_also_after_a_restart() {
     assert_eq!(refused(create(&stage, &stranger, "k-1", "shop")).await.0, 409, "a key is its owner's alone");
 
     let folder = stage.end().await;
-    let stage = Stage::start(folder, |_| {}).await;
+    let stage = TestGateway::start(folder, |_| {}).await;
     let later = bytes(create(&stage, &user, "k-1", "shop")).await;
     assert_eq!((later.0, later.1, later.2, later.3), (first.0, first.1, first.2, true));
     stage.end().await;
@@ -49,7 +49,7 @@ async fn the_same_request_has_one_effect_and_one_answer_also_after_a_restart() {
 
 #[actix_rt::test]
 async fn a_refusal_is_not_kept() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     assert_eq!(refused(create(&stage, &user, "k-1", "Not A Name")).await.0, 400);
     assert_eq!(bytes(create(&stage, &user, "k-1", "a-name")).await.0, 201);
@@ -60,7 +60,7 @@ async fn a_refusal_is_not_kept() {
 
 #[actix_rt::test]
 async fn of_many_at_once_one_is_carried_out() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let all = (0..20).map(|_| bytes(create(&stage, &user, "k-1", "shop")));
     let answers = futures_util::future::join_all(all).await;
@@ -73,7 +73,7 @@ async fn of_many_at_once_one_is_carried_out() {
 }
 
 /// As a node leaves its places that died at work.
-async fn crash(stage: &Stage, lease_until: DateTime<Utc>) {
+async fn crash(stage: &TestGateway, lease_until: DateTime<Utc>) {
     let database = stage.databases.open("gateway").await.unwrap();
     let sql = "UPDATE idempotency_keys SET answer = NULL, lease_until = $1";
     database.query(sql).bind(lease_until).execute().await.unwrap();
@@ -82,7 +82,7 @@ async fn crash(stage: &Stage, lease_until: DateTime<Utc>) {
 #[actix_rt::test]
 async fn a_place_that_a_crash_left_is_free_after_its_lease_and_secrets_are_not_stored() {
     let clock = Clock::manual(Utc::now());
-    let stage = Stage::with_clock(&clock).await;
+    let stage = TestGateway::with_clock(&clock).await;
     let user = stage.administrator().await;
     let body = json!({"name": "ci", "scopes": ["project:read"]});
     let request = || stage.post("/api/v1/auth/api-keys", &body).by(&user).header("idempotency-key", "k-1");
@@ -106,7 +106,7 @@ async fn a_place_that_a_crash_left_is_free_after_its_lease_and_secrets_are_not_s
 
 #[actix_rt::test]
 async fn what_a_try_made_whose_answer_was_lost_is_found_by_the_next() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     for (path, body) in [
         ("/api/v1/organizations", json!({"name": "acme"})),
@@ -141,7 +141,7 @@ async fn what_a_try_made_whose_answer_was_lost_is_found_by_the_next() {
 #[actix_rt::test]
 async fn an_answer_that_can_t_be_kept_is_not_told() {
     let clock = Clock::manual(Utc::now());
-    let stage = Stage::with_clock(&clock).await;
+    let stage = TestGateway::with_clock(&clock).await;
     let user = stage.administrator().await;
     let body = json!({"name": "ci", "scopes": ["project:read"]});
     let request = || stage.post("/api/v1/auth/api-keys", &body).by(&user).header("idempotency-key", "k-1");
@@ -189,7 +189,7 @@ impl Handle<Restart> for Deploy {
 
 #[actix_rt::test]
 async fn after_an_unknown_outcome_the_next_try_is_the_same_request() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let project = stage.project(&user, "shop").await;
     let path = format!("/api/v1/projects/{}/restart", project["id"].as_str().unwrap());
@@ -209,7 +209,7 @@ async fn after_an_unknown_outcome_the_next_try_is_the_same_request() {
 
 #[actix_rt::test]
 async fn a_key_that_is_used_again_after_a_day_is_another_request() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let user = stage.administrator().await;
     let body = json!({"name": "ci", "scopes": ["project:read"]});
     let request = || stage.post("/api/v1/auth/api-keys", &body).by(&user).header("idempotency-key", "k-1");

@@ -37,7 +37,7 @@ use crate::{Gateway, GatewaySettings, Serving, Stop, router, serve};
 pub(super) const PASSWORD: &str = "four plain words here";
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-pub(super) struct Stage {
+pub(super) struct TestGateway {
     pub(super) address: SocketAddr,
     pub(super) runtime: Runtime,
     pub(super) revocations: Revocations,
@@ -52,7 +52,7 @@ pub(super) struct User {
     pub(super) tokens: Tokens,
 }
 
-impl Stage {
+impl TestGateway {
     pub(super) async fn new() -> Self {
         Self::with(|_| {}).await
     }

@@ -6,9 +6,9 @@ use reqwest::Body;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::stage::{By, Stage, refused};
+use super::stage::{By, TestGateway, refused};
 
-async fn sources_of(stage: &Stage) -> (super::stage::User, String) {
+async fn sources_of(stage: &TestGateway) -> (super::stage::User, String) {
     let user = stage.administrator().await;
     let project = stage.project(&user, "shop").await;
     let path = format!("/api/v1/projects/{}/sources", project["id"].as_str().unwrap());
@@ -16,7 +16,7 @@ async fn sources_of(stage: &Stage) -> (super::stage::User, String) {
 }
 
 /// Waits until an upload that came to nothing is removed.
-async fn nothing_left(stage: &Stage) {
+async fn nothing_left(stage: &TestGateway) {
     for _ in 0..200 {
         if stage.objects().is_empty() {
             return;
@@ -28,7 +28,7 @@ async fn nothing_left(stage: &Stage) {
 
 #[actix_rt::test]
 async fn an_upload_is_streamed_counted_and_hashed() {
-    let stage = Stage::new().await;
+    let stage = TestGateway::new().await;
     let (user, path) = sources_of(&stage).await;
     let chunk = Bytes::from(vec![7_u8; 64 * 1024]);
     let chunks = std::iter::repeat_n(chunk.clone(), 200).map(Ok::<_, std::io::Error>);
@@ -49,7 +49,7 @@ async fn an_upload_is_streamed_counted_and_hashed() {
 
 #[actix_rt::test]
 async fn an_upload_that_fails_leaves_nothing() {
-    let stage = Stage::with(|settings| settings.upload_limit = 100_000).await;
+    let stage = TestGateway::with(|settings| settings.upload_limit = 100_000).await;
     let (user, path) = sources_of(&stage).await;
     let send = |body: Body| stage.request("POST", &path).by(&user).body(body);
     let declared = refused(send(vec![0_u8; 200_000].into())).await;
