@@ -264,7 +264,7 @@ pub struct ListDeadLetters {
     /// Where the page begins.
     #[serde(default)]
     pub cursor: Option<Cursor>,
-    /// At most 100; 20 unless told.
+    /// At most 100; default: 20.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 100)]
     pub limit: Option<u32>,

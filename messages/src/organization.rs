@@ -102,7 +102,7 @@ pub struct CreateOrganization {
     /// 2 to 40 of `a-z`, `0-9` and `-`, beginning with a letter, not ending with `-`, and no reserved word.
     #[schema(min_length = 2, max_length = 40, pattern = "^[a-z][a-z0-9-]*[a-z0-9]$")]
     pub name: String,
-    /// As shown, 1 to 100 characters; the name unless told.
+    /// As shown, 1 to 100 characters; default: the name.
     #[serde(default)]
     #[schema(min_length = 1, max_length = 100)]
     pub display_name: Option<String>,
@@ -134,7 +134,7 @@ impl Operation for GetOrganization {
 /// The organizations the caller is a member of, newest first.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ListOrganizations {
-    /// How many rows, 1 to 100; 20 unless told.
+    /// How many rows, 1 to 100; default: 20.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 100)]
     pub limit: Option<u32>,
@@ -159,8 +159,8 @@ pub struct EnsurePersonal {
     pub user_id: UserId,
     /// What its name derives from.
     pub account_name: String,
-    /// Instead of getting an organization of its own, the person joins this one as an owner and acts for it unless told
-    /// otherwise: so the platform's first administrator shares what the local operator deployed, and the other way
+    /// Instead of getting an organization of its own, the person joins this one as an owner and acts for it by
+    /// default: so the platform's first administrator shares what the local operator deployed, and the other way
     /// round. Without effect once the person has a default organization.
     #[serde(default)]
     pub organization_id: Option<OrganizationId>,
@@ -180,7 +180,7 @@ impl Operation for EnsurePersonal {
 pub struct GetPermissions {
     /// Who.
     pub user_id: UserId,
-    /// Where; the person's default organization unless told.
+    /// Where; default: the person's default organization.
     pub organization_id: Option<OrganizationId>,
 }
 

@@ -15,7 +15,7 @@ pub struct Register {
     /// 10 to 128 characters; none of the most common passwords, nor the account's own name or address.
     #[schema(value_type = String, min_length = 10, max_length = 128)]
     pub password: Secret,
-    /// How the person is addressed; the part of the address before the `@` unless told.
+    /// How the person is addressed; default: the part of the address before the `@`.
     #[serde(default)]
     #[schema(min_length = 1, max_length = 100)]
     pub name: Option<String>,

@@ -133,7 +133,7 @@ impl Operation for GetDeployment {
 pub struct ListDeployments {
     /// Which project.
     pub project_id: ProjectId,
-    /// How many rows, 1 to 100; 20 unless told.
+    /// How many rows, 1 to 100; default: 20.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 100)]
     pub limit: Option<u32>,

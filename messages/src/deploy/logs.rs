@@ -50,7 +50,7 @@ pub struct GetBuildLog {
     /// Only lines after this id.
     #[serde(default)]
     pub after: Option<u64>,
-    /// The most lines, 1 to 10,000; 1,000 unless told.
+    /// The most lines, 1 to 10,000; default: 1,000.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 10_000)]
     pub limit: Option<u32>,
@@ -72,7 +72,7 @@ pub struct GetLogs {
     /// Only lines after this id, oldest first; else the last ones.
     #[serde(default)]
     pub after: Option<u64>,
-    /// The most lines, 1 to 10,000; 100 unless told.
+    /// The most lines, 1 to 10,000; default: 100.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 10_000)]
     pub limit: Option<u32>,

@@ -55,7 +55,7 @@ pub struct Release {
 pub struct ListReleases {
     /// Which project.
     pub project_id: ProjectId,
-    /// How many rows, 1 to 100; 20 unless told.
+    /// How many rows, 1 to 100; default: 20.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 100)]
     pub limit: Option<u32>,
@@ -77,7 +77,7 @@ impl Operation for ListReleases {
 pub struct Rollback {
     /// Which project.
     pub project_id: ProjectId,
-    /// The release's number; the one before the current unless told.
+    /// The release's number; default: the one before the current.
     #[serde(default)]
     #[schema(minimum = 1)]
     pub version: Option<i64>,

@@ -34,7 +34,7 @@ pub enum DeploymentSource {
         /// `https://…`.
         #[schema(format = "uri", min_length = 1, max_length = 2_048)]
         url: String,
-        /// A branch or tag; the default branch unless told.
+        /// A branch or tag; default: the default branch.
         #[serde(default)]
         #[schema(min_length = 1, max_length = 255)]
         reference: Option<String>,

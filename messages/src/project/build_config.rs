@@ -19,13 +19,13 @@ pub struct BuildConfig {
     /// Run as `web` instead of the detected command, by `/bin/sh -c`.
     #[schema(min_length = 1, max_length = 4_096)]
     pub start_command: Option<String>,
-    /// Asked for by GET; any answer below 500 is healthy. `/` unless told.
+    /// Asked for by GET; any answer below 500 is healthy. Default: `/`.
     #[schema(min_length = 1, max_length = 1_024, pattern = "^/[!-\"$-~]*$")]
     pub health_check_path: Option<String>,
-    /// How long a new instance may take until it is healthy, in seconds, 1 to 600; 60 unless told.
+    /// How long a new instance may take until it is healthy, in seconds, 1 to 600; default: 60.
     #[schema(minimum = 1, maximum = 600)]
     pub health_check_grace_seconds: Option<u32>,
-    /// Memory of one instance, in MiB, 32 to 65,536; 512 unless told.
+    /// Memory of one instance, in MiB, 32 to 65,536; default: 512.
     #[schema(minimum = 32, maximum = 65_536)]
     pub memory_mib: Option<u32>,
 }

@@ -23,7 +23,7 @@ pub struct Config {
 pub struct GetConfig {
     /// Which project.
     pub project_id: ProjectId,
-    /// The environment's version; the newest unless told.
+    /// The environment's version; default: the newest.
     pub environment_version: Option<i64>,
 }
 

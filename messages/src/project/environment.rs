@@ -42,7 +42,7 @@ pub struct NewVariable {
     /// At most 32 KiB, without NUL.
     #[schema(value_type = String, max_length = 32_768)]
     pub value: Secret,
-    /// Whether it is sealed and write-only; true unless told.
+    /// Whether it is sealed and write-only; default: true.
     #[serde(default = "yes")]
     pub secret: bool,
 }

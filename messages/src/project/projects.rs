@@ -77,7 +77,7 @@ pub struct ListProjects {
     #[serde(default)]
     #[schema(max_length = 40)]
     pub name: Option<String>,
-    /// How many rows, 1 to 100; 20 unless told.
+    /// How many rows, 1 to 100; default: 20.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 100)]
     pub limit: Option<u32>,

@@ -10,10 +10,10 @@ use crate::{Access, Cursor, Operation, Page, SagaStatus, SagaView};
 /// Lists the sagas of this domain, newest first.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ListSagas {
-    /// Only those with this status; those that have not ended, unless told.
+    /// Only those with this status; default: those that have not ended.
     #[serde(default)]
     pub status: Option<SagaStatus>,
-    /// How many rows, 1 to 100; 20 unless told.
+    /// How many rows, 1 to 100; default: 20.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 100)]
     pub limit: Option<u32>,
