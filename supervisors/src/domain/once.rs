@@ -32,7 +32,7 @@ impl Database {
         let attempt = Attempt::of(caller, request, M::NAME);
         self.transact(async |transaction: &mut Transaction| -> Result<M::Reply, CallError<M::Error>> {
             if let Some(kept) = attempt.begin(transaction, clock.now()).await? {
-                return serde_json::from_slice(&kept).map_err(|error| broken(&error).into());
+                return serde_json::from_slice(&kept.reply).map_err(|error| broken(&error).into());
             }
             let reply = work(transaction).await?;
             let plain = serde_json::to_vec(&reply).map_err(|error| broken(&error))?;
@@ -43,15 +43,22 @@ impl Database {
     }
 }
 
+/// What an earlier try at a request has answered.
+pub(crate) struct Kept {
+    /// As it was kept.
+    pub(crate) reply: Vec<u8>,
+    sealed: Vec<u8>,
+}
+
 /// A try at a request.
-struct Attempt {
+pub(crate) struct Attempt {
     /// By which the database knows the request.
     id: Vec<u8>,
     seal: DataKey,
 }
 
 impl Attempt {
-    fn of(caller: &Caller, request: Uuid, operation: &'static str) -> Self {
+    pub(crate) fn of(caller: &Caller, request: Uuid, operation: &'static str) -> Self {
         let asked_by = caller.api_key_id.map(|id| id.0).or(caller.user_id.map(|id| id.0)).unwrap_or_default();
         let tenant = caller.organization_id.map(|id| id.0).unwrap_or_default();
         let hash = |purpose: &str| -> [u8; 32] {
@@ -67,7 +74,11 @@ impl Attempt {
     }
 
     /// Waits for another try that is under way; what the one before has answered.
-    async fn begin(&self, transaction: &mut Transaction, now: DateTime<Utc>) -> Result<Option<Vec<u8>>, Failure> {
+    pub(crate) async fn begin(
+        &self,
+        transaction: &mut Transaction,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Kept>, Failure> {
         let sql = "INSERT INTO requests (id, created_at) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING";
         if transaction.query(sql).bind(self.id.clone()).bind(now).execute().await? == 1 {
             return Ok(None);
@@ -76,10 +87,18 @@ impl Attempt {
         let sealed: Option<Vec<u8>> = transaction.query(sql).bind(self.id.clone()).fetch_scalar().await?;
         let sealed =
             sealed.ok_or_else(|| Failure::Internal("a request was carried out and has no reply".to_owned()))?;
-        self.seal.open(&sealed, &self.id).map(Some).map_err(|error| broken(&error))
+        let reply = self.seal.open(&sealed, &self.id).map_err(|error| broken(&error))?;
+        Ok(Some(Kept { reply, sealed }))
     }
 
-    async fn keep(&self, transaction: &mut Transaction, reply: &[u8]) -> Result<(), Failure> {
+    /// Forgets what an earlier try has answered, unless a later one has answered something else since.
+    pub(crate) async fn forget(&self, database: &Database, kept: Kept) -> Result<(), Error> {
+        let sql = "DELETE FROM requests WHERE id = $1 AND reply = $2";
+        database.query(sql).bind(self.id.clone()).bind(kept.sealed).execute().await?;
+        Ok(())
+    }
+
+    pub(crate) async fn keep(&self, transaction: &mut Transaction, reply: &[u8]) -> Result<(), Failure> {
         let sealed = self.seal.seal(reply, &self.id).map_err(|error| broken(&error))?;
         let sql = "UPDATE requests SET reply = $2 WHERE id = $1";
         transaction.query(sql).bind(self.id.clone()).bind(sealed).execute().await?;

@@ -1,8 +1,8 @@
 //! The sagas of a domain, and how one is begun.
 
-use std::{any::TypeId, sync::Arc};
+use std::{any::TypeId, sync::Arc, time::Duration};
 
-use callboard_messages::{CallError, Caller, Failure};
+use callboard_messages::{CallError, Caller, Failure, SagaStatus};
 use serde_json::Value;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -17,9 +17,15 @@ use super::{
 use crate::{
     call::bus::Bus,
     db::{Database, Databases, Error},
-    domain::context::ShardContext,
+    domain::{
+        context::ShardContext,
+        once::{Attempt, Kept},
+    },
     time::clock::Clock,
 };
+
+/// The pause between two looks at a saga that an earlier attempt at the same request began.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// The sagas that a domain knows, as plain data. Cheap to clone.
 #[derive(Clone)]
@@ -100,34 +106,89 @@ impl SagaEngine {
     /// as far as they are in the domain's own database, are one transaction with its beginning: if one is refused, there
     /// was no saga. From then on it goes on also when nobody waits for it any more.
     ///
+    /// A [request](Caller::request) of a caller begins one saga of a kind, whichever attempt at it comes first, on whatever
+    /// node: another waits for that saga, and ends as that does. Only one that was undone, so that nothing is left of it, is
+    /// begun anew.
+    ///
     /// # Errors
     /// What the saga was undone for; [`Failure::Unknown`] when it goes on elsewhere, or nobody knows whether it began;
     /// [`Failure::Internal`] when it is stuck.
     pub async fn run<S: SagaState>(&self, caller: &Caller, id: Uuid, state: S) -> StepOutcome<S> {
-        let driver = self.begin(caller, id, state).await?;
-        let (ended, end) = oneshot::channel();
-        self.sagas.begun.drive(driver, ended);
-        conclude::<S>(id, end.await.unwrap_or(Ended::Lost))
+        let name = self.sagas.plan_of::<S>()?.name;
+        let attempt = caller.request.map(|request| Attempt::of(caller, request, name));
+        let state = write(state).map_err(unmade::<S>)?;
+        loop {
+            let kept = match self.attempt::<S>(caller, id, state.clone(), attempt.as_ref()).await? {
+                Beginning::New(driver) => {
+                    let (ended, end) = oneshot::channel();
+                    self.sagas.begun.drive(*driver, ended);
+                    return conclude::<S>(id, end.await.unwrap_or(Ended::Lost));
+                }
+                Beginning::Earlier(kept) => kept,
+            };
+            let earlier = Uuid::from_slice(&kept.reply)
+                .map_err(|error| Failure::Internal(format!("the saga of a request: {error}")))?;
+            match (self.end_of(earlier).await?, &attempt) {
+                (Ended::Undone(_), Some(attempt)) => attempt.forget(&self.database, kept).await?,
+                (ended, _) => return conclude::<S>(earlier, ended),
+            }
+        }
     }
 
+    /// Waits until a saga has ended or is stuck, whoever drives it. The deadline of the call bounds the wait.
+    async fn end_of(&self, id: Uuid) -> Result<Ended, Failure> {
+        loop {
+            let Some(row) = log::get(&self.database, id).await? else {
+                return Err(Failure::Internal(format!("the saga {id} of a request is forgotten")));
+            };
+            let Progress { status, state, refusal, trouble, .. } = row.progress();
+            match status {
+                SagaStatus::Done => return Ok(Ended::Done(state)),
+                SagaStatus::Undone => return Ok(Ended::Undone(refusal.unwrap_or_default())),
+                SagaStatus::Stuck => return Ok(Ended::Stuck(trouble.unwrap_or_default())),
+                SagaStatus::Running | SagaStatus::Undoing => self.clock.sleep(GLANCE).await,
+            }
+        }
+    }
+
+    /// Begins a saga, whatever request it is for.
     pub(super) async fn begin<S: SagaState>(
         &self,
         caller: &Caller,
         id: Uuid,
         state: S,
     ) -> Result<Driver, CallError<S::Error>> {
+        match self.attempt::<S>(caller, id, write(state).map_err(unmade::<S>)?, None).await? {
+            Beginning::New(driver) => Ok(*driver),
+            Beginning::Earlier(_) => Err(Failure::Internal("no request has begun a saga".to_owned()).into()),
+        }
+    }
+
+    async fn attempt<S: SagaState>(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        state: Value,
+        attempt: Option<&Attempt>,
+    ) -> Result<Beginning, CallError<S::Error>> {
         let plan = self.sagas.plan_of::<S>()?.clone();
         let beginner = Beginner::of(caller);
         let context = self.context(id, &beginner);
-        let progress = Progress::beginning(write(state).map_err(unmade::<S>)?);
+        let progress = Progress::beginning(state);
         let mut transaction = self.database.begin().await?;
+        if let Some(attempt) = attempt {
+            if let Some(kept) = attempt.begin(&mut transaction, self.clock.now()).await? {
+                return Ok(Beginning::Earlier(kept));
+            }
+            attempt.keep(&mut transaction, id.as_bytes()).await?;
+        }
         let progress = locals(&plan, &mut transaction, &context, progress).await.map_err(unmade::<S>)?;
         let sent = self.clock.instant();
         let now = self.clock.now();
         log::insert(&mut transaction, id, &plan, &beginner, self.bus.node(), &progress, now).await?;
         transaction.commit().await?;
         let until = sent + self.sagas.settings.ttl / 4 * 3;
-        Ok(self.driver(plan, HeldSaga { id, token: 1 }, progress, context, until))
+        Ok(Beginning::New(Box::new(self.driver(plan, HeldSaga { id, token: 1 }, progress, context, until))))
     }
 
     /// Takes a saga over whose driver is gone, if nobody was faster.
@@ -163,6 +224,14 @@ impl SagaEngine {
         let (database, settings) = (self.database.clone(), self.sagas.settings);
         Driver { plan, held, progress, context, database, settings, until }
     }
+}
+
+/// How an attempt to begin a saga ends.
+enum Beginning {
+    /// It has begun.
+    New(Box<Driver>),
+    /// An earlier attempt at the request has begun one, whose id was kept.
+    Earlier(Kept),
 }
 
 /// What whoever began the saga is told.
