@@ -5,7 +5,10 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::ids::{ApiKeyId, OrganizationId, SessionId, UserId};
+use crate::{
+    code::Failure,
+    ids::{ApiKeyId, OrganizationId, SessionId, UserId},
+};
 
 /// Permissions a caller holds in its organization: `*` holds all of them, `project:*` all of one noun, and `*:read` one
 /// verb of every noun. What has a `-` before it is not held, whatever else is there.
@@ -177,6 +180,14 @@ impl Caller {
     #[must_use]
     pub fn as_system(&self) -> Self {
         Self { principal: Principal::System, scopes: Scopes::new(["*"]), administrator: true, ..self.clone() }
+    }
+
+    /// The tenant the caller acts for; the gateway gives every signed-in caller one.
+    ///
+    /// # Errors
+    /// When there is none: nobody has signed in.
+    pub fn tenant(&self) -> Result<OrganizationId, Failure> {
+        self.organization_id.ok_or(Failure::Unauthenticated)
     }
 
     /// The same caller, who waits no longer than `deadline`.

@@ -21,6 +21,21 @@ pub trait Event: Serialize + DeserializeOwned + Send + 'static {
     }
 }
 
+/// What an event is called, the field that says what it is about, and the one that says whose it is, if it is a tenant's.
+macro_rules! event {
+    ($event:ty = $name:literal, about $($about:tt).+ $(, of $($of:tt).+)?) => {
+        impl $crate::Event for $event {
+            const NAME: &'static str = $name;
+            fn aggregate(&self) -> uuid::Uuid {
+                self.$($about).+.0
+            }
+            $(fn organization(&self) -> Option<$crate::OrganizationId> {
+                Some(self.$($of).+)
+            })?
+        }
+    };
+}
+
 /// Events of one shape: the fact, under a name of its own. What it tells is of a project, and keeps its order there.
 macro_rules! events_of_projects {
     ($($(#[$doc:meta])* $event:ident($fact:ty) = $name:literal;)*) => {$(
@@ -29,19 +44,11 @@ macro_rules! events_of_projects {
         #[serde(transparent)]
         pub struct $event(pub $fact);
 
-        impl $crate::Event for $event {
-            const NAME: &'static str = $name;
-            fn aggregate(&self) -> uuid::Uuid {
-                self.0.project_id.0
-            }
-            fn organization(&self) -> Option<$crate::OrganizationId> {
-                Some(self.0.organization_id)
-            }
-        }
+        $crate::event::event!($event = $name, about 0.project_id, of 0.organization_id);
     )*};
 }
 
-pub(crate) use events_of_projects;
+pub(crate) use {event, events_of_projects};
 
 /// An event on its way: [CloudEvents 1.0](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md) in its
 /// JSON form. Attributes it does not know are ignored, so that two versions understand each other.

@@ -11,6 +11,7 @@ macro_rules! id {
             utoipa::ToSchema,
         )]
         #[serde(transparent)]
+        #[cfg_attr(feature = "sql", derive(sqlx::Type), sqlx(transparent))]
         pub struct $name(pub uuid::Uuid);
 
         impl $name {

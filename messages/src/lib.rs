@@ -24,6 +24,6 @@ pub use deploy::InstanceId;
 pub use event::{CloudEvent, Event};
 pub use ids::*;
 pub use operation::{Access, Operation};
-pub use page::{Cursor, Page, page_limit};
+pub use page::{Cursor, Limit, Page, page_limit};
 pub use saga::{SagaStatus, SagaView};
 pub use secret::Secret;

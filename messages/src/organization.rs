@@ -3,9 +3,10 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use uuid::Uuid;
 
-use crate::{Access, Cursor, DomainError, Event, Operation, OrganizationId, Page, Scopes, UserId, code::codes};
+use crate::{
+    Access, Cursor, DomainError, Limit, Operation, OrganizationId, Page, Scopes, UserId, code::codes, event::event,
+};
 
 /// What organization refuses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -77,8 +78,18 @@ impl Role {
     }
 }
 
+impl TryFrom<String> for Role {
+    type Error = String;
+
+    /// As [`Role::as_str`] writes it.
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or_else(|| format!("{text} is no role"))
+    }
+}
+
 /// A tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[cfg_attr(feature = "sql", derive(sqlx::FromRow))]
 pub struct Organization {
     /// The tenant.
     pub id: OrganizationId,
@@ -91,6 +102,7 @@ pub struct Organization {
     /// The one that came with its owner's account.
     pub personal: bool,
     /// The caller's role in it.
+    #[cfg_attr(feature = "sql", sqlx(try_from = "String"))]
     pub role: Role,
     /// UTC.
     pub created_at: DateTime<Utc>,
@@ -136,8 +148,7 @@ impl Operation for GetOrganization {
 pub struct ListOrganizations {
     /// How many rows, 1 to 100; default: 20.
     #[serde(default)]
-    #[schema(minimum = 1, maximum = 100)]
-    pub limit: Option<u32>,
+    pub limit: Limit,
     /// The `next` of the page before.
     #[serde(default)]
     pub cursor: Option<Cursor>,
@@ -218,14 +229,4 @@ pub struct OrganizationCreated {
     pub owner: UserId,
 }
 
-impl Event for OrganizationCreated {
-    const NAME: &'static str = "organization.created";
-
-    fn aggregate(&self) -> Uuid {
-        self.organization_id.0
-    }
-
-    fn organization(&self) -> Option<OrganizationId> {
-        Some(self.organization_id)
-    }
-}
+event!(OrganizationCreated = "organization.created", about organization_id, of organization_id);

@@ -26,6 +26,55 @@ pub fn page_limit(asked: Option<u32>) -> Result<u32, String> {
     }
 }
 
+/// How many rows a caller asks for: 1 to 100, 20 unless told. Another number never reaches a handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "Option<u32>", into = "u32")]
+#[schema(minimum = 1, maximum = 100)]
+pub struct Limit(u32);
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(LIMIT_DEFAULT)
+    }
+}
+
+impl TryFrom<Option<u32>> for Limit {
+    type Error = String;
+
+    fn try_from(asked: Option<u32>) -> Result<Self, String> {
+        page_limit(asked).map(Self)
+    }
+}
+
+impl From<Limit> for u32 {
+    fn from(limit: Limit) -> Self {
+        limit.0
+    }
+}
+
+impl Limit {
+    /// A number of the program's own: one that a page can't have does not compile in a `const`.
+    #[must_use]
+    pub const fn of(rows: u32) -> Self {
+        assert!(rows >= 1 && rows <= LIMIT_MAXIMUM);
+        Self(rows)
+    }
+
+    /// For `LIMIT`: one row more than is shown, which only tells that there is a next page.
+    #[must_use]
+    pub fn rows(self) -> i64 {
+        i64::from(self.0) + 1
+    }
+}
+
+impl Cursor {
+    /// For `id <`: a page without a cursor begins at the newest, and every id is below that.
+    #[must_use]
+    pub fn below(cursor: Option<Self>) -> Uuid {
+        cursor.map_or(Uuid::max(), |cursor| cursor.0)
+    }
+}
+
 /// Part of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Page<T> {
@@ -38,6 +87,11 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
+    /// From the rows that [`Limit::rows`] and [`Cursor::below`] asked for.
+    pub fn of(rows: Vec<T>, limit: Limit, id: impl Fn(&T) -> Uuid) -> Self {
+        Self::from_rows(rows, limit.0, id)
+    }
+
     /// From up to `limit + 1` rows: the extra row only tells that there is a next page.
     pub fn from_rows(mut rows: Vec<T>, limit: u32, id: impl Fn(&T) -> Uuid) -> Self {
         let limit = limit as usize;
@@ -45,5 +99,32 @@ impl<T> Page<T> {
         rows.truncate(limit);
         let next = if more { rows.last().map(|row| Cursor(id(row))) } else { None };
         Self { items: rows, next }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_read_from_a_number_or_nothing_and_is_never_another() {
+        let read = |json: &str| serde_json::from_str::<Limit>(json).map_err(|error| error.to_string());
+        for (json, rows) in [("null", 21), ("1", 2), ("100", 101)] {
+            assert_eq!(read(json).map(Limit::rows), Ok(rows), "{json}");
+        }
+        for json in ["0", "101", "-1", "\"2\""] {
+            assert!(read(json).is_err(), "{json}");
+        }
+        assert!(read("0").unwrap_err().contains("`limit` must be 1 to 100, not 0"));
+        assert_eq!(serde_json::to_string(&Limit::of(7)).unwrap(), "7");
+    }
+
+    #[test]
+    fn the_row_too_many_makes_the_cursor_of_the_next_page() {
+        let ids: Vec<Uuid> = (0..3).map(|_| Uuid::now_v7()).rev().collect();
+        let page = Page::of(ids.clone(), Limit::of(2), |id| *id);
+        assert_eq!((page.items.as_slice(), Cursor::below(page.next)), (&ids[..2], ids[1]));
+        assert_eq!(Page::of(ids, Limit::of(3), |id| *id).next, None);
+        assert_eq!(Cursor::below(None), Uuid::max());
     }
 }

@@ -2,12 +2,19 @@
 
 use callboard_messages::{
     Caller, OrganizationId,
-    organization::{GetPermissions, OrganizationError, Permissions},
+    organization::{GetPermissions, OrganizationError, Permissions, Role},
 };
 use callboard_supervisors::{Handle, Outcome};
-use uuid::Uuid;
 
-use crate::{Organizations, organizations::read_role};
+use crate::Organizations;
+
+/// A membership.
+#[derive(sqlx::FromRow)]
+struct Member {
+    organization_id: OrganizationId,
+    #[sqlx(try_from = "String")]
+    role: Role,
+}
 
 impl Handle<GetPermissions> for Organizations {
     async fn handle(&self, _: &Caller, message: GetPermissions) -> Outcome<GetPermissions> {
@@ -15,16 +22,15 @@ impl Handle<GetPermissions> for Organizations {
             Some(organization_id) => self
                 .database
                 .query("SELECT organization_id, role FROM members WHERE user_id = $1 AND organization_id = $2")
-                .bind(message.user_id.0)
-                .bind(organization_id.0),
+                .bind(message.user_id)
+                .bind(organization_id),
             None => self
                 .database
                 .query("SELECT organization_id, role FROM members WHERE user_id = $1 AND is_default")
-                .bind(message.user_id.0),
+                .bind(message.user_id),
         };
-        let row: Option<(Uuid, String)> = query.fetch_optional().await?;
-        let (organization_id, role) = row.ok_or(OrganizationError::NotFound)?;
-        let role = read_role(&role)?;
-        Ok(Permissions { organization_id: OrganizationId(organization_id), role, scopes: role.scopes() })
+        let member: Option<Member> = query.fetch_optional().await?;
+        let Member { organization_id, role } = member.ok_or(OrganizationError::NotFound)?;
+        Ok(Permissions { organization_id, role, scopes: role.scopes() })
     }
 }

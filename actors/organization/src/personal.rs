@@ -14,11 +14,10 @@ use callboard_supervisors::{
     events::{Inapplicable, Occurred, React, Stored, emit},
 };
 use chrono::{DateTime, Utc};
-use uuid::Uuid;
 
 use crate::{
     Organizations, name,
-    organizations::{OrganizationRow, join},
+    organizations::{join, memberships},
 };
 
 /// Names tried before giving up; from the second on a collision has a chance of 1 in 65,536.
@@ -26,16 +25,15 @@ const TRIES: usize = 10;
 
 impl Handle<EnsurePersonal> for Organizations {
     async fn handle(&self, caller: &Caller, message: EnsurePersonal) -> Outcome<EnsurePersonal> {
-        if let Some(row) = self.default_of(message.user_id.0).await? {
-            return Ok(row.try_into()?);
+        if let Some(organization) = self.default_of(message.user_id).await? {
+            return Ok(organization);
         }
         let now = self.clock.now();
         let work = async |transaction: &mut Transaction| ensure(transaction, caller, &message, now).await;
         self.database.transact(work).await?;
         // Also when another call was faster: both answer with what is there now.
-        let row = self.default_of(message.user_id.0).await?;
-        let row = row.ok_or_else(|| Failure::Internal("a person was left without an organization".to_owned()))?;
-        Ok(Organization::try_from(row)?)
+        let organization = self.default_of(message.user_id).await?;
+        Ok(organization.ok_or_else(|| Failure::Internal("a person was left without an organization".to_owned()))?)
     }
 }
 
@@ -52,9 +50,9 @@ impl React<UserRegistered> for Organizations {
         event: &Occurred<UserRegistered>,
     ) -> Result<(), CallError<Inapplicable>> {
         let UserRegistered { user_id, name, organization_id } = &event.event;
-        let there: Option<(Uuid,)> = transaction
+        let there: Option<(OrganizationId,)> = transaction
             .query("SELECT organization_id FROM members WHERE user_id = $1 AND is_default")
-            .bind(user_id.0)
+            .bind(*user_id)
             .fetch_optional()
             .await?;
         if there.is_some() {
@@ -70,13 +68,9 @@ impl React<UserRegistered> for Organizations {
 }
 
 impl Organizations {
-    async fn default_of(&self, user_id: Uuid) -> Result<Option<OrganizationRow>, Error> {
+    async fn default_of(&self, user_id: UserId) -> Result<Option<Organization>, Error> {
         self.database
-            .query(
-                "SELECT o.id, o.name, o.display_name, o.personal_of, m.role, o.created_at
-                 FROM members m JOIN organizations o ON o.id = m.organization_id
-                 WHERE m.user_id = $1 AND m.is_default",
-            )
+            .query(concat!(memberships!(), " WHERE m.user_id = $1 AND m.is_default"))
             .bind(user_id)
             .fetch_optional()
             .await
@@ -93,16 +87,16 @@ async fn ensure(
     let user_id = message.user_id;
     let organization_id = match message.organization_id {
         Some(organization_id) => {
-            let there: Option<(Uuid,)> = transaction
+            let there: Option<(OrganizationId,)> = transaction
                 .query("SELECT id FROM organizations WHERE id = $1")
-                .bind(organization_id.0)
+                .bind(organization_id)
                 .fetch_optional()
                 .await?;
             there.ok_or(OrganizationError::NotFound)?.0
         }
         None => create_personal(transaction, caller, user_id, &message.account_name, now).await?,
     };
-    join(transaction, organization_id, user_id.0, Role::Owner, true, now).await?;
+    join(transaction, organization_id, user_id, Role::Owner, true, now).await?;
     Ok(())
 }
 
@@ -112,7 +106,7 @@ async fn create_personal(
     user_id: UserId,
     account_name: &str,
     now: DateTime<Utc>,
-) -> Result<Uuid, CallError<OrganizationError>> {
+) -> Result<OrganizationId, CallError<OrganizationError>> {
     for name in name::candidates(account_name).take(TRIES) {
         // Nothing is inserted when the name is taken, or when another call made this person's organization.
         let inserted = transaction
@@ -121,22 +115,22 @@ async fn create_personal(
                  VALUES ($1, $2, $3, $4, $5)
                  ON CONFLICT DO NOTHING",
             )
-            .bind(Uuid::now_v7())
+            .bind(OrganizationId::new())
             .bind(name.clone())
             .bind(account_name.to_owned())
-            .bind(user_id.0)
+            .bind(user_id)
             .bind(now)
             .execute()
             .await?;
-        let made: Option<(Uuid,)> = transaction
+        let made: Option<(OrganizationId,)> = transaction
             .query("SELECT id FROM organizations WHERE personal_of = $1")
-            .bind(user_id.0)
+            .bind(user_id)
             .fetch_optional()
             .await?;
-        let Some((id,)) = made else { continue };
+        let Some((organization_id,)) = made else { continue };
         if inserted == 1 {
             let created = OrganizationCreated {
-                organization_id: OrganizationId(id),
+                organization_id,
                 name,
                 display_name: account_name.to_owned(),
                 personal: true,
@@ -144,7 +138,7 @@ async fn create_personal(
             };
             emit(transaction, caller, &created).await?;
         }
-        return Ok(id);
+        return Ok(organization_id);
     }
     Err(Failure::Internal(format!("no free name for an organization after {TRIES} tries")).into())
 }

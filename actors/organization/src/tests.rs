@@ -1,9 +1,7 @@
 //! Every operation, asked through the runtime, on both engines.
 
-use std::{sync::Arc, time::Duration};
-
 use callboard_messages::{
-    ApiKeyId, CallError, Caller, Code, Event, Failure, OrganizationId, Principal, Scopes, UserId,
+    ApiKeyId, CallError, Caller, Code, Cursor, Event, Failure, Limit, OrganizationId, Principal, Scopes, UserId,
     auth::UserRegistered,
     organization::{
         CreateOrganization, EnsurePersonal, GetOrganization, GetPermissions, ListOrganizations, Organization,
@@ -11,34 +9,17 @@ use callboard_messages::{
     },
 };
 use callboard_supervisors::{
-    Bus, Clock, Runtime,
-    db::Database,
-    events::{CloudEvent, EventTransport, InProcess},
-    testing::on_both_engines,
+    Clock,
+    events::{CloudEvent, EventTransport},
+    testing::TestNode,
 };
-use chrono::DateTime;
 use futures_util::future::join_all;
 use uuid::Uuid;
 
 use super::{DOMAIN, MIGRATIONS, domain};
 
-/// Runs `body` with the domain in a runtime of its own, on both engines.
-async fn on_each(body: impl AsyncFn(Bus)) {
-    on_each_with(async |bus, _, _| body(bus).await).await;
-}
-
-/// The same, with the domain's database, and with what brings events to it.
-async fn on_each_with(body: impl AsyncFn(Bus, Database, InProcess)) {
-    on_both_engines(&[(DOMAIN, &MIGRATIONS)], async |databases| {
-        let clock = Clock::manual(DateTime::from_timestamp(1_800_000_000, 0).unwrap());
-        let events = InProcess::default();
-        let runtime = Runtime::builder().clock(clock).workers(1).events(Arc::new(events.clone()));
-        let runtime = runtime.build(vec![domain(databases.clone())]).unwrap();
-        runtime.attach().await;
-        body(runtime.bus().clone(), databases.open(DOMAIN).await.unwrap(), events).await;
-        runtime.stop(Duration::from_secs(5)).await;
-    })
-    .await;
+async fn on_each(body: impl AsyncFn(&TestNode)) {
+    TestNode::on_each(&[(DOMAIN, &MIGRATIONS)], |databases| vec![domain(databases.clone())], body).await;
 }
 
 fn person() -> Caller {
@@ -64,35 +45,39 @@ fn create(name: &str) -> CreateOrganization {
     CreateOrganization { name: name.to_owned(), display_name: None }
 }
 
+fn list(limit: Limit, cursor: Option<Cursor>) -> ListOrganizations {
+    ListOrganizations { limit, cursor }
+}
+
 fn ensure(person: &Caller, name: &str) -> EnsurePersonal {
     EnsurePersonal { user_id: person.user_id.unwrap(), account_name: name.to_owned(), organization_id: None }
 }
 
 #[actix_rt::test]
 async fn a_creator_owns_its_organization_and_nobody_else_sees_it() {
-    on_each(async |bus| {
+    on_each(async |node| {
         let (ada, eve) = (person(), person());
-        let made = bus.ask(&ada, create("acme")).await.unwrap();
+        let made = node.ask(&ada, create("acme")).await.unwrap();
         assert_eq!((made.name.as_str(), made.display_name.as_str(), made.role), ("acme", "acme", Role::Owner));
         assert!(!made.personal);
         let get = {
             let organization_id = made.id;
             move || GetOrganization { organization_id }
         };
-        assert_eq!(bus.ask(&ada, get()).await.unwrap(), made);
-        assert_eq!(bus.ask(&eve, get()).await.unwrap_err(), CallError::Refused(OrganizationError::NotFound));
-        assert_eq!(bus.ask(&ada, ListOrganizations { limit: None, cursor: None }).await.unwrap().items, [made]);
-        assert!(bus.ask(&eve, ListOrganizations { limit: None, cursor: None }).await.unwrap().items.is_empty());
-        assert_eq!(bus.ask(&Caller::anonymous(), get()).await.unwrap_err().code(), Code::Unauthenticated);
+        assert_eq!(node.ask(&ada, get()).await.unwrap(), made);
+        assert_eq!(node.refusal(&eve, get()).await, OrganizationError::NotFound);
+        assert_eq!(node.ask(&ada, list(Limit::default(), None)).await.unwrap().items, [made]);
+        assert!(node.ask(&eve, list(Limit::default(), None)).await.unwrap().items.is_empty());
+        assert_eq!(node.ask(&Caller::anonymous(), get()).await.unwrap_err().code(), Code::Unauthenticated);
     })
     .await;
 }
 
 #[actix_rt::test]
 async fn of_concurrent_creations_of_one_name_one_wins() {
-    on_each(async |bus| {
+    on_each(async |node| {
         let people: Vec<_> = (0..8).map(|_| person()).collect();
-        let outcomes = join_all(people.iter().map(|person| bus.ask(person, create("acme")))).await;
+        let outcomes = join_all(people.iter().map(|person| node.ask(person, create("acme")))).await;
         let (won, lost): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
         assert_eq!((won.len(), lost.len()), (1, 7));
         for outcome in lost {
@@ -105,14 +90,14 @@ async fn of_concurrent_creations_of_one_name_one_wins() {
 
 #[actix_rt::test]
 async fn bad_names_are_refused() {
-    on_each(async |bus| {
+    on_each(async |node| {
         let ada = person();
         for name in ["", "A", "admin", "a--", "x".repeat(41).as_str(), "a'; DROP TABLE organizations"] {
-            assert_eq!(bus.ask(&ada, create(name)).await.unwrap_err().code(), Code::Invalid, "{name}");
+            assert_eq!(node.ask(&ada, create(name)).await.unwrap_err().code(), Code::Invalid, "{name}");
         }
         for display_name in ["", "   ", "a\nb", "x".repeat(101).as_str()] {
             let message = CreateOrganization { name: "acme".to_owned(), display_name: Some(display_name.to_owned()) };
-            assert_eq!(bus.ask(&ada, message).await.unwrap_err().code(), Code::Invalid, "{display_name:?}");
+            assert_eq!(node.ask(&ada, message).await.unwrap_err().code(), Code::Invalid, "{display_name:?}");
         }
     })
     .await;
@@ -120,15 +105,15 @@ async fn bad_names_are_refused() {
 
 #[actix_rt::test]
 async fn a_list_is_paged_newest_first_without_gaps() {
-    on_each(async |bus| {
+    on_each(async |node| {
         let ada = person();
         let mut made = Vec::new();
         for number in 0..5 {
-            made.insert(0, bus.ask(&ada, create(&format!("team-{number}"))).await.unwrap());
+            made.insert(0, node.ask(&ada, create(&format!("team-{number}"))).await.unwrap());
         }
         let (mut seen, mut cursor) = (Vec::<Organization>::new(), None);
         loop {
-            let page = bus.ask(&ada, ListOrganizations { limit: Some(2), cursor }).await.unwrap();
+            let page = node.ask(&ada, list(Limit::of(2), cursor)).await.unwrap();
             assert!(page.items.len() <= 2);
             seen.extend(page.items);
             cursor = page.next;
@@ -137,27 +122,23 @@ async fn a_list_is_paged_newest_first_without_gaps() {
             }
         }
         assert_eq!(seen, made);
-        for limit in [0, 101] {
-            let refused = bus.ask(&ada, ListOrganizations { limit: Some(limit), cursor: None }).await.unwrap_err();
-            assert_eq!(refused.code(), Code::Invalid, "{limit}");
-        }
-        assert_eq!(bus.ask(&ada, ListOrganizations { limit: Some(100), cursor: None }).await.unwrap().items, made);
+        assert_eq!(node.ask(&ada, list(Limit::of(100), None)).await.unwrap().items, made);
     })
     .await;
 }
 
 #[actix_rt::test]
 async fn a_personal_organization_is_made_once_however_often_it_is_asked_for() {
-    on_each(async |bus| {
+    on_each(async |node| {
         let (ada, system) = (person(), Caller::system());
-        let outcomes = join_all((0..8).map(|_| bus.ask(&system, ensure(&ada, "Ada Lovelace")))).await;
+        let outcomes = join_all((0..8).map(|_| node.ask(&system, ensure(&ada, "Ada Lovelace")))).await;
         let first = outcomes[0].clone().unwrap();
         assert!(first.personal);
         assert_eq!((first.name.as_str(), first.display_name.as_str()), ("ada-lovelace", "Ada Lovelace"));
         for outcome in outcomes {
             assert_eq!(outcome.unwrap(), first);
         }
-        let all = bus.ask(&ada, ListOrganizations { limit: None, cursor: None }).await.unwrap();
+        let all = node.ask(&ada, list(Limit::default(), None)).await.unwrap();
         assert_eq!(all.items, [first]);
     })
     .await;
@@ -165,10 +146,10 @@ async fn a_personal_organization_is_made_once_however_often_it_is_asked_for() {
 
 #[actix_rt::test]
 async fn people_of_one_name_get_organizations_of_different_names() {
-    on_each(async |bus| {
+    on_each(async |node| {
         let system = Caller::system();
         let people: Vec<_> = (0..6).map(|_| person()).collect();
-        let made = join_all(people.iter().map(|person| bus.ask(&system, ensure(person, "Ada")))).await;
+        let made = join_all(people.iter().map(|person| node.ask(&system, ensure(person, "Ada")))).await;
         let mut names: Vec<_> = made.into_iter().map(|made| made.unwrap().name).collect();
         names.sort();
         names.dedup();
@@ -180,78 +161,78 @@ async fn people_of_one_name_get_organizations_of_different_names() {
 
 #[actix_rt::test]
 async fn a_person_can_join_an_organization_instead_of_getting_one() {
-    on_each(async |bus| {
+    on_each(async |node| {
         let (operator, ada, system) = (person(), person(), Caller::system());
-        let shared = bus.ask(&system, ensure(&operator, "operator")).await.unwrap();
+        let shared = node.ask(&system, ensure(&operator, "operator")).await.unwrap();
         let join = || EnsurePersonal { organization_id: Some(shared.id), ..ensure(&ada, "Ada") };
         for _ in 0..2 {
-            let joined = bus.ask(&system, join()).await.unwrap();
+            let joined = node.ask(&system, join()).await.unwrap();
             assert_eq!((joined.id, joined.role), (shared.id, Role::Owner));
         }
         let permissions = GetPermissions { user_id: ada.user_id.unwrap(), organization_id: None };
-        assert_eq!(bus.ask(&system, permissions).await.unwrap().organization_id, shared.id);
+        assert_eq!(node.ask(&system, permissions).await.unwrap().organization_id, shared.id);
 
         let nowhere = EnsurePersonal { organization_id: Some(OrganizationId::new()), ..ensure(&person(), "Eve") };
-        assert_eq!(bus.ask(&system, nowhere).await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(node.ask(&system, nowhere).await.unwrap_err().code(), Code::NotFound);
         let later = EnsurePersonal { organization_id: Some(shared.id), ..ensure(&operator, "operator") };
-        assert_eq!(bus.ask(&system, later).await.unwrap().id, shared.id);
+        assert_eq!(node.ask(&system, later).await.unwrap().id, shared.id);
     })
     .await;
 }
 
 #[actix_rt::test]
 async fn permissions_are_those_of_the_role_and_none_elsewhere() {
-    on_each(async |bus| {
+    on_each(async |node| {
         let (ada, system) = (person(), Caller::system());
         let user_id = ada.user_id.unwrap();
-        let personal = bus.ask(&system, ensure(&ada, "Ada")).await.unwrap();
-        let acme = bus.ask(&ada, create("acme")).await.unwrap();
-        let theirs = bus.ask(&person(), create("theirs")).await.unwrap();
+        let personal = node.ask(&system, ensure(&ada, "Ada")).await.unwrap();
+        let acme = node.ask(&ada, create("acme")).await.unwrap();
+        let theirs = node.ask(&person(), create("theirs")).await.unwrap();
 
-        let by_default = bus.ask(&system, GetPermissions { user_id, organization_id: None }).await.unwrap();
+        let by_default = node.ask(&system, GetPermissions { user_id, organization_id: None }).await.unwrap();
         assert_eq!((by_default.organization_id, by_default.role), (personal.id, Role::Owner));
         assert!(by_default.scopes.allows("project:write"));
         let there = GetPermissions { user_id, organization_id: Some(acme.id) };
-        assert_eq!(bus.ask(&system, there).await.unwrap().organization_id, acme.id);
+        assert_eq!(node.ask(&system, there).await.unwrap().organization_id, acme.id);
         for organization_id in [theirs.id, OrganizationId::new()] {
             let message = GetPermissions { user_id, organization_id: Some(organization_id) };
-            assert_eq!(bus.ask(&system, message).await.unwrap_err(), CallError::Refused(OrganizationError::NotFound));
+            assert_eq!(node.refusal(&system, message).await, OrganizationError::NotFound);
         }
         let stranger = GetPermissions { user_id: UserId::new(), organization_id: None };
-        assert_eq!(bus.ask(&system, stranger).await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(node.ask(&system, stranger).await.unwrap_err().code(), Code::NotFound);
     })
     .await;
 }
 
 #[actix_rt::test]
 async fn internal_operations_are_closed_to_people() {
-    on_each(async |bus| {
+    on_each(async |node| {
         let ada = person();
         let permissions = GetPermissions { user_id: ada.user_id.unwrap(), organization_id: None };
-        assert_eq!(bus.ask(&ada, permissions).await.unwrap_err().code(), Code::Forbidden);
-        assert_eq!(bus.ask(&ada, ensure(&ada, "Ada")).await.unwrap_err().code(), Code::Forbidden);
+        assert_eq!(node.ask(&ada, permissions).await.unwrap_err().code(), Code::Forbidden);
+        assert_eq!(node.ask(&ada, ensure(&ada, "Ada")).await.unwrap_err().code(), Code::Forbidden);
     })
     .await;
 }
 
 #[actix_rt::test]
 async fn a_key_is_confined_to_its_organization_and_scopes() {
-    on_each(async |bus| {
+    on_each(async |node| {
         let ada = person();
         let (acme, other) =
-            (bus.ask(&ada, create("acme")).await.unwrap(), bus.ask(&ada, create("other")).await.unwrap());
+            (node.ask(&ada, create("acme")).await.unwrap(), node.ask(&ada, create("other")).await.unwrap());
         let key = key_of(&ada, acme.id, &["organization:read"]);
-        let listed = bus.ask(&key, ListOrganizations { limit: None, cursor: None }).await.unwrap();
+        let listed = node.ask(&key, list(Limit::default(), None)).await.unwrap();
         assert_eq!(listed.items, std::slice::from_ref(&acme));
         let elsewhere = GetOrganization { organization_id: other.id };
-        assert_eq!(bus.ask(&key, elsewhere).await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(node.ask(&key, elsewhere).await.unwrap_err().code(), Code::NotFound);
         assert_eq!(
-            bus.ask(&key, create("more")).await.unwrap_err(),
+            node.ask(&key, create("more")).await.unwrap_err(),
             CallError::Failed(Failure::Forbidden("organization:write".into()))
         );
         let blind = key_of(&ada, acme.id, &["project:read"]);
         let here = GetOrganization { organization_id: acme.id };
-        assert_eq!(bus.ask(&blind, here).await.unwrap_err().code(), Code::Forbidden);
+        assert_eq!(node.ask(&blind, here).await.unwrap_err().code(), Code::Forbidden);
     })
     .await;
 }
@@ -261,33 +242,33 @@ fn registered(person: &Caller, name: &str, organization_id: Option<OrganizationI
     CloudEvent::new("auth", Clock::system().now(), &event).unwrap()
 }
 
-async fn created(database: &Database) -> i64 {
+async fn created(node: &TestNode) -> i64 {
     let count = "SELECT COUNT(*) FROM outbox WHERE type = $1";
-    database.query(count).bind(OrganizationCreated::NAME).fetch_scalar().await.unwrap()
+    node.database(DOMAIN).await.query(count).bind(OrganizationCreated::NAME).fetch_scalar().await.unwrap()
 }
 
 #[actix_rt::test]
 async fn a_registration_that_is_heard_of_gives_a_person_one_organization() {
-    on_each_with(async |bus, database, events| {
+    on_each(async |node| {
         let (ada, system) = (person(), Caller::system());
         let event = registered(&ada, "Ada", None);
         // Twice, while the sign-in asks as well: whoever is first makes it, and nobody a second.
         let (first, again, asked) = futures_util::join!(
-            events.publish(event.clone()),
-            events.publish(event.clone()),
-            bus.ask(&system, ensure(&ada, "Ada")),
+            node.events.publish(event.clone()),
+            node.events.publish(event.clone()),
+            node.ask(&system, ensure(&ada, "Ada")),
         );
         first.unwrap();
         again.unwrap();
         let asked = asked.unwrap();
         assert!(asked.personal);
-        let list = bus.ask(&ada, ListOrganizations { limit: None, cursor: None }).await.unwrap();
+        let list = node.ask(&ada, list(Limit::default(), None)).await.unwrap();
         assert_eq!(list.items, std::slice::from_ref(&asked));
-        assert_eq!(created(&database).await, 1, "and it is told once");
+        assert_eq!(created(node).await, 1, "and it is told once");
 
         let eve = person();
-        events.publish(registered(&eve, "Eve", Some(asked.id))).await.unwrap();
-        let joined = bus.ask(&system, GetPermissions { user_id: eve.user_id.unwrap(), organization_id: None }).await;
+        node.events.publish(registered(&eve, "Eve", Some(asked.id))).await.unwrap();
+        let joined = node.ask(&system, GetPermissions { user_id: eve.user_id.unwrap(), organization_id: None }).await;
         assert_eq!((joined.as_ref().unwrap().organization_id, joined.unwrap().role), (asked.id, Role::Owner));
     })
     .await;
@@ -295,20 +276,20 @@ async fn a_registration_that_is_heard_of_gives_a_person_one_organization() {
 
 #[actix_rt::test]
 async fn a_request_that_comes_again_finds_what_it_made() {
-    on_each(async |bus| {
+    on_each(async |node| {
         let ada = person();
         let as_request = |person: &Caller, request| Caller { request: Some(request), ..person.clone() };
         let request = Uuid::now_v7();
         let first = as_request(&ada, request);
-        let made = join_all((0..8).map(|_| bus.ask(&first, create("acme")))).await;
+        let made = join_all((0..8).map(|_| node.ask(&first, create("acme")))).await;
         let organization = made[0].as_ref().unwrap();
         assert!(made.iter().all(|made| made.as_ref() == Ok(organization)), "{made:?}");
-        let listed = bus.ask(&ada, ListOrganizations { limit: None, cursor: None }).await.unwrap();
+        let listed = node.ask(&ada, list(Limit::default(), None)).await.unwrap();
         assert_eq!(listed.items.as_slice(), std::slice::from_ref(organization));
 
         let taken = CallError::Refused(OrganizationError::NameTaken("acme".to_owned()));
         for other in [ada.clone(), as_request(&ada, Uuid::now_v7()), as_request(&person(), request)] {
-            assert_eq!(bus.ask(&other, create("acme")).await.unwrap_err(), taken);
+            assert_eq!(node.ask(&other, create("acme")).await.unwrap_err(), taken);
         }
     })
     .await;

@@ -9,7 +9,7 @@ use callboard_messages::{
 use callboard_supervisors::{Handle, Outcome, db::Transaction, events::emit};
 use sqlx::types::Json;
 
-use crate::projects::{Projects, tenant, why_absent};
+use crate::projects::{Projects, why_absent};
 
 const COMMAND_MAXIMUM: usize = 4_096;
 const PATH_MAXIMUM: usize = 1_024;
@@ -22,8 +22,8 @@ impl Handle<GetBuildConfig> for Projects {
                 "SELECT build FROM projects
                  WHERE id = $1 AND organization_id = $2 AND deleting_at IS NULL AND NOT creating",
             )
-            .bind(message.project_id.0)
-            .bind(tenant(caller)?.0)
+            .bind(message.project_id)
+            .bind(caller.tenant()?)
             .fetch_optional()
             .await?;
         let (build,) = row.ok_or(ProjectError::NotFound)?;
@@ -34,7 +34,7 @@ impl Handle<GetBuildConfig> for Projects {
 impl Handle<SetBuildConfig> for Projects {
     async fn handle(&self, caller: &Caller, message: SetBuildConfig) -> Outcome<SetBuildConfig> {
         check(&message.config).map_err(ProjectError::Invalid)?;
-        let (project_id, organization_id) = (message.project_id, tenant(caller)?);
+        let (project_id, organization_id) = (message.project_id, caller.tenant()?);
         let set = async |transaction: &mut Transaction| -> Result<(), CallError<ProjectError>> {
             let changed: Option<(String, i64)> = transaction
                 .query(
@@ -42,8 +42,8 @@ impl Handle<SetBuildConfig> for Projects {
                      WHERE id = $1 AND organization_id = $2 AND deleting_at IS NULL AND NOT creating
                      RETURNING name, version",
                 )
-                .bind(project_id.0)
-                .bind(organization_id.0)
+                .bind(project_id)
+                .bind(organization_id)
                 .bind(Json(message.config.clone()))
                 .fetch_optional()
                 .await?;

@@ -6,17 +6,16 @@ use callboard_messages::{
 };
 use callboard_supervisors::{Handle, Outcome};
 use sqlx::types::Json;
-use uuid::Uuid;
 
 use crate::{
     environment::Owner,
-    projects::{ProjectRow, Projects},
+    projects::{Projects, columns},
 };
 
 #[derive(sqlx::FromRow)]
 struct ConfigRow {
     #[sqlx(flatten)]
-    project: ProjectRow,
+    project: Project,
     environment_version: i64,
     build: Option<Json<BuildConfig>>,
 }
@@ -24,22 +23,22 @@ struct ConfigRow {
 impl Handle<GetConfig> for Projects {
     /// The caller is the platform. If it acts for a tenant, the project must be that tenant's.
     async fn handle(&self, caller: &Caller, message: GetConfig) -> Outcome<GetConfig> {
-        let tenant = caller.organization_id.map(|organization_id| organization_id.0);
         let row: Option<ConfigRow> = self
             .database
-            .query(
-                "SELECT id, organization_id, name, description, version, created_at, updated_at, deleting_at,
-                        environment_version, build
+            .query(concat!(
+                "SELECT ",
+                columns!(),
+                ", environment_version, build
                  FROM projects
                  WHERE id = $1 AND organization_id = COALESCE($2, organization_id)
-                   AND deleting_at IS NULL AND NOT creating",
-            )
-            .bind(message.project_id.0)
-            .bind::<Option<Uuid>>(tenant)
+                   AND deleting_at IS NULL AND NOT creating"
+            ))
+            .bind(message.project_id)
+            .bind(caller.organization_id)
             .fetch_optional()
             .await?;
         let row = row.ok_or(ProjectError::NotFound)?;
-        let project = Project::from(row.project);
+        let project = row.project;
         let version = message.environment_version.unwrap_or(row.environment_version);
         if !(0..=row.environment_version).contains(&version) {
             return Err(ProjectError::Invalid(format!("the environment has no version {version}")).into());

@@ -2,10 +2,8 @@
 //!
 //! The project's row holds its name from the first step on, and is there for nobody else before the last.
 
-use std::time::Duration;
-
 use callboard_messages::{
-    CallError, Caller, OrganizationId, ProjectId,
+    CallError, Caller, ProjectId,
     deploy::{CleanupEnvironment, SetupEnvironment},
     project::{CreateProject, Project, ProjectCreated, ProjectError, ProjectFact},
 };
@@ -15,26 +13,18 @@ use callboard_supervisors::{
     events::emit,
     saga::{Saga, SagaState, StepContext, StepOutcome},
 };
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::{
     name,
-    projects::{Projects, check_description, tenant},
+    projects::{Projects, check_description},
 };
-
-/// The pause between two looks at a project that another attempt makes.
-const GLANCE: Duration = Duration::from_millis(100);
 
 /// What the steps work with: the project as it will be.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
 pub(crate) struct Creation {
-    #[serde(flatten)]
     pub(crate) project: Project,
-    /// Of whoever asked for it.
-    #[serde(default)]
-    pub(crate) request: Option<Uuid>,
 }
 
 impl SagaState for Creation {
@@ -51,7 +41,7 @@ pub(crate) fn saga() -> Saga<Creation> {
 
 impl Handle<CreateProject> for Projects {
     async fn handle(&self, caller: &Caller, message: CreateProject) -> Outcome<CreateProject> {
-        let organization_id = tenant(caller)?;
+        let organization_id = caller.tenant()?;
         name::check(&message.name)?;
         let description = message.description.unwrap_or_default();
         check_description(&description)?;
@@ -66,91 +56,29 @@ impl Handle<CreateProject> for Projects {
             updated_at: now,
             deleting_at: None,
         };
-        let (id, name) = (project.id.0, project.name.clone());
         // The saga of a project has the project's id.
-        match self.sagas.run(caller, id, Creation { project, request: caller.request }).await {
-            Ok(creation) => Ok(creation.project),
-            Err(CallError::Refused(ProjectError::NameTaken(_))) if caller.request.is_some() => {
-                self.made_before(caller, organization_id, name).await
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// A project whose name this request has taken, as far as it has come.
-#[derive(sqlx::FromRow)]
-struct Made {
-    id: Uuid,
-    description: String,
-    version: i64,
-    creating: bool,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
-    deleting_at: Option<DateTime<Utc>>,
-}
-
-impl Projects {
-    /// What an earlier attempt at this request has made, or makes just now: its reply was lost, or the request came twice.
-    async fn made_before(
-        &self,
-        caller: &Caller,
-        organization_id: OrganizationId,
-        name: String,
-    ) -> Outcome<CreateProject> {
-        loop {
-            let made: Option<Made> = self
-                .database
-                .query(
-                    "SELECT id, description, version, creating, created_at, updated_at, deleting_at FROM projects
-                     WHERE name = $1 AND organization_id = $2 AND request = $3",
-                )
-                .bind(name.clone())
-                .bind(organization_id.0)
-                .bind(caller.request)
-                .fetch_optional()
-                .await?;
-            let Some(Made { id, description, version, creating, created_at, updated_at, deleting_at }) = made else {
-                return Err(ProjectError::NameTaken(name).into());
-            };
-            if !creating {
-                let project = Project {
-                    id: ProjectId(id),
-                    organization_id,
-                    name,
-                    description,
-                    version,
-                    created_at,
-                    updated_at,
-                    deleting_at,
-                };
-                return Ok(project);
-            }
-            // Its saga is under way, here or elsewhere; the deadline of the call bounds the wait.
-            self.clock.sleep(GLANCE).await;
-        }
+        let creation = self.sagas.run(caller, project.id.0, Creation { project }).await?;
+        Ok(creation.project)
     }
 }
 
 async fn record(transaction: &mut Transaction, _: &StepContext, creation: Creation) -> StepOutcome<Creation> {
-    let Creation { project, request } = creation;
+    let Creation { project } = creation;
     let inserted = transaction
         .query(
             "INSERT INTO projects
-                (id, organization_id, name, description, version, environment_version, creating, request, created_at,
-                 updated_at)
-             VALUES ($1, $2, $3, $4, 1, 0, TRUE, $5, $6, $6)",
+                (id, organization_id, name, description, version, environment_version, creating, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, 1, 0, TRUE, $5, $5)",
         )
-        .bind(project.id.0)
-        .bind(project.organization_id.0)
+        .bind(project.id)
+        .bind(project.organization_id)
         .bind(project.name.clone())
         .bind(project.description.clone())
-        .bind(request)
         .bind(project.created_at)
         .execute()
         .await;
     match inserted {
-        Ok(_) => Ok(Creation { project, request }),
+        Ok(_) => Ok(Creation { project }),
         Err(error) if error.violates("projects_name_key", "projects.name") => {
             Err(ProjectError::NameTaken(project.name).into())
         }
@@ -159,7 +87,7 @@ async fn record(transaction: &mut Transaction, _: &StepContext, creation: Creati
 }
 
 async fn erase(transaction: &mut Transaction, _: &StepContext, creation: Creation) -> StepOutcome<Creation, ()> {
-    transaction.query("DELETE FROM projects WHERE id = $1 AND creating").bind(creation.project.id.0).execute().await?;
+    transaction.query("DELETE FROM projects WHERE id = $1 AND creating").bind(creation.project.id).execute().await?;
     Ok(())
 }
 
@@ -188,7 +116,7 @@ async fn cleanup_environment(context: &StepContext, creation: Creation) -> StepO
 async fn open(transaction: &mut Transaction, context: &StepContext, creation: Creation) -> StepOutcome<Creation> {
     let opened = transaction
         .query("UPDATE projects SET creating = FALSE WHERE id = $1")
-        .bind(creation.project.id.0)
+        .bind(creation.project.id)
         .execute()
         .await?;
     if opened == 0 {
@@ -200,16 +128,16 @@ async fn open(transaction: &mut Transaction, context: &StepContext, creation: Cr
 
 /// Takes back what only a step after `open` could make necessary: the project is again there for nobody.
 async fn close(transaction: &mut Transaction, _: &StepContext, creation: Creation) -> StepOutcome<Creation, ()> {
-    transaction
-        .query("UPDATE projects SET creating = TRUE WHERE id = $1")
-        .bind(creation.project.id.0)
-        .execute()
-        .await?;
+    transaction.query("UPDATE projects SET creating = TRUE WHERE id = $1").bind(creation.project.id).execute().await?;
     Ok(())
 }
 
 /// What other domains are told of a project.
 pub(crate) fn fact(project: &Project) -> ProjectFact {
-    let (project_id, organization_id): (ProjectId, OrganizationId) = (project.id, project.organization_id);
-    ProjectFact { project_id, organization_id, name: project.name.clone(), version: project.version }
+    ProjectFact {
+        project_id: project.id,
+        organization_id: project.organization_id,
+        name: project.name.clone(),
+        version: project.version,
+    }
 }

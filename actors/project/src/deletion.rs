@@ -17,9 +17,8 @@ use callboard_supervisors::{
     events::emit,
 };
 use tokio::sync::Notify;
-use uuid::Uuid;
 
-use crate::projects::{ProjectRow, Projects, tenant};
+use crate::projects::{Projects, columns};
 
 /// How long a caller waits for the end. An app that takes all the time it may to end has ended by then.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
@@ -35,21 +34,22 @@ const AT_ONCE: usize = 8;
 
 impl Handle<DeleteProject> for Projects {
     async fn handle(&self, caller: &Caller, message: DeleteProject) -> Outcome<DeleteProject> {
-        let organization_id = tenant(caller)?;
-        let marked: Option<ProjectRow> = self
+        let organization_id = caller.tenant()?;
+        let marked: Option<Project> = self
             .database
-            .query(
+            .query(concat!(
                 "UPDATE projects SET deleting_at = COALESCE(deleting_at, $4)
                  WHERE id = $1 AND organization_id = $2 AND version = COALESCE($3, version) AND NOT creating
-                 RETURNING id, organization_id, name, description, version, created_at, updated_at, deleting_at",
-            )
-            .bind(message.project_id.0)
-            .bind(organization_id.0)
+                 RETURNING ",
+                columns!()
+            ))
+            .bind(message.project_id)
+            .bind(organization_id)
             .bind(message.if_match)
             .bind(self.clock.now())
             .fetch_optional()
             .await?;
-        let Some(marked) = marked.map(Project::from) else {
+        let Some(marked) = marked else {
             return Err(self.why_unchanged(organization_id, message.project_id).await?.into());
         };
         let mut platform = caller.as_system();
@@ -118,17 +118,16 @@ async fn finish(database: &Database, bus: &Bus, caller: &Caller, project_id: Pro
         return Err(Unfinished::of_app(&error));
     }
     let remove = async |transaction: &mut Transaction| -> Result<(), Error> {
-        let gone: Option<(Uuid, String, i64)> = transaction
+        let gone: Option<(OrganizationId, String, i64)> = transaction
             .query(
                 "DELETE FROM projects WHERE id = $1 AND deleting_at IS NOT NULL
                  RETURNING organization_id, name, version",
             )
-            .bind(project_id.0)
+            .bind(project_id)
             .fetch_optional()
             .await?;
         // Of two that finish it, one tells.
         if let Some((organization_id, name, version)) = gone {
-            let organization_id = OrganizationId(organization_id);
             let deleted = ProjectDeleted(ProjectFact { project_id, organization_id, name, version });
             emit(transaction, caller, &deleted).await?;
         }
@@ -180,7 +179,7 @@ impl From<&Unfinished> for Left {
 }
 
 async fn pass(database: &Database, bus: &Bus, deletions: &Arc<Deletions>) -> Left {
-    let marked: Result<Vec<(Uuid, Uuid)>, _> = database
+    let marked: Result<Vec<(ProjectId, OrganizationId)>, _> = database
         .query("SELECT id, organization_id FROM projects WHERE deleting_at IS NOT NULL ORDER BY deleting_at LIMIT $1")
         .bind(PAGE)
         .fetch_all()
@@ -198,14 +197,13 @@ async fn pass(database: &Database, bus: &Bus, deletions: &Arc<Deletions>) -> Lef
         }
     };
     let (mut finishing, mut left) = (TaskSet::default(), Left::Nothing);
-    for (id, organization_id) in marked {
+    for (project_id, organization_id) in marked {
         if finishing.len() == AT_ONCE {
             left = left.max(finishing.next().await.unwrap_or(Left::Some));
         }
         let (database, bus, deletions) = (database.clone(), bus.clone(), deletions.clone());
-        let caller = Caller { organization_id: Some(OrganizationId(organization_id)), ..Caller::system() };
+        let caller = Caller { organization_id: Some(organization_id), ..Caller::system() };
         finishing.spawn(async move {
-            let project_id = ProjectId(id);
             match finish(&database, &bus, &caller, project_id).await {
                 Ok(()) => {
                     tracing::info!(%project_id, "a deletion under way is finished");

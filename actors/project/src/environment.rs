@@ -19,7 +19,7 @@ use callboard_supervisors::{
 };
 use chrono::{DateTime, Utc};
 
-use crate::projects::{Projects, tenant, why_absent};
+use crate::projects::{Projects, why_absent};
 
 const VARIABLES_MAXIMUM: usize = 256;
 const NAME_MAXIMUM: usize = 128;
@@ -44,7 +44,7 @@ impl Vault {
     async fn key(&self, transaction: &mut Transaction, owner: Owner, now: DateTime<Utc>) -> Result<DataKey, Failure> {
         let kept: Option<(Vec<u8>,)> = transaction
             .query("SELECT wrapped FROM data_keys WHERE project_id = $1")
-            .bind(owner.project_id.0)
+            .bind(owner.project_id)
             .fetch_optional()
             .await?;
         if let Some((wrapped,)) = kept {
@@ -53,7 +53,7 @@ impl Vault {
         let (wrapped, key) = self.master.wrap_new_key(owner.key_place().as_bytes()).map_err(fault)?;
         transaction
             .query("INSERT INTO data_keys (project_id, wrapped, created_at) VALUES ($1, $2, $3)")
-            .bind(owner.project_id.0)
+            .bind(owner.project_id)
             .bind(wrapped)
             .bind(now)
             .execute()
@@ -112,12 +112,12 @@ const ROWS_AT: &str = "SELECT name, version, plain, sealed, secret, updated_at
     ORDER BY name";
 
 async fn rows_at(database: &Database, project_id: ProjectId, version: i64) -> Result<Vec<VariableRow>, Error> {
-    database.query(ROWS_AT).bind(project_id.0).bind(version).fetch_all().await
+    database.query(ROWS_AT).bind(project_id).bind(version).fetch_all().await
 }
 
 /// The environment as a transaction has left it: once that has committed, nothing may fail any more.
 async fn left_by(transaction: &mut Transaction, project_id: ProjectId, version: i64) -> Result<Environment, Error> {
-    let rows = transaction.query(ROWS_AT).bind(project_id.0).bind(version).fetch_all().await?;
+    let rows = transaction.query(ROWS_AT).bind(project_id).bind(version).fetch_all().await?;
     Ok(shown(rows, version))
 }
 
@@ -144,8 +144,8 @@ impl Handle<ListEnv> for Projects {
                 "SELECT environment_version FROM projects
                  WHERE id = $1 AND organization_id = $2 AND deleting_at IS NULL AND NOT creating",
             )
-            .bind(message.project_id.0)
-            .bind(tenant(caller)?.0)
+            .bind(message.project_id)
+            .bind(caller.tenant()?)
             .fetch_optional()
             .await?;
         let (version,) = version.ok_or(ProjectError::NotFound)?;
@@ -156,7 +156,7 @@ impl Handle<ListEnv> for Projects {
 impl Handle<SetEnv> for Projects {
     async fn handle(&self, caller: &Caller, message: SetEnv) -> Outcome<SetEnv> {
         check(&message.variables).map_err(ProjectError::Invalid)?;
-        let owner = Owner { organization_id: tenant(caller)?, project_id: message.project_id };
+        let owner = Owner { organization_id: caller.tenant()?, project_id: message.project_id };
         let now = self.clock.now();
         let set = async |transaction: &mut Transaction| -> Result<Environment, CallError<ProjectError>> {
             let version = new_version(transaction, owner).await?;
@@ -199,7 +199,7 @@ async fn insert(
             "INSERT INTO variables (project_id, name, version, plain, sealed, secret, size, updated_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         )
-        .bind(owner.project_id.0)
+        .bind(owner.project_id)
         .bind(variable.name.clone())
         .bind(version)
         .bind((!variable.secret).then(|| value.to_owned()))
@@ -214,7 +214,7 @@ async fn insert(
 
 impl Handle<UnsetEnv> for Projects {
     async fn handle(&self, caller: &Caller, message: UnsetEnv) -> Outcome<UnsetEnv> {
-        let owner = Owner { organization_id: tenant(caller)?, project_id: message.project_id };
+        let owner = Owner { organization_id: caller.tenant()?, project_id: message.project_id };
         let now = self.clock.now();
         let unset = async |transaction: &mut Transaction| -> Result<Environment, CallError<ProjectError>> {
             let version = new_version(transaction, owner).await?;
@@ -227,7 +227,7 @@ impl Handle<UnsetEnv> for Projects {
                        AND version = (SELECT MAX(version) FROM variables AS newest
                                       WHERE newest.project_id = v.project_id AND newest.name = v.name)",
                 )
-                .bind(owner.project_id.0)
+                .bind(owner.project_id)
                 .bind(message.name.clone())
                 .bind(version)
                 .bind(now)
@@ -251,7 +251,7 @@ impl Projects {
             let (wrapped,): (Vec<u8>,) = self
                 .database
                 .query("SELECT wrapped FROM data_keys WHERE project_id = $1")
-                .bind(owner.project_id.0)
+                .bind(owner.project_id)
                 .fetch_one()
                 .await?;
             Some(self.vault.unwrap(&wrapped, owner)?)
@@ -283,8 +283,8 @@ async fn new_version(transaction: &mut Transaction, owner: Owner) -> Result<i64,
              WHERE id = $1 AND organization_id = $2 AND deleting_at IS NULL AND NOT creating
              RETURNING environment_version",
         )
-        .bind(owner.project_id.0)
-        .bind(owner.organization_id.0)
+        .bind(owner.project_id)
+        .bind(owner.organization_id)
         .fetch_optional()
         .await?;
     match row {
@@ -301,7 +301,7 @@ async fn check_totals(transaction: &mut Transaction, project_id: ProjectId) -> R
                AND version = (SELECT MAX(version) FROM variables AS newest
                               WHERE newest.project_id = v.project_id AND newest.name = v.name)",
         )
-        .bind(project_id.0)
+        .bind(project_id)
         .fetch_one()
         .await?;
     if count > VARIABLES_MAXIMUM as i64 || size > TOTAL_MAXIMUM {

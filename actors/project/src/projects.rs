@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use callboard_messages::{
-    Caller, Failure, OrganizationId, Page, ProjectId, page_limit,
+    Caller, Cursor, Failure, OrganizationId, Page, ProjectId,
     project::{GetProject, ListProjects, Project, ProjectError, ProjectUpdated, UpdateProject},
 };
 use callboard_supervisors::{
@@ -15,7 +15,6 @@ use callboard_supervisors::{
     saga::{SagaEngine, Sagas},
 };
 use chrono::{DateTime, Utc};
-use uuid::Uuid;
 
 use crate::{creation::fact, deletion::Deletions, environment::Vault};
 
@@ -45,85 +44,54 @@ impl Projects {
     }
 }
 
-/// A project as its table has it.
-#[derive(sqlx::FromRow)]
-pub(crate) struct ProjectRow {
-    id: Uuid,
-    organization_id: Uuid,
-    name: String,
-    description: String,
-    version: i64,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
-    deleting_at: Option<DateTime<Utc>>,
+/// The columns of a [`Project`].
+macro_rules! columns {
+    () => {
+        "id, organization_id, name, description, version, created_at, updated_at, deleting_at"
+    };
 }
-
-impl From<ProjectRow> for Project {
-    fn from(row: ProjectRow) -> Self {
-        Self {
-            id: ProjectId(row.id),
-            organization_id: OrganizationId(row.organization_id),
-            name: row.name,
-            description: row.description,
-            version: row.version,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-            deleting_at: row.deleting_at,
-        }
-    }
-}
-
-/// The tenant a caller acts for; the gateway gives every signed-in caller one.
-pub(crate) fn tenant(caller: &Caller) -> Result<OrganizationId, Failure> {
-    caller.organization_id.ok_or(Failure::Unauthenticated)
-}
+pub(crate) use columns;
 
 impl Handle<GetProject> for Projects {
     async fn handle(&self, caller: &Caller, message: GetProject) -> Outcome<GetProject> {
-        let row: Option<ProjectRow> = self
+        let project: Option<Project> = self
             .database
-            .query(
-                "SELECT id, organization_id, name, description, version, created_at, updated_at, deleting_at
-                 FROM projects WHERE id = $1 AND organization_id = $2 AND NOT creating",
-            )
-            .bind(message.project_id.0)
-            .bind(tenant(caller)?.0)
+            .query(concat!(
+                "SELECT ",
+                columns!(),
+                " FROM projects WHERE id = $1 AND organization_id = $2 AND NOT creating"
+            ))
+            .bind(message.project_id)
+            .bind(caller.tenant()?)
             .fetch_optional()
             .await?;
-        Ok(row.ok_or(ProjectError::NotFound)?.into())
+        Ok(project.ok_or(ProjectError::NotFound)?)
     }
 }
 
 impl Handle<ListProjects> for Projects {
     async fn handle(&self, caller: &Caller, message: ListProjects) -> Outcome<ListProjects> {
-        let limit = page_limit(message.limit).map_err(ProjectError::Invalid)?;
-        // Every id is below this one: a page without a cursor begins at the newest.
-        let before = message.cursor.map_or(Uuid::max(), |cursor| cursor.0);
-        let query = match message.name {
-            Some(name) => self
-                .database
-                .query(
-                    "SELECT id, organization_id, name, description, version, created_at, updated_at, deleting_at
-                     FROM projects WHERE organization_id = $1 AND id < $2 AND name = $4 AND NOT creating
-                     ORDER BY id DESC LIMIT $3",
-                )
-                .bind(tenant(caller)?.0)
-                .bind(before)
-                .bind(i64::from(limit) + 1)
-                .bind(name),
-            None => self
-                .database
-                .query(
-                    "SELECT id, organization_id, name, description, version, created_at, updated_at, deleting_at
-                     FROM projects WHERE organization_id = $1 AND id < $2 AND NOT creating
-                     ORDER BY id DESC LIMIT $3",
-                )
-                .bind(tenant(caller)?.0)
-                .bind(before)
-                .bind(i64::from(limit) + 1),
+        let sql = match message.name {
+            None => concat!(
+                "SELECT ",
+                columns!(),
+                " FROM projects WHERE organization_id = $1 AND id < $2 AND NOT creating ORDER BY id DESC LIMIT $3"
+            ),
+            Some(_) => concat!(
+                "SELECT ",
+                columns!(),
+                " FROM projects WHERE organization_id = $1 AND id < $2 AND name = $4 AND NOT creating
+                 ORDER BY id DESC LIMIT $3"
+            ),
         };
-        let rows: Vec<ProjectRow> = query.fetch_all().await?;
-        Ok(Page::from_rows(rows.into_iter().map(Project::from).collect(), limit, |project| project.id.0))
+        let page = self.database.query(sql).bind(caller.tenant()?).bind(Cursor::below(message.cursor));
+        let page = page.bind(message.limit.rows());
+        let query = match message.name {
+            None => page,
+            Some(name) => page.bind(name),
+        };
+        let projects: Vec<Project> = query.fetch_all().await?;
+        Ok(Page::of(projects, message.limit, |project| project.id.0))
     }
 }
 
@@ -132,27 +100,29 @@ impl Handle<UpdateProject> for Projects {
         if let Some(description) = &message.description {
             check_description(description)?;
         }
-        let organization_id = tenant(caller)?;
+        let organization_id = caller.tenant()?;
         let now = self.clock.now();
         let update = async |transaction: &mut Transaction| -> Result<Option<Project>, Error> {
-            let row: Option<ProjectRow> = transaction
-                .query(
+            let updated: Option<Project> = transaction
+                .query(concat!(
                     "UPDATE projects
                      SET description = COALESCE($3, description), version = version + 1, updated_at = $5
                      WHERE id = $1 AND organization_id = $2 AND version = COALESCE($4, version)
                        AND deleting_at IS NULL AND NOT creating
-                     RETURNING id, organization_id, name, description, version, created_at, updated_at, deleting_at",
-                )
-                .bind(message.project_id.0)
-                .bind(organization_id.0)
+                     RETURNING ",
+                    columns!()
+                ))
+                .bind(message.project_id)
+                .bind(organization_id)
                 .bind(message.description.clone())
                 .bind(message.if_match)
                 .bind(now)
                 .fetch_optional()
                 .await?;
-            let Some(project) = row.map(Project::from) else { return Ok(None) };
-            emit(transaction, caller, &ProjectUpdated(fact(&project))).await?;
-            Ok(Some(project))
+            if let Some(project) = &updated {
+                emit(transaction, caller, &ProjectUpdated(fact(project))).await?;
+            }
+            Ok(updated)
         };
         match self.database.transact(update).await? {
             Some(project) => Ok(project),
@@ -190,7 +160,7 @@ async fn why(
     project_id: ProjectId,
 ) -> Result<ProjectError, Error> {
     let there: Option<(Option<DateTime<Utc>>,)> =
-        standing.bind(project_id.0).bind(organization_id.0).fetch_optional().await?;
+        standing.bind(project_id).bind(organization_id).fetch_optional().await?;
     Ok(match there {
         None => ProjectError::NotFound,
         Some((Some(_),)) => ProjectError::Deleting,

@@ -1,20 +1,17 @@
 //! The domain's sagas, for an operator.
 
 use callboard_messages::{
-    Caller, Page, page_limit,
+    Caller, Cursor, Page,
     project::{ListSagas, ProjectError, RetrySaga},
 };
 use callboard_supervisors::{Handle, Outcome, saga::RetryError};
-use uuid::Uuid;
 
 use crate::projects::Projects;
 
 impl Handle<ListSagas> for Projects {
     async fn handle(&self, _: &Caller, message: ListSagas) -> Outcome<ListSagas> {
-        let limit = page_limit(message.limit).map_err(ProjectError::Invalid)?;
-        let before = message.cursor.map_or(Uuid::max(), |cursor| cursor.0);
-        let sagas = self.sagas.list(message.status, before, limit + 1).await?;
-        Ok(Page::from_rows(sagas, limit, |saga| saga.id))
+        let sagas = self.sagas.list(message.status, Cursor::below(message.cursor), message.limit.rows()).await?;
+        Ok(Page::of(sagas, message.limit, |saga| saga.id))
     }
 }
 

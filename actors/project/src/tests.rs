@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    ops::Deref,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -10,18 +11,20 @@ use std::{
 };
 
 use callboard_messages::{
-    CallError, Caller, Code, Failure, OrganizationId, ProjectId, Secret,
+    CallError, Caller, Code, Cursor, Failure, Limit, OrganizationId, Page, ProjectId, Secret,
     deploy::{CleanupEnvironment, DeployError, SetupEnvironment},
     project::*,
 };
 use callboard_supervisors::{
-    Clock, Domain, Handle, Outcome, Runtime, StartError,
+    Clock, Domain, Handle, Outcome, StartError,
     db::Databases,
     seal::MasterKey,
-    testing::{Warnings, on_both_engines},
+    testing::{TestNode, Warnings, member, on_both_engines, refusal},
 };
 
-use crate::MIGRATIONS;
+use futures_util::future::join_all;
+
+use crate::{DOMAIN, MIGRATIONS};
 
 mod sagas;
 
@@ -75,9 +78,16 @@ impl Handle<CleanupEnvironment> for Deploys {
 }
 
 struct Node {
-    runtime: Runtime,
+    node: TestNode,
     deploys: Deploys,
-    databases: Databases,
+}
+
+impl Deref for Node {
+    type Target = TestNode;
+
+    fn deref(&self) -> &TestNode {
+        &self.node
+    }
 }
 
 impl Node {
@@ -86,15 +96,8 @@ impl Node {
     }
 
     async fn start_with(databases: &Databases, deploys: Deploys, master_key: MasterKey) -> Self {
-        let stub = deploys.domain();
-        let project = crate::domain(databases.clone(), master_key);
-        let runtime = Runtime::builder().clock(Clock::system()).workers(1).build(vec![stub, project]).unwrap();
-        runtime.attach().await;
-        Self { runtime, deploys, databases: databases.clone() }
-    }
-
-    async fn ask<M: callboard_messages::Operation>(&self, caller: &Caller, message: M) -> Outcome<M> {
-        self.runtime.bus().ask(caller, message).await
+        let domains = vec![deploys.domain(), crate::domain(databases.clone(), master_key)];
+        Self { node: TestNode::start(databases, Clock::system(), domains).await, deploys }
     }
 
     async fn create(&self, caller: &Caller, name: &str) -> Project {
@@ -102,18 +105,7 @@ impl Node {
     }
 
     async fn stop(self) {
-        self.runtime.stop(Duration::from_secs(5)).await;
-    }
-}
-
-fn member() -> Caller {
-    Caller { organization_id: Some(OrganizationId::new()), ..Caller::system() }
-}
-
-fn refusal<T: std::fmt::Debug>(outcome: Result<T, CallError<ProjectError>>) -> ProjectError {
-    match outcome {
-        Err(CallError::Refused(error)) => error,
-        other => panic!("not refused: {other:?}"),
+        self.node.stop().await;
     }
 }
 
@@ -161,7 +153,7 @@ async fn a_created_project_is_there_for_its_organization_only() {
         assert_eq!(refusal(node.ask(&stranger, config).await), ProjectError::NotFound);
         let config = GetConfig { project_id: project.id, environment_version: None };
         assert_eq!(refusal(node.ask(&stranger, config).await), ProjectError::NotFound);
-        assert!(node.ask(&stranger, list(None, None)).await.unwrap().items.is_empty());
+        assert!(node.ask(&stranger, list(Limit::default(), None)).await.unwrap().items.is_empty());
     })
     .await;
 }
@@ -186,11 +178,14 @@ async fn a_request_that_comes_again_finds_the_project_that_it_made() {
         let member = member();
         let attempt = Caller { request: Some(uuid::Uuid::now_v7()), ..member.clone() };
         let create = || CreateProject { name: "shop".to_owned(), description: Some("once".to_owned()) };
-        // Twice at the same time, as when a message is delivered twice, and once more later.
-        let (first, second) = futures_util::join!(node.ask(&attempt, create()), node.ask(&attempt, create()));
-        let project = first.unwrap();
-        assert_eq!(second.unwrap(), project);
+        // At the same time, as when a message is delivered twice, and once more later.
+        let made = join_all((0..12).map(|_| node.ask(&attempt, create()))).await;
+        let project = made[0].clone().unwrap();
+        assert!(made.iter().all(|made| made.as_ref() == Ok(&project)), "{made:?}");
         assert_eq!(node.ask(&attempt, create()).await.unwrap(), project);
+        let update = UpdateProject { project_id: project.id, description: Some("new".to_owned()), if_match: None };
+        node.ask(&attempt, update).await.unwrap();
+        assert_eq!(node.ask(&attempt, create()).await.unwrap(), project, "as the first attempt was answered");
 
         let other = Caller { request: Some(uuid::Uuid::now_v7()), ..member.clone() };
         assert_eq!(refusal(node.ask(&other, create()).await), ProjectError::NameTaken("shop".to_owned()));
@@ -200,7 +195,24 @@ async fn a_request_that_comes_again_finds_the_project_that_it_made() {
     .await;
 }
 
-fn list(limit: Option<u32>, cursor: Option<callboard_messages::Cursor>) -> ListProjects {
+#[actix_rt::test]
+async fn a_request_of_which_nothing_is_left_may_be_tried_again() {
+    on_both(async |node| {
+        let attempt = Caller { request: Some(uuid::Uuid::now_v7()), ..member() };
+        let create = || CreateProject { name: "shop".to_owned(), description: None };
+        node.deploys.refuses.store(true, Ordering::SeqCst);
+        for outcome in join_all((0..3).map(|_| node.ask(&attempt, create()))).await {
+            assert_eq!(refusal(outcome), ProjectError::SetupFailed("not now".to_owned()));
+        }
+        node.deploys.refuses.store(false, Ordering::SeqCst);
+        let made = join_all((0..12).map(|_| node.ask(&attempt, create()))).await;
+        let project = made[0].clone().unwrap();
+        assert!(made.iter().all(|made| made.as_ref() == Ok(&project)), "{made:?}");
+    })
+    .await;
+}
+
+fn list(limit: Limit, cursor: Option<Cursor>) -> ListProjects {
     ListProjects { name: None, limit, cursor }
 }
 
@@ -212,21 +224,16 @@ async fn a_list_is_read_page_by_page_newest_first() {
             node.create(&owner, name).await;
         }
         node.create(&member(), "other").await;
-        let names = |page: &callboard_messages::Page<Project>| -> Vec<String> {
-            page.items.iter().map(|project| project.name.clone()).collect()
-        };
-        let first = node.ask(&owner, list(Some(2), None)).await.unwrap();
+        let names =
+            |page: &Page<Project>| -> Vec<String> { page.items.iter().map(|project| project.name.clone()).collect() };
+        let first = node.ask(&owner, list(Limit::of(2), None)).await.unwrap();
         assert_eq!(names(&first), ["three", "two"]);
-        let second = node.ask(&owner, list(Some(2), first.next)).await.unwrap();
+        let second = node.ask(&owner, list(Limit::of(2), first.next)).await.unwrap();
         assert_eq!((names(&second), second.next), (vec!["one".to_owned()], None));
-        let by_name = ListProjects { name: Some("two".to_owned()), limit: None, cursor: None };
+        let by_name = ListProjects { name: Some("two".to_owned()), limit: Limit::default(), cursor: None };
         assert_eq!(names(&node.ask(&owner, by_name.clone()).await.unwrap()), ["two"]);
         assert!(node.ask(&member(), by_name).await.unwrap().items.is_empty());
-        for limit in [0, 101] {
-            let sentence = format!("`limit` must be 1 to 100, not {limit}");
-            assert_eq!(refusal(node.ask(&owner, list(Some(limit), None)).await), ProjectError::Invalid(sentence));
-        }
-        assert_eq!(names(&node.ask(&owner, list(Some(100), None)).await.unwrap()).len(), 3);
+        assert_eq!(names(&node.ask(&owner, list(Limit::of(100), None)).await.unwrap()).len(), 3);
     })
     .await;
 }
@@ -293,7 +300,7 @@ async fn a_secret_is_written_but_never_shown_and_stored_sealed() {
             node.ask(&owner, set(id, &[("OPEN", "seen", false), ("TOKEN", "s3cret", true)])).await.unwrap();
         let shown: Vec<_> = environment.variables.iter().map(|v| (v.name.as_str(), v.value.as_deref())).collect();
         assert_eq!(shown, [("OPEN", Some("seen")), ("TOKEN", None)]);
-        let database = node.databases.open("project").await.unwrap();
+        let database = node.database(DOMAIN).await;
         let (plain, sealed): (Option<String>, Vec<u8>) =
             database.query("SELECT plain, sealed FROM variables WHERE name = 'TOKEN'").fetch_one().await.unwrap();
         assert_eq!(plain, None);
@@ -308,7 +315,7 @@ async fn a_secret_that_was_moved_to_another_row_does_not_open() {
         let owner = member();
         let id = node.create(&owner, "shop").await.id;
         node.ask(&owner, set(id, &[("A", "one", true), ("B", "two", true)])).await.unwrap();
-        let database = node.databases.open("project").await.unwrap();
+        let database = node.database(DOMAIN).await;
         database
             .query(
                 "UPDATE variables SET sealed = (SELECT sealed FROM variables AS other WHERE other.name = 'A')
@@ -349,7 +356,7 @@ async fn concurrent_changes_of_an_environment_each_get_a_version() {
         let names: Vec<String> = (0..10).map(|n| format!("V{n}")).collect();
         let changes = names.iter().map(|name| node.ask(&owner, set(id, &[(name, "x", true)])));
         let mut versions: Vec<i64> = Vec::new();
-        for outcome in futures_util::future::join_all(changes).await {
+        for outcome in join_all(changes).await {
             versions.push(outcome.unwrap().version);
         }
         versions.sort_unstable();
@@ -392,7 +399,7 @@ async fn a_deleted_project_is_gone_with_its_app_and_its_name_is_free() {
         let again = DeleteProject { project_id: id, if_match: None };
         assert_eq!(refusal(node.ask(&owner, again).await), ProjectError::NotFound);
         node.create(&member(), "shop").await;
-        let database = node.databases.open("project").await.unwrap();
+        let database = node.database(DOMAIN).await;
         assert_eq!(database.query("SELECT COUNT(*) FROM variables").fetch_scalar::<i64>().await.unwrap(), 0);
     })
     .await;
@@ -409,7 +416,7 @@ async fn a_deletion_that_is_accepted_is_shown_as_under_way_and_ends_by_itself() 
         assert!(told.deleting_at.is_some());
         assert_eq!(told, Project { deleting_at: told.deleting_at, ..project.clone() });
         assert_eq!(node.ask(&owner, GetProject { project_id: project.id }).await.unwrap(), told);
-        assert_eq!(node.ask(&owner, list(None, None)).await.unwrap().items, std::slice::from_ref(&told));
+        assert_eq!(node.ask(&owner, list(Limit::default(), None)).await.unwrap().items, std::slice::from_ref(&told));
         let again = node.ask(&owner, delete()).await.unwrap();
         assert_eq!(again, Some(told), "a second try is about the same deletion");
         let taken = CreateProject { name: "shop".to_owned(), description: None };

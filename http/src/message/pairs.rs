@@ -163,6 +163,7 @@ impl<'de, E: de::Error> Deserializer<'de> for Text<'_, E> {
 #[cfg(test)]
 mod tests {
     use callboard_messages::{
+        Limit,
         deploy::GetLogs,
         project::{GetProject, ListProjects},
     };
@@ -182,7 +183,8 @@ mod tests {
         let logs: GetLogs = read(&[("project_id", &id.to_string()), ("after", "7"), ("limit", "3")]).unwrap();
         assert_eq!((logs.project_id.0, logs.after, logs.limit), (id, Some(7), Some(3)));
         let list: ListProjects = read(&[("name", "12")]).unwrap();
-        assert_eq!((list.name.as_deref(), list.limit), (Some("12"), None));
+        assert_eq!((list.name.as_deref(), list.limit), (Some("12"), Limit::default()));
+        assert_eq!(read::<ListProjects>(&[("limit", "3")]).map(|list| list.limit), Ok(Limit::of(3)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, http::StatusCode};
 use callboard_messages::{
-    Caller, Code,
+    Caller, Code, Limit,
     auth::WhoAmI,
     deploy::{Deployment, DeploymentStatus, Instance, InstanceStatus, ListDeployments, ListInstances},
     project::{ListProjects, Project},
@@ -16,7 +16,7 @@ use super::{page, redirect};
 use crate::{problem::Problem, session, worker::Request};
 
 /// Apps on the page; the command line lists more.
-const APPS: u32 = 50;
+const APPS: Limit = Limit::of(50);
 /// Apps asked about at once.
 const AT_ONCE: usize = 8;
 
@@ -69,7 +69,7 @@ pub(crate) async fn home(request: Request) -> Result<HttpResponse, Problem> {
     };
     let (bus, caller) = (worker.bus(), &session.caller);
     let account = bus.ask(caller, WhoAmI {}).await?.account;
-    let list = ListProjects { name: None, limit: Some(APPS), cursor: None };
+    let list = ListProjects { name: None, limit: APPS, cursor: None };
     let projects = bus.ask(caller, list).await?;
     let topics: Vec<String> = projects.items.iter().map(|project| format!("project:{}", project.id)).collect();
     let more = projects.next.is_some();

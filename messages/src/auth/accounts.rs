@@ -3,10 +3,11 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::AuthError;
-use crate::{Access, ApiKeyId, Event, Operation, OrganizationId, Scopes, SessionId, UserId, shapes::Permissions};
+use crate::{
+    Access, ApiKeyId, Operation, OrganizationId, Scopes, SessionId, UserId, event::event, shapes::Permissions,
+};
 
 /// A person with an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -65,10 +66,4 @@ pub struct UserRegistered {
     pub organization_id: Option<OrganizationId>,
 }
 
-impl Event for UserRegistered {
-    const NAME: &'static str = "user.registered";
-
-    fn aggregate(&self) -> Uuid {
-        self.user_id.0
-    }
-}
+event!(UserRegistered = "user.registered", about user_id);

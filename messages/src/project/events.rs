@@ -1,9 +1,11 @@
 //! What project tells the other domains.
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
-use crate::{Event, OrganizationId, ProjectId, event::events_of_projects};
+use crate::{
+    OrganizationId, ProjectId,
+    event::{event, events_of_projects},
+};
 
 /// What is told of a project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +33,8 @@ pub struct ProjectEnvChanged {
     pub names: Vec<String>,
 }
 
+event!(ProjectEnvChanged = "project.env_changed", about project_id, of organization_id);
+
 events_of_projects! {
     /// It is whole: recorded, and its app has a place.
     ProjectCreated(ProjectFact) = "project.created";
@@ -38,16 +42,4 @@ events_of_projects! {
     ProjectUpdated(ProjectFact) = "project.updated";
     /// It is gone for whoever looks for it; what belonged to it elsewhere has to go as well.
     ProjectDeleted(ProjectFact) = "project.deleted";
-}
-
-impl Event for ProjectEnvChanged {
-    const NAME: &'static str = "project.env_changed";
-
-    fn aggregate(&self) -> Uuid {
-        self.project_id.0
-    }
-
-    fn organization(&self) -> Option<OrganizationId> {
-        Some(self.organization_id)
-    }
 }

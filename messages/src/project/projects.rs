@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::ProjectError;
-use crate::{Access, Cursor, Operation, OrganizationId, Page, ProjectId};
+use crate::{Access, Cursor, Limit, Operation, OrganizationId, Page, ProjectId};
 
 /// An app and its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[cfg_attr(feature = "sql", derive(sqlx::FromRow))]
 pub struct Project {
     /// The project.
     pub id: ProjectId,
@@ -79,8 +80,7 @@ pub struct ListProjects {
     pub name: Option<String>,
     /// How many rows, 1 to 100; default: 20.
     #[serde(default)]
-    #[schema(minimum = 1, maximum = 100)]
-    pub limit: Option<u32>,
+    pub limit: Limit,
     /// The `next` of the page before.
     #[serde(default)]
     pub cursor: Option<Cursor>,

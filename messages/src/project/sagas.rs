@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::ProjectError;
-use crate::{Access, Cursor, Operation, Page, SagaStatus, SagaView};
+use crate::{Access, Cursor, Limit, Operation, Page, SagaStatus, SagaView};
 
 /// Lists the sagas of this domain, newest first.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -15,8 +15,7 @@ pub struct ListSagas {
     pub status: Option<SagaStatus>,
     /// How many rows, 1 to 100; default: 20.
     #[serde(default)]
-    #[schema(minimum = 1, maximum = 100)]
-    pub limit: Option<u32>,
+    pub limit: Limit,
     /// The `next` of the page before.
     #[serde(default)]
     pub cursor: Option<Cursor>,

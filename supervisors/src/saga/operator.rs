@@ -35,8 +35,8 @@ impl SagaEngine {
     ///
     /// # Errors
     /// When the database can't tell.
-    pub async fn list(&self, status: Option<SagaStatus>, before: Uuid, limit: u32) -> Result<Vec<SagaView>, Error> {
-        let rows = log::list(&self.database, status, before, i64::from(limit)).await?;
+    pub async fn list(&self, status: Option<SagaStatus>, before: Uuid, limit: i64) -> Result<Vec<SagaView>, Error> {
+        let rows = log::list(&self.database, status, before, limit).await?;
         Ok(rows.iter().map(|row| self.view(row)).collect())
     }
 

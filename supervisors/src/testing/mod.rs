@@ -3,6 +3,9 @@
 #[expect(clippy::disallowed_methods, reason = "the thread of a test has nobody else to answer")]
 mod pooler;
 
+mod node;
+
+pub use node::{TestNode, member, refusal};
 pub use pooler::Pooler;
 
 use std::{any::Any, fmt::Write as _, panic::AssertUnwindSafe, sync::Arc};

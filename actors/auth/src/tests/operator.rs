@@ -1,5 +1,5 @@
 use callboard_messages::{
-    CallError, Caller, Code, NodeId,
+    CallError, Caller, Code, Limit, NodeId,
     auth::{AuthError, IssueLocalKey, IssueSetupToken, WhoAmI},
     organization::{ListOrganizations, Role},
 };
@@ -100,7 +100,8 @@ async fn the_first_administrator_shares_the_operators_organization_whoever_comes
             };
             assert_eq!(admin.organization_id, operator.organization_id);
             assert_ne!(admin.user_id, operator.user_id);
-            let organizations = node.bus.ask(&admin, ListOrganizations { limit: None, cursor: None }).await.unwrap();
+            let organizations =
+                node.bus.ask(&admin, ListOrganizations { limit: Limit::default(), cursor: None }).await.unwrap();
             assert_eq!(organizations.items.len(), 1);
             assert_eq!((organizations.items[0].name.as_str(), organizations.items[0].role), ("main", Role::Owner));
 

@@ -1,5 +1,5 @@
 use callboard_messages::{
-    CallError, Caller, CloudEvent, Code, Principal, Secret, UserId,
+    CallError, Caller, CloudEvent, Code, Limit, Principal, Secret, UserId,
     auth::{AuthError, CreateInvitation, IssueSetupToken, Register, UserRegistered, WhoAmI},
     organization::ListOrganizations,
 };
@@ -24,7 +24,8 @@ async fn a_registered_person_is_signed_in_and_has_an_organization() {
         assert_eq!(caller.principal, Principal::User);
         assert_eq!((caller.user_id, caller.session_id), (Some(tokens.account.id), Some(tokens.session_id)));
         assert!(caller.scopes.allows("project:write"));
-        let organizations = node.bus.ask(&caller, ListOrganizations { limit: None, cursor: None }).await.unwrap();
+        let organizations =
+            node.bus.ask(&caller, ListOrganizations { limit: Limit::default(), cursor: None }).await.unwrap();
         assert_eq!(organizations.items.len(), 1);
         assert!(organizations.items[0].personal);
         assert_eq!(caller.organization_id, Some(organizations.items[0].id));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use callboard_messages::{CallError, Caller, Code, Event, ProjectId, SagaStatus, project::*};
+use callboard_messages::{CallError, Caller, Code, Event, Limit, ProjectId, SagaStatus, project::*};
 use callboard_supervisors::{
     Bus, Runtime,
     db::Database,
@@ -16,7 +16,10 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{Deploys, MIGRATIONS, Node, member, on_both, refusal, set};
-use crate::creation::{self, Creation};
+use crate::{
+    DOMAIN,
+    creation::{self, Creation},
+};
 
 struct World {
     database: Database,
@@ -59,7 +62,7 @@ impl testing::World for World {
             updated_at: created_at,
             deleting_at: None,
         };
-        (caller, id.0, Creation { project, request: None })
+        (caller, id.0, Creation { project })
     }
 
     async fn assert_whole(&self, id: Uuid) {
@@ -110,7 +113,8 @@ async fn a_project_that_deploy_refuses_is_not_made_and_its_name_is_free() {
         node.deploys.refuses.store(true, std::sync::atomic::Ordering::SeqCst);
         let create = || CreateProject { name: "shop".to_owned(), description: None };
         assert_eq!(refusal(node.ask(&owner, create()).await), ProjectError::SetupFailed("not now".to_owned()));
-        let nothing = node.ask(&owner, ListProjects { name: None, limit: None, cursor: None }).await.unwrap();
+        let nothing =
+            node.ask(&owner, ListProjects { name: None, limit: Limit::default(), cursor: None }).await.unwrap();
         assert!(nothing.items.is_empty());
         node.deploys.refuses.store(false, std::sync::atomic::Ordering::SeqCst);
         let project = node.ask(&owner, create()).await.unwrap();
@@ -124,7 +128,7 @@ async fn a_project_that_is_being_created_holds_its_name_and_is_there_for_nobody(
     on_both(async |node| {
         let owner = member();
         let project = node.create(&owner, "shop").await;
-        let database = node.databases.open("project").await.unwrap();
+        let database = node.database(DOMAIN).await;
         database.query("UPDATE projects SET creating = TRUE").execute().await.unwrap();
         let project_id = project.id;
         assert_eq!(refusal(node.ask(&owner, GetProject { project_id }).await), ProjectError::NotFound);
@@ -140,7 +144,7 @@ async fn a_project_that_is_being_created_holds_its_name_and_is_there_for_nobody(
         let config = GetConfig { project_id, environment_version: None };
         assert_eq!(refusal(node.ask(&owner, config).await), ProjectError::NotFound);
         for name in [None, Some("shop".to_owned())] {
-            let list = ListProjects { name, limit: None, cursor: None };
+            let list = ListProjects { name, limit: Limit::default(), cursor: None };
             assert!(node.ask(&owner, list).await.unwrap().items.is_empty());
         }
         let again = CreateProject { name: "shop".to_owned(), description: None };
@@ -163,7 +167,7 @@ async fn each_change_of_a_project_is_told_once_and_a_refused_one_is_not() {
         node.ask(&owner, SetBuildConfig { project_id, config: BuildConfig::default() }).await.unwrap();
         node.ask(&owner, DeleteProject { project_id, if_match: None }).await.unwrap();
 
-        let database = node.databases.open("project").await.unwrap();
+        let database = node.database(DOMAIN).await;
         let events = events(&database, project_id).await;
         let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
         let (updated, changed) = (ProjectUpdated::NAME, ProjectEnvChanged::NAME);
@@ -184,7 +188,7 @@ async fn an_operator_sees_and_retries_what_is_stuck() {
         let system = Caller::system();
         let (owner, other) = (member(), Caller { administrator: false, ..member() });
         let id = node.create(&owner, "shop").await.id.0;
-        let list = |status| ListSagas { status, limit: None, cursor: None };
+        let list = |status| ListSagas { status, limit: Limit::default(), cursor: None };
         assert!(node.ask(&system, list(None)).await.unwrap().items.is_empty(), "it has ended");
         let done = node.ask(&system, list(Some(SagaStatus::Done))).await.unwrap().items;
         assert_eq!((done[0].id, done[0].name.as_str(), done[0].step.as_deref()), (id, "project.create", None));
@@ -194,7 +198,7 @@ async fn an_operator_sees_and_retries_what_is_stuck() {
         assert_eq!(node.ask(&other, list(None)).await.unwrap_err().code(), Code::Forbidden);
 
         // As if its last step had been impossible until somebody mended it.
-        let database = node.databases.open("project").await.unwrap();
+        let database = node.database(DOMAIN).await;
         database
             .query("UPDATE sagas SET status = 'stuck', position = 2, trouble = 'out of order' WHERE id = $1")
             .bind(id)
