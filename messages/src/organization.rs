@@ -1,5 +1,7 @@
 //! `organization`: tenants, their members, and what those may do.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -22,12 +24,22 @@ pub enum OrganizationError {
     /// A field breaks its rule.
     #[error("{0}")]
     Invalid(String),
+    /// Only for owners.
+    #[error("only an owner can delete the organization")]
+    NotOwner,
+    /// Somebody would be left without one.
+    #[error(
+        "this organization came with an account, or is the one that a member acts for unless told otherwise; it goes with \
+         the account and can't be deleted by itself"
+    )]
+    Needed,
 }
 
 impl DomainError for OrganizationError {
     codes! {
         Self::NotFound => NotFound,
-        Self::NameTaken(_) => Conflict,
+        Self::NameTaken(_) | Self::Needed => Conflict,
+        Self::NotOwner => Forbidden,
         Self::Invalid(_) => Invalid,
     }
 }
@@ -106,6 +118,9 @@ pub struct Organization {
     pub role: Role,
     /// UTC.
     pub created_at: DateTime<Utc>,
+    /// Since when it is being deleted: nobody acts for it any more, and it is gone as soon as its projects are. UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleting_at: Option<DateTime<Utc>>,
 }
 
 /// Creates an organization that the caller owns.
@@ -159,6 +174,25 @@ impl Operation for ListOrganizations {
     const ACCESS: Access = Access::Personal("organization:read");
     const IDEMPOTENT: bool = true;
     type Reply = Page<Organization>;
+    type Error = OrganizationError;
+}
+
+/// Deletes an organization with its projects and API keys. From now on nobody acts for it. What takes longer than a caller
+/// waits is accepted, can't be taken back and goes on: until it ends the organization can be read, with the time at which its
+/// deletion began, and then it is not found any more. Refused for one that came with an account.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DeleteOrganization {
+    /// Which.
+    pub organization_id: OrganizationId,
+}
+
+impl Operation for DeleteOrganization {
+    const NAME: &'static str = "organization.delete";
+    const ACCESS: Access = Access::Personal("organization:delete");
+    const IDEMPOTENT: bool = true;
+    const TIMEOUT: Duration = Duration::from_secs(30);
+    /// Nothing when it is gone; the organization when that is under way.
+    type Reply = Option<Organization>;
     type Error = OrganizationError;
 }
 
@@ -230,3 +264,27 @@ pub struct OrganizationCreated {
 }
 
 event!(OrganizationCreated = "organization.created", about organization_id, of organization_id);
+
+/// Nobody acts for it any more; it is gone when its projects are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrganizationClosed {
+    /// Which.
+    pub organization_id: OrganizationId,
+    /// Who could act for it.
+    pub members: Vec<UserId>,
+}
+
+event!(OrganizationClosed = "organization.closed", about organization_id, of organization_id);
+
+/// It is gone; what belonged to it elsewhere has to go as well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrganizationDeleted {
+    /// Which.
+    pub organization_id: OrganizationId,
+    /// Its name in URLs, which is free again.
+    pub name: String,
+    /// Who could act for it.
+    pub members: Vec<UserId>,
+}
+
+event!(OrganizationDeleted = "organization.deleted", about organization_id, of organization_id);

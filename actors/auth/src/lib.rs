@@ -47,7 +47,7 @@ use callboard_messages::auth::{
     ListSessions, Login, Logout, LogoutAll, RefreshToken, Register, RevokeApiKey, RevokeSession, RotateSigningKey,
     ValidateToken, WhoAmI,
 };
-use callboard_messages::organization::OrganizationCreated;
+use callboard_messages::organization::{OrganizationClosed, OrganizationCreated, OrganizationDeleted};
 use callboard_platform::revocations::Revocations;
 use callboard_supervisors::{
     BlockingPool, Bulkhead, Contract, Domain, ShardContext, StartError, breaker, db::Databases,
@@ -155,6 +155,8 @@ pub fn contract() -> Contract<Auth> {
         .on::<GetRevocationCount>()
         // permissions.rs
         .reacts_to::<OrganizationCreated>()
+        .reacts_to::<OrganizationClosed>()
+        .reacts_to::<OrganizationDeleted>()
         // api_keys.rs
         .on::<CreateApiKey>()
         .on::<ListApiKeys>()

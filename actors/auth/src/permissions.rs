@@ -5,15 +5,15 @@
 
 use callboard_messages::{
     CallError, Caller, OrganizationId, UserId,
-    auth::AuthError,
-    organization::{GetPermissions, OrganizationCreated, Permissions},
+    auth::{AuthError, CredentialRevoked},
+    organization::{GetPermissions, OrganizationClosed, OrganizationCreated, OrganizationDeleted, Permissions},
 };
 use callboard_supervisors::{
     db::{Database, Transaction},
     events::{Inapplicable, Occurred, React, Stored},
 };
 
-use crate::state::Auth;
+use crate::{revocation::raise, state::Auth};
 
 /// Of a person in an organization, or in its default one.
 fn key(user_id: UserId, organization_id: Option<OrganizationId>) -> String {
@@ -54,6 +54,40 @@ impl React<OrganizationCreated> for Auth {
         for organization_id in [Some(*organization_id), None] {
             self.shared.permissions.forget(&key(*owner, organization_id)).await;
         }
+        Ok(())
+    }
+}
+
+impl React<OrganizationClosed> for Auth {
+    /// Whoever could act for it is looked at anew, here and at the gateways.
+    async fn react(
+        &self,
+        transaction: &mut Transaction,
+        event: &Occurred<OrganizationClosed>,
+    ) -> Result<(), CallError<Inapplicable>> {
+        let OrganizationClosed { organization_id, members } = &event.event;
+        for member in members {
+            self.shared.permissions.forget(&key(*member, Some(*organization_id))).await;
+        }
+        let count = raise(transaction, self.now()).await?;
+        let (revocations, members) = (self.revocations.clone(), members.clone());
+        transaction.on_commit(move || {
+            for member in members {
+                revocations.revoke(&CredentialRevoked::User(member), count);
+            }
+        });
+        Ok(())
+    }
+}
+
+impl React<OrganizationDeleted> for Auth {
+    async fn react(
+        &self,
+        transaction: &mut Transaction,
+        event: &Occurred<OrganizationDeleted>,
+    ) -> Result<(), CallError<Inapplicable>> {
+        let sql = "DELETE FROM api_keys WHERE organization_id = $1";
+        transaction.query(sql).bind(event.event.organization_id).execute().await?;
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use crate::state::Auth;
 
 /// Raises the count. The last statement of its transaction: revocations wait for one another here, for the time of a
 /// commit, and hold everything else they need by then, so that no two wait for each other.
-async fn raise(transaction: &mut Transaction, now: DateTime<Utc>) -> Result<u64, Error> {
+pub(crate) async fn raise(transaction: &mut Transaction, now: DateTime<Utc>) -> Result<u64, Error> {
     let count: i64 = transaction
         .query(
             "UPDATE revocation_count SET count = CASE WHEN count < $1 THEN $1 ELSE count + 1 END WHERE id = 1

@@ -4,6 +4,7 @@
 //! made at registration, or the one it was told to join instead ([`EnsurePersonal::organization_id`]). Membership stands
 //! in every SQL predicate: to somebody who is no member an organization is not there.
 
+mod deletion;
 mod name;
 mod organizations;
 mod permissions;
@@ -12,14 +13,20 @@ mod personal;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use callboard_messages::{
     auth::UserRegistered,
-    organization::{CreateOrganization, EnsurePersonal, GetOrganization, GetPermissions, ListOrganizations},
+    organization::{
+        CreateOrganization, DeleteOrganization, EnsurePersonal, GetOrganization, GetPermissions, ListOrganizations,
+    },
 };
 use callboard_supervisors::{
-    Clock, Contract, Domain, ShardContext, StartError,
+    Bus, Clock, Contract, Domain, ShardContext, StartError,
     db::{Database, Databases},
 };
+
+use crate::deletion::Deletions;
 
 /// The domain's name, in its tables' schema, its operations and its metrics.
 pub const DOMAIN: &str = "organization";
@@ -30,13 +37,16 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migration
 /// The domain, with a shard on every worker thread. Its database must have been migrated by [`MIGRATIONS`].
 #[must_use]
 pub fn domain(databases: Databases) -> Domain {
+    let deletions = Arc::<Deletions>::default();
+    let reconciler = deletion::reconciler(databases.clone(), deletions.clone());
     let opened = databases.clone();
     contract()
         .shared(move |context: ShardContext| {
-            let opened = opened.clone();
-            async move { Organizations::new(&opened, context).await }
+            let (opened, deletions) = (opened.clone(), deletions.clone());
+            async move { Organizations::new(&opened, deletions, context).await }
         })
         .stored(&databases)
+        .child(reconciler)
         .build()
 }
 
@@ -49,6 +59,8 @@ pub fn contract() -> Contract<Organizations> {
         .on::<CreateOrganization>()
         .on::<GetOrganization>()
         .on::<ListOrganizations>()
+        // deletion.rs
+        .on::<DeleteOrganization>()
         // personal.rs
         .on::<EnsurePersonal>()
         .reacts_to::<UserRegistered>()
@@ -56,15 +68,17 @@ pub fn contract() -> Contract<Organizations> {
         .on::<GetPermissions>()
 }
 
-/// The state of one shard: nothing but its way to the store.
+/// The state of one shard: nothing but its ways to the store and to other domains.
 pub struct Organizations {
     database: Database,
+    bus: Bus,
     clock: Clock,
+    deletions: Arc<Deletions>,
 }
 
 impl Organizations {
-    async fn new(databases: &Databases, context: ShardContext) -> Result<Self, StartError> {
+    async fn new(databases: &Databases, deletions: Arc<Deletions>, context: ShardContext) -> Result<Self, StartError> {
         let database = databases.open(DOMAIN).await.map_err(StartError::new)?;
-        Ok(Self { database, clock: context.clock })
+        Ok(Self { database, bus: context.bus, clock: context.clock, deletions })
     }
 }

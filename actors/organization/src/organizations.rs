@@ -21,7 +21,8 @@ const DISPLAY_NAME_LONGEST: usize = 100;
 /// Each [`Organization`] joined with a membership in it.
 macro_rules! memberships {
     () => {
-        "SELECT o.id, o.name, o.display_name, o.personal_of IS NOT NULL AS personal, m.role, o.created_at
+        "SELECT o.id, o.name, o.display_name, o.personal_of IS NOT NULL AS personal, m.role, o.created_at,
+                o.deleting_at
          FROM members m JOIN organizations o ON o.id = m.organization_id"
     };
 }
@@ -52,12 +53,12 @@ pub(crate) async fn join(
 }
 
 /// The person who asks: nobody else has organizations.
-fn person(caller: &Caller) -> Result<UserId, Failure> {
+pub(crate) fn person(caller: &Caller) -> Result<UserId, Failure> {
     caller.user_id.ok_or(Failure::Unauthenticated)
 }
 
 /// A program sees no organization but its key's; a person sees all of its own.
-fn confined_to(caller: &Caller) -> Result<Option<OrganizationId>, Failure> {
+pub(crate) fn confined_to(caller: &Caller) -> Result<Option<OrganizationId>, Failure> {
     (caller.principal == Principal::ApiKey).then(|| caller.tenant()).transpose()
 }
 
@@ -80,6 +81,7 @@ impl Handle<CreateOrganization> for Organizations {
             personal: false,
             role: Role::Owner,
             created_at: self.clock.now(),
+            deleting_at: None,
         };
 
         let created = OrganizationCreated {

@@ -21,7 +21,10 @@ impl Handle<GetPermissions> for Organizations {
         let query = match message.organization_id {
             Some(organization_id) => self
                 .database
-                .query("SELECT organization_id, role FROM members WHERE user_id = $1 AND organization_id = $2")
+                .query(
+                    "SELECT organization_id, role FROM members JOIN organizations ON id = organization_id
+                     WHERE user_id = $1 AND organization_id = $2 AND deleting_at IS NULL",
+                )
                 .bind(message.user_id)
                 .bind(organization_id),
             None => self

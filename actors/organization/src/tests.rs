@@ -18,6 +18,8 @@ use uuid::Uuid;
 
 use super::{DOMAIN, MIGRATIONS, domain};
 
+mod deletion;
+
 async fn on_each(body: impl AsyncFn(&TestNode)) {
     TestNode::on_each(&[(DOMAIN, &MIGRATIONS)], |databases| vec![domain(databases.clone())], body).await;
 }

@@ -9,12 +9,13 @@ use std::{sync::Arc, time::Duration};
 use callboard_messages::{
     CallError, Caller, DomainError, OrganizationId, ProjectId,
     deploy::CleanupEnvironment,
+    organization::OrganizationDeleted,
     project::{DeleteProject, Project, ProjectDeleted, ProjectFact},
 };
 use callboard_supervisors::{
     Backoff, Bus, ChildContext, ChildSpec, Exit, Handle, Outage, Outcome, TaskSet,
     db::{Database, Databases, Error, Transaction},
-    events::emit,
+    events::{Inapplicable, Occurred, React, Stored, emit},
 };
 use tokio::sync::Notify;
 
@@ -134,6 +135,34 @@ async fn finish(database: &Database, bus: &Bus, caller: &Caller, project_id: Pro
         Ok(())
     };
     Ok(database.transact(remove).await?)
+}
+
+impl Stored for Projects {
+    fn database(&self) -> &Database {
+        &self.database
+    }
+}
+
+impl React<OrganizationDeleted> for Projects {
+    /// Marks what was created while the organization was being deleted, also if that is not finished: the last step of a
+    /// creation finds its project gone.
+    async fn react(
+        &self,
+        transaction: &mut Transaction,
+        event: &Occurred<OrganizationDeleted>,
+    ) -> Result<(), CallError<Inapplicable>> {
+        let marked = transaction
+            .query("UPDATE projects SET deleting_at = COALESCE(deleting_at, $2) WHERE organization_id = $1")
+            .bind(event.event.organization_id)
+            .bind(self.clock.now())
+            .execute()
+            .await?;
+        if marked > 0 {
+            let deletions = self.deletions.clone();
+            transaction.on_commit(move || deletions.wake.notify_one());
+        }
+        Ok(())
+    }
 }
 
 /// Finishes the deletions that are under way and that nobody waits for.

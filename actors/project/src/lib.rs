@@ -16,9 +16,12 @@ mod tests;
 
 use std::sync::Arc;
 
-use callboard_messages::project::{
-    CreateProject, DeleteProject, GetBuildConfig, GetConfig, GetProject, ListEnv, ListProjects, ListSagas, RetrySaga,
-    SetBuildConfig, SetEnv, UnsetEnv, UpdateProject,
+use callboard_messages::{
+    organization::OrganizationDeleted,
+    project::{
+        CreateProject, DeleteProject, GetBuildConfig, GetConfig, GetProject, ListEnv, ListProjects, ListSagas,
+        RetrySaga, SetBuildConfig, SetEnv, UnsetEnv, UpdateProject,
+    },
 };
 use callboard_supervisors::{Contract, Domain, ShardContext, db::Databases, saga::Sagas, seal::MasterKey};
 
@@ -60,6 +63,7 @@ pub fn contract() -> Contract<Projects> {
         .on::<ListProjects>()
         .on::<UpdateProject>()
         .on::<DeleteProject>()
+        .reacts_to::<OrganizationDeleted>()
         .on::<SetEnv>()
         .on::<UnsetEnv>()
         .on::<ListEnv>()

@@ -13,11 +13,13 @@ use std::{
 use callboard_messages::{
     CallError, Caller, Code, Cursor, Failure, Limit, OrganizationId, Page, ProjectId, Secret,
     deploy::{CleanupEnvironment, DeployError, SetupEnvironment},
+    organization::OrganizationDeleted,
     project::*,
 };
 use callboard_supervisors::{
     Clock, Domain, Handle, Outcome, StartError,
     db::Databases,
+    events::{CloudEvent, EventTransport},
     seal::MasterKey,
     testing::{TestNode, Warnings, member, on_both_engines, refusal},
 };
@@ -499,6 +501,33 @@ async fn an_interrupted_deletion_is_finished_by_the_next_try_or_the_next_start()
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         node.stop().await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn what_is_left_of_a_deleted_organization_is_deleted() {
+    on_both(async |node| {
+        let (owner, other) = (member(), member());
+        let (left, making) = (node.create(&owner, "left").await.id, node.create(&owner, "making").await.id);
+        let kept = node.create(&other, "kept").await;
+        // Its creation has not ended.
+        let creating = "UPDATE projects SET creating = TRUE WHERE id = $1";
+        node.database(DOMAIN).await.query(creating).bind(making).execute().await.unwrap();
+        let deleted = OrganizationDeleted {
+            organization_id: owner.organization_id.unwrap(),
+            name: "acme".to_owned(),
+            members: Vec::new(),
+        };
+        let event = CloudEvent::new("organization", Clock::system().now(), &deleted).unwrap();
+        node.events.publish(event).await.unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        let apps = || node.deploys.places.lock().unwrap().clone();
+        while apps().contains(&left) || apps().contains(&making) {
+            assert!(std::time::Instant::now() < deadline, "nobody deletes them");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(node.ask(&other, GetProject { project_id: kept.id }).await.unwrap(), kept);
     })
     .await;
 }

@@ -1,6 +1,6 @@
 //! `organization`.
 
-use callboard_messages::organization::{CreateOrganization, GetOrganization, ListOrganizations};
+use callboard_messages::organization::{CreateOrganization, DeleteOrganization, GetOrganization, ListOrganizations};
 
 use crate::{ask::ask, table::Routes};
 
@@ -12,4 +12,8 @@ pub(super) fn routes() -> Routes {
             ask::<CreateOrganization>().created(|organization| format!("/api/v1/organizations/{}", organization.id)),
         )
         .get("/organizations/{organization_id}", ask::<GetOrganization>())
+        .delete(
+            "/organizations/{organization_id}",
+            ask::<DeleteOrganization>().accepted(|organization| format!("/api/v1/organizations/{}", organization.id)),
+        )
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use callboard_cache::{Cache, CacheSettings};
 use callboard_messages::{
-    CallError, Caller, OrganizationId,
-    auth::{AuthError, GetRevocationCount, Logout, LogoutAll, Tokens, ValidateToken},
-    organization::OrganizationCreated,
+    CallError, Caller, Event, OrganizationId,
+    auth::{AuthError, CreateApiKey, GetRevocationCount, Logout, LogoutAll, Tokens, ValidateToken},
+    organization::{CreateOrganization, DeleteOrganization, OrganizationCreated, OrganizationDeleted},
 };
 use callboard_supervisors::{Clock, Outcome, db::Databases, events::emit, seal::MasterKey, testing::on_both_engines};
 use chrono::DateTime;
@@ -148,6 +148,50 @@ async fn permissions_that_nodes_remember_are_asked_for_again_when_an_event_says_
     .await;
 }
 
+#[actix_rt::test]
+async fn a_key_of_an_organization_that_is_being_deleted_is_refused_at_once_and_goes_with_it() {
+    on_each(async |node| {
+        let tokens = node.register("ada@example.org").await;
+        let ada = node.caller(&tokens.access_token).await;
+        let create = CreateOrganization { name: "acme".to_owned(), display_name: None };
+        let acme = node.bus.ask(&ada, create).await.unwrap().id;
+        let acting = Caller { organization_id: Some(acme), ..ada.clone() };
+        let create = CreateApiKey { name: "key".to_owned(), scopes: vec!["project:read".to_owned()], expires_at: None };
+        let key = node.bus.ask(&acting, create).await.unwrap();
+        let validate = async || {
+            let token = key.secret.clone();
+            let validate = ValidateToken { token, organization_id: None, revocation_count: 0 };
+            node.bus.ask(&Caller::system(), validate).await
+        };
+        assert_eq!(validate().await.unwrap().caller.organization_id, Some(acme));
+        let before = count(node).await;
+        // No project domain is here: the organization is closed, and no more.
+        let closed = node.bus.ask(&ada, DeleteOrganization { organization_id: acme }).await.unwrap();
+        assert!(closed.is_some());
+        validate().await.unwrap_err();
+        eventually("gateways are told", async || count(node).await > before).await;
+        let deleted = OrganizationDeleted { organization_id: acme, name: "acme".to_owned(), members: Vec::new() };
+        deliver(node, acme, deleted).await;
+        let auth = node.databases.open("auth").await.unwrap();
+        eventually("its keys go", async || {
+            let left = "SELECT COUNT(*) FROM api_keys WHERE organization_id = $1";
+            auth.query(left).bind(acme).fetch_scalar::<i64>().await.unwrap() == 0
+        })
+        .await;
+    })
+    .await;
+}
+
+async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+    for _ in 0..3000 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what}: not in time");
+}
+
 /// Waits until auth has applied what the registration made organization tell.
 async fn heard_of_registration(node: &Node) {
     let auth = node.databases.open("auth").await.unwrap();
@@ -162,7 +206,7 @@ async fn heard_of_registration(node: &Node) {
 }
 
 /// As the relay of `organization` does it.
-async fn deliver(node: &Node, organization_id: OrganizationId, event: OrganizationCreated) {
+async fn deliver(node: &Node, organization_id: OrganizationId, event: impl Event) {
     let database = node.databases.open("organization").await.unwrap();
     let caller = Caller { organization_id: Some(organization_id), ..Caller::system() };
     let mut transaction = database.begin().await.unwrap();
