@@ -79,12 +79,19 @@ impl Attempt {
         transaction: &mut Transaction,
         now: DateTime<Utc>,
     ) -> Result<Option<Kept>, Failure> {
-        let sql = "INSERT INTO requests (id, created_at) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING";
-        if transaction.query(sql).bind(self.id.clone()).bind(now).execute().await? == 1 {
-            return Ok(None);
-        }
-        let sql = "SELECT reply FROM requests WHERE id = $1";
-        let sealed: Option<Vec<u8>> = transaction.query(sql).bind(self.id.clone()).fetch_scalar().await?;
+        let sealed = loop {
+            let sql = "INSERT INTO requests (id, created_at) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING";
+            if transaction.query(sql).bind(self.id.clone()).bind(now).execute().await? == 1 {
+                return Ok(None);
+            }
+            let sql = "SELECT reply FROM requests WHERE id = $1";
+            let kept: Option<(Option<Vec<u8>>,)> =
+                transaction.query(sql).bind(self.id.clone()).fetch_optional().await?;
+            // None when another try has just forgotten it: this one may be the first, then.
+            if let Some((sealed,)) = kept {
+                break sealed;
+            }
+        };
         let sealed =
             sealed.ok_or_else(|| Failure::Internal("a request was carried out and has no reply".to_owned()))?;
         let reply = self.seal.open(&sealed, &self.id).map_err(|error| broken(&error))?;
