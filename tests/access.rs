@@ -1,12 +1,12 @@
 //! Every route of the API, as its own description lists them: nobody passes without a session, and another tenant's
 //! things are not there.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{App, Node, answered};
+use crate::harness::{Api, App, Node, answered};
 
 /// What answers without credentials. This list only ever gets shorter.
 const PUBLIC: &[&str] = &["POST /auth/register", "POST /auth/login", "POST /auth/refresh"];
@@ -29,23 +29,66 @@ fn routes(document: &Value) -> Vec<(Method, String, Value)> {
     routes
 }
 
-/// A path with these examples for its parameters. An id without one is of nothing that is there.
-fn filled(path: &str, examples: &BTreeMap<&str, String>) -> String {
+/// A path with a value for each of its parameters.
+fn filled(path: &str, value: impl Fn(&str) -> String) -> String {
     let fill = |part: &str| match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
         None => part.to_owned(),
-        Some(name) => match examples.get(name) {
-            Some(example) => example.clone(),
-            None => {
-                assert!(name.ends_with("_id"), "no example for {name} in {path}");
-                uuid::Uuid::now_v7().to_string()
-            }
-        },
+        Some(name) => value(name),
     };
     path.split('/').map(fill).collect::<Vec<_>>().join("/")
 }
 
-fn examples() -> BTreeMap<&'static str, String> {
-    [("name", "NAME".to_owned()), ("domain", "deploy".to_owned())].into()
+/// A value of nothing that is there.
+fn nothing(parameter: &str) -> String {
+    if parameter.ends_with("_id") { uuid::Uuid::now_v7().to_string() } else { "deploy".to_owned() }
+}
+
+/// What the parameters of paths below these are of: the platform, which refuses a tenant whatever the value.
+const OF_PLATFORM: &[&str] = &["/cluster/", "/dead-letters/", "/sagas/"];
+
+/// Something that a tenant has, and the parameter that stands for it in paths which begin with this.
+struct Row {
+    parameter: &'static str,
+    below: &'static str,
+    value: String,
+}
+
+/// One row for each parameter of a path, made through the API as a tenant makes it. A domain with a parameter of its own
+/// adds how its row comes to be.
+async fn rows(owner: &Api, app: &App<'_>) -> Vec<Row> {
+    let project = owner.create_project("shop").await;
+    owner.put(&format!("/projects/{project}/env"), json!({ "variables": [{ "name": "A", "value": "1" }] })).await.ok();
+    let deployment = owner.deploy_archive(&project, pack(app)).await.ok();
+    let deployment = deployment["id"].as_str().unwrap().to_owned();
+    answered("the app serves", || async {
+        let deployment = owner.look(&format!("/deployments/{deployment}")).await?;
+        Ok((deployment["status"] == "completed").then_some(()))
+    })
+    .await;
+    let me = owner.get("/auth/whoami").await.ok();
+    let key = owner.post("/auth/api-keys", json!({ "name": "k", "scopes": ["project:read"] })).await.ok();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let row = |parameter, below, value| Row { parameter, below, value };
+    vec![
+        row("project_id", "/projects/", project),
+        row("name", "/projects/{project_id}/env/", "A".to_owned()),
+        row("deployment_id", "/deployments/", deployment),
+        row("organization_id", "/organizations/", text(&me["organization_id"])),
+        row("session_id", "/auth/sessions/", text(&me["session_id"])),
+        row("api_key_id", "/auth/api-keys/", text(&key["id"])),
+    ]
+}
+
+/// The value of a parameter of this path.
+fn value_of(rows: &[Row], path: &str, parameter: &str) -> String {
+    if OF_PLATFORM.iter().any(|below| path.starts_with(below)) {
+        return nothing(parameter);
+    }
+    let row = rows.iter().find(|row| row.parameter == parameter && path.starts_with(row.below));
+    let Some(row) = row else {
+        panic!("nobody knows how to make a row for {{{parameter}}} of {path}: add it to `rows` in tests/access.rs")
+    };
+    row.value.clone()
 }
 
 #[tokio::test]
@@ -57,7 +100,7 @@ async fn every_route_refuses_a_caller_without_a_session() {
         if PUBLIC.contains(&label.as_str()) || path == "/openapi.json" {
             continue;
         }
-        let answer = anonymous.send(anonymous.request(method, &filled(&path, &examples())).json(&json!({}))).await;
+        let answer = anonymous.send(anonymous.request(method, &filled(&path, nothing)).json(&json!({}))).await;
         assert_eq!(answer.status, 401, "{label}: {}", answer.text);
         assert_eq!(answer.body["code"], "unauthenticated", "{label}");
     }
@@ -108,42 +151,40 @@ fn body(method: &Method, path: &str, operation: &Value, document: &Value) -> Val
 async fn another_tenants_things_are_not_there() {
     let node = Node::start().await;
     let owner = node.user("owner").await;
-    let project = owner.create_project("shop").await;
     let app = App::web(&node, "shop", "one");
-    let archive = pack(&app);
-    let deployment = owner.deploy_archive(&project, archive).await.ok();
-    let deployment_id = deployment["id"].as_str().unwrap().to_owned();
-    answered("the app serves", || async {
-        let deployment = owner.look(&format!("/deployments/{deployment_id}")).await?;
-        Ok((deployment["status"] == "completed").then_some(()))
-    })
-    .await;
-    let me = owner.get("/auth/whoami").await.ok();
-    let key = owner.post("/auth/api-keys", json!({ "name": "k", "scopes": ["project:read"] })).await.ok();
-    let mut ids = examples();
-    ids.insert("project_id", project.clone());
-    ids.insert("deployment_id", deployment_id);
-    ids.insert("organization_id", me["organization_id"].as_str().unwrap().to_owned());
-    ids.insert("session_id", me["session_id"].as_str().unwrap().to_owned());
-    ids.insert("api_key_id", key["id"].as_str().unwrap().to_owned());
-
+    let rows = rows(&owner, &app).await;
     let stranger = node.user("stranger").await;
-    let mut asked = 0;
     let document = stranger.get("/openapi.json").await.ok();
-    for (method, path, operation) in routes(&document).into_iter().filter(|(_, path, _)| path.contains('{')) {
-        let request = stranger.request(method.clone(), &filled(&path, &ids));
+    let with_rows: Vec<_> = routes(&document).into_iter().filter(|(_, path, _)| path.contains('{')).collect();
+    assert!(with_rows.len() > 15, "{} routes have a parameter", with_rows.len());
+    for (method, path, operation) in &with_rows {
+        let filled = filled(path, |parameter| value_of(&rows, path, parameter));
+        let request = stranger.request(method.clone(), &filled);
         let request = match path.ends_with("/sources") {
             true => request.header("Content-Type", "application/gzip").body(vec![0_u8; 16]),
-            false => request.json(&body(&method, &path, &operation, &document)),
+            false => request.json(&body(method, path, operation, &document)),
         };
         let answer = stranger.send(request).await;
-        // What belongs to the platform and to no tenant is refused whatever the id.
-        let of_platform = ["/cluster/", "/dead-letters/", "/sagas/"].iter().any(|prefix| path.starts_with(prefix));
+        let of_platform = OF_PLATFORM.iter().any(|below| path.starts_with(below));
         let expected = if of_platform { 403 } else { 404 };
         assert_eq!(answer.status, expected, "{method} {path}: {}", answer.text);
-        asked += 1;
     }
-    assert!(asked > 15, "{asked} routes have an id");
+    // The owner finds each of them, as if nobody else had asked.
+    for (_, path, _) in with_rows.iter().filter(|(method, ..)| method == Method::GET) {
+        if !OF_PLATFORM.iter().any(|below| path.starts_with(below)) {
+            owner.get(&filled(path, |parameter| value_of(&rows, path, parameter))).await.ok();
+        }
+    }
+    let project = value_of(&rows, "/projects/", "project_id");
+    for (list, parameter, below) in [
+        ("/auth/sessions", "session_id", "/auth/sessions/"),
+        ("/auth/api-keys", "api_key_id", "/auth/api-keys/"),
+        (&format!("/projects/{project}/env"), "name", "/projects/{project_id}/env/"),
+    ] {
+        let listed = owner.get(list).await;
+        let value = value_of(&rows, below, parameter);
+        assert!(listed.text.contains(&format!("\"{value}\"")), "{list}: {}", listed.text);
+    }
     for topic in ["project", "logs"] {
         let request = stranger.request(Method::GET, &format!("/live?topics={topic}:{project}"));
         let answer = stranger.send(request.header("Accept", "text/event-stream")).await;
