@@ -206,7 +206,7 @@ fn registers(source: &str, metric: &str) -> bool {
 #[test]
 fn rules_and_dashboard_speak_of_metrics_that_exist() {
     let mut code = Vec::new();
-    for folder in ["supervisors", "http", "bridge", "cache", "actors", "src"] {
+    for folder in ["supervisors", "platform", "http", "bridge", "cache", "actors", "src"] {
         sources(&root().join(folder), &mut code);
     }
     for file in PROMETHEUS {
