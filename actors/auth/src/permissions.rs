@@ -59,7 +59,7 @@ impl React<OrganizationCreated> for Auth {
 }
 
 impl React<OrganizationClosed> for Auth {
-    /// Whoever could act for it is looked at anew, here and at the gateways.
+    /// The gateways and nodes forget what they knew of the permissions of the members of a closed organization.
     async fn react(
         &self,
         transaction: &mut Transaction,

@@ -190,8 +190,8 @@ impl Objects {
     }
 }
 
-/// Reads from a store that was away until it is there again: who met the outage may want nothing more of it, and then nobody
-/// else would say that it is over.
+/// Reads from an object store that is away until it answers: the caller that met the outage may want nothing more, and then nobody
+/// else would say that the outage is over.
 async fn until_it_works(store: Weak<dyn ObjectStore>, reach: Weak<Reach>) {
     loop {
         tokio::time::sleep(RETRY_AFTER).await;
