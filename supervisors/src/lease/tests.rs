@@ -12,7 +12,7 @@ use crate::{db::Databases, testing::on_both_engines};
 const TTL: Duration = Duration::from_secs(4);
 
 async fn on_both(body: impl AsyncFn(Databases)) {
-    on_both_engines(&[("stage", &Migrator::with_migrations(Vec::new()))], body).await;
+    on_both_engines(&[("leases", &Migrator::with_migrations(Vec::new()))], body).await;
 }
 
 fn clock() -> Clock {
@@ -20,7 +20,7 @@ fn clock() -> Clock {
 }
 
 async fn contender(databases: &Databases, clock: &Clock) -> Leases {
-    Leases::new(databases.open("stage").await.unwrap(), clock.clone(), Uuid::now_v7())
+    Leases::new(databases.open("leases").await.unwrap(), clock.clone(), Uuid::now_v7())
 }
 
 async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -32,7 +32,7 @@ async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 async fn beat(databases: &Databases) -> i64 {
-    let database = databases.open("stage").await.unwrap();
+    let database = databases.open("leases").await.unwrap();
     database.query("SELECT beat FROM leases WHERE name = 'x'").fetch_scalar().await.unwrap()
 }
 
@@ -88,7 +88,7 @@ async fn a_holder_that_was_paused_is_replaced_and_then_refused() {
         assert!(old.is_held(), "it cannot know yet");
         assert!(futures_util::poll!(std::pin::pin!(old.lost())).is_pending());
         let part = old.fencing();
-        let database = databases.open("stage").await.unwrap();
+        let database = databases.open("leases").await.unwrap();
         let mut transaction = database.begin().await.unwrap();
         assert!(matches!(old.fence(&mut transaction).await, Err(FenceError::Lost(name)) if name == "x"));
         drop(transaction);
@@ -134,7 +134,7 @@ async fn a_lease_is_written_down_with_its_whole_time() {
     on_both(async |databases| {
         let clock = clock();
         let (ours, theirs) = (contender(&databases, &clock).await, contender(&databases, &clock).await);
-        let database = databases.open("stage").await.unwrap();
+        let database = databases.open("leases").await.unwrap();
         let written =
             async || -> i64 { database.query("SELECT ttl FROM leases WHERE name = 'x'").fetch_scalar().await.unwrap() };
         let first = ours.acquire("x", TTL).await.unwrap().unwrap();
@@ -176,6 +176,42 @@ async fn a_holder_acts_for_three_quarters_of_the_time_and_not_a_moment_longer() 
         assert!(lease.is_held());
         clock.advance(MILLISECOND);
         assert!(!lease.is_held());
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_renewal_that_failed_is_retried_after_a_twentieth_of_the_time_until_the_lease_is_lost() {
+    on_both(async |databases| {
+        let clock = clock();
+        let database = databases.open("leases").await.unwrap();
+        let lease = contender(&databases, &clock).await.acquire("x", TTL).await.unwrap().unwrap();
+        let (began, until) = (clock.instant(), lease.until());
+        let wakes_at = async |after: Duration| {
+            eventually("the keeper sleeps", || clock.next_wake() == Some(began + after)).await;
+        };
+        wakes_at(TTL / 4).await;
+        database.query("ALTER TABLE leases RENAME TO elsewhere").execute().await.unwrap();
+        clock.advance(TTL / 4);
+        for failures in 1..=3 {
+            wakes_at(TTL / 4 + TTL / 20 * failures).await;
+            assert!(lease.until() == until && lease.is_held(), "it is neither renewed nor lost yet");
+            clock.advance(TTL / 20);
+        }
+        wakes_at(TTL / 4 + TTL / 20 * 4).await;
+        database.query("ALTER TABLE elsewhere RENAME TO leases").execute().await.unwrap();
+        clock.advance(TTL / 20);
+        eventually("it is renewed", || lease.until() == until + TTL / 4 + TTL / 20 * 4).await;
+        wakes_at(TTL / 2 + TTL / 20 * 4).await;
+
+        // The last retry is at the end of the holder's time, and not after it.
+        database.query("ALTER TABLE leases RENAME TO elsewhere").execute().await.unwrap();
+        let until = lease.until();
+        clock.advance(until - clock.instant() - MILLISECOND);
+        eventually("the keeper sleeps", || clock.next_wake() == Some(until)).await;
+        clock.advance(MILLISECOND);
+        lease.lost().await;
+        database.query("ALTER TABLE elsewhere RENAME TO leases").execute().await.unwrap();
     })
     .await;
 }

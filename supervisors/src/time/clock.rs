@@ -24,7 +24,7 @@ pub struct Clock(Option<Arc<Manual>>);
 struct Manual {
     began: Instant,
     began_at: DateTime<Utc>,
-    /// Nanoseconds since the beginning.
+    /// Nanoseconds since `began`.
     elapsed: AtomicU64,
     sleepers: Mutex<Sleepers>,
 }
@@ -117,10 +117,17 @@ impl Clock {
         manual.set(target);
     }
 
-    /// How many wait on a manual clock: what a test waits for before it moves the clock.
+    /// Number of sleepers of a manual clock: a test waits for them before it moves the clock.
     #[must_use]
     pub fn sleepers(&self) -> usize {
         self.0.as_ref().map_or(0, |manual| manual.sleepers.lock().by_time.len())
+    }
+
+    /// When the first sleeper of a manual clock is due.
+    #[cfg(test)]
+    pub(crate) fn next_wake(&self) -> Option<Instant> {
+        let manual = self.0.as_ref()?;
+        manual.sleepers.lock().by_time.first_key_value().map(|((due, _), _)| *due)
     }
 }
 
@@ -129,7 +136,7 @@ impl Manual {
         Duration::from_nanos(self.elapsed.load(Ordering::Acquire))
     }
 
-    /// Never back: a sleeper that was enlisted for a time already past must not turn the clock.
+    /// Never sets it back: a sleeper may be due at a time that has passed.
     fn set(&self, now: Instant) {
         let nanos = u64::try_from(now.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX);
         self.elapsed.fetch_max(nanos, Ordering::AcqRel);
@@ -148,7 +155,7 @@ impl Manual {
     }
 }
 
-/// Takes a sleeper off the list when its future is dropped.
+/// Removes a sleeper when its future is dropped.
 struct Asleep<'a> {
     manual: &'a Manual,
     sleeper: (Instant, u64),
