@@ -1,4 +1,4 @@
-//! The bounds of a domain: what may wait, what may run, when to stop asking and when to give up.
+//! The bounds of a domain: queue, permits, breaker, heartbeat and restarts.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use crate::{
 /// The bounds of each shard of a domain. Every one has a default and a metric.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bulkhead {
-    /// Calls that may wait for a permit; the next one is refused at once. Default 1024.
+    /// Calls that may wait for a permit; the next one is refused at once. Default: 1024.
     pub queue: usize,
-    /// Calls that may run at the same time. Default 64.
+    /// Calls that may run at the same time. Default: 64.
     pub in_flight: usize,
-    /// When the shard stops being asked.
+    /// Settings of the shard's breaker.
     pub breaker: breaker::Settings,
-    /// A shard whose thread does not answer for this long is blocked: not ready, and not asked by other threads.
-    /// Default 2 s.
+    /// Time without an answer of the shard's thread after which it is blocked: not ready, and not called from other
+    /// threads. Default: 2 s.
     pub heartbeat: Duration,
-    /// Restarts within a time that exhaust the domain. Default 5 in 30 s.
+    /// Restarts within a time that exhaust the domain. Default: 5 in 30 s.
     pub intensity: Intensity,
-    /// How long a restart waits. Default 100 ms to 30 s, factor 2, jitter 0.2.
+    /// Pauses before restarts. Default: 100 ms to 30 s, factor 2, jitter 0.2.
     pub backoff: Backoff,
 }
 
@@ -43,7 +43,7 @@ impl Bulkhead {
     /// Checks every bound.
     ///
     /// # Errors
-    /// A sentence for each that cannot be.
+    /// A sentence for each invalid one.
     pub fn validate(&self) -> Result<(), Vec<String>> {
         let own = sentences(&[
             (self.queue >= 1, "bulkhead: queue must hold at least 1 call"),

@@ -1,7 +1,7 @@
-//! Live updates: a hub of topics on every node, which tell each other what is published.
+//! Live updates: a hub of topics on every node, connected to those of other nodes.
 //!
-//! A topic keeps its last events, so that a reader who lost its connection resumes after the last id it saw. Nobody
-//! waits for a reader: each has a bounded buffer, and one that does not keep up is told so and cut.
+//! A topic keeps its last events, so that a reader who lost its connection resumes after the last id it saw. Publishers
+//! never wait for readers: each has a bounded buffer, and one that falls behind is cut with an error.
 
 use std::{
     borrow::Cow,
@@ -19,13 +19,13 @@ use tokio::sync::mpsc;
 
 use crate::time::clock::Clock;
 
-/// Events a topic remembers for readers who resume.
+/// Events that a topic keeps for readers who resume.
 const HISTORY: usize = 512;
 /// Events a reader may be behind.
 const BUFFER: usize = 512;
 /// How long a topic without readers is remembered after its last event.
 const REMEMBERED: Duration = Duration::from_secs(600);
-/// Topics above which the forgotten ones are looked for at every new topic.
+/// Number of topics from which expired ones are removed whenever one is added.
 const TOPICS: usize = 1024;
 
 /// One update.
@@ -36,7 +36,7 @@ pub struct LiveEvent {
     pub id: u64,
     /// What happened, such as `deployment.status`.
     pub kind: Cow<'static, str>,
-    /// The view of it.
+    /// Its data.
     pub data: serde_json::Value,
 }
 
@@ -54,10 +54,10 @@ pub enum LiveError {
     /// The reader was too slow and was cut; it may resume after the last id it saw.
     #[error("the reader did not keep up and was cut")]
     Lagged,
-    /// What other nodes told may not have come here; the reader may resume after the last id it saw.
+    /// Events of other nodes may have been lost; the reader may resume after the last id it saw.
     #[error("some of what other nodes told may be lost")]
     Interrupted,
-    /// Events between the id asked for and the oldest one remembered are lost; the stream goes on from there.
+    /// Events between the id asked for and the oldest one kept are lost; the stream goes on from there.
     #[error("some events since then are no longer remembered")]
     Gap,
 }
@@ -70,18 +70,18 @@ pub struct Live {
     others: Arc<OnceLock<Arc<dyn LiveTransport>>>,
 }
 
-/// What tells the hubs of other nodes.
+/// Sends events to the hubs of other nodes.
 pub trait LiveTransport: Send + Sync {
-    /// Tells them. Never waits: an event that can't be told now is lost to them.
+    /// Sends an event. Never waits: an event that can't be sent now is lost to other nodes.
     fn tell(&self, topic: &str, event: &LiveEvent);
 }
 
 struct Topic {
     last_id: u64,
     last_use: Instant,
-    /// The last events, by their ids.
+    /// The last events, in order of their ids.
     history: VecDeque<Arc<LiveEvent>>,
-    /// The first event since what other nodes told may have been lost; [`u64::MAX`] until there is one.
+    /// Id of the first event since those of other nodes may have been lost; [`u64::MAX`] until there is one.
     whole_from: u64,
     readers: Vec<Reader>,
 }
@@ -101,14 +101,14 @@ impl Live {
         Self { clock, topics: Arc::default(), others: Arc::default() }
     }
 
-    /// Tells other nodes from now on, once for the life of the hub.
+    /// Connects the hub to other nodes, once.
     pub fn connect(&self, others: Arc<dyn LiveTransport>) {
         if self.others.set(others).is_err() {
             tracing::error!("the live hub is connected already, and stays connected as it was");
         }
     }
 
-    /// Publishes an event, here and on other nodes, and returns the id it was given. Never waits.
+    /// Publishes an event, here and on other nodes, and returns its id. Never waits.
     pub fn publish(&self, topic: &str, mut event: LiveEvent) -> u64 {
         let event = {
             let mut topics = self.topics.lock();
@@ -127,14 +127,14 @@ impl Live {
     }
 
     /// Takes an event that another node published, with the id it has there, which a different event may have here. One
-    /// that is known already, or is older than what is remembered, is ignored.
+    /// that is known already, or is older than what is kept, is ignored.
     pub fn receive(&self, topic: &str, event: LiveEvent) {
         let mut topics = self.topics.lock();
         self.topic(&mut topics, topic).insert(Arc::new(event));
     }
 
-    /// What other nodes told of a topic, or of every one, may not have come here: its readers are cut, and one that resumes
-    /// from before is told of the gap.
+    /// Notes that other nodes' events of a topic, or of every one, may have been lost: its readers are cut, and one
+    /// that resumes from before gets [`LiveError::Gap`].
     pub fn interrupt(&self, topic: Option<&str>) {
         let mut topics = self.topics.lock();
         match topic {
@@ -184,7 +184,7 @@ impl Live {
         topic
     }
 
-    /// The time in microseconds, or one more than the last: an id from before a restart is never met again.
+    /// The time in microseconds, or one more than the last id: an id from before a restart is never used again.
     fn next_id(&self, topic: &Topic) -> u64 {
         u64::try_from(self.clock.now().timestamp_micros()).unwrap_or(0).max(topic.last_id + 1)
     }
@@ -201,8 +201,8 @@ impl Topic {
         self.trim();
     }
 
-    /// Nodes that publish to one topic give ids that grow, but what they tell may come in another order, and two of them
-    /// may give the same id: to different events, which are both told.
+    /// Nodes that publish to one topic use increasing ids, but their events may arrive in another order, and two nodes
+    /// may give the same id to different events, which are both kept.
     fn insert(&mut self, event: Arc<LiveEvent>) {
         if event.id > self.last_id {
             return self.append(event);
@@ -242,9 +242,9 @@ impl Topic {
 }
 
 impl Reader {
-    /// It reads what it was told, then why there is no more.
+    /// The reader gets what is in its buffer, then this error.
     fn cut(&self, why: LiveError) {
-        // Whoever was first has said why.
+        // The first cut counts.
         let _ = self.cut.set(why);
     }
 }

@@ -1,4 +1,4 @@
-//! How often, how soon and whether a child is restarted.
+//! Restart policies: whether, when and how often a child is restarted.
 
 use std::{
     collections::VecDeque,
@@ -10,27 +10,27 @@ use crate::rules::sentences;
 /// How a child ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
-    /// Its work is done.
+    /// It finished its work.
     Normal,
-    /// It was asked to stop, and did.
+    /// It stopped when asked to.
     Shutdown,
     /// It failed or panicked, for this reason.
     Abnormal(String),
 }
 
-/// Which ends of a child are followed by a restart.
+/// After which exits a child is restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restart {
-    /// Every one.
+    /// After every exit.
     Permanent,
-    /// An abnormal one.
+    /// After an abnormal exit.
     Transient,
-    /// None; the supervisor forgets the child.
+    /// Never; the supervisor forgets the child.
     Temporary,
 }
 
 impl Restart {
-    /// Whether a child that ended so is restarted.
+    /// Whether a child is restarted after this exit.
     #[must_use]
     pub const fn after(self, exit: &Exit) -> bool {
         match self {
@@ -41,7 +41,7 @@ impl Restart {
     }
 }
 
-/// Which children are restarted with the one that ended.
+/// Which other children are restarted together with one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Strategy {
     /// None of the others.
@@ -53,12 +53,12 @@ pub enum Strategy {
     RestForOne,
 }
 
-/// More than `restarts` restarts within `within` are one fault too many: the supervisor gives up.
+/// The limit of restarts in a sliding time: one more, and the supervisor gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Intensity {
-    /// Restarts allowed. Default 5.
+    /// Restarts allowed. Default: 5.
     pub restarts: usize,
-    /// In this time, sliding. Default 30 s.
+    /// In this time, sliding. Default: 30 s.
     pub within: Duration,
 }
 
@@ -74,17 +74,16 @@ impl Intensity {
     }
 }
 
-/// How long another attempt waits: longer each time in a row, so that a crash loop, or a dependency that is away, costs
-/// little.
+/// Pauses before retries: longer with each in a row, so that a crash loop, or an outage of a dependency, costs little.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Backoff {
-    /// Before the second attempt. Default 100 ms.
+    /// Before the first retry. Default: 100 ms.
     pub first: Duration,
-    /// Before any attempt. Default 30 s.
+    /// The longest pause. Default: 30 s.
     pub at_most: Duration,
-    /// Each wait is so many times the one before. Default 2.
+    /// Each pause is this many times the one before. Default: 2.
     pub factor: f64,
-    /// The part by which a wait is spread at random, up or down. Default 0.2.
+    /// Part of a pause by which it varies at random, up or down. Default: 0.2.
     pub jitter: f64,
 }
 
@@ -95,7 +94,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The same pause before every attempt.
+    /// The same pause before every retry.
     #[must_use]
     pub const fn constant(pause: Duration) -> Self {
         Self { first: pause, at_most: pause, factor: 1.0, jitter: 0.0 }
@@ -109,7 +108,7 @@ impl Backoff {
         ])
     }
 
-    /// The pause after the failure number `nth` in a row, counted from zero.
+    /// The pause after failure number `nth` in a row, counted from zero.
     #[must_use]
     pub fn delay(&self, nth: u32) -> Duration {
         let exact = self.first.as_secs_f64() * self.factor.powi(i32::try_from(nth).unwrap_or(i32::MAX));
@@ -117,12 +116,12 @@ impl Backoff {
     }
 }
 
-/// `duration`, spread at random by the part `jitter`, up or down.
+/// `duration`, varied at random by the part `jitter`, up or down.
 pub(crate) fn spread(duration: Duration, jitter: f64) -> Duration {
     if jitter <= 0.0 { duration } else { duration.mul_f64(rand::random_range(1.0 - jitter..1.0 + jitter)) }
 }
 
-/// The restarts of the last while.
+/// Recent restarts.
 #[derive(Debug)]
 pub(crate) struct RestartLog {
     intensity: Intensity,
@@ -134,7 +133,7 @@ impl RestartLog {
         Self { intensity, recent: VecDeque::new() }
     }
 
-    /// Records a restart; false when it is one too many.
+    /// Records a restart; false when it exceeds the intensity.
     pub(crate) fn allow(&mut self, now: Instant) -> bool {
         while self.recent.front().is_some_and(|&at| now.saturating_duration_since(at) >= self.intensity.within) {
             self.recent.pop_front();
@@ -144,18 +143,18 @@ impl RestartLog {
     }
 }
 
-/// The waits of one child: they grow with every restart in a row, and begin anew once it has lived for a while.
+/// The pauses of one child: they grow with every restart in a row, and start again once it has run for a while.
 #[derive(Debug)]
 pub(crate) struct Patience {
     backoff: Backoff,
     in_a_row: u32,
-    /// When the last restart was due, and how long it had waited.
+    /// When the last restart was due, and its pause.
     last: Option<(Instant, Duration)>,
 }
 
-/// A life so many times as long as the wait before it was no crash loop.
+/// A run that lasted this many times the pause before it ends the row.
 const LIVED_FACTOR: u32 = 10;
-/// Nor was a life as long as this, however short the wait.
+/// So does a run of this length, however short the pause.
 const LIVED: Duration = Duration::from_secs(1);
 
 impl Patience {
@@ -199,7 +198,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         assert!([0, 7, 14, 21, 28].into_iter().all(|second| log.allow(at(second))));
-        // A window that stood still would have begun anew here; a sliding one has only lost the first restart.
+        // A fixed window would start anew here; a sliding one has only dropped the first restart.
         assert!(log.allow(at(30)));
         assert!(!log.allow(at(31)));
     }
@@ -226,7 +225,7 @@ mod tests {
         let mut tenfold = patience();
         assert_eq!(tenfold.next_delay(at(0)).as_millis(), 100);
         assert_eq!(tenfold.next_delay(at(200)).as_millis(), 200);
-        // Due at 400: ten times 200 ms later.
+        // Due at 400: it has run ten times its pause of 200 ms.
         assert_eq!(tenfold.next_delay(at(2400)).as_millis(), 100);
     }
 

@@ -60,7 +60,7 @@ impl MasterKey {
         Ok(Self(Arc::new(key_from(&bytes).ok_or(SealError::MalformedKey)?)))
     }
 
-    /// As it is kept in a file or a variable.
+    /// The key in base64, as it is kept in a file or a variable.
     #[must_use]
     pub fn to_base64(&self) -> Secret {
         Secret::new(STANDARD.encode(self.0.as_slice()))
@@ -94,13 +94,13 @@ impl MasterKey {
 }
 
 impl DataKey {
-    /// A key that was derived rather than stored.
+    /// A derived key, which is not stored.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(Arc::new(bytes.into()))
     }
 
-    /// Seals `plain` for the place that `aad` identifies.
+    /// Seals `plain` for the row that `aad` identifies.
     ///
     /// # Errors
     /// When the system's source of randomness fails.
@@ -108,10 +108,10 @@ impl DataKey {
         seal(&self.0, SEAL, plain, aad)
     }
 
-    /// What was sealed for the place that `aad` identifies.
+    /// Opens what was sealed for the row that `aad` identifies.
     ///
     /// # Errors
-    /// When another key sealed it, it belongs to another place, or it was changed.
+    /// When another key sealed it, it belongs to another row, or it was changed.
     pub fn open(&self, sealed: &[u8], aad: &[u8]) -> Result<Vec<u8>, SealError> {
         open(&self.0, SEAL, sealed, aad)
     }

@@ -1,9 +1,9 @@
 //! File system calls for the threads that may wait for a disk.
 //!
-//! A shard's thread answers every tenant, so one call that waits for a disk holds up all of them. The crates that run on
-//! shards use these functions in place of those of `std`, which clippy refuses them (`actors/clippy.toml`). Each refuses the
-//! thread of a shard in turn: a debug build, and so every test, panics there; a release build writes an error into its log.
-//! A [`BlockingPool`](crate::BlockingPool) is where they belong.
+//! A shard's thread answers every tenant, so one call that waits for a disk delays all of them. The crates that run on
+//! shards use these functions in place of those of `std`, which clippy refuses there (`actors/clippy.toml`). On the
+//! thread of a shard each panics in a debug build, and so in every test; a release build logs an error. Calls belong
+//! into a [`BlockingPool`](crate::BlockingPool).
 
 #![expect(clippy::disallowed_methods, reason = "the home of these calls: each makes sure that its thread may wait")]
 
@@ -21,12 +21,12 @@ thread_local! {
     static HAS_SHARDS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread runs shards from now on.
+/// Marks this thread as running shards, or not.
 pub(crate) fn has_shards(shards: bool) {
     HAS_SHARDS.set(shards);
 }
 
-/// Makes sure that this thread is no shard's. For what waits for a disk and is no call of this module.
+/// Asserts that this thread runs no shards, before work that waits for a disk outside of this module.
 ///
 /// # Panics
 /// On the thread of a shard, in a debug build.

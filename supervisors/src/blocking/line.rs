@@ -1,9 +1,9 @@
 //! The order in which jobs wait for a thread: by arrival, or in **turns**.
 //!
-//! In turns each subject has one job in a round and its next job in the round after, so that a subject with many jobs holds
-//! up nobody else: a newcomer's first job stands in the round that is being served. Within a round those come first whom
-//! the pool's owner prefers, then those who came first. What the line has no room for is cut from its end, where the jobs of
-//! those stand who have the most; so is a job that would not be done by its deadline, which its caller learns at once.
+//! In turns each subject has one job per round, so that a subject with many jobs delays nobody else: the first job of a
+//! new subject is in the current round. Within a round preferred jobs come first, then those that came first. When the
+//! line is full the last job is cut, which is of the subject with the most jobs; a job that would not be done by its
+//! deadline is cut too, and its caller learns it at once.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,31 +12,31 @@ use std::{
 
 use callboard_messages::Failure;
 
-/// The least that a refused caller is told to wait.
+/// The shortest retry delay of a refusal.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Whose turn it is, in a pool whose places are shared.
+/// The subject of a job, in a pool whose threads are shared in turns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Turn {
-    /// Who the job is for: jobs of one subject follow one another.
+    /// The jobs of one subject are run in turn with those of others.
     pub subject: u128,
-    /// Before the others of its round.
+    /// Whether it comes before the others of its round.
     pub preferred: bool,
 }
 
-/// Jobs that wait, in order.
+/// Waiting jobs, in order.
 pub(super) struct Line<J> {
     waiting: VecDeque<QueuedJob<J>>,
-    /// Jobs that may wait.
+    /// Most waiting jobs.
     pub(super) limit: usize,
-    /// Jobs of one subject that may wait; the order is that of arrival when there is no such bound.
+    /// Most waiting jobs of one subject; `None` for order of arrival.
     share: Option<usize>,
     next_id: u64,
-    /// The round that is being served.
+    /// The current round.
     round: u64,
-    /// Jobs that were started in it.
+    /// Jobs started in it.
     started: usize,
-    /// The round in which a subject is next, of those that had their turn in the current one.
+    /// The next round of each subject that has had its turn in the current one.
     served: HashMap<Turn, u64>,
 }
 
@@ -48,12 +48,12 @@ struct QueuedJob<J> {
     job: J,
 }
 
-/// How fast the threads work.
+/// The speed of the threads.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     pub(super) threads: usize,
     pub(super) running: usize,
-    /// What a job takes, smoothed; zero before the first has ended.
+    /// Smoothed duration of a job; zero before the first has ended.
     pub(super) mean: Duration,
 }
 
@@ -62,14 +62,14 @@ impl Pace {
         self.threads.saturating_sub(self.running)
     }
 
-    /// When the job with `position` others before it is likely to be done.
+    /// When the job with `position` others before it will probably be done.
     fn done_in(&self, position: usize) -> Duration {
         let rounds = (position + self.running) / self.threads.max(1) + 1;
         self.mean.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
     }
 }
 
-/// A job that does not get a place, or loses it.
+/// A job that was refused a place in the line, or lost it.
 pub(super) struct Cut<J> {
     pub(super) job: J,
     pub(super) failure: Failure,
@@ -92,7 +92,7 @@ impl<J> Line<J> {
         self.waiting.len()
     }
 
-    /// Gives a job its place; tells its id, and whom there is no room for then: it may be the job itself.
+    /// Adds a job. Returns its id, and the jobs that are cut for it: it may be the job itself.
     pub(super) fn enter(
         &mut self,
         turn: Turn,
@@ -126,7 +126,7 @@ impl<J> Line<J> {
         self.round.max(after_waiting.unwrap_or(0)).max(after_served.unwrap_or(0))
     }
 
-    /// Takes out what has no room, and in a shared line what would not be done in time.
+    /// Removes jobs beyond the limits, and in a shared line those that would not be done in time.
     fn cut(&mut self, pace: Pace, now: Instant) -> Vec<Cut<J>> {
         // A job for which a thread is free does not wait.
         let room = self.limit + pace.idle();
@@ -142,7 +142,7 @@ impl<J> Line<J> {
                 continue;
             }
             let retry_after = if shared { pace.done_in(position).max(RETRY_AFTER) } else { RETRY_AFTER };
-            // Whoever has another job before this one is in its own way.
+            // A subject with another job before this one is delayed by itself.
             let own = shared && kept.iter().any(|other: &QueuedJob<J>| other.turn == queued.turn);
             let failure = if own { Failure::RateLimited { retry_after } } else { Failure::Overloaded { retry_after } };
             cut.push(Cut { job: queued.job, failure });
@@ -151,11 +151,12 @@ impl<J> Line<J> {
         cut
     }
 
-    /// The job whose turn it is.
+    /// Removes the next job to run.
     pub(super) fn next(&mut self) -> Option<J> {
         let queued = self.waiting.pop_front()?;
         if self.share.is_some() {
-            // New subjects may come for ever: a round ends all the same, and those that had their turn in it are next.
+            // New subjects may arrive without end: the round ends all the same, and those that had their turn in it are
+            // next.
             let begun = if self.started < self.limit { queued.round } else { self.round + 1 };
             if begun > self.round {
                 self.round = begun;
@@ -169,7 +170,7 @@ impl<J> Line<J> {
         Some(queued.job)
     }
 
-    /// Takes a job out that nobody waits for any more; nothing when it has left the line.
+    /// Removes a job whose caller is gone; `None` when it has left the line.
     pub(super) fn withdraw(&mut self, id: u64) -> Option<J> {
         let at = self.waiting.iter().position(|queued| queued.id == id)?;
         self.waiting.remove(at).map(|queued| queued.job)
@@ -191,12 +192,12 @@ mod tests {
         Turn { subject, preferred: true }
     }
 
-    /// A line of jobs that are called after their subjects.
+    /// A line of jobs that are named after their subjects.
     fn line(limit: usize, share: usize) -> Line<u128> {
         Line::new(limit, Some(share))
     }
 
-    /// Whom there is no room for.
+    /// Enters a job. Returns the jobs that are cut.
     fn enter(line: &mut Line<u128>, turn: Turn) -> Vec<(u128, Failure)> {
         let (_, cut) = line.enter(turn, None, turn.subject, BUSY, Instant::now());
         cut.into_iter().map(|cut| (cut.job, cut.failure)).collect()

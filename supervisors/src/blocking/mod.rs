@@ -1,6 +1,6 @@
 //! Work that burns CPU or blocks: bounded pools on threads of their own, one per kind, never a shard's thread.
 //!
-//! The places of a pool are given by arrival, or shared: then the jobs of different subjects take turns ([`Turn`]).
+//! The threads of a pool take jobs by arrival, or in turns of their subjects ([`Turn`]).
 
 pub mod fs;
 mod line;
@@ -25,15 +25,15 @@ pub use line::Turn;
 use crate::time::clock::Clock;
 use line::{Cut, Line, Pace, RETRY_AFTER};
 
-/// How much less the system favours these threads (`nice`): a storm of hashing takes what processor time is left, so that
-/// it can't slow a shard that shares the core.
+/// Niceness of the threads: a burst of hashing gets the processor time that is left, and can't slow a shard on the same
+/// core.
 const NICENESS: i32 = 10;
 
 /// A bounded pool of threads. Cheap to clone; its threads end with the last clone.
 #[derive(Clone)]
 pub struct BlockingPool(Arc<Owner>);
 
-/// Ends the threads when the last handle is gone: they hold the inside only.
+/// Ends the threads when the last handle is dropped: they hold only the [`Pool`].
 struct Owner(Arc<Pool>);
 
 struct Pool {
@@ -47,21 +47,21 @@ struct Pool {
 struct Work {
     line: Line<Job>,
     running: usize,
-    /// What a job takes, smoothed; zero before the first has ended.
+    /// Smoothed duration of a job; zero before the first has ended.
     mean: Duration,
     rejected: u64,
     panics: u64,
     closed: bool,
 }
 
-/// Runs and answers its caller, or tells it the failure; says what it panicked with.
+/// Runs and answers its caller, or passes it the failure; returns the message of its panic.
 type Job = Box<dyn FnOnce(Result<(), Failure>) -> Option<String> + Send>;
 
-/// How many jobs may wait.
+/// Limits of waiting jobs.
 #[derive(Debug, Clone, Copy)]
 struct QueueLimits {
     limit: usize,
-    /// Of one subject, where the places are shared.
+    /// Of one subject, where the threads are shared in turns.
     share: Option<usize>,
 }
 
@@ -69,11 +69,11 @@ struct QueueLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Priority {
     Usual,
-    /// They stand back behind the shards.
+    /// Below that of the shards.
     Patient,
 }
 
-/// A look at a pool.
+/// The state of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct BlockingView {
     /// The pool's name.
@@ -92,7 +92,7 @@ pub struct BlockingView {
     pub panics: u64,
 }
 
-/// Lowers this thread's priority; on Linux that is a thread's own.
+/// Lowers this thread's priority; on Linux niceness is per thread.
 fn stand_back(pool: &str) {
     if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
         tracing::warn!(pool, %error, "the threads of this pool keep the usual priority");
@@ -100,10 +100,10 @@ fn stand_back(pool: &str) {
 }
 
 impl BlockingPool {
-    /// A pool of `threads` threads, for which `queue` jobs may wait. At least one of each.
+    /// A pool of `threads` threads, for which `queue` jobs may wait; each at least 1.
     ///
     /// # Errors
-    /// The operating system refuses a thread.
+    /// When the operating system refuses a thread.
     pub fn try_new(name: &'static str, threads: usize, queue: usize, clock: Clock) -> std::io::Result<Self> {
         Self::start(name, threads, QueueLimits { limit: queue, share: None }, clock, Priority::Patient)
     }
@@ -111,13 +111,13 @@ impl BlockingPool {
     /// A pool by the system's clock.
     ///
     /// # Panics
-    /// When the operating system refuses a thread, which it does to nobody else at this point either.
+    /// When the operating system refuses a thread.
     #[must_use]
     pub fn new(name: &'static str, threads: usize, queue: usize) -> Self {
         Self::started(name, threads, QueueLimits { limit: queue, share: None }, Priority::Patient)
     }
 
-    /// A pool for jobs that are short and waited for: its threads have the usual priority, and so have the processes that
+    /// A pool for short jobs that a caller awaits: its threads have normal priority, and so have the processes that
     /// they start.
     ///
     /// # Panics
@@ -127,7 +127,7 @@ impl BlockingPool {
         Self::started(name, threads, QueueLimits { limit: queue, share: None }, Priority::Usual)
     }
 
-    /// A pool whose jobs take turns: `queue` may wait, and of them `share` of one subject.
+    /// A pool whose jobs take turns: `queue` jobs may wait, `share` of them of one subject.
     ///
     /// # Panics
     /// As [`new`](Self::new).
@@ -174,18 +174,18 @@ impl BlockingPool {
         Ok(Self(Arc::new(owner)))
     }
 
-    /// The clock that deadlines of jobs are told by.
+    /// The clock of its jobs' deadlines.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.0.0.clock
     }
 
-    /// Runs `job` on a thread of the pool and waits for it, no longer than to `deadline`.
+    /// Runs `job` on a thread of the pool and awaits it, no longer than to `deadline`.
     ///
     /// # Errors
     /// - [`Failure::Overloaded`]: the queue is full, nothing was executed.
-    /// - [`Failure::Expired`]: the deadline came first, nothing was or will be executed.
-    /// - [`Failure::Timeout`]: the deadline came while it ran; it runs to its end, unheard.
+    /// - [`Failure::Expired`]: the deadline passed first, nothing was or will be executed.
+    /// - [`Failure::Timeout`]: the deadline passed while it ran; it runs to its end, and its result is lost.
     /// - [`Failure::Internal`]: it panicked; the thread lives on.
     pub async fn run<T: Send + 'static>(
         &self,
@@ -195,11 +195,12 @@ impl BlockingPool {
         self.run_in_turn(Turn::default(), deadline, job).await
     }
 
-    /// The same, when it is the subject's turn. In a pool that is [`shared`](Self::shared), what would not be done by its
-    /// deadline is refused at once, or as soon as others take its place.
+    /// The same in turns. In a pool that is [`shared`](Self::shared), a job that would not be done by its deadline is
+    /// refused at once, or as soon as others take its place.
     ///
     /// # Errors
-    /// As [`run`](Self::run), and [`Failure::RateLimited`]: the subject's other jobs are in the way, nothing was executed.
+    /// As [`run`](Self::run), and [`Failure::RateLimited`]: the subject's other jobs are in the way, nothing was
+    /// executed.
     pub async fn run_in_turn<T: Send + 'static>(
         &self,
         turn: Turn,
@@ -235,7 +236,7 @@ impl BlockingPool {
         outcome.unwrap_or(Err(Failure::Unavailable { retry_after: RETRY_AFTER }))
     }
 
-    /// Has a thread of the pool run `job` sometime; nobody waits for it.
+    /// Queues `job` for a thread of the pool; its end is not awaited.
     ///
     /// # Errors
     /// [`Failure::Overloaded`]: the queue is full, and the job will not run.
@@ -254,7 +255,7 @@ impl BlockingPool {
         refused.lock().take().map_or(Ok(()), Err)
     }
 
-    /// How full the pool is.
+    /// The state of the pool.
     #[must_use]
     pub fn view(&self) -> BlockingView {
         let pool = &self.0.0;
@@ -324,7 +325,7 @@ impl Drop for Owner {
     }
 }
 
-/// A caller that waits; when it goes, its job goes too, if no thread has taken it yet.
+/// A caller that waits; when it is dropped, its job is removed if no thread has taken it yet.
 struct Waiting<'a> {
     pool: &'a Pool,
     id: u64,
@@ -343,7 +344,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()

@@ -123,7 +123,7 @@ async fn slow_and_busy() -> (BlockingPool, Clock, mpsc::Sender<()>) {
     clock.advance(Duration::from_secs(10));
     release.send(()).unwrap();
     assert_eq!(first.await.unwrap(), Ok(true));
-    // A job has answered a moment before its thread is free.
+    // A job answers a moment before its thread is free.
     until(|| pool.view().running == 0).await;
     hold();
     until(|| pool.view().running == 1).await;

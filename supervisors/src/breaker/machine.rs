@@ -1,4 +1,4 @@
-//! The states of a breaker and what moves it from one to the next. It belongs to one thread, or stands behind a lock.
+//! The state machine of a breaker. It belongs to one thread, or is behind a lock.
 
 use std::time::{Duration, Instant};
 
@@ -17,13 +17,13 @@ use crate::restart::spread;
 pub enum State {
     /// Lets every call through, and judges by their outcomes.
     Closed,
-    /// Lets a few through to find out whether it works again.
+    /// Lets a few probes through.
     HalfOpen,
     /// Lets none through.
     Open,
-    /// Lets every call through because an operator says so.
+    /// Lets every call through, forced by an operator.
     ForcedClosed,
-    /// Lets none through because an operator says so.
+    /// Lets none through, forced by an operator.
     ForcedOpen,
 }
 
@@ -41,18 +41,18 @@ impl State {
     }
 }
 
-/// What a call says about what it called.
+/// What a call shows about the called dependency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It works: it replied, or refused for reasons of its own.
     Works,
-    /// It does not: a failure of the infrastructure, or no answer in time.
+    /// It fails: a failure of the infrastructure, or no answer in time.
     Fails,
-    /// The call says nothing: it never began.
+    /// Nothing: the call never began.
     Nothing,
 }
 
-/// What an operator wants.
+/// The state that an operator forces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Force {
     /// Let no call through.
@@ -69,7 +69,7 @@ pub(crate) struct Machine {
     settings: Settings,
     phase: Phase,
     forced: Option<Force>,
-    /// Counts the phases: the outcome of a call that began in an earlier one says nothing about this one.
+    /// Number of the phase: the outcome of a call that began in an earlier one does not count.
     epoch: u64,
     openings_in_a_row: u32,
     outcomes: Outcomes,
@@ -97,7 +97,7 @@ impl Machine {
         }
     }
 
-    /// When an open breaker lets the first call through.
+    /// When an open breaker lets the first probe through.
     pub(crate) const fn open_until(&self) -> Option<Instant> {
         match self.phase {
             Phase::Open { until } => Some(until),
@@ -114,7 +114,7 @@ impl Machine {
         self.forced
     }
 
-    /// An operator's wish, or the end of it: the breaker then begins anew, closed.
+    /// Forces a state, or ends that: the breaker is then closed and begins anew.
     pub(crate) fn force(&mut self, forced: Option<Force>, now: Instant) {
         if self.forced != forced {
             self.forced = forced;
@@ -122,7 +122,7 @@ impl Machine {
         }
     }
 
-    /// Lets a call through, or says how long to wait.
+    /// Lets a call through, or returns how long to wait.
     #[inline]
     pub(crate) fn admit(&mut self, now: Instant) -> Result<Admission, Duration> {
         if self.forced.is_none() && matches!(self.phase, Phase::Closed) {
@@ -160,7 +160,7 @@ impl Machine {
         Ok(Admission(self.epoch))
     }
 
-    /// What a call that was let through has shown.
+    /// Records the outcome of a call that was let through.
     #[inline]
     pub(crate) fn record(&mut self, Admission(epoch): Admission, now: Instant, verdict: Verdict, took: Duration) {
         if epoch != self.epoch || self.forced.is_some() {
@@ -178,7 +178,7 @@ impl Machine {
                     self.open(now);
                 }
             }
-            // A probe that never began gives its turn back.
+            // A probe that never began frees its place.
             Phase::HalfOpen { admitted, .. } if verdict == Verdict::Nothing => *admitted -= 1,
             Phase::HalfOpen { ended, .. } => {
                 ended.add(failed, slow);
@@ -211,7 +211,7 @@ impl Machine {
         wait
     }
 
-    /// Forgets what it was told, and what calls that are under way will tell.
+    /// Closes, and forgets all outcomes, including those of calls in progress.
     pub(crate) fn close(&mut self, now: Instant) {
         self.openings_in_a_row = 0;
         self.outcomes = Outcomes::new(self.settings.window, now);

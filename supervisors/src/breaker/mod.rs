@@ -1,8 +1,8 @@
-//! Circuit breakers: stop asking what does not answer, and find out gently when it works again.
+//! Circuit breakers: stop calling what fails, and find out gently when it works again.
 //!
 //! Every shard has one of its own, without a lock. For a dependency outside the node (a mail server, the host of a
-//! webhook) there is [`Breaker`], which threads share. Only failures of the infrastructure and timeouts count against
-//! what is called; a refusal shows that it works.
+//! webhook) there is [`Breaker`], which threads share. Only failures of the infrastructure and timeouts count as
+//! failures; a refusal shows that the callee works.
 
 mod machine;
 mod settings;
@@ -28,7 +28,7 @@ pub use settings::{Settings, Window};
 
 use crate::{health::dependency::Dependency, time::clock::Clock};
 
-/// A breaker for one dependency, shared by all who call it. Cheap to clone.
+/// A breaker for one dependency, shared by all its callers. Cheap to clone.
 #[derive(Clone)]
 pub struct Breaker(Arc<Inner>);
 
@@ -37,7 +37,7 @@ struct Inner {
     clock: Clock,
     machine: Mutex<Machine>,
     ground: Option<Dependency>,
-    /// How often the dependency had come back when the machine last began anew.
+    /// The dependency's count of returns when the machine was last reset.
     returns: AtomicU64,
 }
 
@@ -45,16 +45,16 @@ impl Breaker {
     /// A closed breaker for the dependency `name`.
     ///
     /// # Errors
-    /// A sentence for each setting that cannot be.
+    /// A sentence for each invalid setting.
     pub fn new(name: impl Into<String>, settings: Settings, clock: Clock) -> Result<Self, Vec<String>> {
         Self::made(name.into(), settings, clock, None)
     }
 
-    /// The same before a dependency that is asked in the background while it is away: the breaker begins anew when it
-    /// answers again, however long it would have stayed open.
+    /// The same for a dependency that is asked in the background while it is away: the breaker is reset when it answers
+    /// again, however long it would have stayed open.
     ///
     /// # Errors
-    /// A sentence for each setting that cannot be.
+    /// A sentence for each invalid setting.
     pub fn before(
         dependency: Dependency,
         name: impl Into<String>,
@@ -70,7 +70,7 @@ impl Breaker {
         Ok(Self(Arc::new(Inner { name, clock, machine, ground, returns: AtomicU64::new(0) })))
     }
 
-    /// The machine as it is now: what it was told before the dependency came back says nothing any more.
+    /// The machine, reset if the dependency has come back: earlier outcomes do not count any more.
     fn machine(&self) -> MutexGuard<'_, Machine> {
         let Inner { name, clock, machine, ground, returns } = &*self.0;
         let mut machine = machine.lock();
@@ -78,7 +78,7 @@ impl Breaker {
             let now = ground.returns();
             if returns.swap(now, Ordering::Relaxed) != now {
                 if machine.state() != State::Closed {
-                    tracing::info!(breaker = %name, "what the breaker stands before is back, and it begins anew");
+                    tracing::info!(breaker = %name, "the dependency of the breaker is back; the breaker is reset");
                 }
                 machine.close(clock.instant());
             }
@@ -86,7 +86,7 @@ impl Breaker {
         machine
     }
 
-    /// The right to make one call.
+    /// A permit for one call.
     ///
     /// # Errors
     /// [`Failure::Unavailable`] while it is open.
@@ -96,8 +96,8 @@ impl Breaker {
         Ok(Permit { breaker: self.clone(), admission: Some(admission), started })
     }
 
-    /// Makes a call, if it may be made, and records what `judge` says of its output. A call that is dropped before it
-    /// ends says nothing.
+    /// Makes a call, if the breaker lets it through, and records what `judge` says of its output. A call that is
+    /// dropped before it ends does not count.
     ///
     /// # Errors
     /// [`Failure::Unavailable`] while it is open.
@@ -112,13 +112,13 @@ impl Breaker {
         Ok(output)
     }
 
-    /// What it does with calls.
+    /// The current state.
     #[must_use]
     pub fn state(&self) -> State {
         self.machine().state()
     }
 
-    /// Holds it open or closed, or lets it judge again.
+    /// Forces it open or closed; `None` ends that.
     pub fn force(&self, force: Option<Force>) {
         self.machine().force(force, self.0.clock.instant());
     }
@@ -130,7 +130,7 @@ impl fmt::Debug for Breaker {
     }
 }
 
-/// A call that a [`Breaker`] let through. Dropped, it says nothing and gives its turn back.
+/// A permit for one call. Dropped without a record, the call does not count.
 #[must_use = "record what the call has shown"]
 pub struct Permit {
     breaker: Breaker,
@@ -139,7 +139,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Records what the call has shown.
+    /// Records the outcome of the call.
     pub fn record(mut self, verdict: Verdict) {
         self.end(verdict);
     }
@@ -158,7 +158,7 @@ impl Permit {
             match (before, after) {
                 (State::Closed, _) => tracing::warn!(%breaker, from, to, "a breaker has opened"),
                 (_, State::Closed) => tracing::info!(%breaker, from, to, "a breaker has closed again"),
-                // What its probes come to is said once they succeed.
+                // The outcome of its probes is logged when they succeed.
                 _ => tracing::debug!(%breaker, from, to, "a breaker tries again"),
             }
         }

@@ -2,37 +2,37 @@
 
 use std::time::Duration;
 
-/// The calls a breaker judges by.
+/// The calls by which a breaker judges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {
-    /// The last so many calls.
+    /// The last n calls.
     Count(usize),
-    /// The calls of so long a time, in whole seconds.
+    /// The calls of this last time, in whole seconds.
     Time(Duration),
 }
 
 /// The settings of a breaker; the semantics are resilience4j's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// The calls it judges by. Default: the last 100.
+    /// The calls by which it judges. Default: the last 100.
     pub window: Window,
-    /// Fewer calls in the window than this say nothing. Default 20.
+    /// Below this number of calls in the window it does not open. Default: 20.
     pub minimum_calls: usize,
-    /// Per cent of failures that opens. Default 50.
+    /// Percentage of failures that opens it. Default: 50.
     pub failure_rate: f64,
-    /// Per cent of slow calls that opens. Default 80.
+    /// Percentage of slow calls that opens it. Default: 80.
     pub slow_rate: f64,
-    /// A call is slow from this duration on. Default 2 s.
+    /// Duration from which a call is slow. Default: 2 s.
     pub slow_after: Duration,
-    /// How long it stays open the first time. Default 5 s.
+    /// How long it stays open the first time. Default: 5 s.
     pub open_for: Duration,
-    /// Each opening in a row doubles the time, up to this. Default 60 s.
+    /// Each further opening in a row doubles that time, up to this. Default: 60 s.
     pub open_at_most: Duration,
-    /// The part by which that time is spread at random, up or down. Default 0.2.
+    /// Part of that time by which it varies at random, up or down. Default: 0.2.
     pub jitter: f64,
-    /// Calls let through to find out whether it works again. Default 5.
+    /// Calls let through when half-open. Default: 5.
     pub probes: usize,
-    /// When the probes have not all ended by then, it opens again. Default 10 s.
+    /// Time limit of the probes, after which it opens again. Default: 10 s.
     pub half_open_at_most: Duration,
 }
 
@@ -58,10 +58,10 @@ const LARGEST_COUNT: usize = 100_000;
 const LONGEST_TIME: Duration = Duration::from_secs(3600);
 
 impl Settings {
-    /// Checks every setting, so that a bad one stops the start and not a night later the service.
+    /// Checks every setting, so that an invalid one fails the start and not the service later.
     ///
     /// # Errors
-    /// A sentence for each that cannot be.
+    /// A sentence for each invalid setting.
     pub fn validate(&self) -> Result<(), Vec<String>> {
         let percentage = |rate: f64| rate > 0.0 && rate <= 100.0;
         let (window_is_valid, window_holds) = match self.window {

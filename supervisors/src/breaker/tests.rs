@@ -69,7 +69,7 @@ fn refusals_and_calls_that_never_began_do_not_count_against_it() {
     calls(&mut machine, now, 1000, Verdict::Works);
     calls(&mut machine, now, 1000, Verdict::Nothing);
     assert_eq!(machine.state(), State::Closed);
-    // Those that never began did not even make the window.
+    // Calls that never began do not count for the window.
     calls(&mut machine, now, 49, Verdict::Fails);
     assert_eq!(machine.state(), State::Closed);
     calls(&mut machine, now, 1, Verdict::Fails);
@@ -93,7 +93,7 @@ fn fifteen_slow_calls_of_twenty_are_not_enough() {
         assert!(call(&mut machine, now, Verdict::Works, if n < 15 { seconds(2) } else { NO_TIME }));
     }
     assert_eq!(machine.state(), State::Closed);
-    // Slow ones that fail count once each way.
+    // Slow failures count in both rates.
     let (mut both, now) = self::machine(settings());
     for n in 0..20 {
         let verdict = if n < 9 { Verdict::Fails } else { Verdict::Works };
@@ -207,7 +207,7 @@ fn probes_without_an_answer_for_ten_seconds_open_it_again() {
     assert_eq!(machine.state(), State::HalfOpen);
     assert!(machine.admit(now + seconds(10)).is_err());
     assert_eq!(machine.state(), State::Open);
-    // What comes too late belongs to the past.
+    // Outcomes of an earlier phase do not count.
     for probe in probes {
         machine.record(probe, now + seconds(11), Verdict::Works, NO_TIME);
     }
@@ -318,7 +318,7 @@ async fn a_shared_breaker_stops_calls_to_a_dependency_that_fails() {
     let refused = breaker.call(async { panic!("must not be called") }, judge).await;
     assert_eq!(refused, Err(Failure::Unavailable { retry_after: seconds(5) }));
     clock.advance(seconds(5));
-    // A caller that goes away gives its turn back.
+    // A caller that goes away frees its place.
     for _ in 0..50 {
         drop(breaker.admit().unwrap());
     }

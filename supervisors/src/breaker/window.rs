@@ -1,4 +1,4 @@
-//! The calls a breaker judges by: the last so many, or those of the last while.
+//! The window of a breaker: the last calls, or those of the last seconds.
 
 use std::time::{Duration, Instant};
 
@@ -75,7 +75,7 @@ impl Outcomes {
                 let size = seconds.len();
                 let elapsed: Duration = now.saturating_duration_since(*origin);
                 let second = usize::try_from(elapsed.as_secs()).unwrap_or(usize::MAX).max(*newest);
-                // The seconds that have passed since the last call leave the window, each at most once.
+                // The seconds since the last call leave the window, each at most once.
                 for passed in (*newest + 1..=second).take(size) {
                     if let Some(place) = seconds.get_mut(passed % size) {
                         tally.subtract(std::mem::take(place));

@@ -1,11 +1,11 @@
-//! What a database can answer besides rows, told apart by what it means for the caller.
+//! Errors of a database, classified by what they mean for the caller.
 
 use std::time::Duration;
 
 use callboard_messages::{CallError, Failure};
 use sqlx::{postgres::PgDatabaseError, sqlite::SqliteError};
 
-/// When it is worth to try again what found no room.
+/// Pause before a write that found the disk full is worth a retry.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// A statement failed.
@@ -13,9 +13,9 @@ const FULL_RETRY_AFTER: Duration = Duration::from_secs(10);
 #[error("{source}")]
 pub struct Error {
     source: sqlx::Error,
-    /// Whether what was asked for may have happened all the same.
+    /// Whether the statement may have been carried out all the same.
     unknown: bool,
-    /// Whether there was no room, as far as the error itself does not tell.
+    /// Whether the disk was full, where `source` does not say so.
     full: bool,
 }
 
@@ -26,12 +26,12 @@ impl From<sqlx::Error> for Error {
 }
 
 impl Error {
-    /// The answer to something that writes, which was sent, did not come.
+    /// Of a write that was sent and not answered.
     pub(super) const fn unknown(source: sqlx::Error) -> Self {
         Self { source, unknown: true, full: false }
     }
 
-    /// There was no room to write.
+    /// Of a write that found the disk full.
     pub(super) const fn full(source: sqlx::Error) -> Self {
         Self { source, unknown: false, full: true }
     }
@@ -44,14 +44,14 @@ impl Error {
         Self { full: true, ..self }
     }
 
-    /// Whether nobody knows if what was asked for has happened: the connection broke, or the deadline passed, after it
-    /// was sent and before its answer came.
+    /// Whether the outcome is unknown: the connection broke, or the deadline passed, after the statement was sent and
+    /// before its answer came.
     #[must_use]
     pub const fn is_unknown(&self) -> bool {
         self.unknown
     }
 
-    /// Whether another transaction stood in the way, so that all of this one was taken back and may be run again.
+    /// Whether the transaction conflicted with another, so that all of it was rolled back and may be retried.
     #[must_use]
     pub fn is_clash(&self) -> bool {
         !self.unknown && is_clash(&self.source)
@@ -78,7 +78,7 @@ impl Error {
         matches!(&self.source, sqlx::Error::Database(error) if error.is_check_violation())
     }
 
-    /// Whether the connection broke or could not be had, so that the statement may never have arrived.
+    /// Whether the connection broke or none was available, so that the statement may never have arrived.
     #[must_use]
     pub fn is_connection(&self) -> bool {
         match &self.source {
@@ -96,15 +96,14 @@ impl Error {
         }
     }
 
-    /// The error, for a log, unless it is one of many by the same cause, of which is told once: the server is away, the
-    /// disk is full.
+    /// The error, for a log, unless it is one of many by an outage that is logged once: the server is away, the disk is
+    /// full.
     #[must_use]
     pub fn outside_outage(&self) -> Option<&Self> {
         (!self.is_full() && !self.is_connection()).then_some(self)
     }
 
-    /// Whether the server gave the statement up because it took too long, or waited too long for what others held.
-    /// Nothing came of it.
+    /// Whether the server ended the statement because it, or its wait for a lock, took too long. It had no effect.
     #[must_use]
     pub fn is_late(&self) -> bool {
         // query_canceled, as statement_timeout does; lock_not_available, as lock_timeout does.
@@ -113,7 +112,7 @@ impl Error {
                 if matches!(error.code().as_deref(), Some("57014" | "55P03")))
     }
 
-    /// Whether the server is there and does not let this node in, or could never be reached as it is written.
+    /// Whether the server is there and refuses this node, or its address is wrong.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match &self.source {
@@ -123,29 +122,29 @@ impl Error {
         }
     }
 
-    /// Whether there is no room left to write; what is there can still be read.
+    /// Whether the disk is full; what is there can still be read.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.full || is_full(&self.source)
     }
 
-    /// Whether a value of the statement is at fault, and neither the server nor the way to it.
+    /// Whether a value of the statement is at fault, and neither the server nor the connection.
     #[must_use]
     pub fn is_of_input(&self) -> bool {
         if let Some(state) = sqlstate(&self.source) {
-            // A value that can't be: no text in the database's encoding, out of range. A constraint that the domain does
-            // not know by name. More than the server can hold in one place, as in the row of an index.
+            // Values that can't be stored: text not in the database's encoding, out of range. Constraints that the
+            // domain does not know by name. Sizes over a limit of the server, as of an index row.
             return ["22", "23", "54"].iter().any(|class| state.starts_with(class));
         }
         match sqlite_code(&self.source) {
-            // What a trigger refuses is no constraint on a value.
+            // A trigger's refusal is no constraint on a value.
             Some(SQLITE_CONSTRAINT) => sqlite_extended(&self.source) != Some(SQLITE_CONSTRAINT_TRIGGER),
             Some(code) => matches!(code, SQLITE_TOOBIG | SQLITE_MISMATCH),
             None => matches!(self.source, sqlx::Error::Encode(_)),
         }
     }
 
-    /// Whether it is an answer of the database, and not one about the way to it.
+    /// Whether the database answered with it, as opposed to an error of the connection.
     pub(super) const fn is_of_database(&self) -> bool {
         matches!(self.source, sqlx::Error::Database(_))
     }
@@ -174,25 +173,25 @@ pub(super) fn is_full(error: &sqlx::Error) -> bool {
     sqlite_code(error) == Some(SQLITE_FULL) || sqlstate(error) == Some("53100")
 }
 
-/// What PostgreSQL calls the error: five characters, of which two are its class.
+/// PostgreSQL's SQLSTATE: five characters, of which two are its class.
 fn sqlstate(error: &sqlx::Error) -> Option<&str> {
     let sqlx::Error::Database(error) = error else { return None };
     error.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::code)
 }
 
-/// The same of SQLite: its extended code.
+/// SQLite's extended result code.
 fn sqlite_extended(error: &sqlx::Error) -> Option<i32> {
     let sqlx::Error::Database(error) = error else { return None };
     error.try_downcast_ref::<SqliteError>()?;
     error.code()?.parse().ok()
 }
 
-/// Its primary code.
+/// SQLite's primary result code.
 fn sqlite_code(error: &sqlx::Error) -> Option<i32> {
     sqlite_extended(error).map(|code| code & 0xff)
 }
 
-/// Whether a connection to a file can go on after this error, within its transaction if there is one.
+/// Whether a connection to a file is usable after this error, within its transaction if there is one.
 pub(super) fn leaves_file_in_step(error: &sqlx::Error) -> bool {
     match sqlite_code(error) {
         Some(code) => !matches!(
@@ -213,7 +212,7 @@ pub(super) fn leaves_file_in_step(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether an error of PostgreSQL with this code is its last word on the connection.
+/// Whether PostgreSQL ends the connection after an error with this code.
 pub(super) fn ends_connection(code: &str) -> bool {
     // Connection exceptions; the server shuts down or starts up; idle_in_transaction_session_timeout; transaction_timeout.
     code.starts_with("08") || code.starts_with("57P") || matches!(code, "25P03" | "25P04")
@@ -234,21 +233,21 @@ impl<E> From<Error> for CallError<E> {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         if error.is_unknown() {
-            tracing::warn!(%error, "the database did not say whether something was written");
+            tracing::warn!(%error, "the outcome of a write is unknown");
             return Self::Unknown;
         }
         if error.is_full() {
-            // Told once, by whoever watches the disk, and not with each write.
+            // Logged once by the watch of the disk, not with each write.
             tracing::debug!(error = %error, "the database has no room left");
             return Self::DiskFull { retry_after: FULL_RETRY_AFTER };
         }
         if error.is_connection() {
             match error.source {
-                // Nobody else tells of it.
+                // Logged nowhere else.
                 sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => {
                     tracing::warn!(error = %error, "no connection to the database was free in time");
                 }
-                // Told once, by whoever asks the server until it answers again.
+                // Logged once by the server's dependency, which is asked until it answers again.
                 _ => tracing::debug!(error = %error, "the database can't be reached"),
             }
             return Self::Unavailable { retry_after: Duration::from_secs(1) };
@@ -271,7 +270,7 @@ pub enum MigrationError {
     /// The database could not be opened.
     #[error("the database of {domain} can't be opened: {source}")]
     Open {
-        /// Whose.
+        /// The domain of the database.
         domain: String,
         /// Why.
         source: Error,
@@ -282,24 +281,24 @@ pub enum MigrationError {
          start the newer version, or restore a backup"
     )]
     TooNew {
-        /// Whose.
+        /// The domain of the database.
         domain: String,
         /// The migration this program lacks.
         version: i64,
     },
-    /// It took too long, or another node's did.
+    /// The migration took too long, or another node's did.
     #[error(
         "the schema of {domain} was not brought up to date in time; if another node has begun to and does not go on, end \
          that node, or the session that pg_locks shows with the advisory lock"
     )]
     Late {
-        /// Whose.
+        /// The domain of the database.
         domain: String,
     },
     /// A migration failed; none of it was applied.
     #[error("a migration of {domain} failed: {source}")]
     Failed {
-        /// Whose.
+        /// The domain of the database.
         domain: String,
         /// Why.
         source: sqlx::migrate::MigrateError,

@@ -1,8 +1,8 @@
-//! A connection to a file of SQLite, taken from its pool.
+//! A connection to an SQLite file, taken from its pool.
 //!
-//! SQLite takes a transaction back by itself when it meets a full disk, an I/O error, an interruption or no memory, and
-//! whoever does not notice goes on outside of it, or never begins another. So nothing more is asked on a connection
-//! that met one of these, or on which something was left unanswered: it is closed, and its place is free for a new one.
+//! SQLite rolls a transaction back by itself on a full disk, an I/O error, an interruption or lack of memory, and
+//! whoever does not notice continues outside of it, or never begins another. So a connection is closed after one of
+//! these errors, and after an unanswered statement; its permit is free for a new one.
 
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, pool::PoolConnection};
 use tokio::runtime::Handle;
@@ -10,12 +10,12 @@ use tokio::runtime::Handle;
 use super::{Error, error};
 use crate::health::disk::Disk;
 
-/// Dropped, it goes back if everything that was asked on it was answered, and is closed otherwise.
+/// A connection in use. When dropped it returns to the pool, or is closed if a statement on it was not answered.
 #[derive(Debug)]
 pub(super) struct Held {
     connection: PoolConnection<Sqlite>,
     is_in_step: bool,
-    /// Whether it met a full disk.
+    /// Whether a write on it found the disk full.
     is_full: bool,
     disk: Disk,
 }
@@ -24,17 +24,17 @@ impl Held {
     pub(super) async fn acquire(pool: &SqlitePool, disk: &Disk) -> Result<Self, Error> {
         match pool.acquire().await {
             Ok(connection) => Ok(Self { connection, is_in_step: true, is_full: false, disk: disk.clone() }),
-            // Whoever opens a file may have to write beside it.
+            // Opening a file may write beside it.
             Err(error) => Err(failed(error, disk)),
         }
     }
 
-    /// The one writer, in a transaction that has just begun. It can write from its beginning: one that begins as a reader
-    /// and then writes is refused when another wrote meanwhile.
+    /// The only writer, in a transaction that has just begun. The transaction locks at its beginning: one that begins
+    /// as a reader and then writes is refused when another wrote meanwhile.
     pub(super) async fn begin(pool: &SqlitePool, disk: &Disk) -> Result<Self, Error> {
         let mut held = Self::acquire(pool, disk).await?;
         match held.begin_now().await {
-            // One that is in a transaction already, or broken, has done nothing for this one yet.
+            // A connection that is in a transaction already, or broken, has done nothing for this transaction yet.
             Err(error) if !error.is_clash() => {
                 tracing::debug!(%error, "a connection could not begin a transaction and is closed");
                 held.is_in_step = false;
@@ -51,7 +51,7 @@ impl Held {
         self.run(async |connection| sqlx::raw_sql("BEGIN IMMEDIATE").execute(connection).await).await.map(drop)
     }
 
-    /// Something with the connection.
+    /// Runs `work` with the connection.
     pub(super) async fn run<T>(
         &mut self,
         work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, sqlx::Error>,
@@ -60,7 +60,7 @@ impl Held {
             let before = sqlx::Error::InvalidArgument("an earlier statement broke the connection".to_owned());
             return Err(if self.is_full { Error::full(before) } else { before.into() });
         }
-        // Also when this future is dropped halfway: then something is left unanswered.
+        // Also when this future is dropped halfway: then a statement is unanswered.
         self.is_in_step = false;
         let outcome = work(&mut self.connection).await;
         self.is_in_step = outcome.as_ref().err().is_none_or(error::leaves_file_in_step);
@@ -71,26 +71,26 @@ impl Held {
         })
     }
 
-    /// Makes the transaction true.
+    /// Commits the transaction.
     pub(super) async fn commit(&mut self) -> Result<(), Error> {
         let was_in_step = self.is_in_step;
         let outcome = self.run(async |connection| sqlx::raw_sql("COMMIT").execute(connection).await).await;
         let Err(error) = outcome else { return Ok(()) };
-        // What SQLite could not write to the end may be in the file all the same.
+        // A commit that SQLite failed to finish may be in the file all the same.
         let is_unknown = was_in_step && !self.is_in_step && !error.is_full();
-        // A commit that was refused can leave the transaction as it was: it ends with the connection.
+        // A refused commit can leave the transaction open: it ends with the connection.
         self.is_in_step = false;
         Err(if is_unknown { error.into_unknown() } else { error })
     }
 
-    /// Takes the transaction back.
+    /// Rolls the transaction back.
     pub(super) async fn rollback(&mut self) -> Result<(), Error> {
         let outcome = self.run(async |connection| sqlx::raw_sql("ROLLBACK").execute(connection).await).await;
         self.is_in_step &= outcome.is_ok();
         outcome.map(drop)
     }
 
-    /// The same, without anybody waiting for that.
+    /// Rolls the transaction back in the background.
     pub(super) fn take_back(mut self) {
         if !self.is_in_step {
             return; // closed: that takes it back
@@ -101,12 +101,12 @@ impl Held {
         };
         runtime.spawn(async move {
             if let Err(error) = self.rollback().await {
-                tracing::debug!(%error, "a transaction could not be taken back, and its connection is closed");
+                tracing::debug!(%error, "rolling a transaction back failed; closing its connection");
             }
         });
     }
 
-    /// Whatever was asked on it, it is not used again.
+    /// Closes the connection instead of returning it to the pool.
     pub(super) const fn discard(&mut self) {
         self.is_in_step = false;
     }
@@ -120,7 +120,8 @@ impl Drop for Held {
     }
 }
 
-/// SQLite names the full disk of some writes only, and any other failure of the system by a number of its own.
+/// Adds that the disk is full: SQLite names that for some writes only, and reports other I/O errors by codes of their
+/// own.
 fn failed(error: sqlx::Error, disk: &Disk) -> Error {
     let error = Error::from(error);
     if error.is_full() || error.is_of_file() && disk.is_used_up() {

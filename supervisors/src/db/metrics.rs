@@ -1,4 +1,4 @@
-//! How many connections there are, gathered when they are scraped.
+//! Gauges of connections, collected at each scrape.
 
 use prometheus::{
     GaugeVec, Opts, Registry,
@@ -10,14 +10,14 @@ use super::Databases;
 
 struct Connections {
     databases: Databases,
-    /// Of each server.
+    /// Connections per server.
     of_servers: GaugeVec,
-    /// Of each domain.
+    /// Connections per domain.
     of_domains: GaugeVec,
 }
 
 impl Databases {
-    /// Shows its connections. Once a node.
+    /// Registers the gauges. Once a node.
     ///
     /// # Errors
     /// When they are registered already.

@@ -1,4 +1,4 @@
-//! Bringing schemas up to date.
+//! Migrations of schemas.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -17,17 +17,17 @@ static RUNTIME: LazyLock<Migrator> = LazyLock::new(|| {
     migrator
 });
 
-/// Where it is written down which of the runtime's migrations, and which of a domain's, were applied.
+/// Tables that record the applied migrations of the runtime and of a domain.
 const OF_RUNTIME: &str = "_runtime_migrations";
 const OF_DOMAIN: &str = "_sqlx_migrations";
 
-/// How long the server may take to let a migration begin.
+/// Time limit of a connection for migrations.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long migrations may take, the waiting for another node's included.
+/// Time limit of migrations, including the wait for another node's.
 const MIGRATE_WITHIN: Duration = Duration::from_secs(15 * 60);
 
-/// How often it is said that they take long.
+/// Interval of the log line while they run.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
 impl Databases {
@@ -56,7 +56,7 @@ impl Databases {
                         if is_applied(&mut connection, migrator, table).await {
                             return Ok(());
                         }
-                        // sqlx holds a lock of the server while it looks what is to be done and does it.
+                        // sqlx holds a lock of the server while it compares and migrates.
                         migrator.run(&mut connection).await
                     })
                     .await
@@ -72,7 +72,7 @@ impl Databases {
         })
     }
 
-    /// Looks once whether the server of `domain` lets this node in. A folder is not looked at.
+    /// Checks once whether the server of `domain` admits this node. A folder is not checked.
     ///
     /// # Errors
     /// When it can't be reached, or refuses.
@@ -83,7 +83,7 @@ impl Databases {
         Ok(())
     }
 
-    /// Looks once whether the replica lets this node in, if there is one.
+    /// Checks once whether the replica admits this node, if there is one.
     ///
     /// # Errors
     /// When it can't be reached, or refuses.
@@ -96,8 +96,8 @@ impl Databases {
         Ok(())
     }
 
-    /// A connection without the limits of requests: a migration, and the waiting for another node's, may take long. One
-    /// whose machine is gone without a word is soon missed by the server, which then gives its lock to others.
+    /// A connection without the limits of requests, because a migration, and the wait for another node's, may take
+    /// long. Keepalives let the server notice that the node's machine is gone, and release its lock.
     async fn connect(&self, url: &str, domain: &str) -> Result<PgConnection, Error> {
         let options = self.postgres_options(url)?;
         let options = match self.settings() {
@@ -149,8 +149,8 @@ async fn apply<'m>(
     Ok(())
 }
 
-/// The same where a pooler keeps nothing of a session: all of it in one transaction, which holds the lock. sqlx leaves its
-/// prepared statements on a connection that others get next, so they are forgotten before and after.
+/// Migrates through a pooler, which keeps no session: all in one transaction, which holds the lock. sqlx leaves
+/// prepared statements on a connection that others get next, so they are deallocated before and after.
 async fn through_pooler(
     connection: &mut PgConnection,
     schema: &str,
@@ -187,8 +187,8 @@ async fn through_pooler(
     Ok(transaction.commit().await?)
 }
 
-/// Whether these migrations, and no others, are applied. It takes no lock, so that a node with nothing to do starts also
-/// while another, which began to migrate and froze, holds it. Whatever keeps it from looking, the migration itself tells.
+/// Whether exactly these migrations are applied. Takes no lock, so that a node with nothing to migrate starts also
+/// while another, which froze during a migration, holds it. An error of the look-up shows again in the migration.
 async fn is_applied(connection: &mut PgConnection, migrator: &Migrator, table: &str) -> bool {
     let Ok(None) = connection.dirty_version(table).await else { return false };
     let Ok(applied) = connection.list_applied_migrations(table).await else { return false };
@@ -199,7 +199,7 @@ async fn is_applied(connection: &mut PgConnection, migrator: &Migrator, table: &
             .all(|(known, applied)| known.version == applied.version && known.checksum == applied.checksum)
 }
 
-/// Does this, and says every now and then that it takes long.
+/// Runs `work`, and logs at intervals that it takes long.
 async fn told<T>(domain: &str, work: impl Future<Output = T>) -> T {
     let began = Instant::now();
     let mut say = interval_at(began + SAID_EVERY, SAID_EVERY);
@@ -210,7 +210,7 @@ async fn told<T>(domain: &str, work: impl Future<Output = T>) -> T {
             _ = say.tick() => tracing::info!(
                 domain,
                 seconds = began.elapsed().as_secs(),
-                "a schema is being brought up to date, by this node or by another, which it waits for"
+                "migrating a schema, or waiting for another node to do it"
             ),
         }
     }

@@ -1,18 +1,17 @@
 //! The names of tables, under the schema of their domain.
 //!
-//! A connection serves every domain of a thread, so a statement itself says whose tables it means. A `search_path` would
-//! have to be set again whenever the domain changes: one more round trip, a plan made anew, and nothing that a pooler in
-//! transaction mode keeps.
+//! A connection serves every domain of a thread, so each statement names the schema itself. A `search_path` would have
+//! to be set at each change of domain: one more round trip, a new plan, and lost behind a pooler in transaction mode.
 
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::RwLock;
 
-/// A domain's statements as PostgreSQL is asked them, each made once.
+/// The statements of a domain with its schema's name, each rewritten once.
 #[derive(Debug)]
 pub(super) struct Names {
     schema: String,
-    /// By the address and length of the text in the program.
+    /// By address and length of the statement's text in the program.
     qualified: RwLock<HashMap<(usize, usize), Arc<str>>>,
 }
 
@@ -21,7 +20,7 @@ impl Names {
         Self { schema, qualified: RwLock::default() }
     }
 
-    /// `sql` with each of its tables under the schema.
+    /// `sql` with the schema before each of its tables.
     pub(super) fn qualify(&self, sql: &'static str) -> Arc<str> {
         let key = (sql.as_ptr().addr(), sql.len());
         if let Some(known) = self.qualified.read().get(&key) {
@@ -32,7 +31,7 @@ impl Names {
     }
 }
 
-/// An identifier that means what it says.
+/// An identifier in quotes.
 pub(super) fn quoted(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
 }
@@ -45,7 +44,7 @@ enum Kind {
     Quoted,
     /// Punctuation, one character.
     Mark,
-    /// What is copied as it is: a string, a number, a parameter, a comment, white space.
+    /// Copied as it is: a string, a number, a parameter, a comment, white space.
     Other,
 }
 
@@ -65,14 +64,14 @@ impl Token<'_> {
     }
 }
 
-/// What ends the list of tables of a FROM.
+/// Words that end the list of tables of a FROM.
 const AFTER_TABLES: [&str; 10] =
     ["WHERE", "GROUP", "ORDER", "LIMIT", "HAVING", "UNION", "RETURNING", "OFFSET", "FOR", "SET"];
 
-/// What stands in the place of a table's name where there is none: EXPLAIN ANALYZE SELECT.
+/// Words in the position of a table's name where there is none: EXPLAIN ANALYZE SELECT.
 const AFTER_NO_TABLE: [&str; 6] = ["SELECT", "SET", "INSERT", "UPDATE", "DELETE", "WITH"];
 
-/// Functions whose arguments have a FROM that names no table.
+/// Functions that have a FROM among their arguments which names no table.
 const FROM_INSIDE: [&str; 4] = ["EXTRACT", "SUBSTRING", "TRIM", "OVERLAY"];
 
 fn qualify(sql: &str, schema: &str) -> String {
@@ -81,7 +80,7 @@ fn qualify(sql: &str, schema: &str) -> String {
     let with = with_names(&meant);
     let at = |index: usize| meant.get(index).copied().unwrap_or(Token { kind: Kind::Other, text: "" });
     let mut qualified = String::with_capacity(sql.len() + 4 * schema.len());
-    // Of each open parenthesis: what stands before it, and whether tables are listed in it.
+    // Of each open parenthesis: the token before it, and whether it holds a list of tables.
     let mut open = vec![(at(usize::MAX), false)];
     let mut expected = false;
     let mut index = 0;

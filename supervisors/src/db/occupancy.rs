@@ -1,4 +1,4 @@
-//! How many connections a server of PostgreSQL has, whoever made them, and how many it lets in.
+//! Connections to a PostgreSQL server by all its clients, and their limit.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use prometheus::{GaugeVec, Opts, Registry};
 
 use super::{Databases, Engine, Error};
 
-/// How often the servers are asked.
+/// Interval of asking the servers.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 
 /// The connections of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Occupancy {
-    /// How many it lets in, without those that it keeps for its operators.
+    /// The limit, without the connections reserved for superusers.
     pub allowed: i64,
-    /// How many there are.
+    /// Open connections.
     pub used: i64,
 }
 
 impl Databases {
-    /// The connections of the server of `domain`; nothing for a file. It is asked over a connection of this thread's pool:
-    /// a server that is full lets no other in.
+    /// The connections of the server of `domain`; `None` for a file. Asked over a connection of this thread's pool: a
+    /// server at its limit accepts no other.
     ///
     /// # Errors
     /// When it can't be reached, or refuses.
@@ -28,7 +28,7 @@ impl Databases {
         if self.engine() == Engine::Sqlite {
             return Ok(None);
         }
-        // Who may not see the connections of others may see how many each database has.
+        // A role that may not see the sessions of others may see how many each database has.
         let asked = "SELECT current_setting('max_connections')::bigint
                           - current_setting('superuser_reserved_connections')::bigint
                           - COALESCE(current_setting('reserved_connections', true), '0')::bigint,
@@ -41,15 +41,15 @@ impl Databases {
 /// A server of PostgreSQL that this node uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsedServer {
-    /// `host:port`, as people are told.
+    /// `host:port`, as shown to people.
     pub address: String,
-    /// One of the domains whose data it has.
+    /// One of the domains in it.
     pub domain: String,
-    /// How many connections this node may open to it.
+    /// Most connections that this node may open to it.
     pub limit: u64,
 }
 
-/// Shows for each server how many connections this node may open, how many the server lets in, and how many it has.
+/// Gauges for each server: connections that this node may open, that the server allows, and that are open.
 #[derive(Debug)]
 pub struct ServerWatch {
     databases: Databases,
@@ -58,7 +58,7 @@ pub struct ServerWatch {
 }
 
 impl ServerWatch {
-    /// Shows them among the node's metrics. Once a node.
+    /// Registers the gauges. Once a node.
     ///
     /// # Errors
     /// When they are registered already.
@@ -77,12 +77,12 @@ impl ServerWatch {
         Ok(Self { databases, servers, gauge })
     }
 
-    /// Looks at the servers until it is dropped. Of a node without any there is nothing to see.
+    /// Updates the gauges until it is dropped. Returns at once for a node without servers.
     pub async fn run(self) {
         while !self.servers.is_empty() {
             for UsedServer { address, domain, limit } in &self.servers {
                 self.show(address, "node_limit", i64::try_from(*limit).ok());
-                // That a server is away is told by whoever needs it. What was seen before says nothing then.
+                // An outage is logged by the users of the server; the last values are removed then.
                 let seen = self.databases.occupancy(domain).await.ok().flatten();
                 self.show(address, "allowed", seen.map(|seen| seen.allowed));
                 self.show(address, "used", seen.map(|seen| seen.used));
@@ -95,7 +95,7 @@ impl ServerWatch {
         match connections {
             #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
             Some(connections) => self.gauge.with_label_values(&[server, state]).set(connections as f64),
-            // There may be none yet.
+            // The gauge may not exist yet.
             None => drop(self.gauge.remove_label_values(&[server, state])),
         }
     }

@@ -1,13 +1,13 @@
 //! Connections of one thread to one PostgreSQL server, for all domains that run there.
 //!
-//! A domain has a share of them, so that one whose statements hang leaves connections to the others; and the last few are
-//! given only to a domain that has none of these, so that several which hang do, too.
+//! A domain has a share of them, so that one whose statements hang leaves connections to the others; the last few are
+//! given only to a domain that has none of these, so that several may hang.
 //!
 //! sqlx's own pool asks the server, without a deadline, about every connection that comes back. A server that has gone
-//! silent (a stopped process, a black-holed route: the kernel goes on acknowledging) then keeps the place of each such
-//! connection for ever, and one that has not costs every statement another round trip. Here nothing waits for a server
-//! longer than it is told to: a connection whose last answer came in full goes back at once, any other is dropped, and
-//! its place is free in that moment.
+//! silent (a stopped process, a black-holed route: the kernel goes on acknowledging) then keeps the permit of each such
+//! connection for ever, and one that has not costs every statement another round trip. Here no wait for a server is
+//! unbounded: a connection whose last answer came in full goes back at once, any other is dropped, and its permit is
+//! free in that moment.
 
 use std::{
     borrow::Cow,
@@ -28,47 +28,47 @@ use tokio::{
 
 use super::{error::ends_connection, server::Server};
 
-/// A connection that was idle for longer is asked whether it lives before it is used; under load none is.
+/// A connection that was idle for longer is pinged before it is used; under load none is.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
 
-/// How long the answer to that, or to taking a transaction back, may take.
+/// Time limit of the answer to a ping or a ROLLBACK.
 const TEST_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long a connection may be made.
+/// Time limit of connecting.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 
-/// What the server gets beyond its own limit to say that a statement has reached it.
+/// Time beyond the server's own statement timeout in which its error may arrive.
 const ANSWER_GRACE: Duration = Duration::from_secs(1);
 
-/// After which the server ends a transaction in which its client says nothing. A node that froze in one would keep its
-/// locks from all others for as long as its connection stands: nobody could take over what is its own.
+/// The server ends a transaction that is idle for longer. A node that froze in one would keep its locks for as long as
+/// its connection lasts, so that no other node could take over.
 pub(super) const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 
 /// The bounds of a pool.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     pub(super) connections: usize,
-    /// How many of them one domain may have.
+    /// Most connections of one domain.
     pub(super) share: usize,
-    /// How long one may wait for a connection, the making of it included.
+    /// Time limit of getting a connection, including connecting.
     pub(super) acquire_within: Duration,
-    /// After which the server ends a statement by itself.
+    /// The server ends a statement that takes longer.
     pub(super) statement_timeout: Duration,
-    /// A connection that was idle for longer is closed.
+    /// A connection that is idle for longer is closed.
     pub(super) idle_for: Duration,
-    /// Whether a pooler stands before the server, which gives a connection of its own only for as long as a transaction
-    /// takes: nothing may be left behind on it, neither a setting nor a prepared statement.
+    /// Whether a pooler is before the server, which lends a connection for one transaction only: no setting and no
+    /// prepared statement may be left on it.
     pub(super) is_pooled: bool,
 }
 
 impl Bounds {
-    /// How many connections are kept for domains that have none of these; nothing where one domain has them all.
+    /// Connections kept for domains that have none of these; zero where one domain may have all.
     const fn reserve(&self) -> usize {
         if self.connections > self.share { self.connections.div_ceil(4) } else { 0 }
     }
 }
 
-/// Cheap to clone.
+/// A pool of connections. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Pool(Arc<Inner>);
 
@@ -77,12 +77,12 @@ struct Inner {
     options: PgConnectOptions,
     server: Server,
     bounds: Bounds,
-    /// How a transaction begins.
+    /// The statement that begins a transaction.
     begin: Cow<'static, str>,
-    places: Arc<Semaphore>,
-    /// Further ones, of which a domain gets one at a time.
+    common: Arc<Semaphore>,
+    /// Permits of the reserve: one at a time for each domain.
     reserve: Arc<Semaphore>,
-    idle: Mutex<Resting>,
+    idle: Mutex<IdleConnections>,
 }
 
 /// The connections of a pool that one domain may have. Cheap to clone; clones are the same share.
@@ -90,18 +90,18 @@ struct Inner {
 pub(super) struct Share {
     pool: Arc<Inner>,
     permits: Arc<Semaphore>,
-    /// Held by whoever has a place of the reserve, or waits for one.
+    /// The domain's only permit to use the reserve, or to wait for it.
     reserved: Arc<Semaphore>,
 }
 
-/// Connections that nobody uses.
+/// Connections not in use.
 #[derive(Debug, Default)]
-struct Resting {
-    /// The last used first.
+struct IdleConnections {
+    /// Last used first.
     connections: VecDeque<Idle>,
-    /// Whether a task closes them in time.
+    /// Whether a task runs that closes old ones.
     are_watched: bool,
-    /// When the last of them had got all of its answers.
+    /// When a connection was last returned with all its answers.
     answered: Option<Instant>,
 }
 
@@ -111,24 +111,24 @@ struct Idle {
     since: Instant,
 }
 
-/// A connection with its place. Dropped, it goes back if nothing is left unanswered on it.
+/// A connection in use with its permits. When dropped it returns to the pool if every statement on it was answered.
 #[derive(Debug)]
 pub(super) struct Held {
     connection: Option<PgConnection>,
     is_in_step: bool,
     pool: Arc<Inner>,
-    _place: ConnectionPermit,
-    _permit: OwnedSemaphorePermit,
+    _permit: ConnectionPermit,
+    _share: OwnedSemaphorePermit,
 }
 
 /// Permission to open one connection.
 #[derive(Debug)]
 enum ConnectionPermit {
-    Common { _place: OwnedSemaphorePermit },
-    Reserved { _place: OwnedSemaphorePermit, _reserved: OwnedSemaphorePermit },
+    Common { _permit: OwnedSemaphorePermit },
+    Reserved { _permit: OwnedSemaphorePermit, _reserved: OwnedSemaphorePermit },
 }
 
-/// How many connections a pool has.
+/// Numbers of connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) in_use: usize,
@@ -145,10 +145,10 @@ impl Counts {
 }
 
 impl Pool {
-    /// Connects to nothing yet.
+    /// A pool without connections yet.
     pub(super) fn new(options: PgConnectOptions, server: Server, bounds: Bounds) -> Self {
         let reserve = bounds.reserve();
-        let places = Arc::new(Semaphore::new(bounds.connections - reserve));
+        let common = Arc::new(Semaphore::new(bounds.connections - reserve));
         let begin = match bounds.is_pooled {
             true => format!(
                 "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}",
@@ -159,10 +159,10 @@ impl Pool {
             false => "BEGIN".into(),
         };
         let reserve = Arc::new(Semaphore::new(reserve));
-        Self(Arc::new(Inner { options, server, bounds, begin, places, reserve, idle: Mutex::default() }))
+        Self(Arc::new(Inner { options, server, bounds, begin, common, reserve, idle: Mutex::default() }))
     }
 
-    /// The share of a domain that has none yet.
+    /// A share for a domain that has none yet.
     pub(super) fn share(&self) -> Share {
         Share {
             pool: self.0.clone(),
@@ -171,47 +171,46 @@ impl Pool {
         }
     }
 
-    /// No connection is given out any more. Waits for those that are, but for the last moment, in which all say goodbye.
+    /// Gives out no more connections, waits for those in use, and closes all at the end of `within`.
     pub(super) async fn close(&self, within: Duration) {
         let deadline = Instant::now() + within;
         let back_within = within.saturating_sub(TEST_WITHIN);
         let all_back = timeout(back_within, async {
             let reserve = self.0.bounds.reserve();
-            for (places, all) in [(&self.0.places, self.0.bounds.connections - reserve), (&self.0.reserve, reserve)] {
-                // Kept: one that is given out again would be waited for again.
-                if let Ok(back) = places.acquire_many(u32::try_from(all).unwrap_or(u32::MAX)).await {
+            for (permits, all) in [(&self.0.common, self.0.bounds.connections - reserve), (&self.0.reserve, reserve)] {
+                // Kept: a permit given out again would be awaited again.
+                if let Ok(back) = permits.acquire_many(u32::try_from(all).unwrap_or(u32::MAX)).await {
                     back.forget();
                 }
             }
         });
         let is_in_use = all_back.await.is_err();
-        self.0.places.close();
+        self.0.common.close();
         self.0.reserve.close();
         if is_in_use {
             tracing::warn!("connections to the database are still in use and are dropped when they are not");
         }
         let idle = std::mem::take(&mut self.0.idle.lock().connections);
         let goodbye = TEST_WITHIN.min(deadline.saturating_duration_since(Instant::now()));
-        // To the server a connection that just ends is one that was closed.
+        // Without this the server would log a lost connection.
         join_all(idle.into_iter().map(|idle| timeout(goodbye, idle.connection.close()))).await;
     }
 
     pub(super) fn counts(&self) -> Counts {
         let limit = self.0.bounds.connections;
-        let free = self.0.places.available_permits() + self.0.reserve.available_permits();
+        let free = self.0.common.available_permits() + self.0.reserve.available_permits();
         Counts { in_use: limit.saturating_sub(free), idle: self.0.idle.lock().connections.len(), limit }
     }
 }
 
 impl Share {
-    /// How many connections the domain has, and may have; those that lie idle are nobody's.
+    /// The domain's connections in use, and its share; idle connections belong to no domain.
     pub(super) fn counts(&self) -> Counts {
         let limit = self.pool.bounds.share;
         Counts { in_use: limit.saturating_sub(self.permits.available_permits()), idle: 0, limit }
     }
 
-    /// Asks the server something that changes nothing. When no answer comes in time and others have got theirs since, the
-    /// server is busy and not away.
+    /// Pings the server. If no answer comes in time but others got theirs since, the server is busy and not away.
     pub(super) async fn answers(&self, within: Duration) -> Result<(), sqlx::Error> {
         let began = Instant::now();
         let asked = async {
@@ -239,10 +238,10 @@ impl Share {
 
     async fn acquire_in_time(&self) -> Result<Held, sqlx::Error> {
         let closed = |_: AcquireError| sqlx::Error::PoolClosed;
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(closed)?;
-        let place = self.place().await.map_err(closed)?;
+        let share = Arc::clone(&self.permits).acquire_owned().await.map_err(closed)?;
+        let permit = self.connection_permit().await.map_err(closed)?;
         let mut held =
-            Held { connection: None, is_in_step: false, pool: self.pool.clone(), _place: place, _permit: permit };
+            Held { connection: None, is_in_step: false, pool: self.pool.clone(), _permit: permit, _share: share };
         while let Some(Idle { connection, since }) = self.pool.pop() {
             let is_fresh = since.elapsed() < TEST_AFTER_IDLE;
             let connection = held.connection.insert(connection);
@@ -255,9 +254,9 @@ impl Share {
                     held.is_in_step = true;
                     return Ok(held);
                 }
-                // It broke. The others may have, too, or not.
+                // This connection broke, which says nothing of the others.
                 Ok(Err(_)) => {}
-                // Silence: to ask the others one after the other would take as long for each of them.
+                // The server is silent: pinging the others one by one would take as long for each.
                 Err(_) => self.pool.idle.lock().connections.clear(),
             }
         }
@@ -268,19 +267,19 @@ impl Share {
         Ok(held)
     }
 
-    async fn place(&self) -> Result<ConnectionPermit, AcquireError> {
-        if let Ok(place) = Arc::clone(&self.pool.places).try_acquire_owned() {
-            return Ok(ConnectionPermit::Common { _place: place });
+    async fn connection_permit(&self) -> Result<ConnectionPermit, AcquireError> {
+        if let Ok(permit) = Arc::clone(&self.pool.common).try_acquire_owned() {
+            return Ok(ConnectionPermit::Common { _permit: permit });
         }
         let reserved = async {
             let reserved = Arc::clone(&self.reserved).acquire_owned().await?;
-            let place = Arc::clone(&self.pool.reserve).acquire_owned().await?;
-            Ok(ConnectionPermit::Reserved { _place: place, _reserved: reserved })
+            let permit = Arc::clone(&self.pool.reserve).acquire_owned().await?;
+            Ok(ConnectionPermit::Reserved { _permit: permit, _reserved: reserved })
         };
         tokio::select! {
             biased;
-            place = Arc::clone(&self.pool.places).acquire_owned() => Ok(ConnectionPermit::Common { _place: place? }),
-            place = reserved => place,
+            permit = Arc::clone(&self.pool.common).acquire_owned() => Ok(ConnectionPermit::Common { _permit: permit? }),
+            permit = reserved => permit,
         }
     }
 }
@@ -310,7 +309,8 @@ impl Inner {
         });
     }
 
-    /// Closes what was not used for long; how long until there is more of it, unless all are closed.
+    /// Closes connections that were idle for too long. Returns the time until the next is due; `None` when all are
+    /// closed.
     fn close_old(&self) -> Option<Duration> {
         let idle_for = self.bounds.idle_for;
         let (old, oldest) = {
@@ -329,14 +329,14 @@ impl Inner {
 }
 
 impl Held {
-    /// Something with the connection, within the time that a statement may take.
+    /// Runs `work` with the connection, within the time limit of a statement.
     pub(super) async fn run<T>(
         &mut self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
         let within = self.pool.bounds.statement_timeout + ANSWER_GRACE;
         let Some(connection) = &mut self.connection else { return Err(sqlx::Error::PoolClosed) };
-        // Also when this future is dropped halfway: then something is left unanswered.
+        // Also when this future is dropped halfway: then a statement is unanswered.
         self.is_in_step = false;
         let outcome = match timeout(within, work(connection)).await {
             Ok(outcome) => outcome,
@@ -361,22 +361,22 @@ impl Held {
         self.pool.bounds.is_pooled
     }
 
-    /// Whether everything that was asked on it was answered.
+    /// Whether every statement on it was answered.
     pub(super) const fn is_in_step(&self) -> bool {
         self.is_in_step
     }
 
-    /// What was asked on it was written.
+    /// Notes that a write on it succeeded.
     pub(super) fn note_written(&self) {
         self.pool.server.note_written();
     }
 
-    /// Whatever was asked on it, it is not used again.
+    /// Drops the connection instead of returning it to the pool.
     pub(super) const fn discard(&mut self) {
         self.is_in_step = false;
     }
 
-    /// Takes the transaction on it back, without anybody waiting for that.
+    /// Rolls its transaction back in the background.
     pub(super) fn take_back(mut self) {
         if !self.is_in_step {
             return; // dropped: the server takes it back when it sees that
@@ -399,10 +399,10 @@ impl Drop for Held {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
         if !self.is_in_step {
-            // Whoever waited for it may have had less time than the server takes to say that it is away.
+            // The caller may have had less time than it takes to notice that the server is away.
             self.pool.server.dependency.doubt();
         }
-        if self.is_in_step && !self.pool.places.is_closed() {
+        if self.is_in_step && !self.pool.common.is_closed() {
             self.pool.put_back(connection);
         } else if self.is_in_step {
             close_in_background(connection);
@@ -410,14 +410,14 @@ impl Drop for Held {
     }
 }
 
-/// Says goodbye, so that the server need not find out.
+/// Closes a connection properly, so that the server need not notice its end.
 fn close_in_background(connection: PgConnection) {
     if let Ok(runtime) = Handle::try_current() {
         runtime.spawn(timeout(TEST_WITHIN, connection.close()));
     }
 }
 
-/// Whether the connection can go on after this error.
+/// Whether the connection is usable after this error.
 pub(super) fn leaves_in_step(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => false,
@@ -435,7 +435,7 @@ pub(super) fn is_broken(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => error.kind() != io::ErrorKind::TimedOut,
         sqlx::Error::Protocol(_) => true,
-        // The server's last word on a connection, said while it lay idle.
+        // The server's reason for ending a connection, sent while it was idle.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
         _ => false,
     }

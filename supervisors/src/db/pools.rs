@@ -1,4 +1,4 @@
-//! Where connections come from.
+//! The connection pools of every domain's database.
 
 use std::{
     collections::HashMap,
@@ -33,16 +33,17 @@ use crate::{
     time::clock::Clock,
 };
 
-/// Default limit of how long everything may take to close.
+/// Default time limit of closing all pools.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a read waits for a connection to the replica before the primary answers it.
 const REPLICA_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long it waits for the answer of the replica: with the primary's it must come within the deadline of a request.
+/// How long a read waits for the replica's answer: together with the primary's it must come within a request's
+/// deadline.
 const REPLICA_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
-/// How many statements a connection remembers prepared: those of every domain.
+/// Prepared statements kept per connection: those of every domain.
 const STATEMENTS: usize = 512;
 
 /// Every domain's database; cheap to clone.
@@ -54,7 +55,7 @@ pub struct Databases {
 #[derive(Debug)]
 struct Inner {
     settings: DatabaseSettings,
-    /// Where the files of SQLite are.
+    /// The disk of the SQLite files.
     disk: Disk,
     sqlite: Mutex<HashMap<String, SqlitePools>>,
     /// By thread and URL.
@@ -63,7 +64,7 @@ struct Inner {
     shares: Mutex<HashMap<(ThreadId, String), Shares>>,
     /// By their URLs.
     servers: Mutex<HashMap<String, Server>>,
-    /// Of the replica, for all threads.
+    /// Breaker of the replica, for all threads.
     breaker: OnceLock<Breaker>,
     origins: Mutex<HashMap<String, Arc<Origin>>>,
 }
@@ -75,14 +76,14 @@ pub(super) struct SqlitePools {
     pub(super) disk: Disk,
 }
 
-/// What one domain has of the pools of one thread.
+/// A domain's shares of the pools of one thread.
 #[derive(Debug, Clone)]
 pub(super) struct Shares {
     pub(super) primary: Share,
     pub(super) replica: Option<Replica>,
 }
 
-/// One domain's database, for use on the thread that opened it.
+/// A domain's database, for use on the thread that opened it.
 #[derive(Debug, Clone)]
 pub struct Database {
     pub(super) pools: Pools,
@@ -102,7 +103,7 @@ impl Databases {
         Self::on_disk(settings, Disk::default())
     }
 
-    /// The same, with files on this disk: a write that finds no room there is told to it.
+    /// The same with files on `disk`, which is told of writes that find it full.
     #[must_use]
     pub fn on_disk(settings: DatabaseSettings, disk: Disk) -> Self {
         Self {
@@ -119,7 +120,7 @@ impl Databases {
         }
     }
 
-    /// Which engine all of them have.
+    /// The engine of all databases.
     #[must_use]
     pub fn engine(&self) -> Engine {
         self.inner.settings.engine()
@@ -155,7 +156,7 @@ impl Databases {
             .filename(folder.join(format!("{domain}.sqlite")))
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            // FULL: what was acknowledged survives a power cut, not only a crash of the process.
+            // FULL: a committed transaction survives a power cut, not only a crash of the process.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(5))
@@ -169,7 +170,8 @@ impl Databases {
             .await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
-            // Whoever opens a file alone must make its index anew, for which a full disk has no room: one stays.
+            // Opening a file without another connection rebuilds its WAL index, for which a full disk has no room: one
+            // stays open.
             .min_connections(1)
             .test_before_acquire(false)
             .idle_timeout(Duration::from_secs(60))
@@ -211,7 +213,7 @@ impl Databases {
         Ok(self.inner.shares.lock().entry(key).or_insert(shares).clone())
     }
 
-    /// This thread's connections to the server that `url` leads to.
+    /// This thread's pool for the server of `url`.
     fn pool(&self, url: &str, bounds: Bounds) -> Result<Pool, Error> {
         let key = (thread::current().id(), url.to_owned());
         if let Some(pool) = self.inner.postgres.lock().get(&key) {
@@ -236,14 +238,14 @@ impl Databases {
         Ok(self.inner.servers.lock().entry(url.to_owned()).or_insert_with(|| Server::at(&options)).clone())
     }
 
-    /// The server that `domain` can't do without. A file needs none; nor does a URL that leads nowhere name one.
+    /// The server that `domain` depends on; `None` for a file and for an invalid URL.
     #[must_use]
     pub fn server(&self, domain: &str) -> Option<Dependency> {
         let DatabaseSettings::Postgres(settings) = self.settings() else { return None };
         Some(self.server_at(settings.url_of(domain)).ok()?.dependency)
     }
 
-    /// A replica that fails is left alone for a while, so that reads do not wait for it one by one.
+    /// The breaker keeps reads from waiting one by one for a replica that fails.
     fn replica_breaker(&self, server: Dependency) -> Result<Breaker, Error> {
         if let Some(breaker) = self.inner.breaker.get() {
             return Ok(breaker.clone());
@@ -275,11 +277,11 @@ impl Databases {
     pub(super) fn postgres_options(&self, url: &str) -> Result<PgConnectOptions, Error> {
         let options = PgConnectOptions::from_str(url)?.application_name("callboard").log_statements(LevelFilter::Trace);
         let is_pooled = matches!(&self.inner.settings, DatabaseSettings::Postgres(settings) if settings.is_pooled);
-        // What exists already and is left as it is need not be told. A pooler takes no settings of one client.
+        // Notices of IF NOT EXISTS are not wanted. A pooler accepts no settings of one client.
         Ok(if is_pooled { options } else { options.options([("client_min_messages", "warning")]) })
     }
 
-    /// How many connections this node has to each server, all threads together.
+    /// Connections of this node to each server, all threads together.
     pub(super) fn counts(&self) -> Vec<(String, Counts)> {
         let mut sums: HashMap<String, Counts> = HashMap::new();
         for ((_, url), pool) in &*self.inner.postgres.lock() {
@@ -288,7 +290,7 @@ impl Databases {
         sums.into_iter().collect()
     }
 
-    /// How many of them each domain has, by domain and server.
+    /// Connections of each domain, by domain and server.
     pub(super) fn shares(&self) -> Vec<((String, &'static str), Counts)> {
         let mut sums: HashMap<(String, &'static str), Counts> = HashMap::new();
         for ((_, domain), shares) in &*self.inner.shares.lock() {
@@ -300,13 +302,13 @@ impl Databases {
         sums.into_iter().collect()
     }
 
-    /// Closes every pool, so that files can be removed and a server sees no connection. What is in use then is waited
-    /// for, but not for long.
+    /// Closes every pool, so that files can be removed and a server sees no connection. Waits a bounded time for
+    /// connections in use.
     pub async fn close(&self) {
         self.close_within(CLOSE_WITHIN).await;
     }
 
-    /// The same, in this time.
+    /// The same, within this time.
     pub async fn close_within(&self, within: Duration) {
         let sqlite: Vec<_> = self.inner.sqlite.lock().drain().map(|(_, pools)| pools).collect();
         let closed = join_all(sqlite.iter().map(async |pools| {
@@ -323,7 +325,7 @@ impl Databases {
 }
 
 impl Database {
-    /// Which engine.
+    /// The engine.
     #[must_use]
     pub const fn engine(&self) -> Engine {
         match self.pools {
@@ -337,8 +339,8 @@ impl Database {
         Query::on_pools(&self.pools, &self.origin, sql)
     }
 
-    /// For statements that only read, and whose answer may be as old as the replica is behind: from the replica when
-    /// there is one that answers, and from the database itself otherwise.
+    /// For statements that only read, and whose answer may be as stale as the replica: from the replica when there is
+    /// one that answers, and from the primary otherwise.
     #[must_use]
     pub const fn read(&self) -> Reads<'_> {
         Reads(self)
@@ -348,12 +350,12 @@ impl Database {
     /// reader and then writes is refused when another wrote meanwhile.
     ///
     /// # Errors
-    /// When no connection can be had in time.
+    /// When no connection is available in time.
     pub async fn begin(&self) -> Result<Transaction, Error> {
         Transaction::begin(&self.pools, self.origin.clone()).await
     }
 
-    /// Whose database it is.
+    /// The domain of the database.
     #[must_use]
     pub fn domain(&self) -> &str {
         &self.origin.domain

@@ -1,7 +1,7 @@
 //! One statement with its values.
 //!
-//! What asks a server or a file knows no type of a domain: it is compiled once, here. Only the values and the rows have
-//! types, so that a domain pays for encoding and decoding alone.
+//! The code that asks a server or a file has no type of a domain: it is compiled once, here. Only values and rows have
+//! types, so that a domain adds only encoding and decoding.
 
 use futures_util::future::BoxFuture;
 use sqlx::{
@@ -23,7 +23,7 @@ use crate::{
     telemetry::trace,
 };
 
-/// What both engines can store.
+/// Values that both engines can store.
 pub trait Bind:
     for<'q> Encode<'q, Postgres> + Type<Postgres> + for<'q> Encode<'q, Sqlite> + Type<Sqlite> + Send
 {
@@ -34,7 +34,7 @@ impl<T> Bind for T where
 {
 }
 
-/// What both engines can be read into: derive `sqlx::FromRow`, or use a tuple.
+/// Rows that both engines can be read into: derive `sqlx::FromRow`, or use a tuple.
 pub trait Row: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
 
 impl<T> Row for T where T: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
@@ -51,18 +51,18 @@ enum Values {
     Sqlite(SqliteArguments),
 }
 
-/// What is wanted of a statement.
+/// The kind of result that is asked for.
 #[derive(Debug, Clone, Copy)]
 enum Want {
-    /// Its first row.
+    /// The first row.
     First,
-    /// All its rows.
+    /// All rows.
     All,
-    /// How many rows it changed.
+    /// The number of changed rows.
     Count,
 }
 
-/// What came of it.
+/// The result of a statement.
 enum Answer {
     Postgres(Vec<PgRow>),
     Sqlite(Vec<SqliteRow>),
@@ -89,14 +89,14 @@ impl Answer {
     }
 }
 
-/// A second server that has what the first one had a moment ago.
+/// A server with the primary's data of a moment ago.
 #[derive(Debug, Clone)]
 pub(super) struct Replica {
     pub(super) share: Share,
     pub(super) breaker: Breaker,
 }
 
-/// A statement that waits for its values and its execution.
+/// A statement to which values are bound before it is executed.
 #[must_use = "a query does nothing until it is executed or fetched"]
 pub struct Query<'c> {
     sql: &'static str,
@@ -105,7 +105,7 @@ pub struct Query<'c> {
     values: Result<Values, sqlx::Error>,
 }
 
-/// A statement as PostgreSQL is asked it.
+/// A statement as it is sent to PostgreSQL.
 #[derive(Clone)]
 struct Statement {
     sql: SqlStr,
@@ -144,7 +144,7 @@ impl Statement {
         outcome
     }
 
-    /// A statement that only reads. A connection that was broken while it lay idle has shown no row yet: once more, then.
+    /// A statement that only reads. It is retried once if the connection broke before the first row.
     async fn read(self, share: &Share) -> Result<Answer, Error> {
         let again = self.clone();
         let mut held = share.acquire().await?;
@@ -157,7 +157,7 @@ impl Statement {
         }
     }
 
-    /// A statement that may write: once it was sent, a broken connection does not tell what became of it.
+    /// A statement that may write: its outcome is unknown when the connection breaks after it was sent.
     async fn write(self, share: &Share) -> Result<Answer, Error> {
         let mut held = share.acquire().await?;
         let outcome = self.autocommit(&mut held).await;
@@ -168,13 +168,13 @@ impl Statement {
 }
 
 impl Replica {
-    /// The answer, unless the replica could not be asked or did not give it.
+    /// The answer of the replica; `None` if it could not be asked or did not answer.
     async fn ask(&self, statement: Statement) -> Option<Answer> {
         let permit = self.breaker.admit().ok()?;
         let (outcome, failed) = match self.share.acquire().await.map_err(Error::from) {
             Ok(mut held) => {
                 let outcome = statement.autocommit(&mut held).await.map_err(Error::from);
-                // It also ends what conflicts with what it must copy (40001): the primary does not.
+                // The replica also cancels reads that conflict with replication (40001), which the primary does not.
                 let failed = outcome.as_ref().is_err_and(|error| error.is_connection() || error.is_clash());
                 (outcome, failed)
             }
@@ -186,7 +186,7 @@ impl Replica {
             }
         };
         permit.record(if failed { Verdict::Fails } else { Verdict::Works });
-        // It may also lack what the primary has just got: a row, a table.
+        // A row or table may not be replicated yet.
         outcome.inspect_err(|error| tracing::debug!(%error, "the replica did not answer a read; the primary does")).ok()
     }
 }
@@ -196,7 +196,7 @@ fn verb(sql: &str) -> &str {
     sql.split_whitespace().next().unwrap_or_default()
 }
 
-/// A statement has a span with its text, in which values are placeholders.
+/// The span of a statement, with its text, in which values are placeholders.
 pub(super) fn statement_span(is_postgres: bool, sql: &str) -> Span {
     tracing::debug_span!(
         target: trace::SQL,
@@ -209,7 +209,7 @@ pub(super) fn statement_span(is_postgres: bool, sql: &str) -> Span {
     )
 }
 
-/// Awaits a statement within its span, which costs next to nothing unless somebody wants spans.
+/// Awaits a statement within its span; nearly free unless spans are collected.
 pub(super) async fn traced<T>(span: Span, statement: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let outcome = statement.instrument(span.clone()).await;
     if outcome.is_err() {
@@ -222,7 +222,7 @@ fn is_read(sql: &str) -> bool {
     sql.trim_start().get(..6).is_some_and(|verb| verb.eq_ignore_ascii_case("select"))
 }
 
-/// The values are made for the engine of the target, so this answers a mistake in this module only.
+/// Values are made for the target's engine, so this reports a mistake in this module.
 fn mixed_engines() -> sqlx::Error {
     sqlx::Error::InvalidArgument("values of one engine for a statement on the other".to_owned())
 }
@@ -254,7 +254,7 @@ impl<'c> Query<'c> {
         Self { sql, target: Target::Transaction(progress), origin, values: Ok(values) }
     }
 
-    /// Gives the next placeholder (`$1`, `$2`, …) its value.
+    /// Binds the value of the next placeholder (`$1`, `$2`, …).
     pub fn bind<T: Bind>(mut self, value: T) -> Self {
         if let Ok(values) = &mut self.values {
             let added = match values {
@@ -268,7 +268,7 @@ impl<'c> Query<'c> {
         self
     }
 
-    /// The row, if there is one.
+    /// The first row, if there is one.
     ///
     /// # Errors
     /// When the statement fails or the row does not fit `R`.
@@ -276,7 +276,7 @@ impl<'c> Query<'c> {
         self.ask(Want::First).await?.first()
     }
 
-    /// The one row.
+    /// The only row.
     ///
     /// # Errors
     /// When there is none, the statement fails, or the row does not fit `R`.
@@ -292,7 +292,7 @@ impl<'c> Query<'c> {
         self.ask(Want::All).await?.decode()
     }
 
-    /// The one column of the one row.
+    /// The only column of the only row.
     ///
     /// # Errors
     /// When there is no row, the statement fails, or the value does not fit `T`.
@@ -304,7 +304,7 @@ impl<'c> Query<'c> {
         Ok(value)
     }
 
-    /// How many rows the statement changed.
+    /// The number of rows changed.
     ///
     /// # Errors
     /// When the statement fails.
@@ -315,7 +315,7 @@ impl<'c> Query<'c> {
         }
     }
 
-    /// Boxed, so that what a caller awaits has none of this in it.
+    /// Boxed, so that the futures of callers stay small.
     fn ask(self, want: Want) -> BoxFuture<'c, Result<Answer, Error>> {
         let span = self.span();
         Box::pin(traced(span, self.run(want)))

@@ -1,23 +1,23 @@
-//! Transactions that are run again when the database could not fit them in beside others.
+//! Transactions that are retried when they conflict with others.
 
 use std::time::Duration;
 
 use super::{Database, Error, Transaction};
 
-/// How often a transaction is run, all in all.
+/// Most runs of a transaction.
 const ATTEMPTS: u32 = 5;
 
-/// The pause before the second attempt, at most; it doubles with each.
+/// The longest pause before the second run; it doubles with each.
 const PAUSE: Duration = Duration::from_millis(10);
 
 impl Database {
-    /// Runs `work` in a transaction and commits it. When another transaction stood in its way (a deadlock, a
-    /// serialization failure), all of it was taken back, and it is run again after a pause of random length, a few times.
-    /// `work` must therefore do nothing but ask this transaction.
+    /// Runs `work` in a transaction and commits it. When it conflicts with another transaction (a deadlock, a
+    /// serialization failure), all of it was rolled back, and it is retried a few times after a pause of random length.
+    /// `work` must therefore do nothing but query this transaction.
     ///
     /// # Errors
-    /// Those of `work`, which take everything back, and of the commit. A commit whose outcome nobody knows is never run
-    /// again.
+    /// Those of `work`, which roll everything back, and of the commit. A commit whose outcome is unknown is never
+    /// retried.
     pub async fn transact<T, E: From<Error>>(
         &self,
         mut work: impl AsyncFnMut(&mut Transaction) -> Result<T, E>,
@@ -37,7 +37,7 @@ impl Database {
                 }
                 Err(error) => return Err(error),
             };
-            tracing::debug!(domain = self.domain(), attempt, error, "a transaction clashed and is run again");
+            tracing::debug!(domain = self.domain(), attempt, error, "a transaction conflicted with another; retrying");
             tokio::time::sleep(PAUSE.mul_f64(f64::from(1 << attempt) * rand::random::<f64>())).await;
             attempt += 1;
         }

@@ -1,4 +1,4 @@
-//! A server of PostgreSQL as this process finds it.
+//! The health of a PostgreSQL server, as this process observes it.
 
 use std::{
     sync::{
@@ -13,17 +13,17 @@ use sqlx::{ConnectOptions, Connection, postgres::PgConnectOptions};
 use super::{Database, Error, error::is_full, pool::leaves_in_step, pools::Pools};
 use crate::health::dependency::Dependency;
 
-/// Cheap to clone; clones know the same.
+/// Cheap to clone; clones share their observations.
 #[derive(Debug, Clone)]
 pub(super) struct Server {
     /// Asked in the background while it is away.
     pub(super) dependency: Dependency,
-    /// Whether it said that it has no room, and nothing was written since.
+    /// Whether it reported a full disk, and no write succeeded since.
     is_full: Arc<AtomicBool>,
 }
 
 impl Server {
-    /// Where `options` lead.
+    /// The server that `options` lead to.
     pub(super) fn at(options: &PgConnectOptions) -> Self {
         let name = format!("PostgreSQL at {}:{}", options.get_host(), options.get_port());
         let asked = options.clone();
@@ -32,7 +32,7 @@ impl Server {
             async move {
                 let mut connection = options.connect().await.map_err(|error| error.to_string())?;
                 connection.ping().await.map_err(|error| error.to_string())?;
-                // It has answered; how it takes the goodbye is all one.
+                // The server has answered; an error of the close does not matter.
                 drop(connection.close().await);
                 Ok(())
             }
@@ -40,13 +40,13 @@ impl Server {
         Self { dependency, is_full: Arc::default() }
     }
 
-    /// Notes why no connection to it could be had.
+    /// Notes why a connection could not be opened.
     pub(super) fn note_refused(&self, error: &sqlx::Error) {
         self.note(error);
         self.dependency.broke();
     }
 
-    /// Notes what a connection to it has met.
+    /// Notes an error of a connection.
     pub(super) fn note(&self, error: &sqlx::Error) {
         if is_full(error) && !self.is_full.swap(true, Ordering::Relaxed) {
             tracing::error!(
@@ -59,7 +59,7 @@ impl Server {
         }
     }
 
-    /// Something was written.
+    /// Notes a write that succeeded.
     pub(super) fn note_written(&self) {
         if self.is_full.load(Ordering::Relaxed) && self.is_full.swap(false, Ordering::Relaxed) {
             tracing::warn!("PostgreSQL has room again");
@@ -68,7 +68,7 @@ impl Server {
 }
 
 impl Database {
-    /// Looks whether the server answers. A server that others get answers from meanwhile is only busy.
+    /// Checks whether the server answers. A server that meanwhile answers others is only busy.
     pub(crate) async fn answers(&self, within: Duration) -> Result<(), Error> {
         match &self.pools {
             Pools::Sqlite(_) => Ok(()),

@@ -1,44 +1,44 @@
-//! Which engine, where, and its bounds.
+//! Settings of the databases: engine, address and bounds.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 /// Where the data of every domain is.
 #[derive(Debug, Clone)]
 pub enum DatabaseSettings {
-    /// Files in this folder, one a domain.
+    /// A file for each domain in this folder.
     Sqlite {
-        /// Made when it is not there.
+        /// Created if it does not exist.
         folder: PathBuf,
     },
-    /// A schema a domain, on one server or several.
+    /// A schema for each domain, on one server or several.
     Postgres(PostgresSettings),
 }
 
-/// The servers, and the bounds of what is asked of them.
+/// The servers, and the bounds of their use.
 #[derive(Clone)]
 pub struct PostgresSettings {
     /// `CALLBOARD_DATABASE_URL`: `postgres://…`, of every domain that has none of its own.
     pub url: String,
     /// `CALLBOARD_<DOMAIN>_DATABASE_URL`: of one domain, by its name.
     pub own_urls: BTreeMap<String, String>,
-    /// `CALLBOARD_DATABASE_READ_URL`: a replica of `url`, for reads that ask for it and may be as old as the replica is
-    /// behind. The domains with a server of their own do not use it.
+    /// `CALLBOARD_DATABASE_READ_URL`: a replica of `url`, for reads that allow its staleness. Domains with a server of
+    /// their own do not use it.
     pub read_url: Option<String>,
-    /// Before the domain's name in its schema's name. Nothing.
+    /// Prefix of every schema's name. Default: none.
     pub schema_prefix: String,
-    /// Connections of this process to each server, all domains and threads together. 64.
+    /// Connections of this process to each server, all domains and threads together. Default: 64.
     pub connections: u32,
-    /// How many threads ask for connections: each has its part of them. 1.
+    /// Threads that open connections: each has an equal part of them. Default: 1.
     pub threads: u32,
-    /// Whether the URLs lead to a pooler in transaction mode (PgBouncer): nothing is then left on a connection between two
-    /// transactions, which costs a statement three round trips more. No.
+    /// Whether the URLs lead to a pooler in transaction mode (PgBouncer): nothing is then left on a connection between
+    /// two transactions, which costs three more round trips per statement. Default: no.
     pub is_pooled: bool,
-    /// The server ends a statement that takes longer; without an answer a second later, the connection is given up.
-    /// 10 s.
+    /// The server ends a statement that takes longer; without an answer a second later, the connection is dropped.
+    /// Default: 10 s.
     pub statement_timeout: Duration,
-    /// How long one may wait for a connection. 5 s.
+    /// Time limit of getting a connection. Default: 5 s.
     pub acquire_timeout: Duration,
-    /// After which an unused connection is closed. 60 s.
+    /// An idle connection is closed after this. Default: 60 s.
     pub idle_timeout: Duration,
 }
 
@@ -64,12 +64,12 @@ impl PostgresSettings {
         self.own_urls.get(domain).unwrap_or(&self.url)
     }
 
-    /// Whether no more than one domain goes there.
+    /// Whether only one domain is on the server of `url`.
     pub(super) fn is_of_one(&self, url: &str) -> bool {
         url != self.url && self.own_urls.values().filter(|own| *own == url).count() == 1
     }
 
-    /// Its replica.
+    /// The replica of `domain`.
     pub(super) fn read_url_of(&self, domain: &str) -> Option<&str> {
         if self.own_urls.contains_key(domain) { None } else { self.read_url.as_deref() }
     }
@@ -96,7 +96,7 @@ impl DatabaseSettings {
         Self::Postgres(PostgresSettings::new(url))
     }
 
-    /// What a server is called in metrics: `primary`, `replica`, or the domains that have it for themselves.
+    /// The server's name in metrics: `primary`, `replica`, or the domains that have it for themselves.
     pub(super) fn server_of(&self, url: &str) -> String {
         let Self::Postgres(settings) = self else { return String::new() };
         if url == settings.url {
@@ -109,7 +109,7 @@ impl DatabaseSettings {
         }
     }
 
-    /// Which engine.
+    /// The engine.
     #[must_use]
     pub const fn engine(&self) -> Engine {
         match self {

@@ -17,8 +17,7 @@ mod servers;
 mod shares;
 mod silence;
 
-/// Runs `body` with settings for a schema of its own, in which there are things; removed afterwards, also when `body`
-/// panics.
+/// Runs `body` with settings for a schema of its own with some rows in it; removed afterwards, also when `body` panics.
 async fn on_postgres(body: impl AsyncFnOnce(PostgresSettings)) {
     let prefix = format!("test_{}_", Uuid::now_v7().simple());
     let settings = PostgresSettings { schema_prefix: prefix, ..PostgresSettings::new(postgres_url()) };
@@ -203,7 +202,7 @@ async fn migrations_run_once_and_a_newer_schema_is_refused() {
 
 #[actix_rt::test]
 async fn a_server_that_is_not_there_is_a_connection_error() {
-    // A port that was free a moment ago: nobody listens.
+    // A port that was free a moment ago, on which nothing listens.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let databases = Databases::new(DatabaseSettings::postgres(format!("postgres://nobody@127.0.0.1:{port}/none")));
     assert_eq!(databases.engine(), Engine::Postgres);

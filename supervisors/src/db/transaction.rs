@@ -1,4 +1,4 @@
-//! Several statements that happen together or not at all.
+//! Transactions: several statements that happen together or not at all.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use super::{
     query::{statement_span, traced},
 };
 
-/// Whose database it is, and what this process has to tell of it.
+/// The domain of a database, and its signals within this process.
 #[derive(Debug)]
 pub(super) struct Origin {
     pub(super) domain: String,
-    /// Where its tables are; a file of its own needs no names.
+    /// The names of its tables; `None` for a file, which needs none.
     pub(super) names: Option<Names>,
-    /// How many transactions have committed events.
+    /// Number of transactions that have committed events.
     pub(super) outbox_filled: watch::Sender<u64>,
 }
 
@@ -28,7 +28,7 @@ impl Origin {
     }
 }
 
-/// Rolled back when dropped without [`Transaction::commit`].
+/// A transaction, rolled back when dropped without [`Transaction::commit`].
 pub struct Transaction {
     progress: Progress,
     origin: Arc<Origin>,
@@ -36,18 +36,18 @@ pub struct Transaction {
     hooks: Vec<Box<dyn FnOnce() + Send>>,
 }
 
-/// How far it is.
+/// The state of a transaction.
 pub(super) struct Progress {
-    /// None once it has ended.
+    /// `None` once it has ended.
     pub(super) connection: Option<Connection>,
-    /// Whether a statement of it was refused because of another transaction.
+    /// Whether a statement conflicted with another transaction.
     clashed: bool,
-    /// Whether a statement of it failed: PostgreSQL then takes all of it back, and calls that a commit.
+    /// Whether a statement failed: PostgreSQL then answers COMMIT with a rollback.
     failed: bool,
 }
 
 impl Progress {
-    /// Notes what a statement of it failed with.
+    /// Notes the error of a statement.
     pub(super) fn note(&mut self, error: Error) -> Error {
         self.clashed |= error.is_clash();
         self.failed |= error.is_of_database();
@@ -64,7 +64,7 @@ impl Transaction {
     pub(super) async fn begin(pools: &Pools, origin: Arc<Origin>) -> Result<Self, Error> {
         let connection = match pools {
             Pools::Postgres(pools) => Connection::Postgres(match begin(&pools.primary).await {
-                // BEGIN on a connection that broke while it lay idle has done nothing yet.
+                // BEGIN on a connection that broke while idle has had no effect.
                 Err(error) if is_broken(&error) => begin(&pools.primary).await?,
                 other => other?,
             }),
@@ -74,13 +74,13 @@ impl Transaction {
         Ok(Self { progress, origin, emitted: false, hooks: Vec::new() })
     }
 
-    /// Whose database it is.
+    /// The domain of the database.
     #[must_use]
     pub fn domain(&self) -> &str {
         &self.origin.domain
     }
 
-    /// Runs `hook` once the transaction has committed; it is dropped when the transaction is taken back.
+    /// Runs `hook` once the transaction has committed; it is dropped when the transaction is rolled back.
     pub fn on_commit(&mut self, hook: impl FnOnce() + Send + 'static) {
         self.hooks.push(Box::new(hook));
     }
@@ -99,10 +99,11 @@ impl Transaction {
         Query::on_transaction(&mut self.progress, &self.origin, sql)
     }
 
-    /// Makes it all true.
+    /// Commits the transaction.
     ///
     /// # Errors
-    /// When the commit is refused, which takes everything back; or, [`Error::is_unknown`], when its answer did not come.
+    /// When the commit is refused, which rolls everything back; or, [`Error::is_unknown`], when its answer did not
+    /// come.
     pub async fn commit(mut self) -> Result<(), Error> {
         let Some(connection) = self.progress.connection.take() else { return Err(sqlx::Error::PoolClosed.into()) };
         let span = statement_span(matches!(connection, Connection::Postgres(_)), "COMMIT");
@@ -134,10 +135,10 @@ impl Transaction {
         Ok(())
     }
 
-    /// Takes it all back now, rather than when dropped.
+    /// Rolls it back now, rather than when dropped.
     ///
     /// # Errors
-    /// When the connection broke; the database then takes it back by itself.
+    /// When the connection broke; the database then rolls it back by itself.
     pub async fn rollback(mut self) -> Result<(), Error> {
         match self.progress.connection.take() {
             Some(Connection::Postgres(mut held)) => {
@@ -151,14 +152,14 @@ impl Transaction {
 
     pub(super) async fn rollback_quietly(self) {
         if let Err(error) = self.rollback().await {
-            tracing::debug!(%error, "a transaction could not be taken back; the database does it");
+            tracing::debug!(%error, "rolling a transaction back failed; the database does it");
         }
     }
 }
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        // What a panic left behind is not trusted to be in order.
+        // The connection's state is not trusted after a panic.
         let is_panicking = std::thread::panicking();
         match self.progress.connection.take() {
             Some(Connection::Postgres(mut held)) => {

@@ -1,4 +1,4 @@
-//! What a shard is given when it is built.
+//! The context of a shard: what its factory is given.
 
 use std::{borrow::Cow, future::Future, panic::AssertUnwindSafe, rc::Rc, sync::Arc};
 
@@ -18,14 +18,14 @@ use crate::{
     time::clock::Clock,
 };
 
-/// The surroundings of one shard. It stays on the shard's thread; its parts may go anywhere.
+/// The context of one shard. It stays on the shard's thread; its parts may go anywhere.
 #[derive(Clone)]
 pub struct ShardContext {
     /// The domain.
     pub domain: &'static str,
     /// The node's clock.
     pub clock: Clock,
-    /// The way to other domains, and to this one.
+    /// The bus to all domains.
     pub bus: Bus,
     /// The live hub.
     pub live: Live,
@@ -33,9 +33,9 @@ pub struct ShardContext {
     pub events: Events,
     /// The disk that the node keeps its data on.
     pub disk: Disk,
-    /// Which of the domain's shards this is, from zero.
+    /// The index of this shard in its domain, from zero.
     pub index: usize,
-    /// How many there are, or will be once every worker has attached.
+    /// The number of shards of the domain, once every worker has attached.
     pub count: usize,
     /// The domain's supervisor, for children that start and stop at run time.
     pub supervisor: SupervisorRef,
@@ -43,14 +43,14 @@ pub struct ShardContext {
 }
 
 impl ShardContext {
-    /// Runs `future` on the shard's thread until it ends, or this state of the shard does: a rebuilt state starts its
-    /// own. A panic in it is logged and counted, and hurts nobody else.
+    /// Runs `future` on the shard's thread until it ends, or this state of the shard does: a rebuilt state spawns its
+    /// own. A panic in it is logged and counted, and affects nothing else.
     pub fn spawn(&self, name: impl Into<Cow<'static, str>>, future: impl Future<Output = ()> + 'static) {
         self.tasks.spawn(self.domain, name.into(), future);
     }
 
     /// Runs a supervisor on the shard's thread until this state of the shard ends, and shows its children below the
-    /// shard. One that gives up is a fault of the shard: the state is built anew, with a supervisor that begins anew.
+    /// shard. One that gives up is a fault of the shard, which rebuilds the state.
     pub fn supervise(&self, plan: Supervisor) {
         let (clock, bus, live) = (self.clock.clone(), self.bus.clone(), self.live.clone());
         let (events, disk) = (self.events.clone(), self.disk.clone());
@@ -75,7 +75,7 @@ impl ShardContext {
 pub(crate) struct Tasks {
     stop: CancellationToken,
     port: Arc<Port>,
-    /// Has the state built anew, for a reason.
+    /// Faults the shard for a reason, which rebuilds the state.
     fault: Rc<dyn Fn(&str)>,
 }
 

@@ -1,5 +1,5 @@
-//! What a domain answers, written once: it holds for the nodes that host the domain and for those that reach it over
-//! a [`Transport`].
+//! The contract of a domain, written once: it holds on nodes that host the domain and on those that reach it over a
+//! [`Transport`].
 
 use std::{
     any::{Any, TypeId},
@@ -21,7 +21,7 @@ use crate::{
     shard::{StateCell, local_operation},
 };
 
-/// A domain's name and bounds: the first step, before it is known what it answers.
+/// A domain's name and bounds: the first step, before its operations are known.
 pub struct DomainPlan {
     name: &'static str,
     bulkhead: Bulkhead,
@@ -38,24 +38,24 @@ impl DomainPlan {
         Self { bulkhead, ..self }
     }
 
-    /// What it answers is added to this, and carried out by `S`.
+    /// A contract for handlers of `S`, without operations yet.
     #[must_use]
     pub fn answering<S: 'static>(self) -> Contract<S> {
         Contract { name: self.name, bulkhead: self.bulkhead, operations: Vec::new() }
     }
 }
 
-/// Puts the handler of an operation, by its number, above a state.
+/// Installs the handler of the operation with this number above a state.
 pub(crate) type Install<S> = fn(&StateCell<S>, usize) -> Box<dyn Any>;
 
-/// What a domain whose state is `S` answers: the second step, before it is known where it runs.
+/// The operations of a domain whose state is `S`: the second step, before it is known where it runs.
 pub struct Contract<S> {
     name: &'static str,
     bulkhead: Bulkhead,
     operations: Vec<Term<S>>,
 }
 
-/// An operation, answered by the domain's own state or by what stands for it on other nodes.
+/// An operation with its handlers: by the domain's own state, and by the remote stand-in on other nodes.
 struct Term<S> {
     info: OperationInfo,
     here: Install<S>,

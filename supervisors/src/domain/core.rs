@@ -1,4 +1,4 @@
-//! The part of a domain that all threads share: which shards it has, whether it takes calls, and how often it failed.
+//! The state of a domain that all threads share: its shards, whether it takes calls, and its restarts.
 
 use std::{
     borrow::Cow,
@@ -34,7 +34,7 @@ use crate::{
     time::clock::Clock,
 };
 
-/// What a caller of a domain that is down is told to wait.
+/// Retry delay for callers of a domain that is down.
 const DOWN_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 const OPEN: u8 = 0;
@@ -45,7 +45,7 @@ static NEXT_DOMAIN: AtomicUsize = AtomicUsize::new(0);
 
 pub(crate) struct DomainCore {
     pub(crate) name: &'static str,
-    /// Unique within the process: a place among the shards of each thread.
+    /// Unique within the process: the index of the domain in each thread's table of shards.
     pub(crate) number: usize,
     /// The node it belongs to.
     pub(crate) node: u64,
@@ -54,22 +54,22 @@ pub(crate) struct DomainCore {
     pub(crate) shards: Shards,
     pub(crate) blueprint: Arc<dyn Blueprint>,
     pub(crate) operations: Vec<OperationInfo>,
-    /// Set when other nodes do its work.
+    /// Set on a node that does not host the domain.
     pub(crate) transport: Option<Arc<dyn Transport>>,
-    /// What it can't do without outside of the node.
+    /// Dependencies outside of the node: breakers are reset when one is back.
     stands_on: Vec<Dependency>,
-    /// What it can't answer without.
+    /// Parts without which it can't answer.
     requirements: Vec<Arc<dyn Requirement>>,
     plan: Supervisor,
     supervisor: Mutex<Option<SupervisorRef>>,
     workers: usize,
     ports: ArcSwap<Vec<Arc<Port>>>,
     adding: Mutex<()>,
-    /// Where monotonic times are counted from.
+    /// Origin of the monotonic times.
     origin: Instant,
-    /// The keys of the calls that wait or run.
+    /// The keys of waiting and running calls.
     pub(crate) keys: Keys,
-    /// Where the next caller without a shard of its own begins to look.
+    /// Where [`pick`](Self::pick) begins the next time.
     turn: AtomicUsize,
     state: AtomicU8,
     reason: Mutex<Option<String>>,
@@ -126,7 +126,7 @@ impl DomainCore {
         port
     }
 
-    /// The domain's supervisor, started on the thread that asks first.
+    /// The domain's supervisor, started on the thread that calls this first.
     pub(crate) fn start_supervisor(self: &Arc<Self>, services: &Services) {
         let mut running = self.supervisor.lock();
         if running.is_some() {
@@ -174,26 +174,26 @@ impl DomainCore {
         Failure::Unavailable { retry_after: DOWN_RETRY_AFTER }
     }
 
-    /// Whether this node does its work.
+    /// Whether this node hosts the domain.
     pub(crate) const fn is_hosted(&self) -> bool {
         self.transport.is_none()
     }
 
-    /// Another number each time that what it stands on is there again: the way to whoever does its work, its database.
-    /// What breakers were told before says nothing about now.
+    /// A number that changes whenever a dependency of the domain is back: the connection to its hosts, its database.
+    /// What breakers recorded before does not count any more.
     #[inline]
     pub(crate) fn connection(&self) -> u64 {
         let transport = self.transport.as_ref().map_or(0, |transport| transport.connection());
         self.stands_on.iter().map(Dependency::returns).fold(transport, u64::wrapping_add)
     }
 
-    /// Whether what this shard's breaker was told is about now.
+    /// Whether this shard's breaker has recorded calls since its dependencies were last back.
     #[inline]
     pub(crate) fn judges(&self, port: &Port) -> bool {
         port.connection() == self.connection()
     }
 
-    /// What the breaker of a shard would do with a call that comes now.
+    /// The state of a shard's breaker for a call that comes now.
     pub(crate) fn breaker_of(&self, port: &Port) -> State {
         match port.breaker() {
             State::Open | State::HalfOpen if !self.judges(port) => State::Closed,
@@ -201,7 +201,7 @@ impl DomainCore {
         }
     }
 
-    /// What it does about events of this type.
+    /// The domain's reaction to events of this type.
     pub(crate) fn reaction(&self, kind: &str) -> Option<Deliver> {
         self.operations.iter().filter(|operation| operation.name == kind).find_map(|operation| operation.reaction)
     }
@@ -212,7 +212,7 @@ impl DomainCore {
         Subscription { domain: self.name, types: reactions.map(|operation| operation.name).collect() }
     }
 
-    /// What a call is told that runs when its deadline passes.
+    /// The failure of a call that runs when its deadline passes.
     pub(crate) fn overdue(&self) -> Failure {
         if self.transport.is_some() { Failure::Unknown } else { Failure::Timeout }
     }
@@ -223,7 +223,7 @@ impl DomainCore {
         }
     }
 
-    /// A shard for a caller whose thread has none: the least loaded, beginning elsewhere each time.
+    /// A shard for a caller whose thread has none: the least loaded, starting with another each time.
     pub(crate) fn pick(&self) -> Option<Arc<Port>> {
         let ports = self.ports.load();
         if let [only] = ports.as_slice() {
@@ -234,12 +234,12 @@ impl DomainCore {
         after
             .chain(before)
             .filter(|port| port.is_reachable())
-            // A blocked thread answers nobody; it is asked only when there is no other.
+            // A blocked thread is called only when there is no other.
             .min_by_key(|port| (port.pulse.is_blocked(), port.load()))
             .cloned()
     }
 
-    /// The breaker that says most about the domain: that of the shard which is worst off.
+    /// The worst state of the shards' breakers.
     pub(crate) fn breaker(&self) -> Option<State> {
         self.ports.load().iter().map(|port| self.breaker_of(port)).max_by_key(|state| match state {
             State::Closed => 0,
@@ -250,7 +250,7 @@ impl DomainCore {
         })
     }
 
-    /// An operator holds the breakers of all shards open or closed, or lets them judge again.
+    /// Forces the breakers of all shards open or closed; `None` ends that.
     pub(crate) fn force_breaker(&self, force: Option<Force>) {
         for port in self.ports.load().iter() {
             port.force_breaker(force);
@@ -261,12 +261,12 @@ impl DomainCore {
         }
     }
 
-    /// Whether one restart more is allowed; the shards of a domain share its intensity.
+    /// Whether one more restart is allowed; the shards of a domain share its intensity.
     pub(crate) fn may_restart(&self, now: Instant) -> bool {
         self.log.lock().allow(now)
     }
 
-    /// The root of the domain gives up: it is unavailable from now on, and the other domains are not.
+    /// Marks the domain as unavailable after too many restarts. Other domains go on.
     pub(crate) fn exhaust(&self, reason: &str) {
         if self.state.compare_exchange(OPEN, EXHAUSTED, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return;
@@ -288,14 +288,14 @@ impl DomainCore {
         self.changed.notify_waiters();
     }
 
-    /// Gives a domain that was given up another chance: its restarts are forgotten, its shards and children built anew.
+    /// Restarts an exhausted domain: its restarts are forgotten, its shards and children rebuilt.
     pub(crate) fn revive(&self) -> bool {
-        // Its children first, or two of one name would run.
+        // Its children must have ended first, or two of one name would run.
         let ended = self.supervisor.lock().as_ref().is_none_or(SupervisorRef::has_ended);
         if !ended || self.state.compare_exchange(EXHAUSTED, OPEN, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return false;
         }
-        tracing::warn!(domain = self.name, "an operator gives the domain another chance");
+        tracing::warn!(domain = self.name, "an operator restarts an exhausted domain");
         *self.supervisor.lock() = None;
         *self.log.lock() = RestartLog::new(self.bulkhead.intensity);
         *self.reason.lock() = None;
@@ -312,7 +312,7 @@ impl DomainCore {
         let _ = self.state.compare_exchange(OPEN, STOPPING, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Waits until every shard has been built, or has failed to be for the first time.
+    /// Waits until every shard was built, or its first build failed.
     pub(crate) async fn settled(&self) {
         loop {
             let changed = self.changed.notified();
@@ -325,12 +325,12 @@ impl DomainCore {
 }
 
 impl DomainCore {
-    /// Whether this part is away, of all that the domain can't do without.
+    /// Whether this part is away, if the domain requires it.
     pub(crate) fn lacks(&self, part: Part) -> Option<Away> {
         self.requirements.iter().filter_map(|requirement| requirement.away()).find(|away| away.part == part)
     }
 
-    /// What keeps the domain from taking traffic: what a call would meet now.
+    /// What keeps the domain from taking calls now; `None` when it is ready.
     pub(crate) fn condition(&self) -> Option<Condition> {
         let name = self.name;
         let own = |state: &'static str, reason: String| Some(Condition::new(state, Part::Domain, reason));
@@ -356,7 +356,7 @@ impl DomainCore {
             return own(state.as_str(), format!("{name} is {}", state.as_str()));
         }
         let now = self.clock.instant();
-        // What a breaker was told before something came back says nothing any more; an operator's word holds.
+        // What a breaker recorded before something came back does not count; a forced state does.
         let refuses = ports.iter().find(|port| {
             port.breaker_refuses(now).is_some() && (self.judges(port) || port.breaker() == State::ForcedOpen)
         })?;

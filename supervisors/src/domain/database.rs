@@ -1,4 +1,4 @@
-//! Whether a domain's database answers, looked at every second also while nobody asks it anything.
+//! The watch of a domain's database: it is asked every second, also while there are no calls.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,10 +12,10 @@ use crate::{
 };
 
 const EVERY: Duration = Duration::from_secs(1);
-/// How long the answer may take, unless others get theirs meanwhile.
+/// Time limit of the answer, unless others get theirs meanwhile.
 const WITHIN: Duration = Duration::from_secs(2);
 
-/// What the last look showed.
+/// The outcome of the last look: why the database is away.
 #[derive(Default)]
 struct Seen(RwLock<Option<String>>);
 
@@ -25,7 +25,7 @@ impl Requirement for Arc<Seen> {
     }
 }
 
-/// The database of `domain` as something to depend on, and the child that looks at it.
+/// The database of `domain` as a requirement, and the child that watches it.
 pub(crate) fn watch(domain: &'static str, databases: Databases) -> (impl Requirement, ChildSpec) {
     let seen = Arc::<Seen>::default();
     let shown = seen.clone();
@@ -37,7 +37,7 @@ pub(crate) fn watch(domain: &'static str, databases: Databases) -> (impl Require
 
 async fn look(domain: &'static str, context: ChildContext, database: Database, seen: Arc<Seen>) -> Exit {
     if database.engine() == Engine::Sqlite {
-        // A file of this machine is as near as the node itself.
+        // A file of this machine is always reachable.
         context.stopping().await;
         return Exit::Shutdown;
     }

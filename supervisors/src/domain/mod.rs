@@ -1,4 +1,4 @@
-//! A domain: what it is called, how much it may take on, where it runs, how its state is built and what it answers.
+//! A domain: its name, bounds, shards, state and contract.
 //!
 //! ```no_run
 //! # use callboard_messages::{Access, Caller, DomainError, Code, Operation};
@@ -68,26 +68,26 @@ pub struct Domain {
     pub(crate) operations: Vec<OperationInfo>,
     pub(crate) supervisor: Supervisor,
     pub(crate) pools: Vec<BlockingPool>,
-    /// Set when other nodes do its work.
+    /// Set on a node that does not host the domain.
     pub(crate) transport: Option<Arc<dyn Transport>>,
-    /// What it can't do without outside of the node: its breakers begin anew when that answers again.
+    /// Dependencies outside of the node: breakers are reset when one is back.
     pub(crate) stands_on: Vec<Dependency>,
-    /// What it can't answer without.
+    /// Parts without which it can't answer.
     pub(crate) requirements: Vec<Arc<dyn Requirement>>,
-    /// What cannot be, found while it was put together.
+    /// Sentences about invalid parts, found while it was put together.
     wrong: Vec<String>,
 }
 
-/// What the runtime knows of an operation without its type.
+/// An operation as the runtime knows it, without its type.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OperationInfo {
     pub(crate) name: &'static str,
     pub(crate) id: TypeId,
     pub(crate) access: Access,
     pub(crate) timeout: Duration,
-    /// Carries out a request that came by name.
+    /// Serves a request that came by name.
     pub(crate) serve: Serve,
-    /// Set when it is no operation but what the domain does about an event.
+    /// Set for a reaction to an event, which is no operation of its own.
     pub(crate) reaction: Option<Deliver>,
 }
 
@@ -137,7 +137,7 @@ impl<S: 'static> DomainOf<S> {
         }
     }
 
-    /// Its work is done elsewhere, behind `transport`.
+    /// Marks it as remote: its work is done behind `transport`.
     pub(crate) fn behind(mut self, transport: Arc<dyn Transport>) -> Self {
         let domain = self.terms.name;
         transport.watch(domain);
@@ -145,14 +145,14 @@ impl<S: 'static> DomainOf<S> {
         self.requires(move || transport.away(domain))
     }
 
-    /// The domain can't answer without this.
+    /// Adds a part without which the domain can't answer.
     #[must_use]
     pub fn requires(mut self, requirement: impl Requirement + 'static) -> Self {
         self.requirements.push(Arc::new(requirement));
         self
     }
 
-    /// The domain can't answer without its database among these: it is looked at, also while nobody calls.
+    /// Adds the domain's database as a requirement: it is watched, also while there are no calls.
     #[must_use]
     pub fn watches(mut self, databases: &Databases) -> Self {
         let (requirement, child) = database::watch(self.terms.name, databases.clone());
@@ -167,8 +167,8 @@ impl<S: 'static> DomainOf<S> {
         self
     }
 
-    /// The domain keeps its own database among these, migrated already: its outbox is relayed, and what the runtime
-    /// keeps there is pruned. A domain that emits, reacts, has sagas or schedules says so.
+    /// Declares that the domain has its own database among these, already migrated: its outbox is relayed, and old rows
+    /// of the runtime are pruned. For domains that emit, react, or have sagas or schedules.
     #[must_use]
     pub fn stored(mut self, databases: &Databases) -> Self {
         self.databases = Some(databases.clone());
@@ -176,14 +176,14 @@ impl<S: 'static> DomainOf<S> {
         self.standing_on(server).watches(databases)
     }
 
-    /// The domain can't do without this: its breakers begin anew when it answers again.
+    /// Adds dependencies outside of the node: the domain's breakers are reset when one answers again.
     #[must_use]
     pub fn standing_on(mut self, dependency: impl IntoIterator<Item = Dependency>) -> Self {
         self.stands_on.extend(dependency);
         self
     }
 
-    /// Adds work that is done at certain times, once on however many nodes host the domain.
+    /// Adds work for certain times, done once on however many nodes host the domain.
     #[must_use]
     pub fn schedule(mut self, schedule: Schedule) -> Self {
         self.schedules.push(schedule);
@@ -196,14 +196,14 @@ impl<S: 'static> DomainOf<S> {
         self.child(sagas.sweeper())
     }
 
-    /// Shows a blocking pool of the domain among the node's metrics.
+    /// Adds a blocking pool of the domain to the node's metrics.
     #[must_use]
     pub fn pool(mut self, pool: &BlockingPool) -> Self {
         self.pools.push(pool.clone());
         self
     }
 
-    /// Sets which of the children are restarted together. Default: one for one.
+    /// Sets which children are restarted together. Default: one for one.
     #[must_use]
     pub fn strategy(mut self, strategy: Strategy) -> Self {
         self.supervisor = self.supervisor.strategy(strategy);
@@ -259,24 +259,24 @@ impl Domain {
         self.shards
     }
 
-    /// What it answers: the name of each operation, and who may ask it.
+    /// Name and access of each operation that it answers.
     pub fn answers(&self) -> impl Iterator<Item = (&'static str, Access)> {
         self.operations.iter().filter(|info| info.reaction.is_none()).map(|info| (info.name, info.access))
     }
 
-    /// The types of the events that it reacts to.
+    /// The types of events that it reacts to.
     pub fn reacts_to(&self) -> impl Iterator<Item = &'static str> {
         self.operations.iter().filter(|info| info.reaction.is_some()).map(|info| info.name)
     }
 
-    /// The domain can't answer without this, which is looked at before what it was built with: it says more.
+    /// Adds a requirement before those it was built with, because its reason is more specific.
     #[must_use]
     pub fn requires(mut self, requirement: impl Requirement + 'static) -> Self {
         self.requirements.insert(0, Arc::new(requirement));
         self
     }
 
-    /// A sentence for everything that cannot be.
+    /// A sentence for each invalid part.
     pub(crate) fn validate(&self) -> Vec<String> {
         let name = self.name;
         let mut wrong = self.wrong.clone();
@@ -301,7 +301,7 @@ impl Domain {
         let bounds = self.bulkhead.validate().err().into_iter().flatten();
         let bounds = bounds.map(|sentence| format!("domain {name}: {sentence}"));
         let children = self.supervisor.validate().err().into_iter().flatten();
-        // The supervisor's own bounds are the bulkhead's, which are named already.
+        // The supervisor's own bounds are the bulkhead's, which are reported already.
         let children = children.filter(|sentence| sentence.starts_with("supervisor"));
         wrong.into_iter().chain(bounds).chain(children).collect()
     }
@@ -314,7 +314,7 @@ pub(crate) struct Assembly {
     pub(crate) clear: Box<dyn Fn()>,
 }
 
-/// Makes shards of a domain without knowing the type of its state.
+/// Builds shards of a domain without knowing the type of its state.
 pub(crate) trait Blueprint: Send + Sync {
     fn assemble(&self) -> Assembly;
 }

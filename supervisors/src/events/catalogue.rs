@@ -1,4 +1,4 @@
-//! Who reacts to what, on whichever node.
+//! Subscriptions of all domains, on whichever node.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ pub struct Subscription {
     pub types: Vec<&'static str>,
 }
 
-/// Every subscription of the platform, known on every node because every node knows every contract. Cheap to clone.
+/// Every subscription of the platform: every node knows every contract. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Catalogue(Arc<[Subscription]>);
 
@@ -31,7 +31,7 @@ impl Catalogue {
         self.0.iter().filter(move |subscription| subscription.types.contains(&kind)).map(|of| of.domain)
     }
 
-    /// Whether nobody reacts to events of this type.
+    /// Whether no domain reacts to events of this type.
     #[must_use]
     pub fn is_unheard(&self, kind: &str) -> bool {
         self.subscribers(kind).next().is_none()

@@ -1,4 +1,4 @@
-//! Writing an event down in the transaction that makes it true.
+//! Writes events to the outbox.
 
 use callboard_messages::Caller;
 use sqlx::types::Json;
@@ -10,16 +10,16 @@ use crate::{
     time::clock::Clock,
 };
 
-/// How often a place behind the aggregate's last event is looked for: more would mean that as many transactions emitted
-/// for one aggregate at the same moment.
+/// Most attempts to find the next position of an aggregate: more would mean that as many transactions emitted for one
+/// aggregate at the same moment.
 const TRIES: usize = 100;
 
-/// Writes `event` into the outbox of the transaction's domain. It is published once the transaction has committed, after
+/// Writes `event` to the outbox of the transaction's domain. It is published once the transaction has committed, after
 /// the events of the same aggregate that were committed before: a transaction that emits for an aggregate waits for
 /// another that has done so and not yet ended.
 ///
 /// # Errors
-/// When the statement fails; the transaction must be taken back then.
+/// When the statement fails; the transaction must be rolled back then.
 pub async fn emit<E: Event>(transaction: &mut Transaction, caller: &Caller, event: &E) -> Result<(), Error> {
     let mut cloud = CloudEvent::new(transaction.domain(), Clock::system().now(), event)
         .map_err(|error| sqlx::Error::Encode(error.into()))?;

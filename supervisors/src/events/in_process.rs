@@ -10,9 +10,9 @@ use parking_lot::RwLock;
 
 use super::{Catalogue, CloudEvent, EventSink, EventTransport, PublishError, Untaken};
 
-/// Brings each event to the domains of this process that react to it, and confirms it when every one of them has
+/// Delivers each event to the domains of this process that react to it, and confirms it when every one of them has
 /// applied or buried it: the outbox is the queue. After a crash the relay publishes again what was not confirmed, and
-/// the inboxes tell what was applied already.
+/// the inboxes drop what was applied already.
 #[derive(Clone, Default)]
 pub struct InProcess(Arc<RwLock<Known>>);
 
@@ -54,7 +54,7 @@ impl EventTransport for InProcess {
     }
 }
 
-/// Waits for the domain as long as the relay does: no other node has it.
+/// Retries for as long as the relay does: no other node hosts the domain.
 async fn deliver(sink: EventSink, event: CloudEvent) -> Result<(), PublishError> {
     let mut attempts = 0;
     loop {

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::db::{Database, Error, Transaction};
 
-/// Takes an event in, in the transaction of its effect; false when it was applied before. Of two transactions that take
+/// Records an event in the transaction of its effect; false when it was applied before. Of two transactions that record
 /// the same one, the second waits for the first.
 pub(super) async fn take(
     transaction: &mut Transaction,
@@ -23,7 +23,7 @@ pub(super) async fn take(
     Ok(taken == 1)
 }
 
-/// Forgets up to `limit` events that were applied before `before`; how many there were.
+/// Removes up to `limit` events that were applied before `before`. Returns how many.
 pub(crate) async fn prune(database: &Database, before: DateTime<Utc>, limit: i64) -> Result<u64, Error> {
     database
         .query("DELETE FROM inbox WHERE event_id IN (SELECT event_id FROM inbox WHERE applied_at < $1 LIMIT $2)")

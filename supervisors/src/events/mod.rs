@@ -43,50 +43,49 @@ pub(crate) use self::{
     relay::relay,
 };
 
-/// How often an event is delivered to a subscriber before it is a dead letter.
+/// Deliveries of an event to a subscriber before it is a dead letter.
 pub const DELIVERIES: u32 = 5;
 
-/// For how long a subscriber remembers that it has applied an event: longer than any broker or operator may take to
-/// deliver it again.
+/// How long the inbox keeps an event: longer than any broker or operator may take to deliver it again.
 pub(crate) const REMEMBERED: TimeDelta = TimeDelta::days(30);
-/// How old an event may be when it comes: a day less than what is remembered, for the time it waits for its turn. Whoever
-/// recorded an event could have it applied a second time otherwise.
+/// Oldest age of an accepted event: a day less than the inbox keeps it, for the time it waits. A recorded event could
+/// be replayed otherwise.
 pub const ACCEPTED_FOR: TimeDelta = TimeDelta::days(29);
 
-/// Why an event was not published. Its row stays in the outbox, and it is tried again.
+/// Why an event was not published. Its row stays in the outbox, and it is retried.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// Nothing takes it: no domain of any version reacts to it, or a queue or a binding is missing, or nobody hosts the
-    /// domain.
+    /// It has no subscriber: no domain of any version reacts to it, or a queue, a binding or the domain's host is
+    /// missing.
     #[error("nobody takes it: {0}")]
     Unroutable(String),
-    /// It was not sent, or nobody confirmed it in time: it may or may not arrive.
+    /// It was not sent, or not confirmed in time: it may or may not arrive.
     #[error("not confirmed: {0}")]
     Unconfirmed(String),
-    /// It was not sent, because the transport has nowhere to send anything now. The transport itself says so, once.
+    /// It was not sent, because the transport is disconnected, which it logs itself, once.
     #[error("not sent: {0}")]
     Away(String),
 }
 
-/// What brings events to the domains that react to them.
+/// Brings events to the domains that react to them.
 pub trait EventTransport: Send + Sync {
-    /// Which domains there are and what each reacts to, on this node or others. Told once, before anything is published;
-    /// the transport sets its topology up by it, each time it has to.
+    /// Declares all domains and what each reacts to, on this node or others. Called once, before anything is published;
+    /// the transport sets up its topology by it, at each connect.
     fn declare(&self, catalogue: Catalogue);
 
-    /// A domain of this node takes the events it reacts to. Told once for each, before anything is published.
+    /// Subscribes a domain of this node. Called once for each, before anything is published.
     fn subscribe(&self, sink: EventSink);
 
-    /// Takes an event for every domain that reacts to it, also those of which only a node of another version knows. `Ok`
-    /// means that it is safe: it reaches each of them, or their dead letters, whatever crashes. The relay has at most one
-    /// event of an aggregate under way.
+    /// Takes an event for every domain that reacts to it, also those of which only a node of another version knows.
+    /// `Ok` means that it is safe: it reaches each of them, or their dead letters, whatever crashes. The relay has at
+    /// most one event of an aggregate in flight.
     fn publish(&self, event: CloudEvent) -> LocalBoxFuture<'static, Result<(), PublishError>>;
 
-    /// Takes an event for this one domain, as an operator asks for with a dead letter.
+    /// Takes an event for this one domain, when an operator replays a dead letter.
     fn redeliver(&self, domain: &str, event: CloudEvent) -> LocalBoxFuture<'static, Result<(), PublishError>>;
 }
 
-/// The events of a node: where they go, who reacts, and what is counted. Cheap to clone.
+/// The events of a node: transport, subscriptions and counters. Cheap to clone.
 #[derive(Clone)]
 pub struct Events {
     transport: Arc<dyn EventTransport>,
@@ -99,19 +98,19 @@ impl Events {
         Self { transport, catalogue, stats }
     }
 
-    /// Of no node: nobody reacts to anything.
+    /// Events without a node and without subscribers.
     #[must_use]
     pub fn detached() -> Self {
         Self::new(Arc::new(InProcess::default()), Catalogue::default(), BackgroundStats::default())
     }
 
-    /// Who reacts to what.
+    /// All subscriptions.
     #[must_use]
     pub const fn catalogue(&self) -> &Catalogue {
         &self.catalogue
     }
 
-    /// Delivers an event again to one domain that could not apply it; its inbox still keeps it from being applied twice.
+    /// Redelivers a dead letter to its domain; the inbox still keeps it from being applied twice.
     ///
     /// # Errors
     /// When it could not be handed over; nothing was lost then.

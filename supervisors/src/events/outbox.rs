@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::CloudEvent;
 use crate::db::{Database, Error, Transaction};
 
-/// An event that waits to be published.
+/// An unpublished event.
 #[derive(Debug, sqlx::FromRow)]
 pub(super) struct Pending {
     pub(super) id: Uuid,
@@ -18,7 +18,7 @@ pub(super) struct Pending {
     pub(super) created_at: DateTime<Utc>,
 }
 
-/// How many wait, and since when the oldest of them.
+/// The number of unpublished events, and the time of the oldest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
 pub(super) struct Backlog {
     pub(super) pending: i64,
@@ -26,7 +26,7 @@ pub(super) struct Backlog {
     pub(super) unroutable: i64,
 }
 
-/// What waits.
+/// The backlog of the outbox.
 pub(super) async fn backlog(database: &Database) -> Result<Backlog, Error> {
     database
         .query(
@@ -37,9 +37,9 @@ pub(super) async fn backlog(database: &Database) -> Result<Backlog, Error> {
         .await
 }
 
-/// The first event of each aggregate that has any, beginning after this aggregate. From one aggregate it goes to the next
-/// by the index of those that wait, so that it costs as much as it finds: neither how many wait in all, nor how many of
-/// one aggregate, nor what the database believes to know of either, makes it slower.
+/// The first unpublished event of each aggregate that has any, after this aggregate. It skips from one aggregate to the
+/// next by the index of unpublished events, so that its cost is that of the rows it returns: it depends neither on the
+/// backlog, nor on the backlog of one aggregate, nor on the planner's statistics.
 pub(super) const FIRST_OF_EACH: &str = "SELECT o.id, o.aggregate, o.type, o.event, o.created_at
      FROM (WITH RECURSIVE waiting (aggregate, number) AS (
                SELECT (SELECT aggregate FROM outbox WHERE published_at IS NULL AND aggregate > $1
@@ -60,7 +60,7 @@ pub(super) async fn first_of_each(database: &Database, after: Uuid, limit: i64) 
     database.query(FIRST_OF_EACH).bind(after).bind(limit).fetch_all().await
 }
 
-/// Marks events as published, all in one transaction.
+/// Marks events as published, in one transaction.
 pub(super) async fn mark(database: &Database, ids: &[Uuid], now: DateTime<Utc>) -> Result<(), Error> {
     let mark = async |transaction: &mut Transaction| -> Result<(), Error> {
         for id in ids {
@@ -76,7 +76,7 @@ pub(super) async fn mark(database: &Database, ids: &[Uuid], now: DateTime<Utc>) 
     database.transact(mark).await
 }
 
-/// Says on the row that nobody takes the event.
+/// Notes on the row that the event has no subscriber.
 pub(super) async fn note_trouble(database: &Database, id: Uuid, trouble: &str) -> Result<(), Error> {
     database
         .query("UPDATE outbox SET trouble = $2 WHERE id = $1 AND published_at IS NULL")
@@ -87,7 +87,7 @@ pub(super) async fn note_trouble(database: &Database, id: Uuid, trouble: &str) -
     Ok(())
 }
 
-/// Forgets up to `limit` events that were published before `before`; how many there were.
+/// Removes up to `limit` events that were published before `before`. Returns how many.
 pub(crate) async fn prune(database: &Database, before: DateTime<Utc>, limit: i64) -> Result<u64, Error> {
     database
         .query(

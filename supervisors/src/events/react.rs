@@ -1,4 +1,4 @@
-//! How a domain reacts to an event: an operation of its own, with its bulkhead, breaker, deadline and metrics, in one
+//! Reactions: a domain reacts to an event as to an operation, with its bulkhead, breaker, deadline and metrics, in one
 //! transaction with the inbox.
 
 use std::{any::Any, marker::PhantomData, time::Duration};
@@ -18,7 +18,7 @@ use crate::{
     time::clock::Clock,
 };
 
-/// How long one attempt at applying an event may take.
+/// Time limit of one attempt to apply an event.
 pub(super) const ATTEMPT_WITHIN: Duration = Duration::from_secs(30);
 
 /// An event as its subscriber sees it.
@@ -32,7 +32,7 @@ pub struct Occurred<E> {
     pub time: DateTime<Utc>,
     /// The tenant it concerns, if it concerns one.
     pub organization_id: Option<OrganizationId>,
-    /// The platform itself, on behalf of whoever led to it: for asking other domains.
+    /// The platform itself, on behalf of the original caller: for asking other domains.
     pub caller: Caller,
 }
 
@@ -42,7 +42,7 @@ pub trait Stored: 'static {
     fn database(&self) -> &Database;
 }
 
-/// Why an event can't be applied: a sentence for the operator. It is delivered a few times more, and then buried.
+/// Why an event can't be applied: a sentence for the operator. It is redelivered a few times, and then buried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{0}")]
 pub struct Inapplicable(pub String);
@@ -55,11 +55,11 @@ impl DomainError for Inapplicable {
     }
 }
 
-/// What a domain does about an event.
+/// A domain's reaction to an event.
 pub trait React<E: Event>: Stored {
-    /// Applies the event within `transaction`, which commits with the inbox's row if this is `Ok`, and is taken back
-    /// otherwise. It is not called again for an event whose transaction has committed. What is asked of other domains
-    /// here must have no second effect, as the transaction may be taken back afterwards.
+    /// Applies the event within `transaction`, which commits with the inbox's row if this is `Ok`, and is rolled back
+    /// otherwise. It is not called again for an event whose transaction has committed. Operations of other domains that
+    /// are asked here must be idempotent, because the transaction may be rolled back afterwards.
     fn react(
         &self,
         transaction: &mut Transaction,
@@ -67,7 +67,7 @@ pub trait React<E: Event>: Stored {
     ) -> impl Future<Output = Result<(), CallError<Inapplicable>>>;
 }
 
-/// An event on its way into the shard. Reached by event type only, never by its name as an operation.
+/// An event as a call to the shard. Reached by event type only, never by its name as an operation.
 #[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Reaction<E> {
@@ -81,7 +81,7 @@ impl<E: Event> Operation for Reaction<E> {
     const ACCESS: Access = Access::Internal;
     const IDEMPOTENT: bool = true;
     const TIMEOUT: Duration = ATTEMPT_WITHIN;
-    /// Whether it was applied now, rather than before.
+    /// Whether it was applied now, and not before.
     type Reply = bool;
     type Error = Inapplicable;
 }

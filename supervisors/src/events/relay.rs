@@ -1,9 +1,9 @@
-//! The relay: a child of every domain with a database, which publishes what stands in its outbox.
+//! The relay: a child of every domain with a database, which publishes the domain's outbox.
 //!
-//! On each node that hosts the domain there is one, and a lease lets one of them work: it is taken when something waits
-//! and given back when nothing has for a while. Whoever works takes the first event of each aggregate, as many
-//! aggregates at a time as it may, and the next of an aggregate only when the one before is confirmed and marked. A
-//! relay that was paused and goes on after another has taken over can at most repeat an event that is in an inbox.
+//! Each node that hosts the domain has one, and a lease lets one of them work: it is taken when events are pending and
+//! released when none were for a while. The holder takes the first event of each aggregate, as many aggregates at a
+//! time as it may, and the next of an aggregate only when the one before is confirmed and marked. A relay that was
+//! paused and goes on after a takeover can at most repeat an event that is in an inbox.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,20 +29,19 @@ use crate::{
 };
 
 const LEASE: &str = "outbox";
-/// How often a relay looks without being woken: for what a node left that is gone.
+/// Interval of looking without a nudge: for what a node left that is gone.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How soon a relay asks again for the lease that another holds.
+/// Interval of asking for the lease while another holds it.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// How often a relay that works counts what waits.
+/// Interval of measuring the backlog while it works.
 const MEASURE_EVERY: Duration = Duration::from_secs(2);
-/// For how long the lease is kept when nothing waits.
+/// How long the lease is kept when nothing is pending.
 const LINGER: Duration = Duration::from_secs(1);
-/// Events under way at a time, each of another aggregate.
+/// Events in flight at a time, each of another aggregate.
 const AT_ONCE: usize = 64;
-/// Aggregates looked at in one go: enough to find as many that are idle when as many are busy.
+/// Aggregates read at a time: enough to find as many idle ones when as many are in flight.
 const PAGE: i64 = 2 * AT_ONCE as i64;
-/// How long a transport may take with one event: every attempt of a subscriber may take its whole time, and then the
-/// event is buried.
+/// Time limit of a publish: every attempt of a subscriber may take its whole time, and then the event is buried.
 const CONFIRMED_WITHIN: Duration = ATTEMPT_WITHIN.saturating_mul(DELIVERIES + 1);
 const PAUSE: Backoff =
     Backoff { first: Duration::from_millis(200), at_most: Duration::from_secs(5), factor: 2.0, jitter: 0.2 };
@@ -61,12 +60,12 @@ struct Relay {
     events: Events,
     leases: Leases,
     lease: Option<Lease>,
-    /// Tells of other nodes that have something for whoever holds the lease.
+    /// Nudges from other nodes with pending events, for the holder of the lease.
     nudges: Option<LiveStream>,
     topic: String,
     /// Changes whenever this process has committed events.
     fillings: watch::Receiver<u64>,
-    /// Whether this process has committed events since it last had the lease, or told whoever has.
+    /// Whether this process has committed events since it last had the lease, or nudged the holder.
     filled: bool,
     /// When the lease was last of use.
     used: Instant,
@@ -76,7 +75,7 @@ struct Relay {
     waiting: Waiting,
 }
 
-/// Aggregates whose first event could not be published: how often, and when it is tried again.
+/// Aggregates whose first event could not be published: failures, and time of the next retry.
 type Waiting = HashMap<Uuid, (u32, Instant)>;
 
 impl Relay {
@@ -107,7 +106,7 @@ impl Relay {
                 Ok(pause) => pause,
                 Err(error) => {
                     if let Some(error) = error.outside_outage() {
-                        tracing::warn!(domain = self.domain, %error, "the outbox could not be relayed");
+                        tracing::warn!(domain = self.domain, %error, "relaying the outbox failed; retrying");
                     }
                     LOOK_EVERY
                 }
@@ -124,15 +123,15 @@ impl Relay {
                 biased;
                 () = self.context.stopping() => break,
                 () = lost => {
-                    tracing::warn!(domain = self.domain, "the lease on the outbox is lost");
+                    tracing::warn!(domain = self.domain, "the lease on the outbox was lost");
                     self.let_go();
                 }
                 Some(ended) = self.under_way.next() => {
                     if let Err(error) = self.settle(ended).await {
                         if let Some(error) = error.outside_outage() {
-                            tracing::warn!(domain = self.domain, %error, "published events could not be marked");
+                            tracing::warn!(domain = self.domain, %error, "marking events as published failed; they are published again");
                         }
-                        // They are published again, and their subscribers know them.
+                        // They are published again, and their subscribers' inboxes drop them.
                         self.let_go();
                     }
                 }
@@ -148,7 +147,7 @@ impl Relay {
         Exit::Shutdown
     }
 
-    /// Begins what can be begun; how long until something changes by itself.
+    /// Starts all publishes that may start. Returns how long until something changes by itself.
     async fn pass(&mut self) -> Result<Duration, Error> {
         let now = self.context.clock.instant();
         let is_held = self.lease.as_ref().is_some_and(Lease::is_held);
@@ -160,7 +159,7 @@ impl Relay {
             self.lease = self.leases.acquire(LEASE, TTL).await?;
             if self.lease.is_none() {
                 if std::mem::take(&mut self.filled) {
-                    // Whoever holds it sits on another node.
+                    // The holder is on another node.
                     self.context.live.publish(&self.topic, LiveEvent::new("outbox.filled", serde_json::Value::Null));
                 }
                 return Ok(ASK_AGAIN);
@@ -168,7 +167,7 @@ impl Relay {
         } else if now.saturating_duration_since(self.measured) >= MEASURE_EVERY {
             self.measure(now).await?;
         }
-        // They end when some may have been lost, and what those were about is found now.
+        // The stream ends when nudges may have been lost; the pass then finds what they were about.
         self.nudges.get_or_insert_with(|| self.context.live.subscribe(&self.topic, None));
         self.filled = false;
         if self.under_way.len() >= AT_ONCE {
@@ -177,7 +176,7 @@ impl Relay {
         self.begin(now).await
     }
 
-    /// Shows what waits; how many there are.
+    /// Measures the backlog. Returns the number of pending events.
     async fn measure(&mut self, now: Instant) -> Result<i64, Error> {
         self.measured = now;
         let backlog = outbox::backlog(&self.database).await?;
@@ -187,7 +186,7 @@ impl Relay {
         Ok(backlog.pending)
     }
 
-    /// Nothing waits: gives the lease back after a while.
+    /// Nothing is pending: releases the lease after a while.
     async fn rest(&mut self, now: Instant) -> Result<Duration, Error> {
         self.waiting.clear();
         let idle = now.saturating_duration_since(self.used);
@@ -241,13 +240,13 @@ impl Relay {
         });
     }
 
-    /// Marks what was published, together with whatever else has ended meanwhile.
+    /// Marks published events, together with all others that have ended meanwhile.
     async fn settle(&mut self, first: (Pending, Result<(), PublishError>)) -> Result<(), Error> {
         let mut published = Vec::new();
         let mut next = Some(first);
         while let Some((row, outcome)) = next {
             self.busy.remove(&row.aggregate);
-            // A subscriber that only a newer version has takes what nobody is known here to react to.
+            // A subscriber of a newer version may take an event that has no subscriber known here.
             let outcome = match outcome {
                 Err(PublishError::Unroutable(_)) if self.events.catalogue().is_unheard(&row.kind) => Ok(()),
                 other => other,
@@ -264,7 +263,7 @@ impl Relay {
         outbox::mark(&self.database, &published, self.context.clock.now()).await
     }
 
-    /// The event keeps its row, and those of its aggregate wait behind it.
+    /// Postpones an event: it keeps its row, and the later ones of its aggregate wait.
     async fn postpone(&mut self, row: &Pending, error: &PublishError) -> Result<(), Error> {
         let tried = self.waiting.get(&row.aggregate).map_or(0, |(tried, _)| *tried);
         let due = self.context.clock.instant() + PAUSE.delay(tried);
@@ -272,15 +271,15 @@ impl Relay {
         let (domain, event, id) = (self.domain, &row.kind, row.id);
         match error {
             PublishError::Unroutable(reason) => {
-                tracing::error!(domain, %event, %id, aggregate = %row.aggregate, %reason, "nobody takes an event");
+                tracing::error!(domain, %event, %id, aggregate = %row.aggregate, %reason, "an event has no subscriber; retrying");
                 outbox::note_trouble(&self.database, row.id, reason).await
             }
             PublishError::Unconfirmed(reason) => {
-                tracing::warn!(domain, %event, %id, since = %row.created_at, %reason, "an event was not published");
+                tracing::warn!(domain, %event, %id, since = %row.created_at, %reason, "publishing an event failed; retrying");
                 Ok(())
             }
             PublishError::Away(reason) => {
-                tracing::debug!(domain, %event, %id, since = %row.created_at, %reason, "an event waits in the outbox");
+                tracing::debug!(domain, %event, %id, since = %row.created_at, %reason, "publishing an event failed by an outage; retrying");
                 Ok(())
             }
         }
@@ -295,18 +294,17 @@ impl Relay {
     }
 }
 
-/// How long until an event may be tried again. One that is being tried ends by itself: that it was due is no reason to
-/// look.
+/// How long until an event may be retried. One in flight does not count: its end wakes the relay.
 fn next_look(waiting: &Waiting, busy: &HashSet<Uuid>, now: Instant) -> Duration {
     let idle = waiting.iter().filter(|(aggregate, _)| !busy.contains(aggregate));
     let next = idle.map(|(_, (_, due))| due.saturating_duration_since(now)).min();
     next.unwrap_or(LOOK_EVERY).min(LOOK_EVERY)
 }
 
-/// Waits for a nudge; nobody gives one to a relay that does not work.
+/// Waits for a nudge; for ever in a relay that does not hold the lease.
 async fn nudged(nudges: &mut Option<LiveStream>) {
     match nudges {
-        // The stream ends when it was not read for long, and that is a reason to look as well.
+        // The stream also ends when it was not read for long, which is a reason to look as well.
         Some(stream) => {
             if stream.next().await.is_none() {
                 *nudges = None;

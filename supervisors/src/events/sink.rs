@@ -1,4 +1,4 @@
-//! Where a transport hands in the events for a domain of this node.
+//! The entry of a domain of this node for events from a transport.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,29 +19,28 @@ use crate::{
     warn_unless_outage,
 };
 
-/// The pauses between the deliveries of an event that could not be applied.
+/// Pauses between deliveries of an event that could not be applied.
 const PAUSE: Backoff =
     Backoff { first: Duration::from_millis(100), at_most: Duration::from_secs(1), factor: 3.0, jitter: 0.2 };
-/// The pauses of a domain that cannot take anything now.
+/// Pause of a domain that can't take anything now.
 const UNAVAILABLE: Duration = Duration::from_secs(1);
 
-/// What one delivery came to.
+/// The outcome of one delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attempt {
     /// It is applied.
     Applied,
     /// It was applied before.
     Duplicate,
-    /// The domain could not take it: overloaded, without its database, or without room on its disk. That is not the
-    /// event's fault and does not count as a delivery.
+    /// The domain could not take it: overloaded, without its database, or its disk full. This does not count as a
+    /// delivery.
     Later {
-        /// When to try again.
+        /// When to retry.
         after: Duration,
         /// Why, for the log.
         reason: String,
     },
-    /// This version of the domain does not react to such events, as the sentence says: a newer one has bound them to its
-    /// queue.
+    /// This version of the domain does not react to such events: a newer one has bound them to its queue.
     Unknown(String),
     /// It could not be applied, for this reason.
     Failed(String),
@@ -53,7 +52,7 @@ pub enum Untaken {
     /// The domain takes nothing on this node.
     #[error("{reason}")]
     Later {
-        /// When to try again.
+        /// When to retry.
         after: Duration,
         /// Why.
         reason: String,
@@ -78,7 +77,7 @@ impl EventSink {
         Self { core, bus, clock, stats }
     }
 
-    /// The domain, and what it reacts to.
+    /// The domain, and the events it reacts to.
     #[must_use]
     pub fn subscription(&self) -> Subscription {
         self.core.subscription()
@@ -88,7 +87,7 @@ impl EventSink {
         self.clock.sleep(pause).await;
     }
 
-    /// Whether the domain takes events on this node now, as far as is known.
+    /// Whether the domain takes events on this node now.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.core.condition().is_none()
@@ -117,11 +116,11 @@ impl EventSink {
         attempt
     }
 
-    /// Delivers an event until it is applied, or has failed too often and is buried. `attempts` says how often it has
-    /// failed before, and is counted on. Whoever waits no longer drops this.
+    /// Delivers an event until it is applied, or has failed too often and is buried. `attempts` is the number of
+    /// failures so far, and is updated. Dropping the future ends the attempts.
     ///
     /// # Errors
-    /// When this node can't do either for now, by no fault of the event.
+    /// When this node can do neither for now, by no fault of the event.
     pub async fn deliver(&self, event: &CloudEvent, attempts: &mut u32) -> Result<(), Untaken> {
         loop {
             match self.attempt(event.clone()).await {
@@ -129,11 +128,11 @@ impl EventSink {
                 Attempt::Later { after, reason } => {
                     let is_outage = self.core.condition().is_some_and(|condition| condition.state == "away");
                     let (domain, kind, id) = (self.core.name, &event.kind, event.id);
-                    warn_unless_outage!(is_outage, domain, event = %kind, %id, %reason, "an event waits");
+                    warn_unless_outage!(is_outage, domain, event = %kind, %id, %reason, "an event can't be applied now; retrying");
                     return Err(Untaken::Later { after, reason });
                 }
                 Attempt::Unknown(reason) => {
-                    tracing::warn!(domain = self.core.name, event = %event.kind, id = %event.id, %reason, "an event waits");
+                    tracing::warn!(domain = self.core.name, event = %event.kind, id = %event.id, %reason, "an event can't be applied now; retrying");
                     return Err(Untaken::Unknown(reason));
                 }
                 Attempt::Failed(error) => {
@@ -152,8 +151,8 @@ impl EventSink {
         }
     }
 
-    /// Keeps an event that this domain could not apply among the dead letters, however long that takes: it has nowhere
-    /// else to go, and what stands behind it waits, so that the order holds.
+    /// Keeps an event that this domain could not apply among the dead letters, retrying without end: it has nowhere
+    /// else to go, and the events behind it wait, so that the order holds.
     pub async fn bury(&self, event: &CloudEvent, error: String, attempts: u32) {
         let letter = DeadLetter {
             // The same event buried again, after a crash, is the same dead letter.
@@ -167,7 +166,7 @@ impl EventSink {
         let caller = Caller::system();
         let bury = async || self.bus.ask(&caller, Bury { letter: letter.clone() }).await;
         retry_forever(&self.clock, Backoff::constant(UNAVAILABLE), bury, |error, _| {
-            tracing::warn!(domain = self.core.name, dead_letter = %letter.id, %error, "a dead letter can't be kept now");
+            tracing::warn!(domain = self.core.name, dead_letter = %letter.id, %error, "storing a dead letter failed; retrying");
         })
         .await;
         self.stats.buried(self.core.name);
@@ -187,8 +186,8 @@ impl Attempt {
     }
 }
 
-/// FNV-1a of a domain's name, in the part of a UUIDv7 that is random: what two subscribers bury of one event are two
-/// dead letters, both of the event's time.
+/// FNV-1a of a domain's name, in the random part of a UUIDv7: what two subscribers bury of one event are two dead
+/// letters, both of the event's time.
 fn fingerprint(name: &str) -> u128 {
     let hash = name
         .bytes()

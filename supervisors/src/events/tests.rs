@@ -1,6 +1,6 @@
 //! The outbox, the relay and the inbox, on both engines.
 
-mod stage;
+mod fixture;
 mod versions;
 mod waiting;
 
@@ -10,7 +10,7 @@ use callboard_messages::{Caller, Failure};
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use self::stage::*;
+use self::fixture::*;
 use super::*;
 use crate::{Clock, db::Databases};
 
@@ -19,7 +19,7 @@ async fn committed_events_are_applied_once_in_the_order_of_their_aggregate() {
     on_both(async |databases| {
         let source = databases.open("source").await.unwrap();
         let aggregates: Vec<Uuid> = (0..5).map(|_| Uuid::now_v7()).collect();
-        // Some before any node runs: what a crash left behind.
+        // Some before any node runs, as after a crash.
         for number in 0..4 {
             for to in &aggregates {
                 emit_one(&source, &Happened::new(*to, number)).await;
@@ -193,7 +193,7 @@ async fn what_a_killed_node_had_under_way_is_published_by_the_next() {
         for number in 0..3 {
             emit_one(&source, &Happened::new(to, number)).await;
         }
-        // It held the lease, and nobody gave it back.
+        // The killed node held the lease, and did not release it.
         source
             .query("INSERT INTO leases (name, holder, token, beat, ttl) VALUES ('outbox', $1, 7, 3, 1000)")
             .bind(Uuid::now_v7())

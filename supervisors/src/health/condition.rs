@@ -1,8 +1,8 @@
-//! What keeps a domain from taking traffic: the domain itself, or a part of the platform that it depends on.
+//! What keeps a domain from taking calls: the domain itself, or a part of the platform that it depends on.
 //!
 //! A domain names its requirements as it is put together ([`Domain::requires`](crate::Domain::requires)). Each knows
-//! without being asked whether it is there: somebody looks regularly, also while nobody calls, so that readiness is what
-//! the next call would meet and not what the last one met.
+//! without being asked whether it is there: it is watched, also while there are no calls, so that readiness is what the
+//! next call would meet and not what the last one met.
 
 use std::{borrow::Cow, fmt};
 
@@ -44,7 +44,7 @@ impl Part {
     }
 }
 
-/// Which part is away, and a sentence that names it.
+/// A part that is away, and a sentence that names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Away {
     /// The part.
@@ -54,7 +54,7 @@ pub struct Away {
 }
 
 impl Away {
-    /// This part is away.
+    /// `part` is away.
     #[must_use]
     pub fn new(part: Part, reason: impl Into<Cow<'static, str>>) -> Self {
         Self { part, reason: reason.into() }
@@ -67,9 +67,9 @@ impl fmt::Display for Away {
     }
 }
 
-/// Something that a domain can't answer without.
+/// A part without which a domain can't answer.
 pub trait Requirement: Send + Sync {
-    /// What is known to be away now. Never waits.
+    /// The part if it is away, as far as is known. Never waits.
     fn away(&self) -> Option<Away>;
 }
 
@@ -79,10 +79,10 @@ impl<F: Fn() -> Option<Away> + Send + Sync> Requirement for F {
     }
 }
 
-/// Why a domain takes no traffic.
+/// Why a domain takes no calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Condition {
-    /// In a word, as the actor tree shows it.
+    /// One word, for the actor tree.
     pub(crate) state: &'static str,
     pub(crate) away: Away,
 }

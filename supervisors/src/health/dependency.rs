@@ -1,9 +1,9 @@
-//! What calls stand on outside of the node: a database server, Redis, the object store.
+//! Dependencies outside of the node: a database server, Redis, the object store.
 //!
-//! Whoever finds that one does not answer says so. It is then asked in the background until it does, and whatever stood
-//! on it begins anew in that moment: no breaker keeps callers from a server that is back. One that is
-//! [watched](crate::ChildSpec::watching) is asked regularly, also while nobody needs it. An outage is logged when it begins and when
-//! it is over, and not with each call that meets it.
+//! Callers report one that does not answer. It is then asked in the background until it does, and breakers that depend
+//! on it are reset in that moment: none keeps callers from a server that is back. A
+//! [watched](crate::ChildSpec::watching) one is asked regularly, also while nobody needs it. An outage is logged when
+//! it begins and when it is over, and not with each call that meets it.
 
 use std::{
     fmt,
@@ -21,36 +21,36 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// Default limit of how long the answer to one question may take.
+/// Default time limit of the answer to one question.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
-/// Default of what is said to be done while one is away.
+/// Default of [`About::meanwhile`].
 const REFUSED: &str = "what needs it is refused until it does";
-/// The pause before the next question. With the time for an answer: what stood on it begins anew within two seconds.
+/// Pause before the next question. Together with the time for an answer, breakers are reset within two seconds.
 const PAUSE: Duration = Duration::from_millis(500);
 
 type Probe = Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
-/// Something outside of the node. Cheap to clone.
+/// A dependency outside of the node. Cheap to clone.
 #[derive(Clone)]
 pub struct Dependency(Arc<Inner>);
 
 struct Inner {
     about: About,
     probe: Probe,
-    /// How often it has come back.
+    /// Number of times it has come back.
     returns: AtomicU64,
     /// Set while it is asked.
     question: Mutex<Option<Question>>,
 }
 
-/// What is told of a dependency, and how long it is waited for.
+/// The name of a dependency, and the time limit of its answers.
 #[derive(Debug, Clone)]
 pub struct About {
-    /// What people call it, with where it is.
+    /// Its name and address, for people.
     pub name: String,
     /// What is done while it is away: the end of a sentence. Default: what needs it is refused.
     pub meanwhile: &'static str,
-    /// How long the answer to one question may take. 1 s.
+    /// Time limit of the answer to one question. Default: 1 s.
     pub answers_within: Duration,
 }
 
@@ -62,7 +62,7 @@ impl<N: Into<String>> From<N> for About {
 
 #[derive(Debug, Default)]
 struct Question {
-    /// Whether calls have failed by it, so that something may stand open when it answers.
+    /// Whether calls have failed by it, so that breakers may be open when it answers.
     broke: bool,
     /// Set while it is known to be away.
     outage: Option<Outage>,
@@ -71,12 +71,12 @@ struct Question {
 #[derive(Debug)]
 struct Outage {
     since: Instant,
-    /// Why the last question was not answered.
+    /// Why the last question failed.
     reason: String,
 }
 
 impl Dependency {
-    /// Answers when `probe` does.
+    /// A dependency that is there when `probe` succeeds.
     pub fn new<F>(about: impl Into<About>, probe: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<(), String>> + Send + 'static,
@@ -85,13 +85,13 @@ impl Dependency {
         Self(Arc::new(Inner { about: about.into(), probe, returns: AtomicU64::new(0), question: Mutex::new(None) }))
     }
 
-    /// What people call it.
+    /// Its name for people.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0.about.name
     }
 
-    /// Another number each time that it answers again after it did not.
+    /// A number that changes each time it answers again after it did not.
     #[inline]
     #[must_use]
     pub fn returns(&self) -> u64 {
@@ -104,19 +104,19 @@ impl Dependency {
         self.0.question.lock().as_ref().is_some_and(|question| question.outage.is_some())
     }
 
-    /// Why it did not answer when it was asked last, while it is known to be away.
+    /// Why its last question failed, while it is known to be away.
     #[must_use]
     pub fn away(&self) -> Option<String> {
         let question = self.0.question.lock();
         question.as_ref()?.outage.as_ref().map(|outage| outage.reason.clone())
     }
 
-    /// It refused a connection, or one to it broke.
+    /// Reports that it refused a connection, or that one to it broke.
     pub fn broke(&self) {
         self.ask(true);
     }
 
-    /// Something asked of it was given up without an answer: it may be away, or just slow with that.
+    /// Reports that a call was given up without an answer: it may be away, or just slow.
     pub fn doubt(&self) {
         self.ask(false);
     }
@@ -127,7 +127,7 @@ impl Dependency {
             question.broke |= broke;
             return;
         }
-        // Without a runtime nobody can ask, and whoever finds it away next may have one.
+        // Without a tokio runtime there is nobody to ask; the next caller may have one.
         let Ok(runtime) = Handle::try_current() else { return };
         *question = Some(Question { broke, outage: None });
         drop(question);
@@ -159,7 +159,7 @@ impl Inner {
     }
 }
 
-/// Asks, for as long as somebody has the dependency.
+/// Asks for as long as the dependency exists.
 struct Asking {
     of: Weak<Inner>,
     is_over: bool,
@@ -187,7 +187,7 @@ impl Asking {
 }
 
 impl Drop for Asking {
-    /// A thread that ends takes the question along; whoever finds it away next asks anew.
+    /// A thread that ends drops the question; the next caller that finds it away asks anew.
     fn drop(&mut self) {
         if let Some(inner) = self.of.upgrade().filter(|_| !self.is_over) {
             *inner.question.lock() = None;
@@ -211,7 +211,7 @@ mod tests {
 
     use super::*;
 
-    /// A dependency that is there or not, and how often it was asked.
+    /// A dependency that is there or not, and the number of questions.
     fn dependency(is_there: &Arc<AtomicBool>) -> (Dependency, Arc<AtomicUsize>) {
         let (is_there, asked) = (is_there.clone(), Arc::<AtomicUsize>::default());
         let counted = asked.clone();

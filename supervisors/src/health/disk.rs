@@ -1,8 +1,8 @@
-//! The disk below a node's data folder, and whether it is full: one notion of it for the whole process.
+//! The disk of a node's data folder, and whether it is full: one state for the whole process.
 //!
-//! Whoever meets a write that found no room says so ([`Disk::met_full`]), and a thread looks every second whether the
-//! system has room. The disk is full from the first of either until a file could be written there again with some room to
-//! spare. Both turns are logged once, however many writes fail in between.
+//! A write that finds it full reports that ([`Disk::met_full`]), and a thread checks every second how much is free. The
+//! disk is full from the first of either until a file could be written there again with some room to spare. Both
+//! transitions are logged once, however many writes fail in between.
 
 use std::{
     error::Error,
@@ -26,20 +26,20 @@ use prometheus::{
 
 use crate::blocking::fs;
 
-/// How often the disk is looked at.
+/// Interval of checking the disk.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// For how long no write must have met a full disk before it counts as one with room: a quota shows itself in writes only.
+/// Time without a failed write after which it may have room again: a quota shows itself in writes only.
 const CALM: Duration = Duration::from_secs(2);
-/// The part of the disk that must be free, and the most that this comes to.
+/// The part of the disk that is reserved, and the largest reserve in bytes.
 const RESERVE_PART: u64 = 64;
 const RESERVE_AT_MOST: u64 = 64 * 1024 * 1024;
-/// The same of files, where the file system counts them.
+/// Largest reserve of files, where the file system counts them.
 const FILES_AT_MOST: u64 = 1024;
-/// What is written to find out whether there is room.
+/// Content of the file that is written to find out whether there is room.
 static PROBE: [u8; 128 * 1024] = [0x55; 128 * 1024];
 const PROBE_NAME: &str = ".room";
 
-/// Whether the disk below a folder has room. Cheap to clone. The default one is below no folder, and never full.
+/// The disk of a folder. Cheap to clone. The default has no folder, and is never full.
 #[derive(Debug, Clone, Default)]
 pub struct Disk(Arc<Inner>);
 
@@ -53,18 +53,18 @@ struct Inner {
 #[derive(Debug, Clone, Copy)]
 struct Outage {
     since: Instant,
-    /// When somebody last met that it is full.
+    /// When a write last found it full.
     met: Instant,
 }
 
-/// The room on a disk, as the system tells it.
+/// The room on a disk, as the system reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
     /// Bytes that may still be written.
     pub free: u64,
     /// Bytes in all.
     pub total: u64,
-    /// Files that may still be made, and in all; zero where they are not counted.
+    /// Files that may still be created, and in all; zero where they are not counted.
     files: (u64, u64),
 }
 
@@ -72,7 +72,7 @@ impl Room {
     /// The room below `folder`.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// When the system reports none.
     #[expect(clippy::disallowed_methods, reason = "the kernel knows it without asking the disk")]
     pub fn below(folder: &Path) -> io::Result<Self> {
         let stat = rustix::fs::statvfs(folder)?;
@@ -80,14 +80,14 @@ impl Room {
         Ok(Self { free: bytes(stat.f_bavail), total: bytes(stat.f_blocks), files: (stat.f_favail, stat.f_files) })
     }
 
-    /// Whether less is left than `times` the reserve.
+    /// Whether less is free than `times` the reserve.
     fn is_below(&self, times: u64) -> bool {
         let (left, files) = self.files;
         self.free < times * (self.total / RESERVE_PART).min(RESERVE_AT_MOST)
             || left < times * (files / RESERVE_PART).min(FILES_AT_MOST)
     }
 
-    /// Whether so little is left that a node takes on nothing that writes.
+    /// Whether the reserve is reached, so that a node takes on no work that writes.
     #[must_use]
     pub fn is_used_up(&self) -> bool {
         self.is_below(1)
@@ -95,7 +95,7 @@ impl Room {
 }
 
 impl Disk {
-    /// The disk below `folder`, which is there. It is looked at for as long as somebody holds this.
+    /// The disk of `folder`, which must exist. It is checked until the last clone is dropped.
     ///
     /// # Errors
     /// When no thread can be started.
@@ -117,18 +117,18 @@ impl Disk {
         self.0.is_full.load(Ordering::Acquire)
     }
 
-    /// The room that there is, as the system tells it; none where no folder is looked at.
+    /// The room now, as the system reports it; `None` without a folder.
     #[must_use]
     pub fn room(&self) -> Option<Room> {
         Room::below(self.0.folder.as_deref()?).ok()
     }
 
-    /// A write has found no room.
+    /// Reports that a write found it full.
     pub fn met_full(&self) {
         self.fill(Instant::now(), "a write found no room");
     }
 
-    /// Whether `error`, or what it came from, is that a write found no room; the disk is full then.
+    /// Whether `error`, or one of its sources, is that of a full disk; reports that.
     pub fn met(&self, error: &(dyn Error + 'static)) -> bool {
         let is_full = tells_no_room(error);
         if is_full {
@@ -137,21 +137,21 @@ impl Disk {
         is_full
     }
 
-    /// Whether the system tells, now, that nothing is left: for an error that does not say why a write failed.
+    /// Whether the system reports now that the reserve is reached: for an error that does not say why a write failed.
     pub(crate) fn is_used_up(&self) -> bool {
         self.room().is_some_and(|room| room.is_used_up())
     }
 
-    /// Whether it is full, or would be found so at the next look.
+    /// Whether it is full, or will be found full at the next check.
     #[must_use]
     pub fn has_no_room(&self) -> bool {
         self.is_full() || self.is_used_up()
     }
 
-    /// Shows it among the node's metrics. Once a node.
+    /// Registers its metrics. Once a node.
     ///
     /// # Errors
-    /// When it is registered already.
+    /// When they are registered already.
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
         registry.register(Box::new(DiskMetrics::new(self.clone())?))
     }
@@ -188,7 +188,7 @@ impl Disk {
             return;
         }
         let mut outage = self.0.outage.lock();
-        // Somebody may have met that it is full since it was looked at.
+        // A write may have found it full since the check.
         if outage.is_none_or(|outage| outage.met != met) {
             return;
         }
@@ -221,7 +221,7 @@ fn watch(disk: &Weak<Inner>) {
     }
 }
 
-/// Whether this, or what it came from, is that there was no room, on the disk or within a quota.
+/// Whether this error, or one of its sources, is that of a full disk or an exceeded quota.
 #[must_use]
 pub fn tells_no_room(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
@@ -230,7 +230,7 @@ pub fn tells_no_room(error: &(dyn Error + 'static)) -> bool {
         if matches!(below.map(io::Error::kind), Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
             return true;
         }
-        // The source of an error that an `io::Error` wraps is not that error, but what is below it.
+        // `source` of an `io::Error` skips the error that it wraps.
         let wrapped = below.and_then(io::Error::get_ref).map(|error| error as &(dyn Error + 'static));
         next = wrapped.or_else(|| error.source());
     }

@@ -1,5 +1,4 @@
-//! What is well and what is away: the parts that a domain needs, what stands outside of the node and whether it answers,
-//! the disk, and outages as the log tells them.
+//! Health of a node's surroundings: dependencies, parts that a domain requires, the disk, and outages in the log.
 
 pub(crate) mod condition;
 pub(crate) mod dependency;

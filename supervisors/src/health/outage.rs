@@ -8,8 +8,8 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// Warns of what could not be done, unless the reason is an outage, as the first argument says: an outage is said once for
-/// all that fails for it, and the rest are details.
+/// Logs a failure as a warning, or at debug level if the first argument says that an outage caused it: an outage is
+/// logged once for all that fails for it.
 #[macro_export]
 macro_rules! warn_unless_outage {
     ($is_outage:expr, $($said:tt)+) => {
@@ -17,11 +17,11 @@ macro_rules! warn_unless_outage {
     };
 }
 
-/// Whether something that others depend on is away, as those tell who use it.
+/// Whether something that others depend on is away, as its users report.
 #[derive(Debug)]
 pub struct Outage {
     of: String,
-    /// Read by everybody who finds that it works.
+    /// Read on every success.
     is_on: AtomicBool,
     current: Mutex<Option<Current>>,
 }
@@ -35,20 +35,20 @@ struct Current {
 /// An outage that is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Past {
-    /// How long it took.
+    /// Its duration.
     pub lasted: Duration,
-    /// What failed for it.
+    /// Number of failures during it.
     pub failures: u64,
 }
 
 impl Outage {
-    /// Of `of`, as people call it.
+    /// Without an outage. `of` is the name for people.
     #[must_use]
     pub fn new(of: impl Into<String>) -> Self {
         Self { of: of.into(), is_on: AtomicBool::new(false), current: Mutex::default() }
     }
 
-    /// Something failed because it is away. The first time is said; true then.
+    /// Reports a failure by an outage. The first is logged; true then.
     pub fn failed(&self, reason: &dyn Display) -> bool {
         let mut current = self.current.lock();
         let begins = current.is_none();
@@ -61,7 +61,7 @@ impl Outage {
         begins
     }
 
-    /// Something else failed for it: it is counted while it is away, and says nothing by itself.
+    /// Counts another failure during an outage. Not logged.
     pub fn count(&self) {
         if self.is_on()
             && let Some(current) = &mut *self.current.lock()
@@ -70,7 +70,7 @@ impl Outage {
         }
     }
 
-    /// It works. That an outage is over is said.
+    /// Reports a success, which ends the outage. The end is logged.
     pub fn works(&self) -> Option<Past> {
         if !self.is_on() {
             return None;
@@ -82,7 +82,7 @@ impl Outage {
         Some(Past { lasted, failures })
     }
 
-    /// Whether it is away, as far as is known.
+    /// Whether there is an outage, as far as is known.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.is_on.load(Ordering::Acquire)

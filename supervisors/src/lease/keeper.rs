@@ -1,4 +1,4 @@
-//! A lease that is held, and what renews it.
+//! A held lease and its renewal.
 
 use std::{
     sync::Arc,
@@ -15,15 +15,15 @@ use crate::{
     time::clock::Clock,
 };
 
-/// The right to act, for as long as it is renewed. Dropped, it is renewed no more, and free when its time is over;
-/// [`Lease::release`] gives it back at once.
+/// The right to act, for as long as the lease is renewed. Dropping it ends the renewal, so that it expires;
+/// [`Lease::release`] frees it at once.
 pub struct Lease {
     held: Arc<Held>,
     /// Ends the renewal when the lease is dropped.
     _renewal: DropGuard,
 }
 
-/// What a lease's holder refuses by whatever is written once it has lost it. It does not keep the lease. Cheap to clone.
+/// The fencing token of a lease, without keeping the lease. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Fence(Arc<Held>);
 
@@ -32,13 +32,13 @@ struct Held {
     clock: Clock,
     name: String,
     token: i64,
-    /// Until when its holder may act, if nothing more is heard.
+    /// When the holder must stop acting, unless the lease is renewed before.
     until: Mutex<Instant>,
     lost: CancellationToken,
 }
 
 impl Lease {
-    /// `sent` is from before the statement that made it ours was sent.
+    /// `sent` is the time before the acquiring statement was sent.
     pub(super) fn keep(
         database: Database,
         clock: Clock,
@@ -52,13 +52,13 @@ impl Lease {
         let stop = CancellationToken::new();
         let (renewed, stopped) = (held.clone(), stop.clone());
         actix_rt::spawn(Anchored::new(async move {
-            // Stopping takes a renewal that is on its way back.
+            // Stopping also drops a renewal in flight.
             let _ = stopped.run_until_cancelled(renewed.renew_until_lost(ttl)).await;
         }));
         Self { held, _renewal: stop.drop_guard() }
     }
 
-    /// Grows with every holder; higher than that of anybody who held it before.
+    /// The fencing token: higher than that of every former holder.
     #[must_use]
     pub fn token(&self) -> i64 {
         self.held.token
@@ -70,7 +70,7 @@ impl Lease {
         !self.held.lost.is_cancelled() && self.held.clock.instant() < *self.held.until.lock()
     }
 
-    /// Until when its holder may act, if nothing more is heard.
+    /// When the holder must stop acting, unless the lease is renewed before.
     #[cfg(test)]
     pub(super) fn until(&self) -> Instant {
         *self.held.until.lock()
@@ -81,21 +81,21 @@ impl Lease {
         self.held.lost.cancelled().await;
     }
 
-    /// Refuses, within a transaction, unless the lease is still ours, and keeps it from being taken over before the
-    /// transaction ends. The transaction must be of the database that has the lease.
+    /// Refuses, within a transaction, unless this is still the holder, and keeps the lease from being taken over before
+    /// the transaction ends. The transaction must be of the database that has the lease.
     ///
     /// # Errors
-    /// [`FenceError::Lost`] when another has it: take the transaction back.
+    /// [`FenceError::Lost`] when another holds it: roll the transaction back.
     pub async fn fence(&self, transaction: &mut Transaction) -> Result<(), FenceError> {
         self.held.fence(transaction).await
     }
 
-    /// The same for those who do a part of the holder's work.
+    /// The fencing token alone, for tasks that do a part of the holder's work.
     pub(crate) fn fencing(&self) -> Fence {
         Fence(self.held.clone())
     }
 
-    /// Gives it back, so that another need not wait. If that fails, it is free when its time is over.
+    /// Frees the lease for others at once. If that fails, it expires.
     pub async fn release(self) {
         let held = self.held.clone();
         drop(self);
@@ -108,7 +108,7 @@ impl Lease {
             .await;
         held.lost.cancel();
         if let Some(error) = released.as_ref().err().and_then(Error::outside_outage) {
-            tracing::warn!(lease = held.name, %error, "a lease could not be given back, and runs out instead");
+            tracing::warn!(lease = held.name, %error, "releasing a lease failed; it expires");
         }
     }
 }
@@ -149,7 +149,7 @@ impl Held {
                 Some(Ok(true)) => *self.until.lock() = sent + ours(ttl),
                 Some(Err(error)) => {
                     if let Some(error) = error.outside_outage() {
-                        tracing::warn!(lease = self.name, %error, "a lease could not be renewed");
+                        tracing::warn!(lease = self.name, %error, "renewing a lease failed; retrying");
                     }
                     pause = (ttl / 20).min(until.saturating_duration_since(self.clock.instant()));
                 }
@@ -171,7 +171,8 @@ impl Held {
     }
 }
 
-/// For how long after it was asked for a lease's holder acts: less than its whole life, as clocks differ.
+/// How long the holder acts, counted from before the lease was asked for: less than its time to live, because clocks
+/// differ.
 fn ours(ttl: Duration) -> Duration {
     ttl / 4 * 3
 }

@@ -1,11 +1,11 @@
-//! Leases: who may act, decided by the domain's own database.
+//! Leases: one holder at a time, decided by the domain's own database.
 //!
-//! No clock is compared with another. The holder renews its **beat**; a contender takes a lease over only when it has
-//! itself seen the same token and beat for as long as the lease lives, on its own monotonic clock, and does so by a
-//! conditional update that raises the **token**. The holder counts from before its renewal was sent and stops acting
-//! when three quarters of the time are over, so that two can't act at once as long as their clocks run at about the same
-//! speed. For a process that was paused between the check and the act there is [`Lease::fence`]: within the transaction
-//! of the act, the database refuses whoever does not have the newest token.
+//! No clock is compared with another. The holder raises its **beat** at each renewal; a contender takes a lease over
+//! only when it has itself seen the same token and beat for the lease's whole time to live, on its own monotonic clock,
+//! and does so by a conditional update that raises the **token**. The holder counts from before its renewal was sent
+//! and stops acting after three quarters of the time, so that two can't act at once as long as their clocks run at
+//! about the same speed. A process may be paused between the check and the act: [`Lease::fence`] makes the database
+//! refuse, within the transaction of the act, any token but the newest.
 
 mod keeper;
 mod sighting;
@@ -28,19 +28,19 @@ use crate::{
 /// Default time to live of a lease without renewal.
 pub const TTL: Duration = Duration::from_secs(5);
 
-/// A lease is not ours, or is no longer.
+/// Why a holder was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum FenceError {
     /// Another has taken it over.
     #[error("the lease {0} was lost to another")]
     Lost(String),
-    /// The database could not tell.
+    /// The database failed.
     #[error(transparent)]
     Database(#[from] Error),
 }
 
 impl FenceError {
-    /// The error, for a log, unless it is one of many of which is told once: [`Error::outside_outage`].
+    /// The error, for a log, unless it is by an outage that is logged once: [`Error::outside_outage`].
     pub(crate) fn outside_outage(&self) -> Option<&Self> {
         match self {
             Self::Database(error) => error.outside_outage().map(|_| self),
@@ -52,7 +52,7 @@ impl FenceError {
 impl From<FenceError> for Failure {
     fn from(error: FenceError) -> Self {
         match error {
-            // Nothing was written, and another does it.
+            // Nothing was written, and the new holder does it.
             FenceError::Lost(_) => Self::Unavailable { retry_after: Duration::from_secs(1) },
             FenceError::Database(error) => error.into(),
         }
@@ -65,8 +65,7 @@ impl<E> From<FenceError> for CallError<E> {
     }
 }
 
-/// The leases in one domain's database, as one contender sees them. Cheap to clone; clones remember together what they
-/// have seen.
+/// The leases in one domain's database, as one contender sees them. Cheap to clone; clones share what they have seen.
 #[derive(Clone)]
 pub struct Leases {
     database: Database,
@@ -84,18 +83,18 @@ struct Row {
 }
 
 impl Leases {
-    /// For a contender that is shown to others as `holder`, such as its node's id.
+    /// For a contender that others see as `holder`, such as its node's id.
     #[must_use]
     pub fn new(database: Database, clock: Clock, holder: Uuid) -> Self {
         Self { database, sightings: Arc::new(Sightings::new(clock.clone())), clock, holder }
     }
 
-    /// Takes the lease if nobody has it, or if its holder has shown no sign of life for the whole of its time. `None`
-    /// means that another has it, or was faster: ask again later. Needs an actix arbiter on this thread, on which it is
-    /// renewed every quarter of `ttl`.
+    /// Takes the lease if it is free, or if its holder has shown no sign of life for its whole time to live. `None`
+    /// means that another holds it, or was faster: ask again later. Needs an actix arbiter on this thread, on which it
+    /// is renewed every quarter of `ttl`.
     ///
     /// # Errors
-    /// When the database can't tell.
+    /// When the database fails.
     pub async fn acquire(&self, name: &str, ttl: Duration) -> Result<Option<Lease>, Error> {
         let row: Option<Row> = self
             .database
@@ -103,7 +102,7 @@ impl Leases {
             .bind(name.to_owned())
             .fetch_optional()
             .await?;
-        // From before the statement that makes it ours.
+        // Before the acquiring statement is sent.
         let sent = self.clock.instant();
         let Some(row) = row else { return self.create(name, ttl, sent).await };
         let lives = Duration::from_millis(u64::try_from(row.ttl).unwrap_or(u64::MAX)).max(ttl);

@@ -1,4 +1,4 @@
-//! What a contender has seen of others, on its own clock.
+//! Signs of life of other holders, as a contender has seen them on its own clock.
 
 use std::{
     borrow::Borrow,
@@ -28,7 +28,8 @@ impl<K: Eq + Hash> Sightings<K> {
         Self { clock, seen: Mutex::default() }
     }
 
-    /// Whether this holder has shown no sign of life for `ttl`. What is seen for the first time, or has changed, lives.
+    /// Whether this holder has shown no sign of life for `ttl`. One that is seen for the first time, or has changed,
+    /// has not.
     pub(crate) fn has_lapsed(&self, key: K, token: i64, beat: i64, ttl: Duration) -> bool {
         let now = self.clock.instant();
         let mut seen = self.seen.lock();
@@ -46,7 +47,7 @@ impl<K: Eq + Hash> Sightings<K> {
         self.seen.lock().remove(key);
     }
 
-    /// Keeps only these.
+    /// Drops all but these.
     pub(crate) fn retain(&self, keep: impl Fn(&K) -> bool) {
         self.seen.lock().retain(|key, _| keep(key));
     }

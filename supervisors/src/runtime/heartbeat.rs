@@ -1,8 +1,8 @@
-//! Finds a shard whose thread is blocked: a loop without an end, a lock that is never given back.
+//! Detects shards whose thread is blocked: an endless loop, a lock that is never released.
 //!
-//! A thread of its own asks every shard and looks whether it has answered in time; a task of the shard's thread
-//! answers, if anything of that thread still turns. Nothing can interrupt a blocked thread: the shard is shown as
-//! `blocked`, its domain is not ready, and callers on other threads are sent to other shards until it answers again.
+//! A thread of its own asks every shard, and a task on the shard's thread answers in time unless the thread is blocked.
+//! A blocked thread can't be interrupted: the shard is shown as `blocked`, its domain is not ready, and callers on
+//! other threads are sent to other shards until it answers again.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use std::{
 
 use crate::{domain::core::DomainCore, shard::port::ShardState};
 
-/// The monitor; it ends with this handle.
+/// The monitor; it ends when this is dropped.
 pub(crate) struct Heartbeat {
     _stop: mpsc::Sender<()>,
 }
@@ -39,12 +39,12 @@ impl Heartbeat {
 
 struct Monitor {
     domains: Vec<Weak<DomainCore>>,
-    /// Since when a shard owes an answer, by the numbers of its domain and of the shard.
+    /// Since when a shard has not answered, by the numbers of its domain and of the shard.
     unanswered: HashMap<(usize, usize), Instant>,
 }
 
 impl Monitor {
-    /// The time is the system's, whatever the node's clock says: a blocked thread does not wait for a test.
+    /// `now` is system time, whatever the node's clock says: a test's clock does not move a blocked thread.
     fn look(&mut self, now: Instant) {
         for core in self.domains.iter().filter_map(Weak::upgrade) {
             for port in core.ports().iter() {
@@ -52,7 +52,11 @@ impl Monitor {
                 if port.state() == ShardState::Stopped || port.mailbox().is_none() || !port.pulse.ask() {
                     self.unanswered.remove(&id);
                     if port.pulse.set_blocked(false) {
-                        tracing::warn!(domain = core.name, shard = port.index, "the shard's thread goes on");
+                        tracing::warn!(
+                            domain = core.name,
+                            shard = port.index,
+                            "the shard's thread is no longer blocked"
+                        );
                     }
                     continue;
                 }

@@ -1,5 +1,4 @@
-//! The node's metrics: gathered from the shards' own counters when they are scraped, so that a call pays for none of
-//! it but an addition.
+//! The node's metrics: collected from the shards' own counters at each scrape, so that a call costs only additions.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -93,7 +92,7 @@ const SHARD_FAMILIES: [&Family; 14] = [
     &AWAY,
 ];
 
-/// Gathers the metrics of all domains of a node.
+/// Collects the metrics of all domains of a node.
 pub(crate) struct NodeCollector {
     domains: Vec<Arc<DomainCore>>,
     descriptions: Vec<Desc>,
@@ -178,7 +177,7 @@ impl NodeCollector {
         UP.with(MetricType::GAUGE, metrics.collect())
     }
 
-    /// Whether calls would be taken, and which part keeps them from it if not.
+    /// Whether each domain is ready, and the part that is away if not.
     fn readiness(&self) -> [MetricFamily; 2] {
         let gauge = MetricType::GAUGE;
         let flag = |is_set: bool| f64::from(u8::from(is_set));
@@ -249,7 +248,7 @@ const POOL_REJECTED: Family =
 const POOL_PANICS: Family =
     Family { name: "callboard_blocking_panics_total", help: "Blocking jobs that panicked", labels: OF_POOL };
 
-/// Gathers the metrics of blocking pools.
+/// Collects the metrics of blocking pools.
 pub(crate) struct PoolCollector {
     pools: Vec<BlockingPool>,
     descriptions: Vec<Desc>,

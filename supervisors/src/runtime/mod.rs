@@ -42,9 +42,9 @@ use crate::{
     time::clock::Clock,
 };
 
-/// How long a thread may take to begin.
+/// Time limit of a thread's start.
 const START_WITHIN: Duration = Duration::from_secs(10);
-/// What a shard gets after its deadline to say that it has stopped.
+/// Time after its deadline in which a shard may still report its stop.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
 static NEXT_NODE: AtomicU64 = AtomicU64::new(0);
@@ -105,14 +105,14 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Sets the way to other nodes. Default: there is none.
+    /// Sets the transport to other nodes. Default: none.
     #[must_use]
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
         self.link.transport = Some(transport);
         self
     }
 
-    /// Sets what brings events to the domains that react to them. Default: within this process.
+    /// Sets the transport of events. Default: within this process.
     #[must_use]
     pub fn events(mut self, events: Arc<dyn EventTransport>) -> Self {
         self.events = events;
@@ -129,7 +129,7 @@ impl RuntimeBuilder {
     /// Checks everything and starts the threads of `dedicated` domains. Needs an actix system on this thread.
     ///
     /// # Errors
-    /// A sentence for each thing that cannot be; nothing was started then.
+    /// A sentence for each invalid part; nothing was started then.
     pub fn build(self, domains: Vec<Domain>) -> Result<Runtime, Vec<String>> {
         let workers = self.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let mut wrong: Vec<String> = domains.iter().flat_map(Domain::validate).collect();
@@ -201,7 +201,7 @@ impl Runtime {
                 arbiter.spawn_fn(move || {
                     core.start_supervisor(&services);
                     Shard::open(&core, port, services);
-                    // The builder may have given up waiting.
+                    // The builder may have stopped waiting.
                     let _ = began.send(());
                 });
                 self.0.arbiters.lock().push(arbiter);
@@ -212,7 +212,7 @@ impl Runtime {
     }
 
     /// Starts the `shared` shards on this thread, once; needs the thread's actix arbiter or system. Returns when every
-    /// shard of the node has been built, or failed to be for the first time: [`Runtime::ready`] says which.
+    /// shard of the node was built, or its first build failed: [`Runtime::ready`] says which.
     pub async fn attach(&self) {
         for core in &self.0.domains {
             if core.shards == Shards::Shared && local::shard(core.number).is_none() {
@@ -225,7 +225,7 @@ impl Runtime {
         }
     }
 
-    /// The way to the domains.
+    /// The bus to all domains.
     #[must_use]
     pub fn bus(&self) -> &Bus {
         &self.0.services.bus
@@ -261,32 +261,32 @@ impl Runtime {
         &self.0.registry
     }
 
-    /// Gives a domain that is `unavailable` after too many restarts another chance; false when it is not, when what
-    /// it had still stops, or when there is no such domain.
+    /// Restarts a domain that is `unavailable` after too many restarts; false when it is not, when its former children
+    /// still stop, or when there is no such domain.
     #[must_use]
     pub fn revive(&self, domain: &str) -> bool {
         self.bus().revive(domain)
     }
 
-    /// Holds the breakers of a domain open or closed, or lets them judge again; false when there is no such domain.
+    /// Forces the breakers of a domain open or closed, `None` ends that; false when there is no such domain.
     pub fn force_breaker(&self, domain: &str, force: Option<Force>) -> bool {
         self.bus().force_breaker(domain, force)
     }
 
-    /// The actor tree as it is.
+    /// The actor tree now.
     #[must_use]
     pub fn tree(&self) -> TreeView {
         self.bus().tree()
     }
 
-    /// Which domains may take traffic.
+    /// Whether each domain is ready.
     #[must_use]
     pub fn ready(&self) -> Vec<Readiness> {
         self.bus().ready()
     }
 
-    /// Stops the domains, the last first: each refuses new calls, stops its children in reverse order, ends the calls
-    /// it has, and drops its state. All of them together have the time `within`; what is left then is dropped.
+    /// Stops the domains, the last first: each refuses new calls, stops its children in reverse order, finishes its
+    /// calls, and drops its state. All of them together have the time `within`; the rest is dropped then.
     pub async fn stop(&self, within: Duration) {
         let clock = &self.0.services.clock;
         let deadline = clock.instant() + within;
@@ -321,7 +321,7 @@ impl Runtime {
 
 #[cfg(test)]
 impl Runtime {
-    /// The keys of a domain whose calls wait or run.
+    /// The keys of a domain with waiting or running calls.
     pub(crate) fn keys(&self, domain: &str) -> usize {
         self.0.domains.iter().filter(|core| core.name == domain).map(|core| core.keys.len()).sum()
     }

@@ -1,4 +1,4 @@
-//! What an operator sees of the domains, and does about them, from wherever a bus is.
+//! The operator's view of the domains, and commands, from any bus.
 
 use std::sync::Arc;
 
@@ -12,31 +12,31 @@ use crate::{
     runtime::tree::TreeView,
 };
 
-/// Whether a domain may take traffic: what a call would meet now.
+/// Whether a domain is ready: what a call would meet now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Readiness {
     /// The domain.
     pub domain: &'static str,
-    /// Whether it may.
+    /// Whether it takes calls.
     pub ready: bool,
-    /// Whether other nodes do its work.
+    /// Whether it is hosted by other nodes.
     pub remote: bool,
-    /// If it may not, which part is away.
+    /// The part that is away, if it is not ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
-    /// If it may not, why not: a sentence that names the part.
+    /// Why it is not ready: a sentence that names the part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
 impl Bus {
-    /// The actor tree as it is.
+    /// The actor tree now.
     #[must_use]
     pub fn tree(&self) -> TreeView {
         TreeView::of_node(self.domains())
     }
 
-    /// Which domains may take traffic.
+    /// Whether each domain is ready.
     #[must_use]
     pub fn ready(&self) -> Vec<Readiness> {
         let readiness = |core: &Arc<DomainCore>| {
@@ -48,21 +48,20 @@ impl Bus {
         self.domains().iter().map(readiness).collect()
     }
 
-    /// Whether this part, which a domain can't do without, is known to be away: what needs it can be refused without being
-    /// tried.
+    /// Whether a part that a domain requires is known to be away: what needs it can be refused without a try.
     #[must_use]
     pub fn lacks(&self, domain: &str, part: Part) -> Option<Away> {
         self.domains().iter().find(|core| core.name == domain)?.lacks(part)
     }
 
-    /// Gives a domain that is `unavailable` after too many restarts another chance; false when it is not, when what
-    /// it had still stops, or when there is no such domain.
+    /// Restarts a domain that is `unavailable` after too many restarts; false when it is not, when its former children
+    /// still stop, or when there is no such domain.
     #[must_use]
     pub fn revive(&self, domain: &str) -> bool {
         self.domains().iter().find(|core| core.name == domain).is_some_and(|core| core.revive())
     }
 
-    /// Holds the breakers of a domain open or closed, or lets them judge again; false when there is no such domain.
+    /// Forces the breakers of a domain open or closed, `None` ends that; false when there is no such domain.
     pub fn force_breaker(&self, domain: &str, force: Option<Force>) -> bool {
         let core = self.domains().iter().find(|core| core.name == domain);
         core.is_some_and(|core| {

@@ -18,10 +18,10 @@ pub struct TreeView {
     pub name: Cow<'static, str>,
     /// `node`, `domain`, `shard` or `child`.
     pub kind: &'static str,
-    /// What it does: `ready`, `starting`, `restarting`, `unavailable`, `stopping`, `stopped`, `running`, `waiting`,
-    /// `ended`, `blocked`, `away` when something that it depends on is, or `refusing` when its breaker is open.
+    /// `ready`, `starting`, `restarting`, `unavailable`, `stopping`, `stopped`, `running`, `waiting`, `ended`,
+    /// `blocked`, `away` when something that it depends on is, or `refusing` when its breaker is open.
     pub state: &'static str,
-    /// How often it was restarted.
+    /// Number of restarts.
     pub restarts: u64,
     /// Calls that wait.
     pub queue_depth: usize,
@@ -32,10 +32,10 @@ pub struct TreeView {
     /// `closed`, `open`, `half_open`, `forced_open` or `forced_closed`, for what has a breaker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub breaker: Option<&'static str>,
-    /// Why it is not well, if it is not.
+    /// Why it is not ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What is below it.
+    /// The nodes below it.
     pub children: Vec<TreeView>,
 }
 
@@ -99,7 +99,7 @@ impl TreeView {
         }
     }
 
-    /// The figures of all that is below.
+    /// The sums of all nodes below.
     fn sum(children: Vec<Self>) -> Self {
         Self {
             name: Cow::Borrowed(""),

@@ -1,4 +1,4 @@
-//! What the runtime keeps in a domain's database, and for how long.
+//! Retention of the runtime's rows in a domain's database.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -9,16 +9,16 @@ use crate::{
     events, saga,
 };
 
-/// Events that were published, for whoever wants to see what was.
+/// Published events.
 const PUBLISHED: TimeDelta = TimeDelta::days(1);
-/// Sagas that ended well or were undone.
+/// Sagas that are done or compensated.
 const ENDED: TimeDelta = TimeDelta::days(7);
 /// Replies to requests: longer than an idempotency key is kept.
 const ANSWERED: TimeDelta = TimeDelta::hours(36);
 /// Rows removed by one statement, so that none holds the database for long.
 const AT_ONCE: i64 = 1_000;
 
-/// Every hour, forgets what was kept long enough.
+/// Prunes old rows, every hour.
 pub(crate) fn housekeeping() -> Schedule {
     Schedule::cron("housekeeping", "17 * * * *", |slot: Slot| async move {
         let now = slot.clock.now();

@@ -1,4 +1,4 @@
-//! The child of a domain that keeps its schedules.
+//! The child of a domain that runs its schedules.
 
 use std::{task::Poll, time::Duration};
 
@@ -12,13 +12,13 @@ use crate::{
     supervise::{ChildContext, ChildSpec},
 };
 
-/// How soon a slot is looked at again that failed, or that another node is at.
+/// Pause before a slot is retried that failed, or that another node carries out.
 const AGAIN: Duration = Duration::from_secs(10);
-/// The longest sleep: a clock that is set back or forth is noticed after it.
+/// The longest sleep, after which a changed system clock is noticed.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Keeps the schedules of whoever has its database among these: a domain has one that is [stored](crate::DomainOf::stored),
-/// and anything else with a database of its own is given one.
+/// Runs the schedules of a domain with its database among these: a domain that is [stored](crate::DomainOf::stored) has
+/// one, and anything else with a database of its own is given one.
 #[must_use]
 pub fn keeper(domain: &'static str, databases: Databases, schedules: Vec<Schedule>) -> ChildSpec {
     ChildSpec::new("schedules", move |context: ChildContext| {
@@ -59,7 +59,7 @@ impl Keeper {
                 let wait = wait.unwrap_or_else(|error| {
                     if let Some(error) = error.outside_outage() {
                         let (domain, schedule) = (self.database.domain(), schedule.name);
-                        tracing::warn!(domain, schedule, %error, "a schedule waits");
+                        tracing::warn!(domain, schedule, %error, "running a schedule failed; retrying");
                     }
                     AGAIN
                 });
@@ -71,7 +71,7 @@ impl Keeper {
         }
     }
 
-    /// Does what is due; how long until it is to be looked at again.
+    /// Runs the schedule if it is due. Returns the time until the next look.
     async fn attend(&self, schedule: &Schedule) -> Result<Duration, FenceError> {
         let now = self.context.clock.now();
         let until_next = || {
@@ -82,7 +82,7 @@ impl Keeper {
         match last(&self.database, schedule.name).await? {
             Some(last) if last >= slot => return Ok(until_next()),
             Some(_) => {}
-            // A schedule begins with the first slot after it was made.
+            // A new schedule begins with the next slot.
             None => {
                 begin(&self.database, schedule.name, slot).await?;
                 return Ok(until_next());
@@ -91,7 +91,7 @@ impl Keeper {
         let Some(lease) = self.leases.acquire(&format!("schedule:{}", schedule.name), TTL).await? else {
             return Ok(AGAIN.min(until_next()));
         };
-        // Another may have been at it until now.
+        // Another node may have carried it out until now.
         let outcome = if last(&self.database, schedule.name).await?.is_some_and(|last| last >= slot) {
             Ok(until_next())
         } else {
@@ -136,8 +136,8 @@ impl Keeper {
     }
 }
 
-/// The outcome of the work, which does nothing more once the lease is lost: who was paused finds the time to be over
-/// before whoever waits for it does.
+/// The output of `work`; `None`, and no more work, once the lease is lost. A paused holder finds its time over before a
+/// contender does.
 async fn while_held<T>(lease: &Lease, work: impl Future<Output = T>) -> Option<T> {
     let mut work = std::pin::pin!(work);
     std::future::poll_fn(|context| match lease.is_held() {

@@ -1,9 +1,9 @@
-//! Work that is done at certain times, once on however many nodes host the domain.
+//! Schedules: work at certain times, done once on however many nodes host the domain.
 //!
-//! The row of a schedule tells the last slot that was carried out. When the next one is due, one node gets the
-//! schedule's lease, does the work and writes the slot down. A node that dies in between leaves the slot to another, so
-//! the work may begin twice and must bear it; what must not happen twice is [fenced](Slot::fence). Slots that went by
-//! while no node ran are made up for by one run. Expressions are in UTC.
+//! The row of a schedule has the last slot that was carried out. When the next one is due, one node gets the schedule's
+//! lease, does the work and writes the slot. A node that dies in between leaves the slot to another, so the work may
+//! begin twice and must be idempotent; what must not happen twice is [fenced](Slot::fence). Slots that passed while no
+//! node ran are made up for by one run. Expressions are in UTC.
 
 mod housekeeping;
 mod keeper;
@@ -29,11 +29,11 @@ use crate::{
 /// One run of a schedule.
 #[derive(Clone)]
 pub struct Slot {
-    /// The time it stands for, in UTC: the latest that is due.
+    /// The scheduled time in UTC: the latest that is due.
     pub time: DateTime<Utc>,
     /// The domain's own database.
     pub database: Database,
-    /// The way to other domains.
+    /// The bus to all domains.
     pub bus: Bus,
     /// The node's clock.
     pub clock: Clock,
@@ -41,12 +41,12 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Refuses, within a transaction of the domain's own database, unless this run is still the schedule's only one, and
-    /// keeps another from beginning before the transaction ends. The work ends by itself when its lease is lost; what a
-    /// node writes that was paused in between is refused by this alone.
+    /// Refuses, within a transaction of the domain's own database, unless this run is still the only one of the
+    /// schedule, and keeps another from beginning before the transaction ends. The work ends by itself when its lease
+    /// is lost; only this refuses writes of a node that was paused in between.
     ///
     /// # Errors
-    /// [`FenceError::Lost`] when another node has taken over: take the transaction back.
+    /// [`FenceError::Lost`] when another node has taken over: roll the transaction back.
     pub async fn fence(&self, transaction: &mut Transaction) -> Result<(), FenceError> {
         self.fence.check(transaction).await
     }
@@ -54,7 +54,7 @@ impl Slot {
 
 type Work = Arc<dyn Fn(Slot) -> LocalBoxFuture<'static, Result<(), String>> + Send + Sync>;
 
-/// What is done, and when.
+/// Work, and the times at which it is done.
 #[derive(Clone)]
 pub struct Schedule {
     pub(crate) name: &'static str,
@@ -64,7 +64,7 @@ pub struct Schedule {
 
 impl Schedule {
     /// Does `work` at the times of a cron expression with five fields, or six with seconds first, such as `17 * * * *`.
-    /// A failure is logged, and the slot is tried again until the next one is due.
+    /// A failure is logged, and the slot is retried until the next one is due.
     pub fn cron<F, Fut, E>(name: &'static str, expression: &str, work: F) -> Self
     where
         F: Fn(Slot) -> Fut + Send + Sync + 'static,
@@ -80,7 +80,7 @@ impl Schedule {
         Self { name, cron, work: Arc::new(work) }
     }
 
-    /// A sentence, when its expression is none.
+    /// A sentence if its expression is invalid.
     pub(crate) fn validate(&self) -> Result<(), String> {
         self.cron.as_ref().map(drop).map_err(Clone::clone)
     }

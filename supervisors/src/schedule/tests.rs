@@ -15,7 +15,7 @@ use super::*;
 use crate::{Domain, Runtime, db::Databases, lease::TTL, testing::on_both_engines};
 
 async fn on_both(body: impl AsyncFn(Databases)) {
-    on_both_engines(&[("stage", &Migrator::with_migrations(Vec::new()))], body).await;
+    on_both_engines(&[("sample", &Migrator::with_migrations(Vec::new()))], body).await;
 }
 
 type Runs = Arc<Mutex<Vec<DateTime<Utc>>>>;
@@ -30,16 +30,16 @@ async fn node(databases: &Databases, expression: &str, runs: &Runs) -> Runtime {
 }
 
 async fn node_at(databases: &Databases, clock: &Clock, schedule: Schedule) -> Runtime {
-    let stage = Domain::new("stage").answering::<()>().shared(|_| async { Ok(()) });
-    let stage = stage.stored(databases).schedule(schedule).build();
-    let runtime = Runtime::builder().workers(1).clock(clock.clone()).build(vec![stage]).unwrap();
+    let sample = Domain::new("sample").answering::<()>().shared(|_| async { Ok(()) });
+    let sample = sample.stored(databases).schedule(schedule).build();
+    let runtime = Runtime::builder().workers(1).clock(clock.clone()).build(vec![sample]).unwrap();
     runtime.attach().await;
     runtime
 }
 
-/// The last slot of the schedule was carried out days ago.
+/// Makes the schedule due: its last slot was days ago.
 async fn is_due(databases: &Databases) {
-    let database = databases.open("stage").await.unwrap();
+    let database = databases.open("sample").await.unwrap();
     let long_ago = Clock::system().now() - TimeDelta::days(3);
     database.query("INSERT INTO schedules (name, slot) VALUES ('tick', $1)").bind(long_ago).execute().await.unwrap();
 }
@@ -89,7 +89,7 @@ async fn slots_that_went_by_while_nobody_ran_are_made_up_for_by_one_run() {
     .await;
 }
 
-/// Writes that it was here, once the gate is open.
+/// Counts and writes its run, once the gate is open.
 async fn write(slot: Slot, gate: Arc<Notify>, began: Arc<Mutex<u32>>) -> Result<(), FenceError> {
     *began.lock() += 1;
     gate.notified().await;
@@ -108,7 +108,7 @@ async fn write(slot: Slot, gate: Arc<Notify>, began: Arc<Mutex<u32>>) -> Result<
 async fn a_node_that_was_paused_writes_nothing_once_another_has_taken_over() {
     on_both(async |databases| {
         is_due(&databases).await;
-        // The clock of a process that is stopped stands still.
+        // The clock of a stopped process stands still.
         let now = Clock::system().now();
         let (paused, moving) = (Clock::manual(now), Clock::manual(now));
         let outcomes = Arc::new(Mutex::new(Vec::new()));
@@ -127,7 +127,7 @@ async fn a_node_that_was_paused_writes_nothing_once_another_has_taken_over() {
             });
             nodes.push(node_at(&databases, clock, schedule).await);
             eventually("it has begun", || {
-                // The second begins when it has seen the first stand still for long enough.
+                // The second begins when it has seen no beat of the first for long enough.
                 moving.advance(Duration::from_millis(if name == "moving" { 500 } else { 0 }));
                 *has_begun.lock() > 0
             })
@@ -139,7 +139,7 @@ async fn a_node_that_was_paused_writes_nothing_once_another_has_taken_over() {
             eventually("it has ended", || outcomes.lock().len() == done).await;
         }
         assert_eq!(*outcomes.lock(), [("moving", false), ("paused", true)]);
-        let database = databases.open("stage").await.unwrap();
+        let database = databases.open("sample").await.unwrap();
         let written: i64 = database.query("SELECT COUNT(*) FROM inbox").fetch_scalar().await.unwrap();
         assert_eq!(written, 1);
         for node in nodes {
@@ -173,7 +173,7 @@ async fn work_whose_time_is_over_does_not_go_on() {
         });
         let node = node_at(&databases, &clock, schedule).await;
         eventually("it has begun", || *began.lock() == 1).await;
-        // It wakes with what it waited for, and has slept for longer than its lease lives.
+        // It wakes after a sleep that was longer than its lease.
         gate.notify_one();
         clock.advance(TTL);
         eventually("it begins again", || {
@@ -192,8 +192,8 @@ async fn work_whose_time_is_over_does_not_go_on() {
 #[actix_rt::test]
 async fn what_is_no_expression_is_refused_at_the_start() {
     let schedule = Schedule::cron("tick", "every day", |_| std::future::ready(Ok::<_, String>(())));
-    let stage = Domain::new("stage").answering::<()>().shared(|_| async { Ok(()) });
-    let wrong = Runtime::builder().workers(1).build(vec![stage.schedule(schedule).build()]).err().unwrap();
+    let sample = Domain::new("sample").answering::<()>().shared(|_| async { Ok(()) });
+    let wrong = Runtime::builder().workers(1).build(vec![sample.schedule(schedule).build()]).err().unwrap();
     assert!(wrong[0].contains("every day"), "{wrong:?}");
     assert!(wrong[1].contains("must be stored"), "{wrong:?}");
 }
@@ -201,7 +201,7 @@ async fn what_is_no_expression_is_refused_at_the_start() {
 #[actix_rt::test]
 async fn what_was_kept_long_enough_is_forgotten_and_what_waits_is_not() {
     on_both(async |databases| {
-        let database = databases.open("stage").await.unwrap();
+        let database = databases.open("sample").await.unwrap();
         let now = Clock::system().now();
         for (number, published) in [Some(now - TimeDelta::days(2)), Some(now), None].into_iter().enumerate() {
             database
@@ -236,7 +236,7 @@ async fn what_was_kept_long_enough_is_forgotten_and_what_waits_is_not() {
     .await;
 }
 
-/// How often the schedule has ended like that, as Prometheus reads it; nothing when it reads nothing.
+/// Number of runs with this outcome in the metrics; `None` if there is none.
 fn counted(runtime: &Runtime, outcome: &str) -> Option<u64> {
     let families = runtime.metrics().gather();
     let family = families.iter().find(|family| family.name() == "callboard_schedule_runs_total")?;

@@ -1,5 +1,5 @@
-//! Supervision after Erlang/OTP: children that are rebuilt by their factories, restarts that wait longer each time,
-//! and a supervisor that gives up when they come too often, so that its parent decides.
+//! Supervision after Erlang/OTP: children that are rebuilt by their factories, restarts with growing pauses, and a
+//! supervisor that gives up when restarts come too often, so that its parent decides.
 
 mod reference;
 mod spec;

@@ -1,4 +1,4 @@
-//! A running supervisor as others see it.
+//! The handle of a running supervisor.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -36,13 +36,13 @@ impl SupervisorRef {
         replied.await.map_err(|_| ended())?
     }
 
-    /// Stops a child and forgets it; false when there is none of this name.
+    /// Stops and removes a child; false when there is none of this name.
     pub async fn stop_child(&self, name: &str) -> bool {
         let (reply, replied) = oneshot::channel();
         self.commands.send(Command::Stop(name.to_owned(), reply)).is_ok() && replied.await.unwrap_or(false)
     }
 
-    /// The children as they are.
+    /// The children now.
     #[must_use]
     pub fn children(&self) -> Vec<ChildView> {
         self.views.resolve()
@@ -65,7 +65,7 @@ impl SupervisorRef {
         self.end.borrow().is_some() || self.end.has_changed().is_err()
     }
 
-    /// Waits until it has ended, and says how.
+    /// Waits until it has ended. Returns how.
     pub async fn ended(&self) -> Exit {
         let mut end = self.end.clone();
         match end.wait_for(Option::is_some).await {
@@ -75,32 +75,32 @@ impl SupervisorRef {
     }
 }
 
-/// What a child does.
+/// The state of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChildState {
     /// It runs.
     Running,
-    /// It ended and is started again after its back-off.
+    /// It ended and is restarted after its back-off.
     Waiting,
-    /// It ended and is not started again.
+    /// It ended and is not restarted.
     Ended,
 }
 
-/// A look at a child.
+/// A child now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ChildView {
     /// The child's name.
     pub name: Cow<'static, str>,
     /// What it does.
     pub state: ChildState,
-    /// How often it was restarted.
+    /// Number of restarts.
     pub restarts: u64,
     /// Its own children, if it is a supervisor.
     pub children: Vec<ChildView>,
 }
 
-/// Where a supervisor shows its children, and each of them its own.
+/// The children of a supervisor, and those of each of them.
 #[derive(Default)]
 pub(crate) struct Views(pub(super) Mutex<Vec<(ChildView, Arc<Views>)>>);
 

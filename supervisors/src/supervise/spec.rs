@@ -1,4 +1,4 @@
-//! What a supervisor needs to know of a child, and what the child is given.
+//! The specification of a child, and the context it is given.
 
 use std::{borrow::Cow, fmt, future::Future, sync::Arc, time::Duration};
 
@@ -16,21 +16,21 @@ use crate::{
     time::clock::Clock,
 };
 
-/// How long a child may take to stop, unless it says otherwise.
+/// Default of [`ChildSpec::stop_within`].
 pub const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 type Factory = Arc<dyn Fn(ChildContext) -> LocalBoxFuture<'static, Exit> + Send + Sync>;
 
-/// A child: a future that its factory makes anew for every start, from durable state.
+/// A child: a future that its factory makes for every start, from durable state.
 #[derive(Clone)]
 pub struct ChildSpec {
     /// Unique among its siblings.
     pub name: Cow<'static, str>,
     /// When it is restarted. Default: always.
     pub restart: Restart,
-    /// How long it may take to stop before it is dropped. Default 5 s.
+    /// Time to stop, after which it is dropped. Default: 5 s.
     pub stop_within: Duration,
-    /// Makes the future that is the child; its output says how it ended.
+    /// Makes the future of the child; its output is the exit.
     pub factory: Factory,
 }
 
@@ -72,7 +72,7 @@ impl ChildSpec {
         })
     }
 
-    /// A permanent child that asks `dependency` so often, also while nobody needs it.
+    /// A permanent child that asks `dependency` at this interval, also while nobody needs it.
     #[must_use]
     pub fn watching(name: &'static str, dependency: Dependency, every: Duration) -> Self {
         Self::new(name, move |context: ChildContext| {
@@ -95,7 +95,7 @@ impl ChildSpec {
         self
     }
 
-    /// Sets how long it may take to stop.
+    /// Sets its time to stop.
     #[must_use]
     pub const fn stop_within(mut self, duration: Duration) -> Self {
         self.stop_within = duration;
@@ -113,14 +113,14 @@ impl fmt::Debug for ChildSpec {
     }
 }
 
-/// What a child is given.
+/// The context of a child.
 #[derive(Clone)]
 pub struct ChildContext {
     /// The child's name.
     pub name: Cow<'static, str>,
     /// The node's clock.
     pub clock: Clock,
-    /// The way to other domains.
+    /// The bus to all domains.
     pub bus: Bus,
     /// The live hub.
     pub live: Live,
@@ -128,20 +128,20 @@ pub struct ChildContext {
     pub events: Events,
     /// The disk that the node keeps its data on.
     pub disk: Disk,
-    /// The supervisor, for children that start others.
+    /// Its supervisor, for children that start others.
     pub supervisor: SupervisorRef,
     pub(crate) stop: CancellationToken,
-    /// Where a child that is a supervisor shows its own children.
+    /// The children of this child, if it is a supervisor.
     pub(crate) children: Arc<Views>,
 }
 
 impl ChildContext {
-    /// Waits until the child is asked to stop; it then has `stop_within` to end.
+    /// Waits until the child is asked to stop; it is dropped after `stop_within`.
     pub async fn stopping(&self) {
         self.stop.cancelled().await;
     }
 
-    /// Waits for `duration`; false when the child is asked to stop before.
+    /// Waits for `duration`; false when the child is asked to stop first.
     pub async fn sleep(&self, duration: Duration) -> bool {
         self.stop.run_until_cancelled(self.clock.sleep(duration)).await.is_some()
     }

@@ -19,12 +19,12 @@ use crate::{
     time::clock::Clock,
 };
 
-/// What every child can rely on.
+/// Services of the node for every child.
 #[derive(Clone)]
 pub struct Services {
     /// The node's clock.
     pub clock: Clock,
-    /// The way to the domains.
+    /// The bus to all domains.
     pub bus: Bus,
     /// The live hub.
     pub live: Live,
@@ -35,7 +35,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// Of no node: a bus without domains, for tests and tools.
+    /// Services without a node: a bus without domains, for tests and tools.
     #[must_use]
     pub fn detached(clock: Clock) -> Self {
         let (live, disk) = (Live::new(clock.clone()), Disk::default());
@@ -72,14 +72,14 @@ impl Supervisor {
         self
     }
 
-    /// Sets when it gives up.
+    /// Sets the intensity of restarts.
     #[must_use]
     pub const fn intensity(mut self, intensity: Intensity) -> Self {
         self.intensity = intensity;
         self
     }
 
-    /// Sets how long restarts wait.
+    /// Sets the pauses before restarts.
     #[must_use]
     pub const fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
@@ -96,7 +96,7 @@ impl Supervisor {
     /// Checks the plan.
     ///
     /// # Errors
-    /// A sentence for each setting that cannot be.
+    /// A sentence for each invalid setting.
     pub fn validate(&self) -> Result<(), Vec<String>> {
         let mut wrong: Vec<String> = [self.intensity.validate(), self.backoff.validate()]
             .into_iter()
@@ -119,7 +119,7 @@ impl Supervisor {
         reference
     }
 
-    /// A supervisor below another: when it gives up, that is an abnormal exit its parent decides about.
+    /// A supervisor below another: giving up is an abnormal exit, about which its parent decides.
     #[must_use]
     pub fn into_child(self, restart: Restart) -> ChildSpec {
         let stop_within = self.children.iter().map(|child| child.stop_within).sum::<Duration>() + super::STOP_WITHIN;

@@ -34,7 +34,7 @@ enum Life {
     Ended,
 }
 
-/// The end of a child: its id, which of its lives it was, and how it ended.
+/// The end of a child: its id, the number of its start, and its exit.
 pub(super) struct Ended(u64, u64, Exit);
 
 pub(super) struct Tree {
@@ -79,7 +79,7 @@ impl Tree {
                 }
                 Some(ended) = exited.recv() => {
                     if let Err(reason) = self.child_ended(ended).await {
-                        tracing::error!(supervisor = %self.plan.name, %reason, "gave up");
+                        tracing::error!(supervisor = %self.plan.name, %reason, "a supervisor gave up");
                         self.stop_from(0).await;
                         self.show();
                         return Exit::Abnormal(reason);
@@ -164,7 +164,7 @@ impl Tree {
         self.children = children;
     }
 
-    /// What follows the end of a child; an error is the supervisor's own end.
+    /// Handles the end of a child; an error ends the supervisor.
     async fn child_ended(&mut self, Ended(id, ended_start, exit): Ended) -> Result<(), String> {
         let is_current = |child: &Child| matches!(child.life, Life::Running { start, .. } if start == ended_start);
         let Some(place) = self.children.iter().position(|child| child.id == id && is_current(child)) else {
@@ -213,7 +213,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Stops the children from this one on, the last first.
+    /// Stops the children from index `first` on, the last first.
     async fn stop_from(&mut self, first: usize) {
         for child in self.children.iter_mut().skip(first).rev() {
             child.stop(&self.services.clock).await;
@@ -233,13 +233,13 @@ impl Child {
         }
     }
 
-    /// Asks it to stop, and drops it at its deadline.
+    /// Asks the child to stop, and drops it at its deadline.
     async fn stop(&mut self, clock: &Clock) {
         let Life::Running { stop, mut task, .. } = std::mem::replace(&mut self.life, Life::Ended) else { return };
         stop.cancel();
         let deadline = clock.instant() + self.spec.stop_within;
         if clock.timeout_at(deadline, &mut task).await.is_none() {
-            tracing::warn!(child = %self.spec.name, within = ?self.spec.stop_within, "did not stop in time: dropped");
+            tracing::warn!(child = %self.spec.name, within = ?self.spec.stop_within, "a child did not stop in time; dropped it");
             task.abort();
             let _ = task.await;
         }
@@ -260,7 +260,7 @@ impl Child {
 }
 
 impl Drop for Tree {
-    /// A supervisor that is dropped takes its children along.
+    /// Drops the children with their supervisor.
     fn drop(&mut self) {
         for child in self.children.iter().rev() {
             if let Life::Running { task, .. } = &child.life {

@@ -1,8 +1,7 @@
-//! Futures that are dropped where they ran.
+//! Futures that are dropped within their runtime.
 //!
-//! A worker thread of the HTTP server ends with whatever still waits on it, and drops that outside its runtime. A
-//! database connection hands itself back to its pool by a task as it is dropped, which takes a runtime: without one it
-//! panics.
+//! A worker thread of the HTTP server that ends drops its pending tasks outside its runtime. A database connection
+//! returns to its pool by a task when it is dropped, which panics without a runtime.
 
 use std::{
     pin::Pin,
@@ -12,15 +11,15 @@ use std::{
 use futures_util::future::LocalBoxFuture;
 use tokio::runtime::Handle;
 
-/// A future that finds the runtime of its thread also while it is dropped.
+/// A future that is within the runtime of its thread also while it is dropped.
 pub(crate) struct Anchored<T> {
     runtime: Handle,
-    /// Empty only while it is dropped.
+    /// `None` only while it is dropped.
     future: Option<LocalBoxFuture<'static, T>>,
 }
 
 impl<T> Anchored<T> {
-    /// To the runtime of this thread.
+    /// Anchors it to the runtime of this thread.
     pub(crate) fn new(future: impl Future<Output = T> + 'static) -> Self {
         Self { runtime: Handle::current(), future: Some(Box::pin(future)) }
     }

@@ -1,10 +1,10 @@
-//! Work that runs beside whoever began it.
+//! Tasks beside their owner.
 //!
-//! A future that waits for a connection, a permit or a lock is given it at some moment, and keeps it from everybody else
-//! until it is polled again. A `FuturesUnordered` polls its members, and a `select!` a future that it borrows, only while
-//! their owner waits for them. While the owner awaits something else they stand still with what they hold, and if that
-//! is what the owner waits for, both wait for ever. The members of a [`TaskSet`] are tasks of the thread: nothing that
-//! their owner awaits holds them up.
+//! A future that waits for a connection, a permit or a lock is given it at some moment, and keeps it from everybody
+//! else until it is polled again. A `FuturesUnordered` polls its members, and a `select!` a future that it borrows,
+//! only while their owner awaits them. While the owner awaits something else they stand still with what they hold, and
+//! if that is what the owner waits for, both wait for ever. The members of a [`TaskSet`] are tasks of the thread:
+//! nothing that their owner awaits holds them up.
 
 pub(crate) mod anchored;
 
@@ -14,17 +14,17 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::tasks::anchored::Anchored;
 
-/// Work under way on this thread. Whatever of it has not ended when this is dropped is given up.
+/// A set of tasks on this thread. Tasks that have not ended are aborted when it is dropped.
 pub struct TaskSet<T>(JoinSet<T>);
 
 impl<T: 'static> TaskSet<T> {
-    /// Begins it.
+    /// Starts a task.
     pub fn spawn(&mut self, work: impl Future<Output = T> + 'static) {
         self.0.spawn_local(Anchored::new(work));
     }
 
-    /// What the next of them came to that ends; `None` when nothing is under way. A panic in one of them goes on here.
-    /// Nothing is lost when the future is dropped.
+    /// The output of the next task that ends; `None` when there are none. A panic of a task is resumed here.
+    /// Cancel-safe.
     pub async fn next(&mut self) -> Option<T> {
         loop {
             if let Some(output) = outcome(self.0.join_next().await?) {
@@ -33,7 +33,7 @@ impl<T: 'static> TaskSet<T> {
         }
     }
 
-    /// The same of one that has ended already.
+    /// The output of a task that has ended already.
     pub fn try_next(&mut self) -> Option<T> {
         loop {
             if let Some(output) = outcome(self.0.try_join_next()?) {
@@ -42,18 +42,18 @@ impl<T: 'static> TaskSet<T> {
         }
     }
 
-    /// Gives up everything that is under way: none of it is polled any more.
+    /// Aborts all tasks: none of them is polled any more.
     pub fn clear(&mut self) {
         self.0 = JoinSet::new();
     }
 
-    /// How many there are.
+    /// Number of tasks.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no tasks.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -72,7 +72,7 @@ impl<T> fmt::Debug for TaskSet<T> {
     }
 }
 
-/// `None` of one that ended with its thread.
+/// The output; `None` if the task ended with its thread.
 fn outcome<T>(joined: Result<T, JoinError>) -> Option<T> {
     match joined {
         Ok(output) => Some(output),
@@ -108,7 +108,7 @@ mod tests {
         }
         let mut ended = Vec::new();
         while let Some(number) = work.next().await {
-            // The one behind it holds the connection by now.
+            // The next in line holds the connection by now.
             drop(timeout(SOON, connections.acquire()).await.expect("its own work stands in its way").unwrap());
             ended.push(number);
         }

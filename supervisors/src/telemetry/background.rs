@@ -1,4 +1,4 @@
-//! What is counted of the work that no caller waits for: outboxes, deliveries, sagas, schedules.
+//! Counters of work without a caller: outboxes, deliveries, sagas, schedules.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 const RAN: &str = "done";
 const FAILED: &str = "failed";
 
-/// Cheap to clone; without a node it counts nothing.
+/// Cheap to clone; counts nothing without a node.
 #[derive(Clone, Default)]
 pub(crate) struct BackgroundStats(Option<Arc<Families>>);
 
@@ -91,7 +91,7 @@ impl BackgroundStats {
         }
     }
 
-    /// There is this schedule, which may not have run yet: an increase is seen only of what was counted before.
+    /// Initializes the counters of a schedule: an increase is seen only from a value that was scraped before.
     pub(crate) fn show_schedule(&self, domain: &str, schedule: &str) {
         let Some(families) = &self.0 else { return };
         for outcome in [RAN, FAILED] {

@@ -1,4 +1,4 @@
-//! What is counted of calls and of the work behind them, and the spans that tie them together.
+//! Counters and spans of calls and background work.
 
 pub(crate) mod background;
 pub(crate) mod stats;

@@ -9,7 +9,7 @@ use callboard_messages::{CallError, Code, Failure};
 
 use crate::breaker::Verdict;
 
-/// Upper bounds of the durations counted, in seconds.
+/// Upper bounds of the buckets of durations, in seconds.
 pub(crate) const BOUNDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const BOUNDS_IN_NANOSECONDS: [u64; 14] = [
@@ -29,12 +29,12 @@ const BOUNDS_IN_NANOSECONDS: [u64; 14] = [
     10_000_000_000,
 ];
 
-/// How a call ended, as breaker and metrics see it.
+/// How a call ended, for breaker and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
     Replied,
     Refused,
-    /// With what it says about the domain.
+    /// Failed, with its verdict on the domain.
     Failed(Code, Verdict),
 }
 
@@ -54,8 +54,8 @@ impl Ending {
         }
     }
 
-    /// Only what the infrastructure is to blame for counts against the domain: neither what the input caused, nor a disk
-    /// that is full, whose reads work.
+    /// Only failures of the infrastructure count against the domain: not those caused by input, nor a full disk, from
+    /// which reads work.
     pub(crate) const fn failed(failure: &Failure) -> Self {
         let verdict = match failure {
             Failure::Internal(_) | Failure::Unavailable { .. } | Failure::Timeout | Failure::Unknown => Verdict::Fails,
@@ -70,7 +70,7 @@ impl Ending {
         Self::Failed(failure.code(), verdict)
     }
 
-    /// The same ending, which says something else about the domain.
+    /// The same ending with another verdict on the domain.
     pub(crate) const fn judged(self, verdict: Verdict) -> Self {
         match self {
             Self::Failed(code, _) => Self::Failed(code, verdict),
@@ -78,7 +78,7 @@ impl Ending {
         }
     }
 
-    /// What it says about the domain: a refusal is an answer.
+    /// Its verdict on the domain: a refusal shows that it works.
     #[inline]
     pub(crate) const fn verdict(self) -> Verdict {
         match self {
@@ -104,7 +104,7 @@ impl Ending {
     }
 }
 
-/// Adds one to a counter that only this thread changes.
+/// Increments a counter that only this thread changes.
 #[inline]
 pub(crate) fn bump(counter: &AtomicU64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
@@ -118,7 +118,7 @@ pub(crate) struct OperationStats {
 }
 
 impl OperationStats {
-    /// By the shard's thread only.
+    /// Called by the shard's thread only.
     #[inline]
     pub(crate) fn record(&self, ending: Ending, took: Duration) {
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);

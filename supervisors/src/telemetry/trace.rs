@@ -1,8 +1,8 @@
-//! What ties the work for one request together, through every thread and node: its correlation id, for the log, and
-//! its span, for whoever collects traces.
+//! The identity of a request's work through every thread and node: its correlation id, for the log, and its span, for
+//! exporters of traces.
 //!
-//! The correlation id is always there, because it costs two writes to a thread's own cell. Spans exist only while
-//! somebody wants them: an exporter of traces, or the log at `callboard::operation=debug`.
+//! The correlation id is always there, because it costs two writes to a thread-local cell. Spans exist only while they
+//! are collected: by an exporter of traces, or the log at `callboard::operation=debug`.
 
 use std::{cell::Cell, fmt};
 
@@ -20,7 +20,7 @@ thread_local! {
     static CURRENT: Cell<Option<Scope>> = const { Cell::new(None) };
 }
 
-/// The work that this thread does at the moment, as the log names it.
+/// The identity of the work that this thread does at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scope {
     /// One id from the first request through every hop.
@@ -50,7 +50,7 @@ impl fmt::Display for TraceId {
 }
 
 impl Scope {
-    /// Of an operation, and of the trace that `span` belongs to.
+    /// The scope of an operation, with the trace of `span`.
     #[inline]
     #[must_use]
     pub fn new(correlation_id: Uuid, operation: &'static str, span: &Span) -> Self {
@@ -63,14 +63,14 @@ impl Scope {
         self.operation.split('.').next().unwrap_or_default()
     }
 
-    /// What this thread does belongs to this scope until the guard is dropped.
+    /// Enters the scope on this thread until the guard is dropped.
     #[inline]
     #[must_use = "the scope ends with the guard"]
     pub fn enter(self) -> Entered {
         Entered { before: CURRENT.replace(Some(self)) }
     }
 
-    /// Whatever `future` does belongs to this scope.
+    /// Runs `future` within this scope.
     pub async fn run<F: Future>(self, future: F) -> F::Output {
         let mut future = std::pin::pin!(future);
         std::future::poll_fn(|cx| {
@@ -81,13 +81,13 @@ impl Scope {
     }
 }
 
-/// The scope of what this thread does at the moment.
+/// The current scope of this thread.
 #[must_use]
 pub fn current() -> Option<Scope> {
     CURRENT.get()
 }
 
-/// Ends a scope when it is dropped: the one that was there before is there again.
+/// Restores the scope before when it is dropped.
 #[derive(Debug)]
 pub struct Entered {
     before: Option<Scope>,
@@ -110,13 +110,13 @@ pub fn trace_id(span: &Span) -> Option<TraceId> {
     Some(TraceId(u128::from_be_bytes(context.trace_id().to_bytes())))
 }
 
-/// The current span as a `traceparent` (W3C Trace Context, version 00), if anybody collects it.
+/// The current span as a `traceparent` (W3C Trace Context, version 00), if it is collected.
 #[must_use]
 pub fn current_traceparent() -> Option<String> {
     traceparent(&Span::current())
 }
 
-/// The same of any span.
+/// Any span as a `traceparent`.
 #[must_use]
 pub fn traceparent(span: &Span) -> Option<String> {
     let context = span_context(span)?;
@@ -124,16 +124,15 @@ pub fn traceparent(span: &Span) -> Option<String> {
     Some(format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), u8::from(sampled)))
 }
 
-/// Makes `span` a child of the one that `traceparent` names. Nothing happens when nobody collects spans, or when the
-/// text is no `traceparent`: it comes from a client, who is owed no answer about it. To be called before anything else
-/// is done with the span.
+/// Makes `span` a child of the one that `traceparent` names. Does nothing when no spans are collected, or when the text
+/// is no `traceparent`: it comes from a client, and an invalid one is ignored. To be called before the span is entered.
 pub fn set_parent(span: &Span, traceparent: &str) {
     if span.is_disabled() {
         return;
     }
     if let Some(parent) = parse(traceparent) {
         let parent = opentelemetry::Context::new().with_remote_span_context(parent);
-        // It fails for a span that nobody exports, or that has begun: then it has a parent already.
+        // Fails for a span that is not exported, or that has begun and has a parent already.
         drop(span.set_parent(parent));
     }
 }

@@ -1,4 +1,4 @@
-//! What the tests of every domain stand on: both engines, real, with nothing left behind.
+//! Fixtures of every domain's tests: both engines, real, with nothing left behind.
 
 #[expect(clippy::disallowed_methods, reason = "the thread of a test has nobody else to answer")]
 mod pooler;
@@ -29,24 +29,24 @@ pub fn postgres_url() -> String {
         .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:5432/postgres".to_owned())
 }
 
-/// Connections of one thread, of which a domain may have half, in tests that say nothing else.
+/// Default of connections of one thread, of which a domain may have half.
 const CONNECTIONS: u32 = 8;
 
 /// Runs `body` on SQLite in a folder of its own, then on PostgreSQL with schemas of its own, each migrated by
 /// `migrators` (domain and migrations) and removed afterwards, also when `body` panics.
 ///
 /// # Panics
-/// When a database can't be had, or `body` panics.
+/// When a database can't be created, or `body` panics.
 pub async fn on_both_engines(migrators: &[(&str, &Migrator)], body: impl AsyncFn(Databases)) {
     on_sqlite(migrators, &body).await;
     on_postgres(CONNECTIONS, migrators, &body).await;
 }
 
-/// The same where connections are scarce: on SQLite, which has one writer, and on PostgreSQL with one connection for each
-/// thread, with two, of which a domain may have one, and with three, of which it may have two.
+/// The same where connections are scarce: on SQLite, which has one writer, and on PostgreSQL with one connection for
+/// each thread, with two, of which a domain may have one, and with three, of which it may have two.
 ///
 /// # Panics
-/// When a database can't be had, or `body` panics.
+/// When a database can't be created, or `body` panics.
 pub async fn on_scarce_connections(migrators: &[(&str, &Migrator)], body: impl AsyncFn(Databases)) {
     on_sqlite(migrators, &body).await;
     for connections in [1, 2, 3] {
@@ -107,15 +107,15 @@ fn resume(engine: &str, outcome: Result<(), Panic>) {
     }
 }
 
-/// What a process logs as a warning or an error, a line for each event.
+/// Collects warnings and errors of the process, a line for each event.
 #[derive(Clone, Default)]
 pub struct Warnings(Arc<Mutex<Vec<String>>>);
 
 impl Warnings {
-    /// Those from now on, of all threads.
+    /// Collects from now on, of all threads.
     ///
     /// # Panics
-    /// When somebody collects them already: a test that does is alone in its process.
+    /// When another collector is set: a test that collects is alone in its process.
     #[must_use]
     pub fn collect() -> Self {
         let warnings = Self::default();
@@ -124,7 +124,7 @@ impl Warnings {
         warnings
     }
 
-    /// Those so far in which this text stands.
+    /// The lines so far that contain this text.
     #[must_use]
     pub fn with(&self, text: &str) -> Vec<String> {
         self.0.lock().iter().filter(|line| line.contains(text)).cloned().collect()
@@ -160,7 +160,7 @@ struct Line(String);
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        // A string takes all that is written.
+        // Writing to a string can't fail.
         let _ = write!(self.0, "{}={value:?} ", field.name());
     }
 }

@@ -1,4 +1,4 @@
-//! A node of some domains, as their tests ask it.
+//! A node with some domains, for their tests.
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
@@ -13,27 +13,27 @@ use crate::{
     events::InProcess,
 };
 
-/// How long the domains may take to stop.
+/// Time limit of the domains' stop.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Some domains in a runtime of their own.
 pub struct TestNode {
-    /// What runs them.
+    /// The runtime of the domains.
     pub runtime: Runtime,
-    /// Where they keep what they have.
+    /// Their databases.
     pub databases: Databases,
-    /// What brings events to them.
+    /// Their events.
     pub events: InProcess,
-    /// The clock they go by.
+    /// Their clock.
     pub clock: Clock,
 }
 
 impl TestNode {
-    /// Runs `body` with these domains and a clock that the test moves, on SQLite and on PostgreSQL. `migrators` are as those of
+    /// Runs `body` with these domains and a manual clock, on SQLite and on PostgreSQL. `migrators` are as those of
     /// [`on_both_engines`].
     ///
     /// # Panics
-    /// When the node can't be had, or `body` panics.
+    /// When the node can't be started, or `body` panics.
     pub async fn on_each(
         migrators: &[(&str, &Migrator)],
         domains: impl Fn(&Databases) -> Vec<Domain>,
@@ -51,7 +51,7 @@ impl TestNode {
     /// Starts these domains, whose databases are among those and migrated.
     ///
     /// # Panics
-    /// When they can't be.
+    /// When they can't be started.
     pub async fn start(databases: &Databases, clock: Clock, domains: Vec<Domain>) -> Self {
         let events = InProcess::default();
         let builder = Runtime::builder().clock(clock.clone()).workers(1).events(Arc::new(events.clone()));
@@ -63,12 +63,12 @@ impl TestNode {
         Self { runtime, databases: databases.clone(), events, clock }
     }
 
-    /// Stops them, as a node does that leaves.
+    /// Stops the domains in order.
     pub async fn stop(self) {
         self.runtime.stop(STOP_WITHIN).await;
     }
 
-    /// Asks as everybody does.
+    /// Asks over the bus.
     ///
     /// # Errors
     /// Those of the operation.
@@ -76,10 +76,10 @@ impl TestNode {
         self.runtime.bus().ask(caller, message).await
     }
 
-    /// What a domain refuses this with.
+    /// The refusal of this call.
     ///
     /// # Panics
-    /// When it does not.
+    /// When it is not refused.
     pub async fn refusal<M: Operation<Reply: Debug>>(&self, caller: &Caller, message: M) -> M::Error {
         refusal(self.ask(caller, message).await)
     }
@@ -96,10 +96,10 @@ impl TestNode {
     }
 }
 
-/// The refusal that a call ended in.
+/// The refusal of a call.
 ///
 /// # Panics
-/// When it ended in something else.
+/// When its outcome is another.
 pub fn refusal<T: Debug, E: Debug>(outcome: Result<T, CallError<E>>) -> E {
     match outcome {
         Err(CallError::Refused(refusal)) => refusal,
@@ -107,7 +107,7 @@ pub fn refusal<T: Debug, E: Debug>(outcome: Result<T, CallError<E>>) -> E {
     }
 }
 
-/// Somebody with every permission in an organization of its own.
+/// A caller with every permission in an organization of its own.
 #[must_use]
 pub fn member() -> Caller {
     Caller { organization_id: Some(OrganizationId::new()), ..Caller::system() }

@@ -1,4 +1,4 @@
-//! PgBouncer in transaction mode, a process of the test's own.
+//! PgBouncer in transaction mode, as a child process of the test.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// It listens on a socket in a folder of its own, so it needs no port. Ends with this value.
+/// A running pooler. It listens on a socket in a folder of its own, so it needs no port. Ended when dropped.
 #[derive(Debug)]
 pub struct Pooler {
     process: Child,
@@ -22,7 +22,7 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    /// Before the database that `url` leads to, with this many connections to it for all of its clients.
+    /// A pooler before the database of `url`, with this many connections to it for all of its clients.
     ///
     /// # Panics
     /// When it is not installed or does not start.
@@ -35,7 +35,7 @@ impl Pooler {
         let server = Url::parse(url)?;
         let folder = std::env::temp_dir().join(format!("callboard-pooler-{}", Uuid::now_v7().simple()));
         fs::create_dir(&folder)?;
-        // The user it runs as must be able to listen there.
+        // The pooler's user must be able to listen there.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o777))?;
         let database = server.path().trim_start_matches('/');
         let user = if server.username().is_empty() { "postgres" } else { server.username() };
@@ -51,7 +51,7 @@ impl Pooler {
         );
         let file = folder.join("pgbouncer.ini");
         fs::write(&file, configuration)?;
-        // Debian has it where only root looks for programs.
+        // On Debian it is in a folder that is in root's PATH only.
         let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
         let mut command = Command::new("pgbouncer");
         command.env("PATH", path).stdin(Stdio::null()).stderr(Stdio::null());
@@ -72,7 +72,7 @@ impl Pooler {
         Ok(pooler)
     }
 
-    /// Where clients find it.
+    /// The URL for clients.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url

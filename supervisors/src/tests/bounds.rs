@@ -5,7 +5,7 @@ use std::{ops::RangeInclusive, time::Duration};
 use callboard_messages::{CallError, Caller, Failure};
 use futures_util::{FutureExt, future::join_all};
 
-use super::stage::*;
+use super::fixture::*;
 use crate::{ActorRef, Bulkhead};
 
 fn is_overloaded<R>(outcome: &Result<R, CallError<Refusal>>) -> bool {
@@ -43,23 +43,23 @@ async fn flood(watch: &Watch, actor: ActorRef, bulkhead: &Bulkhead, admitted: Ra
 #[actix_rt::test]
 async fn a_full_queue_refuses_at_once_and_no_more_than_the_limit_runs_through_a_thousand_clones() {
     let (watch, bulkhead) = (Watch::default(), small(16, 4));
-    let (_runtime, bus, _) = node(vec![stage(bulkhead.clone(), &watch).build()]).await;
-    flood(&watch, bus.actor("stage").unwrap(), &bulkhead, 20..=20).await;
+    let (_runtime, bus, _) = node(vec![sample(bulkhead.clone(), &watch).build()]).await;
+    flood(&watch, bus.actor("sample").unwrap(), &bulkhead, 20..=20).await;
 }
 
 #[actix_rt::test]
 async fn the_bounds_hold_for_calls_from_other_threads() {
     let (watch, bulkhead) = (Watch::default(), small(16, 4));
-    let (runtime, bus, _) = node(vec![dedicated_stage(bulkhead.clone(), 1, &watch).build()]).await;
-    // A call that is on its way to another thread holds a place until that thread has looked at it.
-    flood(&watch, bus.actor("stage").unwrap(), &bulkhead, 16..=20).await;
+    let (runtime, bus, _) = node(vec![dedicated_sample(bulkhead.clone(), 1, &watch).build()]).await;
+    // A call that is on its way to another thread counts as queued until that thread has taken it.
+    flood(&watch, bus.actor("sample").unwrap(), &bulkhead, 16..=20).await;
     runtime.stop(Duration::from_secs(1)).await;
 }
 
 #[actix_rt::test]
 async fn expired_calls_never_run() {
     let watch = Watch::default();
-    let (_runtime, bus, clock) = node(vec![stage(small(16, 1), &watch).build()]).await;
+    let (_runtime, bus, clock) = node(vec![sample(small(16, 1), &watch).build()]).await;
     let caller = Caller::anonymous();
     let late = caller.clone().with_deadline(clock.instant());
     let expired = Err(CallError::Failed(Failure::Expired));
@@ -90,7 +90,7 @@ async fn a_caller_that_goes_away_frees_its_place_and_its_message_never_runs() {
     for threads in [0, 1] {
         let watch = Watch::default();
         let bulkhead = small(1, 1);
-        let domain = if threads == 0 { stage(bulkhead, &watch) } else { dedicated_stage(bulkhead, threads, &watch) };
+        let domain = if threads == 0 { sample(bulkhead, &watch) } else { dedicated_sample(bulkhead, threads, &watch) };
         let (runtime, bus, _) = node(vec![domain.build()]).await;
         let caller = Caller::anonymous();
         let first = actix_rt::spawn({
@@ -120,7 +120,7 @@ async fn a_caller_that_goes_away_frees_its_place_and_its_message_never_runs() {
 #[actix_rt::test]
 async fn a_call_that_runs_when_its_caller_goes_away_runs_to_its_end() {
     let watch = Watch::default();
-    let (_runtime, bus, _) = node(vec![stage(small(1, 1), &watch).build()]).await;
+    let (_runtime, bus, _) = node(vec![sample(small(1, 1), &watch).build()]).await;
     let caller = Caller::anonymous();
     assert!(bus.ask(&caller, perform(Act::Wait(1))).now_or_never().is_none());
     assert_eq!(watch.running(), 1);
@@ -139,7 +139,7 @@ async fn a_call_that_runs_when_its_caller_goes_away_runs_to_its_end() {
 #[actix_rt::test]
 async fn a_caller_that_is_not_polled_does_not_hold_its_call_up() {
     let watch = Watch::default();
-    let (_runtime, bus, _) = node(vec![stage(small(1, 1), &watch).build()]).await;
+    let (_runtime, bus, _) = node(vec![sample(small(1, 1), &watch).build()]).await;
     let caller = Caller::anonymous();
     let mut first = Box::pin(bus.ask(&caller, perform(Act::Wait(1))));
     let mut second = Box::pin(bus.ask(&caller, perform(Act::Reply(2))));
@@ -156,7 +156,7 @@ async fn a_caller_that_is_not_polled_does_not_hold_its_call_up() {
 #[actix_rt::test]
 async fn answers_that_are_there_at_once_leave_other_tasks_their_turn() {
     let watch = Watch::default();
-    let (_runtime, bus, _) = node(vec![stage(Bulkhead::default(), &watch).build()]).await;
+    let (_runtime, bus, _) = node(vec![sample(Bulkhead::default(), &watch).build()]).await;
     let greedy = actix_rt::spawn(async move {
         loop {
             assert_eq!(bus.ask(&Caller::anonymous(), perform(Act::Refuse)).await.ok(), None);

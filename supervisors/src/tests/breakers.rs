@@ -11,14 +11,14 @@ use std::{
 use callboard_messages::{CallError, Caller, Failure};
 use futures_util::future::join_all;
 
-use super::stage::*;
+use super::fixture::*;
 use crate::{Bulkhead, Bus, Clock, Dependency, Part, Runtime, breaker};
 
-async fn stage_of(in_flight: usize, dedicated: bool) -> (Watch, Runtime, Bus, Clock) {
+async fn sample_node(in_flight: usize, dedicated: bool) -> (Watch, Runtime, Bus, Clock) {
     let watch = Watch::default();
     let breaker = breaker::Settings { jitter: 0.0, ..Default::default() };
     let bulkhead = Bulkhead { in_flight, breaker, ..Bulkhead::default() };
-    let domain = if dedicated { dedicated_stage(bulkhead, 1, &watch) } else { stage(bulkhead, &watch) };
+    let domain = if dedicated { dedicated_sample(bulkhead, 1, &watch) } else { sample(bulkhead, &watch) };
     let (runtime, bus, clock) = node(vec![domain.build()]).await;
     (watch, runtime, bus, clock)
 }
@@ -34,7 +34,7 @@ fn state(runtime: &Runtime) -> &'static str {
 #[actix_rt::test]
 async fn a_handler_that_never_returns_times_out_opens_the_breaker_and_gives_its_permit_back() {
     for dedicated in [false, true] {
-        let (watch, runtime, bus, clock) = stage_of(20, dedicated).await;
+        let (watch, runtime, bus, clock) = sample_node(20, dedicated).await;
         let caller = Caller::anonymous();
         let hanging = actix_rt::spawn({
             let (bus, caller) = (bus.clone(), caller.clone());
@@ -61,7 +61,7 @@ async fn a_handler_that_never_returns_times_out_opens_the_breaker_and_gives_its_
 
 #[actix_rt::test]
 async fn a_caller_s_own_deadline_is_its_timeout_when_it_is_sooner() {
-    let (watch, _runtime, bus, clock) = stage_of(1, false).await;
+    let (watch, _runtime, bus, clock) = sample_node(1, false).await;
     let soon = Caller::anonymous().with_deadline(clock.instant() + Duration::from_secs(1));
     let hanging = actix_rt::spawn(async move { bus.ask(&soon, perform(Act::Never)).await });
     until(|| watch.running() == 1 && clock.sleepers() == 1).await;
@@ -72,7 +72,7 @@ async fn a_caller_s_own_deadline_is_its_timeout_when_it_is_sooner() {
 
 #[actix_rt::test]
 async fn refusals_do_not_open_the_breaker_and_failures_do() {
-    let (_, runtime, bus, _) = stage_of(64, false).await;
+    let (_, runtime, bus, _) = sample_node(64, false).await;
     let caller = Caller::anonymous();
     for _ in 0..200 {
         assert_eq!(bus.ask(&caller, perform(Act::Refuse)).await, Err(CallError::Refused(Refusal)));
@@ -88,7 +88,7 @@ async fn refusals_do_not_open_the_breaker_and_failures_do() {
 #[actix_rt::test]
 async fn half_open_lets_exactly_five_calls_reach_the_handler() {
     for dedicated in [false, true] {
-        let (watch, runtime, bus, clock) = stage_of(64, dedicated).await;
+        let (watch, runtime, bus, clock) = sample_node(64, dedicated).await;
         let caller = Caller::anonymous();
         for _ in 0..20 {
             assert!(bus.ask(&caller, perform(Act::Fail)).await.is_err());
@@ -114,7 +114,7 @@ async fn half_open_lets_exactly_five_calls_reach_the_handler() {
 
 #[actix_rt::test]
 async fn slow_calls_open_the_breaker() {
-    let (_, runtime, bus, clock) = stage_of(64, false).await;
+    let (_, runtime, bus, clock) = sample_node(64, false).await;
     let caller = Caller::anonymous();
     let slow = actix_rt::spawn({
         let (bus, caller) = (bus.clone(), caller.clone());
@@ -129,18 +129,18 @@ async fn slow_calls_open_the_breaker() {
 #[actix_rt::test]
 async fn an_operator_holds_the_breaker_open_or_closed() {
     for dedicated in [false, true] {
-        let (_, runtime, bus, _) = stage_of(64, dedicated).await;
+        let (_, runtime, bus, _) = sample_node(64, dedicated).await;
         let caller = Caller::anonymous();
-        assert!(runtime.force_breaker("stage", Some(breaker::Force::Open)));
+        assert!(runtime.force_breaker("sample", Some(breaker::Force::Open)));
         until(|| state(&runtime) == "forced_open").await;
         assert!(is_open(&bus.ask(&caller, perform(Act::Reply(1))).await));
-        assert!(runtime.force_breaker("stage", Some(breaker::Force::Closed)));
+        assert!(runtime.force_breaker("sample", Some(breaker::Force::Closed)));
         until(|| state(&runtime) == "forced_closed").await;
         for _ in 0..100 {
             assert!(bus.ask(&caller, perform(Act::Fail)).await.is_err());
         }
         assert_eq!(bus.ask(&caller, perform(Act::Reply(1))).await, Ok(1));
-        assert!(runtime.force_breaker("stage", None));
+        assert!(runtime.force_breaker("sample", None));
         until(|| state(&runtime) == "closed").await;
         assert!(!runtime.force_breaker("nobody", None));
         runtime.stop(Duration::from_secs(1)).await;
@@ -149,7 +149,7 @@ async fn an_operator_holds_the_breaker_open_or_closed() {
 
 #[actix_rt::test]
 async fn what_the_input_caused_and_a_full_disk_open_no_breaker_and_hide_no_failure() {
-    let (_, runtime, bus, _) = stage_of(64, false).await;
+    let (_, runtime, bus, _) = sample_node(64, false).await;
     let caller = Caller::anonymous();
     for _ in 0..100 {
         assert_eq!(bus.ask(&caller, perform(Act::Spoil)).await, Err(Failure::Invalid.into()));
@@ -163,11 +163,11 @@ async fn what_the_input_caused_and_a_full_disk_open_no_breaker_and_hide_no_failu
     assert_eq!(state(&runtime), "open");
 }
 
-/// A domain that asks another, and a clock.
+/// A domain that asks another, and the node's clock.
 async fn pair() -> (Watch, Runtime, Bus, Clock) {
     let watch = Watch::default();
     let (runtime, bus, clock) =
-        node(vec![stage(Bulkhead::default(), &watch).build(), elsewhere(&Watch::default())]).await;
+        node(vec![sample(Bulkhead::default(), &watch).build(), elsewhere(&Watch::default())]).await;
     (watch, runtime, bus, clock)
 }
 
@@ -190,7 +190,7 @@ async fn a_failure_of_another_domain_counts_there_and_not_with_who_asked() {
     for _ in 0..5 {
         assert_eq!(bus.ask(&caller, pass(Act::Reply(2))).await, Ok(2), "as soon as the other one works");
     }
-    // Its own failures count as ever, also when it has met one of another before.
+    // Its own failures count, also when it has met one of the other before.
     for _ in 0..20 {
         assert!(bus.ask(&caller, perform(Act::Fail)).await.is_err());
     }
@@ -222,8 +222,8 @@ async fn a_breaker_begins_anew_when_what_the_domain_stands_on_answers_again() {
         });
         let watch = Watch::default();
         let domain = match dedicated {
-            true => dedicated_stage(Bulkhead::default(), 1, &watch),
-            false => stage(Bulkhead::default(), &watch),
+            true => dedicated_sample(Bulkhead::default(), 1, &watch),
+            false => sample(Bulkhead::default(), &watch),
         };
         let (runtime, bus, _) = node(vec![domain.standing_on([dependency.clone()]).build()]).await;
         let caller = Caller::anonymous();
@@ -235,7 +235,7 @@ async fn a_breaker_begins_anew_when_what_the_domain_stands_on_answers_again() {
         until(|| dependency.is_away()).await;
         assert!(is_open(&bus.ask(&caller, perform(Act::Reply(1))).await));
         is_there.store(true, Ordering::SeqCst);
-        // The clock of the breaker stands, and nobody calls.
+        // The breaker's clock stands still, and there are no calls.
         until(|| state(&runtime) == "closed").await;
         assert_eq!(bus.ask(&caller, perform(Act::Reply(1))).await, Ok(1));
         for _ in 0..18 {

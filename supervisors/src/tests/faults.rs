@@ -14,7 +14,7 @@ use std::{
 use callboard_messages::{CallError, Caller, Failure};
 use futures_util::future::join_all;
 
-use super::{alone::alone, stage::*};
+use super::{alone::alone, fixture::*};
 use crate::{Backoff, Bulkhead, Domain, Intensity, StartError};
 
 fn is_internal<R>(outcome: &Result<R, CallError<Refusal>>) -> bool {
@@ -28,7 +28,7 @@ fn is_unavailable<R>(outcome: &Result<R, CallError<Refusal>>) -> bool {
 #[actix_rt::test]
 async fn a_panic_fails_one_call_and_the_next_is_served_within_200_ms() {
     let watch = Watch::default();
-    let (_runtime, bus, clock) = node(vec![stage(Bulkhead::default(), &watch).build()]).await;
+    let (_runtime, bus, clock) = node(vec![sample(Bulkhead::default(), &watch).build()]).await;
     let caller = Caller::anonymous();
     for (panics, act) in [Act::PanicAtOnce, Act::PanicLater].into_iter().enumerate() {
         assert!(is_internal(&bus.ask(&caller, perform(act)).await));
@@ -41,7 +41,7 @@ async fn a_panic_fails_one_call_and_the_next_is_served_within_200_ms() {
         clock.advance(Duration::from_millis(200));
         assert_eq!(next.await.unwrap(), Ok(1));
         assert_eq!(watch.builds(), panics + 2);
-        // Far enough for the back-off to begin anew.
+        // Far enough to reset the back-off.
         clock.advance(Duration::from_secs(60));
     }
 }
@@ -49,7 +49,7 @@ async fn a_panic_fails_one_call_and_the_next_is_served_within_200_ms() {
 #[actix_rt::test]
 async fn calls_that_run_when_another_panics_end_on_the_old_state() {
     let watch = Watch::default();
-    let (_runtime, bus, clock) = node(vec![stage(Bulkhead::default(), &watch).build()]).await;
+    let (_runtime, bus, clock) = node(vec![sample(Bulkhead::default(), &watch).build()]).await;
     let caller = Caller::anonymous();
     let old = actix_rt::spawn({
         let (bus, caller) = (bus.clone(), caller.clone());
@@ -67,7 +67,7 @@ async fn calls_that_run_when_another_panics_end_on_the_old_state() {
 #[actix_rt::test]
 async fn two_panics_of_one_state_are_one_fault() {
     let watch = Watch::default();
-    let (_runtime, bus, clock) = node(vec![stage(Bulkhead::default(), &watch).build()]).await;
+    let (_runtime, bus, clock) = node(vec![sample(Bulkhead::default(), &watch).build()]).await;
     let caller = Caller::anonymous();
     let both = join_all((0..10).map(|_| bus.ask(&caller, perform(Act::PanicLater)))).await;
     assert!(both.iter().all(is_internal));
@@ -77,13 +77,13 @@ async fn two_panics_of_one_state_are_one_fault() {
     assert_eq!(watch.builds(), 2);
 }
 
-/// The threads of the process, whosever they are.
+/// Number of threads of the process.
 fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").unwrap().count()
 }
 
-/// For the whole process: the panics that [`Act`] asks for are no longer told.
-fn silence_the_stage() {
+/// Silences, for the whole process, the panics that [`Act`] asks for.
+fn silence_expected_panics() {
     let tell = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         if !matches!(panic.payload_as_str(), Some("at once" | "later")) {
@@ -97,7 +97,7 @@ async fn ten_thousand_panics_leak_no_permit_task_or_thread() {
     if !alone("tests::faults::ten_thousand_panics_leak_no_permit_task_or_thread") {
         return;
     }
-    silence_the_stage();
+    silence_expected_panics();
     let watch = Watch::default();
     let bulkhead = Bulkhead {
         in_flight: 4,
@@ -110,7 +110,7 @@ async fn ten_thousand_panics_leak_no_permit_task_or_thread() {
         },
         ..Bulkhead::default()
     };
-    let (runtime, bus, clock) = node(vec![stage(bulkhead, &watch).build()]).await;
+    let (runtime, bus, clock) = node(vec![sample(bulkhead, &watch).build()]).await;
     let caller = Caller::anonymous();
     assert_eq!(bus.ask(&caller, perform(Act::Reply(1))).await, Ok(1));
     let (threads_before, holders_before) = (threads(), watch.holders());
@@ -132,7 +132,7 @@ async fn ten_thousand_panics_leak_no_permit_task_or_thread() {
 #[actix_rt::test]
 async fn a_crash_loop_exhausts_its_domain_and_leaves_the_others_serving() {
     let watch = Watch::default();
-    let (runtime, bus, clock) = node(vec![stage(Bulkhead::default(), &watch).build(), elsewhere(&watch)]).await;
+    let (runtime, bus, clock) = node(vec![sample(Bulkhead::default(), &watch).build(), elsewhere(&watch)]).await;
     let caller = Caller::anonymous();
     for crash in 1..=6 {
         assert!(runtime.ready().iter().all(|domain| domain.ready));
@@ -148,14 +148,14 @@ async fn a_crash_loop_exhausts_its_domain_and_leaves_the_others_serving() {
     assert!(is_unavailable(&bus.ask(&caller, perform(Act::Reply(1))).await));
     assert_eq!(bus.ask(&caller, Elsewhere(Act::Reply(1), uuid::Uuid::nil())).await, Ok(1));
     let ready: Vec<_> = runtime.ready().iter().map(|domain| (domain.domain, domain.ready)).collect();
-    assert_eq!(ready, [("stage", false), ("elsewhere", true)]);
+    assert_eq!(ready, [("sample", false), ("elsewhere", true)]);
     let tree = runtime.tree();
     assert_eq!((tree.children[0].state, tree.children[1].state), ("unavailable", "ready"));
     assert!(tree.children[0].reason.as_ref().unwrap().contains("at once"));
 
-    // An operator gives it another chance, with the whole intensity before it.
+    // An operator restarts it, with the whole intensity before it.
     assert!(!runtime.revive("elsewhere") && !runtime.revive("nobody"));
-    until(|| runtime.revive("stage")).await;
+    until(|| runtime.revive("sample")).await;
     until(|| runtime.ready().iter().all(|domain| domain.ready)).await;
     assert_eq!(bus.ask(&caller, perform(Act::Reply(1))).await, Ok(1));
     assert!(is_internal(&bus.ask(&caller, perform(Act::PanicAtOnce)).await));
@@ -167,14 +167,14 @@ async fn a_crash_loop_exhausts_its_domain_and_leaves_the_others_serving() {
 #[actix_rt::test]
 async fn crashes_that_are_far_apart_never_exhaust_a_domain() {
     let watch = Watch::default();
-    let (_runtime, bus, clock) = node(vec![stage(Bulkhead::default(), &watch).build()]).await;
+    let (_runtime, bus, clock) = node(vec![sample(Bulkhead::default(), &watch).build()]).await;
     let caller = Caller::anonymous();
     for crash in 1..=50 {
         assert!(is_internal(&bus.ask(&caller, perform(Act::PanicAtOnce)).await));
         until(|| clock.sleepers() >= 1).await;
         clock.advance(Duration::from_secs(6));
         until(|| watch.builds() == crash + 1).await;
-        // More answers than failures, so that the breaker has no part in it.
+        // More replies than failures, so that the breaker stays closed.
         for _ in 0..2 {
             assert_eq!(bus.ask(&caller, perform(Act::Reply(1))).await, Ok(1));
         }
@@ -185,7 +185,7 @@ async fn crashes_that_are_far_apart_never_exhaust_a_domain() {
 async fn a_factory_that_fails_or_panics_is_tried_again_and_then_given_up() {
     let attempts = Arc::new(AtomicUsize::new(0));
     let counted = attempts.clone();
-    let domain = Domain::new("stage")
+    let domain = Domain::new("sample")
         .answering::<TestDomain>()
         .on::<Perform>()
         .shared(move |_| {
@@ -198,7 +198,7 @@ async fn a_factory_that_fails_or_panics_is_tried_again_and_then_given_up() {
         .build();
     let (runtime, bus, clock) = node(vec![domain]).await;
     assert_eq!(attempts.load(Ordering::SeqCst), 1, "attach returns after the first attempt");
-    assert_eq!(runtime.ready()[0].reason.as_deref(), Some("stage is starting"));
+    assert_eq!(runtime.ready()[0].reason.as_deref(), Some("sample is starting"));
     let waiting = actix_rt::spawn(async move { bus.ask(&Caller::anonymous(), perform(Act::Reply(1))).await });
     for (attempt, wait) in (2..=6).zip([130, 250, 500, 1000, 2000]) {
         until(|| clock.sleepers() >= 1 && attempts.load(Ordering::SeqCst) == attempt - 1).await;
@@ -223,7 +223,7 @@ async fn tasks_of_a_state_end_with_it_and_their_panics_hurt_nobody() {
     let alive = ALIVE.with(Rc::clone);
     let watch = Watch::default();
     let inside = watch.clone();
-    let domain = Domain::new("stage")
+    let domain = Domain::new("sample")
         .answering::<TestDomain>()
         .on::<Perform>()
         .shared(move |context| {

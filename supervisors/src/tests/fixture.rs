@@ -1,4 +1,4 @@
-//! A domain for the tests: what its handlers do is said by the message.
+//! A sample domain whose handlers do what the message says.
 
 use std::{
     cell::RefCell,
@@ -24,26 +24,26 @@ use crate::{Bulkhead, Bus, Clock, Contract, Domain, DomainOf, Handle, Outcome, R
 pub enum Act {
     Reply(u64),
     Refuse,
-    /// Fails as a dependency that does not answer.
+    /// Fails with an outage of a dependency.
     Fail,
-    /// Fails because of what it was asked.
+    /// Fails because of its input.
     Spoil,
-    /// Fails because there is no room.
+    /// Fails because the disk is full.
     Fill,
-    /// Asks the other domain for this, and passes on what comes of it.
+    /// Asks the other domain for this, and returns its outcome.
     Pass(Box<Act>),
     /// Panics before the handler has returned a future.
     PanicAtOnce,
     /// Panics in the handler's future.
     PanicLater,
-    /// Waits until the stage is opened.
+    /// Waits for [`Watch::open`].
     Wait(u64),
-    /// Takes so many milliseconds of the clock.
+    /// Sleeps for this many milliseconds of the clock.
     Take(u64),
     Never,
-    /// Lets other tasks go on once.
+    /// Yields once.
     Yield(u64),
-    /// Blocks the thread as the test says.
+    /// Runs the function given to [`Watch::on_block`].
     Block,
 }
 
@@ -62,13 +62,13 @@ macro_rules! operation {
     };
 }
 
-operation!(Perform, "stage.perform", Access::Public);
-operation!(Keyed, "stage.keyed", Access::Public, Some(|keyed| keyed.1));
-operation!(Known, "stage.known", Access::Authenticated);
-operation!(Permitted, "stage.permitted", Access::Permission("stage:write"));
-operation!(Inner, "stage.inner", Access::Internal);
+operation!(Perform, "sample.perform", Access::Public);
+operation!(Keyed, "sample.keyed", Access::Public, Some(|keyed| keyed.1));
+operation!(Known, "sample.known", Access::Authenticated);
+operation!(Permitted, "sample.permitted", Access::Permission("sample:write"));
+operation!(Inner, "sample.inner", Access::Internal);
 operation!(Elsewhere, "elsewhere.perform", Access::Public);
-operation!(Unanswered, "stage.unanswered", Access::Public);
+operation!(Unanswered, "sample.unanswered", Access::Public);
 
 pub fn perform(act: Act) -> Perform {
     Perform(act, Uuid::nil())
@@ -86,7 +86,7 @@ impl DomainError for Refusal {
     }
 }
 
-/// What the tests see of the handlers.
+/// Observes and controls the handlers.
 #[derive(Clone, Default)]
 pub struct Watch(Arc<Inside>);
 
@@ -116,7 +116,7 @@ impl Watch {
     pub fn on_block(&self, block: impl FnOnce() + Send + 'static) {
         *self.0.block.lock() = Some(Box::new(block));
     }
-    /// How many hold it: the test, the factory, each state.
+    /// Number of clones: the test's, the factory's, and each state's.
     pub fn holders(&self) -> usize {
         Arc::strong_count(&self.0)
     }
@@ -226,16 +226,16 @@ pub fn manual() -> Clock {
     Clock::manual(DateTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))
 }
 
-pub fn stage(bulkhead: Bulkhead, watch: &Watch) -> DomainOf<TestDomain> {
+pub fn sample(bulkhead: Bulkhead, watch: &Watch) -> DomainOf<TestDomain> {
     contract(bulkhead).shared(factory(watch))
 }
 
-pub fn dedicated_stage(bulkhead: Bulkhead, threads: usize, watch: &Watch) -> DomainOf<TestDomain> {
+pub fn dedicated_sample(bulkhead: Bulkhead, threads: usize, watch: &Watch) -> DomainOf<TestDomain> {
     contract(bulkhead).dedicated(threads, factory(watch))
 }
 
 pub fn contract(bulkhead: Bulkhead) -> Contract<TestDomain> {
-    let plan = Domain::new("stage").bulkhead(bulkhead).answering();
+    let plan = Domain::new("sample").bulkhead(bulkhead).answering();
     plan.on::<Perform>().on::<Keyed>().on::<Known>().on::<Permitted>().on::<Inner>()
 }
 
@@ -255,7 +255,7 @@ pub fn factory(
     }
 }
 
-/// A node with one worker, this thread, and a clock that stands.
+/// A node with one worker, this thread, and a manual clock.
 pub async fn node(domains: Vec<Domain>) -> (Runtime, Bus, Clock) {
     let clock = manual();
     let runtime = Runtime::builder().clock(clock.clone()).workers(1).build(domains).unwrap();
@@ -264,7 +264,7 @@ pub async fn node(domains: Vec<Domain>) -> (Runtime, Bus, Clock) {
     (runtime, bus, clock)
 }
 
-/// Lets other tasks and threads go on until `condition` holds.
+/// Lets other tasks and threads run until `condition` holds.
 pub async fn until(condition: impl Fn() -> bool) {
     let patience = std::time::Instant::now() + Duration::from_secs(20);
     while !condition() {

@@ -12,7 +12,7 @@ use callboard_messages::Caller;
 use futures_util::{FutureExt, future::join_all};
 use uuid::Uuid;
 
-use super::stage::*;
+use super::fixture::*;
 use crate::{Bulkhead, Runtime};
 
 #[actix_rt::test]
@@ -20,9 +20,9 @@ async fn calls_of_a_key_run_one_at_a_time_in_order() {
     for dedicated in [false, true] {
         let watch = Watch::default();
         let domain = if dedicated {
-            dedicated_stage(Bulkhead::default(), 3, &watch)
+            dedicated_sample(Bulkhead::default(), 3, &watch)
         } else {
-            stage(Bulkhead::default(), &watch)
+            sample(Bulkhead::default(), &watch)
         };
         let (runtime, bus, _) = node(vec![domain.build()]).await;
         let caller = Caller::anonymous();
@@ -41,7 +41,7 @@ async fn calls_of_a_key_run_one_at_a_time_in_order() {
         assert_eq!(outcomes, (0..50).map(Ok).collect::<Vec<_>>());
         assert_eq!(watch.order(), (0..50).collect::<Vec<_>>());
         assert_eq!(watch.most(), 1);
-        until(|| runtime.keys("stage") == 0).await;
+        until(|| runtime.keys("sample") == 0).await;
         runtime.stop(Duration::from_secs(1)).await;
     }
 }
@@ -49,7 +49,7 @@ async fn calls_of_a_key_run_one_at_a_time_in_order() {
 #[actix_rt::test]
 async fn different_keys_run_at_the_same_time() {
     let watch = Watch::default();
-    let (_runtime, bus, _) = node(vec![stage(Bulkhead::default(), &watch).build()]).await;
+    let (_runtime, bus, _) = node(vec![sample(Bulkhead::default(), &watch).build()]).await;
     let caller = Caller::anonymous();
     let mut calls = join_all((0..10).map(|n| bus.ask(&caller, Keyed(Act::Wait(n), Uuid::now_v7()))));
     assert!((&mut calls).now_or_never().is_none());
@@ -61,7 +61,7 @@ async fn different_keys_run_at_the_same_time() {
 #[actix_rt::test]
 async fn a_keyed_call_that_fails_panics_or_whose_caller_leaves_lets_the_next_one_run() {
     let watch = Watch::default();
-    let (runtime, bus, clock) = node(vec![stage(Bulkhead::default(), &watch).build()]).await;
+    let (runtime, bus, clock) = node(vec![sample(Bulkhead::default(), &watch).build()]).await;
     let caller = Caller::anonymous();
     let key = Uuid::now_v7();
     let mut first = Box::pin(bus.ask(&caller, Keyed(Act::Wait(1), key)));
@@ -91,14 +91,14 @@ async fn a_keyed_call_that_fails_panics_or_whose_caller_leaves_lets_the_next_one
     clock.advance(Duration::from_millis(200));
     assert_eq!(last.await, Ok(6));
     assert_eq!(watch.order(), [1, 6]);
-    until(|| runtime.keys("stage") == 0).await;
+    until(|| runtime.keys("sample") == 0).await;
 }
 
 #[test]
 fn a_key_stays_with_its_shard_while_workers_come_and_callers_are_on_every_thread() {
     let watch = Watch::default();
     let clock = manual();
-    let domain = stage(Bulkhead { queue: 10_000, ..Bulkhead::default() }, &watch).build();
+    let domain = sample(Bulkhead { queue: 10_000, ..Bulkhead::default() }, &watch).build();
     let runtime = Runtime::builder().clock(clock).workers(4).build(vec![domain]).unwrap();
     let keys: Arc<Vec<Uuid>> = Arc::new((0..3).map(|_| Uuid::now_v7()).collect());
     let (finished, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -112,7 +112,7 @@ fn a_key_stays_with_its_shard_while_workers_come_and_callers_are_on_every_thread
                     let caller = Caller::anonymous();
                     for round in 0..200 {
                         let key = keys[(round + worker) % 3];
-                        // The handler asserts that it is alone with its key.
+                        // The handler asserts that no other call with its key runs.
                         let asked = (0..4).map(|n| runtime.bus().ask(&caller, Keyed(Act::Yield(n), key)));
                         let outcomes = join_all(asked).await;
                         assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
@@ -127,5 +127,5 @@ fn a_key_stays_with_its_shard_while_workers_come_and_callers_are_on_every_thread
     for worker in workers {
         worker.join().unwrap();
     }
-    assert_eq!((answered.load(Ordering::SeqCst), runtime.keys("stage")), (3200, 0));
+    assert_eq!((answered.load(Ordering::SeqCst), runtime.keys("sample")), (3200, 0));
 }

@@ -1,8 +1,8 @@
-//! What stands on what: the modules below the actor runtime do not know it, so that each is understood by itself.
+//! Layers of the modules: those below the actor runtime do not use it, so that each is understood by itself.
 
 use std::{fs, path::Path};
 
-/// Each uses nothing of the crate but those before it.
+/// Each module uses only those before it.
 const LAYERS: [&str; 13] = [
     "rules",
     "restart",

@@ -1,14 +1,14 @@
-//! The runtime's promises, kept with a clock that stands until it is moved.
+//! Tests of the runtime, with a manual clock.
 
 mod alone;
 mod bounds;
 mod breakers;
 mod calls;
 mod faults;
+mod fixture;
 mod keyed;
 mod layers;
 mod node;
 mod remote;
-mod stage;
 mod supervision;
 mod traces;

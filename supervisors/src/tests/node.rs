@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use prometheus::{Encoder, TextEncoder};
 use uuid::Uuid;
 
-use super::stage::*;
+use super::fixture::*;
 use crate::{Backoff, BlockingPool, Bulkhead, ChildSpec, Domain, Exit, Intensity, Runtime, blocking::fs, breaker};
 
 fn refusals(domains: Vec<Domain>) -> Vec<String> {
@@ -43,20 +43,20 @@ async fn configurations_that_cannot_be_are_refused_each_with_its_sentence() {
         ),
     ];
     for (bulkhead, says) in bulkheads {
-        let wrong = refusals(vec![stage(bulkhead, &watch).build()]);
+        let wrong = refusals(vec![sample(bulkhead, &watch).build()]);
         assert_eq!(wrong.len(), 1, "{says}: {wrong:?}");
-        assert!(wrong[0].contains(says) && wrong[0].contains("stage"), "{wrong:?}");
+        assert!(wrong[0].contains(says) && wrong[0].contains("sample"), "{wrong:?}");
     }
     let child = || ChildSpec::new("twin", |_| async { Exit::Normal });
     let domains = [
-        (vec![stage(base(), &watch).build(), stage(base(), &watch).build()], "two domains are named stage"),
-        (vec![dedicated_stage(base(), 0, &watch).build()], "at least one thread"),
-        (vec![contract(base()).on::<Perform>().shared(factory(&watch)).build()], "stage.perform is answered twice"),
+        (vec![sample(base(), &watch).build(), sample(base(), &watch).build()], "two domains are named sample"),
+        (vec![dedicated_sample(base(), 0, &watch).build()], "at least one thread"),
+        (vec![contract(base()).on::<Perform>().shared(factory(&watch)).build()], "sample.perform is answered twice"),
         (
             vec![contract(base()).on::<Elsewhere>().shared(factory(&watch)).build()],
-            "elsewhere.perform is not named stage.<verb>",
+            "elsewhere.perform is not named sample.<verb>",
         ),
-        (vec![stage(base(), &watch).child(child()).child(child()).build()], "two children are named twin"),
+        (vec![sample(base(), &watch).child(child()).child(child()).build()], "two children are named twin"),
     ];
     for (domains, says) in domains {
         let wrong = refusals(domains);
@@ -66,12 +66,12 @@ async fn configurations_that_cannot_be_are_refused_each_with_its_sentence() {
     assert!(none[0].contains("workers"));
     // All of them at once.
     let both = Bulkhead { queue: 0, in_flight: 0, ..base() };
-    assert_eq!(refusals(vec![stage(both, &watch).build()]).len(), 2);
+    assert_eq!(refusals(vec![sample(both, &watch).build()]).len(), 2);
 }
 
 #[test]
 fn dedicated_domains_need_an_actix_system() {
-    let wrong = refusals(vec![dedicated_stage(Bulkhead::default(), 1, &Watch::default()).build()]);
+    let wrong = refusals(vec![dedicated_sample(Bulkhead::default(), 1, &Watch::default()).build()]);
     assert!(wrong[0].contains("actix system"), "{wrong:?}");
 }
 
@@ -80,7 +80,7 @@ async fn a_thread_may_not_wait_for_a_disk_while_it_runs_shards() {
     let file = std::env::current_exe().unwrap();
     let is_refused = || std::panic::catch_unwind(|| fs::is_file(&file)).is_err();
     assert!(!is_refused());
-    let (node, ..) = node(vec![stage(Bulkhead::default(), &Watch::default()).build()]).await;
+    let (node, ..) = node(vec![sample(Bulkhead::default(), &Watch::default()).build()]).await;
     assert!(is_refused());
     let looked = file.clone();
     assert_eq!(BlockingPool::new("test", 1, 1).run(None, move || fs::is_file(looked)).await, Ok(true));
@@ -91,7 +91,7 @@ async fn a_thread_may_not_wait_for_a_disk_while_it_runs_shards() {
 #[actix_rt::test]
 async fn attaching_twice_on_a_thread_starts_one_shard() {
     let watch = Watch::default();
-    let (runtime, _, _) = node(vec![stage(Bulkhead::default(), &watch).build()]).await;
+    let (runtime, _, _) = node(vec![sample(Bulkhead::default(), &watch).build()]).await;
     runtime.attach().await;
     assert_eq!(watch.builds(), 1);
     assert_eq!(runtime.tree().children[0].children.len(), 1);
@@ -101,7 +101,7 @@ async fn attaching_twice_on_a_thread_starts_one_shard() {
 async fn stop_lets_running_and_waiting_calls_end_and_refuses_new_ones() {
     let watch = Watch::default();
     let bulkhead = Bulkhead { in_flight: 1, ..Bulkhead::default() };
-    let (runtime, bus, _) = node(vec![stage(bulkhead, &watch).build()]).await;
+    let (runtime, bus, _) = node(vec![sample(bulkhead, &watch).build()]).await;
     let ask = |act| {
         let bus = bus.clone();
         actix_rt::spawn(async move { bus.ask(&Caller::anonymous(), perform(act)).await })
@@ -130,7 +130,7 @@ async fn stop_lets_running_and_waiting_calls_end_and_refuses_new_ones() {
 #[actix_rt::test]
 async fn stop_drops_what_does_not_end_by_the_deadline() {
     let watch = Watch::default();
-    let (runtime, bus, clock) = node(vec![stage(Bulkhead::default(), &watch).build()]).await;
+    let (runtime, bus, clock) = node(vec![sample(Bulkhead::default(), &watch).build()]).await;
     let hanging = actix_rt::spawn(async move { bus.ask(&Caller::anonymous(), perform(Act::Never)).await });
     until(|| watch.running() == 1).await;
     let stop = actix_rt::spawn({
@@ -153,7 +153,7 @@ async fn stop_drops_what_does_not_end_by_the_deadline() {
 async fn callers_on_other_threads_are_answered_when_a_shard_stops() {
     let watch = Watch::default();
     let bulkhead = Bulkhead { in_flight: 1, ..Bulkhead::default() };
-    let (runtime, bus, _) = node(vec![dedicated_stage(bulkhead, 1, &watch).build()]).await;
+    let (runtime, bus, _) = node(vec![dedicated_sample(bulkhead, 1, &watch).build()]).await;
     let ask = |act| {
         let bus = bus.clone();
         actix_rt::spawn(async move { bus.ask(&Caller::anonymous(), perform(act)).await })
@@ -215,7 +215,7 @@ async fn domains_stop_in_reverse_order_children_before_state() {
 async fn a_child_that_crashes_for_ever_exhausts_its_domain() {
     let watch = Watch::default();
     let crashing = ChildSpec::new("crashing", |_| async { Exit::Abnormal("broken".to_owned()) });
-    let domain = stage(Bulkhead::default(), &watch).child(crashing).build();
+    let domain = sample(Bulkhead::default(), &watch).child(crashing).build();
     let (runtime, bus, clock) = node(vec![domain, elsewhere(&watch)]).await;
     until(|| {
         clock.advance(Duration::from_millis(100));
@@ -238,17 +238,17 @@ async fn a_shard_whose_thread_is_blocked_is_found_and_passed_over() {
         let held = RELEASE.lock().take();
         held.map(|held| held.recv());
     });
-    let (runtime, bus, clock) = node(vec![dedicated_stage(bulkhead, 2, &watch).build()]).await;
+    let (runtime, bus, clock) = node(vec![dedicated_sample(bulkhead, 2, &watch).build()]).await;
     let blocked = actix_rt::spawn({
         let bus = bus.clone();
         async move { bus.ask(&Caller::anonymous(), perform(Act::Block)).await }
     });
     until(|| runtime.tree().children[0].state == "blocked").await;
-    assert_eq!(runtime.ready()[0].reason.as_deref(), Some("a thread of stage is blocked"));
+    assert_eq!(runtime.ready()[0].reason.as_deref(), Some("a thread of sample is blocked"));
     for n in 0..20 {
         assert_eq!(bus.ask(&Caller::anonymous(), perform(Act::Reply(n))).await, Ok(n));
     }
-    // The blocked thread cannot notice the deadline; the caller's own does.
+    // The blocked thread can't notice the deadline; the caller's own thread does.
     until(|| clock.sleepers() >= 1).await;
     clock.advance(Duration::from_secs(11));
     assert_eq!(blocked.await.unwrap(), Err(CallError::Failed(Failure::Timeout)));
@@ -262,7 +262,7 @@ async fn metrics_and_tree_show_every_bound() {
     let watch = Watch::default();
     let bulkhead = Bulkhead { queue: 7, in_flight: 3, ..Bulkhead::default() };
     let pool = BlockingPool::new("paper", 1, 2);
-    let (runtime, bus, clock) = node(vec![stage(bulkhead, &watch).pool(&pool).build()]).await;
+    let (runtime, bus, clock) = node(vec![sample(bulkhead, &watch).pool(&pool).build()]).await;
     let caller = Caller::anonymous();
     for act in [Act::Reply(1), Act::Reply(2), Act::Refuse, Act::Fail] {
         let _ = bus.ask(&caller, perform(act)).await;
@@ -274,27 +274,27 @@ async fn metrics_and_tree_show_every_bound() {
     let text = String::from_utf8(text).unwrap();
     let name = Perform::NAME;
     for line in [
-        &format!(r#"callboard_operation_calls_total{{domain="stage",operation="{name}",outcome="ok"}} 2"#) as &str,
-        &format!(r#"callboard_operation_calls_total{{domain="stage",operation="{name}",outcome="refused"}} 1"#),
-        &format!(r#"callboard_operation_calls_total{{domain="stage",operation="{name}",outcome="unavailable"}} 1"#),
-        &format!(r#"callboard_operation_duration_seconds_count{{domain="stage",operation="{name}"}} 4"#),
-        &format!(r#"callboard_operation_duration_seconds_bucket{{domain="stage",operation="{name}",le="+Inf"}} 4"#),
-        r#"callboard_shard_queue_depth{domain="stage",shard="0"} 0"#,
-        r#"callboard_shard_queue_limit{domain="stage",shard="0"} 7"#,
-        r#"callboard_shard_in_flight{domain="stage",shard="0"} 0"#,
-        r#"callboard_shard_in_flight_limit{domain="stage",shard="0"} 3"#,
-        r#"callboard_shard_restarts_total{domain="stage",shard="0"} 0"#,
-        r#"callboard_shard_breaker_state{domain="stage",shard="0"} 0"#,
-        r#"callboard_shard_blocked{domain="stage",shard="0"} 0"#,
-        r#"callboard_shard_rejections_total{domain="stage",shard="0",reason="expired"} 1"#,
-        r#"callboard_shard_rejections_total{domain="stage",shard="0",reason="queue_full"} 0"#,
-        r#"callboard_domain_up{domain="stage"} 1"#,
+        &format!(r#"callboard_operation_calls_total{{domain="sample",operation="{name}",outcome="ok"}} 2"#) as &str,
+        &format!(r#"callboard_operation_calls_total{{domain="sample",operation="{name}",outcome="refused"}} 1"#),
+        &format!(r#"callboard_operation_calls_total{{domain="sample",operation="{name}",outcome="unavailable"}} 1"#),
+        &format!(r#"callboard_operation_duration_seconds_count{{domain="sample",operation="{name}"}} 4"#),
+        &format!(r#"callboard_operation_duration_seconds_bucket{{domain="sample",operation="{name}",le="+Inf"}} 4"#),
+        r#"callboard_shard_queue_depth{domain="sample",shard="0"} 0"#,
+        r#"callboard_shard_queue_limit{domain="sample",shard="0"} 7"#,
+        r#"callboard_shard_in_flight{domain="sample",shard="0"} 0"#,
+        r#"callboard_shard_in_flight_limit{domain="sample",shard="0"} 3"#,
+        r#"callboard_shard_restarts_total{domain="sample",shard="0"} 0"#,
+        r#"callboard_shard_breaker_state{domain="sample",shard="0"} 0"#,
+        r#"callboard_shard_blocked{domain="sample",shard="0"} 0"#,
+        r#"callboard_shard_rejections_total{domain="sample",shard="0",reason="expired"} 1"#,
+        r#"callboard_shard_rejections_total{domain="sample",shard="0",reason="queue_full"} 0"#,
+        r#"callboard_domain_up{domain="sample"} 1"#,
         r#"callboard_blocking_queue_limit{pool="paper"} 2"#,
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
     let tree = serde_json::to_value(runtime.tree()).unwrap();
-    assert_eq!(tree["children"][0]["name"], "stage");
+    assert_eq!(tree["children"][0]["name"], "sample");
     assert_eq!(tree["children"][0]["children"][0]["kind"], "shard");
     assert_eq!(tree["children"][0]["limit"], 3);
 }

@@ -1,4 +1,4 @@
-//! Domains of other nodes, over a way that does as it is told.
+//! Domains of other nodes, over a scripted transport.
 
 use std::{
     collections::VecDeque,
@@ -15,7 +15,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::stage::*;
+use super::fixture::*;
 use crate::{
     Bulkhead, Bus, Clock, Outcome, Part, Runtime,
     call::remote::{CallFailure, Request, Target, Transport, failed},
@@ -84,7 +84,7 @@ async fn replies_refusals_and_failures_come_back_as_they_were() {
     let answers = [
         Ok(Ok(7)),
         Ok(refused.clone()),
-        Ok(Err(Failure::Forbidden("stage:write".into()).into())),
+        Ok(Err(Failure::Forbidden("sample:write".into()).into())),
         Err(CallFailure::Overloaded { retry_after: Duration::from_secs(1) }),
         Err(CallFailure::Expired),
     ];
@@ -93,11 +93,11 @@ async fn replies_refusals_and_failures_come_back_as_they_were() {
     let ask = || async { bus.ask(&Caller::anonymous(), perform(Act::Reply(1))).await };
     assert_eq!(ask().await, Ok(7));
     assert_eq!(ask().await, refused);
-    assert_eq!(ask().await, Err(Failure::Forbidden("stage:write".into()).into()));
+    assert_eq!(ask().await, Err(Failure::Forbidden("sample:write".into()).into()));
     assert_eq!(ask().await, Err(Failure::Overloaded { retry_after: Duration::from_secs(1) }.into()));
     assert_eq!(ask().await, Err(Failure::Expired.into()));
     let request = wire.0.requests.lock()[0].clone();
-    assert_eq!((request.operation, request.domain, request.target), ("stage.perform", "stage", Target::Domain));
+    assert_eq!((request.operation, request.domain, request.target), ("sample.perform", "sample", Target::Domain));
 }
 
 #[actix_rt::test]
@@ -179,15 +179,15 @@ async fn what_a_host_answers_is_no_failure_of_the_way_to_it() {
 
 #[actix_rt::test]
 async fn a_text_that_no_engine_stores_comes_from_no_other_node() {
-    let (runtime, bus, _) = node(vec![stage(Bulkhead::default(), &Watch::default()).build()]).await;
+    let (runtime, bus, _) = node(vec![sample(Bulkhead::default(), &Watch::default()).build()]).await;
     let read = |served: Vec<u8>| serde_json::from_slice::<Outcome<Perform>>(&served).unwrap();
     for body in [r#"[{"Reply":1},"\u0000"]"#, r#"{"a":[{"b\u0000":1}]}"#, r#"["\\\u0000"]"#] {
         for _ in 0..20 {
-            let outcome = read(bus.serve("stage.perform", Caller::anonymous(), body.as_bytes()).await);
+            let outcome = read(bus.serve("sample.perform", Caller::anonymous(), body.as_bytes()).await);
             assert_eq!(outcome, Err(Failure::Invalid.into()), "{body}");
         }
     }
-    let outcome = read(bus.serve("stage.perform", Caller::anonymous(), br#"["\\u0000"]"#).await);
+    let outcome = read(bus.serve("sample.perform", Caller::anonymous(), br#"["\\u0000"]"#).await);
     assert_ne!(outcome, Err(Failure::Invalid.into()), "a backslash and zeros");
     assert_eq!(runtime.tree().children[0].breaker, Some("closed"));
 }
@@ -200,7 +200,7 @@ async fn one_node_is_asked_over_the_way_and_this_one_is_not() {
     assert_eq!(bus.ask_at(there, &Caller::anonymous(), perform(Act::Reply(1))).await, Ok(3));
     assert_eq!(wire.0.requests.lock()[0].target, Target::Node(there));
 
-    let (_runtime, bus, _) = node(vec![stage(Bulkhead::default(), &Watch::default()).build()]).await;
+    let (_runtime, bus, _) = node(vec![sample(Bulkhead::default(), &Watch::default()).build()]).await;
     assert_eq!(bus.ask_at(bus.node(), &Caller::anonymous(), perform(Act::Reply(4))).await, Ok(4));
     let alone = bus.ask_at(there, &Caller::anonymous(), perform(Act::Reply(4))).await;
     assert!(matches!(alone, Err(CallError::Failed(Failure::Unavailable { .. }))));
@@ -208,20 +208,20 @@ async fn one_node_is_asked_over_the_way_and_this_one_is_not() {
 
 #[actix_rt::test]
 async fn a_host_serves_by_name_and_a_node_that_only_reaches_a_domain_does_not() {
-    let (_runtime, bus, _) = node(vec![stage(Bulkhead::default(), &Watch::default()).build()]).await;
+    let (_runtime, bus, _) = node(vec![sample(Bulkhead::default(), &Watch::default()).build()]).await;
     let body = serde_json::to_vec(&perform(Act::Reply(5))).unwrap();
     let read = |served: Vec<u8>| serde_json::from_slice::<Outcome<Perform>>(&served).unwrap();
-    assert_eq!(read(bus.serve("stage.perform", Caller::anonymous(), &body).await), Ok(5));
+    assert_eq!(read(bus.serve("sample.perform", Caller::anonymous(), &body).await), Ok(5));
     // Nothing was executed, and another node may know what this one does not.
     let is_for_others =
         |outcome: &Outcome<Perform>| matches!(outcome, Err(CallError::Failed(Failure::Overloaded { .. })));
-    assert!(is_for_others(&read(bus.serve("stage.perform", Caller::anonymous(), b"{").await)));
-    assert!(is_for_others(&read(bus.serve("stage.vanish", Caller::anonymous(), b"{}").await)));
-    assert_eq!(bus.hosted().iter().map(|domain| domain.name).collect::<Vec<_>>(), ["stage"]);
+    assert!(is_for_others(&read(bus.serve("sample.perform", Caller::anonymous(), b"{").await)));
+    assert!(is_for_others(&read(bus.serve("sample.vanish", Caller::anonymous(), b"{}").await)));
+    assert_eq!(bus.hosted().iter().map(|domain| domain.name).collect::<Vec<_>>(), ["sample"]);
 
     let (_runtime, bus, _) = reaching(&Wire::default()).await;
     assert!(
-        is_for_others(&read(bus.serve("stage.perform", Caller::anonymous(), &body).await)),
+        is_for_others(&read(bus.serve("sample.perform", Caller::anonymous(), &body).await)),
         "no way round in circles"
     );
     assert!(bus.hosted().is_empty());

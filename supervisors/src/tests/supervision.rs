@@ -2,13 +2,13 @@
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
 
-use super::stage::{manual, until};
+use super::fixture::{manual, until};
 use crate::{
     ChildContext, ChildSpec, Clock, Exit, Intensity, Restart, Services, Strategy, Supervisor, SupervisorRef,
     supervise::ChildState,
 };
 
-/// What the children of a test do: each waits to be told how to end. Their log lives on this thread.
+/// Log of the children of a test, on this thread: each child waits for its exit.
 #[derive(Default)]
 struct Log {
     events: Vec<String>,

@@ -7,13 +7,13 @@ use parking_lot::Mutex;
 use tracing::{Instrument, Subscriber, span};
 use tracing_subscriber::{Layer, layer::Context, prelude::*, registry::LookupSpan};
 
-use super::stage::*;
+use super::fixture::*;
 use crate::Bulkhead;
 
 /// The name of a span, and that of its parent.
 type Named = (String, Option<String>);
 
-/// The request's span and those below it. What other tests of the process do is in none of them.
+/// The span of the request and those below it, without those of other tests in the process.
 #[derive(Clone, Default)]
 struct Spans(Arc<Mutex<Vec<Named>>>);
 
@@ -37,7 +37,7 @@ async fn a_handler_s_span_is_a_child_of_its_caller_s_on_every_thread() {
     for dedicated in [false, true] {
         let watch = Watch::default();
         let bulkhead = Bulkhead { in_flight: 1, ..Bulkhead::default() };
-        let domain = if dedicated { dedicated_stage(bulkhead, 1, &watch) } else { stage(bulkhead, &watch) };
+        let domain = if dedicated { dedicated_sample(bulkhead, 1, &watch) } else { sample(bulkhead, &watch) };
         let (runtime, bus, _) = node(vec![domain.build()]).await;
         let caller = Caller::anonymous();
         // The second one waits in the queue.

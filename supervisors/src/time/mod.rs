@@ -1,4 +1,4 @@
-//! The clock that all of a node goes by, and what is tried again as it passes.
+//! The clock of a node, and retries by it.
 
 pub(crate) mod clock;
 pub(crate) mod retry;

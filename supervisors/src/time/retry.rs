@@ -1,16 +1,16 @@
-//! Attempts that are repeated until one succeeds, or until another would be of no use.
+//! Retries: attempts that are repeated until one succeeds, or another is of no use.
 //!
-//! Only sagas and background work repeat what failed; an API request does so where its operation is idempotent.
+//! Only sagas and background work retry; an API request does so where its operation is idempotent.
 
 use std::{convert::Infallible, time::Duration};
 
 use crate::{restart::Backoff, time::clock::Clock};
 
-/// Repeats `attempt`, with the pauses of `backoff` between, until it succeeds. `failed` gets each error with the pause that
-/// would follow: `Ok` has another attempt made after it.
+/// Repeats `attempt`, with the pauses of `backoff` between, until it succeeds. `failed` gets each error with the pause
+/// that would follow, and returns `Ok` for another attempt.
 ///
 /// # Errors
-/// What `failed` gives up with.
+/// The error that `failed` returns.
 pub async fn retry<T, E, F>(
     clock: &Clock,
     backoff: Backoff,
@@ -30,8 +30,8 @@ pub async fn retry<T, E, F>(
     }
 }
 
-/// Repeats `attempt`, with the pauses of `backoff` between, until it succeeds, however often it fails. `failed` gets each
-/// error with the pause that follows, for the log.
+/// Repeats `attempt`, with the pauses of `backoff` between, until it succeeds, however often it fails. `failed` gets
+/// each error with the pause that follows, for the log.
 pub async fn retry_forever<T, E>(
     clock: &Clock,
     backoff: Backoff,

@@ -1,4 +1,4 @@
-//! Transactions in each other's way.
+//! Conflicting transactions.
 
 use std::{
     cell::Cell,
@@ -166,7 +166,7 @@ async fn a_transaction_that_the_server_ended_is_a_broken_connection() {
         let error = transaction.query("UPDATE things SET stock = 3").execute().await.unwrap_err();
         assert!(error.is_connection(), "{error}");
         drop(transaction);
-        // Its place is free, and the connection is another one.
+        // Its permit is free, and the connection is another one.
         let stock: i64 = database.query("SELECT stock FROM things").fetch_scalar().await.unwrap();
         assert_eq!(stock, 1);
         databases.close().await;

@@ -1,4 +1,4 @@
-//! What a file of SQLite does to the connections to it.
+//! Connections to an SQLite file whose disk is full.
 
 use std::{panic::AssertUnwindSafe, pin::pin, task::Poll, time::Duration};
 
@@ -27,7 +27,7 @@ async fn on_sqlite(body: impl AsyncFn(Databases, Database)) {
     .await;
 }
 
-/// From now on there is no room for the connection that writes, and for no other.
+/// Fills the database for the connection of this transaction alone.
 async fn fill(transaction: &mut Transaction) {
     let _: i64 = transaction.query("PRAGMA max_page_count = 1").fetch_scalar().await.unwrap();
 }
@@ -36,7 +36,7 @@ async fn write_much(transaction: &mut Transaction) -> Result<u64, Error> {
     transaction.query("UPDATE things SET note = $1").bind("x".repeat(1_000_000)).execute().await
 }
 
-/// Whether the connection that writes is another than the one which was marked.
+/// Whether the writer is another connection than the marked one.
 async fn is_fresh(database: &Database) -> bool {
     let mut transaction = database.begin().await.unwrap();
     let marked: i64 = transaction.query("PRAGMA max_page_count").fetch_scalar().await.unwrap();
@@ -95,7 +95,7 @@ async fn nothing_of_a_transaction_that_met_a_full_disk_happens() {
             .transact(async |transaction: &mut Transaction| {
                 transaction.query("UPDATE things SET stock = 7").execute().await?;
                 fill(transaction).await;
-                // Whoever overlooks the error must not write outside of the transaction, which is no more.
+                // Code that ignores the error must not write outside of the transaction, which has ended.
                 write_much(transaction).await.unwrap_err();
                 let after = transaction.query("UPDATE things SET stock = 8").execute().await.unwrap_err();
                 assert!(after.is_full(), "{after}");
@@ -116,7 +116,7 @@ async fn a_connection_that_is_in_a_transaction_already_begins_no_other() {
         let mut transaction = database.begin().await.unwrap();
         mark(&mut transaction).await;
         transaction.commit().await.unwrap();
-        // Somebody leaves it like that.
+        // A transaction that nobody ends.
         database.query("BEGIN").execute().await.unwrap();
         let mut transaction = timeout(PATIENCE, database.begin()).await.unwrap().unwrap();
         transaction.query("UPDATE things SET stock = 2").execute().await.unwrap();

@@ -26,7 +26,7 @@ async fn everything_works_behind_a_pooler_that_keeps_nothing_between_transaction
         databases.check("thing").await.unwrap();
         databases.check_replica().await.unwrap();
         assert!(databases.occupancy("thing").await.unwrap().unwrap().allowed > 0);
-        // Nothing to do; then something; then again nothing.
+        // First without the schema, then with it.
         databases.migrate("thing", &things()).await.unwrap();
         let more = migrator(&[(1, "CREATE TABLE things (id BIGINT)"), (2, "CREATE TABLE more (id BIGINT)")]);
         databases.migrate("other", &more).await.unwrap();

@@ -1,4 +1,4 @@
-//! A way to the server that can fall silent.
+//! A proxy before the server that can go silent.
 
 use std::{
     net::SocketAddr,
@@ -16,20 +16,20 @@ use tokio::{
 };
 use url::Url;
 
-/// What happens to what is sent.
+/// What the proxy does with traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Way {
     Open,
-    /// Nothing arrives, in neither direction, and nobody is told.
+    /// Swallows everything in both directions, without closing.
     Silent,
-    /// What is asked arrives, what is answered does not.
+    /// Passes requests and swallows answers.
     NoAnswers,
-    /// New connections are ended at once.
+    /// Closes new connections at once.
     Refused,
 }
 
-/// Between a program and a server. A connection on which something was swallowed stays silent for ever.
+/// Between a client and a server. A connection on which something was swallowed stays silent.
 pub(super) struct Proxy {
     pub(super) url: String,
     way: Arc<AtomicU8>,
@@ -46,7 +46,7 @@ impl Proxy {
         let (way, accepted) = (Arc::new(AtomicU8::new(Way::Open as u8)), Arc::<AtomicUsize>::default());
         let (of_new, counted) = (way.clone(), accepted.clone());
         let listening = tokio::spawn(async move {
-            // Ended with the proxy: only then does the server see the end of what was silent.
+            // Aborted with the proxy: only then does the server see the end of silent connections.
             let mut passing = JoinSet::new();
             loop {
                 let Ok((client, _)) = listener.accept().await else { return };
@@ -94,7 +94,7 @@ async fn pass(
         }
     }
     if is_lost {
-        // The end is swallowed as well.
+        // The end is swallowed too.
         std::future::pending::<()>().await;
     }
 }

@@ -22,7 +22,7 @@ async fn nodes_that_start_together_migrate_once() {
             (1, "CREATE TABLE a (id BIGINT); SELECT pg_sleep(0.3)"),
             (2, "CREATE TABLE b (id BIGINT); INSERT INTO b VALUES (1)"),
         ]);
-        // Longer than any statement of a request may take: waiting for another node is none.
+        // Longer than any statement of a request may take, which must not limit the wait for another node.
         settings.statement_timeout = Duration::from_millis(200);
         let nodes: Vec<Databases> =
             (0..6).map(|_| Databases::new(DatabaseSettings::Postgres(settings.clone()))).collect();
@@ -174,7 +174,7 @@ async fn a_node_that_froze_within_a_transaction_keeps_its_locks_for_a_while_only
         let frozen = databases.open("thing").await.unwrap();
         let mut held = frozen.begin().await.unwrap();
         held.query("UPDATE things SET stock = 7").execute().await.unwrap();
-        // It says nothing more, and its connection stands.
+        // Its node is silent, and its connection stays open.
         let heir = Databases::new(DatabaseSettings::Postgres(settings));
         let took = heir.open("thing").await.unwrap().query("UPDATE things SET stock = 8").execute().await.unwrap();
         assert_eq!(took, 1);

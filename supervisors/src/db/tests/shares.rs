@@ -1,4 +1,4 @@
-//! What domains have of the connections of one thread.
+//! Shares of domains in the connections of one thread.
 
 use std::{
     ops::RangeInclusive,
@@ -18,7 +18,7 @@ use crate::db::{DatabaseSettings, Databases, PostgresSettings};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Enough for an answer, and not for a domain that waits for another.
+/// Enough for an answer; a domain that waits for another takes longer.
 const SOON: Duration = Duration::from_secs(10);
 
 fn databases(settings: &PostgresSettings, connections: u32) -> Databases {
@@ -116,12 +116,12 @@ async fn connections_serve_every_domain_and_are_no_more_than_the_node_may_have()
     .await;
 }
 
-/// What the threads of a node do until they are told something else.
+/// Phases of the threads' load.
 const LOADED: usize = 0;
 const IDLE: usize = 1;
 const ENDED: usize = 2;
 
-/// One thread of a node: each of its domains has more to ask than it may have connections, and then asks now and then.
+/// The load of one thread: each of its domains asks for more than it may have, and later now and then.
 async fn work_on_a_thread(databases: Databases, phase: &AtomicUsize) {
     let domains = (0..17).map(|number| format!("domain{number}"));
     let open = join_all(domains.map(async |domain| databases.open(&domain).await.unwrap())).await;
@@ -173,7 +173,7 @@ async fn a_node_of_seventeen_domains_on_eight_threads_stays_below_64_connections
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    // All but what is kept for domains that have none.
+    // All but the reserve.
     let is_loaded = reaches(48..=64).await;
     phase.store(IDLE, Ordering::Relaxed);
     let is_idle = reaches(1..=19).await;

@@ -1,4 +1,4 @@
-//! A server that says nothing any more, which no socket tells.
+//! A server that goes silent, which no socket reports.
 
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ async fn a_server_that_falls_silent_keeps_no_place_and_is_used_again_when_it_spe
     on_postgres(async |mut settings| {
         let proxy = Proxy::to(&settings.url).await;
         settings.url = proxy.url.clone();
-        // Four of them may be the domain's.
+        // One domain may have four of them.
         settings.connections = 8;
         settings.statement_timeout = Duration::from_millis(500);
         settings.acquire_timeout = Duration::from_secs(2);
@@ -65,7 +65,7 @@ async fn a_server_that_falls_silent_keeps_no_place_and_is_used_again_when_it_spe
 
         proxy.set(Way::Silent);
         let began = Instant::now();
-        // One that is waited for no longer, as many as there are places, some in transactions, and more that wait.
+        // Dropped requests, as many as there are permits, some in transactions, and more that wait.
         assert!(timeout(Duration::from_millis(50), stock(&database)).await.is_err());
         let statements = join_all((0..8).map(|_| stock(&database)));
         let in_transaction = transaction.query("UPDATE things SET stock = 8").execute();
@@ -79,7 +79,7 @@ async fn a_server_that_falls_silent_keeps_no_place_and_is_used_again_when_it_spe
         proxy.set(Way::Open);
         until(async || stock(&database).await.is_ok()).await;
         assert_eq!(stock(&database).await.unwrap(), 1, "what was not committed was taken back");
-        // Every place can be used, at the same time.
+        // Every connection can be used at the same time.
         let held = join_all((0..4).map(|_| database.begin())).await;
         assert!(held.iter().all(Result::is_ok));
         drop(held);
@@ -110,7 +110,7 @@ async fn an_idle_domain_is_not_ready_while_its_database_is_away_and_a_busy_one_i
         for way in [Way::Refused, Way::Silent] {
             proxy.set(way);
             if way == Way::Refused {
-                // The connection that it has is ended with the server.
+                // Its connection is ended by the server.
                 database.query("SELECT pg_terminate_backend(pg_backend_pid())").execute().await.unwrap_err();
             }
             until(async || part() == Some(Part::Database)).await;
@@ -121,7 +121,7 @@ async fn an_idle_domain_is_not_ready_while_its_database_is_away_and_a_busy_one_i
             until(async || part().is_none()).await;
             assert_eq!(away("database"), 0.0);
         }
-        // Others have the only connection, one after the other, and get their answers.
+        // Others use the only connection one after the other, and get their answers.
         let slow = async || {
             for _ in 0..16 {
                 database.query("SELECT pg_sleep(0.25)").execute().await.unwrap();
@@ -166,8 +166,8 @@ async fn a_commit_without_an_answer_is_neither_done_nor_undone_but_unknown() {
             assert!(error.is_unknown(), "{error}");
             assert_eq!(Failure::from(error), Failure::Unknown);
             assert!(was_told.recv().is_err(), "nobody is told of a commit that may not be");
-            // The server takes back what was not committed when it sees the end of the connection, which the proxy
-            // keeps from it until then.
+            // The server rolls back what was not committed when it sees the end of the connection, which the proxy
+            // withholds until then.
             drop(proxy);
             assert_eq!(stock(&direct).await.unwrap(), expected, "{what}");
             assert_eq!(in_use(&databases), 0);
@@ -259,7 +259,7 @@ async fn a_server_that_is_back_is_noticed_within_two_seconds_by_all_who_stand_on
         insert(&database, "one").await;
         for (returns, way) in [(0, Way::Refused), (1, Way::Silent)] {
             proxy.set(way);
-            // What is connected goes on as long as connections are only refused.
+            // Open connections keep working while new ones are refused.
             until(async || {
                 join_all((0..12).map(|_| stock(&database))).await;
                 server.is_away()

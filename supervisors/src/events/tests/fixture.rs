@@ -1,4 +1,4 @@
-//! What the tests of events stand on: two domains, one that emits and one that reacts, and transports.
+//! Two domains, one that emits and one that reacts, and transports between them.
 
 use std::{
     collections::HashMap,
@@ -30,7 +30,7 @@ use crate::{
 pub(super) struct Happened {
     pub(super) to: Uuid,
     pub(super) number: i64,
-    /// A later version added it.
+    /// Added in a later version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) note: Option<String>,
 }
@@ -58,9 +58,9 @@ impl Event for Unheard {
     }
 }
 
-/// What `target` cannot apply, however often it is delivered.
+/// An event that `target` can't apply, however often it is delivered.
 pub(super) const POISON: i64 = 13;
-/// What `target` never comes to an end with.
+/// An event whose reaction in `target` never ends.
 pub(super) const ENDLESS: i64 = 88;
 
 pub(super) struct Target(Database);
@@ -165,7 +165,7 @@ pub(super) async fn pending(database: &Database) -> i64 {
     database.query("SELECT COUNT(*) FROM outbox WHERE published_at IS NULL").fetch_scalar().await.unwrap()
 }
 
-/// The numbers that were applied, by aggregate, in their order.
+/// The applied numbers by aggregate, in order.
 pub(super) async fn applied(databases: &Databases) -> HashMap<Uuid, Vec<i64>> {
     let database = databases.open("target").await.unwrap();
     let rows: Vec<(Uuid, i64)> =
@@ -185,7 +185,7 @@ pub(super) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool)
     }
 }
 
-/// A transport that keeps what is published, and lets a test decide what becomes of it.
+/// A transport that records what is published, and lets a test decide the outcome.
 #[derive(Clone, Default)]
 pub(super) struct Recorder(pub(super) Arc<Mutex<Recorded>>);
 
@@ -194,7 +194,7 @@ pub(super) struct Recorded {
     pub(super) published: Vec<CloudEvent>,
     pub(super) sinks: Vec<EventSink>,
     pub(super) fails: Option<PublishError>,
-    /// How often it was told to publish.
+    /// Number of publishes.
     pub(super) tries: u32,
     pub(super) catalogue: Catalogue,
 }
@@ -209,7 +209,7 @@ impl EventTransport for Recorder {
     fn publish(&self, event: CloudEvent) -> LocalBoxFuture<'static, Result<(), PublishError>> {
         let this = self.clone();
         async move {
-            // A broker takes its time.
+            // A broker answers later.
             tokio::task::yield_now().await;
             let mut recorded = this.0.lock();
             recorded.tries += 1;

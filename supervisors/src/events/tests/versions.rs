@@ -1,11 +1,11 @@
-//! Nodes of two versions beside each other: what one emits, the other may not know in full, or at all.
+//! Nodes of two versions side by side: what one emits, the other may not know in full, or at all.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::*;
 
-/// As a node of another version has written it.
+/// An event as a node of another version has written it.
 fn written(kind: &str, time: DateTime<Utc>, data: &Value) -> CloudEvent {
     let event = json!({
         "specversion": "1.0",
@@ -78,11 +78,11 @@ async fn what_nobody_here_reacts_to_is_published_for_those_who_may_elsewhere() {
         let published = recorder.0.lock().published.clone();
         assert!(matches!(published.as_slice(), [event] if event.kind == Unheard::NAME), "{published:?}");
 
-        // Nobody does: no fault of anybody's.
+        // No domain does, which is no failure.
         recorder.0.lock().fails = Some(PublishError::Unroutable("no queue".to_owned()));
         emit_one(&source, &Unheard(to)).await;
         eventually("the outbox is empty", async || pending(&source).await == 0).await;
-        // The broker may be away, and whoever reacts with it.
+        // The broker may be away.
         recorder.0.lock().fails = Some(PublishError::Unconfirmed("no broker".to_owned()));
         emit_one(&source, &Unheard(to)).await;
         eventually("it is tried again", async || recorder.0.lock().tries >= 4).await;

@@ -1,4 +1,4 @@
-//! The rows that wait, however many there are.
+//! The query for pending events, whatever the backlog.
 
 use chrono::Utc;
 use sqlx::migrate::Migrator;
@@ -12,16 +12,16 @@ use crate::{
 
 async fn on_both(body: impl AsyncFn(Database)) {
     let none = Migrator::with_migrations(Vec::new());
-    on_both_engines(&[("stage", &none)], async |databases| body(databases.open("stage").await.unwrap()).await).await;
+    on_both_engines(&[("sample", &none)], async |databases| body(databases.open("sample").await.unwrap()).await).await;
 }
 
-/// So many events of one aggregate, and one of each of as many others; their aggregates, in order.
+/// Adds `count` events of one aggregate, and one of each of as many others. Returns the aggregates, in order.
 async fn fill(database: &Database, count: i64) -> Vec<Uuid> {
     let busy = Uuid::now_v7();
     let mut others = Vec::new();
     let mut transaction = database.begin().await.unwrap();
     let insert = "INSERT INTO outbox (id, aggregate, position, type, event, created_at)
-                  VALUES ($1, $2, $3, 'stage.happened', $4, $5)";
+                  VALUES ($1, $2, $3, 'sample.happened', $4, $5)";
     for number in 0..count {
         let other = Uuid::now_v7();
         for (aggregate, position) in [(busy, number), (other, 1)] {
@@ -38,7 +38,7 @@ async fn fill(database: &Database, count: i64) -> Vec<Uuid> {
 
 fn event(aggregate: Uuid) -> serde_json::Value {
     serde_json::json!({
-        "specversion": "1.0", "id": Uuid::now_v7(), "source": "stage", "type": "stage.happened", "subject": aggregate,
+        "specversion": "1.0", "id": Uuid::now_v7(), "source": "sample", "type": "sample.happened", "subject": aggregate,
         "time": Utc::now(), "datacontenttype": "application/json", "correlationid": Uuid::nil(), "data": {},
     })
 }
@@ -61,7 +61,7 @@ async fn an_aggregate_with_many_events_hides_no_other() {
         }
         assert_eq!(found, aggregates);
 
-        // The first of each, also when those before it are published.
+        // The first of each aggregate, also when those before it are published.
         let busy = aggregates[0];
         let position = async |id: Uuid| -> i64 {
             database.query("SELECT position FROM outbox WHERE id = $1").bind(id).fetch_scalar().await.unwrap()
@@ -77,7 +77,7 @@ async fn an_aggregate_with_many_events_hides_no_other() {
     .await;
 }
 
-/// How the engine would carry the query out.
+/// The engine's plan of the query.
 async fn plan(database: &Database) -> String {
     let query = FIRST_OF_EACH.replace("$1", "'00000000-0000-0000-0000-000000000000'").replace("$2", "64");
     let (explain, rows) = match database.engine() {
