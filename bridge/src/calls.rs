@@ -1,4 +1,4 @@
-//! Calls that wait for replies of other nodes.
+//! Calls that await replies of other nodes.
 
 use std::{
     collections::HashMap,
@@ -15,10 +15,10 @@ use tokio::sync::oneshot;
 
 use crate::presence::Whom;
 
-/// What a call ends in.
+/// The outcome of a call.
 pub(crate) type Answer = Result<Bytes, CallFailure>;
 
-/// The calls of a node, by their numbers.
+/// The pending calls of a node, by their numbers.
 pub(crate) struct Calls {
     next: AtomicU64,
     at_most: usize,
@@ -27,22 +27,22 @@ pub(crate) struct Calls {
 
 struct Waiting {
     answer: oneshot::Sender<Answer>,
-    /// Who is asked.
+    /// The domain or node that is asked.
     whom: Whom,
-    /// Of a call that may be made again: the publisher's channel that it was about to leave by.
+    /// For an idempotent call: the number of the publisher's channel that it is sent over.
     repeatable: Option<u64>,
 }
 
-/// Whether a call is with a certain node.
+/// Whether a call is at a certain node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Certainty {
-    /// With it, or with nobody.
+    /// It is at this node, or at none.
     Sure,
-    /// It may be with another as well.
+    /// It is at this node or another.
     Possible,
 }
 
-/// A call that waits. Dropped, it waits no more.
+/// A pending call. When dropped, its reply is not awaited any more.
 pub(crate) struct WaitingCall {
     calls: Arc<Calls>,
     pub(crate) number: u64,
@@ -51,12 +51,11 @@ pub(crate) struct WaitingCall {
 
 impl Calls {
     pub(crate) fn new(at_most: usize) -> Self {
-        // Begins anywhere: a reply to an earlier life of this node must not meet a call of this one.
+        // Starts at a random number: a reply to an earlier run of this node must not meet a call of this one.
         Self { next: AtomicU64::new(rand::random::<u64>() >> 1), at_most, waiting: Mutex::default() }
     }
 
-    /// A place for an answer; `None` when too many wait already. A call that may be made again names the channel it leaves
-    /// by.
+    /// Registers a call; `None` when too many are pending. `repeatable` is the channel of an idempotent call.
     pub(crate) fn begin(self: &Arc<Self>, whom: Whom, repeatable: Option<u64>) -> Option<WaitingCall> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
@@ -68,20 +67,20 @@ impl Calls {
         Some(WaitingCall { calls: self.clone(), number, answer })
     }
 
-    /// Answers a call; false when nobody waits for it.
+    /// Completes a call; false when it is not pending.
     pub(crate) fn answer(&self, number: u64, answer: Answer) -> bool {
         let waiting = self.waiting.lock().remove(&number);
         waiting.is_some_and(|waiting| waiting.answer.send(answer).is_ok())
     }
 
-    /// Says of every call that may be made again, and left by an earlier channel than this, that its outcome is unknown:
-    /// the call or its reply may be lost with that channel. To the others a reply may still come.
+    /// Fails every idempotent call that was sent over an earlier channel than this as unknown: the call or its reply
+    /// may be lost with that channel. The others may still get a reply.
     pub(crate) fn give_up_before(&self, channel: u64) {
         self.give_up(|waiting| waiting.repeatable.is_some_and(|of| of < channel));
     }
 
-    /// Says of the calls that are with a node which is lost that their outcome is unknown: of those that are certainly
-    /// with it, and of those that may be and can be made again. How many these are.
+    /// Fails the calls at a lost node as unknown: those certainly at it, and idempotent ones that may be. Returns how
+    /// many.
     pub(crate) fn give_up_at(&self, with_it: impl Fn(Whom) -> Option<Certainty>) -> usize {
         self.give_up(|waiting| match with_it(waiting.whom) {
             Some(Certainty::Sure) => true,
@@ -94,7 +93,7 @@ impl Calls {
         let lost: Vec<_> = self.waiting.lock().extract_if(|_, waiting| is_lost(waiting)).collect();
         let count = lost.len();
         for (_, waiting) in lost {
-            // Whoever waits no more needs no answer.
+            // The caller may have gone.
             let _ = waiting.answer.send(Err(CallFailure::Unknown));
         }
         count

@@ -1,5 +1,5 @@
-//! The actor that has the connection: it makes one, watches over it, and when it is lost makes another, for as long as
-//! the node lives. That the broker is away is no fault of the actor: it waits, a little longer each time.
+//! The actor that owns the connection: it connects, watches the connection, and connects again when it is lost, for as
+//! long as the node lives. An absent broker is no failure of the actor: it retries with growing pauses.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -17,16 +17,16 @@ use crate::{
     topology,
 };
 
-/// The pauses between attempts to connect.
+/// Pauses between attempts to connect.
 const PAUSE: Backoff =
     Backoff { first: Duration::from_millis(50), at_most: Duration::from_secs(2), factor: 2.0, jitter: 0.2 };
-/// A connection that was lost sooner says nothing about the next.
+/// A connection that lasted this long resets the pauses.
 const LIVED: Duration = Duration::from_secs(1);
-/// How often the connection is looked at.
+/// Interval of checking the connection.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often the broker is asked whether it is still there.
+/// Interval of probing the broker.
 const PROBE: Duration = Duration::from_secs(1);
-/// How often it is asked who takes requests: while somebody is missed, and otherwise.
+/// Intervals of counting consumers of request queues: while one has none, and otherwise.
 const CENSUS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
 
 pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
@@ -37,7 +37,7 @@ pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
                 Ok(link) => {
                     let began = Instant::now();
                     let reason = live_with(&shared, Arc::new(link)).await;
-                    // One that could not be used counts as none.
+                    // A connection that was lost at once counts as a failure.
                     failures = if began.elapsed() >= LIVED { 0 } else { failures + 1 };
                     shared.outage.failed(&reason);
                 }
@@ -62,7 +62,7 @@ pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
     Exit::Shutdown
 }
 
-/// Uses a connection until it is lost, and says why it is.
+/// Uses a connection until it is lost. Returns why.
 async fn live_with(shared: &Shared, link: Arc<Link>) -> String {
     shared.presence.forget();
     if let Err(reason) = open_publisher(shared, &link).await {
@@ -82,11 +82,11 @@ async fn live_with(shared: &Shared, link: Arc<Link>) -> String {
     reason
 }
 
-/// The exchanges, and a channel to send over.
+/// Declares the exchanges, and opens a channel for the publisher.
 async fn open_publisher(shared: &Shared, link: &Link) -> Result<(), String> {
     let control = link.incoming().await?;
     topology::exchanges(&control, &shared.names).await?;
-    // Before anything is sent: a reply finds its queue also when it is quicker than the actor that takes it.
+    // Before anything is sent: a reply must find its queue, even before the actor that takes it has started.
     let replies = shared.names.replies(shared.node());
     let options = QueueDeclareOptions::default();
     answered(control.queue_declare(replies.as_str().into(), options, topology::transient())).await?;
@@ -97,7 +97,7 @@ async fn open_publisher(shared: &Shared, link: &Link) -> Result<(), String> {
     Ok(())
 }
 
-/// Looks at the connection, and gives the publisher another channel when it has lost its own.
+/// Watches the connection, and gives the publisher another channel when it has lost its own.
 async fn watch(shared: &Shared, link: &Link) -> String {
     loop {
         let _ = timeout(LOOK, shared.publisher.broken.notified()).await;
@@ -106,7 +106,7 @@ async fn watch(shared: &Shared, link: &Link) -> String {
         }
         shared.set_blocked(link.is_blocked());
         if !shared.publisher.is_up() {
-            tracing::warn!("the channel for sending was closed; another one takes its place");
+            tracing::warn!("the publisher's channel was closed; opening another");
             if let Err(reason) = open_publisher(shared, link).await {
                 return reason;
             }
@@ -114,7 +114,7 @@ async fn watch(shared: &Shared, link: &Link) -> String {
     }
 }
 
-/// A broker that is silent is given up, whatever the socket says.
+/// Gives a broker up that is silent, whatever the socket says.
 async fn probe(link: &Link, silence: Duration) -> String {
     loop {
         tokio::time::sleep(PROBE.min(silence)).await;
@@ -126,9 +126,9 @@ async fn probe(link: &Link, silence: Duration) -> String {
     }
 }
 
-/// Looks who takes the requests that this node sends.
+/// Counts the consumers of the queues that this node sends requests to.
 async fn census(shared: &Shared, link: &Link) -> String {
-    // Asked as long as what is asked for is there: the broker closes it when it is not.
+    // Reused until the broker closes it, which it does when a queue does not exist.
     let mut channel = None;
     loop {
         let began = Instant::now();
@@ -137,7 +137,7 @@ async fn census(shared: &Shared, link: &Link) -> String {
                 Ok(consumers) => consumers == 0,
                 Err(reason) if !link.is_up() => return reason,
                 Err(reason) => {
-                    tracing::warn!(queue = %requests.to.queue, %reason, "cannot tell who takes requests");
+                    tracing::warn!(queue = %requests.to.queue, %reason, "counting the consumers of a queue failed");
                     false
                 }
             };
@@ -153,7 +153,7 @@ async fn census(shared: &Shared, link: &Link) -> String {
     }
 }
 
-/// How many take from a queue. One of a domain is made if it is not there; one of a node that is gone is not.
+/// The number of consumers of a queue. A domain's queue is declared if it does not exist; that of a lost node is not.
 async fn count(
     shared: &Shared,
     link: &Link,
@@ -174,7 +174,7 @@ async fn count(
                 }
                 declared.consumer_count()
             }
-            // Not found: the channel is closed with it.
+            // Not found: the broker has closed the channel.
             Ok(Err(_)) if link.is_up() => {
                 if matches!(requests.whom, Whom::Domain(_)) {
                     let channel = link.incoming().await?;

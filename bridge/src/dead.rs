@@ -1,4 +1,4 @@
-//! The actor that keeps what the broker gave up: events that were no events, and those that were delivered too often.
+//! The actor that keeps what the broker gave up: messages that were no events, and events over the delivery limit.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,18 +25,18 @@ use crate::{
     topology,
 };
 
-/// The longest text of something that was no event of the cluster, in bytes: the rest is not kept, because anybody who
-/// reaches the broker can send it.
+/// Largest kept part of a message that was no event of the cluster, in bytes: anybody who reaches the broker can send
+/// one.
 const LONGEST: usize = 4 * 1024;
-/// The pause before a dead letter that could not be kept is tried again.
+/// Pause before a dead letter that could not be kept is retried.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How often the store may fail with what is no event, rather than be away, before that is kept in words that no store
-/// can fail with: the letters behind it wait for it. An event waits until the store is mended.
+/// Failures of the store, other than outages, after which a message that is no event is kept in a form that no store
+/// refuses: the letters behind it wait for it. An event waits until the store works.
 const FAILURES: u32 = 5;
 
 pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
     if context.bus.actor(Bury::domain()).is_none() {
-        // Others can keep them.
+        // Other nodes can keep them.
         context.stopping().await;
         return Exit::Shutdown;
     }
@@ -55,18 +55,18 @@ async fn bury(context: &ChildContext, shared: &Shared, link: &Link) -> Result<()
     while let Some(delivery) = dead.next().await {
         let delivery = delivery.map_err(|error| error.to_string())?;
         let mut letter = letter(context, shared, &delivery);
-        // The domain was sent one of its own with the same event, and that one is buried.
+        // The domain has its own message with the same event, which is buried instead.
         let is_copy = events::is_for_others(&delivery, &letter.domain);
         let mut failures = 0;
-        // Until it is kept: a dead letter has nowhere else to go.
+        // Without end: a dead letter has nowhere else to go.
         while !is_copy && channel.status().connected() {
             match context.bus.ask(&Caller::system(), Bury { letter: letter.clone() }).await {
                 Ok(()) => {
-                    tracing::error!(domain = letter.domain, dead_letter = %letter.id, reason = letter.error, "buried");
+                    tracing::error!(domain = letter.domain, dead_letter = %letter.id, reason = letter.error, "an event was buried");
                     break;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a dead letter can't be kept now");
+                    tracing::warn!(%error, "storing a dead letter failed; retrying");
                     failures += u32::from(matches!(
                         error,
                         CallError::Refused(_) | CallError::Failed(Failure::Internal(_) | Failure::Invalid)
@@ -88,8 +88,8 @@ fn letter(context: &ChildContext, shared: &Shared, delivery: &Delivery) -> DeadL
     let death = delivery.properties.headers().as_ref().and_then(last_death);
     let domain = death.and_then(|death| text(death, "queue")).and_then(|queue| subscriber(shared, &queue));
     let domain = domain.unwrap_or("unknown").to_owned();
-    // The broker keeps the signature with the message. Without one it is no event, whatever it looks like: a replay signs
-    // what it sends.
+    // The broker keeps the signature with the message. A message without one is no event, whatever it looks like: a
+    // replay would sign it.
     let opened = inbound::event(shared, delivery);
     let is_ours = matches!(opened, Ok(_) | Err(Refusal::Outdated));
     let reason = match death.and_then(|death| text(death, "reason")).as_deref() {
@@ -108,14 +108,14 @@ fn letter(context: &ChildContext, shared: &Shared, delivery: &Delivery) -> DeadL
     }
 }
 
-/// The domain whose events a queue holds, if there is such a domain: anybody may have written the queue's name.
+/// The domain whose events a queue holds, if it exists: anybody may have written the queue's name.
 fn subscriber(shared: &Shared, queue: &str) -> Option<&'static str> {
     let named = shared.names.subscriber(queue)?;
     let catalogue = shared.catalogue.lock();
     catalogue.subscriptions().iter().map(|subscription| subscription.domain).find(|domain| *domain == named)
 }
 
-/// An event as it is, or the beginning of what can be none.
+/// An event as it is, or the beginning of a body that is none.
 fn kept(body: &[u8], largest: usize) -> Value {
     let event = if body.len() <= largest { serde_json::from_slice(body).ok() } else { None };
     event.unwrap_or_else(|| Value::String(String::from_utf8_lossy(beginning(body)).into_owned()))
@@ -130,8 +130,8 @@ fn beginning(body: &[u8]) -> &[u8] {
     body.get(..LONGEST).unwrap_or(body)
 }
 
-/// The same for the same words of the same domain: one that is delivered twice is kept once. What is not ours is never
-/// the same as an event, which it would stand in the place of.
+/// An id by domain and body, so that a letter delivered twice is kept once. What is not ours gets another id than an
+/// event with the same body, which it would replace.
 fn identity(domain: &str, is_ours: bool, body: &[u8]) -> Uuid {
     let digest = Sha256::new().chain_update(domain).chain_update([u8::from(!is_ours)]).chain_update(body).finalize();
     let mut bytes = [0; 16];
@@ -139,7 +139,7 @@ fn identity(domain: &str, is_ours: bool, body: &[u8]) -> Uuid {
     uuid::Builder::from_random_bytes(bytes).into_uuid()
 }
 
-/// Where it died last.
+/// The last death of a message in its headers.
 fn last_death(headers: &FieldTable) -> Option<&FieldTable> {
     let AMQPValue::FieldArray(deaths) = headers.inner().get("x-death")? else { return None };
     match deaths.as_slice().first()? {

@@ -9,7 +9,7 @@ use crate::{connection, dead, events, hosts, live, outgoing::Installed, replies,
 /// The domain's name.
 const DOMAIN: &str = "bridge";
 
-/// What a worker thread has of the bridge.
+/// The state of the bridge on a worker thread.
 struct Thread;
 
 pub(crate) fn domain(shared: &Arc<Shared>) -> Domain {
@@ -36,7 +36,7 @@ pub(crate) fn domain(shared: &Arc<Shared>) -> Domain {
 
 type Work = std::pin::Pin<Box<dyn Future<Output = Exit>>>;
 
-/// Who sends on a thread, and who takes requests there.
+/// The supervisor of a thread's flusher and request consumer.
 fn thread(shared: &Arc<Shared>) -> Supervisor {
     let (sending, taking) = (shared.clone(), shared.clone());
     Supervisor::new("thread")

@@ -1,10 +1,9 @@
-//! Events: published with a confirm of the broker that every queue which is to have them has them.
+//! Events: published with the broker's confirm that every queue which is to have them has them.
 //!
-//! An exchange that leads to one queue of several says that it was obeyed, and nothing of the queue or the binding that
-//! is missing. So an event is put into the queue of each domain that is known to react to it, one message each, and is
-//! published when the broker has confirmed all of them. One more goes through the exchange, for the domains of which
-//! only a newer version knows that they react: it says whom the others have reached, and who is among them passes it
-//! over.
+//! An exchange that leads to one queue of several confirms, and reports no missing queue or binding. So an event is put
+//! into the queue of each domain that is known to react to it, one message each, and is published when the broker has
+//! confirmed all of them. One more goes through the exchange, for domains of which only a newer version knows that they
+//! react: it names those that the others have reached, which drop it.
 
 use std::{
     sync::Arc,
@@ -37,16 +36,15 @@ use crate::{
     wire::Kind,
 };
 
-/// Messages with events that may wait for their confirms at the same time. Each has a channel to itself meanwhile, so
-/// that a confirm and what the broker gives back can't be taken for those of another.
+/// Messages with events whose confirms may be pending at the same time. Each has a channel to itself meanwhile, so that
+/// its confirm or return can't be taken for that of another.
 const IN_FLIGHT: usize = 64;
-/// How long a confirm may take.
+/// Time limit of a confirm.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
-/// How long a queue that is missing stays so before it is declared again. RabbitMQ tells the consumers of a quorum queue
-/// that was deleted that they have ended; when another queue of its name is there by then, it takes them for that one's, and
-/// gives them nothing.
+/// How long a missing queue is left before it is declared again. RabbitMQ ends the consumers of a deleted quorum queue;
+/// when another queue of its name exists by then, it takes them for that one's, and gives them nothing.
 const DECLARED_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// A channel that was not used for so long is closed.
+/// An idle channel is closed after this.
 const IDLE: Duration = Duration::from_secs(3);
 
 /// Publishes events.
@@ -54,7 +52,7 @@ pub(crate) struct Publishing {
     shared: Arc<Shared>,
 }
 
-/// The channels that events are published over.
+/// Channels for publishing events.
 pub(crate) struct Channels {
     places: Semaphore,
     /// The last used last.
@@ -73,13 +71,13 @@ impl Default for Channels {
     }
 }
 
-/// Where one message with an event goes.
+/// The addressee of one message with an event.
 struct Letter<'a> {
     exchange: &'a str,
     key: &'a str,
-    /// When an operator had it delivered again.
+    /// When an operator replayed it.
     again: Option<String>,
-    /// Whom other messages with the same event reach.
+    /// The domains that other messages with the same event reach.
     reached: Option<String>,
 }
 
@@ -95,7 +93,7 @@ impl Publishing {
     }
 }
 
-/// Puts an event into the queue of everybody who is known to react to it, and gives it to the exchange for the rest.
+/// Puts an event into the queue of every known subscriber, and gives it to the exchange for the rest.
 async fn publish(shared: &Shared, event: &CloudEvent) -> Result<(), PublishError> {
     let body = written(event)?;
     let catalogue = shared.catalogue.lock().clone();
@@ -107,13 +105,13 @@ async fn publish(shared: &Shared, event: &CloudEvent) -> Result<(), PublishError
     let (direct, rest) = join(join_all(direct), send(shared, event, &body, exchange)).await;
     let direct: Result<(), PublishError> = direct.into_iter().collect();
     let unroutable = matches!(direct, Err(PublishError::Unroutable(_)));
-    // The binding of a subscriber, which an older version needs.
+    // The binding of a subscriber is missing, which an older version needs.
     let is_unbound = matches!(rest, Err(PublishError::Unroutable(_))) && !subscribers.is_empty();
     if unroutable {
         shared.metrics.unroutable.inc();
     }
     if unroutable || is_unbound {
-        // Whatever is missing is declared again, for the next attempt.
+        // Missing queues and bindings are declared again, for the next attempt.
         shared.missing.notify_one();
     }
     direct.and(if is_unbound { Ok(()) } else { rest })
@@ -123,7 +121,7 @@ fn written(event: &CloudEvent) -> Result<Vec<u8>, PublishError> {
     serde_json::to_vec(event).map_err(|error| PublishError::Unconfirmed(error.to_string()))
 }
 
-/// Sends one message, and waits for its confirm.
+/// Sends one message, and awaits its confirm.
 async fn send(shared: &Shared, event: &CloudEvent, body: &[u8], letter: Letter<'_>) -> Result<(), PublishError> {
     let sent = tokio::time::timeout(CONFIRM_WITHIN, send_in_time(shared, event, body, letter)).await;
     sent.unwrap_or_else(|_| Err(PublishError::Unconfirmed(format!("no confirm within {CONFIRM_WITHIN:?}"))))
@@ -161,12 +159,12 @@ async fn send_in_time(
     let confirm = sent.map_err(|error| unconfirmed(error.to_string()))?;
     let confirmed = confirm.await.map_err(|error| {
         if link.is_up() {
-            // Only the channel was closed: the exchange is not there.
+            // The exchange does not exist, which closed only the channel.
             shared.missing.notify_one();
         }
         unconfirmed(error.to_string())
     })?;
-    // Only a channel whose confirm came is used again: one that was not waited for may still get it.
+    // Only a channel whose confirm came is reused: another may still get an earlier confirm.
     channels.idle.lock().push(Idle { link: link.number, channel, since: Instant::now() });
     shared.metrics.sent.with_label_values(&[Kind::Event.as_str()]).inc();
     match confirmed {
@@ -179,7 +177,7 @@ async fn send_in_time(
     }
 }
 
-/// Whether a message with an event was meant for others than this domain, which got one of its own.
+/// Whether a message with an event was meant for other domains than this, which got its own.
 pub(crate) fn is_for_others(delivery: &Delivery, domain: &str) -> bool {
     let headers = delivery.properties.headers().as_ref();
     match headers.and_then(|headers| headers.inner().get(REACHED_HEADER)) {
@@ -206,7 +204,7 @@ impl Channels {
         Ok(channel)
     }
 
-    /// Lets go of those that a burst has left. Whoever drops a channel closes it.
+    /// Closes channels that a burst has left, by dropping them.
     fn close_idle(&self) {
         self.idle.lock().retain(|idle| idle.since.elapsed() < IDLE);
     }
@@ -227,7 +225,7 @@ impl EventTransport for Publishing {
     }
 
     fn redeliver(&self, domain: &str, event: CloudEvent) -> LocalBoxFuture<'static, Result<(), PublishError>> {
-        // An older node knows no such mark, so only those events have it that may be too old by the time they come.
+        // An older node does not know this header, so only events have it that may be too old on arrival.
         let now = Clock::system().now();
         let again = (now - event.time > ACCEPTED_FOR / 2).then(|| now.to_rfc3339());
         let (shared, queue) = (self.shared.clone(), self.shared.names.events_of(domain));
@@ -244,7 +242,7 @@ impl EventTransport for Publishing {
     }
 }
 
-/// The actor that declares what events need, for every domain of the platform, and starts one beside it for each domain
+/// The actor that declares what events need, for every domain of the platform, and starts a subscriber for each domain
 /// of this node that reacts.
 pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
     let sinks = shared.sinks.lock().clone();
@@ -261,7 +259,7 @@ pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
     keep(&context, &shared, async |link| declare(&shared, &link).await.err().unwrap_or_default()).await
 }
 
-/// Declares everything, again each time that something is missing.
+/// Declares everything, again whenever something is missing.
 async fn declare(shared: &Shared, link: &Link) -> Result<(), String> {
     let channel = link.incoming().await?;
     shared.metrics.channels.with_label_values(&["topology"]).inc();
@@ -274,7 +272,7 @@ async fn declare(shared: &Shared, link: &Link) -> Result<(), String> {
         while tokio::time::timeout(IDLE, shared.missing.notified()).await.is_err() {
             shared.confirms.close_idle();
         }
-        tracing::warn!("an event found no queue or exchange; they are declared again");
+        tracing::warn!("a queue or exchange for an event is missing; declaring it again");
         tokio::time::sleep(DECLARED_AGAIN_AFTER).await;
     }
 }

@@ -1,10 +1,10 @@
-//! Which node to ask while one that hosted a domain is lost.
+//! Routing of requests while a host of their domain is lost.
 //!
-//! Requests for a domain go to a queue that all of its hosts take from. A host that froze still has its place there, until
-//! the broker misses it: what it was given in the meantime nobody answers. The cluster is quicker. When it declares a
-//! node gone, the calls that the node alone could have answered are given up, those to a domain that nobody else hosts
-//! among them, and so are those to its domains that may be made again, whoever has them. For a while then, such domains are asked at the queues of the hosts that are left,
-//! one after the other.
+//! Requests for a domain go to a queue that all of its hosts consume. A host that froze stays its consumer until the
+//! broker misses it, and does not answer what it is given meanwhile. The cluster notices sooner. When it declares a
+//! node gone, the calls that only this node could answer are failed, those to a domain without another host among them,
+//! and so are idempotent calls to its domains, whoever has them. For a while then, requests for these domains go to the
+//! queues of the remaining hosts, in turn.
 
 use std::{
     sync::{
@@ -21,18 +21,18 @@ use uuid::Uuid;
 
 use crate::{calls::Certainty, presence::Whom, shared::Shared};
 
-/// The broker closes a connection after two of its beats without a sign; so many pass until nothing more is given to a
-/// node that is lost.
+/// The broker closes a connection after two heartbeats without a sign of life; after this many a lost node gets no
+/// more.
 const MISSED: u32 = 6;
 
-/// What is known of the hosts.
+/// Hosts that are lost.
 #[derive(Default)]
 pub(crate) struct Hosts {
     members: OnceLock<Members>,
     lost: Mutex<Vec<Lost>>,
-    /// Whether there are any: most of the time nobody is lost.
+    /// Whether any is lost, which is rare.
     any_lost: AtomicBool,
-    /// How many were lost so far.
+    /// Number of losses so far.
     losses: AtomicU64,
     turn: AtomicUsize,
 }
@@ -43,25 +43,25 @@ struct Lost {
     until: Instant,
 }
 
-/// Whom to ask for a domain.
+/// Where a request for a domain goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Aim {
-    /// Whoever takes from its queue.
+    /// To the queue of the domain.
     Anybody,
-    /// This node.
+    /// To the queue of this node.
     Node(Uuid),
-    /// Nobody is left.
+    /// Nowhere: no host is left.
     Nobody,
 }
 
 impl Hosts {
-    /// Knows the cluster from now on.
+    /// Sets the members of the cluster.
     pub(crate) fn know(&self, members: Members) {
         // A bridge belongs to one node, which is of one cluster.
         let _ = self.members.set(members);
     }
 
-    /// Whom to ask. `is_absent` tells of a node that takes no requests, as far as is known.
+    /// Where a request goes. `is_absent` tells whether a node's queue has no consumer.
     pub(crate) fn aim(&self, domain: &str, now: Instant, is_absent: impl Fn(Uuid) -> bool) -> Aim {
         if !self.any_lost.load(Ordering::Acquire) || !self.has_lost(domain, now) {
             return Aim::Anybody;
@@ -69,7 +69,7 @@ impl Hosts {
         let Some(members) = self.members.get() else { return Aim::Anybody };
         let all = members.all();
         let hosts: Vec<&Member> = all.hosts(domain).filter(|host| !is_absent(host.id.0)).collect();
-        // One that drains finishes what it has.
+        // A draining host takes no new requests.
         let up: Vec<&&Member> = hosts.iter().filter(|host| host.state == NodeState::Up).collect();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let chosen = up.get(turn % up.len().max(1)).copied().or(hosts.first());
@@ -91,12 +91,12 @@ impl Hosts {
         self.losses.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// How many nodes were lost so far: whoever has chosen before the last was may have chosen it.
+    /// Number of losses so far: a target chosen before the last may be the lost node.
     pub(crate) fn losses(&self) -> u64 {
         self.losses.load(Ordering::Acquire)
     }
 
-    /// A node that takes part again takes requests again.
+    /// Forgets the loss of nodes that are present again.
     fn find(&self, is_present: impl Fn(Uuid) -> bool) {
         let mut lost = self.lost.lock();
         lost.retain(|lost| !is_present(lost.node));
@@ -104,7 +104,7 @@ impl Hosts {
     }
 }
 
-/// The actor that gives calls up when the cluster declares a node gone.
+/// The actor that fails calls when the cluster declares a node gone.
 pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
     let Some(mut members) = shared.hosts.members.get().cloned() else {
         context.stopping().await;
@@ -120,18 +120,18 @@ pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
         shared.hosts.find(|node| members.is_present(NodeId(node)));
         for lost in now.lost_since(&before) {
             let until = Instant::now() + shared.settings.silence * MISSED;
-            // First, so that whoever is given up and asks again asks another.
+            // First, so that a caller that retries gets another host.
             shared.hosts.lose(lost, until);
             let given_up = shared.calls.give_up_at(|whom| match whom {
                 Whom::Node(node) => (node == lost.id.0).then_some(Certainty::Sure),
-                // Without another host it is with the lost one, or lies in a queue from which nobody takes.
+                // Without another host the call is at the lost one, or in a queue without consumers.
                 Whom::Domain(domain) => lost.domains.iter().any(|of| of == domain).then(|| {
                     let is_hosted = now.hosts(domain).next().is_some();
                     if is_hosted { Certainty::Possible } else { Certainty::Sure }
                 }),
             });
             if given_up > 0 {
-                tracing::warn!(node = lost.name, given_up, "calls to a node that was declared gone are given up");
+                tracing::warn!(node = lost.name, given_up, "failed the calls to a node that was declared gone");
             }
         }
         before = now;

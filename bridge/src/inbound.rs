@@ -1,4 +1,4 @@
-//! Opens messages: what is not of this version, not signed by the cluster's key, not whole or not new is not read.
+//! Opens messages, and refuses those of another version, without the cluster's signature, malformed or read before.
 
 use std::{
     ops::Range,
@@ -18,16 +18,16 @@ use crate::{
     wire::{self, Kind, Opening, VERSION},
 };
 
-/// A message that may be read.
+/// An opened message.
 pub(crate) struct Message {
     pub(crate) opening: Opening,
     pub(crate) entries: Vec<Range<usize>>,
-    /// How long it was on its way.
+    /// Time from its sending to its receipt.
     pub(crate) waited: Duration,
     pub(crate) body: Bytes,
 }
 
-/// Opens what came to `to` as a message of this kind.
+/// Opens a message of this kind that arrived at `to`.
 pub(crate) fn open(shared: &Shared, kind: Kind, to: &str, delivery: &mut Delivery) -> Result<Message, Refusal> {
     shared.metrics.received.with_label_values(&[kind.as_str()]).inc();
     check(shared, kind, to, delivery)?;
@@ -40,8 +40,8 @@ pub(crate) fn open(shared: &Shared, kind: Kind, to: &str, delivery: &mut Deliver
     Ok(Message { opening, entries, waited: age.waited, body })
 }
 
-/// Opens an event. One that is older than its subscriber's memory may have been applied before, unless an operator has had
-/// it delivered again since.
+/// Opens an event. One that is older than its subscriber's inbox may have been applied before, and is refused unless an
+/// operator has replayed it since.
 pub(crate) fn event(shared: &Shared, delivery: &Delivery) -> Result<CloudEvent, Refusal> {
     let headers = delivery.properties.headers().as_ref();
     let again = match headers.and_then(|headers| headers.inner().get(AGAIN_HEADER)) {
@@ -54,7 +54,7 @@ pub(crate) fn event(shared: &Shared, delivery: &Delivery) -> Result<CloudEvent, 
     if Clock::system().now() - sent > ACCEPTED_FOR { Err(Refusal::Outdated) } else { Ok(event) }
 }
 
-/// Whether the cluster's key signed it, and this node speaks its version.
+/// Checks the version and the signature.
 fn check(shared: &Shared, kind: Kind, to: &str, delivery: &Delivery) -> Result<(), Refusal> {
     if delivery.data.len() > shared.settings.message_bytes.saturating_mul(2) {
         return Err(Refusal::Oversized);
@@ -84,11 +84,11 @@ fn check(shared: &Shared, kind: Kind, to: &str, delivery: &Delivery) -> Result<(
     }
 }
 
-/// Counts what was not read, and says so in the log, but not so often that the log is flooded.
+/// Counts refused messages, and logs them at a bounded rate.
 #[derive(Default)]
 pub(crate) struct Refusals(Mutex<Option<(Instant, u64)>>);
 
-/// The least time between two lines in the log.
+/// Shortest time between two lines in the log.
 const QUIET: Duration = Duration::from_secs(1);
 
 impl Refusals {
@@ -105,6 +105,6 @@ impl Refusals {
         };
         *last = Some((Instant::now(), 0));
         drop(last);
-        tracing::warn!(queue, reason = refusal.as_str(), others_since_the_last_line = unsaid, "a message was not read");
+        tracing::warn!(queue, reason = refusal.as_str(), others_since_the_last_line = unsaid, "a message was refused");
     }
 }

@@ -1,4 +1,4 @@
-//! The key that the nodes of a cluster share. What it did not sign is not read.
+//! The key that the nodes of a cluster share. Messages that it did not sign are not read.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use sha2::Sha256;
 
 use crate::wire::Kind;
 
-/// The shortest key that is taken, in bytes.
+/// Shortest key, in bytes.
 const SHORTEST: usize = 32;
 
 /// The cluster's key. `Debug` does not show it.
@@ -18,7 +18,7 @@ pub struct ClusterKey {
 }
 
 impl ClusterKey {
-    /// From a text of at least 32 bytes, the same on every node.
+    /// The key of a text of at least 32 bytes, the same on every node.
     ///
     /// # Errors
     /// A sentence, when it is too short.
@@ -26,8 +26,8 @@ impl ClusterKey {
         Ok(Self { key: mac(text.as_ref())?, former: None })
     }
 
-    /// The same key, which has taken the place of a former one: events that were signed with that, and still wait in a
-    /// queue, are believed. Nothing else is.
+    /// The same key as the successor of `former`: events that were signed with that, and still wait in a queue, are
+    /// accepted. Nothing else is.
     ///
     /// # Errors
     /// A sentence, when the former one is too short.
@@ -35,18 +35,18 @@ impl ClusterKey {
         Ok(Self { former: Some(mac(former.as_ref())?), ..self })
     }
 
-    /// A new one, for a cluster that lives as long as this process.
+    /// A random key, for a cluster within this process.
     #[must_use]
     pub fn generate() -> Self {
         Self { key: Hmac::new(&rand::random::<[u8; 64]>().into()), former: None }
     }
 
-    /// Signs what is said in `kind` to `to`.
+    /// Signs a message of this kind to `to`.
     pub(crate) fn sign(&self, kind: u8, to: &str, body: &[u8]) -> [u8; 32] {
         over(&self.key, kind, to, body).finalize().into_bytes().into()
     }
 
-    /// Whether the key signed it. Takes the same time whatever is wrong.
+    /// Whether the key signed it. Takes constant time.
     pub(crate) fn has_signed(&self, signature: &[u8], kind: u8, to: &str, body: &[u8]) -> bool {
         let signed = |key: &Hmac<Sha256>| over(key, kind, to, body).verify_slice(signature).is_ok();
         let former = self.former.as_ref().filter(|_| kind == Kind::Event as u8);

@@ -98,27 +98,27 @@ use crate::{
     transport::Outbound,
 };
 
-/// Why a bridge can't be started.
+/// Why a bridge was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
-    /// Settings that can't be: a sentence for each.
+    /// A sentence for each invalid setting.
     #[error("{}", .0.join("; "))]
     Invalid(Vec<String>),
-    /// The broker is there and does not let this node in.
+    /// The broker refuses this node.
     #[error("{0}")]
     Refused(String),
-    /// A fault of this machine.
+    /// A failure of this machine.
     #[error("the bridge can't be started: {0}")]
     Broken(String),
 }
 
-/// A node's way to the others. Cheap to clone.
+/// The bridge of a node to the others. Cheap to clone.
 #[derive(Clone)]
 pub struct Bridge(Arc<Shared>);
 
 impl Bridge {
-    /// Checks the settings, and asks the broker whether it lets this node in. A broker that is away now is no error:
-    /// the bridge connects when it comes back.
+    /// Checks the settings, and asks the broker whether it admits this node. An absent broker is no error: the bridge
+    /// connects when it comes back.
     ///
     /// # Errors
     /// [`BridgeError`]. No message shows the URL's password.
@@ -131,62 +131,61 @@ impl Bridge {
         match Link::open(&shared.settings).await {
             Ok(link) => link.close().await,
             Err(LinkError::Refused(reason)) => return Err(BridgeError::Refused(reason)),
-            // The actor that has the connection says so.
+            // The actor that owns the connection logs it.
             Err(away @ LinkError::Away(_)) => tracing::debug!(%away, "the node starts without the broker"),
         }
         Ok(Self(Arc::new(shared)))
     }
 
-    /// The way of operations, for the domains that this node does not host and for
+    /// The transport of operations, for domains that this node does not host and for
     /// [`Bus::ask_at`](callboard_supervisors::Bus::ask_at).
     #[must_use]
     pub fn transport(&self) -> Arc<dyn Transport> {
         Arc::new(Outbound(self.0.clone()))
     }
 
-    /// The way of events.
+    /// The transport of events.
     #[must_use]
     pub fn events(&self) -> Arc<dyn EventTransport> {
         Arc::new(Publishing::new(self.0.clone()))
     }
 
-    /// The actors of the bridge, as a domain that answers nothing: the connection, who takes replies, events, dead
-    /// letters and live updates, and on every worker thread who sends and who takes requests, for the domains that the
-    /// runtime hosts. It stands before all other domains, so that it stops after them.
+    /// The actors of the bridge, as a domain without operations: the connection, the consumers of replies, events, dead
+    /// letters and live updates, and on every worker thread the flusher and the consumer of requests for the hosted
+    /// domains. It comes before all other domains, so that it stops after them.
     #[must_use]
     pub fn domain(&self) -> Domain {
         domain::domain(&self.0)
     }
 
-    /// Knows the nodes of the cluster: calls to one that is declared gone are given up, and those that can be made again go
-    /// to another. Once, before the runtime is attached.
+    /// Sets the members of the cluster: calls to one that is declared gone are failed, and idempotent ones go to
+    /// another. Once, before the runtime is attached.
     pub fn connect_members(&self, members: Members) {
         self.0.hosts.know(members);
     }
 
-    /// Tells other nodes what is published here.
+    /// Sends live updates of this node to the others.
     pub fn connect_live(&self, live: &Live) {
         let teller: Arc<dyn LiveTransport> = Arc::new(Teller(self.0.clone()));
         live.connect(teller);
     }
 
-    /// Shows the bridge's figures among the node's.
+    /// Registers the metrics of the bridge.
     ///
     /// # Errors
-    /// When the registry has them already.
+    /// When they are registered already.
     pub fn register_metrics(&self, registry: &Registry) -> Result<(), prometheus::Error> {
         self.0.metrics.register(registry)
     }
 
-    /// Whether the broker is reached.
+    /// Whether the broker is reachable.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.0.is_connected()
     }
 
-    /// Takes no more requests and no more events of other nodes, carries out those it has, and sends their replies. What
-    /// is asked of other nodes goes on. False when the time `within` was too short; what is left then is delivered to
-    /// other nodes.
+    /// Takes no more requests and events of other nodes, finishes those it has, and sends their replies. Calls of this
+    /// node go on. False when the time `within` was too short; the rest is delivered to other nodes.
     pub async fn drain(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         self.0.draining.cancel();

@@ -1,7 +1,7 @@
-//! A connection to the broker, as long as it lasts. It is never repaired: another one takes its place.
+//! One connection to the broker. It is never repaired, but replaced by another.
 //!
-//! It is two connections, because a broker that runs out of memory stops reading from those that publish: what arrives
-//! is still acknowledged then.
+//! It is two AMQP connections, because a broker that runs out of memory stops reading from those that publish:
+//! deliveries must still be acknowledged then.
 
 use std::{
     io,
@@ -27,13 +27,13 @@ use tokio::time::timeout;
 
 use crate::settings::BridgeSettings;
 
-/// How long anything that the broker must answer may take.
+/// Time limit of any answer of the broker.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// How long a connection may take to be closed.
+/// Time limit of closing a connection.
 const CLOSE_WITHIN: Duration = Duration::from_millis(500);
-/// Where a message goes that is only to find out whether the broker takes any: no queue of ours has such a name.
+/// The address of probes: no queue has this name.
 const NO_QUEUE: &str = "callboard probe";
-/// How often it is looked whether the broker takes no messages, while it is asked something.
+/// Interval of checking whether the broker blocks publishers, while it is asked something.
 const LOOK: Duration = Duration::from_millis(50);
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -41,10 +41,10 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 /// Why there is no connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LinkError {
-    /// The broker does not want us: waiting does not help.
+    /// The broker refuses this node, so that retries are useless.
     #[error("the broker refused the connection: {0}")]
     Refused(String),
-    /// The broker is not there, or not now.
+    /// The broker is absent for now.
     #[error("the broker can't be reached: {0}")]
     Away(String),
 }
@@ -58,13 +58,13 @@ pub(crate) struct Link {
 }
 
 struct Half {
-    // Dropped first: a connection that is not answered would wait for ever to be closed in good manners.
+    // Dropped first: closing an unresponsive connection would wait for ever.
     socket: Guard,
     connection: Connection,
     control: Channel,
 }
 
-/// A second handle on a connection's socket: one whose other end says nothing is only given up when it is shut down.
+/// A second handle on a connection's socket: lapin gives a silent connection up only when its socket is shut down.
 #[derive(Clone, Default)]
 struct Socket(Arc<Mutex<SocketState>>);
 
@@ -76,11 +76,12 @@ enum SocketState {
     Cut,
 }
 
-/// Cuts the socket when it is dropped, also one that is still being connected.
+/// Shuts the socket down when it is dropped, also one that is still connecting.
 struct Guard(Socket);
 
 impl Link {
-    /// The network is watched by this thread's runtime: the same that carries out what arrives, so that it is woken once.
+    /// Opens it. The socket is polled by this thread's runtime, which also handles deliveries, so that it is woken
+    /// once.
     pub(crate) async fn open(settings: &BridgeSettings) -> Result<Self, LinkError> {
         let runtime = &TokioRuntime::tokio_current();
         let uri = settings.uri().map_err(LinkError::Refused)?;
@@ -94,31 +95,31 @@ impl Link {
         Ok(Self { number: NEXT.fetch_add(1, Ordering::Relaxed), outgoing, incoming })
     }
 
-    /// A channel to send on.
+    /// A channel for sending.
     pub(crate) async fn outgoing(&self) -> Result<Channel, String> {
         self.outgoing.channel().await
     }
 
-    /// A channel to receive on.
+    /// A channel for receiving.
     pub(crate) async fn incoming(&self) -> Result<Channel, String> {
         self.incoming.channel().await
     }
 
-    /// Whether neither half has noticed that it is broken.
+    /// Whether neither connection is known to be broken.
     pub(crate) fn is_up(&self) -> bool {
         self.outgoing.is_up() && self.incoming.is_up()
     }
 
-    /// Whether the broker takes no messages for now.
+    /// Whether the broker blocks publishers.
     pub(crate) fn is_blocked(&self) -> bool {
         self.outgoing.connection.status().blocked()
     }
 
-    /// Asks the broker something that changes nothing.
+    /// Probes the broker.
     pub(crate) async fn probe(&self) -> Result<(), String> {
         self.incoming.probe().await?;
-        // The broker reads nothing from a connection that is blocked, so it can't be asked: not even when it was while
-        // the question was on its way.
+        // The broker reads nothing from a blocked connection, so it can't be probed: not even if it was blocked while
+        // the probe was on its way.
         tokio::select! {
             biased;
             () = self.blocked() => Ok(()),
@@ -126,19 +127,19 @@ impl Link {
         }
     }
 
-    /// Waits until the broker takes no messages.
+    /// Waits until the broker blocks publishers.
     async fn blocked(&self) {
         while !self.is_blocked() {
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// Ends it, in good manners if the broker has any left.
+    /// Closes it properly if the broker answers.
     pub(crate) async fn close(&self) {
         futures_util::future::join(self.outgoing.close(), self.incoming.close()).await;
     }
 
-    /// Ends it at once: whoever waits for an answer is told.
+    /// Shuts it down at once: pending answers fail.
     pub(crate) fn cut(&self) {
         self.outgoing.cut();
         self.incoming.cut();
@@ -146,7 +147,7 @@ impl Link {
 }
 
 impl Socket {
-    /// Keeps a handle on the socket of a connection that is being made.
+    /// Keeps a handle on the socket of a new connection.
     fn keep(&self, stream: TcpStream) -> io::Result<()> {
         let mut state = self.0.lock();
         if matches!(*state, SocketState::Cut) {
@@ -158,7 +159,7 @@ impl Socket {
 
     fn cut(&self) {
         if let SocketState::Open(stream) = std::mem::replace(&mut *self.0.lock(), SocketState::Cut) {
-            // It may have been closed by the other side, which is as well.
+            // The other side may have closed it.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -205,8 +206,7 @@ impl Half {
         answered(self.control.basic_qos(1, BasicQosOptions::default())).await
     }
 
-    /// A broker that is short of something says so only to those that publish: so a message is published, which no queue
-    /// takes.
+    /// The broker tells only publishers that it is short of resources: so a message is published that no queue takes.
     async fn probe_as_publisher(&self) -> Result<(), String> {
         let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
         answered(self.control.basic_publish("".into(), NO_QUEUE.into(), options, &[], properties)).await?;
@@ -223,7 +223,7 @@ impl Half {
     }
 }
 
-/// Waits for the broker, not for ever.
+/// Awaits an answer of the broker, within [`ANSWER_WITHIN`].
 pub(crate) async fn answered<T>(asked: impl Future<Output = lapin::Result<T>>) -> Result<T, String> {
     match timeout(ANSWER_WITHIN, asked).await {
         Ok(Ok(answer)) => Ok(answer),
@@ -240,7 +240,7 @@ fn why(error: &Error) -> LinkError {
     }
 }
 
-/// Wrong credentials, or a virtual host that is not there or not for this user.
+/// Whether the credentials are wrong, or the virtual host does not exist or is not this user's.
 fn is_refusal(error: &Error) -> bool {
     let ErrorKind::ProtocolError(error) = error.kind() else { return false };
     matches!(

@@ -1,9 +1,9 @@
-//! Live updates between the nodes: lossy, never waited for, but never lost unnoticed.
+//! Live updates between nodes: lossy, and no loss is unnoticed.
 //!
-//! A node that begins to hear does not know what it missed, so it cuts the readers it has: they resume from the store. A
-//! node that could not tell something, or whose channel was lost with what was on it, says so before it tells anything
-//! else, and the others cut their readers. The messages of a node are numbered one after the other: who finds a number
-//! missing, because the broker kept no more for a node that did not keep up, cuts its readers as well.
+//! A node that begins to listen does not know what it missed, so it cuts its readers: they resume from the store. A
+//! node that could not send an update, or whose channel was lost with updates in flight, announces that before anything
+//! else, and the others cut their readers. The messages of a node are numbered in order: a node that finds a number
+//! missing, because its queue overflowed, cuts its readers too.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -31,33 +31,33 @@ use crate::{
     wire::{self, Kind},
 };
 
-/// What an update is worth to a node that was away: it resumes from the store.
+/// Expiry of an update: a node that was away resumes from the store.
 const WORTH: Duration = Duration::from_secs(30);
-/// Messages on their way to this node at the same time.
+/// Unacknowledged messages to this node.
 const PREFETCH: u16 = 1000;
-/// The largest update, in bytes: what is larger is read from the store.
+/// Largest update, in bytes: larger ones are read from the store.
 const LARGEST: usize = 256 * 1024;
-/// How often it is looked whether others can be told what they missed.
+/// Interval of trying to announce losses.
 const LOOK: Duration = Duration::from_millis(500);
-/// Topics of which it is remembered that something was not told; beyond it, it is said of all.
+/// Topics of which losses are remembered; beyond it, a loss is announced for all.
 const UNTOLD: usize = 256;
-/// What stands for all topics.
+/// The name for all topics.
 const EVERY_TOPIC: &str = "";
 
-/// Senders of which the last number is remembered.
+/// Senders whose last number is remembered.
 const SENDERS: usize = 1024;
 
-/// What is remembered of live updates from one connection to the next.
+/// The state of live updates across connections.
 #[derive(Default)]
 pub(crate) struct Updates {
     untold: Mutex<Untold>,
-    /// The number of the last message. Whoever sends one holds it, so that numbers leave in their order.
+    /// The number of the last message. Locked while one is sent, so that numbers leave in order.
     pub(crate) number: Mutex<u64>,
 }
 
 #[derive(Default)]
 struct Untold {
-    /// Which of the publisher's channels was used last.
+    /// The publisher's channel that was used last.
     channel: u64,
     topics: BTreeSet<String>,
 }
@@ -73,11 +73,11 @@ impl Untold {
 }
 
 impl Updates {
-    /// Tells others that they missed something, if they did; false when that can't be done now.
+    /// Announces losses to other nodes, if there are any; false when that can't be done now.
     fn own_up(&self, shared: &Shared) -> bool {
         let mut untold = self.untold.lock();
         let channel = shared.publisher.channels();
-        // Of what was on its way over another channel nobody knows whether it came.
+        // Updates in flight over another channel may be lost.
         if untold.channel != channel && std::mem::replace(&mut untold.channel, channel) != 0 {
             untold.add(EVERY_TOPIC);
         }
@@ -98,7 +98,7 @@ fn everybody() -> Destination {
     Destination { kind: Kind::Live, queue: "".into() }
 }
 
-/// Tells the hubs of other nodes.
+/// Sends updates to the hubs of other nodes.
 pub(crate) struct Teller(pub(crate) Arc<Shared>);
 
 impl LiveTransport for Teller {
@@ -115,7 +115,7 @@ impl LiveTransport for Teller {
     }
 }
 
-/// The actor that hears what other nodes publish.
+/// The actor that receives updates of other nodes.
 pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
     let live = context.live.clone();
     keep(&context, &shared, async |link| hear(&shared, &live, &link).await.err().unwrap_or_default()).await
@@ -155,13 +155,13 @@ async fn hear(shared: &Shared, live: &Live, link: &Link) -> Result<(), String> {
     Err("the broker ended the consumer of live updates".to_owned())
 }
 
-/// The number of the last message of each life of a node.
+/// The number of the last message of each run of a node.
 #[derive(Default)]
 struct Numbers(HashMap<(Uuid, u64), u64>);
 
 impl Numbers {
-    /// Whether one is missing between this message and the last of its sender that came. That one comes late is no reason
-    /// to think so: whoever was missing it was told.
+    /// Whether a message is missing between this one and the last of its sender. A late one does not count: it was
+    /// missed before.
     fn is_one_missing(&mut self, sender: (Uuid, u64), number: u64) -> bool {
         if self.0.len() >= SENDERS && !self.0.contains_key(&sender) {
             self.0.clear();
@@ -175,15 +175,15 @@ impl Numbers {
 
 fn open(shared: &Shared, live: &Live, numbers: &mut Numbers, queue: &str, mut delivery: Delivery) {
     match inbound::open(shared, Kind::Live, "", &mut delivery) {
-        // What this node published it knows.
+        // Published by this node.
         Ok(message) if message.opening.node == shared.node() => {}
         Ok(message) => {
-            // An older node gives none.
+            // An older version sends no number.
             let number = message.entries.first().and_then(|entry| message.body.get(entry.clone()));
             let number = number.and_then(wire::read_live_number);
             let sender = (message.opening.node, message.opening.life);
             if number.is_some_and(|number| numbers.is_one_missing(sender, number)) {
-                tracing::warn!(node = %sender.0, "live updates were lost on the way here: their readers are cut");
+                tracing::warn!(node = %sender.0, "live updates were lost; cutting their readers");
                 live.interrupt(None);
             }
             let entries = message.entries.iter().skip(usize::from(number.is_some()));

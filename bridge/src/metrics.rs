@@ -1,23 +1,23 @@
-//! What the bridge counts.
+//! Counters of the bridge.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-/// Why a message was not read.
+/// Why a message was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// It has no version, or one that is not spoken here.
+    /// It has no version, or one that this node does not know.
     Version,
     /// It has no signature, or not one of the cluster's key.
     Signature,
     /// It is larger than allowed.
     Oversized,
-    /// It is not whole, or not what it says.
+    /// It is malformed.
     Malformed,
     /// It was read before.
     Duplicate,
-    /// It answers a call that nobody waits for.
+    /// It answers a call that is not pending.
     Unexpected,
-    /// It is so old that nobody remembers whether it was read before.
+    /// It is too old to know whether it was read before.
     Outdated,
 }
 
@@ -45,7 +45,7 @@ impl Refusal {
     }
 }
 
-/// The figures of one bridge.
+/// The counters of one bridge.
 pub(crate) struct Metrics {
     pub(crate) connected: IntGauge,
     pub(crate) blocked: IntGauge,
@@ -94,7 +94,7 @@ impl Metrics {
     }
 
     pub(crate) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        // A rule sees the first refusal only as a step up from nought.
+        // An alert rule sees the first refusal only as an increase from zero.
         for refusal in Refusal::ALL {
             self.refused.with_label_values(&[refusal.as_str()]).inc_by(0);
         }

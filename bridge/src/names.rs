@@ -1,4 +1,4 @@
-//! What exchanges and queues are called.
+//! Names of exchanges and queues.
 
 use uuid::Uuid;
 
@@ -23,27 +23,27 @@ impl Names {
         }
     }
 
-    /// Requests for a domain, whichever node hosts it.
+    /// The queue of requests for a domain, whichever node hosts it.
     pub(crate) fn domain(&self, domain: &str) -> String {
         format!("{}.operations.{domain}", self.prefix)
     }
 
-    /// Requests for one node.
+    /// The queue of requests for one node.
     pub(crate) fn node(&self, node: Uuid) -> String {
         format!("{}.node.{node}", self.prefix)
     }
 
-    /// Replies to the calls of a node.
+    /// The queue of replies to the calls of a node.
     pub(crate) fn replies(&self, node: Uuid) -> String {
         format!("{}.replies.{node}", self.prefix)
     }
 
-    /// What a node hears of live updates.
+    /// The queue of live updates for a node.
     pub(crate) fn live_of(&self, node: Uuid) -> String {
         format!("{}.live.{node}", self.prefix)
     }
 
-    /// Events that a domain reacts to.
+    /// The queue of events that a domain reacts to.
     pub(crate) fn events_of(&self, domain: &str) -> String {
         format!("{}.events.{domain}", self.prefix)
     }

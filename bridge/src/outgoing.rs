@@ -1,5 +1,5 @@
-//! What a thread is about to send. Requests, and replies, that are ready together travel in one message: the thread's
-//! flusher sends them once everything that was ready has had its turn. Nothing waits for company.
+//! Batches of a thread. Requests, and replies, that are ready together travel in one message: the thread's flusher
+//! sends them once every other ready task has run. Nothing waits longer to fill a batch.
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,24 +24,24 @@ use crate::{
 const SETTLED_WITHIN: Duration = Duration::from_millis(1);
 
 thread_local! {
-    /// The threads that have a flusher have a place here. A thread-local is the one way to find it from a future that
-    /// may be polled on any thread.
+    /// The batches of threads that have a flusher. Only a thread-local finds them from a future that may be polled on
+    /// any thread.
     static OUTGOING: RefCell<Vec<(u64, Rc<Outgoing>)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The messages that a thread is filling.
+/// The batches that a thread is filling.
 pub(crate) struct Outgoing {
     shared: Arc<Shared>,
     batches: RefCell<Vec<Batch>>,
-    /// Messages whose requests are answered, to be acknowledged once the answers are sent.
+    /// Messages whose requests are answered, to be acknowledged once the replies are sent.
     answered: RefCell<Vec<(Channel, u64)>>,
-    /// When they have waited long enough for others.
+    /// When the acknowledgements have waited long enough for others.
     due: Cell<Option<Instant>>,
     woken: Cell<bool>,
     wake: Notify,
 }
 
-/// Where a message goes.
+/// The destination of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Destination {
     pub(crate) kind: Kind,
@@ -68,7 +68,7 @@ impl Batch {
     }
 }
 
-/// Gives this thread a place to collect what it sends, until the guard is dropped.
+/// Installs the batches of this thread, until the guard is dropped.
 pub(crate) struct Installed {
     bridge: u64,
     pub(crate) outgoing: Rc<Outgoing>,
@@ -104,8 +104,8 @@ fn of_this_thread(shared: &Shared) -> Option<Rc<Outgoing>> {
         .with_borrow(|all| all.iter().rev().find(|(of, _)| *of == shared.number).map(|(_, outgoing)| outgoing.clone()))
 }
 
-/// Acknowledges a message, after everything that this thread is about to send: together with others, as nobody waits for
-/// it, but at once when there are so many.
+/// Acknowledges a message, after everything that this thread is about to send: together with others, because nothing
+/// waits for it, or at once from `at_once` on.
 pub(crate) fn acknowledge(shared: &Shared, channel: &Channel, tag: u64, at_once: usize) {
     match of_this_thread(shared) {
         Some(outgoing) => {
@@ -122,16 +122,16 @@ pub(crate) fn acknowledge(shared: &Shared, channel: &Channel, tag: u64, at_once:
     }
 }
 
-/// Tags belong to their channel, and a channel is never repaired: on one that is closed this does nothing. It is not
-/// waited for: what the broker does not hear of it delivers again.
+/// Acknowledges without waiting. Tags belong to their channel, and a channel is never repaired: on a closed one this
+/// does nothing. The broker redelivers what it did not hear of.
 fn settle(channel: &Channel, tag: u64) {
     let ended = channel.basic_ack(tag, BasicAckOptions::default()).now_or_never();
     if let Some(Err(error)) = ended {
-        tracing::debug!(%error, "an acknowledgement was too late");
+        tracing::debug!(%error, "ack failed; the broker redelivers");
     }
 }
 
-/// Puts an entry into this thread's message to `to`; a thread without a flusher sends it by itself.
+/// Puts an entry into this thread's batch to `to`; on a thread without a flusher, sends it by itself.
 pub(crate) fn put(
     shared: &Arc<Shared>,
     to: &Destination,
@@ -147,7 +147,7 @@ pub(crate) fn put(
     send(shared, batch);
 }
 
-/// Sends an entry by itself, before what this thread is filling; false when nobody takes it.
+/// Sends an entry by itself, before this thread's batches; false when the publisher takes nothing.
 pub(crate) fn send_alone(
     shared: &Shared,
     to: &Destination,
@@ -191,7 +191,7 @@ impl Outgoing {
         }
     }
 
-    /// Sends what there is.
+    /// Sends all batches.
     pub(crate) fn flush(&self) {
         self.woken.set(false);
         loop {
@@ -217,10 +217,10 @@ impl Outgoing {
         }
     }
 
-    /// Sends whatever is ready, each time that everything else which was ready on this thread has had its turn.
+    /// Sends all batches whenever every other ready task of this thread has run.
     pub(crate) async fn keep_flushing(&self) {
         loop {
-            // Woken by the first entry, this task has its turn after every other that was ready then.
+            // Woken by the first entry, this task runs after every other that was ready then.
             match self.due.get() {
                 None => self.wake.notified().await,
                 Some(due) => tokio::select! {
@@ -234,12 +234,12 @@ impl Outgoing {
     }
 }
 
-/// False when nobody takes it.
+/// False when the publisher takes nothing.
 fn send(shared: &Shared, mut batch: Batch) -> bool {
     if batch.to.kind != Kind::Live {
         return hand_over(shared, batch);
     }
-    // One that nobody takes keeps its number: whoever misses it is told.
+    // A message that is not sent keeps its number, so that receivers notice the gap.
     let mut number = shared.updates.number.lock();
     *number += 1;
     wire::number_live(&mut batch.body, *number);

@@ -1,12 +1,12 @@
-//! What is known of the senders of messages: which of their messages were read, and how far their clocks are from ours.
+//! The senders of messages: which of their messages were read, and the offset of their clocks.
 //!
-//! A network, a broker that redelivers, or somebody who recorded a message may bring it twice; its number tells. The
-//! clocks that machines count with can't be compared, but the least difference seen between sending and receiving is
-//! that of a message which did not wait; what is above it, a message has waited.
+//! A message may come twice, by the network, by redelivery or by a replay; its number shows that. Monotonic clocks of
+//! two machines can't be compared, but the smallest difference seen between sending and receiving is that of a message
+//! which did not wait; what exceeds it, a message has waited.
 //!
-//! A node that never heard a sender, or has restarted since, has nothing to compare with. So a message also says its
-//! sender's time of day: what that differs from ours beyond [`SKEW`] counts as waited as well. Whoever recorded a request
-//! can have it carried out by such a node for no longer than its deadline and the skew.
+//! A node that never heard a sender, or has restarted since, has nothing to compare with. So a message also has its
+//! sender's time of day: a difference from ours beyond [`SKEW`] counts as waited too. A recorded request can be
+//! replayed to such a node for no longer than its deadline and the skew.
 
 use std::{
     collections::HashMap,
@@ -20,11 +20,11 @@ use crate::wire::Opening;
 
 /// How far the times of day of two nodes may be apart.
 const SKEW: Duration = Duration::from_secs(30);
-/// Numbers that are remembered below the greatest one.
+/// Numbers below the highest one of which it is known whether they were read.
 const WINDOW: u64 = 1 << 18;
-/// How long a least difference holds before another is looked for: clocks drift.
+/// How long the smallest difference is used before another is measured: clocks drift.
 const EPOCH: Duration = Duration::from_secs(300);
-/// Senders that are remembered; beyond it the ones that said nothing for longest are forgotten.
+/// Senders that are remembered; beyond it those that were silent for longest are forgotten.
 const SENDERS: usize = 1024;
 
 /// The senders of the messages that came to this node.
@@ -41,16 +41,16 @@ struct Sender {
     least: i64,
     last_least: i64,
     epoch: Instant,
-    /// When it was last said that its time of day is far from ours.
+    /// When the log last warned of its time of day.
     warned: Option<Instant>,
 }
 
-/// How old a message is.
+/// The age of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Age {
-    /// How long it was on its way, as far as is known.
+    /// Time from its sending to its receipt, as far as is known.
     pub(crate) waited: Duration,
-    /// Whether its time of day is further from ours than clocks may be apart.
+    /// Whether its time of day differs from ours by more than [`SKEW`].
     pub(crate) is_beyond_skew: bool,
 }
 
@@ -70,7 +70,7 @@ impl Peers {
         u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// How old a message is, or `None` when it was read before.
+    /// Marks a message as read. Returns its age, or `None` when it was read before.
     pub(crate) fn read(&self, opening: &Opening) -> Option<Age> {
         let now = Instant::now();
         let received = i64::try_from(now.duration_since(self.origin).as_millis()).unwrap_or(i64::MAX);
@@ -129,7 +129,7 @@ impl Sender {
         first
     }
 
-    /// Says that a time of day is far from ours before it does any harm, but not with every message.
+    /// Warns, at a bounded rate, that a time of day is far from ours.
     fn warn_of(&mut self, apart: Duration, node: Uuid, now: Instant) {
         if apart < SKEW / 2 || self.warned.is_some_and(|warned| now.duration_since(warned) < EPOCH) {
             return;

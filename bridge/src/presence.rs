@@ -1,7 +1,7 @@
-//! Who is there to take requests, as far as this node has looked.
+//! Presence of consumers for requests.
 //!
-//! A request that nobody takes would be waited for until its deadline. So the queues of the domains that this node
-//! reaches, and of the nodes that were asked lately, are looked at, and while one has no consumer, calls are refused at
+//! A request without a consumer would be awaited until its deadline. So the queues of the domains that this node
+//! reaches, and of nodes that were asked lately, are checked, and while one has no consumer, calls to it are refused at
 //! once.
 
 use std::{
@@ -20,17 +20,17 @@ use uuid::Uuid;
 
 use crate::{names::Names, outgoing::Destination, wire::Kind};
 
-/// How long the queue of a node is looked at after it was used last.
+/// How long the queue of a node is checked after its last use.
 const USED: Duration = Duration::from_secs(60);
 
-/// How long the first request to a queue waits for it to be looked at.
+/// How long the first request to a queue waits for its first check.
 const LOOK: Duration = Duration::from_secs(1);
 
 const UNSEEN: u8 = 0;
 const PRESENT: u8 = 1;
 const ABSENT: u8 = 2;
 
-/// Who is asked.
+/// Whom a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Whom {
     Domain(&'static str),
@@ -43,16 +43,16 @@ pub(crate) struct RequestQueue {
     pub(crate) to: Destination,
     state: AtomicU8,
     used: Mutex<Instant>,
-    /// Whether somebody ever took requests: one that nobody has started yet is not away.
+    /// Whether it ever had a consumer: a domain that was never started is not away.
     attended: AtomicBool,
-    /// Nobody takes the requests.
+    /// The outage while it has no consumer.
     pub(crate) outage: Outage,
 }
 
 #[derive(Default)]
 pub(crate) struct Presence {
     queues: RwLock<HashMap<Whom, Arc<RequestQueue>>>,
-    /// Told when there is a queue to look at.
+    /// Notified when there is a queue to check.
     pub(crate) unseen: Notify,
 }
 
@@ -76,7 +76,7 @@ impl Presence {
         self.queues.write().entry(whom).or_insert_with(|| Arc::new(requests)).clone()
     }
 
-    /// Waits until a queue was looked at, but not for long.
+    /// Waits a bounded time until a queue was checked.
     pub(crate) async fn look(&self, requests: &RequestQueue, deadline: Instant) {
         let until = deadline.min(Instant::now() + LOOK);
         while requests.is_unseen() && Instant::now() < until {
@@ -85,36 +85,36 @@ impl Presence {
         }
     }
 
-    /// The queues that are looked at; nodes that were not asked lately are forgotten.
+    /// The queues to check, without those of nodes that were not asked lately.
     pub(crate) fn looked_at(&self) -> Vec<Arc<RequestQueue>> {
         let mut queues = self.queues.write();
         queues.retain(|whom, requests| matches!(whom, Whom::Domain(_)) || requests.used.lock().elapsed() < USED);
         queues.values().cloned().collect()
     }
 
-    /// What was seen over another connection is seen no more: a broker that was away may have no queues any more.
+    /// Forgets all checks after a reconnect: the broker may have lost its queues.
     pub(crate) fn forget(&self) {
         self.queues.read().values().for_each(|requests| requests.state.store(UNSEEN, Ordering::Relaxed));
     }
 
-    /// Whether anybody is missed.
+    /// Whether any queue has no consumer.
     pub(crate) fn any_absent(&self) -> bool {
         self.queues.read().values().any(|requests| requests.is_absent())
     }
 }
 
 impl RequestQueue {
-    /// Whether nobody took requests when it was last looked at.
+    /// Whether it had no consumer at the last check.
     pub(crate) fn is_absent(&self) -> bool {
         self.state.load(Ordering::Relaxed) == ABSENT
     }
 
-    /// Whether it was not looked at yet.
+    /// Whether it was not checked yet.
     pub(crate) fn is_unseen(&self) -> bool {
         self.state.load(Ordering::Relaxed) == UNSEEN
     }
 
-    /// Notes what was seen; true when somebody has come back.
+    /// Notes the outcome of a check; true when a consumer has come back.
     pub(crate) fn set_absent(&self, absent: bool) -> bool {
         let state = if absent { ABSENT } else { PRESENT };
         let before = self.state.swap(state, Ordering::Relaxed);
@@ -130,7 +130,7 @@ impl RequestQueue {
         before == ABSENT && !absent
     }
 
-    /// It is used now. A queue that is being looked at is not waited for: it was used a moment ago.
+    /// Notes that it is used now. Skipped while a check runs: it was used a moment ago.
     pub(crate) fn touch(&self, now: Instant) {
         if let Some(mut used) = self.used.try_lock() {
             *used = now;

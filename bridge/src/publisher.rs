@@ -1,7 +1,7 @@
-//! Sends messages nobody waits for a confirm of: requests, replies and live updates.
+//! Sends messages without confirms: requests, replies and live updates.
 //!
-//! A message is handed to the connection and not waited for: the thread that sends it goes on. What the socket has not
-//! taken yet is counted, and too much of it is backpressure.
+//! A message is handed to the connection without waiting: the sending thread goes on. Bytes that the socket has not
+//! taken yet are counted, and too many of them are backpressure.
 
 use std::{
     collections::VecDeque,
@@ -29,10 +29,10 @@ use crate::{
 pub(crate) const VERSION_HEADER: &str = "v";
 /// The header of the signature.
 pub(crate) const SIGNATURE_HEADER: &str = "signature";
-/// The header of the time at which an operator had an event delivered again that is older than one may be.
+/// The header of the time at which an operator replayed an event that is older than accepted.
 pub(crate) const AGAIN_HEADER: &str = "again";
 
-/// The header of the domains whose queues an event is put into without the exchange: their names, with commas between.
+/// The header of the domains that an event reaches without the exchange: their names, with commas between.
 pub(crate) const REACHED_HEADER: &str = "reached";
 
 /// Bytes that may wait for the socket before more are refused.
@@ -40,33 +40,33 @@ const UNSENT: usize = 16 * 1024 * 1024;
 
 type Sending = Pin<Box<dyn Future<Output = lapin::Result<PublisherConfirm>> + Send>>;
 
-/// Where messages leave the node. Any thread may send.
+/// The exit of messages. Any thread may send.
 #[derive(Default)]
 pub(crate) struct Publisher {
     channel: ArcSwapOption<Channel>,
     channels: AtomicU64,
     unsent: Mutex<VecDeque<(Sending, usize)>>,
-    /// The length of what is unsent: changed under its lock, or what is taken off could be more than was put on.
+    /// Bytes of unsent messages, changed under their lock: more could be subtracted than was added otherwise.
     bytes: AtomicUsize,
-    /// Told when the channel is found broken.
+    /// Notified when the channel is found broken.
     pub(crate) broken: Notify,
 }
 
-/// A message on its way.
+/// A message to send.
 pub(crate) struct Parcel<'a> {
     pub(crate) kind: Kind,
     pub(crate) exchange: &'a str,
     /// The queue, or empty for an exchange that reaches all of its queues.
     pub(crate) to: &'a str,
-    /// How long it is worth anything.
+    /// Expiry, counted from now.
     pub(crate) expires: Duration,
     pub(crate) body: Vec<u8>,
 }
 
 impl Publisher {
-    /// Sends over another channel from now on, or not at all.
+    /// Sets the channel to send over.
     pub(crate) fn switch(&self, channel: Option<Channel>) {
-        // Counted before it is used: who sends over it knows that it is another one.
+        // Incremented before the channel is used, so that senders see the new number.
         self.channels.fetch_add(u64::from(channel.is_some()), Ordering::AcqRel);
         self.channel.store(channel.map(std::sync::Arc::new));
         let mut unsent = self.unsent.lock();
@@ -74,7 +74,7 @@ impl Publisher {
         self.bytes.store(0, Ordering::Relaxed);
     }
 
-    /// How many channels it has had: what was on its way over one may be lost when another takes its place.
+    /// Number of channels so far: messages in flight over one may be lost when another replaces it.
     pub(crate) fn channels(&self) -> u64 {
         self.channels.load(Ordering::Acquire)
     }
@@ -84,7 +84,7 @@ impl Publisher {
         self.channel.load().as_ref().is_some_and(|channel| channel.status().connected())
     }
 
-    /// Whether so much waits for the socket that no more should be sent.
+    /// Whether too much waits for the socket to send more.
     pub(crate) fn is_clogged(&self) -> bool {
         self.bytes.load(Ordering::Relaxed) > UNSENT && {
             self.forget_sent(&mut self.unsent.lock());
@@ -99,7 +99,7 @@ impl Publisher {
         unsent.is_empty()
     }
 
-    /// Hands a message over; false when there is nobody to take it.
+    /// Hands a message over; false when there is no channel.
     pub(crate) fn send(&self, key: &ClusterKey, parcel: Parcel<'_>) -> bool {
         let Some(channel) = self.channel.load_full() else { return false };
         let signature = key.sign(parcel.kind as u8, parcel.to, &parcel.body);

@@ -1,4 +1,4 @@
-//! The actor that takes the replies to this node's calls.
+//! The actor that consumes the replies to this node's calls.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ async fn take(shared: &Shared, queue: &str, link: &Link) -> Result<(), String> {
     shared.metrics.channels.with_label_values(&["replies"]).inc();
     let declare = channel.queue_declare(queue.into(), QueueDeclareOptions::default(), topology::transient());
     answered(declare).await?;
-    // A reply that is lost is an unknown outcome in any case: to acknowledge it would not bring it back.
+    // A lost reply is an unknown outcome in any case, which an acknowledgement would not prevent.
     let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
     let consume = channel.basic_consume(queue.into(), "replies".into(), options, topology::none());
     let mut replies = answered(consume).await?;
@@ -51,7 +51,7 @@ fn deliver(shared: &Shared, queue: &str, message: &inbound::Message) {
             Status::Expired => Err(CallFailure::Expired),
         };
         shared.metrics.requests.with_label_values(&["in"]).inc();
-        // A call whose caller has left is no fault of anybody.
+        // The caller may have gone, which is no failure.
         if !shared.calls.answer(reply.call, answer) {
             shared.metrics.refuse(Refusal::Unexpected);
         }

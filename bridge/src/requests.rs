@@ -1,9 +1,8 @@
-//! The actor that takes the requests of other nodes, one on each worker thread: the shards of that thread carry them
-//! out. A queue is shared by all nodes that host its domain, each takes as many messages as its domain may run calls.
+//! The actor that consumes requests of other nodes, one on each worker thread: the shards of that thread handle them. A
+//! queue is shared by all nodes that host its domain; each prefetches as many messages as its domain may run calls.
 //!
-//! A message is acknowledged when all of its requests are answered. If this node ends before, the broker delivers it
-//! again, to whoever is there: then only those requests are carried out that may be twice, and for the others the
-//! caller is told that the outcome is unknown.
+//! A message is acknowledged when all of its requests are answered. If this node ends before, the broker redelivers it
+//! to another: only idempotent requests are carried out then, and the others fail as unknown.
 
 use std::{
     cell::Cell,
@@ -35,7 +34,7 @@ use crate::{
     wire::{self, Kind, RequestEntry, Status},
 };
 
-/// How often it is looked whether replies can leave again.
+/// Interval of checking whether replies can leave again.
 const LOOK: Duration = Duration::from_millis(20);
 
 pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
@@ -46,11 +45,11 @@ pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
 struct Host {
     shared: Arc<Shared>,
     bus: Bus,
-    /// So many acknowledgements wait for no others: a part of what the broker sends ahead.
+    /// Acknowledgements that are sent at once: a part of the prefetch.
     at_once: Cell<usize>,
 }
 
-/// A message whose requests are not all answered yet.
+/// A message with unanswered requests.
 struct Open {
     shared: Arc<Shared>,
     channel: Channel,
@@ -89,7 +88,7 @@ impl Host {
             let consumer = answered(consume).await?;
             tags.push(consumer.tag());
             let queue: Arc<str> = queue.into();
-            // A stream of several does not tell when one of them has ended, so each says so itself.
+            // A merged stream does not show the end of one of them, so each ends with a `None`.
             let deliveries = consumer.map(Some).chain(stream::iter([None]));
             consumers.push(deliveries.map(move |delivery| (queue.clone(), delivery)).boxed_local());
         }
@@ -103,7 +102,7 @@ impl Host {
                     let Some((queue, Some(delivery))) = next else {
                         return Err("the broker ended a consumer: its queue was deleted".to_owned());
                     };
-                    // Replies that can't leave pile up here: nothing more is begun meanwhile.
+                    // Replies that can't leave pile up here: no new request is taken meanwhile.
                     while shared.publisher.is_clogged() && !shared.draining.is_cancelled() {
                         tokio::time::sleep(LOOK).await;
                     }
@@ -124,7 +123,7 @@ impl Host {
     }
 
     fn receive(self: &Rc<Self>, channel: &Channel, queue: &str, mut delivery: Delivery) {
-        // The channel of what was delivered is gone, and others have been given it.
+        // The channel is closed, and its deliveries were given to others.
         if !channel.status().connected() {
             return;
         }
@@ -159,7 +158,7 @@ impl Host {
                 continue;
             };
             let left = Duration::from_millis(u64::from(request.left)).saturating_sub(message.waited);
-            // Whoever had it before may have carried it out, however late it is now.
+            // The first receiver may have carried it out, however late it is now.
             if redelivered && (left.is_zero() || !request.idempotent) {
                 self.shared.metrics.unknown.inc();
                 self.reply(&to, request.call, Status::Unknown, &[]);
@@ -174,7 +173,7 @@ impl Host {
         }
     }
 
-    /// Each request is one call like any other: what one waits for, or is refused, is nothing to the others.
+    /// Handles each request as a call of its own: one that waits or is refused does not affect the others.
     fn carry_out(self: &Rc<Self>, request: RequestEntry<'_>, left: Duration, to: Destination, open: Rc<Open>) {
         let call = request.call;
         let deadline = Instant::now() + left;
@@ -226,7 +225,7 @@ impl Open {
     }
 }
 
-/// A request that is carried out, as the drain of a node sees it.
+/// Counts a running request, for the drain of the node.
 struct Serving(Arc<Shared>);
 
 impl Serving {
@@ -245,6 +244,6 @@ impl Drop for Serving {
 fn reject(channel: &Channel, tag: u64) {
     let ended = channel.basic_reject(tag, BasicRejectOptions { requeue: false }).now_or_never();
     if let Some(Err(error)) = ended {
-        tracing::debug!(%error, "a refusal was too late");
+        tracing::debug!(%error, "rejecting a request failed; the broker redelivers it");
     }
 }

@@ -1,4 +1,4 @@
-//! What a bridge needs to know, each with its default.
+//! Settings of a bridge, with their defaults.
 
 use std::{fmt, time::Duration};
 
@@ -13,31 +13,31 @@ use crate::key::ClusterKey;
 pub struct BridgeSettings {
     /// `amqp://user:password@host:port/vhost`, or `amqps`.
     pub url: Secret,
-    /// What every exchange and queue begins with: clusters that share a virtual host have different ones. Default
+    /// Prefix of every exchange and queue: clusters that share a virtual host have different ones. Default:
     /// `callboard`.
     pub prefix: String,
-    /// This node. A node that starts again is another one.
+    /// The id of this node's process; another after each start.
     pub node: Uuid,
-    /// What the broker shows the node's connections as. Default: its id.
+    /// The name of the node's connections at the broker. Default: its id.
     pub name: String,
-    /// What the nodes of the cluster know each other by.
+    /// The key of the cluster.
     pub key: ClusterKey,
-    /// How long a connection may take to be made. Default 5 s.
+    /// Time limit of connecting. Default: 5 s.
     pub connect_within: Duration,
-    /// How long the broker may be silent before the connection is given up. Default 5 s.
+    /// How long the broker may be silent before the connection is given up. Default: 5 s.
     pub silence: Duration,
-    /// Requests in one AMQP message. Default 64.
+    /// Requests in one AMQP message. Default: 64.
     pub batch_requests: usize,
-    /// Bytes after which an AMQP message takes no further request. Default 64 KiB.
+    /// Bytes after which an AMQP message takes no further request. Default: 64 KiB.
     pub batch_bytes: usize,
-    /// The largest request, reply or event, in bytes. Default 16 MiB.
+    /// The largest request, reply or event, in bytes. Default: 16 MiB.
     pub message_bytes: usize,
-    /// Calls that may wait for replies of other nodes at the same time. Default 16384.
+    /// Pending calls to other nodes. Default: 16384.
     pub calls: usize,
-    /// How long a domain may take no events on this node before another node is to have them. Default 10 s.
+    /// How long a domain may take no events on this node before another node is to have them. Default: 10 s.
     pub patience: Duration,
-    /// For how long nodes offer each other an event that their version of its subscriber does not react to, before it is
-    /// a dead letter. Default 60 s.
+    /// How long nodes pass each other an event that their version of its subscriber does not react to, before it is a
+    /// dead letter. Default: 60 s.
     pub unknown_for: Duration,
 }
 
@@ -65,7 +65,7 @@ impl BridgeSettings {
     /// Checks every setting.
     ///
     /// # Errors
-    /// A sentence for each that cannot be. None of them shows the URL, which may hold a password.
+    /// A sentence for each invalid one. None of them shows the URL, which may hold a password.
     pub fn validate(&self) -> Result<(), Vec<String>> {
         let second = Duration::from_secs(1);
         let prefix = !self.prefix.is_empty()
@@ -88,10 +88,10 @@ impl BridgeSettings {
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 
-    /// Where the broker is, and how to talk to it.
+    /// The parsed URL, with the connection's parameters.
     pub(crate) fn uri(&self) -> Result<AMQPUri, String> {
         let mut uri: AMQPUri = self.url.expose().parse().map_err(|error: String| {
-            // The parser may quote what it read.
+            // The parser's error may quote the URL.
             let reason = error.split(':').next().unwrap_or_default();
             format!("bridge: the URL of the broker is not amqp://user:password@host:port/vhost ({reason})")
         })?;

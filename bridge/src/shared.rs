@@ -1,4 +1,4 @@
-//! What the actors of a bridge have in common.
+//! State that the actors of a bridge share.
 
 use std::{
     sync::{
@@ -33,16 +33,16 @@ use crate::{
     settings::BridgeSettings,
 };
 
-/// What a caller is told to wait while the broker, or whoever hosts a domain, is away.
+/// Retry delay for callers while the broker, or every host of a domain, is away.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a broker that answers takes nothing.
 const BLOCKED: &str = "it takes no messages for now, because it is short of memory or disk";
 
-/// A call may wait so long for a connection that was just lost, or blocked.
+/// How long a call waits for a connection that was just lost or blocked.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Whoever is to answer may come back to a broker so much later than this node.
+/// How much later than this node the hosts may reconnect.
 const COMING_BACK: Duration = Duration::from_secs(3);
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -52,14 +52,14 @@ pub(crate) struct Shared {
     pub(crate) number: u64,
     pub(crate) settings: BridgeSettings,
     pub(crate) names: Names,
-    /// Tells the lives of one node apart.
+    /// Distinguishes the runs of one node.
     pub(crate) life: u64,
     messages: AtomicU64,
     pub(crate) peers: Peers,
     pub(crate) calls: Arc<Calls>,
     pub(crate) presence: Presence,
     pub(crate) hosts: Hosts,
-    /// Of the broker: it can't be reached, or takes no messages.
+    /// The outage of the broker: unreachable, or blocking publishers.
     pub(crate) outage: Outage,
     pub(crate) metrics: Metrics,
     pub(crate) refusals: Refusals,
@@ -70,14 +70,14 @@ pub(crate) struct Shared {
     /// Whether messages can be sent, and since when.
     sending: Mutex<(bool, Instant)>,
     blocked: AtomicBool,
-    /// How often calls could be made again after they could not.
+    /// Number of times that calls became possible again.
     begun: AtomicU64,
     pub(crate) draining: CancellationToken,
-    /// Requests of other nodes that are carried out.
+    /// Requests of other nodes in progress.
     pub(crate) serving: AtomicUsize,
     pub(crate) catalogue: Mutex<Catalogue>,
     pub(crate) sinks: Mutex<Vec<EventSink>>,
-    /// Told when an event found no queue.
+    /// Notified when an event found no queue.
     pub(crate) missing: Notify,
 }
 
@@ -121,7 +121,7 @@ impl Shared {
     }
 
     pub(crate) fn set_link(&self, link: Option<Arc<Link>>) {
-        // Whether another connection is blocked is another matter.
+        // A new connection is not blocked.
         self.blocked.store(false, Ordering::Relaxed);
         self.metrics.blocked.set(0);
         self.set_sending(link.is_some());
@@ -132,7 +132,7 @@ impl Shared {
         self.link.send_replace(link);
     }
 
-    /// Notes whether the broker takes no messages for now.
+    /// Notes whether the broker blocks publishers.
     pub(crate) fn set_blocked(&self, blocked: bool) {
         if self.blocked.swap(blocked, Ordering::Relaxed) == blocked {
             return;
@@ -146,7 +146,7 @@ impl Shared {
         }
     }
 
-    /// What keeps messages from being sent now.
+    /// Why messages can't be sent now.
     pub(crate) fn away(&self) -> Option<Away> {
         if self.blocked.load(Ordering::Relaxed) {
             return Some(Away::new(Part::Broker, format!("RabbitMQ can't be used: {BLOCKED}")));
@@ -154,7 +154,7 @@ impl Shared {
         (!self.publisher.is_up()).then(|| Away::new(Part::Broker, "RabbitMQ can't be reached"))
     }
 
-    /// Where requests to somebody go.
+    /// The queue of requests to a domain or a node.
     pub(crate) fn request_queue(&self, domain: &'static str, target: Target) -> Arc<RequestQueue> {
         self.presence.request_queue(&self.names, domain, target)
     }
@@ -166,12 +166,12 @@ impl Shared {
         }
     }
 
-    /// Calls that could not be made can be.
+    /// Notes that calls are possible again.
     pub(crate) fn begin_again(&self) {
         self.begun.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Another number each time that calls can be made again.
+    /// A number that changes each time that calls become possible again.
     pub(crate) fn times_begun(&self) -> u64 {
         self.begun.load(Ordering::Acquire)
     }
@@ -184,7 +184,7 @@ impl Shared {
     /// Waits for a connection that was just lost; false when there is none by then.
     pub(crate) async fn wait_connected(&self, deadline: Instant) -> bool {
         let (sending, since) = *self.sending.lock();
-        // Only a channel was lost if there is a connection, and that just now.
+        // With a connection, only a channel was lost, just now.
         let lost = if sending { Instant::now() } else { since };
         let until = deadline.min(lost + GRACE);
         while !self.is_connected() {
@@ -196,7 +196,7 @@ impl Shared {
         true
     }
 
-    /// Waits for whoever is to answer, who lost the connection when this node did; false when nobody is there by then.
+    /// Waits for a consumer, which lost the connection when this node did; false when there is none by then.
     pub(crate) async fn wait_present(&self, requests: &RequestQueue, deadline: Instant) -> bool {
         let (_, since) = *self.sending.lock();
         let until = deadline.min(since + COMING_BACK);
@@ -237,14 +237,14 @@ impl Shared {
     }
 }
 
-/// The pauses of an actor that could not do its work.
+/// Pauses of an actor that failed.
 const PAUSES: Backoff =
     Backoff { first: Duration::from_millis(100), at_most: Duration::from_secs(3), factor: 2.0, jitter: 0.2 };
-/// Work that went on for so long was no crash loop.
+/// A run of this length resets the pauses.
 const LIVED: Duration = Duration::from_secs(10);
 
-/// Does an actor's work over one connection after the other, until it is asked to stop. The work ends with the reason
-/// why it can't go on; it is ended when the connection is.
+/// Runs an actor's work over one connection after the other, until it is asked to stop. The work returns the reason why
+/// it can't go on; it is dropped when the connection is lost.
 pub(crate) async fn keep(
     context: &ChildContext,
     shared: &Shared,
@@ -262,10 +262,10 @@ pub(crate) async fn keep(
             failures = if began.elapsed() >= LIVED { 0 } else { failures + 1 };
             if let Some(reason) = ended.filter(|_| link.is_up()) {
                 let pause = PAUSES.delay(failures);
-                tracing::warn!(actor = %context.name, %reason, again_in = ?pause, "a part of the bridge begins anew");
+                tracing::warn!(actor = %context.name, %reason, again_in = ?pause, "a part of the bridge failed; restarting it");
                 tokio::time::sleep(pause).await;
             } else {
-                // The connection is lost, which is said once.
+                // The connection is lost, which is logged once.
                 shared.gone(&link).await;
                 failures = 0;
             }

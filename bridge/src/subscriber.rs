@@ -1,9 +1,9 @@
-//! The actor that takes the events of one domain of this node, and acknowledges each when the domain has applied it.
+//! The actor that consumes the events of one domain of this node, and acknowledges each when the domain has applied it.
 //!
-//! One node of the cluster has the place of a domain's subscriber; those that wait behind it are given nothing. So it is
-//! left to another, behind which this node waits again, when the domain takes nothing here for long, and when an event
-//! comes that this version does not react to. Each time it is left the broker counts one more delivery of whatever goes
-//! back, and gives up what was delivered too often: so it is left a few times only, after a longer while each time.
+//! One node of the cluster is the active consumer of a domain's queue; the others wait behind it. It hands over to
+//! another, and waits behind that, when the domain takes nothing here for long, and when an event comes that this
+//! version does not react to. Each handover makes the broker count one more delivery of whatever goes back, and it
+//! gives up what was delivered too often: so handovers are few, with growing pauses.
 
 use std::{
     cell::{Cell, RefCell},
@@ -37,13 +37,13 @@ use crate::{
     wire::Kind,
 };
 
-/// Events of one domain on their way to this node.
+/// Unacknowledged events of one domain on this node.
 const PREFETCH: u16 = 64;
-/// How often it is looked whether the events that were begun are applied, before the place is left.
+/// Interval of checking, before a handover, whether the events in progress are applied.
 const LOOK: Duration = Duration::from_millis(20);
-/// The pause before this node waits for the place again that it has left.
+/// Pause before this node consumes again after a handover.
 const PAUSE: Duration = Duration::from_millis(500);
-/// The place is not left when something was delivered so often: half of what the broker allows.
+/// No handover from this many deliveries of an event on: half of what the broker allows.
 const LEFT_AT_MOST: u32 = topology::DELIVERY_LIMIT / 2;
 
 pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>, sink: EventSink) -> Exit {
@@ -54,7 +54,7 @@ pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>, sink: EventS
                 return reason;
             }
             sleep(PAUSE).await;
-            // A domain that takes nothing would only leave the place again.
+            // A domain that takes nothing would only hand over again.
             while !sink.is_open() {
                 sleep(PAUSE).await;
             }
@@ -75,7 +75,7 @@ struct Met {
 }
 
 impl Strangers {
-    /// For how long such events have come here, and nobody has taken them meanwhile.
+    /// How long such events have come here without being taken elsewhere.
     fn met(&self, kind: &str, forgotten_after: Duration) -> Duration {
         let now = Instant::now();
         let mut strangers = self.0.borrow_mut();
@@ -86,31 +86,31 @@ impl Strangers {
     }
 }
 
-/// Who takes the events of one domain over one channel.
+/// The consumer of one domain's events over one channel.
 struct Subscriber {
     shared: Arc<Shared>,
     sink: EventSink,
     strangers: Rc<Strangers>,
     channel: Channel,
-    /// Behind each aggregate whose event is being applied, the events that wait for it.
+    /// The events in progress by aggregate, with those that wait behind them.
     aggregates: RefCell<HashMap<Uuid, VecDeque<Taken>>>,
-    /// The most deliveries of an event that came before the one to here.
+    /// Most earlier deliveries among the events so far.
     deliveries: Cell<u32>,
-    /// Cancelled when another node is to take over.
+    /// Cancelled to hand over to another node.
     leaving: CancellationToken,
-    /// Cancelled when the channel is not used any more.
+    /// Cancelled when the channel is lost.
     over: CancellationToken,
 }
 
-/// An event and its delivery.
+/// A delivered event.
 struct Taken {
     tag: u64,
-    /// How often it was delivered before.
+    /// Number of earlier deliveries.
     deliveries: u32,
     event: CloudEvent,
 }
 
-/// Takes events until another node is to take over, or this one drains.
+/// Consumes events until it hands over, or this node drains.
 async fn take(shared: &Arc<Shared>, sink: &EventSink, strangers: &Rc<Strangers>, link: &Link) -> Result<(), String> {
     let subscription = sink.subscription();
     let queue = shared.names.events_of(subscription.domain);
@@ -142,8 +142,8 @@ async fn take(shared: &Arc<Shared>, sink: &EventSink, strangers: &Rc<Strangers>,
         let Some(delivery) = delivery else { return Err("the broker ended the consumer of events".to_owned()) };
         subscriber.receive(&queue, delivery.map_err(|error| error.to_string())?)?;
     }
-    // Another node is to take over from here. It is given nothing as long as this consumer is there, so that the order
-    // holds: what was begun is finished first, and the rest goes back with the channel.
+    // A handover. The next node is given nothing as long as this consumer exists, so that the order holds: events in
+    // progress are finished first, and the rest goes back with the channel.
     while !subscriber.aggregates.borrow().is_empty() {
         if !channel.status().connected() {
             return Err("the broker closed the channel of events".to_owned());
@@ -154,7 +154,7 @@ async fn take(shared: &Arc<Shared>, sink: &EventSink, strangers: &Rc<Strangers>,
 }
 
 impl Subscriber {
-    /// Waits until nothing more is to be begun here.
+    /// Waits until nothing more is to be started here.
     async fn left(&self) {
         tokio::select! {
             () = self.leaving.cancelled() => {}
@@ -197,24 +197,24 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Applies the events of one aggregate, one after the other. What is not settled goes back with the channel.
+    /// Applies the events of one aggregate in order. Unsettled ones go back with the channel.
     async fn apply(&self, aggregate: Uuid, first: Taken) {
         let mut next = Some(first);
         while let Some(taken) = next {
             let is_settled = tokio::select! {
                 biased;
-                // Somebody else has been given it.
+                // The event was given to another consumer.
                 () = self.over.cancelled() => false,
                 settled = self.settle(&taken) => settled,
             };
             if is_settled {
                 let settled = self.channel.basic_ack(taken.tag, BasicAckOptions::default()).now_or_never();
                 if let Some(Err(error)) = settled {
-                    tracing::debug!(%error, "a settlement was too late: the event comes again, and is known");
+                    tracing::debug!(%error, "settling an event failed; the broker redelivers it and the inbox drops it");
                 }
             }
             let mut aggregates = self.aggregates.borrow_mut();
-            // Who leaves begins nothing.
+            // After a handover began, no further event is started.
             let behind = aggregates.get_mut(&aggregate).filter(|_| is_settled && !self.is_left());
             next = behind.and_then(VecDeque::pop_front);
             if next.is_none() {
@@ -223,10 +223,10 @@ impl Subscriber {
         }
     }
 
-    /// Delivers an event until it is applied or buried; false when another node is to have it.
+    /// Delivers an event until it is applied or buried; false to hand it over to another node.
     async fn settle(&self, Taken { deliveries, event, .. }: &Taken) -> bool {
-        // A delivery that ended with its node says nothing about the event, so only a part of them counts: the domain's
-        // own attempts decide, and the queue's limit is for what ends the process each time.
+        // A delivery that ended with its node says nothing about the event, so only a fifth of them counts: the
+        // domain's own attempts decide, and the queue's limit is for events that end the process each time.
         let mut attempts = deliveries / 5;
         let settings = &self.shared.settings;
         let mut untaken = None;
@@ -236,7 +236,7 @@ impl Subscriber {
                 Err(Untaken::Later { after, .. }) => (after, settings.patience),
                 Err(Untaken::Unknown(reason)) => {
                     let met = self.strangers.met(&event.kind, 2 * settings.unknown_for);
-                    // Whoever knows such events has had a turn.
+                    // Nodes that know such events have had time to take it.
                     if met >= settings.unknown_for && *deliveries > 0 {
                         self.sink.bury(event, reason, attempts + 1).await;
                         return true;
@@ -253,7 +253,7 @@ impl Subscriber {
             if leave_in.is_some_and(|leave_in| leave_in <= again_in) {
                 tracing::warn!(
                     domain = self.sink.subscription().domain, event = %event.kind, id = %event.id,
-                    "an event is left to another node"
+                    "handing an event over to another node"
                 );
                 self.leaving.cancel();
                 return false;
@@ -261,14 +261,14 @@ impl Subscriber {
         }
     }
 
-    /// After how long the place is left, if it may be left at all.
+    /// How long until a handover, if one is allowed at all.
     fn leave_after(&self, first: Duration) -> Option<Duration> {
         let deliveries = self.deliveries.get();
         (deliveries < LEFT_AT_MOST).then(|| first * 2_u32.pow(deliveries))
     }
 }
 
-/// How often a quorum queue delivered this before.
+/// Number of earlier deliveries, as a quorum queue counts them.
 fn deliveries(delivery: &Delivery) -> u32 {
     let headers = delivery.properties.headers().as_ref();
     match headers.and_then(|headers| headers.inner().get("x-delivery-count")) {

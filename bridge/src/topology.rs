@@ -1,5 +1,5 @@
-//! How exchanges and queues are declared. Every actor declares what it uses, each time it begins, so that what an
-//! operator or a restart of the broker took away comes back.
+//! Declarations of exchanges and queues. Every actor declares what it uses at each start, so that what an operator or a
+//! restart of the broker removed comes back.
 
 use lapin::{
     Channel, ExchangeKind, Queue,
@@ -9,10 +9,10 @@ use lapin::{
 
 use crate::{link::answered, names::Names};
 
-/// How long a queue of one node, or of operations, is kept without anybody who takes from it or looks at it.
+/// Expiry of an unused queue of one node, or of operations, in milliseconds.
 const UNUSED: i32 = 60_000;
-/// How often a broker delivers an event before it gives it up: whoever takes it counts its own attempts, so this many
-/// are only reached by one that ends the process each time.
+/// Deliveries of an event before the broker gives it up: subscribers count their own attempts, so only an event that
+/// ends the process each time gets there.
 pub(crate) const DELIVERY_LIMIT: u32 = 20;
 
 /// No arguments.
@@ -32,12 +32,12 @@ fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 
-/// Of a queue whose messages are worth nothing after a restart of the broker.
+/// Arguments of a queue whose messages are worthless after a restart of the broker.
 pub(crate) fn transient() -> FieldTable {
     arguments([("x-expires", AMQPValue::LongInt(UNUSED))])
 }
 
-/// Of the queue of live updates: the oldest go when a node does not keep up.
+/// Arguments of the queue of live updates: the oldest are dropped when a node does not keep up.
 pub(crate) fn lossy() -> FieldTable {
     arguments([
         ("x-expires", AMQPValue::LongInt(UNUSED)),
@@ -70,7 +70,7 @@ pub(crate) async fn exchanges(channel: &Channel, names: &Names) -> Result<(), St
     exchange(channel, &names.live, ExchangeKind::Fanout, false).await
 }
 
-/// The exchange of events, and where those end up that nobody could take.
+/// The exchange of events, and the queue of dead letters.
 pub(crate) async fn events(channel: &Channel, names: &Names) -> Result<(), String> {
     exchange(channel, &names.events, ExchangeKind::Topic, true).await?;
     exchange(channel, &names.dead, ExchangeKind::Fanout, true).await?;
@@ -80,8 +80,8 @@ pub(crate) async fn events(channel: &Channel, names: &Names) -> Result<(), Strin
     bind(channel, &names.dead, &names.dead, "").await
 }
 
-/// The queue of the events that a domain reacts to. One consumer at a time takes from it, so that the order of the
-/// events of an aggregate holds; dead letters are moved only once they are safe.
+/// The queue of the events that a domain reacts to. It has a single active consumer, so that the order of an
+/// aggregate's events holds; dead letters are moved at least once.
 pub(crate) async fn subscription(channel: &Channel, names: &Names, domain: &str, types: &[&str]) -> Result<(), String> {
     let queue = names.events_of(domain);
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };

@@ -47,7 +47,7 @@ impl Transport for Outbound {
 async fn call(shared: Arc<Shared>, request: Request) -> Answer {
     let unavailable = CallFailure::Unavailable { retry_after: RETRY_AFTER };
     if !shared.is_connected() && !shared.wait_connected(request.deadline).await {
-        // That the broker is away is said once.
+        // The broker's absence is logged once.
         shared.outage.count();
         return Err(unavailable);
     }
@@ -62,7 +62,7 @@ async fn call(shared: Arc<Shared>, request: Request) -> Answer {
     let caller = serde_json::to_vec(&request.caller).unwrap_or_default();
     let parts = RequestParts {
         call: waiting.number,
-        // Rounded up: what is left of a millisecond is not nothing.
+        // Rounded up: a part of a millisecond must not become zero.
         left: u32::try_from(left.as_millis()).unwrap_or(u32::MAX).saturating_add(1),
         idempotent: request.idempotent,
         operation: request.operation,
@@ -74,11 +74,11 @@ async fn call(shared: Arc<Shared>, request: Request) -> Answer {
         return Err(CallFailure::TooLarge(parts.len()));
     }
     outgoing::put(&shared, &requests.to, Some(waiting.number), left, |to| parts.write(to));
-    // Whoever answers has taken the sender out; one that is dropped unanswered tells nothing.
+    // A call that is dropped unanswered has an unknown outcome.
     (&mut waiting.answer).await.unwrap_or(Err(CallFailure::Unknown))
 }
 
-/// The queue to send to, and the registered call that waits for the answer.
+/// The queue to send to, and the registered call.
 async fn begin(shared: &Arc<Shared>, request: &Request) -> Result<(Arc<RequestQueue>, WaitingCall), CallFailure> {
     loop {
         let losses = shared.hosts.losses();
@@ -94,8 +94,7 @@ async fn begin(shared: &Arc<Shared>, request: &Request) -> Result<(Arc<RequestQu
         let repeatable = request.idempotent.then(|| shared.publisher.channels());
         let waiting = shared.calls.begin(requests.whom, repeatable);
         let waiting = waiting.ok_or(CallFailure::Overloaded { retry_after: RETRY_AFTER })?;
-        // A node that is lost by now may be the one that was chosen, and what is given up was given up before this call
-        // was among it.
+        // After a loss the chosen node may be the lost one, and calls were failed before this one was registered.
         if shared.hosts.losses() == losses {
             return Ok((requests, waiting));
         }

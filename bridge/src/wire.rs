@@ -1,4 +1,4 @@
-//! How requests and replies lie in the body of an AMQP message.
+//! Layout of requests and replies in the body of an AMQP message.
 //!
 //! A message begins with who sent it, the number it has among the messages of that sender, and the sender's clocks. Then
 //! come the entries, each with its length: what was ready together travels together. Numbers are big-endian. The
@@ -10,13 +10,13 @@ use bytes::Bytes;
 use callboard_messages::Caller;
 use uuid::Uuid;
 
-/// The version of this layout. What is inside the entries is JSON and takes care of itself.
+/// The version of this layout. The entries' content is JSON, with its own rules of compatibility.
 pub(crate) const VERSION: u8 = 1;
 
-/// The length of what stands before the entries.
+/// Length of the opening before the entries.
 pub(crate) const OPENING: usize = 48;
 
-/// What a message is, which is signed with it.
+/// The kind of a message, which is signed with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -37,13 +37,13 @@ impl Kind {
     }
 }
 
-/// Who sent a message, and which of its messages it is.
+/// The opening of a message: its sender, number and clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Opening {
     pub(crate) node: Uuid,
-    /// Of all messages of this sender.
+    /// Among all messages of this sender.
     pub(crate) number: u64,
-    /// One life of the sender.
+    /// Identifies the run of the sender.
     pub(crate) life: u64,
     /// The sender's monotonic clock, in milliseconds.
     pub(crate) sent: u64,
@@ -52,7 +52,7 @@ pub(crate) struct Opening {
 }
 
 impl Opening {
-    /// Writes it where [`OPENING`] bytes were left free.
+    /// Writes it to the first [`OPENING`] bytes.
     pub(crate) fn write(&self, body: &mut [u8]) {
         let words = [self.number, self.life, self.sent, self.at].map(u64::to_be_bytes);
         let bytes = self.node.as_bytes().iter().chain(words.iter().flatten());
@@ -70,7 +70,7 @@ impl Opening {
 #[derive(Debug)]
 pub(crate) struct RequestEntry<'a> {
     pub(crate) call: u64,
-    /// What is left of the deadline, in milliseconds.
+    /// Rest of the deadline, in milliseconds.
     pub(crate) left: u32,
     pub(crate) idempotent: bool,
     pub(crate) operation: &'a str,
@@ -81,15 +81,15 @@ pub(crate) struct RequestEntry<'a> {
 
 const IDEMPOTENT: u8 = 1;
 
-/// How a call ended, when it brought no outcome of the domain.
+/// How a call ended without an outcome of the domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Status {
     /// The outcome follows.
     Answered = 0,
-    /// It may have been carried out before, and may not be again.
+    /// It may have been carried out before, and is not idempotent.
     Unknown = 1,
-    /// It came too late to begin.
+    /// Its deadline passed before it began.
     Expired = 2,
 }
 
@@ -110,7 +110,7 @@ pub(crate) fn entry(body: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     body.iter_mut().skip(start).zip(length).for_each(|(to, from)| *to = from);
 }
 
-/// What a request says, before it is written.
+/// The fields of a request.
 pub(crate) struct RequestParts<'a> {
     pub(crate) call: u64,
     pub(crate) left: u32,
@@ -149,7 +149,8 @@ pub(crate) fn write_reply(to: &mut Vec<u8>, call: u64, status: Status, body: &[u
     });
 }
 
-/// An update. An empty one says that some of this topic, or of every topic if that is empty too, was not told.
+/// Writes an update. An empty one announces that updates of this topic, or of every topic if that is empty too, were
+/// lost.
 pub(crate) fn write_live(to: &mut Vec<u8>, topic: &str, event: &[u8]) {
     entry(to, |to| {
         let length = u16::try_from(topic.len()).unwrap_or(u16::MAX);
@@ -159,16 +160,16 @@ pub(crate) fn write_live(to: &mut Vec<u8>, topic: &str, event: &[u8]) {
     });
 }
 
-/// The topic of the first entry of a message with updates, before its number. An older node takes the entry for an update
-/// of a topic that nobody reads.
+/// Topic of the first entry of a message with updates, before its number. An older version takes the entry for an
+/// update of a topic without readers.
 const NUMBER: &str = "\0number:";
 
-/// Leaves room for the number of a message with updates, which it is given when it is sent.
+/// Reserves the entry for the number of a message with updates, which is known when it is sent.
 pub(crate) fn leave_live_number(to: &mut Vec<u8>) {
     write_live(to, &live_number(0), &[]);
 }
 
-/// Writes the number where [`leave_live_number`] left room behind the opening.
+/// Writes the number where [`leave_live_number`] reserved it.
 pub(crate) fn number_live(body: &mut [u8], number: u64) {
     let mut entry = Vec::new();
     write_live(&mut entry, &live_number(number), &[]);
@@ -179,21 +180,21 @@ fn live_number(number: u64) -> String {
     format!("{NUMBER}{number:016x}")
 }
 
-/// The number of a message, if this entry is one.
+/// The number of a message, if this is its entry.
 pub(crate) fn read_live_number(entry: &[u8]) -> Option<u64> {
     let (topic, event) = read_live(entry)?;
     let number = topic.strip_prefix(NUMBER).filter(|_| event.is_empty())?;
     u64::from_str_radix(number, 16).ok()
 }
 
-/// What is longer than 255 bytes is cut: an operation's name and a `traceparent` never are.
+/// Truncates to 255 bytes, which operation names and `traceparent`s never reach.
 fn short(to: &mut Vec<u8>, bytes: &[u8]) {
     let length = u8::try_from(bytes.len()).unwrap_or(u8::MAX);
     to.push(length);
     to.extend(bytes.iter().take(usize::from(length)));
 }
 
-/// The opening of a message, and where its entries lie; `None` when it is not whole.
+/// The opening of a message, and the ranges of its entries; `None` when it is malformed.
 pub(crate) fn read(body: &[u8]) -> Option<(Opening, Vec<Range<usize>>)> {
     let mut reader = Reader(body);
     let opening = Opening::read(&mut reader)?;
@@ -207,7 +208,7 @@ pub(crate) fn read(body: &[u8]) -> Option<(Opening, Vec<Range<usize>>)> {
     Some((opening, entries))
 }
 
-/// A request; `None` when it is no whole one.
+/// A request; `None` when it is malformed.
 pub(crate) fn read_request(entry: &[u8]) -> Option<RequestEntry<'_>> {
     let mut reader = Reader(entry);
     let call = reader.u64()?;
@@ -228,7 +229,7 @@ pub(crate) fn read_request(entry: &[u8]) -> Option<RequestEntry<'_>> {
     })
 }
 
-/// A reply; `None` when it is no whole one. Its body is a part of `message`.
+/// A reply; `None` when it is malformed. Its body is a slice of `message`.
 pub(crate) fn read_reply(message: &Bytes, entry: Range<usize>) -> Option<ReplyEntry> {
     let mut reader = Reader(message.get(entry.clone())?);
     let call = reader.u64()?;
@@ -241,7 +242,7 @@ pub(crate) fn read_reply(message: &Bytes, entry: Range<usize>) -> Option<ReplyEn
     Some(ReplyEntry { call, status, body: entry.end - reader.0.len()..entry.end })
 }
 
-/// A topic, and the event that was published to it, or nothing for those that were not told.
+/// A topic, and the event that was published to it; empty for an announced loss.
 pub(crate) fn read_live(entry: &[u8]) -> Option<(&str, &[u8])> {
     let mut reader = Reader(entry);
     let length = u16::from_be_bytes(reader.array()?);
@@ -292,7 +293,7 @@ mod tests {
                 call,
                 left: 1000,
                 idempotent: call == 8,
-                operation: "stage.perform",
+                operation: "sample.perform",
                 caller: &caller,
                 traceparent: None,
                 body: b"{}",
@@ -311,7 +312,7 @@ mod tests {
         let requests: Vec<_> = entries.into_iter().map(|entry| read_request(&body[entry]).unwrap()).collect();
         let calls: Vec<_> = requests.iter().map(|request| (request.call, request.left, request.idempotent)).collect();
         assert_eq!(calls, [(7, 1000, false), (8, 1000, true)]);
-        assert!(requests.iter().all(|request| request.operation == "stage.perform" && request.body == b"{}"));
+        assert!(requests.iter().all(|request| request.operation == "sample.perform" && request.body == b"{}"));
         assert!(requests.iter().all(|request| request.traceparent.is_none() && request.caller.administrator));
     }
 

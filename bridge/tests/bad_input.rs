@@ -1,4 +1,4 @@
-//! Whoever can write to the broker, and has not the cluster's key, changes nothing.
+//! A client of the broker without the cluster's key changes nothing.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use lapin::{
 use sha2::Sha256;
 use uuid::Uuid;
 
-use crate::stage::*;
+use crate::fixture::*;
 
 pub const KEY: &[u8] = b"a key that the tests know: 0123456789";
 
@@ -55,7 +55,7 @@ fn opening(number: u64) -> Vec<u8> {
     opening_at(number, SystemTime::now())
 }
 
-/// Of a sender nobody knows, sent at this time of day.
+/// The opening of an unknown sender, sent at this time of day.
 fn opening_at(number: u64, at: SystemTime) -> Vec<u8> {
     let mut body = Uuid::now_v7().as_bytes().to_vec();
     let at = at.duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
@@ -65,7 +65,7 @@ fn opening_at(number: u64, at: SystemTime) -> Vec<u8> {
     body
 }
 
-/// A request as the bridge writes it, of a caller who says that it is the platform itself.
+/// A request as the bridge writes it, whose caller claims to be the platform itself.
 fn request(operation: &str) -> Vec<u8> {
     request_at(operation, SystemTime::now())
 }
@@ -95,14 +95,14 @@ async fn what_is_not_signed_not_whole_or_not_of_this_version_is_refused_and_coun
     let (_connection, channel) = channel().await;
     let prefix = &cluster.prefix;
     let queues = [
-        (1, format!("{prefix}.operations.stage"), &host),
+        (1, format!("{prefix}.operations.sample"), &host),
         (1, format!("{prefix}.node.{}", host.id()), &host),
         (2, format!("{prefix}.replies.{}", asking.id()), &asking),
         (3, format!("{prefix}.live.{}", asking.id()), &asking),
     ];
     for (kind, queue, node) in queues {
         let signed_for = if kind == 3 { "" } else { queue.as_str() };
-        let good = request("stage.perform");
+        let good = request("sample.perform");
         let signed = |body: &[u8]| Some(sign(KEY, kind, signed_for, body));
         let before = ["signature", "version", "malformed", "oversized"].map(|reason| node.refused(reason));
         let cut = &good[..40];
@@ -141,8 +141,8 @@ async fn a_message_that_somebody_recorded_is_not_carried_out_again() {
     let (host, asking) = (cluster.host(&watch).await, cluster.caller().await);
     asking.reach().await;
     let (_connection, channel) = channel().await;
-    let queue = format!("{}.operations.stage", cluster.prefix);
-    let recorded = request("stage.perform");
+    let queue = format!("{}.operations.sample", cluster.prefix);
+    let recorded = request("sample.perform");
     for _ in 0..5 {
         let signature = sign(KEY, 1, &queue, &recorded);
         put(&channel, &queue, &recorded, properties(version(1), Some(signature))).await;
@@ -155,17 +155,17 @@ async fn a_message_that_somebody_recorded_is_not_carried_out_again() {
 async fn a_message_that_somebody_recorded_long_ago_is_not_carried_out_by_a_node_that_never_saw_it() {
     let (cluster, watch) = (known(), Watch::default());
     let host = cluster.host(&watch).await;
-    // Its queue is there.
+    // Its queue exists.
     cluster.caller().await.reach_at(host.id()).await;
     let (_connection, channel) = channel().await;
     let queue = format!("{}.node.{}", cluster.prefix, host.id());
     let sent = async |at: SystemTime| {
-        let message = request_at("stage.perform", at);
+        let message = request_at("sample.perform", at);
         let signature = sign(KEY, 1, &queue, &message);
         put(&channel, &queue, &message, properties(version(1), Some(signature))).await;
     };
     let (now, second) = (SystemTime::now(), Duration::from_secs(1));
-    // Beyond its ten seconds and what the clocks may differ, in either direction.
+    // Beyond its ten seconds and the allowed skew, in either direction.
     for at in [now - 120 * second, now + 120 * second] {
         sent(at).await;
     }
@@ -173,7 +173,7 @@ async fn a_message_that_somebody_recorded_long_ago_is_not_carried_out_by_a_node_
     assert_eq!(host.metric("callboard_bridge_beyond_skew_total", ""), 2.0);
     assert_eq!(watch.count(Uuid::nil()), 0);
 
-    // Clocks that differ break nothing.
+    // Within the skew it is carried out.
     for at in [now - 25 * second, now + 25 * second] {
         sent(at).await;
     }
@@ -186,10 +186,10 @@ async fn operations_that_are_not_there_and_bodies_that_are_none_are_answered() {
     let (_host, asking) = (cluster.host(&watch).await, cluster.caller().await);
     asking.reach().await;
     let transport = asking.bridge.transport();
-    for (operation, body) in [("stage.perform", "{"), ("stage.perform", "{\"act\":7}"), ("stage.vanish", "{}")] {
+    for (operation, body) in [("sample.perform", "{"), ("sample.perform", "{\"act\":7}"), ("sample.vanish", "{}")] {
         let request = callboard_supervisors::remote::Request {
             operation,
-            domain: "stage",
+            domain: "sample",
             target: callboard_supervisors::remote::Target::Domain,
             idempotent: false,
             caller: caller(),
@@ -200,7 +200,7 @@ async fn operations_that_are_not_there_and_bodies_that_are_none_are_answered() {
         };
         let answer = transport.call(request).await.unwrap();
         let answer: callboard_supervisors::Outcome<Perform> = serde_json::from_slice(&answer).unwrap();
-        // Nothing was executed, a node of another version may know it, and no breaker judges by it.
+        // Nothing was executed, a node of another version may know it, and no breaker counts it.
         let failure = failed(answer).unwrap();
         assert!(matches!(failure, Failure::Overloaded { .. }) && failure.is_certain(), "{failure:?}");
     }
@@ -213,10 +213,10 @@ async fn a_request_that_somebody_had_before_and_that_is_too_late_now_has_an_unkn
     let asking = cluster.caller().await;
     let _ = asking.ask_within(Duration::from_millis(500), perform(Act::Reply(1))).await;
     let (connection, channel) = channel().await;
-    let queue = format!("{}.operations.stage", cluster.prefix);
-    let late = request_at("stage.perform", SystemTime::now() - Duration::from_secs(120));
+    let queue = format!("{}.operations.sample", cluster.prefix);
+    let late = request_at("sample.perform", SystemTime::now() - Duration::from_secs(120));
     put(&channel, &queue, &late, properties(version(1), Some(sign(KEY, 1, &queue, &late)))).await;
-    // Whoever has it now may have carried it out, and is gone.
+    // The frozen node may have carried it out.
     let patience = std::time::Instant::now() + Duration::from_secs(30);
     while channel.basic_get(queue.as_str().into(), Default::default()).await.unwrap().is_none() {
         assert!(std::time::Instant::now() < patience, "the message is not there");

@@ -1,5 +1,5 @@
-//! Dead letters, from the broker to the domain that keeps them and back: who can write to the broker, and has not the
-//! cluster's key, makes no event of anything.
+//! Dead letters, from the broker to the domain that keeps them and back: a client of the broker without the cluster's
+//! key makes no event of anything.
 
 use std::{
     sync::atomic::Ordering,
@@ -20,7 +20,7 @@ use lapin::{
 };
 use uuid::Uuid;
 
-use crate::{bad_input::*, stage::*, store::Store, target::*};
+use crate::{bad_input::*, fixture::*, store::Store, target::*};
 
 /// A node that hosts the target, and keeps dead letters as every node does.
 async fn keeping(cluster: &Cluster, store: &Store, applied: &Applied) -> Node {
@@ -53,7 +53,7 @@ async fn letters(node: &Node) -> Vec<DeadLetter> {
     letters
 }
 
-/// Waits until so many are kept.
+/// Waits until `count` letters are kept.
 async fn kept(node: &Node, count: usize) -> Vec<DeadLetter> {
     let patience = Instant::now() + Duration::from_secs(30);
     loop {
@@ -71,7 +71,7 @@ async fn replay(node: &Node, letter: &DeadLetter) -> Result<(), CallError<Cluste
     node.runtime.bus().ask(&Caller::system(), ReplayDeadLetter { dead_letter_id: letter.id }).await
 }
 
-/// As the broker says where a message died; so can anybody.
+/// Headers of a message that died in a queue, which anybody can write.
 fn died_in(queue: &str, mut properties: BasicProperties) -> BasicProperties {
     let mut death = FieldTable::default();
     death.insert("queue".into(), AMQPValue::LongString(queue.into()));
@@ -91,7 +91,7 @@ async fn what_a_domain_refuses_is_kept_and_applied_by_a_replay_once_it_can_be() 
     publish(&source, happened(aggregate, -1)).await;
     let refused = kept(&node, 1).await;
     assert_eq!((refused[0].domain.as_str(), refused[0].attempts), ("target", 5));
-    // Still not to be applied: it comes back.
+    // It still can't be applied, and is buried again.
     replay(&node, &refused[0]).await.unwrap();
     let again = kept(&node, 1).await;
     applied.takes_all.store(true, Ordering::SeqCst);
@@ -163,7 +163,7 @@ async fn whatever_is_put_among_the_dead_letters_holds_none_of_them_up() {
     for (body, properties) in crafted {
         put(&channel, &dead, &body, properties).await;
     }
-    // One that looks like it came before.
+    // One that looks like the event before.
     let genuine = serde_json::to_vec(&happened(Uuid::now_v7(), 3)).unwrap();
     put(&channel, &dead, &genuine, died_in(&events_of("target"), BasicProperties::default())).await;
     let signed = properties(version(1), Some(sign(KEY, 4, "", &genuine)));
@@ -199,7 +199,7 @@ async fn an_event_that_is_older_than_its_subscribers_memory_is_applied_by_a_repl
     replay(&node, &letter).await.unwrap();
     until("it is applied", || applied.done.lock().len() == 2).await;
 
-    // Recorded as an operator had it delivered, long ago, or with another time written over it.
+    // A replay by an operator, recorded long ago, or with another time written over it.
     let (_connection, channel) = channel().await;
     let queue = format!("{}.events.target", cluster.prefix);
     let body = serde_json::to_vec(&aged(3, 90)).unwrap();

@@ -1,4 +1,4 @@
-//! Events of one node, as the domains of others apply them.
+//! Events of one node, applied by domains of others.
 
 use std::{
     sync::atomic::Ordering,
@@ -12,7 +12,7 @@ use lapin::{
 };
 use uuid::Uuid;
 
-use crate::{proxy::Proxy, stage::*, store::Store, target::*};
+use crate::{fixture::*, proxy::Proxy, store::Store, target::*};
 
 #[actix_rt::test]
 async fn events_are_applied_once_and_in_order_whatever_breaks() {
@@ -27,7 +27,7 @@ async fn events_are_applied_once_and_in_order_whatever_breaks() {
             let event = happened(*aggregate, number);
             publish(&source, event.clone()).await;
             if number % 10 == 9 {
-                // Confirmed, and published once more, as after a crash of the relay.
+                // Confirmed, and published again, as after a crash of the relay.
                 publish(&source, event).await;
             }
         }
@@ -100,11 +100,11 @@ async fn the_exchange_of_events_that_was_deleted_comes_back() {
     let (_connection, channel) = channel().await;
     let events = format!("{}.events", cluster.prefix);
     channel.exchange_delete(events.as_str().into(), Default::default()).await.unwrap();
-    // 404: the channel that sends there is closed by it.
+    // 404: closes the channel.
     let lost = source.bridge.events().publish(happened(Uuid::now_v7(), 2)).await;
     assert!(matches!(lost, Err(PublishError::Unconfirmed(_))), "{lost:?}");
     publish(&source, happened(Uuid::now_v7(), 3)).await;
-    // The one that was not confirmed too: only those for whom the exchange is may not have got it.
+    // The unconfirmed one too: only the subscribers behind the exchange may lack it.
     until("all are applied", || applied.done.lock().len() == 3).await;
     assert_eq!(source.metric("callboard_bridge_connections_total", ""), 1.0, "only channels were lost");
 }
@@ -166,7 +166,7 @@ async fn an_event_that_no_queue_takes_is_not_confirmed_until_one_does() {
     publish(&source, happened(Uuid::now_v7(), 3)).await;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let waiting = channel.queue_declare(queue.as_str().into(), passive, Default::default()).await.unwrap();
-    // And one perhaps, as the binding may have come later, for subscribers of a newer version: this one passes it over.
+    // And perhaps one for subscribers of a newer version, because the binding may have come later: this one drops it.
     assert!((1..=2).contains(&waiting.message_count()), "it waits for whoever hosts the domain");
 }
 
@@ -182,7 +182,7 @@ async fn an_event_with_two_subscribers_is_published_when_the_queue_of_each_has_i
     publish(&source, happened(Uuid::now_v7(), 1)).await;
     until("the first applies it", || first.done.lock().len() == 1).await;
 
-    // The queue of the second goes away, and nobody is there to miss it; the binding of the first is gone as well.
+    // The second's queue is deleted while it has no consumer; the binding of the first is removed too.
     let (_connection, channel) = channel().await;
     let queue = |domain: &str| format!("{}.events.{domain}", cluster.prefix);
     channel.queue_delete(queue("second").as_str().into(), Default::default()).await.unwrap();
@@ -203,11 +203,11 @@ async fn an_event_with_two_subscribers_is_published_when_the_queue_of_each_has_i
     until("the second applies it", || !second.done.lock().is_empty()).await;
     assert_eq!(second.done.lock().as_slice(), [(event.subject, 3)]);
 
-    // While events flow, the queue is deleted again: each has them all, and none of them twice.
+    // While events flow, the queue is deleted again: each domain applies all of them once.
     let numbers: Vec<i64> = (10..40).collect();
     for number in &numbers {
         if *number == 20 {
-            // What is in it would be lost with it.
+            // Messages in it would be lost with it.
             until("the second applies them", || second.done.lock().len() == 11).await;
             channel.queue_delete(queue("second").as_str().into(), Default::default()).await.unwrap();
         }
@@ -275,10 +275,10 @@ async fn a_node_whose_domain_takes_nothing_leaves_the_events_to_another() {
         until("the other applies them", || applied.done.lock().len() == 1 + usize::try_from(number).unwrap()).await;
         assert_eq!(well.metric("callboard_bridge_received_total", "event") - before, 3.0);
         assert!(sick.runtime.force_breaker("target", None));
-        // Behind the other again.
+        // Behind the other consumer again.
         until("it waits for the place again", || sick.metric("callboard_bridge_channels_total", "events") >= 2.0).await;
     }
-    // Nobody takes anything: it waits, and the broker does not give it up.
+    // No node takes anything: the event waits, and the broker does not give it up.
     for node in [&first, &second] {
         assert!(node.runtime.force_breaker("target", Some(Force::Open)));
     }

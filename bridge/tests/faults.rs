@@ -1,4 +1,4 @@
-//! What breaks between the nodes, and that nothing of it has to be mended by hand.
+//! Faults between nodes, none of which needs manual repair.
 
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,9 @@ use lapin::{
 use tokio::{io::AsyncReadExt, net::TcpListener};
 use uuid::Uuid;
 
-use crate::{proxy::Proxy, stage::*};
+use crate::{fixture::*, proxy::Proxy};
 
-/// A breaker that does not judge: these tests make many calls fail.
+/// A breaker that never opens: these tests make many calls fail.
 fn patient() -> Bulkhead {
     let mut bulkhead = Bulkhead::default();
     bulkhead.breaker =
@@ -63,7 +63,7 @@ async fn a_broker_that_cannot_be_used_is_not_tried_all_the_time() {
     let (_connection, channel) = channel().await;
     let operations = format!("{}.operations", cluster.prefix);
     channel.exchange_delete(operations.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
-    // 406: nobody can declare it as it should be.
+    // 406: it can't be declared with other arguments.
     let other = channel.exchange_declare(
         operations.as_str().into(),
         ExchangeKind::Fanout,
@@ -105,13 +105,13 @@ async fn a_breaker_that_opened_while_the_broker_was_away_keeps_nobody_waiting_wh
     assert!(back.elapsed() < Duration::from_secs(10), "after {:?}", back.elapsed());
 }
 
-/// A node that hosts the stage, as the cluster knows it.
+/// A node that hosts the sample domain, as the cluster knows it.
 fn member(node: &Node, state: NodeState, incarnation: i64) -> Member {
     Member {
         id: NodeId(node.id()),
         name: "host".to_owned(),
         address: "http://127.0.0.1:1".to_owned(),
-        domains: vec!["stage".to_owned()],
+        domains: vec!["sample".to_owned()],
         version: "0.1.0".to_owned(),
         state,
         incarnation,
@@ -125,7 +125,7 @@ async fn what_a_frozen_host_has_is_given_up_when_it_is_declared_gone_and_asked_o
     let proxy = Proxy::to(&url()).await;
     let settings = || {
         let mut settings = cluster.settings(&url());
-        // The broker does not miss it for as long as the test takes.
+        // The broker does not miss the node during the test.
         settings.silence = Duration::from_secs(30);
         settings
     };
@@ -142,7 +142,7 @@ async fn what_a_frozen_host_has_is_given_up_when_it_is_declared_gone_and_asked_o
     proxy.swallow(true);
     let before = watch.calls();
 
-    // The broker gives a half of them to the frozen one.
+    // The broker gives half of them to the frozen one.
     let (began, to_it) = (Instant::now(), Uuid::now_v7());
     let repeatable = join_all((0..8).map(async |turn| {
         // Each in a message of its own.
@@ -158,7 +158,7 @@ async fn what_a_frozen_host_has_is_given_up_when_it_is_declared_gone_and_asked_o
     let (repeatable, of_it_alone, ()) = futures_util::join!(repeatable, of_it_alone, declaring);
     assert!(repeatable.iter().all(|outcome| *outcome == Ok(7)), "{repeatable:?}");
     assert_eq!(failed(of_it_alone), Some(Failure::Unknown), "it may have been carried out");
-    // From now on the frozen one is asked for nothing.
+    // From now on the frozen one gets no requests.
     for number in 0..8 {
         assert_eq!(asking.ask(perform(Act::Reply(number))).await, Ok(number));
     }
@@ -171,7 +171,7 @@ async fn what_may_not_be_done_twice_is_given_up_when_the_only_host_is_declared_g
     let (cluster, lost) = (Cluster::new(), Watch::default());
     let proxy = Proxy::to(&url()).await;
     let mut behind = cluster.settings(&proxy.url(&url()));
-    // The broker does not miss it for as long as the test takes.
+    // The broker does not miss the node during the test.
     behind.silence = Duration::from_secs(30);
     let frozen = cluster.host_by(behind, Bulkhead { in_flight: 1, ..Bulkhead::default() }, &lost).await;
     let me = Member { id: NodeId::new(), domains: Vec::new(), ..member(&frozen, NodeState::Up, 1) };
@@ -189,7 +189,7 @@ async fn what_may_not_be_done_twice_is_given_up_when_the_only_host_is_declared_g
     }));
     let declaring = async {
         let (_connection, channel) = channel_at(&cluster.url).await;
-        let queue = format!("{}.operations.stage", cluster.prefix);
+        let queue = format!("{}.operations.sample", cluster.prefix);
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let patience = Instant::now() + Duration::from_secs(5);
         while channel.queue_declare(queue.as_str().into(), passive, Default::default()).await.unwrap().message_count()
@@ -228,8 +228,8 @@ async fn while_the_broker_is_away_calls_fail_soon_and_then_go_on() {
     proxy.refuse(true);
     proxy.cut();
     until("the node knows", || !asking.bridge.is_connected()).await;
-    let stage = |node: &Node| node.runtime.ready().into_iter().find(|domain| domain.domain == "stage").unwrap();
-    assert_eq!(stage(&asking).reason.as_deref(), Some("RabbitMQ can't be reached"));
+    let sample = |node: &Node| node.runtime.ready().into_iter().find(|domain| domain.domain == "sample").unwrap();
+    assert_eq!(sample(&asking).reason.as_deref(), Some("RabbitMQ can't be reached"));
     tokio::time::sleep(Duration::from_secs(2)).await;
     let began = Instant::now();
     let failure = failed(asking.ask(perform(Act::Reply(1))).await);
@@ -237,7 +237,7 @@ async fn while_the_broker_is_away_calls_fail_soon_and_then_go_on() {
     assert!(began.elapsed() < Duration::from_secs(2));
     proxy.refuse(false);
     asking.reach().await;
-    assert!(stage(&asking).ready);
+    assert!(sample(&asking).ready);
 }
 
 #[actix_rt::test]
@@ -324,7 +324,7 @@ async fn queues_and_exchanges_that_were_deleted_come_back() {
         (cluster.host_with(patient(), &url(), &watch).await, cluster.caller_with(patient(), &url()).await);
     asking.reach().await;
     let (_connection, channel) = channel().await;
-    let queues = ["operations.stage".to_owned(), format!("replies.{}", asking.id()), format!("live.{}", host.id())];
+    let queues = ["operations.sample".to_owned(), format!("replies.{}", asking.id()), format!("live.{}", host.id())];
     for queue in queues {
         let queue = format!("{}.{queue}", cluster.prefix);
         channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
@@ -332,7 +332,7 @@ async fn queues_and_exchanges_that_were_deleted_come_back() {
     }
     let operations = format!("{}.operations", cluster.prefix);
     channel.exchange_delete(operations.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
-    // 404: the channel that sends there is closed by it.
+    // 404: closes the channel.
     let _ = asking.ask_within(Duration::from_millis(200), perform(Act::Reply(1))).await;
     asking.reach().await;
     assert_eq!(asking.metric("callboard_bridge_connections_total", ""), 1.0, "only channels were lost");
@@ -342,8 +342,8 @@ async fn queues_and_exchanges_that_were_deleted_come_back() {
 async fn a_queue_that_is_another_keeps_only_its_own_actor_waiting() {
     let (cluster, watch) = (Cluster::new(), Watch::default());
     let (_connection, channel) = channel().await;
-    // 406: nobody can declare it as it should be.
-    let queue = format!("{}.operations.stage", cluster.prefix);
+    // 406: it can't be declared with other arguments.
+    let queue = format!("{}.operations.sample", cluster.prefix);
     let other = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(queue.as_str().into(), other, Default::default()).await.unwrap();
     let (host, asking) =

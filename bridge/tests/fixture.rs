@@ -1,4 +1,4 @@
-//! A cluster of runtimes in one process, and a domain that does as it is told.
+//! A cluster of runtimes in one process, and a sample domain whose handlers do what the message says.
 
 use std::{
     cell::Cell,
@@ -25,13 +25,13 @@ pub fn url() -> String {
     std::env::var("CALLBOARD_TEST_AMQP_URL").unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned())
 }
 
-/// What a test's nodes have in common.
+/// What the nodes of a test share.
 #[derive(Clone)]
 pub struct Cluster {
     pub url: String,
     pub prefix: String,
     pub key: ClusterKey,
-    /// How long the broker may be silent. What asks whether it is there waits behind the messages that are on their way.
+    /// How long the broker may be silent. A probe waits behind the messages in flight.
     pub silence: Duration,
     _leftovers: Arc<Leftovers>,
 }
@@ -57,7 +57,7 @@ impl Cluster {
         settings
     }
 
-    /// A node that hosts the stage.
+    /// A node that hosts the sample domain.
     pub async fn host(&self, watch: &Watch) -> Node {
         self.host_with(Bulkhead::default(), &self.url, watch).await
     }
@@ -70,8 +70,8 @@ impl Cluster {
     pub async fn host_by(&self, settings: BridgeSettings, bulkhead: Bulkhead, watch: &Watch) -> Node {
         let watch = watch.clone();
         let domain = contract(bulkhead).shared(move |context: ShardContext| {
-            let stage = TestDomain { watch: watch.clone(), context, running: Cell::new(0) };
-            async move { Ok(stage) }
+            let domain = TestDomain { watch: watch.clone(), context, running: Cell::new(0) };
+            async move { Ok(domain) }
         });
         Node::start(settings, |_| vec![domain.build()]).await
     }
@@ -85,7 +85,7 @@ impl Cluster {
         Node::start(self.settings(url), |transport| vec![contract(bulkhead).remote(transport)]).await
     }
 
-    /// A node that asks, and knows these members of its cluster.
+    /// A node that asks, with these members of its cluster.
     pub async fn caller_among(&self, members: &Members) -> Node {
         let domains = |transport| vec![contract(Bulkhead::default()).remote(transport)];
         let node = Node::begin_among(self.settings(&self.url), Some(members), domains).await;
@@ -107,7 +107,7 @@ impl Node {
         node
     }
 
-    /// One that may have no broker yet.
+    /// A node whose broker may be absent.
     pub async fn begin(settings: BridgeSettings, domains: impl FnOnce(Arc<dyn Transport>) -> Vec<Domain>) -> Self {
         Self::begin_among(settings, None, domains).await
     }
@@ -150,7 +150,7 @@ impl Node {
         self.runtime.bus().ask(&caller, message).await
     }
 
-    /// Asks until somebody answers: the first request may come before its queue has a consumer.
+    /// Asks until there is an answer: the first request may come before its queue has a consumer.
     pub async fn reach(&self) {
         let patience = Instant::now() + Duration::from_secs(30);
         while self.ask_within(Duration::from_secs(1), perform(Act::Reply(1))).await != Ok(1) {
@@ -159,7 +159,7 @@ impl Node {
         }
     }
 
-    /// The same of one node.
+    /// The same for one node.
     pub async fn reach_at(&self, node: Uuid) {
         let patience = Instant::now() + Duration::from_secs(30);
         while self.runtime.bus().ask_at(node, &caller(), perform(Act::Reply(5))).await != Ok(5) {
@@ -168,7 +168,7 @@ impl Node {
         }
     }
 
-    /// The sum of a metric's values whose labels have this value, or of all.
+    /// The sum of a metric's values with this label value, or of all.
     pub fn metric(&self, name: &str, label: &str) -> f64 {
         let families = self.runtime.metrics().gather();
         let metrics = families.iter().filter(|family| family.name() == name).flat_map(|family| family.get_metric());
@@ -187,7 +187,7 @@ impl Node {
     }
 }
 
-/// Removes what is durable of a cluster, also when its test panics; what is not expires.
+/// Deletes what is durable of a cluster, also when its test panics; the rest expires.
 struct Leftovers {
     url: String,
     prefix: String,
@@ -214,7 +214,7 @@ impl Drop for Leftovers {
     }
 }
 
-/// A connection of the test's own.
+/// A connection of the test itself.
 pub async fn channel() -> (Connection, Channel) {
     channel_at(&url()).await
 }
@@ -225,28 +225,28 @@ pub async fn channel_at(url: &str) -> (Connection, Channel) {
     (connection, channel)
 }
 
-/// Who asks, and waits for ten seconds.
+/// A caller with a deadline of ten seconds.
 pub fn caller() -> Caller {
-    let caller = Caller { principal: Principal::User, scopes: Scopes::new(["stage:*"]), ..Caller::anonymous() };
+    let caller = Caller { principal: Principal::User, scopes: Scopes::new(["sample:*"]), ..Caller::anonymous() };
     caller.with_deadline(Instant::now() + Duration::from_secs(10))
 }
 
-/// What the stage does.
+/// What a handler does.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Act {
     Reply(u64),
-    /// Counts under a name, then replies how often it was told to.
+    /// Counts under a name, then replies with the count.
     Count(Uuid),
     Refuse(String),
     Panic,
     Sleep(u64),
     /// Counts under a name, then never ends.
     Hang(Uuid),
-    /// Counts under a name, then waits until the watch lets it go.
+    /// Counts under a name, then waits for [`Watch::let_go`].
     Hold(Uuid),
-    /// Replies with so many bytes.
+    /// Replies with this many bytes.
     Large(usize),
-    /// Replies with the calls that run now.
+    /// Replies with the number of running calls.
     Running,
 }
 
@@ -257,11 +257,11 @@ pub struct Perform {
     pub ballast: String,
 }
 
-/// The same, and harmless when done twice.
+/// An idempotent operation.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Repeat(pub Act);
 
-/// Who is allowed nothing may not do this.
+/// An operation that needs a permission.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Guarded;
 
@@ -289,16 +289,16 @@ impl DomainError for TestError {
 }
 
 impl Operation for Perform {
-    const NAME: &'static str = "stage.perform";
-    const ACCESS: Access = Access::Permission("stage:perform");
-    // The patience of whoever asks decides.
+    const NAME: &'static str = "sample.perform";
+    const ACCESS: Access = Access::Permission("sample:perform");
+    // The caller's deadline decides.
     const TIMEOUT: Duration = Duration::from_secs(60);
     type Reply = u64;
     type Error = TestError;
 }
 
 impl Operation for Repeat {
-    const NAME: &'static str = "stage.repeat";
+    const NAME: &'static str = "sample.repeat";
     const ACCESS: Access = Access::Authenticated;
     const IDEMPOTENT: bool = true;
     type Reply = u64;
@@ -306,7 +306,7 @@ impl Operation for Repeat {
 }
 
 impl Operation for Guarded {
-    const NAME: &'static str = "stage.guarded";
+    const NAME: &'static str = "sample.guarded";
     const ACCESS: Access = Access::Internal;
     type Reply = ();
     type Error = TestError;
@@ -317,10 +317,10 @@ pub fn perform(act: Act) -> Perform {
 }
 
 pub fn contract(bulkhead: Bulkhead) -> Contract<TestDomain> {
-    Domain::new("stage").bulkhead(bulkhead).answering().on::<Perform>().on::<Repeat>().on::<Guarded>()
+    Domain::new("sample").bulkhead(bulkhead).answering().on::<Perform>().on::<Repeat>().on::<Guarded>()
 }
 
-/// What tests see of the stages of all nodes.
+/// What tests see of the handlers of all nodes.
 #[derive(Clone, Default)]
 pub struct Watch(Arc<Seen>);
 
@@ -332,7 +332,7 @@ struct Seen {
 }
 
 impl Watch {
-    /// Those that are held may end.
+    /// Ends the held calls.
     pub fn let_go(&self) {
         self.0.let_go.store(true, Ordering::SeqCst);
     }
@@ -423,7 +423,7 @@ pub fn failed<T, E>(outcome: Result<T, CallError<E>>) -> Option<Failure> {
     }
 }
 
-/// Lets everything go on until `condition` holds.
+/// Waits until `condition` holds.
 pub async fn until(what: &str, condition: impl Fn() -> bool) {
     let patience = Instant::now() + Duration::from_secs(30);
     while !condition() {

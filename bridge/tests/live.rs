@@ -1,4 +1,4 @@
-//! Live updates of one node, as readers on another see them.
+//! Live updates of one node, read on another.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::{bad_input::*, proxy::Proxy, stage::*};
+use crate::{bad_input::*, fixture::*, proxy::Proxy};
 
 #[actix_rt::test]
 async fn a_reader_on_another_node_sees_what_is_published_and_resumes_there() {
@@ -26,7 +26,7 @@ async fn a_reader_on_another_node_sees_what_is_published_and_resumes_there() {
         }
     }
     assert_eq!(seen, ids, "in order, with the ids they had");
-    // The node the reader was at is gone: another one remembers the same.
+    // The reader's node is gone: another has the same history.
     until("the third has heard it all", || {
         let mut resumed = three.runtime.live().subscribe("logs:1", Some(ids[100]));
         let mut count = 0;
@@ -62,7 +62,7 @@ fn line(node: &Node, number: usize) -> u64 {
     node.runtime.live().publish(TOPIC, LiveEvent::new("log", json!(number)))
 }
 
-/// A reader of a topic on one node, once it has heard of what another publishes there.
+/// A reader of a topic on one node, once it receives what another publishes there.
 async fn heard_by(teller: &Node, hearer: &Node, topic: &str) -> LiveStream {
     let patience = Instant::now() + Duration::from_secs(30);
     let mut reader = hearer.runtime.live().subscribe(topic, None);
@@ -73,14 +73,14 @@ async fn heard_by(teller: &Node, hearer: &Node, topic: &str) -> LiveStream {
             match event {
                 Ok(event) if event.id == id => return reader,
                 Ok(_) => {}
-                // The node begins to hear.
+                // The node begins to listen.
                 Err(_) => reader = hearer.runtime.live().subscribe(topic, None),
             }
         }
     }
 }
 
-/// What the reader is told until it is cut, which it must be.
+/// What the reader gets until it is cut, which it must be.
 async fn until_cut(reader: &mut LiveStream) -> Vec<u64> {
     let mut seen = Vec::new();
     loop {
@@ -106,7 +106,7 @@ async fn readers_of_a_node_that_lost_the_broker_are_cut_once_it_hears_again() {
     let ids: Vec<u64> = (1..=10).map(|number| line(&teller, number)).collect();
     proxy.refuse(false);
     until_cut(&mut reader).await;
-    // Whoever resumes knows that it must look elsewhere for what it did not see.
+    // A reader that resumes learns that there is a gap.
     let mut resumed = hearer.runtime.live().subscribe(TOPIC, Some(ids[0] - 1));
     assert_eq!(resumed.next().await, Some(Err(LiveError::Gap)));
     heard_by(&teller, &hearer, TOPIC).await;
@@ -163,7 +163,7 @@ async fn who_reads_before_its_node_hears_the_others_is_cut_once_it_does() {
     assert!(!seen.contains(&missed), "it was told of what its node can't have heard");
 }
 
-/// An update of a node that nobody knows, with or without a number.
+/// An update of an unknown node, with or without a number.
 fn update(node: Uuid, message: u64, number: Option<u64>) -> Vec<u8> {
     let mut body = node.as_bytes().to_vec();
     let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
@@ -189,7 +189,7 @@ async fn an_update_that_is_missing_on_the_way_cuts_every_reader() {
     let mut strangers = hearer.runtime.live().subscribe("logs:of strangers", None);
     let (_connection, channel) = channel().await;
     let (queue, node) = (format!("{}.live.{}", cluster.prefix, hearer.id()), Uuid::now_v7());
-    // The second is of an older version; the fifth is not there.
+    // The second is of an older version; the fifth is missing.
     for (message, number) in [(1, Some(3)), (2, None), (3, Some(4)), (4, Some(6)), (5, Some(7))] {
         let body = update(node, message, number);
         put(&channel, &queue, &body, properties(version(1), Some(sign(KEY, 3, "", &body)))).await;

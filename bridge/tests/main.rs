@@ -1,4 +1,5 @@
-//! The bridge on a real broker: `CALLBOARD_TEST_AMQP_URL`, or the local one. Every test has names of its own there.
+//! Tests of the bridge with a real broker: `CALLBOARD_TEST_AMQP_URL`, or the local one. Every test has names of its own
+//! there.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test says so by panicking")]
 
@@ -6,10 +7,10 @@ mod bad_input;
 mod dead_letters;
 mod events;
 mod faults;
+mod fixture;
 mod live;
 mod operations;
 mod proxy;
-mod stage;
 mod store;
 mod target;
 mod versions;

@@ -1,4 +1,4 @@
-//! Operations of a domain that another node hosts, as its callers see them.
+//! Operations of a domain that another node hosts.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use lapin::options::QueueDeclareOptions;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::stage::*;
+use crate::fixture::*;
 
 #[actix_rt::test]
 async fn replies_and_refusals_cross_typed() {
@@ -32,8 +32,8 @@ async fn the_host_authorizes_again_and_the_caller_is_who_it_was() {
     assert_eq!(bus.ask(&Caller::system(), Guarded).await, Ok(()));
     let transport = asking.bridge.transport();
     let request = callboard_supervisors::remote::Request {
-        operation: "stage.guarded",
-        domain: "stage",
+        operation: "sample.guarded",
+        domain: "sample",
         target: callboard_supervisors::remote::Target::Domain,
         idempotent: false,
         caller: caller(),
@@ -96,7 +96,7 @@ async fn a_full_host_refuses_at_once_and_each_request_for_itself() {
     let narrow = Bulkhead { in_flight: 2, queue: 3, ..Bulkhead::default() };
     let (_host, asking) = (cluster.host_with(narrow, &url(), &watch).await, cluster.caller().await);
     asking.reach().await;
-    // Ready together, so they travel together: the bounds are still those of each.
+    // Ready together, so they travel in one message, and each has its own bounds.
     let outcomes = join_all((0..20).map(|_| asking.ask(perform(Act::Sleep(400))))).await;
     let done = outcomes.iter().filter(|outcome| **outcome == Ok(400)).count();
     let overloaded = outcomes
@@ -150,7 +150,7 @@ async fn competing_hosts_carry_each_request_out_once() {
     let asking = cluster.caller().await;
     asking.reach().await;
     let (_connection, channel) = channel().await;
-    let queue = format!("{}.operations.stage", cluster.prefix);
+    let queue = format!("{}.operations.sample", cluster.prefix);
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let patience = Instant::now() + Duration::from_secs(30);
     while channel.queue_declare(queue.as_str().into(), passive, Default::default()).await.unwrap().consumer_count() < 2
@@ -284,7 +284,7 @@ async fn the_tree_and_the_readiness_show_the_bridge() {
 mod newer {
     use super::*;
 
-    /// `stage.perform` as a newer version has it: a field more, and one that may be missing.
+    /// `sample.perform` in a newer version: one more field, and one that may be missing.
     #[derive(Debug, Serialize, Deserialize)]
     pub struct Perform {
         pub act: Act,
@@ -293,13 +293,13 @@ mod newer {
     }
 
     impl Operation for Perform {
-        const NAME: &'static str = "stage.perform";
-        const ACCESS: Access = Access::Permission("stage:perform");
+        const NAME: &'static str = "sample.perform";
+        const ACCESS: Access = Access::Permission("sample:perform");
         type Reply = Performed;
         type Error = TestError;
     }
 
-    /// The reply of the older version is a number.
+    /// The older version's reply is a number.
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     #[serde(transparent)]
     pub struct Performed(pub u64);
@@ -313,7 +313,7 @@ mod newer {
     }
 
     pub fn contract() -> callboard_supervisors::Contract<TestDomain> {
-        Domain::new("stage").answering().on::<Perform>()
+        Domain::new("sample").answering().on::<Perform>()
     }
 }
 

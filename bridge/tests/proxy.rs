@@ -1,4 +1,4 @@
-//! A network that fails: it passes everything on to the broker, until it is told to cut, to swallow or to delay.
+//! A faulty network: a proxy before the broker that can cut, swallow or delay.
 
 use std::{
     net::SocketAddr,
@@ -29,7 +29,7 @@ struct State {
     delay: AtomicU64,
     connections: AtomicUsize,
     accepted: AtomicUsize,
-    /// Connections older than this number are cut.
+    /// Connections with a lower number are cut.
     cut: watch::Sender<u64>,
     accept: std::sync::Mutex<Option<AbortHandle>>,
 }
@@ -64,7 +64,7 @@ impl Proxy {
         proxy
     }
 
-    /// The broker's URL, by way of here.
+    /// The broker's URL through this proxy.
     pub fn url(&self, url: &str) -> String {
         let uri: AMQPUri = url.parse().unwrap();
         let AMQPUri { authority, vhost, .. } = uri;
@@ -73,27 +73,27 @@ impl Proxy {
         format!("amqp://{user}:{password}@{}/{vhost}", self.address)
     }
 
-    /// Ends every connection there is.
+    /// Closes all connections.
     pub fn cut(&self) {
         self.state.cut.send_modify(|cut| *cut += 1);
     }
 
-    /// Takes no connections, or takes them again.
+    /// Refuses connections, or accepts them again.
     pub fn refuse(&self, refuse: bool) {
         self.state.refuse.store(refuse, Ordering::SeqCst);
     }
 
-    /// Passes nothing on any more, and says nothing.
+    /// Swallows all traffic, without closing.
     pub fn swallow(&self, swallow: bool) {
         self.state.swallow.store(swallow, Ordering::SeqCst);
     }
 
-    /// Passes everything on later.
+    /// Delays all traffic.
     pub fn delay(&self, delay: Duration) {
         self.state.delay.store(u64::try_from(delay.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
-    /// Connections that were ever tried.
+    /// Number of connections so far.
     pub fn accepted(&self) -> usize {
         self.state.accepted.load(Ordering::SeqCst)
     }

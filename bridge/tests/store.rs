@@ -1,4 +1,4 @@
-//! Where a reacting domain of the tests keeps what it has applied.
+//! The database of a reacting domain.
 
 use callboard_supervisors::db::{DatabaseSettings, Databases};
 use sqlx::migrate::Migrator;

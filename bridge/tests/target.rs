@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{stage::*, store::Store};
+use crate::{fixture::*, store::Store};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Happened {
@@ -37,11 +37,11 @@ impl Event for Happened {
     }
 }
 
-/// What was applied.
+/// The applied events.
 #[derive(Clone, Default)]
 pub struct Applied {
     pub done: Arc<Mutex<Vec<(Uuid, i64)>>>,
-    /// The number that is not applied for now.
+    /// The number whose event is held up.
     pub held: Arc<Mutex<Option<i64>>>,
     /// Whether negative numbers can be applied.
     pub takes_all: Arc<AtomicBool>,
@@ -71,7 +71,7 @@ impl React<Happened> for Target {
     }
 }
 
-/// The dead letters, and how many are turned away before one is kept.
+/// The dead letters, and how many are refused before one is kept.
 #[derive(Clone, Default)]
 pub struct Graves(pub Arc<Mutex<Vec<DeadLetter>>>, pub Arc<AtomicUsize>);
 
@@ -93,7 +93,7 @@ pub fn target() -> Contract<Target> {
     Domain::new("target").answering().reacts_to::<Happened>()
 }
 
-/// Another domain that reacts to the same.
+/// Another domain that reacts to the same event.
 pub fn second_target() -> Contract<Target> {
     Domain::new("second").answering().reacts_to::<Happened>()
 }
@@ -122,7 +122,7 @@ pub async fn reacting(cluster: &Cluster, url: &str, store: &Store, applied: &App
     reacting_with(cluster.settings(url), keeping.build(), store, applied).await
 }
 
-/// The same, and this domain keeps the dead letters.
+/// The same with these settings; `keeping` keeps the dead letters.
 pub async fn reacting_with(settings: BridgeSettings, keeping: Domain, store: &Store, applied: &Applied) -> Node {
     let (databases, applied) = (store.databases.clone(), applied.clone());
     Node::start(settings, move |_| {
@@ -136,7 +136,7 @@ pub async fn reacting_with(settings: BridgeSettings, keeping: Domain, store: &St
     .await
 }
 
-/// A node that knows the target, and does not host it.
+/// A node that knows the target without hosting it.
 pub async fn emitting(cluster: &Cluster, url: &str) -> Node {
     Node::start(cluster.settings(url), |transport| vec![target().remote(transport)]).await
 }
@@ -145,7 +145,7 @@ pub fn happened(to: Uuid, number: i64) -> CloudEvent {
     CloudEvent::new("source", chrono::Utc::now(), &Happened { to, number }).unwrap()
 }
 
-/// As the relay does: until it is confirmed.
+/// Publishes until it is confirmed, as the relay does.
 pub async fn publish(node: &Node, event: CloudEvent) {
     let patience = Instant::now() + Duration::from_secs(60);
     while let Err(error) = node.bridge.events().publish(event.clone()).await {

@@ -1,4 +1,4 @@
-//! Nodes of two versions on one broker, and events that no version gets through with.
+//! Nodes of two versions on one broker, and events that no version can apply.
 
 use std::{
     sync::Arc,
@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{stage::*, store::Store};
+use crate::{fixture::*, store::Store};
 
 /// Both versions react to this.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ struct Moved(Uuid);
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Painted(Uuid);
 
-/// Nobody does.
+/// No version reacts to this.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Weighed(Uuid);
 
@@ -116,7 +116,7 @@ async fn reacting(
     .await
 }
 
-/// A node that knows this version of the target, and does not host it.
+/// A node that knows this version of the target without hosting it.
 async fn knowing(cluster: &Cluster, target: Contract<Target>) -> Node {
     Node::start(cluster.settings(&url()), |transport| vec![target.remote(transport)]).await
 }
@@ -125,7 +125,7 @@ fn event<E: Event>(event: &E) -> CloudEvent {
     CloudEvent::new("source", chrono::Utc::now(), event).unwrap()
 }
 
-/// As the relay does: until it is confirmed.
+/// Publishes until it is confirmed, as the relay does.
 async fn publish<E: Event>(node: &Node, fact: &E) {
     let patience = Instant::now() + Duration::from_secs(60);
     while let Err(error) = node.bridge.events().publish(event(fact)).await {
@@ -143,7 +143,7 @@ async fn an_older_node_publishes_what_only_a_newer_one_reacts_to() {
     publish(&source, &Painted(Uuid::now_v7())).await;
     until("it is applied", || applied.lock().as_slice() == [Painted::NAME]).await;
 
-    // What nobody reacts to at all is no fault, and no reason to declare anything again.
+    // An event without any subscriber is no failure, and no reason to declare anything again.
     for _ in 0..3 {
         let taken = source.bridge.events().publish(event(&Weighed(Uuid::now_v7()))).await;
         assert!(matches!(taken, Err(PublishError::Unroutable(_))), "{taken:?}");
@@ -161,7 +161,7 @@ async fn an_older_node_leaves_what_it_does_not_know_to_a_newer_one() {
     publish(&source, &Moved(Uuid::now_v7())).await;
     until("the older one takes the events", || by_old.lock().len() == 1).await;
     let _new = reacting(&cluster, newer(), &store, &by_new, &graves).await;
-    // More than a node has on its way at a time.
+    // More than the prefetch.
     for _ in 0..80 {
         publish(&source, &Painted(Uuid::now_v7())).await;
     }
@@ -176,7 +176,7 @@ async fn what_a_newer_version_has_left_does_not_hold_an_older_one_up() {
     let (cluster, store) = (Cluster::new(), Store::new().await);
     let (applied, graves) = (Applied::default(), Graves::default());
     let source = knowing(&cluster, newer()).await;
-    // More than a node has on its way at a time, some of one aggregate.
+    // More than the prefetch, some of one aggregate.
     let one = Uuid::now_v7();
     for number in 0..80 {
         publish(&source, &Painted(if number < 10 { one } else { Uuid::now_v7() })).await;
@@ -188,7 +188,7 @@ async fn what_a_newer_version_has_left_does_not_hold_an_older_one_up() {
     let letters = graves.0.lock().clone();
     assert!(letters.iter().all(|letter| letter.event["type"] == Painted::NAME), "{letters:?}");
 
-    // Back on the newer version, an operator has them applied.
+    // Back on the newer version, an operator replays them.
     let applied = Applied::default();
     old.stop().await;
     let newer = reacting(&cluster, newer(), &store, &applied, &graves).await;
@@ -197,8 +197,7 @@ async fn what_a_newer_version_has_left_does_not_hold_an_older_one_up() {
     until("it is applied", || applied.lock().as_slice() == [Painted::NAME]).await;
 }
 
-/// A process that takes an event and is gone: its connection ends without a word about the message. How many are among
-/// the dead letters.
+/// A consumer whose connection ends while it holds a message. Returns the number of dead letters.
 async fn taken_and_gone(queue: &str, dead: &str, deliveries: &mut u32) -> Option<u32> {
     let connection = Connection::connect(&url(), ConnectionProperties::default()).await.ok()?;
     let channel = connection.create_channel().await.ok()?;
@@ -234,7 +233,7 @@ async fn what_ends_its_consumer_each_time_becomes_a_dead_letter() {
     assert_eq!(letter.domain, "target");
     assert_eq!(letter.error, "it was delivered too often without an end");
     assert_eq!(letter.event["type"], Moved::NAME);
-    // The queue moves on.
+    // Later events are applied.
     publish(&source, &Moved(Uuid::now_v7())).await;
     until("the next is applied", || applied.lock().len() == 1).await;
 }

@@ -151,9 +151,9 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_again() {
-        let event = CloudEvent::new("stage", DateTime::UNIX_EPOCH, &moved()).unwrap();
+        let event = CloudEvent::new("sample", DateTime::UNIX_EPOCH, &moved()).unwrap();
         let wire = serde_json::to_value(&event).unwrap();
-        for (attribute, value) in [("specversion", "1.0"), ("type", "thing.moved"), ("source", "stage")] {
+        for (attribute, value) in [("specversion", "1.0"), ("type", "thing.moved"), ("source", "sample")] {
             assert_eq!(wire[attribute], value);
         }
         assert_eq!(wire["time"], "1970-01-01T00:00:00Z");
@@ -164,7 +164,8 @@ mod tests {
 
     #[test]
     fn unknown_attributes_pass_and_another_event_does_not() {
-        let mut wire = serde_json::to_value(CloudEvent::new("stage", DateTime::UNIX_EPOCH, &moved()).unwrap()).unwrap();
+        let mut wire =
+            serde_json::to_value(CloudEvent::new("sample", DateTime::UNIX_EPOCH, &moved()).unwrap()).unwrap();
         wire["ofalaterversion"] = 1.into();
         wire["data"]["of_a_later_version"] = 1.into();
         let mut event: CloudEvent = serde_json::from_value(wire).unwrap();

@@ -1,9 +1,9 @@
 //! A broker of the tests' own that is short of memory, closes connections, and is stopped and killed. Nothing of ours is
 //! started again for it.
 
-#[path = "../../bridge/tests/stage.rs"]
+#[path = "../../bridge/tests/fixture.rs"]
 #[expect(dead_code, reason = "the tests of the bridge use more of it")]
-mod stage;
+mod fixture;
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,7 +17,7 @@ use lapin::{Channel, options::QueueDeclareOptions, types::FieldTable};
 use serde_json::Value;
 use uuid::Uuid;
 
-use self::stage::{Act, Cluster, TestError, Watch, failed, perform, until};
+use self::fixture::{Act, Cluster, TestError, Watch, failed, perform, until};
 use crate::harness::{Api, Node, get, servers::RabbitMq, within};
 
 /// Within this, everything works again.
@@ -33,7 +33,7 @@ fn patient() -> Bulkhead {
     bulkhead
 }
 
-fn is_blocked(node: &stage::Node) -> bool {
+fn is_blocked(node: &fixture::Node) -> bool {
     node.metric("callboard_bridge_blocked", "") == 1.0
 }
 
@@ -50,8 +50,8 @@ async fn a_broker_that_is_short_of_memory_holds_nobody_and_loses_nothing() {
     let (mut cluster, watch) = (Cluster::at(&broker.url()), Watch::default());
     // The replies are large, but memory is short for longer than this.
     cluster.silence = Duration::from_secs(4);
-    let queue = format!("{}.operations.stage", cluster.prefix);
-    let (_connection, channel) = stage::channel_at(&cluster.url).await;
+    let queue = format!("{}.operations.sample", cluster.prefix);
+    let (_connection, channel) = fixture::channel_at(&cluster.url).await;
     // It takes one request after the other.
     let host = cluster.host_with(Bulkhead { in_flight: 1, ..patient() }, &cluster.url, &watch).await;
     let asking = cluster.caller_with(patient(), &cluster.url).await;
@@ -92,7 +92,7 @@ async fn a_broker_that_is_short_of_memory_holds_nobody_and_loses_nothing() {
             (is_blocked(&host) && waiting(&channel, &queue).await == 0).then_some(())
         })
         .await;
-        let condition = asking.runtime.ready().into_iter().find(|domain| domain.domain == "stage").unwrap();
+        let condition = asking.runtime.ready().into_iter().find(|domain| domain.domain == "sample").unwrap();
         assert!(condition.reason.as_ref().unwrap().contains("it takes no messages for now"), "{condition:?}");
 
         // Longer than the broker may be silent.
@@ -133,7 +133,7 @@ struct Calls {
 impl Calls {
     const WITHIN: Duration = Duration::from_secs(3);
 
-    async fn make(&self, asking: &stage::Node) {
+    async fn make(&self, asking: &fixture::Node) {
         let one_after_another = async || {
             while !self.over.get() {
                 let (name, began) = (Uuid::now_v7(), Instant::now());
@@ -199,7 +199,7 @@ async fn calls_flow_again_whatever_the_broker_does_and_none_is_carried_out_twice
     }
     channels_do_not_pile_up(&broker, &asking).await;
     let consumers = broker.ctl(&["list_consumers", "--no-table-headers", "queue_name", "prefetch_count"]).await;
-    let bound = format!("{}.operations.stage\t{}", cluster.prefix, Bulkhead::default().in_flight);
+    let bound = format!("{}.operations.sample\t{}", cluster.prefix, Bulkhead::default().in_flight);
     assert!(consumers.lines().any(|line| line == bound), "{consumers}");
     assert!(!broker.log().contains("unknown delivery tag"), "a stale acknowledgement\n{}", broker.log());
 }
@@ -211,14 +211,14 @@ async fn most_channels(broker: &RabbitMq) -> u32 {
 }
 
 /// A burst of events has a channel for each that waits for its confirm, and none of them stays.
-async fn channels_do_not_pile_up(broker: &RabbitMq, node: &stage::Node) {
+async fn channels_do_not_pile_up(broker: &RabbitMq, node: &fixture::Node) {
     // What each actor of a node has for itself, and what looks who takes requests.
     const OF_ACTORS: u32 = 12;
     assert!(most_channels(broker).await <= OF_ACTORS, "after all that was broken");
     let events = node.bridge.events();
     let unheard = || {
         let event = serde_json::json!({
-            "specversion": "1.0", "id": Uuid::now_v7(), "source": "stage", "type": "thing.unheard",
+            "specversion": "1.0", "id": Uuid::now_v7(), "source": "sample", "type": "thing.unheard",
             "subject": Uuid::now_v7(), "time": "2026-11-21T09:00:00Z", "data": {},
         });
         serde_json::from_value(event).unwrap()
