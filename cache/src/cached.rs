@@ -1,14 +1,14 @@
-//! Reads that are remembered: in the process, and in Redis for all nodes.
+//! Cached reads: in the process, and in Redis for all nodes.
 //!
-//! What was read stays in the process for a short time (`remembered`) and in Redis for a longer one (`shared`), each
-//! spread at random, so that what was read together is not forgotten together. Who asks for what is being read waits
-//! for that reading, so a stampede is one load in the process; across processes a short lock in Redis lets one load
-//! while the others look again a few times, and then load themselves rather than wait for one that died.
+//! A value stays in the process for a short time (`remembered`) and in Redis for a longer one (`shared`), each varied
+//! at random, so that values that were read together do not expire together. Concurrent readers of a key share one
+//! load, so a stampede is one load per process; across processes a short lock in Redis lets one load while the others
+//! look again a few times, and then load themselves rather than wait for one that died.
 //!
-//! [`forget`](Cached::forget) is for whoever changed the truth. A reading that began before it is given to those who
-//! wait for it and to nobody later: neither the process nor Redis keeps it, because forgetting takes the lock away that
-//! storing needs. Other processes hear of it on the live hub ([`follow`](Cached::follow)). When that is lost, or Redis
-//! could not be reached to forget, an old value lives no longer than the times above: choose them so that this may be,
+//! [`forget`](Cached::forget) invalidates a key after its value has changed in the store. A load that began before is
+//! given to its waiters and to nobody later: neither the process nor Redis keeps it, because forgetting deletes the
+//! lock that storing needs. Other processes are told by the live hub ([`follow`](Cached::follow)). When that is lost,
+//! or Redis was unreachable, a stale value lives no longer than the times above: choose them so that this is harmless,
 //! or put into the key what changes.
 
 use std::{
@@ -35,28 +35,28 @@ use crate::{Cache, error::CacheError};
 /// How long one process may load before another does the same.
 const LOCK: Duration = Duration::from_secs(2);
 
-/// How often, and after which pauses, a process looks whether another has loaded.
+/// Pauses after which a process looks whether another has loaded.
 const LOOKS: [Duration; 4] =
     [Duration::from_millis(10), Duration::from_millis(20), Duration::from_millis(40), Duration::from_millis(80)];
 
-/// What could not be forgotten in Redis and must be, before it is read again.
+/// Most keys that are still to be forgotten in Redis before they may be read again.
 const UNFORGOTTEN: usize = 1024;
 
-/// What is remembered, and for how long.
+/// What is cached, and for how long.
 #[derive(Debug, Clone)]
 pub struct CachedSettings {
     /// Part of every key, and the label of its metrics.
     pub name: &'static str,
-    /// Of the form of the values. Raise it when that changes: two versions of the program then read what each has
-    /// written itself.
+    /// Version of the values' form. Raise it when that changes, so that two versions of the program do not read each
+    /// other's values.
     pub version: u32,
-    /// Values remembered in the process. 10,000.
+    /// Values in the process. Default: 10,000.
     pub capacity: u64,
-    /// In the process. 5 s.
+    /// Time in the process. Default: 5 s.
     pub remembered: Duration,
-    /// In Redis. 60 s.
+    /// Time in Redis. Default: 60 s.
     pub shared: Duration,
-    /// How long it is remembered, in both, that there is nothing; zero remembers no absence. 2 s.
+    /// Time for which an absent value is cached, in both; zero caches no absence. Default: 2 s.
     pub absent: Duration,
 }
 
@@ -75,7 +75,7 @@ impl CachedSettings {
     }
 }
 
-/// Values by key, each read once. Cheap to clone; clones remember the same.
+/// A cache of values by key. Cheap to clone; clones share it.
 pub struct Cached<K, V, E = Failure>(pub(crate) Arc<Inner<K, V, E>>);
 
 impl<K, V, E> Clone for Cached<K, V, E> {
@@ -92,7 +92,7 @@ pub(crate) struct Inner<K, V, E> {
     pub(crate) process: moka::sync::Cache<K, Remembered<V>>,
     pub(crate) readings: Mutex<HashMap<K, Reading<V, E>>>,
     unforgotten: Mutex<HashSet<String>>,
-    /// Too many to keep: Redis is left alone until its values have ended.
+    /// Set when too many keys are still to be forgotten: Redis is not used until its values have expired.
     redis_is_old_until: Mutex<Option<Instant>>,
     look_up: Script,
     store: Script,
@@ -118,12 +118,12 @@ impl<K, V> moka::Expiry<K, Remembered<V>> for Lives {
     }
 }
 
-/// What Redis says of a key.
+/// What Redis has under a key.
 enum Found<V> {
     Value(Option<V>),
-    /// Nothing, and this process is the one that loads. With the token of its lock.
+    /// Nothing, and this process loads, with the token of its lock.
     Load(String),
-    /// Nothing yet: another process loads.
+    /// Nothing, and another process loads.
     Wait,
 }
 
@@ -133,7 +133,7 @@ where
     V: Clone + Serialize + DeserializeOwned + Send + Sync + 'static,
     E: Clone + Send + Sync + 'static,
 {
-    /// Nothing is remembered yet. With `live`, [`forget`](Self::forget) is told to the other processes.
+    /// An empty cache. With `live`, other processes are told of [`forget`](Self::forget).
     #[must_use]
     pub fn new(cache: Cache, live: Option<Live>, settings: CachedSettings) -> Self {
         let process = moka::sync::Cache::builder().max_capacity(settings.capacity).expire_after(Lives).build();
@@ -151,10 +151,10 @@ where
         }))
     }
 
-    /// The value of `key`, or that there is none: remembered, or else loaded.
+    /// The value of `key`, or its absence: cached, or else loaded.
     ///
     /// # Errors
-    /// Those of `load`, which are told to everybody who waits for it and never remembered.
+    /// Those of `load`, which all waiters get and which are never cached.
     pub async fn get(&self, key: &K, load: impl AsyncFnOnce() -> Result<Option<V>, E>) -> Result<Option<V>, E> {
         let inner = &*self.0;
         if let Some(remembered) = inner.process.get(key) {
@@ -176,7 +176,7 @@ where
         outcome.clone()
     }
 
-    /// The truth of `key` has changed: nobody is given what was read before.
+    /// Invalidates `key` after its value has changed: no reader gets what was read before.
     pub async fn forget(&self, key: &K) {
         let inner = &*self.0;
         inner.forget_everywhere(key);
@@ -187,7 +187,7 @@ where
         match forgotten.await {
             Ok(_) | Err(CacheError::None) => {}
             Err(error) => {
-                tracing::debug!(%error, cache = inner.settings.name, "Redis could not be told to forget; it will be");
+                tracing::debug!(%error, cache = inner.settings.name, "forgetting a value in Redis failed; retrying before the next read");
                 let mut unforgotten = inner.unforgotten.lock();
                 if unforgotten.len() < UNFORGOTTEN {
                     unforgotten.extend([value, lock]);
@@ -197,11 +197,11 @@ where
                 }
             }
         }
-        // Once more, because whoever asked meanwhile may have got what Redis still had.
+        // Again, because a reader may have cached what Redis still had meanwhile.
         inner.forget_everywhere(key);
     }
 
-    /// Forgets in this process what others were told to. Runs until it is dropped.
+    /// Forgets in this process what other processes have forgotten. Runs until it is dropped.
     pub async fn follow(&self)
     where
         K: std::str::FromStr,
@@ -217,7 +217,7 @@ where
                             inner.forget_here(&key);
                         }
                     }
-                    // Nobody knows what was missed.
+                    // Updates were lost.
                     Err(_) => inner.process.invalidate_all(),
                 }
             }
@@ -232,7 +232,7 @@ where
     V: Clone + Serialize + DeserializeOwned + Send + Sync + 'static,
     E: Clone + Send + Sync + 'static,
 {
-    /// From Redis, or from the store.
+    /// Reads from Redis, or from the store.
     async fn read(
         &self,
         key: &K,
@@ -248,9 +248,11 @@ where
                     return Ok(value);
                 }
                 Ok(Found::Load(mine)) => token = Some(mine),
-                // The other one is slow, or gone.
+                // The other process is slow, or gone.
                 Ok(Found::Wait) => {}
-                Err(error) => tracing::debug!(%error, cache = self.settings.name, "read without Redis"),
+                Err(error) => {
+                    tracing::debug!(%error, cache = self.settings.name, "reading from Redis failed; loading from the store")
+                }
             }
         }
         self.count("store");
@@ -259,7 +261,7 @@ where
         if let Some(token) = token
             && let Err(error) = self.share(key, &token, &loaded).await
         {
-            tracing::debug!(%error, cache = self.settings.name, "what was read could not be shared");
+            tracing::debug!(%error, cache = self.settings.name, "storing a value in Redis failed");
         }
         Ok(loaded)
     }
@@ -312,7 +314,7 @@ where
         stored.await.map(drop)
     }
 
-    /// Redis is not read before it has forgotten what it should have.
+    /// Forgets in Redis what could not be forgotten before: nothing is read from it until then.
     async fn forget_what_was_not(&self) -> Result<(), CacheError> {
         let now = self.cache.clock().instant();
         if self.redis_is_old_until.lock().is_some_and(|until| now < until) {
@@ -327,7 +329,7 @@ where
         Ok(())
     }
 
-    /// Unless the truth changed while it was read.
+    /// Caches a value in the process, unless it was forgotten while it was read.
     fn remember(&self, key: &K, reading: &Reading<V, E>, value: &Option<V>) {
         let lives = if value.is_some() { self.settings.remembered } else { self.settings.absent };
         let readings = self.readings.lock();
@@ -337,7 +339,7 @@ where
         }
     }
 
-    /// In every process; not in Redis.
+    /// Forgets in every process, but not in Redis.
     fn forget_everywhere(&self, key: &K) {
         self.forget_here(key);
         if let Some(live) = &self.live {
@@ -351,7 +353,7 @@ where
         self.process.invalidate(key);
     }
 
-    /// Of the value, and of its lock; in one slot of a Redis cluster.
+    /// The keys of the value and of its lock; in one slot of a Redis cluster.
     pub(crate) fn keys(&self, key: &K) -> (String, String) {
         let CachedSettings { name, version, .. } = &self.settings;
         let value = self.cache.key("cached", format_args!("{name}:{version}:{{{key}}}"));
@@ -366,7 +368,7 @@ where
     }
 }
 
-/// One who waits for a reading; the last one clears up.
+/// A waiter of a load; the last one cleans up.
 struct Joined<'a, K: Eq + Hash, V, E> {
     inner: &'a Inner<K, V, E>,
     key: &'a K,
@@ -384,14 +386,14 @@ impl<K: Eq + Hash, V, E> Drop for Joined<'_, K, V, E> {
     fn drop(&mut self) {
         let mut readings = self.inner.readings.lock();
         let is_current = readings.get(self.key).is_some_and(|current| Arc::ptr_eq(current, &self.reading));
-        // Read: whoever comes now reads anew, or finds it remembered. Not read, and the last to wait: nobody will.
+        // After a load, later readers load again or find the value cached. Without one, the last waiter removes it.
         if is_current && (self.reading.initialized() || Arc::strong_count(&self.reading) <= 2) {
             readings.remove(self.key);
         }
     }
 }
 
-/// A tenth up or down.
+/// Varied by up to a tenth, up or down.
 fn spread(duration: Duration) -> Duration {
     duration.mul_f64(0.9 + rand::random::<f64>() * 0.2)
 }

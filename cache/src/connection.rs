@@ -1,5 +1,5 @@
-//! The way to the server: a connection for each thread, a deadline for each command, and a breaker before all of them,
-//! which begins anew when a server that was away answers again.
+//! Connections to Redis: one for each thread, a deadline for each command, and a breaker before all of them, which is
+//! reset when an absent server answers again.
 
 use std::{
     collections::HashMap,
@@ -31,11 +31,11 @@ use crate::{
     settings::CacheSettings,
 };
 
-/// How long the way to the server may take, TLS and sign-in included. Longer than a command: who can't wait that long
-/// goes on without, and a later command finds the connection.
+/// Time limit of connecting, including TLS and sign-in. Longer than a command: the caller that can't wait goes on
+/// without, and a later command finds the connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
-/// The way to a Redis server. Cheap to clone.
+/// A client of a Redis server. Cheap to clone.
 ///
 /// Connections are made when they are needed, one for each thread that asks, so that no answer has to cross threads;
 /// the commands of a thread share its connection and do not wait for one another.
@@ -65,8 +65,8 @@ struct Link {
     connection: Connecting,
 }
 
-/// A moment of trouble must not be paid for by everyone, and a short one must not be felt for long: five failures in a
-/// row are enough, and half a second later it is tried again.
+/// A breaker that opens soon and shortly, so that an outage is not paid for by every caller and its end is noticed
+/// soon: after five failures in a row, for half a second.
 fn breaker_settings(timeout: Duration) -> breaker::Settings {
     breaker::Settings {
         window: Window::Count(10),
@@ -81,22 +81,22 @@ fn breaker_settings(timeout: Duration) -> breaker::Settings {
 }
 
 impl Cache {
-    /// The way to the server of these settings. Nothing is connected yet, so that a server that is down delays no start.
+    /// A client with these settings. Nothing is connected yet, so that an absent server delays no start.
     ///
     /// # Errors
-    /// A sentence for each setting that can't be.
+    /// A sentence for each invalid setting.
     pub fn connect(settings: &CacheSettings, clock: Clock) -> Result<Self, Vec<String>> {
         Self::behind(breaker_settings(settings.timeout), settings, clock)
     }
 
-    /// The same behind a breaker with these settings.
+    /// The same with a breaker of these settings.
     pub(crate) fn behind(
         breaker: breaker::Settings,
         settings: &CacheSettings,
         clock: Clock,
     ) -> Result<Self, Vec<String>> {
         settings.validate()?;
-        // Another part of the program may have chosen the same one already.
+        // Another part of the program may have installed one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::open(settings.url.expose()).map_err(|error| vec![error.category().to_owned()])?;
         let dependency = dependency(&client, key(&settings.prefix, "check", "back"));
@@ -115,19 +115,19 @@ impl Cache {
         Ok(Self { metrics: Some(metrics), server: Some(Arc::new(server)) })
     }
 
-    /// No server: what a node that is alone has. Whatever stands on it works within the process.
+    /// No server, for a node that is alone. Everything works within the process.
     #[must_use]
     pub const fn none() -> Self {
         Self { metrics: None, server: None }
     }
 
-    /// Whether there is a server at all, up or not.
+    /// Whether a server is configured, up or not.
     #[must_use]
     pub const fn is_shared(&self) -> bool {
         self.server.is_some()
     }
 
-    /// Looks at the server once, at the start of a node.
+    /// Checks the server once, at the start of a node.
     ///
     /// # Errors
     /// [`CheckError::Refused`] is a reason not to start; [`CheckError::Unreachable`] is not.
@@ -140,8 +140,7 @@ impl Cache {
         }
     }
 
-    /// Counts the requests of all nodes together, by `limits`; in this process when there is no server, or none that
-    /// answers.
+    /// Rate limits across all nodes, by `limits`; counted in this process without a server, or when it does not answer.
     #[must_use]
     pub fn rate_limits(&self, limits: &RateLimits) -> Arc<dyn RateLimitStore> {
         if self.is_shared() {
@@ -151,7 +150,7 @@ impl Cache {
         }
     }
 
-    /// Shows its metrics. Once a node.
+    /// Registers its metrics. Once a node.
     ///
     /// # Errors
     /// When they are registered already.
@@ -164,7 +163,7 @@ impl Cache {
         key(self.server.as_ref().map_or("", |server| server.prefix.as_str()), kind, name)
     }
 
-    /// The right to one command.
+    /// A permit for one command.
     pub(crate) fn admit(&self) -> Result<Turn, CacheError> {
         let server = self.server.clone().ok_or(CacheError::None)?;
         match server.breaker.admit() {
@@ -180,7 +179,7 @@ impl Cache {
         }
     }
 
-    /// One command or script, within the deadline.
+    /// Runs one command or script, within the deadline.
     pub(crate) async fn run<T>(
         &self,
         work: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
@@ -189,7 +188,7 @@ impl Cache {
     }
 }
 
-/// The right to one command.
+/// A permit for one command.
 pub(crate) struct Turn {
     permit: Permit,
     server: Arc<Server>,
@@ -218,8 +217,8 @@ impl Turn {
                 }
             },
             Err(_) => {
-                // A connection that was made and is silent may be so for ever: the next command gets a new one. One
-                // that is still being made goes on, within its own time.
+                // An established connection that is silent may be so for ever: the next command gets a new one. A
+                // pending one goes on, within its own time limit.
                 if link.connection.peek().is_some() {
                     server.forget(link.number);
                 }
@@ -249,7 +248,7 @@ impl Server {
             return link.clone();
         }
         let connection = self.connecting().shared();
-        // On its own feet: whoever began it may not wait for the end.
+        // As a task: the caller may not wait for the end.
         tokio::spawn(connection.clone().map(drop));
         let link = Link { number: self.next_link.fetch_add(1, Ordering::Relaxed), connection };
         links.insert(thread, link.clone());
@@ -272,7 +271,7 @@ async fn connect(client: &Client) -> Result<MultiplexedConnection, RedisError> {
     client.get_multiplexed_async_connection_with_config(&config).await
 }
 
-/// Writes a key and has a script read it: what a node does all day, on a connection of its own.
+/// Writes a key and has a script read it, as a node does, on a connection of its own.
 async fn look(client: &Client, key: &str) -> Result<(), RedisError> {
     let mut connection = connect(client).await?;
     redis::cmd("SET").arg(key).arg(1).arg("PX").arg(1000).exec_async(&mut connection).await?;
@@ -280,7 +279,7 @@ async fn look(client: &Client, key: &str) -> Result<(), RedisError> {
     read.key(key).invoke_async::<Option<i64>>(&mut connection).await.map(drop)
 }
 
-/// The server as something that nodes do without while it is away.
+/// The server as a dependency.
 fn dependency(client: &Client, key: String) -> Dependency {
     let client = client.clone();
     let name = format!("Redis at {}", client.get_connection_info().addr());
@@ -303,7 +302,7 @@ impl std::fmt::Debug for Cache {
 }
 
 impl Cache {
-    /// The node's clock, by which lifetimes are measured; the system's when there is no server.
+    /// The clock of lifetimes: the node's, or the system's when there is no server.
     pub(crate) fn clock(&self) -> Clock {
         self.server.as_ref().map_or_else(Clock::system, |server| server.clock.clone())
     }

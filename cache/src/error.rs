@@ -1,28 +1,28 @@
-//! Why Redis did not do what it was asked to.
+//! Errors of Redis.
 
 use std::{error::Error, io, sync::Arc, time::Duration};
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-/// A command that had no effect that could be relied on: the caller goes on without Redis.
+/// Why a command had no reliable effect: the caller goes on without Redis.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CacheError {
-    /// There is no Redis: this node is alone.
+    /// No server is configured: this node is alone.
     #[error("there is no Redis")]
     None,
-    /// Too much of what was asked lately failed, so nothing is asked for a moment.
+    /// The breaker is open.
     #[error("Redis failed lately and is left alone for {retry_after:?}")]
     Resting {
-        /// For how long.
+        /// How long.
         retry_after: Duration,
     },
     /// No answer within the deadline; the command may or may not have been carried out.
     #[error("Redis did not answer in time")]
     Late,
-    /// The connection broke, or there is none, or the server can't serve.
+    /// The connection broke or could not be made, or the server is not able to serve.
     #[error("Redis can't be reached: {0}")]
     Unreachable(RedisError),
-    /// The server understood and refused: a mistake of ours, or somebody else's value under our key.
+    /// The server refused the command: a mistake of ours, or a value of another program under our key.
     #[error("Redis refused: {0}")]
     Refused(RedisError),
 }
@@ -43,14 +43,14 @@ impl From<RedisError> for CacheError {
     }
 }
 
-/// Why a look at the server at the start did not go well.
+/// Why the check of the server failed at the start.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CheckError {
-    /// It answers, and will never do what it is asked to: wrong user or password, a missing permission, a database that
-    /// it does not have. A reason not to start.
+    /// It answers, and will never serve this node: wrong user or password, a missing permission, a database that it
+    /// does not have. A reason not to start.
     #[error("Redis refuses this node: {0}; correct CALLBOARD_REDIS_URL, or the server's users")]
     Refused(String),
-    /// It shows a certificate of a name or an authority that this node does not trust. A reason not to start.
+    /// Its certificate has a name or an authority that this node does not trust. A reason not to start.
     #[error("the certificate of Redis is not trusted: {0}")]
     Untrusted(String),
     /// It does not answer now; it may later. No reason not to start.
@@ -79,7 +79,7 @@ fn is_about_credentials(error: &RedisError) -> bool {
     ) || matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
 }
 
-/// What is wrong with the server's certificate, if that is why the connection could not be made.
+/// Why the server's certificate is not trusted, if that is why the connection failed.
 fn distrust(error: &RedisError) -> Option<&rustls::Error> {
     let source = error.source()?.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
     let handshake = source.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()?;

@@ -1,4 +1,4 @@
-//! What can be seen of Redis from this node.
+//! Metrics of Redis as used by this node.
 
 use callboard_supervisors::breaker::{Breaker, State};
 use prometheus::{

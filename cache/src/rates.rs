@@ -1,15 +1,15 @@
-//! Rate limits that all nodes count together.
+//! Rate limits across all nodes.
 //!
 //! The whole decision is one script on the server (`rates.lua`), by the **server's clock**: there is one of it, while
-//! the clocks of the nodes differ, and the node whose clock is ahead would fill every bucket for the others.
+//! the clocks of the nodes differ, and a node whose clock is ahead would fill every bucket for the others.
 //!
-//! Every request is counted in this process as well. What this process alone has seen too often is refused without a
-//! question, which spares the server in a storm; and when the server is down, slow or was emptied, the count in the
-//! process decides at once, from what it has seen, not from an untouched bucket.
+//! Every request is counted in this process as well. What exceeds the limit in this process alone is refused without
+//! asking, which spares the server in a burst; and when the server is down, slow or was emptied, the count in the
+//! process decides at once, from what it has seen, not from a full bucket.
 //!
-//! A caller who asks many times a second would ask the server as often. So a bucket that is large takes a few places at
-//! once: one at first, twice as many each time the last ones were gone within [`STOCK_LASTS`], up to a sixteenth of the
-//! bucket. What is not used by then is given up; a caller who pauses has earned as much meanwhile.
+//! A busy caller would make its node ask the server as often. So tokens of a large bucket are taken in advance: one at
+//! first, twice as many each time the last ones were used within [`STOCK_LASTS`], up to a sixteenth of the bucket.
+//! Unused ones expire then; a caller who pauses has earned as many meanwhile.
 
 use std::{
     collections::HashMap,
@@ -25,13 +25,13 @@ use redis::Script;
 
 use crate::{Cache, error::CacheError};
 
-/// How long places that were taken in advance may be used.
+/// How long tokens that were taken in advance may be used.
 pub(crate) const STOCK_LASTS: Duration = Duration::from_millis(500);
 
 /// The part of a bucket that may be taken in advance.
 const STOCK_PART: u32 = 16;
 
-/// Counts in Redis, and in the process.
+/// Rate limits in Redis, and in the process.
 pub(crate) struct SharedRates(Arc<Inner>);
 
 struct Inner {
@@ -43,18 +43,18 @@ struct Inner {
     stocks: Mutex<HashMap<(Class, u128), Stock>>,
 }
 
-/// Places that were taken in advance.
+/// Tokens taken in advance.
 #[derive(Debug, Clone, Copy)]
 struct Stock {
     places: u32,
-    /// What the bucket had left after they were taken.
+    /// What the bucket had left then.
     remaining: u32,
-    /// How many were taken.
+    /// Number of tokens taken.
     taken: u32,
     until: Instant,
 }
 
-/// What the script answers.
+/// The answer of the script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Taken {
     pub(crate) places: u32,
@@ -66,7 +66,7 @@ pub(crate) fn script() -> Script {
     Script::new(include_str!("rates.lua"))
 }
 
-/// Asks the script for `wanted` places. `now` is for tests; the server's clock decides otherwise.
+/// Takes `wanted` tokens by the script. `now` is for tests; otherwise the server's clock decides.
 pub(crate) async fn ask(
     turn: crate::connection::Turn,
     script: &Script,
@@ -145,7 +145,7 @@ impl RateLimitStore for SharedRates {
 }
 
 impl Inner {
-    /// A place of the stock; or how many to take anew.
+    /// Uses a token of the stock; or returns how many to take.
     fn spend(&self, class: Class, subject: u128) -> Result<Verdict, u32> {
         let most = (self.limits.of(class).burst / STOCK_PART).max(1);
         if most == 1 {
@@ -164,7 +164,7 @@ impl Inner {
         Ok(Verdict { allowed: Ok(()), remaining: stock.remaining + stock.places })
     }
 
-    /// Keeps what is more than the one place that was asked for.
+    /// Uses one token, and puts the rest into the stock.
     fn accept(&self, class: Class, subject: u128, taken: Taken) -> Verdict {
         let Some(places) = taken.places.checked_sub(1) else {
             return Verdict { allowed: Err(taken.wait), remaining: 0 };
@@ -172,7 +172,7 @@ impl Inner {
         let until = self.clock.instant() + STOCK_LASTS;
         let mut stocks = self.stocks.lock();
         let entry = stocks.entry((class, subject)).or_insert(Stock { places: 0, remaining: 0, taken: 0, until });
-        // Several requests may have asked at the same time.
+        // Several requests may have taken tokens at the same time.
         let places = if self.clock.instant() < entry.until { entry.places.saturating_add(places) } else { places };
         *entry = Stock { places, remaining: taken.remaining, taken: taken.places, until };
         Verdict { allowed: Ok(()), remaining: taken.remaining.saturating_add(places) }

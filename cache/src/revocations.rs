@@ -1,10 +1,9 @@
-//! How a node hears of the revocations that others make, and tells its own.
+//! Distribution of the count of revocations to all nodes.
 //!
-//! The count stands in auth's database. Redis holds a copy that forgets itself half a second after the count was read
-//! there, by the server's own clock, whoever read it and however late the copy arrived: a copy that nobody could correct
-//! (Redis was away when a credential was revoked) is therefore soon gone. Of all nodes the one that finds no copy asks
-//! auth and leaves one. Without Redis every node asks auth itself. A nudge on the live hub comes before all that, and
-//! may be lost.
+//! The count is in auth's database. Redis has a copy that expires half a second after the count was read there, by the
+//! server's own clock, whoever read it and however late the copy arrived: a copy that could not be corrected (Redis was
+//! away when a credential was revoked) is therefore soon gone. The first node that finds no copy asks auth and stores
+//! one. Without Redis every node asks auth itself. A nudge on the live hub is faster than all that, and may be lost.
 
 use std::time::{Duration, Instant};
 
@@ -19,21 +18,21 @@ use redis::Script;
 
 use crate::{Cache, error::CacheError};
 
-/// The topic of the nudges.
+/// Topic of the nudges.
 const TOPIC: &str = "internal:revocations";
 
-/// How often a node looks.
+/// Interval of reading the count.
 const EVERY: Duration = Duration::from_millis(250);
 
-/// How long after it was read from the database a copy lives. Together with [`EVERY`] and the time that questions take
-/// it must stay below [`TRUSTED_FOR`](callboard_platform::revocations::TRUSTED_FOR), or nodes ask about every token.
+/// Lifetime of a copy after it was read from the database. Together with [`EVERY`] and the time of the reads it must
+/// stay below [`TRUSTED_FOR`](callboard_platform::revocations::TRUSTED_FOR), or nodes ask about every token.
 const COPY_LIVES: Duration = Duration::from_millis(500);
 
-/// How long auth may take to answer.
+/// Time limit of auth's answer.
 const ASK_WITHIN: Duration = Duration::from_millis(900);
 
-/// Keeps `revocations` current for as long as the node lives. Start one on each node that has
-/// [`Revocations::among_several`]; a node that is alone needs none.
+/// The child that keeps `revocations` current. For each node that has [`Revocations::among_several`]; a node that is
+/// alone needs none.
 #[must_use]
 pub fn watch(revocations: Revocations, cache: Cache) -> ChildSpec {
     ChildSpec::new("revocations", move |context: ChildContext| {
@@ -69,16 +68,16 @@ impl Watcher {
         futures_util::join!(self.look(), self.listen(), self.tell());
     }
 
-    /// Looks every so often, and more often while nothing is current.
+    /// Reads the count at intervals, shorter ones while it is not current.
     async fn look(&self) {
         loop {
             let began = self.clock.instant();
             if let Err(why) = self.look_once().await {
-                tracing::debug!(why, "the count of revocations can't be had");
+                tracing::debug!(why, "reading the count of revocations failed");
             }
             let pause = if self.revocations.is_current() { EVERY } else { EVERY / 5 };
             self.clock.sleep_until(began + pause).await;
-            // A question that took longer than the pause must not become a loop without one.
+            // A read that took longer than the pause must not become a loop without one.
             tokio::task::yield_now().await;
         }
     }
@@ -99,9 +98,9 @@ impl Watcher {
         self.revocations.confirm(count, asked);
         if let Some(server_time) = server_time {
             let too_old = server_time + u64::try_from(COPY_LIVES.as_millis()).unwrap_or(0);
-            // The next look finds no copy then, and asks auth again.
+            // On failure the copy expires, and the next read asks auth again.
             if let Err(error) = self.write(&["confirm", &count.to_string(), &too_old.to_string()]).await {
-                tracing::debug!(%error, "the count of revocations could not be shared");
+                tracing::debug!(%error, "storing the count of revocations in Redis failed");
             }
         }
         Ok(())
@@ -114,7 +113,7 @@ impl Watcher {
         Ok(count)
     }
 
-    /// Hears what others revoke, at once.
+    /// Listens for nudges of other nodes.
     async fn listen(&self) {
         loop {
             let mut nudges = self.live.subscribe(TOPIC, None);
@@ -128,7 +127,7 @@ impl Watcher {
         }
     }
 
-    /// Tells what this node revokes.
+    /// Publishes revocations of this node.
     async fn tell(&self) {
         let mut made = self.revocations.made();
         while made.changed().await.is_ok() {
@@ -137,7 +136,7 @@ impl Watcher {
             if let Err(error) = self.write(&["raise", &count.to_string()]).await
                 && self.cache.is_shared()
             {
-                tracing::debug!(%error, "a revocation could not be told to Redis; its copy of the count ends by itself");
+                tracing::debug!(%error, "writing a revocation to Redis failed; its copy of the count expires");
             }
         }
     }

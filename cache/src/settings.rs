@@ -1,19 +1,19 @@
-//! What an operator decides about Redis.
+//! Settings of Redis.
 
 use std::time::Duration;
 
 use callboard_messages::Secret;
 
-/// The way to a Redis server.
+/// The address of the server, and time limits.
 #[derive(Debug, Clone)]
 pub struct CacheSettings {
     /// `CALLBOARD_REDIS_URL`: `redis://[user:password@]host[:port][/database]`, `rediss://…` with TLS, or
     /// `redis+unix:///path`. A secret, because it may hold a password.
     pub url: Secret,
-    /// `CALLBOARD_REDIS_PREFIX`: before every key, so that several platforms can share a server. `callboard`.
+    /// `CALLBOARD_REDIS_PREFIX`: before every key, so that several platforms can share a server. Default: `callboard`.
     pub prefix: String,
-    /// `CALLBOARD_REDIS_TIMEOUT`: how long a command may take, the connecting before it included, before the caller
-    /// goes on without Redis. 100 ms; between 10 ms and 1 s.
+    /// `CALLBOARD_REDIS_TIMEOUT`: time limit of a command, including connecting, after which the caller goes on without
+    /// Redis. Default: 100 ms; between 10 ms and 1 s.
     pub timeout: Duration,
 }
 
@@ -23,10 +23,10 @@ impl CacheSettings {
         Self { url: Secret::new(url), prefix: "callboard".to_owned(), timeout: Duration::from_millis(100) }
     }
 
-    /// Checks all of it, without a look at the server.
+    /// Checks all settings, without connecting.
     ///
     /// # Errors
-    /// A sentence for each mistake; none repeats the URL, which may hold a password.
+    /// A sentence for each invalid one; none shows the URL, which may hold a password.
     pub fn validate(&self) -> Result<(), Vec<String>> {
         let mut wrong = Vec::new();
         if let Err(error) = redis::Client::open(self.url.expose()) {

@@ -1,9 +1,9 @@
 //! The nodes of the cluster, as one process knows them.
 //!
-//! The domain `cluster` writes what it has read from the store; everybody else watches. A node is *up* while it renews
-//! its row; another that has seen no renewal for a while, on its own monotonic clock, declares it *gone*. A node that
-//! was declared gone although it lives is **fenced**: it learns so at its next renewal, joins anew under a higher
-//! incarnation, and whoever owns something in the node's name then reads again what is still the node's own.
+//! The domain `cluster` publishes what it has read from the store; everybody else watches. A node is *up* while it
+//! renews its row; another that has seen no renewal for a while, on its own monotonic clock, declares it *gone*. A live
+//! node that was declared gone is **fenced**: it learns that at its next renewal, joins anew under a higher
+//! incarnation, and owners on it then read again what the node still owns.
 
 use std::{
     collections::HashMap,
@@ -23,17 +23,17 @@ use tokio::sync::watch;
 
 use callboard_supervisors::{Away, Part, Requirement};
 
-/// How long what a node told of its domains holds, when it tells nothing more.
+/// How long a node's report about its domains is valid.
 const REPORTS_HOLD: Duration = Duration::from_secs(15);
 
-/// What is known of the cluster at one time.
+/// A snapshot of the membership.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Membership {
     /// This process.
     pub me: NodeId,
-    /// Grows each time this node joins, also after it was fenced; zero before it has joined.
+    /// Higher each time this node joins, also after it was fenced; zero before it has joined.
     pub incarnation: i64,
-    /// Every node that is up, drains, or is gone and not yet forgotten; this one among them.
+    /// Every node that is up, drains, or is gone and still listed; including this one.
     pub members: Vec<Member>,
 }
 
@@ -44,8 +44,8 @@ impl Membership {
         self.members.iter().find(|member| member.id == id)
     }
 
-    /// The nodes that took part at the time of `before` and were declared gone since. Not those that have left by
-    /// themselves: what they had begun they finished.
+    /// The nodes that took part in `before` and were declared gone since. Without those that have left by themselves,
+    /// which finish what they had begun.
     pub fn lost_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a Member> + 'a {
         self.members.iter().filter(|now| {
             let took_part = |then: &Member| then.state != NodeState::Gone && then.incarnation < now.incarnation;
@@ -67,20 +67,20 @@ pub struct Members {
     seen: watch::Receiver<Arc<Membership>>,
     draining: Arc<AtomicBool>,
     holds: Arc<watch::Sender<usize>>,
-    /// What other nodes told of the domains that they host.
+    /// Reports of other nodes about the domains that they host.
     reports: Arc<RwLock<HashMap<NodeId, Report>>>,
     /// Why this process must end, once it must.
     displaced: Arc<watch::Sender<Option<String>>>,
 }
 
-/// What a node tells of the domains it hosts that take no traffic there.
+/// A node's report: the domains it hosts that are not ready.
 #[derive(Debug)]
 struct Report {
     told: Instant,
     away: HashMap<String, Away>,
 }
 
-/// Keeps a node that drains from ending before something is handed over; dropped, it does not any longer.
+/// Keeps a draining node from ending until a handover is done, which drops it.
 #[derive(Debug)]
 pub struct Hold(Arc<watch::Sender<usize>>);
 
@@ -112,7 +112,7 @@ impl Members {
         self.seen.borrow().me
     }
 
-    /// What is known now.
+    /// The membership now.
     #[must_use]
     pub fn all(&self) -> Arc<Membership> {
         self.seen.borrow().clone()
@@ -130,13 +130,13 @@ impl Members {
         self.seen.borrow().get(id).is_some_and(|member| member.state == NodeState::Up)
     }
 
-    /// Where the node's listener is reached by other nodes: `http://host:port`, without a slash at its end.
+    /// The node's listener for other nodes: `http://host:port`, without a slash at its end.
     #[must_use]
     pub fn address(&self, id: NodeId) -> Option<String> {
         self.seen.borrow().get(id).filter(|member| member.state != NodeState::Gone).map(|member| member.address.clone())
     }
 
-    /// Under which incarnation this node takes part. What is done in its name is valid only while it stays the same.
+    /// The incarnation under which this node takes part. Its writes are valid only while it stays the same.
     #[must_use]
     pub fn incarnation(&self) -> i64 {
         self.seen.borrow().incarnation
@@ -145,7 +145,7 @@ impl Members {
     /// Waits until something changes that this clone has not seen.
     pub async fn changed(&mut self) {
         if self.seen.changed().await.is_err() {
-            // This clone holds the sender too, so that it can't have gone.
+            // This clone holds the sender too.
             std::future::pending::<()>().await;
         }
     }
@@ -159,8 +159,8 @@ impl Members {
         }
     }
 
-    /// This node takes on nothing new from now on, and hands over what it has. Its own parts learn so at once, the other
-    /// nodes from the domain `cluster`.
+    /// Begins the drain of this node: it takes on nothing new, and hands over what it has. Its own parts learn so at
+    /// once, the other nodes from the domain `cluster`.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
         let now = self.all();
@@ -173,32 +173,32 @@ impl Members {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Keeps this node from ending, should it drain, until the hold is dropped; there is a limit to how long.
+    /// Keeps this node from ending, should it drain, until the hold is dropped or the drain's time is over.
     #[must_use]
     pub fn hold(&self) -> Hold {
         self.holds.send_modify(|holds| *holds += 1);
         Hold(self.holds.clone())
     }
 
-    /// Waits until nobody holds this node.
+    /// Waits until no hold is left.
     pub async fn released(&self) {
         // The sender lives as long as this does.
         drop(self.holds.subscribe().wait_for(|holds| *holds == 0).await);
     }
 
-    /// Takes note of the domains that a node hosts and that take no traffic there now, as it told.
+    /// Notes a node's report of the domains it hosts that are not ready.
     pub fn report(&self, node: NodeId, now: Instant, away: HashMap<String, Away>) {
         self.reports.write().insert(node, Report { told: now, away });
     }
 
-    /// The nodes that host a domain, as something that those depend on who reach it from here.
+    /// The hosts of a domain, as a requirement of those that reach it from here.
     #[must_use]
     pub fn hosting(&self, domain: &'static str) -> impl Requirement + use<> {
         let members = self.clone();
         move || members.host_away(domain, Instant::now())
     }
 
-    /// Why no node answers for a domain, as far as the nodes have told.
+    /// Why no node answers for a domain, as far as nodes have reported.
     fn host_away(&self, domain: &str, now: Instant) -> Option<Away> {
         let all = self.all();
         if all.incarnation == 0 {
@@ -209,14 +209,14 @@ impl Members {
         for host in all.hosts(domain) {
             let report =
                 reports.get(&host.id).filter(|report| now.saturating_duration_since(report.told) < REPORTS_HOLD);
-            // A node that tells nothing of the domain can answer for it.
+            // A node without a report on the domain counts as ready.
             let away = report.and_then(|report| report.away.get(domain))?;
             first.get_or_insert_with(|| Away::new(away.part, format!("on node {}: {}", host.name, away.reason)));
         }
         Some(first.unwrap_or_else(|| Away::new(Part::Node, format!("no node that hosts {domain} is up"))))
     }
 
-    /// Another process uses this node's id, and has the right to: this one must end. For the domain `cluster`.
+    /// Ends this process, because another has this node's id and the right to it. For the domain `cluster`.
     pub fn displace(&self, sentence: String) {
         self.displaced.send_if_modified(|displaced| {
             let is_first = displaced.is_none();
@@ -233,7 +233,7 @@ impl Members {
         self.displaced.borrow().is_some()
     }
 
-    /// Waits until this process must end, because another one has the node's id; why.
+    /// Waits until this process must end, because another has the node's id. Returns why.
     pub async fn displaced(&self) -> String {
         let mut displaced = self.displaced.subscribe();
         match displaced.wait_for(Option::is_some).await.map(|sentence| sentence.clone()) {
@@ -243,7 +243,7 @@ impl Members {
         }
     }
 
-    /// Tells everybody in this process; nobody is woken when nothing has changed. For the domain `cluster`.
+    /// Publishes a membership in this process; wakes nobody when nothing has changed. For the domain `cluster`.
     pub fn publish(&self, incarnation: i64, mut members: Vec<Member>) {
         let (me, draining) = (self.me(), self.is_draining());
         for member in members.iter_mut().filter(|member| draining && member.id == me && member.state == NodeState::Up) {

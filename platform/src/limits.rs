@@ -1,7 +1,7 @@
-//! How often one may ask: GCRA per user or key and per address.
+//! Rate limits: GCRA per user or key and per address.
 //!
-//! The store is a trait, because several gateways must count together; [`InProcess`] counts in the process, and is what
-//! a store that counts elsewhere falls back to.
+//! The store is a trait, because several gateways must count together; [`InProcess`] counts in the process, and is the
+//! fallback of a store that counts elsewhere.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -14,18 +14,18 @@ use governor::{
 };
 use serde::{Deserialize, Serialize};
 
-/// How often a principal or an address may ask.
+/// Rates of principals and addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateLimits {
-    /// Off for benchmarks only. Default on.
+    /// Off for benchmarks only. Default: on.
     pub enabled: bool,
-    /// Each user or API key. Default 6,000 a minute, 1,000 at once.
+    /// Each user or API key. Default: 6,000 a minute, 1,000 at once.
     pub principal: Rate,
-    /// Each address (IPv6: each /64) without credentials, and each token seen for the first time. Default 600 a
+    /// Each address (IPv6: each /64) without credentials, and each token seen for the first time. Default: 600 a
     /// minute, 300 at once.
     pub address: Rate,
-    /// Each address, for what takes passwords and refresh tokens. Default 60 a minute, 30 at once.
+    /// Each address, for operations that take passwords and refresh tokens. Default: 60 a minute, 30 at once.
     pub sign_in: Rate,
 }
 
@@ -41,7 +41,7 @@ impl Default for RateLimits {
 }
 
 impl RateLimits {
-    /// Of one class.
+    /// The rate of one class.
     #[must_use]
     pub const fn of(&self, class: Class) -> Rate {
         match class {
@@ -52,7 +52,7 @@ impl RateLimits {
     }
 }
 
-/// A steady rate, and what may come at once.
+/// A steady rate, and a burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
@@ -63,7 +63,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// How long it takes until one more may come.
+    /// Time between two requests at the steady rate.
     #[must_use]
     pub fn interval(self) -> Duration {
         Duration::from_secs(60) / self.per_minute.max(1)
@@ -82,10 +82,10 @@ pub enum Class {
 }
 
 impl Class {
-    /// All of them.
+    /// All classes.
     pub const ALL: [Self; 3] = [Self::Principal, Self::Address, Self::SignIn];
 
-    /// As written in headers, metrics and keys.
+    /// Its name in headers, metrics and keys.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -96,35 +96,35 @@ impl Class {
     }
 }
 
-/// One request's place.
+/// The decision on one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
-    /// `Err` says when to come again.
+    /// `Err` is the time until a request is allowed again.
     pub allowed: Result<(), Duration>,
-    /// How many more may come at once.
+    /// How many more are allowed at once.
     pub remaining: u32,
 }
 
-/// A verdict that is there, or will be.
+/// A verdict now or later.
 pub enum Take {
     /// Decided in the process.
     Now(Verdict),
-    /// Asked of somebody else.
+    /// Decided elsewhere.
     Later(LocalBoxFuture<'static, Verdict>),
 }
 
-/// Counts requests. `subject` is a user, a key or an address, as 128 bits.
+/// Counts requests by subject: a user, a key or an address, as 128 bits.
 pub trait RateLimitStore: Send + Sync + 'static {
-    /// Takes a place for one request.
+    /// Counts one request.
     fn take(&self, class: Class, subject: u128) -> Take;
 
-    /// Forgets subjects that have all their places again.
+    /// Forgets subjects with a full bucket.
     fn sweep(&self) {}
 }
 
 type Limiter = RateLimiter<u128, DashMapStateStore<u128>, MonotonicClock, StateInformationMiddleware>;
 
-/// Counts in this process.
+/// Counts requests in this process.
 pub struct InProcess {
     principal: Limiter,
     address: Limiter,
@@ -133,7 +133,7 @@ pub struct InProcess {
 }
 
 impl InProcess {
-    /// With these limits.
+    /// A store with these limits.
     #[must_use]
     pub fn new(limits: &RateLimits) -> Self {
         let limiter = |rate| {
@@ -147,7 +147,7 @@ impl InProcess {
         }
     }
 
-    /// The verdict on one request, which is there at once.
+    /// Decides on one request, without waiting.
     pub fn decide(&self, class: Class, subject: u128) -> Verdict {
         match self.limiter(class).check_key(&subject) {
             Ok(state) => Verdict { allowed: Ok(()), remaining: state.remaining_burst_capacity() },

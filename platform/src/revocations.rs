@@ -1,17 +1,17 @@
-//! How everything that remembers a verified credential learns that one stopped being valid.
+//! Revocations: how caches of verified credentials learn that one is no longer valid.
 //!
-//! Auth counts revocations in its database: the transaction that revokes raises the count, so the count and what it
-//! counts can't disagree. A process knows the highest count it has heard of. A cache keeps with each verified token the
-//! [`epoch`](Revocations::epoch) it read *before* it asked auth, and trusts the entry only while the epoch is still that
-//! one; otherwise it asks again. One atomic read on the hot path, no lock, and nothing that can be missed: a revocation
-//! makes every remembered token be asked about once more, the revoked one in vain.
+//! Auth counts revocations in its database: the transaction that revokes raises the count, so the two can't disagree. A
+//! process knows the highest count it has heard of. A cache keeps with each verified token the
+//! [`epoch`](Revocations::epoch) it read *before* it asked auth, and trusts the entry only while the epoch is still
+//! that one; otherwise it asks again. One atomic read on the hot path, no lock, and nothing that can be missed: after a
+//! revocation every cached token is asked about once more, and the revoked one is refused.
 //!
-//! A process that is alone hears of each revocation by making it. One of several hears of it in three ways, of which
-//! one is enough: from the process that made it, at once ([`nudge`](Revocations::nudge)); from Redis; or from auth
-//! ([`confirm`](Revocations::confirm)). The last two also say *as of when* the count was right. What is remembered is
-//! trusted only within [`TRUSTED_FOR`] of that moment ([`is_current`](Revocations::is_current)), so that a revoked
-//! credential is dead everywhere within that time, whatever is down; a process that can hear of nothing asks auth about
-//! every token.
+//! A process that is alone knows each revocation because it makes it. One of several hears of it in three ways, of
+//! which one is enough: from the process that made it, at once ([`nudge`](Revocations::nudge)); from Redis; or from
+//! auth ([`confirm`](Revocations::confirm)). The last two also say *as of when* the count was right. Caches are trusted
+//! only within [`TRUSTED_FOR`] of that moment ([`is_current`](Revocations::is_current)), so that a revoked credential
+//! is refused everywhere within that time, whatever is down; a process that can hear of nothing asks auth about every
+//! token.
 
 use std::{
     sync::{
@@ -26,22 +26,22 @@ use tokio::sync::watch;
 
 use callboard_supervisors::Clock;
 
-/// How long after the count was right at its source a process trusts what it remembers.
+/// How long caches are trusted after the count was right at its source.
 pub const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
-/// The revocations as this process knows them. Clones know the same.
+/// The revocations as this process knows them. Clones share that.
 #[derive(Debug, Clone)]
 pub struct Revocations(Arc<Known>);
 
 #[derive(Debug)]
 struct Known {
-    /// Changes whenever what is remembered must be asked about again.
+    /// Changes whenever cached tokens must be asked about again.
     epoch: AtomicU64,
-    /// The highest count of auth's database that was heard of.
+    /// The highest known count of auth's database.
     count: AtomicU64,
-    /// Made by this process, for the others.
+    /// The count after this process's own revocations, for other nodes.
     made: watch::Sender<u64>,
-    /// None for a process that is alone.
+    /// `None` for a process that is alone.
     trust: Option<Trust>,
 }
 
@@ -59,7 +59,7 @@ impl std::fmt::Debug for Trust {
 }
 
 impl Default for Revocations {
-    /// Of a process that is alone: nobody else revokes, so what it remembers is always current.
+    /// For a process that is alone: nobody else revokes, so its caches are always current.
     fn default() -> Self {
         Self::new(None)
     }
@@ -71,7 +71,7 @@ impl Revocations {
         Self(Arc::new(Known { epoch, count, made: watch::Sender::new(0), trust }))
     }
 
-    /// Of one process among several: nothing is current until the count is confirmed.
+    /// For one process among several: nothing is current until the count is confirmed.
     #[must_use]
     pub fn among_several(clock: Clock) -> Self {
         let began = clock.instant();
@@ -85,49 +85,48 @@ impl Revocations {
         self.0.epoch.load(Ordering::Acquire)
     }
 
-    /// Whether what is remembered may be trusted now. To be read before the epoch.
+    /// Whether caches may be trusted now. Read it before the epoch.
     #[inline]
     #[must_use]
     pub fn is_current(&self) -> bool {
         self.0.trust.as_ref().is_none_or(Trust::holds)
     }
 
-    /// The highest count of auth's database that this process has heard of.
+    /// The highest count of auth's database that this process knows.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.count.load(Ordering::Acquire)
     }
 
-    /// A credential stopped being valid, and `count` is what the transaction raised the count to. To be called after
-    /// its commit.
+    /// Publishes a revocation after the commit of its transaction, which raised the count to `count`.
     pub fn revoke(&self, revoked: &CredentialRevoked, count: u64) {
         tracing::info!(target: "callboard::security", ?revoked, count, "a credential was revoked");
         self.nudge(count);
         self.0.made.send_replace(count);
     }
 
-    /// Nobody can say whether a revocation was committed: everything is asked about again.
+    /// Invalidates all caches after a commit with an unknown outcome.
     pub fn doubt(&self) {
         self.0.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Somebody says that the count is this, or was.
+    /// Learns of a count, which may be old.
     pub fn nudge(&self, count: u64) {
         if self.0.count.fetch_max(count, Ordering::AcqRel) < count {
             self.0.epoch.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    /// The count was `count`, or less, at its source at the moment `as_of`, of this process' clock.
+    /// Confirms that the count was `count`, or less, at its source at `as_of`, on this process's clock.
     pub fn confirm(&self, count: u64, as_of: Instant) {
-        // In this order: who sees the trust sees the count.
+        // In this order: a reader that sees the trust sees the count.
         self.nudge(count);
         if let Some(trust) = &self.0.trust {
             trust.extend(as_of + TRUSTED_FOR);
         }
     }
 
-    /// Follows what this process revokes, for those who tell the others.
+    /// Watches the count after this process's own revocations, to tell other nodes.
     #[must_use]
     pub fn made(&self) -> watch::Receiver<u64> {
         self.0.made.subscribe()

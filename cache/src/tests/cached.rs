@@ -17,7 +17,7 @@ use crate::{Cache, CacheSettings, Cached, CachedSettings};
 
 type Names = Cached<u32, String>;
 
-/// What is true, and how often it was asked for.
+/// The store, and the number of loads from it.
 #[derive(Default)]
 struct Store {
     truth: std::sync::Mutex<Option<String>>,
@@ -50,7 +50,7 @@ impl Store {
     }
 }
 
-/// Processes with a Redis in common, each with a memory of its own.
+/// Processes with a common Redis, each with a cache of its own.
 struct Processes(CacheSettings);
 
 impl Processes {
@@ -67,7 +67,7 @@ impl Processes {
     }
 }
 
-/// Remembered for longer than a test takes.
+/// Lifetimes longer than a test takes.
 fn long() -> CachedSettings {
     let minute = Duration::from_secs(60);
     CachedSettings { remembered: minute, shared: minute, absent: minute, ..CachedSettings::new("names", 1) }
@@ -101,7 +101,7 @@ async fn without_redis_a_stampede_is_one_load_in_the_process() {
 #[actix_rt::test]
 async fn what_has_changed_is_read_anew_by_who_changed_it_and_by_processes_that_hear_of_it() {
     let (processes, store) = (Processes::new(&shared_url()), Store::of("old"));
-    // One hub stands for the hubs of both, which the bridge connects.
+    // One hub for both, which the bridge would connect.
     let live = Live::new(Clock::system());
     let (one, other) = (
         Names::new(processes.cache(), Some(live.clone()), long()),
@@ -154,7 +154,7 @@ async fn redis_being_away_costs_loads_and_what_it_missed_is_forgotten_before_it_
     names.forget(&1).await;
     assert_eq!(get(&names, &store).await.as_deref(), Some("new"), "from the store");
     server.signal(rustix::process::Signal::CONT);
-    // What the process remembers hides what Redis has: look past it.
+    // The value in the process hides that in Redis: read past it.
     until(async || {
         names.0.process.invalidate_all();
         let loads = store.loads();

@@ -1,5 +1,4 @@
-//! Against real servers: the shared one of the tests, under a prefix of each test's own, and servers of a test's own
-//! where something is done to them.
+//! Tests with real servers: the shared one, with a prefix for each test, and own servers where a test breaks them.
 
 mod cached;
 mod rates;
@@ -20,11 +19,11 @@ fn shared_url() -> String {
     std::env::var("CALLBOARD_TEST_REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1:6379".to_owned())
 }
 
-/// Under a prefix that no other test has. Every key of ours ends by itself within seconds or minutes.
+/// Settings with a prefix that no other test has. Every key expires within seconds or minutes.
 fn settings(url: &str) -> CacheSettings {
     CacheSettings {
         prefix: format!("test:{}", Uuid::now_v7().simple()),
-        // A loaded machine is no broken server.
+        // A loaded machine must not fail the test.
         timeout: Duration::from_secs(1),
         ..CacheSettings::new(url)
     }
@@ -34,7 +33,7 @@ fn cache(url: &str) -> Cache {
     Cache::connect(&settings(url), Clock::system()).unwrap()
 }
 
-/// With the deadline that nodes have.
+/// A cache with the deadline that nodes have.
 fn hasty(url: &str) -> Cache {
     let settings = CacheSettings { timeout: Duration::from_millis(100), ..settings(url) };
     Cache::connect(&settings, Clock::system()).unwrap()
@@ -136,7 +135,7 @@ async fn a_server_that_is_back_is_asked_within_two_seconds_however_long_its_brea
     }
 }
 
-/// What is done to a server.
+/// A fault of a server.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     Paused,

@@ -114,7 +114,7 @@ async fn nodes_count_together() {
 #[actix_rt::test]
 async fn a_busy_caller_costs_few_questions_and_gets_no_more_than_its_limit() {
     let cache = cache(&shared_url());
-    // So slow that nothing is added while the test runs.
+    // So slow that no token is added while the test runs.
     let limits = limits(Class::Principal, Rate { per_minute: 1, burst: 640 });
     let nodes = [cache.rate_limits(&limits), cache.rate_limits(&limits)];
     let (began, mut allowed) = (Instant::now(), 0);
@@ -122,7 +122,7 @@ async fn a_busy_caller_costs_few_questions_and_gets_no_more_than_its_limit() {
         allowed += u32::from(take(&nodes[request % 2], Class::Principal, 1).await.allowed.is_ok());
     }
     assert!(allowed <= 640, "{allowed}");
-    // What one node has in stock the other can't have, and what lay there for too long is gone.
+    // Tokens in one node's stock are lost to the other, and expired ones to both.
     let lost = 80 * (1 + began.elapsed().as_millis() / STOCK_LASTS.as_millis());
     assert!(u128::from(allowed) + lost >= 640, "{allowed}, {lost}");
     let metrics = cache.metrics.as_ref().unwrap();

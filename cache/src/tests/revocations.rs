@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::{Server, hasty, settings, shared_url, until};
 use crate::{Cache, revocations::Watcher};
 
-/// Where auth counts.
+/// Stands in for auth's count.
 #[derive(Clone, Default)]
 struct Database {
     count: Arc<AtomicU64>,
@@ -35,7 +35,7 @@ impl Handle<GetRevocationCount> for Database {
     }
 }
 
-/// A node that remembers tokens. No live hub reaches from one to another here.
+/// A node that caches tokens. Its live hub is not connected to others.
 struct Node {
     revocations: Revocations,
     watching: JoinHandle<()>,
@@ -64,11 +64,11 @@ impl Node {
         node
     }
 
-    /// From now on nobody may trust what it knew before: after the time that trust lasts, each node either knows the
+    /// Asserts that nobody trusts what was cached before `count`: after [`TRUSTED_FOR`] each node either knows the
     /// count or trusts nothing.
     async fn never_trusts_less_than(&self, count: u64, since: Instant) {
         while since.elapsed() < TRUSTED_FOR * 3 {
-            // In this order: what comes between two of them is no mistake.
+            // In this order: an update between two of these reads is no mistake.
             let is_late = since.elapsed() > TRUSTED_FOR;
             let is_current = self.revocations.is_current();
             let known = self.revocations.count();
@@ -105,7 +105,7 @@ async fn what_one_node_revokes_no_other_trusts_a_second_later() {
     one.revocations.revoke(&session(), 5);
     other.never_trusts_less_than(5, Instant::now()).await;
     other.knows(5).await;
-    // Nodes share their questions: three seconds, two nodes that look four times each.
+    // Nodes share their reads: three seconds, two nodes that look four times each.
     let asked = database.asked.load(Ordering::SeqCst);
     assert!(asked < 20, "auth was asked {asked} times");
 }
@@ -115,7 +115,7 @@ async fn a_revocation_that_nobody_could_be_told_of_is_heard_of_all_the_same() {
     let (database, shared) = (Database::default(), settings(&shared_url()));
     let connect = || Cache::connect(&shared, Clock::system()).unwrap();
     let nodes = [Node::start(&database, connect()).await, Node::start(&database, connect()).await];
-    // The node that revoked died between its commit and the telling.
+    // The revoking node died between its commit and the nudge.
     database.count.store(9, Ordering::SeqCst);
     let since = Instant::now();
     futures_util::join!(nodes[0].never_trusts_less_than(9, since), nodes[1].never_trusts_less_than(9, since));
@@ -190,7 +190,7 @@ async fn a_copy_of_the_count_neither_falls_nor_outlives_what_it_copies() {
     assert_eq!(nothing, None);
     watcher.write(&["raise", "7"]).await.unwrap();
     assert_eq!(watcher.read().await.unwrap().1, None, "a rumour makes no copy");
-    // Read from the database a second ago and held up since.
+    // Read from the database a second ago and delayed since.
     watcher.write(&["confirm", "7", &(time - 500).to_string()]).await.unwrap();
     assert_eq!(watcher.read().await.unwrap().1, None);
     let later = (time + 60_000).to_string();

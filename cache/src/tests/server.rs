@@ -1,4 +1,4 @@
-//! A Redis server of a test's own.
+//! A Redis server of one test.
 
 use std::{net::TcpListener, time::Duration};
 
@@ -26,7 +26,7 @@ impl Server {
     pub(super) async fn with(arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let folder = tempfile::tempdir().unwrap();
-        // Another program may take the port between looking and starting.
+        // Another program may take the port between its choice and the start.
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let mut process = spawn(port, &arguments, &folder);
@@ -41,19 +41,19 @@ impl Server {
         self.url_with("")
     }
 
-    /// With `user:password@`.
+    /// The URL with `user:password@`.
     pub(super) fn url_with(&self, credentials: &str) -> String {
         format!("redis://{credentials}127.0.0.1:{}", self.port)
     }
 
-    /// One command on a connection of its own, and its answer.
+    /// Runs one command on a connection of its own.
     pub(super) async fn tell(&self, command: &[&str]) {
         let client = redis::Client::open(self.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
         redis::cmd(command[0]).arg(&command[1..]).exec_async(&mut connection).await.unwrap();
     }
 
-    /// One command whose answer nobody waits for.
+    /// Sends one command without awaiting its answer.
     pub(super) async fn begin(&self, command: &[&str]) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         stream.write_all(format!("{}\r\n", command.join(" ")).as_bytes()).await.unwrap();
@@ -69,7 +69,7 @@ impl Server {
         self.process.kill().await.unwrap();
     }
 
-    /// On the same port, empty.
+    /// Restarts it on the same port, empty.
     pub(super) async fn restart(&mut self) {
         for _ in 0..50 {
             self.process = spawn(self.port, &self.arguments, &self.folder);
@@ -83,7 +83,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // A stopped process can't be told to end otherwise; one that has ended already needs nothing.
+        // A stopped process can't be terminated otherwise; an ended one needs nothing.
         let _ = self.process.start_kill();
     }
 }
@@ -99,7 +99,7 @@ fn spawn(port: u16, arguments: &[String], folder: &TempDir) -> Child {
         .unwrap()
 }
 
-/// Any answer will do: it may want a password first.
+/// Any answer counts: it may require a password first.
 async fn pong(port: u16) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     stream.write_all(b"PING\r\n").await?;

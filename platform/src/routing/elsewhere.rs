@@ -1,7 +1,7 @@
-//! Apps that other nodes run: their router is asked instead of an instance.
+//! Routes to apps on other nodes: a request goes to their router instead of an instance.
 //!
-//! Nobody tells a node what others run; it asks for the whole list, often. A list is applied as a whole, and whoever finds
-//! it wrong asks for a newer one ([`RoutingTable::renew`]).
+//! A node asks for the list of all apps often. A list is applied as a whole, and a request that finds it wrong asks for
+//! a newer one ([`RoutingTable::renew`]).
 
 use std::{
     collections::HashMap,
@@ -26,22 +26,22 @@ pub struct Neighbour {
     pub id: Uuid,
     /// Its listener: `host:port`.
     pub address: Arc<str>,
-    /// Under which it takes part: one that was declared gone and came back has another.
+    /// Its incarnation: a node that was declared gone and joined again has another.
     pub incarnation: i64,
 }
 
-/// Where an app is answered, as the list says.
+/// The route of an app in the list.
 #[derive(Debug, Clone)]
 pub struct Elsewhere {
-    /// The node that runs it, or did.
+    /// The node that runs it, or the last one that did.
     pub node: Option<Uuid>,
-    /// What to tell a visitor when nobody answers.
+    /// The state for the page when nobody answers.
     pub state: RouteState,
     endpoint: Option<Arc<Endpoint>>,
 }
 
 impl Elsewhere {
-    /// Takes a place at the node, if it can be reached.
+    /// Counts a request in at the node, if it is reachable.
     #[must_use]
     pub fn acquire(&self) -> Option<InFlight> {
         self.endpoint.clone().filter(|endpoint| !endpoint.is_lost()).map(Endpoint::enter)
@@ -53,17 +53,17 @@ impl Elsewhere {
 pub(super) struct Others {
     list: ArcSwap<List>,
     wanted: Notify,
-    /// How often it was asked for.
+    /// Number of requests for a list.
     asks: AtomicU64,
-    /// The last ask that was answered, also when the list was the same.
+    /// The last of them that was answered, also when the list was the same.
     answered: watch::Sender<u64>,
 }
 
-/// One time that the list was asked for: what has happened since, its answer need not know.
+/// One request for the list: its answer may lack what has changed since.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask {
     number: u64,
-    /// The version of the table.
+    /// The version of the table then.
     as_of: u64,
 }
 
@@ -74,20 +74,20 @@ struct List {
 }
 
 impl RoutingTable {
-    /// Where the app is answered, according to the last list. The list has the apps of this node too.
+    /// The route of the app in the last list, which includes the apps of this node.
     #[must_use]
     pub fn elsewhere(&self, app: &str) -> Option<Elsewhere> {
         self.shared.others.list.load().apps.get(app).cloned()
     }
 
-    /// Whoever is about to ask for the list says so first.
+    /// Notes that the list is about to be requested.
     #[must_use]
     pub fn ask(&self) -> Ask {
         Ask { number: self.shared.others.asks.fetch_add(1, Ordering::SeqCst) + 1, as_of: self.version() }
     }
 
-    /// Replaces the list: for each app its node and state, and the nodes that can be reached. An app that is not on it is
-    /// forgotten here as well, unless it has instances or became known after the list was asked for.
+    /// Replaces the list: the node and state of each app, and the reachable nodes. An app that is not listed is removed
+    /// here too, unless it has instances or was added after the list was requested.
     pub fn set_elsewhere(&self, ask: Ask, apps: Vec<(String, Option<Uuid>, RouteState)>, nodes: &[Neighbour]) {
         let before = self.shared.others.list.load();
         let nodes: HashMap<Uuid, Arc<Endpoint>> = nodes
@@ -117,12 +117,12 @@ impl RoutingTable {
             }
         }
         self.confirm_elsewhere(ask);
-        // Whoever keeps connections lets those to nodes go that are no longer there.
+        // Pools of connections drop those to nodes that are gone.
         self.shared.changes.send_modify(|version| *version += 1);
     }
 
-    /// The cluster has declared a node gone: what was asked of it is given up, at once and not when a new list has come,
-    /// which another node may take a while to tell.
+    /// Fails the requests at a node that the cluster has declared gone, at once and not with the next list, which may
+    /// take a while to name another node.
     pub fn lose(&self, node: Uuid) {
         if let Some(endpoint) = self.shared.others.list.load().nodes.get(&node) {
             endpoint.lose();
@@ -130,13 +130,13 @@ impl RoutingTable {
         }
     }
 
-    /// The last list still holds.
+    /// Notes that the last list is still valid.
     pub fn confirm_elsewhere(&self, ask: Ask) {
         self.shared.others.answered.send_modify(|answered| *answered = ask.number.max(*answered));
     }
 
-    /// Asks for a newer list and waits for it, but not long. False when none came. What was asked for before may be
-    /// answered with what this caller found wrong.
+    /// Requests a newer list and waits a bounded time for it. False when none came. The answer to an earlier request
+    /// may still have what this caller found wrong.
     pub async fn renew(&self, within: Duration) -> bool {
         let Others { asks, answered, wanted, .. } = &self.shared.others;
         let before = asks.load(Ordering::SeqCst);
@@ -150,7 +150,7 @@ impl RoutingTable {
         self.shared.metrics.late_hop();
     }
 
-    /// Waits until somebody asks for a newer list.
+    /// Waits until a newer list is requested.
     pub async fn wanted(&self) {
         self.shared.others.wanted.notified().await;
     }

@@ -1,4 +1,4 @@
-//! One place that answers for an app, and the requests that it serves.
+//! Endpoints: an instance or another node that answers for an app, with the requests in flight there.
 
 use std::{
     net::SocketAddr,
@@ -23,7 +23,7 @@ pub struct Backend {
     pub address: SocketAddr,
 }
 
-/// Where connections are made to.
+/// Where to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// An instance of this node.
@@ -32,7 +32,7 @@ pub enum Address {
     Node(Arc<str>),
 }
 
-/// One instance, or another node, as every request shares it.
+/// An instance, or another node, shared by all requests.
 #[derive(Debug)]
 pub struct Endpoint {
     id: Uuid,
@@ -64,12 +64,12 @@ impl Endpoint {
         Self::new(backend.instance_id, Address::Instance(backend.address))
     }
 
-    /// The instance behind it, or the node.
+    /// The id of the instance or node.
     pub fn instance_id(&self) -> Uuid {
         self.id
     }
 
-    /// Where it listens.
+    /// Where to connect.
     pub fn address(&self) -> &Address {
         &self.address
     }
@@ -90,12 +90,12 @@ impl Endpoint {
         self.backend() == Some(backend)
     }
 
-    /// Requests, streams and WebSockets it is serving now.
+    /// Requests, streams and WebSockets in flight.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::SeqCst)
     }
 
-    /// Whether it was taken out: finish what is under way, begin nothing.
+    /// Whether it was taken out of the route: it finishes what is in flight, and gets nothing new.
     pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::SeqCst)
     }
@@ -104,23 +104,23 @@ impl Endpoint {
         self.retired.store(is_retired, Ordering::SeqCst);
     }
 
-    /// Nothing that was asked of it is waited for any longer: the cluster has declared the node gone.
+    /// Fails everything in flight: the cluster has declared the node gone.
     pub(super) fn lose(&self) {
         self.set_retired(true);
         self.lost.cancel();
     }
 
-    /// Whether what was asked of it is given up.
+    /// Whether everything in flight was failed.
     pub fn is_lost(&self) -> bool {
         self.lost.is_cancelled()
     }
 
-    /// Waits until what was asked of it is given up.
+    /// Waits until everything in flight is failed.
     pub fn lost(&self) -> impl Future<Output = ()> + use<> {
         self.lost.clone().cancelled_owned()
     }
 
-    /// Passes it over for a while, as long as another one is left.
+    /// Avoids it for a while, as long as there is another.
     pub fn suspect(&self, pause: Duration) {
         self.suspect_until.store(millis(self.epoch.elapsed() + pause), Ordering::Relaxed);
     }
@@ -130,7 +130,7 @@ impl Endpoint {
         until != 0 && millis(self.epoch.elapsed()) < until
     }
 
-    /// Counts a request in. Whether the endpoint was retired is to be looked at afterwards: see the module.
+    /// Counts a request in. Whether the endpoint was retired must be checked afterwards: see the module.
     pub(super) fn enter(self: Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
         InFlight(self)
@@ -160,7 +160,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// One request's place at an instance; dropping it ends the request for [`RoutingTable::drain`].
+/// A request in flight; dropping it ends the request for [`RoutingTable::drain`].
 #[derive(Debug)]
 pub struct InFlight(Arc<Endpoint>);
 

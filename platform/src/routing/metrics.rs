@@ -1,4 +1,4 @@
-//! What the router counts per app, and how Prometheus reads it.
+//! The router's counters per app, and their export to Prometheus.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use super::RoutingTable;
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
 
-/// The counters of one app: atomics, no lookup on a request's way. An app of which no instance ever ran here has none, so
-/// that what was made and never deployed costs no series.
+/// The counters of one app: atomics, without a lookup per request. An app without any instance so far on this node has
+/// none, so that apps that were never deployed cost no series.
 #[derive(Clone, Debug, Default)]
 pub struct AppMetrics(Option<Counters>);
 
@@ -40,13 +40,13 @@ impl AppMetrics {
         }
     }
 
-    /// Answers so far with a status of the class (1 to 5).
+    /// Responses so far with a status of the class (1 to 5).
     pub fn count(&self, class: u16) -> u64 {
         let counters = self.0.as_ref();
         counters.and_then(|it| it.responses.get(usize::from(class.max(1)) - 1)).map_or(0, IntCounter::get)
     }
 
-    /// Whether there are any.
+    /// Whether the app has counters.
     pub(super) const fn exist(&self) -> bool {
         self.0.is_some()
     }
@@ -94,7 +94,7 @@ impl Families {
 
     pub(super) fn forget(&self, app: &str) {
         for class in CLASSES {
-            // An app that never ran has nothing to forget.
+            // An app that never ran has no series.
             let _ = self.requests.remove_label_values(&[app, class]);
         }
         let _ = self.duration.remove_label_values(&[app]);

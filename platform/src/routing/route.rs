@@ -1,4 +1,4 @@
-//! How an app is reached, and which of its instances a request takes.
+//! Routes of apps, and the choice of an instance.
 
 use std::sync::Arc;
 
@@ -6,16 +6,16 @@ use uuid::Uuid;
 
 use super::{AppMetrics, Backend, Endpoint, InFlight, RouteState};
 
-/// How an app is reached now.
+/// The route of an app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The healthy instances. While there is one, the app is served, whatever the state says.
     pub backends: Vec<Backend>,
-    /// What to tell a visitor when there is none.
+    /// The state for the page when there is none.
     pub state: RouteState,
 }
 
-/// An app's route as a request reads it.
+/// A snapshot of an app's route.
 #[derive(Debug)]
 pub struct AppRoute {
     pub(super) endpoints: Vec<Arc<Endpoint>>,
@@ -31,27 +31,27 @@ impl AppRoute {
         self.state
     }
 
-    /// The instances that may be chosen.
+    /// The instances to choose from.
     pub fn backends(&self) -> Vec<Backend> {
         self.endpoints.iter().filter_map(|endpoint| endpoint.backend()).collect()
     }
 
-    /// Requests, streams and WebSockets under way at all of them.
+    /// Requests, streams and WebSockets in flight at all of them.
     pub fn in_flight(&self) -> usize {
         self.endpoints.iter().map(|endpoint| endpoint.in_flight()).sum()
     }
 
-    /// Where this app's requests are counted.
+    /// The app's counters.
     pub fn metrics(&self) -> &AppMetrics {
         &self.metrics
     }
 
-    /// Whether an instance of this snapshot was taken out since: read the table again before giving up.
+    /// Whether an instance of this snapshot was retired since: read the table again before giving up.
     pub fn is_outdated(&self) -> bool {
         self.endpoints.iter().any(|endpoint| endpoint.is_retired())
     }
 
-    /// Takes a place at one of the instances: the less busy of two chosen at random, suspects last, `skip` never.
+    /// Counts a request in at one of the instances: the less busy of two chosen at random, suspects last, `skip` never.
     pub fn acquire(&self, skip: &[Uuid]) -> Option<InFlight> {
         let usable = |endpoint: &Endpoint| !endpoint.is_retired() && !skip.contains(&endpoint.instance_id());
         loop {
@@ -76,7 +76,7 @@ impl AppRoute {
         }
         let first = rand::random_range(0..count);
         let second = (first + rand::random_range(1..count)) % count;
-        // An endpoint may have stopped fitting since it was counted: then the other one, or the next round.
+        // An endpoint may be retired since it was counted: then the other one, or the next round.
         let (first, second) = (fitting().nth(first), fitting().nth(second));
         match (first, second) {
             (Some(first), Some(second)) if second.in_flight() < first.in_flight() => Some(second),

@@ -1,4 +1,4 @@
-//! The table: written by who runs instances, read by every request.
+//! The routing table: written by the deploy domain, read by every request.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{AppMetrics, AppRoute, Endpoint, Route, RouteState, elsewhere::Others, metrics::Families};
 
-/// What was taken out and may still be busy.
+/// Retired endpoints that may still have requests in flight.
 type Retired = HashMap<Uuid, Weak<Endpoint>>;
 
 /// The table of a node; clones share it.
@@ -23,9 +23,9 @@ pub struct RoutingTable {
 }
 
 pub(super) struct Shared {
-    /// A change costs the same however many apps there are.
+    /// Sharded, so that a change costs the same however many apps there are.
     pub(super) routes: DashMap<Box<str>, Arc<AppRoute>>,
-    /// Its lock orders the writers.
+    /// Its lock serializes the writers.
     retired: Mutex<Retired>,
     pub(super) changes: watch::Sender<u64>,
     pub(super) metrics: Families,
@@ -52,7 +52,7 @@ impl RoutingTable {
         }
     }
 
-    /// Replaces the app's route. Instances that stay keep their count of requests; those that left get no new one.
+    /// Replaces the app's route. Instances that stay keep their count of requests; those that leave get no new one.
     pub fn set(&self, app: &str, route: Route) {
         let mut retired = self.shared.retired.lock();
         let before = self.get(app);
@@ -69,19 +69,19 @@ impl RoutingTable {
         self.put(&mut retired, app, before, endpoints, route.state);
     }
 
-    /// Forgets the app: its address is unknown from now on.
+    /// Removes the app: its address is unknown from now on.
     pub fn remove(&self, app: &str) {
         let mut retired = self.shared.retired.lock();
         if let Some((_, route)) = self.shared.routes.remove(app) {
             retire(&mut retired, &route.endpoints);
         }
-        // Before the next writer: the app may be set again, and counted anew.
+        // Before the next writer, which may set the app again and count anew.
         self.shared.metrics.forget(app);
         drop(retired);
         self.has_changed();
     }
 
-    /// Forgets the apps of which nothing runs here, that were known before `as_of` and that are listed nowhere.
+    /// Removes unlisted apps without instances here that were added before `as_of`.
     pub(super) fn forget_unlisted(&self, as_of: u64, is_listed: impl Fn(&str) -> bool) {
         let stale = |app: &str, route: &AppRoute| route.endpoints.is_empty() && route.since <= as_of && !is_listed(app);
         let stale: Vec<Box<str>> = {
@@ -93,7 +93,7 @@ impl RoutingTable {
         }
     }
 
-    /// How often the table was changed.
+    /// Number of changes so far.
     pub fn version(&self) -> u64 {
         *self.shared.changes.borrow()
     }
@@ -103,7 +103,7 @@ impl RoutingTable {
         self.shared.routes.get(app).map(|route| route.clone())
     }
 
-    /// Takes the instance out, if it still is in, and waits until its last request has ended. Answers how many are
+    /// Takes the instance out, if it still is in, and waits until its last request has ended. Returns how many are
     /// still in flight after `within`: 0, unless long streams or WebSockets outlasted it.
     pub async fn drain(&self, instance_id: Uuid, within: Duration) -> usize {
         self.take_out(instance_id);
@@ -115,7 +115,7 @@ impl RoutingTable {
         }
     }
 
-    /// Resolves whenever the table has changed: whoever keeps connections can let those to retired instances go.
+    /// Watches changes of the table, so that pools can drop connections to retired instances.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
     }
@@ -160,7 +160,7 @@ impl RoutingTable {
     }
 }
 
-/// Nothing begins at them any more.
+/// Retires these endpoints.
 fn retire(retired: &mut Retired, endpoints: &[Arc<Endpoint>]) {
     retired.retain(|_, endpoint| endpoint.strong_count() > 0);
     for endpoint in endpoints {

@@ -204,7 +204,7 @@ async fn what_was_asked_of_a_node_that_is_lost_is_given_up_until_it_comes_back()
     tokio::time::timeout(LONG, given_up).await.expect("whoever waits is told");
     assert!(place.is_lost() && place.is_retired());
     assert!(table.elsewhere("shop").unwrap().acquire().is_none(), "nothing new is asked of it");
-    // At the same address, after the cluster has let it in again.
+    // At the same address, after it has joined the cluster again.
     list(&[Neighbour { incarnation: 3, ..neighbour }]);
     let again = table.elsewhere("shop").unwrap().acquire().unwrap();
     assert!(!again.is_lost() && place.is_lost());
