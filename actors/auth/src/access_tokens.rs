@@ -19,10 +19,10 @@ use crate::{
     state::Auth,
 };
 
-/// How far ahead another node's clock may be.
+/// How far another node's clock may be ahead.
 pub(crate) const LEEWAY: Duration = Duration::from_secs(5);
 
-/// Longer than any token of ours by a factor of four; what is longer is not even decoded.
+/// Longest accepted token: four times any of ours. A longer one is not even decoded.
 const LONGEST: usize = 4096;
 const KIND: &str = "at+jwt";
 const ALGORITHM: &str = "RS256";
@@ -35,7 +35,7 @@ pub(crate) struct TokenHeader {
     pub(crate) kid: String,
 }
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Claims {
     pub(crate) iss: String,
@@ -46,7 +46,7 @@ pub(crate) struct Claims {
     pub(crate) sid: Uuid,
     /// The organization to act for by default.
     pub(crate) org: Uuid,
-    /// Of this token alone.
+    /// The id of this token.
     pub(crate) jti: Uuid,
     /// Seconds since 1970, like the two after it.
     pub(crate) iat: i64,
@@ -105,7 +105,7 @@ pub(crate) fn sign(key: &SigningKey, claims: &Claims) -> Result<Secret, Failure>
     Ok(Secret::new(format!("{message}.{signature}")))
 }
 
-/// The header, when it is one of ours. Nothing in it is believed yet.
+/// The header, if it has only our fields. It is not verified yet.
 fn header(token: &str) -> Option<TokenHeader> {
     if token.len() > LONGEST {
         return None;
@@ -131,7 +131,7 @@ fn verify(
     validation.set_issuer(&[&settings.issuer]);
     validation.set_audience(&[&settings.audience]);
     validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
-    // By our clock, below.
+    // Checked below, by the node's clock.
     validation.validate_exp = false;
     validation.validate_nbf = false;
     let claims: Claims =

@@ -1,4 +1,4 @@
-//! People with an account, and the rules for what names them.
+//! Accounts of people, and the rules for their email addresses and names.
 
 use callboard_messages::{
     Caller, Failure, UserId,
@@ -20,7 +20,7 @@ const EMAIL_LONGEST: usize = 254;
 const LOCAL_PART_LONGEST: usize = 64;
 const NAME_LONGEST: usize = 100;
 
-/// An account without what proves it.
+/// An account without its credentials.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub(crate) struct AccountRow {
     pub(crate) id: Uuid,
@@ -64,7 +64,7 @@ pub(crate) fn email(text: &str) -> Result<String, AuthError> {
     if right { Ok(email) } else { Err(AuthError::InvalidEmail) }
 }
 
-/// How a person is addressed: as told, or the part of the address before the `@`.
+/// The name of a person: as given, or the part of the address before the `@`.
 pub(crate) fn name(told: Option<&str>, email: &str) -> Result<String, AuthError> {
     let name = told.unwrap_or_else(|| email.split('@').next().unwrap_or(email)).trim();
     if !(1..=NAME_LONGEST).contains(&name.chars().count()) || name.chars().any(char::is_control) {
@@ -99,7 +99,7 @@ pub(crate) async fn insert(
 }
 
 impl Auth {
-    /// The account that asks. Gone, for a caller that was valid a moment ago, means that it is valid no more.
+    /// The caller's account. When it is gone, the caller is no longer authenticated.
     pub(crate) async fn account_of(
         &self,
         caller: &Caller,

@@ -1,7 +1,7 @@
-//! Keys for programs: `cb_<prefix>_<secret>`, shown once.
+//! API keys for programs: `cb_<prefix>_<secret>`, shown once.
 //!
-//! The prefix finds the key and tells it apart in lists; of the secret, 192 random bits, only the hash is stored. A
-//! key never allows more than its owner may do at that moment.
+//! The prefix finds the key and identifies it in lists; of the secret, 192 random bits, only the hash is stored. A key
+//! never allows more than its owner may do at that moment.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ use uuid::Uuid;
 
 use crate::{opaque, scopes::Permissions, state::Auth};
 
-/// What every key begins with.
+/// Prefix of every key.
 pub(crate) const PREFIX: &str = "cb_";
 
 const LONGEST: usize = 128;
 const NAME_LONGEST: usize = 100;
 const SCOPES_MOST: usize = 50;
-/// The last use is known to this.
+/// Precision of the time of last use.
 const USE_NOTED: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -60,7 +60,7 @@ impl From<ApiKeyRow> for ApiKey {
     }
 }
 
-/// A key to be made.
+/// A key to create.
 #[derive(Clone)]
 pub(crate) struct NewKey {
     pub(crate) account_id: Uuid,
@@ -70,7 +70,7 @@ pub(crate) struct NewKey {
     pub(crate) expires_at: Option<DateTime<Utc>>,
     /// For the command line on the node's own machine.
     pub(crate) local: bool,
-    /// Whose machine that is.
+    /// The node of that machine.
     pub(crate) node: Option<Uuid>,
 }
 
@@ -144,7 +144,7 @@ impl Auth {
         Ok(row.filter(|row| opaque::equal(&row.secret_hash, &given)))
     }
 
-    /// Notes the key's use, beside the request that made it, and at most once a minute.
+    /// Notes the key's use in the background, and at most once a minute.
     pub(crate) fn note_use(&self, key: &ApiKeyRow, now: DateTime<Utc>) {
         let due = now - USE_NOTED;
         if key.last_used_at.is_some_and(|last| last > due) {
@@ -191,7 +191,7 @@ fn check(
     for scope in &message.scopes {
         permissions.check(scope, caller)?;
     }
-    // PostgreSQL's last year is far, but not as far as chrono's.
+    // PostgreSQL's last year is smaller than chrono's.
     let last = now + TimeDelta::days(100 * 366);
     if message.expires_at.is_some_and(|expires_at| expires_at <= now || expires_at > last) {
         return Err(AuthError::Invalid("a key must expire in the future, within a hundred years".to_owned()));

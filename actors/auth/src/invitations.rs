@@ -1,4 +1,4 @@
-//! One-time permissions to register: invitations, and the token that sets the platform up.
+//! One-time tokens for registration: invitations, and the set-up token.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::{accounts, opaque, settings::Registration, state::Auth};
 
 const LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// What lets somebody register.
+/// What permits a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Permit {
     /// Registration is open.
@@ -58,7 +58,7 @@ impl Auth {
     }
 }
 
-/// Uses a token up, in the transaction of the registration: of two that bring the same one, one is refused.
+/// Spends a token, in the transaction of the registration: of two that use the same one, one is refused.
 pub(crate) async fn spend(
     transaction: &mut Transaction,
     token: &Secret,
@@ -78,11 +78,11 @@ pub(crate) async fn spend(
     if spent == 1 { Ok(()) } else { Err(AuthError::InvitationRequired.into()) }
 }
 
-/// Whom a token is for.
+/// The addressee of a token.
 enum For {
     /// The first administrator, by the link of this node.
     Setup { node: Option<Uuid> },
-    /// Whom somebody invites: anybody, or only this address.
+    /// An invited person: anybody, or only this address.
     Invited { email: Option<String>, by: UserId },
 }
 

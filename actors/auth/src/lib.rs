@@ -1,4 +1,4 @@
-//! `auth`: who is calling, and may they.
+//! `auth`: authentication of every caller.
 //!
 //! A **session** starts with a password (`registration`, `login`) and is a family of refresh tokens (`refresh`), each
 //! exchanged once for the next. Its **access tokens** (`access_tokens`) are JWTs that any node verifies by the public
@@ -66,20 +66,20 @@ pub const DOMAIN: &str = "auth";
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/auth");
 
 /// The domain, with a shard on every worker thread. Its database must have been migrated by [`MIGRATIONS`]; it asks the
-/// domain `organization`. Whatever remembers verified tokens must watch the same `revocations`. `cache` is what nodes
-/// that host auth remember together.
+/// domain `organization`. Caches of verified tokens must watch the same `revocations`. `cache` is shared by the nodes
+/// that host auth.
 #[must_use]
 pub fn domain(settings: AuthSettings, databases: Databases, revocations: Revocations, cache: Cache) -> Domain {
     let pool = bcrypt_pool(&settings);
     domain_with(settings, databases, revocations, cache, pool, Arc::default())
 }
 
-/// The threads that check and hash passwords, in turns of where they come from.
+/// The threads that check and hash passwords, in turns by origin.
 fn bcrypt_pool(settings: &AuthSettings) -> BlockingPool {
     BlockingPool::shared("bcrypt", settings.bcrypt_threads, settings.bcrypt_queue, settings.bcrypt_share)
 }
 
-/// The domain with these threads for bcrypt; it counts in `password_work` how often that ran.
+/// The domain with these threads for bcrypt; counts runs of bcrypt in `password_work`.
 fn domain_with(
     settings: AuthSettings,
     databases: Databases,
@@ -90,7 +90,7 @@ fn domain_with(
 ) -> Domain {
     let settings = Arc::new(settings);
     let bcrypt = pool.clone();
-    // What every shard of the node has in common, made by the first.
+    // Shared by all shards of the node, made by the first.
     let shared: Arc<OnceCell<Arc<Shared>>> = Arc::default();
     let stored = databases.clone();
     contract()
@@ -119,15 +119,15 @@ fn domain_with(
         .build()
 }
 
-/// A sign-in waits for bcrypt, and longer in a storm of them: that is no reason for the breaker to refuse the tokens of
-/// everybody else, and what waits there takes no permit from them.
+/// Sign-ins are slow, and slower in a burst: the breaker must not refuse everybody's tokens for that, and waiting
+/// sign-ins must not take their permits.
 fn bulkhead() -> Bulkhead {
     let breaker = breaker::Settings { slow_after: Duration::from_secs(8), ..breaker::Settings::default() };
     let default = Bulkhead::default();
     Bulkhead { breaker, in_flight: default.in_flight + WAITING_MOST, ..default }
 }
 
-/// What the domain answers, wherever it is hosted.
+/// The operations of the domain, wherever it is hosted.
 #[must_use]
 pub fn contract() -> Contract<Auth> {
     Domain::new(DOMAIN)

@@ -1,8 +1,8 @@
-//! Failed sign-ins slow the next one down, for this account and from this origin.
+//! Lockout: failed sign-ins delay the next one to this account from this origin.
 //!
 //! The first few failures cost nothing; then the delay doubles from a second to a quarter of an hour. It is never a
-//! lock that somebody else could cause for ever: another address, or a device that the account knows, is not concerned,
-//! and a day after the last failure all is forgotten. Accounts that do not exist are treated alike.
+//! lock that somebody else could cause for ever: another address, or a device that the account knows, is not affected,
+//! and failures expire after a day. Accounts that do not exist are treated alike.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(crate) const FORGOTTEN_AFTER: TimeDelta = TimeDelta::hours(24);
 pub(crate) struct Lockout<'a> {
     database: &'a Database,
     email: &'a str,
-    /// The origin's.
+    /// The key of the origin.
     address: String,
 }
 
@@ -30,7 +30,7 @@ impl<'a> Lockout<'a> {
         Self { database, email, address: origin.key() }
     }
 
-    /// Refuses while a delay lasts.
+    /// Refuses during a delay.
     pub(crate) async fn check(&self, now: DateTime<Utc>) -> Result<(), CallError<AuthError>> {
         let row: Option<(DateTime<Utc>,)> = self
             .database
@@ -48,7 +48,7 @@ impl<'a> Lockout<'a> {
         }
     }
 
-    /// Counts a failure, unless others that ran beside it have brought about a delay: then it is refused unheard.
+    /// Counts a failure; refuses instead if concurrent failures have caused a delay meanwhile.
     pub(crate) async fn failed(&self, now: DateTime<Utc>) -> Result<(), CallError<AuthError>> {
         let count = async |transaction: &mut Transaction| -> Result<Option<i64>, Error> {
             transaction
@@ -97,7 +97,7 @@ impl<'a> Lockout<'a> {
         Ok(())
     }
 
-    /// Forgets the failures: the right password was given while no delay lasted.
+    /// Forgets the failures: the right password was given outside of a delay.
     pub(crate) async fn succeeded(&self) -> Result<(), Error> {
         self.database
             .query("DELETE FROM login_failures WHERE email = $1 AND address = $2")

@@ -1,4 +1,4 @@
-//! Starting a session with a password.
+//! Sign-in: starts a session by a password.
 
 use callboard_messages::{
     Caller,
@@ -48,13 +48,13 @@ impl Handle<Login> for Auth {
         let lockout = Lockout::new(&self.database, &email, &origin);
         lockout.check(self.now()).await?;
 
-        // The same work whether or not there is such an account.
+        // The same work whether or not the account exists.
         let right = self.shared.passwords.verify(caller, &origin, &message.password, hash).await?;
         let Some(account) = account.filter(|_| right) else {
             lockout.failed(self.now()).await?;
             return Err(AuthError::WrongCredentials.into());
         };
-        // Guesses side by side get no more answers than guesses in a row, not even when one of them is right.
+        // Parallel guesses get no more answers than sequential ones, not even when one of them is right.
         lockout.check(self.now()).await?;
         lockout.succeeded().await?;
 

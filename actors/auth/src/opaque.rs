@@ -1,4 +1,4 @@
-//! Tokens that say nothing: 256 random bits, of which only the hash is stored.
+//! Opaque tokens: 256 random bits, of which only the hash is stored.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use callboard_messages::{Secret, auth::AuthError};
@@ -21,10 +21,10 @@ pub(crate) fn to_bytes(prefix: &str, token: &str) -> Option<[u8; 32]> {
     URL_SAFE_NO_PAD.decode(encoded).ok()?.try_into().ok()
 }
 
-/// Longer texts are refused as a token without a look into the database.
+/// Longer texts are refused without a query.
 const LONGEST: usize = 128;
 
-/// Refuses what is no token of anybody's.
+/// Refuses a text that is too long for a token.
 pub(crate) fn check_length(field: &str, token: Option<&Secret>) -> Result<(), AuthError> {
     if token.is_some_and(|token| token.expose().chars().count() > LONGEST) {
         return Err(AuthError::Invalid(format!("`{field}` has at most {LONGEST} characters")));
@@ -32,12 +32,12 @@ pub(crate) fn check_length(field: &str, token: Option<&Secret>) -> Result<(), Au
     Ok(())
 }
 
-/// As a token is stored and found: SHA-256 suffices for what can't be guessed.
+/// The stored form of a token: SHA-256 suffices for what can't be guessed.
 pub(crate) fn hash(token: &str) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(token))
 }
 
-/// Whether two tokens are the same, in a time that tells nothing about where they differ.
+/// Whether two tokens are equal, in constant time.
 pub(crate) fn equal(one: &str, other: &str) -> bool {
     one.as_bytes().ct_eq(other.as_bytes()).into()
 }

@@ -1,4 +1,4 @@
-//! The local operator: who the command line on the node's own machine is.
+//! The local operator: the account of the command line on the node's own machine.
 //!
 //! It administers the platform, can't sign in with a password, and holds one API key that the node writes into a file
 //! only its own user can read. It does not count as the first administrator, who shares its organization.
@@ -20,11 +20,11 @@ use crate::{
     state::Auth,
 };
 
-/// What the organization's name derives from, which the operator and the first administrator share.
+/// Name of the organization that the operator and the first administrator share.
 const ORGANIZATION: &str = "main";
 
 impl Auth {
-    /// The operator's organization, with its account if there is none yet.
+    /// The operator's organization; creates its account if there is none yet.
     pub(crate) async fn operators_organization(&self, caller: &Caller) -> Result<OrganizationId, CallError<AuthError>> {
         let operator = self.ensure_operator().await?;
         let ensure = EnsurePersonal {

@@ -1,7 +1,7 @@
-//! Where an attempt at a password comes from: a device that the account knows, or else a network.
+//! The origin of a password attempt: a device that the account knows, or else a network.
 //!
-//! Attempts are delayed, and places in the queue for bcrypt are shared out, by origin. So a crowd at one address is in the
-//! way of itself, and whoever has signed in before from its own device waits for no stranger.
+//! Attempts are delayed, and take turns in the queue for bcrypt, by origin. So many attempts from one address delay
+//! only each other, and a known device waits for no stranger.
 
 use std::net::IpAddr;
 
@@ -13,12 +13,12 @@ use uuid::Uuid;
 
 use crate::opaque;
 
-/// Where an attempt comes from.
+/// The origin of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// A device that has signed in to the account before.
     Device { account: UserId, device: Uuid },
-    /// An IPv4 address, or the /64 of an IPv6 address: whoever has one address of it has them all.
+    /// An IPv4 address, or the /64 of an IPv6 address: a client with one of its addresses has all of them.
     Network(Option<IpAddr>),
 }
 
@@ -31,7 +31,7 @@ impl Origin {
         }))
     }
 
-    /// Its turn in the queue: the devices that one account knows have one turn together.
+    /// Its turn in the queue: all devices that an account knows share one.
     pub(crate) fn turn(&self) -> Turn {
         match self {
             Self::Device { account, .. } => Turn { subject: account.0.as_u128(), preferred: true },
@@ -45,7 +45,7 @@ impl Origin {
         }
     }
 
-    /// As failures are stored by it.
+    /// Its key in the store of failures.
     pub(crate) fn key(&self) -> String {
         match self {
             Self::Device { device, .. } => format!("device {device}"),
@@ -59,11 +59,11 @@ impl Origin {
     }
 }
 
-/// What every device's token begins with.
+/// Prefix of every device token.
 const PREFIX: &str = "cbd";
 
-/// Tells the devices that an account knows. Their tokens are stored nowhere: each names a device, with a code over it and
-/// the account that only the platform can make. A token lets nobody in.
+/// Recognizes known devices. Their tokens are not stored: each has a device id, with an HMAC over it and the account by
+/// the platform's key. A token alone signs nobody in.
 pub(crate) struct Devices([u8; 32]);
 
 impl Devices {
@@ -71,7 +71,7 @@ impl Devices {
         Self(key)
     }
 
-    /// What the device shows at the next sign-in to the account.
+    /// The token that the device sends with the next sign-in to the account.
     pub(crate) fn token(&self, account: UserId, device: Uuid) -> Secret {
         let mut bytes = [0; 32];
         let parts = device.into_bytes().into_iter().chain(self.code(account, device));
@@ -79,7 +79,7 @@ impl Devices {
         opaque::from_bytes(PREFIX, &bytes)
     }
 
-    /// The device, when the account knows it.
+    /// The device of a token, if the account knows it.
     pub(crate) fn known(&self, account: UserId, token: &Secret) -> Option<Uuid> {
         let bytes = opaque::to_bytes(PREFIX, token.expose())?;
         let device = Uuid::from_bytes(*bytes.first_chunk()?);

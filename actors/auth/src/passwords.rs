@@ -4,11 +4,10 @@
 //! `base64(HMAC-SHA-384(key, password))` instead: 64 characters that depend on every byte. The key is the platform's, so
 //! that a stolen table alone can't be attacked.
 //!
-//! Whether an account exists shows in no answer and in no time: one that does not is verified against
+//! Whether an account exists shows in no answer and in no duration: a sign-in to a missing account is verified against
 //! a hash that nothing matches, with the same work.
 //!
-//! The threads are few. Who waits for them takes turns with the others, by origin, and whoever would wait too long is told
-//! so at once.
+//! The threads are few. Attempts take turns by origin, and one that would wait too long is refused at once.
 
 use std::{
     sync::{
@@ -29,10 +28,10 @@ use crate::origins::Origin;
 const SHORTEST: usize = 10;
 const LONGEST: usize = 128;
 
-/// How long bcrypt and the wait for it may take: less than the operation may, so that time is left for the rest of it.
+/// Time limit of bcrypt with its queue: shorter than the operation's, which needs time for the rest.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// Common passwords that the other rules would let pass, in lower case, one a line. Their source: `SOURCES.md` beside it.
+/// Common passwords that the other rules accept, in lower case, one a line. Their source: `SOURCES.md` beside it.
 const COMMON: &str = include_str!("passwords/common.txt");
 
 /// Whether `password` may be the new password of the account `email`, whose person is called `name`.
@@ -48,7 +47,7 @@ pub(crate) fn check(password: &Secret, email: &str, name: &str) -> Result<(), Au
     if one_character || COMMON.lines().any(|common| common == lower) {
         return weak("this password is among the first that an attacker tries; choose another".to_owned());
     }
-    // However it is written: `Ada.Lovelace` and `ada lovelace` are one name.
+    // In any spelling: `Ada.Lovelace` and `ada lovelace` are one name.
     let letters = |text: &str| text.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect::<String>();
     let (given, local_part) = (letters(password), email.split('@').next().unwrap_or(email));
     if !given.is_empty() && [email, local_part, name].into_iter().any(|own| letters(own) == given) {
@@ -57,7 +56,7 @@ pub(crate) fn check(password: &Secret, email: &str, name: &str) -> Result<(), Au
     Ok(())
 }
 
-/// What is longer is no password of anybody.
+/// Refuses passwords longer than any account has.
 pub(crate) fn check_length(password: &Secret) -> Result<(), AuthError> {
     if password.expose().chars().count() <= LONGEST {
         return Ok(());
@@ -71,7 +70,7 @@ pub(crate) struct Passwords {
     pool: BlockingPool,
     cost: u32,
     key: [u8; 32],
-    /// How often bcrypt ran.
+    /// Number of bcrypt runs.
     work: Arc<AtomicU64>,
 }
 
@@ -80,7 +79,7 @@ impl Passwords {
         Self { pool, cost, key, work }
     }
 
-    /// The threads that compute.
+    /// The bcrypt threads.
     pub(crate) fn pool(&self) -> &BlockingPool {
         &self.pool
     }
@@ -91,7 +90,7 @@ impl Passwords {
         self.run(caller, origin, move || bcrypt::non_truncating_hash(digest, cost)).await
     }
 
-    /// Whether `password` is the one of `hash`. Without a hash the answer is no, after the same work.
+    /// Whether `password` is that of `hash`. Without a hash the answer is no, after the same work.
     pub(crate) async fn verify(
         &self,
         caller: &Caller,
@@ -106,7 +105,7 @@ impl Passwords {
         Ok(right && known)
     }
 
-    /// Computes when it is the origin's turn.
+    /// Runs in the origin's turn.
     async fn run<T: Send + 'static>(
         &self,
         caller: &Caller,
@@ -122,7 +121,7 @@ impl Passwords {
         };
         match self.pool.run_in_turn(origin.turn(), Some(deadline), job).await {
             Ok(computed) => computed.map_err(|error| Failure::Internal(format!("bcrypt: {error}"))),
-            // Slower than it seemed: whatever was computed has had no effect.
+            // It took longer than estimated: the result is dropped.
             Err(Failure::Expired | Failure::Timeout) => Err(Failure::Overloaded { retry_after: PATIENCE }),
             Err(failure) => Err(failure),
         }
@@ -136,7 +135,7 @@ impl Passwords {
     }
 }
 
-/// A well-formed hash, all zeros, of no known password.
+/// A well-formed hash, all zeros, that no password matches.
 fn unmatched(cost: u32) -> String {
     format!("$2b${cost:02}${}", ".".repeat(22 + 31))
 }

@@ -1,7 +1,7 @@
-//! What a person may do in an organization: asked of `organization`, and remembered for all nodes.
+//! Permissions of a person in an organization: asked of `organization`, and cached for all nodes.
 //!
-//! Each sign-in, refresh, API key and first use of a token needs the answer, often over the bridge, and it hardly ever
-//! changes. A node that is alone asks each time: its `organization` is on the same thread.
+//! Each sign-in, refresh, API key and first use of a token needs them, often over the bridge, and they hardly ever
+//! change. A node that is alone asks each time: its `organization` is on the same thread.
 
 use callboard_messages::{
     CallError, Caller, OrganizationId, UserId,
@@ -15,14 +15,14 @@ use callboard_supervisors::{
 
 use crate::{revocation::raise, state::Auth};
 
-/// Of a person in an organization, or in its default one.
+/// The key of a person in an organization, or in its default one.
 fn key(user_id: UserId, organization_id: Option<OrganizationId>) -> String {
     let organization = organization_id.map_or_else(|| "default".to_owned(), |id| id.to_string());
     format!("{user_id}:{organization}")
 }
 
 impl Auth {
-    /// What a person may do in `organization_id`, or in its default organization.
+    /// The permissions of a person in `organization_id`, or in its default organization.
     pub(crate) async fn permissions(
         &self,
         caller: &Caller,
@@ -59,7 +59,7 @@ impl React<OrganizationCreated> for Auth {
 }
 
 impl React<OrganizationClosed> for Auth {
-    /// The gateways and nodes forget what they knew of the permissions of the members of a closed organization.
+    /// Invalidates, on all nodes, the cached permissions of the members of a closed organization.
     async fn react(
         &self,
         transaction: &mut Transaction,

@@ -1,4 +1,4 @@
-//! What auth forgets, and when: every hour, at one of the nodes.
+//! Pruning of expired rows: every hour, at one of the nodes.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -9,9 +9,9 @@ use callboard_supervisors::{
 
 use crate::lockout;
 
-/// What has expired stays for this long: another node's clock may be behind.
+/// Expired rows stay for this long: another node's clock may be behind.
 const CLOCKS: TimeDelta = TimeDelta::hours(1);
-/// API keys that expired or were revoked, for whoever asks why a program is refused.
+/// API keys that expired or were revoked stay for this long, for the question why a program is refused.
 const ENDED_KEYS: TimeDelta = TimeDelta::days(30);
 /// Rows removed by one statement, so that none holds the database for long.
 const AT_ONCE: i64 = 1_000;
@@ -25,15 +25,15 @@ pub(crate) fn schedule() -> Schedule {
 
 async fn prune(database: &Database, now: DateTime<Utc>) -> Result<(), Error> {
     let of = [
-        // No token outlives its session, so that a session takes none along when its turn comes.
+        // No token outlives its session, so that the deletion of a session cascades to none.
         (
             "DELETE FROM refresh_tokens WHERE token_hash IN
                 (SELECT token_hash FROM refresh_tokens WHERE expires_at < $1 LIMIT $2)",
             CLOCKS,
         ),
-        // Those that were ended, too: until then somebody may ask to end one again.
+        // Ended sessions too: until then a client may end one again.
         ("DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at < $1 LIMIT $2)", CLOCKS),
-        // Those that were spent, too, and set-up links.
+        // Spent ones too, and set-up tokens.
         ("DELETE FROM invitations WHERE id IN (SELECT id FROM invitations WHERE expires_at < $1 LIMIT $2)", CLOCKS),
         ("DELETE FROM api_keys WHERE id IN (SELECT id FROM api_keys WHERE expires_at < $1 LIMIT $2)", ENDED_KEYS),
         ("DELETE FROM api_keys WHERE id IN (SELECT id FROM api_keys WHERE revoked_at < $1 LIMIT $2)", ENDED_KEYS),

@@ -23,13 +23,13 @@ use uuid::Uuid;
 
 use crate::{accounts::AccountRow, opaque, state::Auth};
 
-/// What every refresh token begins with.
+/// Prefix of every refresh token.
 pub(crate) const PREFIX: &str = "cbr";
 
 /// How long a spent token still yields its successor.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Derives each token's successor.
+/// Derives the successor of each token.
 pub(crate) struct Successors([u8; 32]);
 
 impl Successors {
@@ -44,7 +44,7 @@ impl Successors {
     }
 }
 
-/// A token of a live session.
+/// The presented token, of a live session.
 #[derive(sqlx::FromRow)]
 struct Presented {
     session_id: Uuid,
@@ -54,7 +54,7 @@ struct Presented {
     account: AccountRow,
 }
 
-/// Stores a token that was not used yet.
+/// Stores an unspent token.
 pub(crate) async fn insert(
     transaction: &mut Transaction,
     token: &Secret,
@@ -105,7 +105,7 @@ impl Handle<RefreshToken> for Auth {
 }
 
 impl Auth {
-    /// Spends the token and makes its successor valid. When another was faster, says when that was.
+    /// Spends the token and stores its successor. If it was spent before, returns when.
     async fn spend(
         &self,
         token: &Secret,
@@ -131,7 +131,7 @@ impl Auth {
                 let (spent_at,) = other.ok_or(AuthError::InvalidToken)?;
                 return Ok(spent_at);
             }
-            // The condition, again: the session may have ended since the token was looked up.
+            // Again: the session may have ended since the token was looked up.
             let alive = transaction
                 .query("UPDATE sessions SET last_seen_at = $2, expires_at = $3 WHERE id = $1 AND revoked_at IS NULL")
                 .bind(session_id.0)
@@ -148,7 +148,7 @@ impl Auth {
         self.database.transact(spend).await
     }
 
-    /// A spent token came back: nobody can tell its owner from a thief, so both are signed out.
+    /// Ends the session of a spent token: its owner can't be told from a thief, so both are signed out.
     async fn end_family(&self, caller: &Caller, account_id: UserId, session_id: SessionId) -> Outcome<RefreshToken> {
         if self.end_sessions(account_id, Some(session_id)).await? {
             tracing::warn!(

@@ -1,7 +1,7 @@
-//! Making an account.
+//! Registration of accounts.
 //!
-//! The account and the permission to make it are one transaction; the organization is another domain's, which is asked
-//! for it and told by an event as well: a crash between the two leaves nobody without one.
+//! The account and the spent token are one transaction; the organization is another domain's, which is asked for it and
+//! also told by an event: a crash between the two leaves no account without one.
 
 use callboard_messages::{
     CallError, Caller,
@@ -34,7 +34,7 @@ impl Handle<Register> for Auth {
         let password_hash = self.shared.passwords.hash(caller, &origin, &message.password).await?;
 
         let first = permit == Permit::Setup;
-        // The founder shares the operator's organization, and the event has to say so.
+        // The founder shares the operator's organization, which the event must name.
         let organization_id = if first { Some(self.operators_organization(caller).await?) } else { None };
         let now = self.now();
         let account =
@@ -58,7 +58,7 @@ impl Handle<Register> for Auth {
         self.database.transact(register).await?;
         tracing::info!(target: "callboard::security", user_id = %account.id, ?permit, "an account was registered");
 
-        // From here on there is an account, whatever fails.
+        // From here on the account exists, whatever fails.
         let organization_id = self.ensure_organization(caller, &account).await.map_err(CallError::after_effect)?;
         let start = Start { organization_id, origin, replaces: message.replaces };
         self.start_session(caller, account, start).await.map_err(CallError::after_effect)

@@ -1,4 +1,4 @@
-//! The count of revocations: raised in each transaction that revokes, and told to whoever remembers what was valid.
+//! The count of revocations: raised in each transaction that revokes, and published to caches of valid credentials.
 
 use callboard_messages::{
     CallError, Caller,
@@ -12,8 +12,8 @@ use chrono::{DateTime, Utc};
 
 use crate::state::Auth;
 
-/// Raises the count. The last statement of its transaction: revocations wait for one another here, for the time of a
-/// commit, and hold everything else they need by then, so that no two wait for each other.
+/// Raises the count. Must be the last statement of its transaction: revocations wait for one another here, for the time
+/// of a commit, and hold all other locks they need by then, so that there is no deadlock.
 pub(crate) async fn raise(transaction: &mut Transaction, now: DateTime<Utc>) -> Result<u64, Error> {
     let count: i64 = transaction
         .query(
@@ -27,8 +27,8 @@ pub(crate) async fn raise(transaction: &mut Transaction, now: DateTime<Utc>) -> 
 }
 
 impl Auth {
-    /// Runs `work` in a transaction, which says what it revokes beside its outcome. The count rises with it, and everybody
-    /// is told.
+    /// Runs `work` in a transaction, which returns whether it revokes anything beside its outcome. The count is raised
+    /// with it, and published.
     pub(crate) async fn revoking<T>(
         &self,
         work: impl AsyncFn(&mut Transaction) -> Result<(T, Vec<CredentialRevoked>), Error>,

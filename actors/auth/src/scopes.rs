@@ -1,4 +1,4 @@
-//! The permissions that there are, and what a key can be given of them.
+//! All permissions, and the scopes that an API key can have.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use callboard_messages::{
 };
 use callboard_supervisors::Bus;
 
-/// Every permission that an operation of any domain asks for, or auth itself.
+/// Every permission of any domain's operations.
 pub(crate) struct Permissions(BTreeSet<&'static str>);
 
 impl Permissions {
@@ -24,9 +24,9 @@ impl Permissions {
         if self.are_held(scope, caller) { Ok(()) } else { Err(AuthError::InvalidScope(scope.to_owned())) }
     }
 
-    /// Whether the caller holds everything that a scope stands for. Of a person it is enough that it is all there is
-    /// today, because a key never does more than its owner may; a key may be given less than its owner has, and what it
-    /// lacks tomorrow another key must not have from it.
+    /// Whether the caller holds every permission of a scope. For a person it is enough that it holds all that exist
+    /// today, because a key never does more than its owner may; a key may have less than its owner, and must not pass
+    /// on what it may lack tomorrow.
     fn are_held(&self, scope: &str, caller: &Caller) -> bool {
         let given = Scopes::new([scope]);
         let mut meant = self.0.iter().filter(|known| given.allows(known));
@@ -34,7 +34,7 @@ impl Permissions {
         caller.scopes.allows(scope) || (is_person && meant.all(|known| caller.scopes.allows(known)))
     }
 
-    /// Each permission, all of each noun, and each verb of every noun.
+    /// Every valid scope: each permission, each noun, and each verb of every noun.
     fn all(&self) -> impl Iterator<Item = String> {
         let pairs = || self.0.iter().filter_map(|known| known.split_once(':'));
         let nouns: BTreeSet<&str> = pairs().map(|(noun, _)| noun).collect();
@@ -44,7 +44,7 @@ impl Permissions {
         self.0.iter().map(|known| (*known).to_owned()).chain(of_nouns).chain(of_verbs)
     }
 
-    /// What there is instead of `scope`: the one that it was likely meant to be, or all of them.
+    /// A message for an unknown scope, with the most similar one, or all of them.
     fn unknown(&self, scope: &str) -> String {
         let shown: String = scope.chars().filter(|character| !character.is_control()).take(80).collect();
         let distance = |known: &String| strsim::osa_distance(known, &shown);

@@ -1,4 +1,4 @@
-//! Symmetric keys of the domain: made at the first start, sealed by the master key, never shown.
+//! Symmetric keys of the domain: created at the first start, sealed by the master key, never shown.
 
 use callboard_supervisors::{StartError, db::Database, seal::MasterKey};
 use chrono::{DateTime, Utc};
@@ -28,7 +28,7 @@ pub(crate) async fn ensure(
         .execute()
         .await
         .map_err(StartError::new)?;
-    // Of two nodes that start together, both take the key that was first.
+    // Of two nodes that start together, both use the key that was stored first.
     let stored = find(database, purpose).await?.ok_or_else(|| StartError::from("a key of auth vanished"))?;
     open(master_key, &identity, &stored)
 }
@@ -53,7 +53,7 @@ fn open(master_key: &MasterKey, identity: &str, (wrapped, sealed): &Stored) -> R
         .map_err(|_| StartError::from("a key of auth has another length than it was made with"))
 }
 
-/// The one likely reason why a sealed key of auth does not open.
+/// The likely reason why a sealed key of auth does not open.
 pub(crate) fn wrong_master_key(_: impl std::error::Error) -> StartError {
     StartError::from(
         "the keys of auth were sealed with another master key: set CALLBOARD_MASTER_KEY to the one this database was \

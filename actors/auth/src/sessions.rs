@@ -1,4 +1,4 @@
-//! Sign-ins: started with a first pair of tokens, listed, ended.
+//! Sessions: started with a first pair of tokens, listed, ended.
 
 use callboard_messages::{
     CallError, Caller, Failure, OrganizationId, Secret, SessionId, UserId,
@@ -29,7 +29,7 @@ pub(crate) struct Start {
     /// The organization that a request acts for by default.
     pub(crate) organization_id: OrganizationId,
     pub(crate) origin: Origin,
-    /// The refresh token of the session that it takes the place of.
+    /// The refresh token of a former session that this one replaces.
     pub(crate) replaces: Option<Secret>,
 }
 
@@ -76,7 +76,7 @@ impl Auth {
         Ok(Tokens { device: Some(device), ..tokens })
     }
 
-    /// What a session is given at its start and at each refresh.
+    /// The pair of tokens for a start or a refresh.
     pub(crate) async fn tokens(
         &self,
         account: AccountRow,
@@ -96,7 +96,7 @@ impl Auth {
         })
     }
 
-    /// Ends the live sessions of `user_id`, or `only` that one. Whether there was any.
+    /// Ends the live sessions of `user_id`, or `only` that one. Returns whether there was any.
     pub(crate) async fn end_sessions(
         &self,
         user_id: UserId,
@@ -120,7 +120,7 @@ impl Auth {
         .await
     }
 
-    /// Ends one session of `user_id`. Whether there is such a session, alive or ended before.
+    /// Ends one session of `user_id`. Returns whether it exists, live or ended before.
     async fn end_session(&self, user_id: UserId, session_id: SessionId) -> Result<bool, CallError<AuthError>> {
         if self.end_sessions(user_id, Some(session_id)).await? {
             return Ok(true);
@@ -136,7 +136,7 @@ impl Auth {
     }
 }
 
-/// Ends the session of this refresh token, whoever's it is: who holds the token could go on using it, and gives it up.
+/// Ends the session of this refresh token, of whatever account: the holder of the token gives it up.
 async fn replace(
     transaction: &mut Transaction,
     refresh_token: Option<&Secret>,
@@ -156,7 +156,7 @@ async fn replace(
     Ok(ended.into_iter().map(|(id,)| CredentialRevoked::Session(SessionId(id))).collect())
 }
 
-/// Whose sessions the caller may touch: its own.
+/// The owner of the sessions that the caller may use: the caller itself.
 fn owner(caller: &Caller) -> Result<UserId, Failure> {
     caller.user_id.ok_or(Failure::Unauthenticated)
 }

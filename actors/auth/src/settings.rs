@@ -1,16 +1,16 @@
-//! What an operator of the platform can decide about auth.
+//! Settings of auth.
 
 use std::{num::NonZero, thread, time::Duration};
 
 use callboard_supervisors::seal::MasterKey;
 
-/// Who may make an account. Before the first administrator exists, only the set-up token can.
+/// Who may register. Before the first administrator exists, only the holder of the set-up token.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Registration {
     /// Anybody.
     Open,
-    /// Whoever an administrator invited.
+    /// People with an invitation.
     #[default]
     Invite,
     /// Nobody.
@@ -20,31 +20,32 @@ pub enum Registration {
 /// The settings of auth, each with its default in [`AuthSettings::new`].
 #[derive(Debug, Clone)]
 pub struct AuthSettings {
-    /// `iss` of every token, and where the discovery documents are served: the platform's own URL.
+    /// `iss` of every token, and the address of the discovery documents: the platform's own URL.
     pub issuer: String,
-    /// `aud` of every token. `callboard`.
+    /// `aud` of every token. Default: `callboard`.
     pub audience: String,
-    /// 15 minutes.
+    /// Default: 15 minutes.
     pub access_token_lifetime: Duration,
-    /// From its last refresh on; 7 days.
+    /// Counted from the last refresh. Default: 7 days.
     pub refresh_token_lifetime: Duration,
-    /// By invitation.
+    /// Default: by invitation.
     pub registration: Registration,
-    /// Logarithm of the rounds of bcrypt; 12.
+    /// Logarithm of the rounds of bcrypt. Default: 12.
     pub bcrypt_cost: u32,
-    /// Threads that compute bcrypt; half of the processors, so that a storm of sign-ins leaves the rest of the node its
-    /// share.
+    /// Threads that compute bcrypt. Default: half of the processors, so that a burst of sign-ins leaves the rest of the
+    /// node its share.
     pub bcrypt_threads: usize,
-    /// Sign-ins and registrations that may wait for such a thread; 16 for each, [`WAITING_MOST`] at most. What has no
-    /// room is refused at once.
+    /// Sign-ins and registrations that may wait for such a thread; further ones are refused at once. Default: 16 for
+    /// each thread, at most [`WAITING_MOST`].
     pub bcrypt_queue: usize,
-    /// How many of them may be of one address (IPv6: one /64), or of the devices that one account knows; half of them.
+    /// How many of them may be from one address (IPv6: one /64), or from the devices that one account knows. Default:
+    /// half.
     pub bcrypt_share: usize,
-    /// Seals what auth must keep secret at rest. Another key than the one before makes auth refuse to start.
+    /// Seals secrets at rest. With another key than before auth refuses to start.
     pub master_key: MasterKey,
 }
 
-/// The most that may wait for bcrypt: each holds a permit of its shard meanwhile.
+/// Most sign-ins that may wait for bcrypt: each holds a permit of its shard meanwhile.
 pub const WAITING_MOST: usize = 64;
 
 impl AuthSettings {
@@ -66,10 +67,10 @@ impl AuthSettings {
         }
     }
 
-    /// Whether the settings make sense together.
+    /// Checks the settings together.
     ///
     /// # Errors
-    /// A sentence for each that does not.
+    /// A sentence for each invalid one.
     pub fn validate(&self) -> Result<(), Vec<String>> {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         let mut wrong = Vec::new();

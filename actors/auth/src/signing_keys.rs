@@ -32,15 +32,15 @@ use uuid::Uuid;
 
 use crate::{server_keys::wrong_master_key, settings::AuthSettings, state::Auth};
 
-/// How often a node looks whether another rotated the key.
+/// Interval of reading the keys, in case another node rotated them.
 const FRESH: Duration = Duration::from_secs(60);
-/// How often a token with an unknown key may make a node look.
+/// Shortest interval of reading them because of a token with an unknown key.
 const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(5);
 
-/// The platform's own turn, before those who sign in.
+/// The turn of the platform itself, before those of sign-ins.
 const OWN: Turn = Turn { subject: 0, preferred: true };
 
-/// A key that signs.
+/// The active key.
 #[derive(Clone)]
 pub(crate) struct SigningKey {
     pub(crate) kid: String,
@@ -58,15 +58,15 @@ impl SigningKey {
     }
 }
 
-/// A key that verifies.
+/// An active or retired key.
 pub(crate) struct VerifyingKey {
     pub(crate) key: DecodingKey,
     jwk: Jwk,
-    /// When its last token has expired; absent while it is active.
+    /// When its last token has expired; `None` while it is active.
     until: Option<DateTime<Utc>>,
 }
 
-/// The keys as they were when read.
+/// A snapshot of the keys.
 pub(crate) struct Ring {
     pub(crate) signing: SigningKey,
     verifying: Vec<VerifyingKey>,
@@ -74,7 +74,7 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// The key of that name, while tokens of it can be valid.
+    /// The key with this id, while tokens of it can be valid.
     pub(crate) fn verifying(&self, kid: &str, now: DateTime<Utc>) -> Option<&VerifyingKey> {
         self.usable(now).find(|key| key.jwk.kid == kid)
     }
@@ -103,7 +103,7 @@ struct SigningKeyRow {
 }
 
 impl SigningKeys {
-    /// Reads the keys; makes the first one.
+    /// Reads the keys; creates the first one.
     pub(crate) async fn open(settings: &AuthSettings, database: &Database, clock: &Clock) -> Result<Self, StartError> {
         let active: Option<(String,)> = database
             .query("SELECT kid FROM signing_keys WHERE active")
@@ -111,8 +111,8 @@ impl SigningKeys {
             .await
             .map_err(StartError::new)?;
         if active.is_none() {
-            // On a thread of usual priority: every call to auth waits for the first key, and those of the pool get only the
-            // time that others leave, which is next to none while several nodes start on a machine.
+            // On a thread of normal priority: every call to auth waits for the first key, and the threads of the pool
+            // get only the time that others leave, which is next to none while several nodes start on a machine.
             let pool = BlockingPool::prompt("auth-first-key", 1, 1);
             let generated = pool.run(None, generate).await.map_err(StartError::new)??;
             let mut transaction = database.begin().await.map_err(StartError::new)?;
@@ -125,7 +125,7 @@ impl SigningKeys {
         Ok(Self(RwLock::new(Arc::new(ring))))
     }
 
-    /// The keys, a minute old at most.
+    /// The keys, at most a minute old.
     pub(crate) async fn current(
         &self,
         settings: &AuthSettings,
@@ -210,7 +210,7 @@ impl Ring {
     }
 }
 
-/// How long a retired key is believed: another node may sign with it until it looks again.
+/// How long a retired key stays valid: another node may sign with it until it reads the keys again.
 fn retention(settings: &AuthSettings) -> Duration {
     settings.access_token_lifetime + FRESH
 }
@@ -232,7 +232,7 @@ fn open_pair(settings: &AuthSettings, row: &SigningKeyRow) -> Result<KeyPair, St
     KeyPair::from_pkcs8(&opened.map_err(wrong_master_key)?).map_err(StartError::new)
 }
 
-/// A new key, before it is stored.
+/// A new key that is not stored yet.
 struct Generated {
     kid: String,
     private_key: Vec<u8>,
@@ -240,7 +240,7 @@ struct Generated {
     exponent: String,
 }
 
-/// Burns CPU for a good part of a second.
+/// Uses CPU for a good part of a second.
 fn generate() -> Result<Generated, Failure> {
     let generate = || {
         let pair = KeyPair::generate(KeySize::Rsa2048)?;

@@ -1,4 +1,4 @@
-//! What the handlers stand on.
+//! The state of the domain.
 
 use std::sync::{Arc, atomic::AtomicU64};
 
@@ -26,13 +26,13 @@ pub struct Auth {
     pub(crate) context: ShardContext,
 }
 
-/// What all shards of a node have in common: keys, and the threads for bcrypt.
+/// State that all shards of a node share: keys, and the threads for bcrypt.
 pub(crate) struct Shared {
     pub(crate) passwords: Passwords,
     pub(crate) successors: Successors,
     pub(crate) devices: Devices,
     pub(crate) signing_keys: SigningKeys,
-    /// Whether several nodes remember together.
+    /// Whether there may be several nodes.
     pub(crate) is_shared: bool,
     pub(crate) standings: Cached<String, Standing, CallError<AuthError>>,
     pub(crate) permissions: Cached<String, Permissions, CallError<AuthError>>,
@@ -70,7 +70,7 @@ impl Auth {
         self.context.clock.now()
     }
 
-    /// The organization a person acts for by default. Made now if a crash prevented it at registration.
+    /// The organization a person acts for by default. Created now if a crash prevented it at registration.
     pub(crate) async fn ensure_organization(
         &self,
         caller: &Caller,
@@ -111,7 +111,7 @@ mod tests {
     #[actix_rt::test]
     async fn the_first_start_waits_for_nobody_elses_processor_time() {
         on_both_engines(&[(crate::DOMAIN, &crate::MIGRATIONS)], async |databases| {
-            // The threads for passwords get none.
+            // The thread is not used in these tests.
             let pool = BlockingPool::new("bcrypt", 1, 1);
             let (release, held) = mpsc::channel::<()>();
             let busy = pool.clone();

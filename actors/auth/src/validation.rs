@@ -1,4 +1,4 @@
-//! Who a credential belongs to, and what it allows: asked by the gateway once per token.
+//! Validation of credentials, which the gateway asks for once per token.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{access_tokens::Claims, api_keys, state::Auth};
 
-/// How long a validated API key may be remembered, so that its last use is known to the minute.
+/// How long a validated API key may be cached, so that its last use is known to the minute.
 const KEY_REMEMBERED: Duration = Duration::from_secs(60);
 
-/// What a live session may do in an organization: what the store and `organization` say, and a token does not.
+/// What a live session may do in an organization: known to the store and to `organization`, and not part of the token.
 ///
-/// After each revocation every worker thread of every gateway asks about every token it remembers. So it is remembered
-/// here for all of them, with the count of revocations in its key: a revocation makes everything that was read before it
-/// unreachable, on every node that has heard of it, also when Redis has not.
+/// After each revocation every worker thread of every gateway asks about every token it has cached. So the answer is
+/// cached here for all of them, with the count of revocations in its key: a revocation makes all earlier entries
+/// unreachable, on every node that knows of it, also when Redis does not.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Standing {
     administrator: bool,
@@ -70,7 +70,7 @@ impl Auth {
         })
     }
 
-    /// As it was read since the last revocation that anybody has heard of, or as it is.
+    /// The standing, cached since the last known revocation, or read.
     async fn known_standing(
         &self,
         caller: &Caller,
@@ -100,7 +100,7 @@ impl Auth {
         Ok(Standing { administrator, permissions })
     }
 
-    /// Whether the person administers the platform; nothing when the token's session was ended.
+    /// Whether the person administers the platform; `None` when the session was ended.
     async fn live_session(&self, claims: &Claims) -> Result<Option<bool>, CallError<AuthError>> {
         let session: Option<(bool,)> = self
             .database
@@ -144,7 +144,7 @@ impl Auth {
                 organization_id: Some(own),
                 session_id: None,
                 api_key_id: Some(ApiKeyId(key.id)),
-                // An administrator's key administers only if it was made to.
+                // An administrator's key administers only with that scope.
                 administrator: key.administrator && scopes.allows(ADMINISTER),
                 scopes,
                 ..caller.clone()

@@ -1,4 +1,4 @@
-//! The events that a subscriber could not apply: kept until somebody replays or drops them.
+//! Dead letters: events that a subscriber could not apply, kept until an operator replays or drops them.
 
 use callboard_messages::{
     CallError, Caller, CloudEvent, Failure, Page,
@@ -13,11 +13,11 @@ use uuid::Uuid;
 
 use crate::Cluster;
 
-/// A list shows no event with a longer text than this: a page holds many.
+/// Longest event that a list shows: a page has many.
 const LISTED_MAXIMUM: i64 = 4_096;
-/// An error is cut to this many characters.
+/// Characters kept of an error.
 const ERROR_MAXIMUM: usize = 4_000;
-/// A domain's name is cut to this many: no longer one is known, and an index holds no text of any length.
+/// Characters kept of a domain's name: none is longer, and an index holds no text of any length.
 const DOMAIN_MAXIMUM: usize = 64;
 
 #[derive(sqlx::FromRow)]
@@ -44,12 +44,12 @@ impl From<LetterRow> for DeadLetter {
     }
 }
 
-/// A letter in a list.
+/// A dead letter in a list.
 #[derive(sqlx::FromRow)]
 struct ListedRow {
     id: Uuid,
     domain: String,
-    /// Unless it is too long.
+    /// `None` when it is too long.
     event: Option<Json<Value>>,
     event_id: Option<String>,
     event_type: Option<String>,
@@ -134,8 +134,8 @@ impl Handle<GetDeadLetter> for Cluster {
 }
 
 impl Handle<ReplayDeadLetter> for Cluster {
-    /// The event goes out before the letter goes away: a crash between the two delivers it again, which the subscriber's
-    /// inbox makes harmless. A letter that was buried again meanwhile stays.
+    /// The event is published before the letter is deleted: a crash between the two delivers it again, and the
+    /// subscriber's inbox drops it. A letter that was buried again meanwhile stays.
     async fn handle(&self, _: &Caller, message: ReplayDeadLetter) -> Outcome<ReplayDeadLetter> {
         let letter = self.letter(message.dead_letter_id).await?;
         let event: CloudEvent = serde_json::from_value(letter.event.0)
@@ -175,7 +175,7 @@ impl Cluster {
         self.find(id).await?.ok_or_else(|| ClusterError::NotFound("dead letter".to_owned()).into())
     }
 
-    /// Removes a letter that was buried no more than so often; how many it were.
+    /// Deletes a letter with at most this many burials. Returns how many were deleted.
     async fn remove(&self, id: Uuid, burials: i64) -> Result<u64, Failure> {
         let removed = self
             .database
@@ -188,15 +188,15 @@ impl Cluster {
         Ok(removed)
     }
 
-    /// Shows among the metrics how many there are; how many.
+    /// Updates the gauge of dead letters. Returns their number.
     pub(crate) async fn count_dead_letters(&self) -> Result<i64, Error> {
         let count: i64 = self.database.query("SELECT COUNT(*) FROM dead_letters").fetch_scalar().await?;
         self.metrics.set_dead_letters(count);
         Ok(count)
     }
 
-    /// Drops the oldest when there are too many: a subscriber that can apply nothing must not fill the disk. What was no
-    /// event goes first, or whoever can write to the broker could have every event dropped.
+    /// Drops the oldest when there are too many: a subscriber that can apply nothing must not fill the disk. Letters
+    /// that were no events go first, or a client of the broker could have every event dropped.
     async fn make_room(&self) -> Result<(), Failure> {
         let most = i64::from(self.settings.dead_letters);
         if self.count_dead_letters().await? <= most {
@@ -222,12 +222,12 @@ fn short(text: &str, most: usize) -> String {
     without_nul(text).chars().take(most).collect()
 }
 
-/// PostgreSQL keeps no NUL in a text.
+/// A text for PostgreSQL, which stores no NUL.
 fn without_nul(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// PostgreSQL keeps no NUL in JSON either.
+/// JSON for PostgreSQL, which stores no NUL there either.
 fn storable(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(without_nul(&text)),

@@ -1,7 +1,7 @@
-//! What every node of a cluster must have in common, as the cluster's database remembers it.
+//! Fingerprints of settings that every node of a cluster must have in common, in the cluster's database.
 //!
-//! The first node records what it has; whoever differs is told so before it does anything. A secret is never recorded:
-//! its fingerprint is a keyed hash, which is of use to nobody who has not got the secret.
+//! The first node records its own; another that differs does not start. A secret is never recorded: its fingerprint is
+//! a keyed hash, which is useless without the secret.
 
 use callboard_supervisors::db::{Database, Databases, Error};
 use chrono::{DateTime, Utc};
@@ -9,16 +9,16 @@ use uuid::Uuid;
 
 use crate::DOMAIN;
 
-/// A part under which no setting is recorded, but a random text that goes into the fingerprints: those of two clusters
-/// with the same secret differ.
+/// The part with a random text that goes into the fingerprints, so that those of two clusters with the same secret
+/// differ.
 const SALT: &str = "salt";
 
-/// A fingerprint as it is recorded.
+/// A recorded fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Fingerprint {
-    /// Of what.
+    /// The setting.
     pub part: String,
-    /// A text that is the same for the same setting.
+    /// A text that is the same for the same value.
     pub fingerprint: String,
     /// UTC.
     pub recorded_at: DateTime<Utc>,
@@ -31,7 +31,7 @@ pub struct Fingerprints {
 }
 
 impl Fingerprints {
-    /// Those in the database of `cluster`, whose schema is up to date.
+    /// The fingerprints in the database of `cluster`, which must have been migrated.
     ///
     /// # Errors
     /// When the database can't be opened.
@@ -39,19 +39,19 @@ impl Fingerprints {
         Ok(Self { database: databases.open(DOMAIN).await? })
     }
 
-    /// The text that goes into the fingerprints of this cluster.
+    /// The salt of this cluster's fingerprints.
     ///
     /// # Errors
-    /// When the database can't tell.
+    /// When the database fails.
     pub async fn salt(&self) -> Result<String, Error> {
         let random = Uuid::now_v7().simple().to_string();
         Ok(self.record(SALT, &random, Utc::now()).await?.fingerprint)
     }
 
-    /// All of them.
+    /// All fingerprints.
     ///
     /// # Errors
-    /// When the database can't tell.
+    /// When the database fails.
     pub async fn all(&self) -> Result<Vec<Fingerprint>, Error> {
         self.database
             .query("SELECT part, fingerprint, recorded_at FROM fingerprints WHERE part <> $1 ORDER BY part")
@@ -60,10 +60,10 @@ impl Fingerprints {
             .await
     }
 
-    /// What is recorded of a part, if anything is.
+    /// The fingerprint of a part, if one is recorded.
     ///
     /// # Errors
-    /// When the database can't tell.
+    /// When the database fails.
     pub async fn get(&self, part: &str) -> Result<Option<Fingerprint>, Error> {
         self.database
             .query("SELECT part, fingerprint, recorded_at FROM fingerprints WHERE part = $1")
@@ -72,10 +72,10 @@ impl Fingerprints {
             .await
     }
 
-    /// Records a part unless it is recorded; what is then.
+    /// Records a part unless it is recorded. Returns the recorded one.
     ///
     /// # Errors
-    /// When the database can't tell.
+    /// When the database fails.
     pub async fn record(&self, part: &str, fingerprint: &str, now: DateTime<Utc>) -> Result<Fingerprint, Error> {
         self.database
             .query(
@@ -93,10 +93,10 @@ impl Fingerprints {
             .await
     }
 
-    /// Records another fingerprint of a part in the place of `before`; false when that is not what is recorded.
+    /// Replaces the fingerprint `before` of a part; false when another is recorded.
     ///
     /// # Errors
-    /// When the database can't tell.
+    /// When the database fails.
     pub async fn replace(&self, part: &str, before: &str, after: &str, now: DateTime<Utc>) -> Result<bool, Error> {
         let replaced = self
             .database
@@ -110,10 +110,10 @@ impl Fingerprints {
         Ok(replaced > 0)
     }
 
-    /// Forgets a part, which the next node to start then records; false when nothing was recorded.
+    /// Removes a part, which the next node that starts then records; false when none was recorded.
     ///
     /// # Errors
-    /// When the database can't tell.
+    /// When the database fails.
     pub async fn forget(&self, part: &str) -> Result<bool, Error> {
         let forgotten =
             self.database.query("DELETE FROM fingerprints WHERE part = $1").bind(part.to_owned()).execute().await?;

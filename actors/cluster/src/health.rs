@@ -1,4 +1,4 @@
-//! How the nodes are, and what an operator does about one.
+//! The state of the nodes, and an operator's commands to one.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 
 use crate::Cluster;
 
-/// How long a node may take to say how it is, when all are asked.
+/// Time limit of a node's answer, when all are asked.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Handle<GetCluster> for Cluster {

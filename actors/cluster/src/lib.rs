@@ -1,10 +1,10 @@
-//! `cluster`: which nodes there are, how each of them is, and the events that nobody could apply.
+//! `cluster`: membership, the health of each node, and dead letters.
 //!
-//! Every node hosts it, on a thread of its own: a node whose workers are busy still says that it lives. A node renews
-//! its row every second; another that has seen no renewal for four declares it gone, by a conditional update that raises
-//! the row's incarnation. Both measure on their own monotonic clocks, so that no two clocks need agree, and time counts
-//! only while the observer itself looks regularly: after an outage of the database nobody is gone. Of two processes with
-//! the id of one node the second ends.
+//! Every node hosts it, on a thread of its own: a node whose workers are busy still renews. A node renews its row every
+//! second; another that has seen no renewal for four declares it gone, by a conditional update that raises the row's
+//! incarnation. Both measure on their own monotonic clocks, so that no two clocks need agree, and time counts only
+//! while the observer itself looks regularly: an outage of the database makes no node gone. Of two processes with the
+//! id of one node the second ends.
 
 mod dead_letters;
 mod fingerprints;
@@ -37,22 +37,22 @@ pub use crate::{
     seat::{Seat, SeatError, living},
 };
 
-/// The domain's one word.
+/// The domain's name.
 pub const DOMAIN: &str = "cluster";
 
 /// The domain's tables.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/cluster");
 
-/// How the nodes watch each other, and how many dead letters are kept.
+/// Settings of membership and dead letters.
 #[derive(Debug, Clone, Copy)]
 pub struct ClusterSettings {
     /// Whether there may be other nodes. A node alone writes nothing about itself.
     pub watches: bool,
-    /// How often a node renews its row.
+    /// Interval of renewing the row.
     pub beat: Duration,
-    /// How long another must have seen no renewal to declare it gone.
+    /// Time without a renewal after which a node is declared gone.
     pub gone_after: Duration,
-    /// Dead letters above which the oldest are dropped.
+    /// Most dead letters; beyond it the oldest are dropped.
     pub dead_letters: u32,
 }
 
@@ -62,7 +62,7 @@ impl Default for ClusterSettings {
     }
 }
 
-/// The domain. What it learns it tells `members`, in which this process has the `seat` of its node; `children` are
+/// The domain. It keeps `members` up to date, in which this process has the `seat` of its node; `children` are
 /// background work of the node that belongs to no domain.
 #[must_use]
 pub fn domain(
@@ -99,7 +99,7 @@ pub fn domain(
     children.into_iter().fold(domain, |domain, child| domain.child(child)).build()
 }
 
-/// What the domain answers.
+/// The operations of the domain.
 #[must_use]
 pub fn contract() -> Contract<Cluster> {
     Domain::new(DOMAIN)

@@ -1,4 +1,4 @@
-//! Joining, renewing, watching the others, leaving.
+//! Membership: joining, renewing, watching the others, leaving.
 
 use std::{
     collections::HashMap,
@@ -20,14 +20,14 @@ use crate::{
     seat,
 };
 
-/// Tells the other nodes that something has changed, so that they look at once.
+/// Topic of nudges between nodes after a change.
 const TOPIC: &str = "internal:cluster";
-/// How often a node that has just joined nudges the others.
+/// Nudges by a node that has just joined.
 const NUDGES: u32 = 3;
-/// How long a node that is gone is shown.
+/// How long a gone node is listed.
 const SHOWN: TimeDelta = TimeDelta::hours(24);
 
-/// Keeps this node's row, and watches those of the others.
+/// The child that renews this node's row and watches the others'.
 pub(crate) fn child(
     settings: ClusterSettings,
     databases: Databases,
@@ -60,9 +60,9 @@ struct Watch {
     metrics: ClusterMetrics,
     context: ChildContext,
     sightings: Sightings,
-    /// Passes since it has joined.
+    /// Number of passes since it has joined.
     passes: u32,
-    /// It can't be renewed.
+    /// The outage of the store, while the row can't be renewed.
     outage: Outage,
 }
 
@@ -77,14 +77,14 @@ impl Watch {
             match clock.timeout_at(deadline, self.pass()).await {
                 Some(Ok(true)) => drop(self.outage.works()),
                 Some(Ok(false)) => {
-                    // Whoever runs this process ends it.
+                    // The process is ended by whoever runs it.
                     self.context.stopping().await;
                     return Exit::Shutdown;
                 }
                 Some(Err(error)) => drop(self.outage.failed(&error)),
                 None => drop(self.outage.failed(&"the database did not answer in time")),
             }
-            // Counted from now: passes that nudges bring about must not put the next renewal off.
+            // Counted from now: passes by nudges must not delay the next renewal.
             let due = clock.instant() + self.settings.beat;
             loop {
                 tokio::select! {
@@ -106,7 +106,7 @@ impl Watch {
         }
     }
 
-    /// Joins or renews, reads what the others do, and tells this process. False when another process is the node.
+    /// Joins or renews, reads the other nodes, and updates the members. False when another process has this node's id.
     async fn pass(&mut self) -> Result<bool, Error> {
         let (clock, me) = (self.context.clock.clone(), self.members.me());
         let (began, known) = (clock.instant(), self.members.all());
@@ -119,7 +119,7 @@ impl Watch {
             let joined = rows::join(&self.database, &member, self.seat, state, clock.now()).await?;
             let Some(joined) = joined else { return self.give_way().await };
             incarnation = joined;
-            // What stood still at the start may do so again when it is another's.
+            // A row that stood still at the start may be another process's the next time.
             self.seat.last = None;
             self.passes = 0;
             if fenced {
@@ -133,7 +133,7 @@ impl Watch {
                 tracing::info!(node = %me, incarnation, "this node has joined the cluster");
             }
         }
-        // The way to the others may not stand yet when a node joins: the nudge is repeated.
+        // The bridge may not be connected yet when a node joins: the nudge is repeated.
         self.passes = self.passes.saturating_add(1);
         has_changed |= self.passes <= NUDGES;
         let mut seen = rows::all(&self.database).await?;
@@ -149,7 +149,7 @@ impl Watch {
         Ok(true)
     }
 
-    /// Another process has the id of this node: this one is to end, and does nothing more in the node's name.
+    /// Ends this process because another has the id of this node; nothing more is done in the node's name.
     async fn give_way(&self) -> Result<bool, Error> {
         let me = self.members.me();
         let other = rows::all(&self.database).await?.into_iter().find(|row| row.id() == me);
@@ -159,7 +159,7 @@ impl Watch {
         Ok(false)
     }
 
-    /// What this node nudges with, so that it does not nudge itself.
+    /// The content of this node's nudges, by which it ignores its own.
     fn nudge(&self) -> serde_json::Value {
         self.members.me().to_string().into()
     }
@@ -182,7 +182,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Others take over at once, rather than when they miss this node.
+    /// Leaves, so that others take over at once, rather than when they miss this node.
     async fn leave(self) -> Exit {
         let (clock, me, incarnation) = (&self.context.clock, self.members.me(), self.members.incarnation());
         let left = rows::leave(&self.database, me, incarnation, clock.now());
@@ -191,19 +191,19 @@ impl Watch {
                 self.context.live.publish(TOPIC, LiveEvent::new("changed", self.nudge()));
                 tracing::info!("this node has left the cluster");
             }
-            Some(Err(error)) => tracing::warn!(%error, "this node could not say that it leaves the cluster"),
-            None => tracing::warn!("this node could not say in time that it leaves the cluster"),
+            Some(Err(error)) => tracing::warn!(%error, "leaving the cluster failed; the others miss this node instead"),
+            None => tracing::warn!("leaving the cluster took too long; the others miss this node instead"),
         }
         Exit::Shutdown
     }
 }
 
-/// How long a look may take: one that takes longer has not been made.
+/// Time limit of a look: a longer one does not count.
 fn look_within(settings: &ClusterSettings) -> Duration {
     settings.gone_after / 2
 }
 
-/// Since when each node's row stands still, as far as this node has looked.
+/// Since when each node's row has not changed, as far as this node has looked.
 #[derive(Default)]
 pub(crate) struct Sightings {
     last_look: Option<Instant>,
@@ -218,9 +218,9 @@ struct Sighting {
 }
 
 impl Sightings {
-    /// The nodes that have stood still for too long, by a look that began and ended at these times. Time during which this
-    /// node did not look counts for nobody: it may itself have been stopped, or the database may have been away for all.
-    /// That the database is slow is no such time.
+    /// The nodes that have not renewed for too long, by a look that began and ended at these times. Time during which
+    /// this node did not look does not count: it may itself have been stopped, or the database may have been away for
+    /// all. A slow database is no such time.
     pub(crate) fn overdue(
         &mut self,
         rows: &[NodeRow],
@@ -250,7 +250,7 @@ impl Sightings {
         overdue
     }
 
-    /// What nobody saw does not count; and after it, everybody has two beats at least to show that they live.
+    /// Excludes time in which nobody looked; after it, every node has at least two beats to renew.
     fn leave_out(&mut self, unseen: Duration, now: Instant, settings: &ClusterSettings) {
         if unseen.is_zero() {
             return;
@@ -262,7 +262,7 @@ impl Sightings {
         }
     }
 
-    /// At the start, and then once an hour.
+    /// True at the start, and then once an hour.
     fn may_forget(&mut self, now: Instant) -> bool {
         const EVERY: Duration = Duration::from_secs(3600);
         let due = self.last_forgotten.is_none_or(|last| now.saturating_duration_since(last) >= EVERY);

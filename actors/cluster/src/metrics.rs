@@ -1,4 +1,4 @@
-//! What of the cluster is measured.
+//! Metrics of the cluster.
 
 use callboard_messages::cluster::NodeState;
 use callboard_platform::cluster::Member;
@@ -10,7 +10,7 @@ use prometheus::{
 
 use crate::rows::word;
 
-/// The nodes by state, how often this one was fenced, and the dead letters.
+/// Gauges of the nodes by state and of the dead letters, and a counter of this node's fences.
 #[derive(Clone)]
 pub struct ClusterMetrics {
     nodes: IntGaugeVec,
@@ -20,10 +20,10 @@ pub struct ClusterMetrics {
 }
 
 impl ClusterMetrics {
-    /// Not yet registered.
+    /// Unregistered metrics.
     ///
     /// # Errors
-    /// When a metric is not well-formed: a mistake in the program.
+    /// When a metric is malformed: a mistake in the program.
     pub fn new() -> Result<Self, prometheus::Error> {
         Ok(Self {
             nodes: IntGaugeVec::new(

@@ -1,8 +1,8 @@
-//! What the nodes tell each other of the domains that they host.
+//! Reports of nodes about the domains that they host.
 //!
-//! A domain that other nodes host is as ready as they say: which server it lacks only they know. A node tells when
-//! something has changed, and again every few seconds, because what is told between nodes may be lost; whoever hears
-//! nothing of a node for a while takes its domains for ready, as long as it takes part.
+//! Only the hosts of a domain know whether it is ready. A node reports each change, and again every few seconds,
+//! because live updates may be lost; without a report for a while a node's domains count as ready, as long as it takes
+//! part.
 
 use std::{
     collections::HashMap,
@@ -16,20 +16,20 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
 const TOPIC: &str = "internal:readiness";
-/// How often a node looks at its own domains.
+/// Interval of checking its own domains.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often it tells, when nothing has changed.
+/// Interval of reports without a change.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// What a node tells.
+/// A node's report.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Told {
     node: NodeId,
-    /// The domains that take no traffic there.
+    /// The hosted domains that are not ready.
     away: HashMap<String, Away>,
 }
 
-/// Tells the others of this node's domains, and hears of theirs.
+/// The child that reports this node's domains, and receives the reports of others.
 pub(crate) fn child(members: Members) -> ChildSpec {
     ChildSpec::new("reports", move |context| run(context, members.clone()))
 }
@@ -52,7 +52,7 @@ async fn run(context: ChildContext, members: Members) -> Exit {
                 () = &mut due => break,
                 event = heard.next() => match event {
                     Some(Ok(event)) => hear(&members, &event),
-                    // It is told again soon.
+                    // The next report comes soon.
                     Some(Err(_)) => {}
                     None => heard = context.live.subscribe(TOPIC, None),
                 },
@@ -62,14 +62,14 @@ async fn run(context: ChildContext, members: Members) -> Exit {
 }
 
 fn hear(members: &Members, event: &LiveEvent) {
-    // What a newer version tells in other words says nothing here.
+    // A newer version's report may have another form, and is ignored then.
     let Ok(told) = serde_json::from_value::<Told>(event.data.clone()) else { return };
     if told.node != members.me() {
         members.report(told.node, Instant::now(), told.away);
     }
 }
 
-/// Of the domains that others may ask here.
+/// The domains that other nodes may ask here and that are not ready.
 fn away(bus: &Bus) -> HashMap<String, Away> {
     let asked = bus.hosted();
     let hosted = bus.ready().into_iter().filter(|domain| asked.iter().any(|asked| asked.name == domain.domain));

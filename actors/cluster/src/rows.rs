@@ -1,4 +1,4 @@
-//! The rows of nodes: how they are written and read.
+//! The rows of nodes.
 
 use callboard_messages::{NodeId, cluster::NodeState};
 use callboard_platform::cluster::Member;
@@ -12,7 +12,7 @@ use crate::seat::Seat;
 /// Rows read at once: far above what a cluster has.
 const LIMIT: i64 = 1_000;
 
-/// A node as its table has it.
+/// A node's row.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub(crate) struct NodeRow {
     id: Uuid,
@@ -23,7 +23,7 @@ pub(crate) struct NodeRow {
     state: String,
     pub(crate) beat: i64,
     pub(crate) incarnation: i64,
-    /// Of a version before, nothing.
+    /// `None` for a node of an earlier version.
     pub(crate) process: Option<Uuid>,
     joined_at: DateTime<Utc>,
 }
@@ -37,17 +37,17 @@ impl NodeRow {
         match self.state.as_str() {
             "up" => NodeState::Up,
             "draining" => NodeState::Draining,
-            // The table's own check leaves nothing else.
+            // The table's check allows nothing else.
             _ => NodeState::Gone,
         }
     }
 
-    /// What changes with each renewal.
+    /// Its sign of life.
     pub(crate) const fn sign(&self) -> Sign {
         Sign { incarnation: self.incarnation, beat: self.beat }
     }
 
-    /// As people find it.
+    /// A description by which people find it.
     pub(crate) fn described(&self) -> String {
         format!("node {} at {}", self.name, self.address)
     }
@@ -66,7 +66,7 @@ impl NodeRow {
     }
 }
 
-/// A sign of life: the next one of a node is another.
+/// A sign of life: each renewal of a node has another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sign {
     incarnation: i64,
@@ -81,7 +81,7 @@ pub(crate) const fn word(state: NodeState) -> &'static str {
     }
 }
 
-/// Every node that is known; those that are gone come last.
+/// All rows; gone nodes come last.
 pub(crate) async fn all(database: &Database) -> Result<Vec<NodeRow>, Error> {
     database
         .query(
@@ -93,8 +93,8 @@ pub(crate) async fn all(database: &Database) -> Result<Vec<NodeRow>, Error> {
         .await
 }
 
-/// Joins under an incarnation above every earlier one; which. Nothing when another process has the id: its row is
-/// neither gone, nor of this process, nor did it stand still at `last`.
+/// Joins under an incarnation above every earlier one, which is returned. `None` when another process has the id: its
+/// row is neither gone, nor of this process, nor unchanged since `last`.
 pub(crate) async fn join(
     database: &Database,
     me: &Member,
@@ -156,7 +156,7 @@ pub(crate) async fn renew(
     Ok(renewed > 0)
 }
 
-/// A node leaves by itself.
+/// Marks a node as left.
 pub(crate) async fn leave(database: &Database, id: NodeId, incarnation: i64, now: DateTime<Utc>) -> Result<(), Error> {
     database
         .query("UPDATE nodes SET state = 'gone', changed_at = $3 WHERE id = $1 AND incarnation = $2")
@@ -168,7 +168,7 @@ pub(crate) async fn leave(database: &Database, id: NodeId, incarnation: i64, now
         .map(drop)
 }
 
-/// Declares a node gone that has not renewed since it was seen like this; false when it has, or another was faster.
+/// Declares a node gone that has not renewed since it was `seen`; false when it has, or another was faster.
 pub(crate) async fn declare_gone(database: &Database, seen: &NodeRow, now: DateTime<Utc>) -> Result<bool, Error> {
     let changed = database
         .query(
@@ -184,7 +184,7 @@ pub(crate) async fn declare_gone(database: &Database, seen: &NodeRow, now: DateT
     Ok(changed > 0)
 }
 
-/// Forgets the nodes that have been gone since before `then`.
+/// Deletes the rows of nodes that have been gone since before `then`.
 pub(crate) async fn forget(database: &Database, then: DateTime<Utc>) -> Result<u64, Error> {
     database.query("DELETE FROM nodes WHERE state = 'gone' AND changed_at < $1").bind(then).execute().await
 }

@@ -1,8 +1,8 @@
-//! Which of several processes with one node's id is the node.
+//! The seat: which of several processes with one node's id is the node.
 //!
-//! The id stays with the data folder. When the folder is copied, two processes come to have one id; whichever was first
-//! keeps it for as long as it renews its row, also when it freezes for a while that is shorter than its lease. A process
-//! looks at the row before it does anything in the node's name, and joins only over what it saw stand still.
+//! The id is kept in the data folder. When the folder is copied, two processes have one id; the first keeps it for as
+//! long as it renews its row, also when it freezes for less than its lease. A process looks at the row before it does
+//! anything in the node's name, and joins only over a row that it saw unchanged for the whole lease.
 
 use std::time::{Duration, Instant};
 
@@ -15,38 +15,38 @@ use crate::{
     rows::{self, NodeRow, Sign},
 };
 
-/// How often the row is looked at.
+/// Interval of looking at the row.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// What entitles a process to be its node.
+/// The claim of a process to be its node.
 #[derive(Debug, Clone, Copy)]
 pub struct Seat {
-    /// This process, as no other is.
+    /// A random id of this process.
     pub process: Uuid,
-    /// The last sign of life of whoever was the node before.
+    /// The last sign of life of the process that was the node before.
     pub(crate) last: Option<Sign>,
 }
 
 /// Why a process can't be its node.
 #[derive(Debug, thiserror::Error)]
 pub enum SeatError {
-    /// Another process is, and lives; the sentence says which.
+    /// Another live process is; the sentence says which.
     #[error("{0}")]
     Taken(String),
-    /// The database can't tell.
+    /// The database failed.
     #[error(transparent)]
     Database(#[from] Error),
 }
 
 impl Seat {
-    /// Of a process whose node nobody was before.
+    /// A seat over no former process.
     #[must_use]
     pub fn new() -> Self {
         Self { process: Uuid::now_v7(), last: None }
     }
 
-    /// Waits until it is certain that no other process is the node `id`. `earlier` is a process of which it is certain
-    /// already that it has ended.
+    /// Waits until it is certain that no other process is the node `id`. `earlier` is a process that is known to have
+    /// ended.
     ///
     /// # Errors
     /// [`SeatError`].
@@ -84,16 +84,16 @@ impl Default for Seat {
     }
 }
 
-/// What whoever ends for it is told.
+/// The message to a process that must end for another.
 pub(crate) fn taken(id: NodeId, by: &NodeRow) -> String {
     format!("the id {id} of this node is in use by another process, {}", by.described())
 }
 
-/// The other nodes that live, found by watching for as long as a lease lasts whether they renew it. Those that have left
-/// are known at once.
+/// Descriptions of other live nodes, found by watching their rows for the time of a lease. Nodes that have left are
+/// known at once.
 ///
 /// # Errors
-/// When the database can't tell.
+/// When the database fails.
 pub async fn living(databases: &Databases, me: NodeId, settings: &ClusterSettings) -> Result<Vec<String>, Error> {
     let database = databases.open(DOMAIN).await?;
     let began = Instant::now();

@@ -1,9 +1,9 @@
-//! Deleting an organization: close it, have its projects deleted, remove it.
+//! Deletion of an organization: close it, have its projects deleted, remove it.
 //!
-//! From the moment it is closed nobody acts for it any more, and it can't be opened again. Every step after that can be
-//! repeated: what a crash, an app that ends slowly or a project domain out of reach keeps from its end is accepted, and
-//! finished by the reconciler, which looks at the start, when it is told of such a deletion, and every minute. What other
-//! domains keep for the organization goes when they hear [`OrganizationDeleted`].
+//! Once it is closed nobody acts for it any more, and it can't be opened again. Every later step is idempotent: a
+//! deletion that is interrupted by a crash, by an app that ends slowly or by an unreachable project domain is accepted,
+//! and finished by the reconciler, which runs at the start, when it is nudged, and every minute. Other domains delete
+//! the organization's data when they receive [`OrganizationDeleted`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,14 +28,14 @@ use crate::{
 
 /// How long a caller waits for the end.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
-/// What is left of a caller's own time for the answer.
+/// Part of the caller's deadline that is kept for the answer.
 const TO_ANSWER: Duration = Duration::from_secs(1);
 const EVERY: Duration = Duration::from_secs(60);
-/// The pauses while a deletion can't be finished.
+/// Pauses while a deletion can't be finished.
 const AGAIN: Backoff = Backoff { first: Duration::from_secs(1), at_most: EVERY, factor: 2.0, jitter: 0.2 };
-/// How many are looked at in one pass.
+/// Deletions in one pass.
 const PAGE: i64 = 100;
-/// How many projects are deleted at a time: one whose app ends slowly keeps no other.
+/// Projects deleted at a time, so that a slow one delays no other.
 const AT_ONCE: usize = 8;
 
 impl Handle<DeleteOrganization> for Organizations {
@@ -46,8 +46,8 @@ impl Handle<DeleteOrganization> for Organizations {
         }
         let now = self.clock.now();
         let close = async |transaction: &mut Transaction| -> Result<(), CallError<OrganizationError>> {
-            // Of two that close it, one tells. A person always has an organization to act for: none is closed that is anyone's
-            // own, or the one it acts for unless told otherwise.
+            // Of two callers that close it, one emits the event. A person always has an organization to act for:
+            // neither a personal nor a default organization can be closed.
             let closed = transaction
                 .query(
                     "UPDATE organizations SET deleting_at = $3
@@ -104,11 +104,11 @@ async fn members_of(transaction: &mut Transaction, organization_id: Organization
     Ok(members.into_iter().map(|(user_id,)| user_id).collect())
 }
 
-/// The deletions under way of this node.
+/// Deletions in progress on this node.
 pub(crate) struct Deletions {
-    /// One can't be finished while its caller waits.
+    /// Notified when one is not finished while its caller waits.
     wake: Notify,
-    /// What they stand on is away: said once, however many of them wait for it.
+    /// The outage that keeps them from their end, logged once.
     outage: Outage,
 }
 
@@ -119,7 +119,7 @@ impl Default for Deletions {
 }
 
 impl Deletions {
-    /// Says why a deletion is finished later.
+    /// Logs that a deletion is finished later, and why.
     fn later(&self, organization_id: OrganizationId, unfinished: &Unfinished) {
         match unfinished {
             Unfinished::UnderWay => {}
@@ -127,20 +127,20 @@ impl Deletions {
                 self.outage.failed(reason);
             }
             Unfinished::Trouble(reason) => {
-                tracing::warn!(%organization_id, %reason, "an organization is deleted later")
+                tracing::warn!(%organization_id, %reason, "deleting an organization failed; retrying")
             }
         }
     }
 }
 
-/// Why a deletion is not finished, the gravest last.
+/// Why a deletion is not finished, in order of severity.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Unfinished {
-    /// The project domain is at it.
+    /// The project domain still deletes.
     UnderWay,
-    /// Something of this deletion alone.
+    /// A failure of this deletion alone.
     Trouble(String),
-    /// What all of them stand on is away.
+    /// An outage, which affects all of them.
     Outage(String),
 }
 
@@ -163,7 +163,7 @@ impl From<Error> for Unfinished {
     }
 }
 
-/// What remains once the organization is closed. The caller acts for it.
+/// The steps after the close. The caller acts for the organization.
 async fn finish(
     database: &Database,
     bus: &Bus,
@@ -185,7 +185,7 @@ async fn finish(
             .bind(organization_id)
             .fetch_optional()
             .await?;
-        // Of two that finish it, one tells.
+        // Of two that finish it, one emits the event.
         if let Some((name,)) = gone {
             emit(transaction, caller, &OrganizationDeleted { organization_id, name, members }).await?;
         }
@@ -194,7 +194,7 @@ async fn finish(
     Ok(database.transact(remove).await?)
 }
 
-/// Has these projects deleted. An error when one of them is still there.
+/// Has these projects deleted. An error when one of them still exists.
 async fn delete(bus: &Bus, caller: &Caller, projects: Vec<Project>) -> Result<(), Unfinished> {
     let (mut deleting, mut worst) = (TaskSet::default(), None::<Unfinished>);
     for project in projects {
@@ -216,7 +216,7 @@ async fn delete(bus: &Bus, caller: &Caller, projects: Vec<Project>) -> Result<()
     worst.map_or(Ok(()), Err)
 }
 
-/// Finishes the deletions that are under way and that nobody waits for.
+/// The child that finishes deletions in progress without a waiting caller.
 pub(crate) fn reconciler(databases: Databases, deletions: Arc<Deletions>) -> ChildSpec {
     ChildSpec::with_database("deletions", databases, crate::DOMAIN, move |context, database| {
         reconcile(context, database, deletions.clone())
@@ -230,7 +230,7 @@ async fn reconcile(context: ChildContext, database: Database, deletions: Arc<Del
             () = context.stopping() => return Exit::Shutdown,
             left = pass(&database, &context, &deletions) => left,
         };
-        // As long as one of them waits for what is away, it is away.
+        // The outage lasts as long as one of them waits for it.
         if !matches!(left, Some(Unfinished::Outage(_))) {
             deletions.outage.works();
         }
@@ -244,7 +244,7 @@ async fn reconcile(context: ChildContext, database: Database, deletions: Arc<Del
     }
 }
 
-/// The gravest reason why one is left.
+/// One pass. Returns the severest reason why a deletion is left.
 async fn pass(database: &Database, context: &ChildContext, deletions: &Deletions) -> Option<Unfinished> {
     let closed: Result<Vec<(OrganizationId,)>, _> = database
         .query("SELECT id FROM organizations WHERE deleting_at IS NOT NULL ORDER BY deleting_at LIMIT $1")
@@ -259,7 +259,7 @@ async fn pass(database: &Database, context: &ChildContext, deletions: &Deletions
                 Unfinished::Outage(reason) => {
                     deletions.outage.failed(reason);
                 }
-                other => tracing::warn!(reason = ?other, "the deletions under way could not be read"),
+                other => tracing::warn!(reason = ?other, "reading the deletions in progress failed; retrying"),
             }
             return Some(unfinished);
         }
@@ -269,7 +269,7 @@ async fn pass(database: &Database, context: &ChildContext, deletions: &Deletions
         let caller = Caller { organization_id: Some(organization_id), ..Caller::system() };
         let caller = caller.with_deadline(context.clock.instant() + ANSWERED_WITHIN);
         match finish(database, &context.bus, &caller, organization_id).await {
-            Ok(()) => tracing::info!(%organization_id, "a deletion under way is finished"),
+            Ok(()) => tracing::info!(%organization_id, "finished a deletion in progress"),
             Err(unfinished) => {
                 deletions.later(organization_id, &unfinished);
                 worst = worst.max(Some(unfinished));

@@ -1,8 +1,8 @@
 //! `organization`: tenants, their members, and what those may do.
 //!
-//! Every person has exactly one **default organization**, the one it acts for by default: its personal one,
-//! made at registration, or the one it was told to join instead ([`EnsurePersonal::organization_id`]). Membership stands
-//! in every SQL predicate: to somebody who is no member an organization is not there.
+//! Every person has exactly one **default organization**: its personal one, created at registration, or the one it was
+//! told to join instead ([`EnsurePersonal::organization_id`]). Membership is in every SQL predicate: for others an
+//! organization does not exist.
 
 mod deletion;
 mod name;
@@ -50,7 +50,7 @@ pub fn domain(databases: Databases) -> Domain {
         .build()
 }
 
-/// What the domain answers, wherever it is hosted.
+/// The operations of the domain, wherever it is hosted.
 #[must_use]
 pub fn contract() -> Contract<Organizations> {
     Domain::new(DOMAIN)
@@ -68,7 +68,7 @@ pub fn contract() -> Contract<Organizations> {
         .on::<GetPermissions>()
 }
 
-/// The state of one shard: nothing but its ways to the store and to other domains.
+/// The state of one shard.
 pub struct Organizations {
     database: Database,
     bus: Bus,

@@ -1,4 +1,4 @@
-//! The rule for the word that names an organization in URLs.
+//! The rule for names of organizations in URLs.
 
 use callboard_messages::organization::OrganizationError;
 use uuid::Uuid;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 const SHORTEST: usize = 2;
 const LONGEST: usize = 40;
 
-/// Words that mean something else in a URL, a host name or a sentence of ours.
+/// Names with another meaning in a URL, a host name or a sentence of ours.
 const RESERVED: [&str; 32] = [
     "account",
     "actors",
@@ -59,7 +59,7 @@ pub(crate) fn check(name: &str) -> Result<(), OrganizationError> {
     Ok(())
 }
 
-/// Names to try for somebody called `account_name`, the plain one first; those after it carry a random ending.
+/// Candidates for the name of `account_name`'s organization, the plain one first; the others have a random ending.
 pub(crate) fn candidates(account_name: &str) -> impl Iterator<Item = String> {
     const ENDING: usize = 5;
     let mut plain = String::new();

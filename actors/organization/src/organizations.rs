@@ -1,4 +1,4 @@
-//! Organizations as their members see them: create, get, list.
+//! Organizations for their members: create, get, list.
 
 use callboard_messages::{
     Caller, Cursor, Failure, OrganizationId, Page, Principal, UserId,
@@ -28,7 +28,7 @@ macro_rules! memberships {
 }
 pub(crate) use memberships;
 
-/// Makes `user_id` a member, if it is none yet, by default for its default organization when it has no other.
+/// Makes `user_id` a member, unless it is one; by default with this organization as its default, if it has no other.
 pub(crate) async fn join(
     transaction: &mut Transaction,
     organization_id: OrganizationId,
@@ -52,12 +52,12 @@ pub(crate) async fn join(
         .await
 }
 
-/// The person who asks: nobody else has organizations.
+/// The person who asks: only people have organizations.
 pub(crate) fn person(caller: &Caller) -> Result<UserId, Failure> {
     caller.user_id.ok_or(Failure::Unauthenticated)
 }
 
-/// A program sees no organization but its key's; a person sees all of its own.
+/// The only organization that a program sees, its key's; `None` for a person, which sees all of its own.
 pub(crate) fn confined_to(caller: &Caller) -> Result<Option<OrganizationId>, Failure> {
     (caller.principal == Principal::ApiKey).then(|| caller.tenant()).transpose()
 }

@@ -1,4 +1,4 @@
-//! The permission check behind every operation: what a person may do, and where.
+//! Permissions of people in organizations, which every operation is checked against.
 
 use callboard_messages::{
     Caller, OrganizationId,

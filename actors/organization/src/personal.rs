@@ -1,7 +1,7 @@
-//! The organization every person has.
+//! The personal organization of every person.
 //!
-//! It is made when the event of the registration arrives, and by whoever needs it sooner: both do the same, and the
-//! second finds what the first has made.
+//! It is created when the event of the registration arrives, and by whoever needs it sooner: both do the same, and the
+//! second finds the first's.
 
 use callboard_messages::{
     CallError, Caller, Failure, OrganizationId, UserId,
@@ -20,7 +20,7 @@ use crate::{
     organizations::{join, memberships},
 };
 
-/// Names tried before giving up; from the second on a collision has a chance of 1 in 65,536.
+/// Most names tried; from the second on a collision has a chance of 1 in 65,536.
 const TRIES: usize = 10;
 
 impl Handle<EnsurePersonal> for Organizations {
@@ -31,7 +31,7 @@ impl Handle<EnsurePersonal> for Organizations {
         let now = self.clock.now();
         let work = async |transaction: &mut Transaction| ensure(transaction, caller, &message, now).await;
         self.database.transact(work).await?;
-        // Also when another call was faster: both answer with what is there now.
+        // Also when another call was faster: both answer with the one that exists now.
         let organization = self.default_of(message.user_id).await?;
         Ok(organization.ok_or_else(|| Failure::Internal("a person was left without an organization".to_owned()))?)
     }
@@ -77,7 +77,7 @@ impl Organizations {
     }
 }
 
-/// Gives a person the organization it has by default, unless another transaction has done so meanwhile.
+/// Creates a person's default organization, unless another transaction has done so meanwhile.
 async fn ensure(
     transaction: &mut Transaction,
     caller: &Caller,

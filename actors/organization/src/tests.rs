@@ -1,4 +1,4 @@
-//! Every operation, asked through the runtime, on both engines.
+//! Tests of every operation, through the runtime, on both engines.
 
 use callboard_messages::{
     ApiKeyId, CallError, Caller, Code, Cursor, Event, Failure, Limit, OrganizationId, Principal, Scopes, UserId,
@@ -254,7 +254,7 @@ async fn a_registration_that_is_heard_of_gives_a_person_one_organization() {
     on_each(async |node| {
         let (ada, system) = (person(), Caller::system());
         let event = registered(&ada, "Ada", None);
-        // Twice, while the sign-in asks as well: whoever is first makes it, and nobody a second.
+        // Twice, while the sign-in asks as well: the first creates it, and the others find it.
         let (first, again, asked) = futures_util::join!(
             node.events.publish(event.clone()),
             node.events.publish(event.clone()),

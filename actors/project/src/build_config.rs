@@ -1,4 +1,4 @@
-//! What a project says about its build, instead of what would be detected.
+//! The build configuration of a project, which overrides detection.
 
 use std::path::{Component, Path};
 

@@ -1,4 +1,4 @@
-//! What a deployment is told of a project: the only place from which opened secrets leave the domain.
+//! The configuration of a project for a deployment: the only operation that returns opened secrets.
 
 use callboard_messages::{
     Caller,

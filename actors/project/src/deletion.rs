@@ -1,8 +1,8 @@
-//! Deleting a project: mark it, have its app taken down, remove it.
+//! Deletion of a project: mark it, have its app removed, remove it.
 //!
-//! The mark can't be taken back, and every step after it can be repeated: what a crash, an app that ends slowly or a deploy
-//! domain out of reach keeps from its end is accepted, and finished by the reconciler, which looks at the start, when it is
-//! told of such a deletion, and every minute.
+//! The mark can't be taken back, and every later step is idempotent: a deletion that is interrupted by a crash, by an
+//! app that ends slowly or by an unreachable deploy domain is accepted, and finished by the reconciler, which runs at
+//! the start, when it is nudged, and every minute.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,16 +21,16 @@ use tokio::sync::Notify;
 
 use crate::projects::{Projects, columns};
 
-/// How long a caller waits for the end. An app that takes all the time it may to end has ended by then.
+/// How long a caller waits for the end: longer than an app may take to end.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
-/// What is left of a caller's own time for the answer.
+/// Part of the caller's deadline that is kept for the answer.
 const TO_ANSWER: Duration = Duration::from_secs(1);
 const EVERY: Duration = Duration::from_secs(60);
-/// The pauses while a deletion can't be finished.
+/// Pauses while a deletion can't be finished.
 const AGAIN: Backoff = Backoff { first: Duration::from_secs(1), at_most: EVERY, factor: 2.0, jitter: 0.2 };
-/// How many are looked at in one pass.
+/// Deletions in one pass.
 const PAGE: i64 = 100;
-/// How many apps are waited for at a time: one that ends slowly keeps no other project.
+/// Apps awaited at a time, so that a slow one delays no other.
 const AT_ONCE: usize = 8;
 
 impl Handle<DeleteProject> for Projects {
@@ -67,11 +67,11 @@ impl Handle<DeleteProject> for Projects {
     }
 }
 
-/// The deletions under way of this node.
+/// Deletions in progress on this node.
 pub(crate) struct Deletions {
-    /// One can't be finished while its caller waits.
+    /// Notified when one is not finished while its caller waits.
     wake: Notify,
-    /// What they stand on is away: said once, however many of them wait for it.
+    /// The outage that keeps them from their end, logged once.
     outage: Outage,
 }
 
@@ -84,7 +84,7 @@ impl Default for Deletions {
 /// Why a deletion is not finished.
 struct Unfinished {
     reason: String,
-    /// Whether that is for something else, and the same for all of them.
+    /// Whether an outage is the reason, which affects all of them.
     is_outage: bool,
 }
 
@@ -102,18 +102,18 @@ impl From<Error> for Unfinished {
 }
 
 impl Deletions {
-    /// Says why a deletion is finished later.
+    /// Logs that a deletion is finished later, and why.
     fn later(&self, project_id: ProjectId, unfinished: &Unfinished) {
         let Unfinished { reason, is_outage } = unfinished;
         if *is_outage {
             self.outage.failed(reason);
         } else {
-            tracing::warn!(%project_id, %reason, "a project is deleted later");
+            tracing::warn!(%project_id, %reason, "deleting a project failed; retrying");
         }
     }
 }
 
-/// What remains once the project is marked.
+/// The steps after the mark.
 async fn finish(database: &Database, bus: &Bus, caller: &Caller, project_id: ProjectId) -> Result<(), Unfinished> {
     if let Err(error) = bus.ask(caller, CleanupEnvironment { project_id }).await {
         return Err(Unfinished::of_app(&error));
@@ -127,7 +127,7 @@ async fn finish(database: &Database, bus: &Bus, caller: &Caller, project_id: Pro
             .bind(project_id)
             .fetch_optional()
             .await?;
-        // Of two that finish it, one tells.
+        // Of two that finish it, one emits the event.
         if let Some((organization_id, name, version)) = gone {
             let deleted = ProjectDeleted(ProjectFact { project_id, organization_id, name, version });
             emit(transaction, caller, &deleted).await?;
@@ -144,8 +144,8 @@ impl Stored for Projects {
 }
 
 impl React<OrganizationDeleted> for Projects {
-    /// Marks what was created while the organization was being deleted, also if that is not finished: the last step of a
-    /// creation finds its project gone.
+    /// Marks projects that were created while the organization was being deleted, also unfinished ones: the last step
+    /// of their creation finds them gone.
     async fn react(
         &self,
         transaction: &mut Transaction,
@@ -165,7 +165,7 @@ impl React<OrganizationDeleted> for Projects {
     }
 }
 
-/// Finishes the deletions that are under way and that nobody waits for.
+/// The child that finishes deletions in progress without a waiting caller.
 pub(crate) fn reconciler(databases: Databases, deletions: Arc<Deletions>) -> ChildSpec {
     ChildSpec::with_database("deletions", databases, crate::DOMAIN, move |context, database| {
         reconcile(context, database, deletions.clone())
@@ -179,7 +179,7 @@ async fn reconcile(context: ChildContext, database: Database, deletions: Arc<Del
             () = context.stopping() => return Exit::Shutdown,
             left = pass(&database, &context.bus, &deletions) => left,
         };
-        // As long as one of them waits for what is away, it is away.
+        // The outage lasts as long as one of them waits for it.
         if left != Left::ForOutage {
             deletions.outage.works();
         }
@@ -193,7 +193,7 @@ async fn reconcile(context: ChildContext, database: Database, deletions: Arc<Del
     }
 }
 
-/// What a pass has left, the gravest last.
+/// What a pass has left, in order of severity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Left {
     Nothing,
@@ -220,7 +220,7 @@ async fn pass(database: &Database, bus: &Bus, deletions: &Arc<Deletions>) -> Lef
             if unfinished.is_outage {
                 deletions.outage.failed(&unfinished.reason);
             } else {
-                tracing::warn!(reason = unfinished.reason, "the deletions under way could not be read");
+                tracing::warn!(reason = unfinished.reason, "reading the deletions in progress failed; retrying");
             }
             return Left::from(&unfinished);
         }
@@ -235,7 +235,7 @@ async fn pass(database: &Database, bus: &Bus, deletions: &Arc<Deletions>) -> Lef
         finishing.spawn(async move {
             match finish(&database, &bus, &caller, project_id).await {
                 Ok(()) => {
-                    tracing::info!(%project_id, "a deletion under way is finished");
+                    tracing::info!(%project_id, "finished a deletion in progress");
                     Left::Nothing
                 }
                 Err(unfinished) => {

@@ -1,8 +1,8 @@
 //! A project's environment variables.
 //!
-//! Each change makes a new version of the environment; a variable's row holds from its version until the next row of
-//! its name, so every version stays readable and a rollback runs with the environment its release was made with.
-//! Secrets are sealed under the project's data key, which the master key wraps, for exactly the row they stand in.
+//! Each change makes a new version of the environment; a variable's row is valid from its version until the next row of
+//! its name, so every version stays readable and a rollback runs with the environment of its release. Secrets are
+//! sealed under the project's data key, which the master key wraps, with the identity of their row.
 
 use callboard_messages::{
     CallError, Caller, Failure, OrganizationId, ProjectId, Secret,
@@ -24,12 +24,12 @@ use crate::projects::{Projects, why_absent};
 const VARIABLES_MAXIMUM: usize = 256;
 const NAME_MAXIMUM: usize = 128;
 const VALUE_MAXIMUM: usize = 32 * 1024;
-/// As much of a name that is none is repeated to whoever gave it.
+/// Characters of an invalid name that the error repeats.
 const SHOWN_MAXIMUM: usize = 40;
-/// All values together: the operating system gives a process about two megabytes for arguments and environment.
+/// Bytes of all values together: the operating system allows about two megabytes of arguments and environment.
 const TOTAL_MAXIMUM: i64 = 512 * 1024;
 
-/// Where secrets are sealed and opened.
+/// Seals and opens secrets.
 #[derive(Clone)]
 pub(crate) struct Vault {
     master: MasterKey,
@@ -40,7 +40,7 @@ impl Vault {
         Self { master }
     }
 
-    /// The project's data key, made if it has none yet.
+    /// The project's data key; created if there is none yet.
     async fn key(&self, transaction: &mut Transaction, owner: Owner, now: DateTime<Utc>) -> Result<DataKey, Failure> {
         let kept: Option<(Vec<u8>,)> = transaction
             .query("SELECT wrapped FROM data_keys WHERE project_id = $1")
@@ -70,7 +70,7 @@ fn fault(error: SealError) -> Failure {
     Failure::Internal(error.to_string())
 }
 
-/// Whose environment: the associated data of everything that is sealed.
+/// The owner of an environment: the associated data of its sealed values.
 #[derive(Clone, Copy)]
 pub(crate) struct Owner {
     pub(crate) organization_id: OrganizationId,
@@ -92,7 +92,7 @@ impl Owner {
     }
 }
 
-/// A variable as its table has it.
+/// A variable's row.
 #[derive(sqlx::FromRow)]
 struct VariableRow {
     name: String,
@@ -103,7 +103,7 @@ struct VariableRow {
     updated_at: DateTime<Utc>,
 }
 
-/// The rows that hold at one version, by name; removed variables are left out.
+/// The rows that are valid at one version, by name, without removed variables.
 const ROWS_AT: &str = "SELECT name, version, plain, sealed, secret, updated_at
     FROM variables AS v
     WHERE project_id = $1 AND (plain IS NOT NULL OR sealed IS NOT NULL)
@@ -115,13 +115,13 @@ async fn rows_at(database: &Database, project_id: ProjectId, version: i64) -> Re
     database.query(ROWS_AT).bind(project_id).bind(version).fetch_all().await
 }
 
-/// The environment as a transaction has left it: once that has committed, nothing may fail any more.
+/// The environment within the transaction, read before the commit: after that nothing may fail any more.
 async fn left_by(transaction: &mut Transaction, project_id: ProjectId, version: i64) -> Result<Environment, Error> {
     let rows = transaction.query(ROWS_AT).bind(project_id).bind(version).fetch_all().await?;
     Ok(shown(rows, version))
 }
 
-/// What is shown of an environment: secrets without their values.
+/// An environment for clients: secrets without their values.
 fn shown(rows: Vec<VariableRow>, version: i64) -> Environment {
     let variables = rows
         .into_iter()
@@ -177,7 +177,7 @@ impl Handle<SetEnv> for Projects {
     }
 }
 
-/// A variable's row, a secret's value sealed under the key.
+/// Inserts a variable's row; a secret's value is sealed under the key.
 async fn insert(
     transaction: &mut Transaction,
     owner: Owner,
@@ -274,8 +274,8 @@ impl Projects {
     }
 }
 
-/// Counts the environment's version up. The row stays locked until the transaction ends, so versions have no gaps
-/// and no two changes mix.
+/// Increments the environment's version. The row stays locked until the transaction ends, so that versions have no gaps
+/// and changes do not mix.
 async fn new_version(transaction: &mut Transaction, owner: Owner) -> Result<i64, CallError<ProjectError>> {
     let row: Option<(i64,)> = transaction
         .query(
@@ -350,7 +350,7 @@ fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What to do instead of setting a variable of the platform.
+/// Advice for somebody who sets a variable of the platform.
 fn advice(name: &str) -> &'static str {
     match name {
         "PORT" => "have the app listen on the port that it finds there",

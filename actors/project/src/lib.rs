@@ -29,7 +29,7 @@ pub use crate::projects::Projects;
 
 use crate::{deletion::Deletions, environment::Vault};
 
-/// The domain's one word.
+/// The domain's name.
 pub const DOMAIN: &str = "project";
 
 /// The domain's tables.
@@ -53,7 +53,7 @@ pub fn domain(databases: Databases, master_key: MasterKey) -> Domain {
         .build()
 }
 
-/// What the domain answers, wherever it is hosted.
+/// The operations of the domain, wherever it is hosted.
 #[must_use]
 pub fn contract() -> Contract<Projects> {
     Domain::new(DOMAIN)

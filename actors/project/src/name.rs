@@ -1,15 +1,15 @@
-//! A project's name is its app's host name, so it follows the rules of one label, and some labels are the platform's.
+//! Names of projects. A project's name is its app's host name: one label, and some labels are the platform's.
 
 use callboard_messages::project::ProjectError;
 
 const LENGTH_MAXIMUM: usize = 40;
 
-/// Labels that the platform uses, may come to use, or that a visitor would take for the platform itself.
+/// Labels that the platform uses, may use later, or that visitors would take for the platform itself.
 const RESERVED: &str = "admin administrator api auth billing callboard console dashboard docs ftp git health help \
     hostmaster imap internal localhost login mail metrics ns ns1 ns2 oauth openid platform pop postmaster ready \
     registry root router security setup sign-in smtp ssh sso status support system webmaster wpad www";
 
-/// Whether the name may be taken.
+/// Checks whether the name is allowed.
 pub(crate) fn check(name: &str) -> Result<(), ProjectError> {
     let refuse = |reason: &str| Err(ProjectError::Invalid(format!("the name {reason}")));
     if name.is_empty() || name.len() > LENGTH_MAXIMUM {
@@ -24,7 +24,7 @@ pub(crate) fn check(name: &str) -> Result<(), ProjectError> {
     if name.ends_with('-') {
         return refuse("must not end with -");
     }
-    // "xn--" and its kin tell a browser to show other letters than are written.
+    // "xn--" and similar prefixes make a browser show other letters than are written.
     if name.get(2..4) == Some("--") {
         return refuse("must not have -- as its third and fourth characters");
     }

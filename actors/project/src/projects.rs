@@ -1,6 +1,6 @@
-//! The projects themselves: get, list, update.
+//! Projects: get, list, update.
 //!
-//! The tenant stands in every predicate: what is another's is not there.
+//! The tenant is in every predicate: another's project does not exist.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::{creation::fact, deletion::Deletions, environment::Vault};
 
 const DESCRIPTION_MAXIMUM: usize = 1_000;
 
-/// The state of one shard: nothing but its ways to the store and to other domains.
+/// The state of one shard.
 pub struct Projects {
     pub(crate) database: Database,
     pub(crate) bus: Bus,
@@ -145,7 +145,7 @@ impl Projects {
 /// Whether a project is being deleted.
 const STANDING: &str = "SELECT deleting_at FROM projects WHERE id = $1 AND organization_id = $2 AND NOT creating";
 
-/// Why a change of a project, which asked for no version of it, changed nothing.
+/// Why an unconditional change of a project changed nothing.
 pub(crate) async fn why_absent(
     transaction: &mut Transaction,
     organization_id: OrganizationId,

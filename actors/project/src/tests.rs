@@ -1,4 +1,4 @@
-//! Every operation, on both engines.
+//! Tests of every operation, on both engines.
 
 use std::{
     collections::HashSet,
@@ -30,7 +30,7 @@ use crate::{DOMAIN, MIGRATIONS};
 
 mod sagas;
 
-/// A deploy domain that only knows which apps have a place, and counts what it is asked to clean up, or refuses.
+/// Stands in for the deploy domain: knows which apps exist, and counts or refuses clean-ups.
 #[derive(Clone, Default)]
 pub(crate) struct Deploys {
     pub(crate) places: Arc<Mutex<HashSet<ProjectId>>>,
@@ -40,7 +40,7 @@ pub(crate) struct Deploys {
 }
 
 impl Deploys {
-    /// The domain that this plays.
+    /// The domain.
     pub(crate) fn domain(&self) -> Domain {
         let deploys = self.clone();
         Domain::new("deploy")
@@ -180,7 +180,7 @@ async fn a_request_that_comes_again_finds_the_project_that_it_made() {
         let member = member();
         let attempt = Caller { request: Some(uuid::Uuid::now_v7()), ..member.clone() };
         let create = || CreateProject { name: "shop".to_owned(), description: Some("once".to_owned()) };
-        // At the same time, as when a message is delivered twice, and once more later.
+        // Concurrently, as when a message is delivered twice, and once more later.
         let made = join_all((0..12).map(|_| node.ask(&attempt, create()))).await;
         let project = made[0].clone().unwrap();
         assert!(made.iter().all(|made| made.as_ref() == Ok(&project)), "{made:?}");
@@ -429,7 +429,7 @@ async fn a_deletion_that_is_accepted_is_shown_as_under_way_and_ends_by_itself() 
         let configure = SetBuildConfig { project_id: project.id, config: BuildConfig::default() };
         assert_eq!(refusal(node.ask(&owner, configure).await), ProjectError::Deleting);
 
-        // Nobody asks for it any more.
+        // Without another request.
         node.deploys.refuses.store(false, Ordering::SeqCst);
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
         while node.ask(&owner, GetProject { project_id: project.id }).await.is_ok() {
@@ -456,7 +456,7 @@ async fn deletions_that_wait_for_one_outage_are_one_line_of_the_log() {
             let told = node.ask(&owner, DeleteProject { project_id: *project_id, if_match: None }).await.unwrap();
             assert!(told.is_some(), "it is under way");
         }
-        // The reconciler has tried them, too.
+        // The reconciler has tried them too.
         let until = async |condition: &dyn Fn() -> bool| {
             let deadline = std::time::Instant::now() + Duration::from_secs(30);
             while !condition() {
@@ -511,7 +511,7 @@ async fn what_is_left_of_a_deleted_organization_is_deleted() {
         let (owner, other) = (member(), member());
         let (left, making) = (node.create(&owner, "left").await.id, node.create(&owner, "making").await.id);
         let kept = node.create(&other, "kept").await;
-        // Its creation has not ended.
+        // Its creation is not finished.
         let creating = "UPDATE projects SET creating = TRUE WHERE id = $1";
         node.database(DOMAIN).await.query(creating).bind(making).execute().await.unwrap();
         let deleted = OrganizationDeleted {

@@ -58,7 +58,7 @@ fn without(base: &Value, name: &str) -> String {
     changed.to_string()
 }
 
-/// `base` with `name` a second time.
+/// `base` with a second field `name`.
 fn doubled(base: &Value, name: &str, value: &Value) -> String {
     base.to_string().replacen('{', &format!("{{{}:{value},", json!(name)), 1)
 }

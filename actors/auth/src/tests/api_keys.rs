@@ -149,7 +149,7 @@ async fn the_last_use_is_known_to_the_minute() {
         let validated = node.validate(&created.secret).await.unwrap();
         assert_eq!(validated.expires_at, first + TimeDelta::seconds(60), "asked again within the minute");
         let last_used = async |expected| {
-            // The note is written beside the request.
+            // The use is noted in the background.
             for _ in 0..1000 {
                 let listed = node.bus.ask(&ada, ListApiKeys {}).await.unwrap();
                 if listed[0].last_used_at == Some(expected) {

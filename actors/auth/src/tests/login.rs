@@ -66,7 +66,7 @@ async fn failures_delay_the_next_attempt_for_that_account_and_address_only() {
         node.clock.advance(Duration::from_secs(2));
         node.login("ada@example.org", PASSWORD).await.unwrap();
 
-        // Success forgets: the next failures are free again.
+        // Success resets: the next failures are free again.
         for _ in 0..4 {
             node.login("ada@example.org", WRONG).await.unwrap_err();
         }
@@ -157,7 +157,7 @@ async fn what_is_no_address_is_refused_at_once() {
     .await;
 }
 
-/// Of the device that these tokens were given to.
+/// A sign-in from the device that these tokens were given to.
 fn from_device(tokens: &Tokens, password: &str) -> Login {
     Login { device: tokens.device.clone(), ..login(&tokens.account.email, password) }
 }
@@ -174,7 +174,7 @@ async fn the_failures_of_others_at_its_address_do_not_delay_a_device_that_the_ac
         let again = node.bus.ask(&visitor(), from_device(&ada, PASSWORD)).await.unwrap();
         assert_eq!(again.device, ada.device, "it stays the same device");
 
-        // It is no way round the delay: its own failures count, wherever it is.
+        // A known device does not bypass the delay: its own failures count, from any address.
         for number in 0..5 {
             let caller = visitor_at(&format!("198.51.100.{number}"));
             node.bus.ask(&caller, from_device(&ada, WRONG)).await.unwrap_err();

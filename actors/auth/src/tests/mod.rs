@@ -1,4 +1,4 @@
-//! Every operation, asked through the runtime beside the real `organization`, on both engines.
+//! Tests of every operation, through the runtime beside the real `organization`, on both engines.
 
 mod access_tokens;
 mod api_keys;
@@ -37,7 +37,7 @@ use super::{AuthSettings, Registration, bcrypt_pool, domain_with};
 
 const PASSWORD: &str = "correct horse battery";
 
-/// A node with auth and organization, on a clock that stands.
+/// A node with auth and organization, and a manual clock.
 struct Node {
     runtime: Runtime,
     bus: Bus,
@@ -134,7 +134,7 @@ impl Node {
     }
 }
 
-/// The domains that nobody asks here: what could be asked of them is what keys are given.
+/// Stands in for the other domains, whose permissions keys can have.
 struct Played;
 
 impl Handle<ListProjects> for Played {
@@ -168,7 +168,7 @@ fn played() -> [Domain; 2] {
     [project.shared(built).build(), deploy.shared(built).build()]
 }
 
-/// Somebody who has not signed in.
+/// A caller who has not signed in.
 fn visitor() -> Caller {
     Caller {
         address: Some("192.0.2.1".parse().unwrap()),

@@ -19,7 +19,7 @@ async fn until(node: &Node, sql: &'static str, left: i64) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while count(node, sql).await != left {
         assert!(Instant::now() < deadline, "not within a minute: {sql}: {left}");
-        // One that was at it while the clock leapt begins again a moment later.
+        // A node that was pruning while the clock leapt begins again a moment later.
         node.clock.advance(Duration::from_millis(100));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -28,7 +28,7 @@ async fn until(node: &Node, sql: &'static str, left: i64) {
 #[actix_rt::test]
 async fn what_is_over_is_forgotten_and_what_is_valid_is_not() {
     on_each(async |node| {
-        // A schedule begins with the first slot after it was made.
+        // A new schedule begins with the next slot.
         until(node, "SELECT COUNT(*) FROM schedules", 2).await;
         let abandoned = node.register("ada@example.org").await;
         let ada = node.caller(&abandoned.access_token).await;
@@ -49,7 +49,7 @@ async fn what_is_over_is_forgotten_and_what_is_valid_is_not() {
         until(node, "SELECT COUNT(*) FROM login_failures", 1).await;
         let used = node.bus.ask(&visitor(), RefreshToken { refresh_token: used.refresh_token }).await.unwrap();
 
-        // The first session was not used for as long as a refresh token lives.
+        // The first session was unused for the lifetime of a refresh token.
         node.clock.advance(3 * DAY);
         until(node, "SELECT COUNT(*) FROM invitations", 0).await;
         until(node, "SELECT COUNT(*) FROM sessions", 1).await;

@@ -1,4 +1,4 @@
-//! Who waits for bcrypt, and for how long: counted in checks, not in seconds.
+//! The queue for bcrypt: waits are counted in checks, not in seconds.
 
 use std::{
     sync::mpsc,
@@ -16,11 +16,11 @@ use tokio::task::JoinHandle;
 use super::{Node, PASSWORD, login, on_each_with, register, visitor_at};
 use crate::AuthSettings;
 
-/// A thread of bcrypt that does nothing else until it is let go.
+/// A bcrypt thread that is blocked until this is dropped.
 struct Held(mpsc::Sender<()>);
 
 impl Held {
-    /// Takes the next thread in this turn, and says when it has it.
+    /// Blocks the next free thread in this turn; the handle completes when it is blocked.
     fn hold(node: &Node, turn: Turn) -> (Self, JoinHandle<()>) {
         let (let_go, held) = mpsc::channel();
         let (tell, told) = tokio::sync::oneshot::channel();
@@ -45,7 +45,7 @@ fn attempt(node: &Node, caller: Caller, message: Login) -> JoinHandle<Outcome<Lo
     actix_rt::spawn(async move { bus.ask(&caller, message).await })
 }
 
-/// Waits until so many jobs have a place or were refused one.
+/// Waits until this many jobs were queued or refused.
 async fn entered(node: &Node, jobs: u64) {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -63,7 +63,7 @@ fn one_thread(settings: &mut AuthSettings) {
     (settings.bcrypt_queue, settings.bcrypt_share) = (16, 8);
 }
 
-/// Attempts of a crowd, all of them wrong, and then one with the right password.
+/// Wrong attempts of a crowd, and then one of the owner with the right password.
 struct Scene {
     crowd: Vec<(Caller, Login)>,
     owner: (Caller, Login),
@@ -71,7 +71,7 @@ struct Scene {
     known: bool,
 }
 
-/// How many checks are made until the owner is signed in, itself included.
+/// Number of checks until the owner is signed in, including its own.
 async fn checks(node: &Node, Scene { crowd, owner, known }: Scene) -> u64 {
     let (thread, taken) = Held::hold(node, Turn::default());
     taken.await.unwrap();
@@ -80,7 +80,7 @@ async fn checks(node: &Node, Scene { crowd, owner, known }: Scene) -> u64 {
     entered(node, refused + attempts).await;
     let owner = attempt(node, owner.0, owner.1);
     entered(node, refused + attempts + 1).await;
-    // What comes next of its kind stands right behind the owner.
+    // The next job of its kind is queued right behind the owner's.
     let nobody = u128::MAX - u128::from(attempts);
     let (behind, reached) = Held::hold(node, Turn { subject: nobody, preferred: known });
     entered(node, refused + attempts + 2).await;
@@ -130,7 +130,7 @@ async fn a_device_that_the_account_knows_goes_first() {
     on_each_with(one_thread, async |node| {
         let ada = node.register("ada@example.org").await;
         let message = Login { device: ada.device.clone(), ..login("ada@example.org", PASSWORD) };
-        // More addresses than there are places, and its own among them.
+        // More addresses than the queue takes, its own among them.
         let scene = Scene { crowd: crowd_at(8), owner: (visitor_at("203.0.8.1"), message), known: true };
         assert_eq!(checks(node, scene).await, 1);
     })

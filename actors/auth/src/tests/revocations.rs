@@ -1,4 +1,4 @@
-//! What several nodes know of revocations, and remember together.
+//! Revocations with several nodes and a shared cache.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn count(node: &Node) -> u64 {
     node.bus.ask(&Caller::system(), GetRevocationCount {}).await.unwrap().count
 }
 
-/// Two nodes with a database and a Redis in common, which have not heard of each other.
+/// Two nodes with a common database and Redis, and no bridge between them.
 async fn on_two_nodes(body: impl AsyncFn(&Node, &Node)) {
     let migrators =
         [(crate::DOMAIN, &crate::MIGRATIONS), (callboard_organization::DOMAIN, &callboard_organization::MIGRATIONS)];
@@ -53,7 +53,7 @@ async fn validate(node: &Node, tokens: &Tokens, revocation_count: u64) -> Outcom
     node.bus.ask(&Caller::system(), ValidateToken { token, organization_id: None, revocation_count }).await
 }
 
-/// Behind everybody's back: nothing is revoked.
+/// Deletes sessions without revoking anything.
 async fn remove_sessions(databases: &Databases) {
     databases.open("auth").await.unwrap().query("DELETE FROM sessions").execute().await.unwrap();
 }
@@ -88,10 +88,10 @@ async fn nodes_remember_together_who_a_session_belongs_to_until_anything_is_revo
         let again = validate(other, &tokens, 0).await.unwrap();
         assert_eq!(again.caller.user_id, validated.caller.user_id);
         assert_eq!(again.caller.scopes, validated.caller.scopes);
-        // An asker who has heard of a revocation is answered from the database, also by a node that has not.
+        // A caller who knows of a revocation is answered from the database, also by a node that does not know of it.
         let error = validate(other, &tokens, 1).await.unwrap_err();
         assert_eq!(error, CallError::Refused(AuthError::InvalidToken));
-        // A node that has heard of one asks the database itself.
+        // A node that knows of one reads the database itself.
         other.revocations.nudge(1);
         assert_eq!(validate(other, &tokens, 0).await.unwrap_err(), CallError::Refused(AuthError::InvalidToken));
         assert_eq!(validate(other, &bob, 0).await.unwrap_err(), CallError::Refused(AuthError::InvalidToken));
@@ -118,7 +118,7 @@ async fn permissions_that_nodes_remember_are_asked_for_again_when_an_event_says_
         let tokens = one.register("ada@example.org").await;
         let caller = validate(one, &tokens, 0).await.unwrap().caller;
         let (user_id, organization_id) = (caller.user_id.unwrap(), caller.organization_id.unwrap());
-        // What the registration told makes nodes forget as well: only what comes after it is looked at.
+        // The event of the registration invalidates caches too: the test begins after that.
         heard_of_registration(one).await;
         one.revocations.nudge(1);
         validate(one, &tokens, 0).await.unwrap();
@@ -134,7 +134,8 @@ async fn permissions_that_nodes_remember_are_asked_for_again_when_an_event_says_
             owner: user_id,
         };
         deliver(one, organization_id, created).await;
-        // No bridge is between these nodes: if the other one applied the event, this one forgets by itself, seconds later.
+        // There is no bridge between these nodes: if the other one applied the event, this one reads again seconds
+        // later.
         for count in 3..3000 {
             one.revocations.nudge(count);
             if let Err(error) = validate(one, &tokens, 0).await {
@@ -165,7 +166,7 @@ async fn a_key_of_an_organization_that_is_being_deleted_is_refused_at_once_and_g
         };
         assert_eq!(validate().await.unwrap().caller.organization_id, Some(acme));
         let before = count(node).await;
-        // No project domain is here: the organization is closed, and no more.
+        // There is no project domain here: the organization is only closed.
         let closed = node.bus.ask(&ada, DeleteOrganization { organization_id: acme }).await.unwrap();
         assert!(closed.is_some());
         validate().await.unwrap_err();
@@ -192,7 +193,7 @@ async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
     panic!("{what}: not in time");
 }
 
-/// Waits until auth has applied what the registration made organization tell.
+/// Waits until auth has applied the event that the registration made organization emit.
 async fn heard_of_registration(node: &Node) {
     let auth = node.databases.open("auth").await.unwrap();
     for _ in 0..3000 {
@@ -205,7 +206,7 @@ async fn heard_of_registration(node: &Node) {
     panic!("the event of the registration was not applied");
 }
 
-/// As the relay of `organization` does it.
+/// Delivers an event as the relay of `organization` does.
 async fn deliver(node: &Node, organization_id: OrganizationId, event: impl Event) {
     let database = node.databases.open("organization").await.unwrap();
     let caller = Caller { organization_id: Some(organization_id), ..Caller::system() };

@@ -112,7 +112,7 @@ async fn the_session_that_a_sign_in_replaces_ends_with_it() {
             node.validate(&tokens.access_token).await.unwrap();
         }
 
-        // Another person at the same browser.
+        // Another person in the same browser.
         let message = Register { replaces: Some(second.refresh_token.clone()), ..register("bob@example.org") };
         let bob = node.bus.ask(&visitor(), message).await.unwrap();
         assert_eq!(node.validate(&second.access_token).await.unwrap_err().code(), Code::Unauthenticated);

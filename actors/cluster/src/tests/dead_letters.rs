@@ -1,4 +1,4 @@
-//! Kept, listed, replayed, dropped, and never too many.
+//! Tests of dead letters: kept, listed, replayed, dropped, and bounded.
 
 use callboard_messages::{
     Caller, CloudEvent, Code,

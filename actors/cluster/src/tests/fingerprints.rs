@@ -1,4 +1,4 @@
-//! What every node must have in common.
+//! Tests of fingerprints.
 
 use callboard_supervisors::testing::on_both_engines;
 use chrono::Utc;

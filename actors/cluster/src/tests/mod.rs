@@ -1,4 +1,4 @@
-//! The nodes and the dead letters, on both engines.
+//! Tests of membership and dead letters, on both engines.
 
 mod dead_letters;
 mod fingerprints;
@@ -20,14 +20,14 @@ use tokio::sync::mpsc;
 
 use crate::{ClusterMetrics, ClusterSettings, Seat};
 
-/// A node of the tests: the domain `cluster` in a runtime of its own.
+/// A node with the domain `cluster` in a runtime of its own.
 struct Node {
     runtime: Runtime,
     members: Members,
     redelivered: mpsc::UnboundedReceiver<(String, CloudEvent)>,
 }
 
-/// Remembers what it was given; refuses what says so.
+/// A transport that records redeliveries, and refuses those whose domain says so.
 struct Post(mpsc::UnboundedSender<(String, CloudEvent)>);
 
 impl EventTransport for Post {
@@ -50,7 +50,7 @@ impl EventTransport for Post {
 }
 
 impl Node {
-    /// Watches nobody, unless the settings say so.
+    /// Watches no other node, unless the settings say so.
     fn start(databases: &Databases, clock: Clock, settings: ClusterSettings) -> Self {
         Self::start_as(NodeId::new(), Seat::new(), databases, clock, settings)
     }
@@ -86,7 +86,7 @@ impl Node {
     }
 }
 
-/// Waits until it holds.
+/// Waits until `holds`.
 async fn until(what: &str, holds: impl Fn() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     while !holds() {

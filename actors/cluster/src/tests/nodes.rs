@@ -1,4 +1,4 @@
-//! Joining, watching, fencing.
+//! Tests of joining, watching and fencing.
 
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,7 @@ async fn a_node_that_shows_no_sign_of_life_is_declared_gone_and_fenced() {
         let one = Node::start(&databases, Clock::system(), QUICK);
         until("it is seen", || one.members.is_present(dead.id)).await;
         until("it is gone", || one.members.all().get(dead.id).is_some_and(|dead| dead.state == NodeState::Gone)).await;
-        // What it was is refused; it comes back as something newer.
+        // A renewal under the old incarnation is refused; it joins under a newer one.
         assert!(!rows::renew(&database, dead.id, incarnation, NodeState::Up, Utc::now()).await.unwrap());
         let known = Member { incarnation, ..dead.clone() };
         let joined = rows::join(&database, &known, seat, NodeState::Up, Utc::now()).await.unwrap();
@@ -118,7 +118,7 @@ async fn an_incarnation_grows_also_when_the_row_was_forgotten() {
     .await;
 }
 
-/// What was seen at a time, in seconds; the ids of those that are overdue.
+/// Looks at times in seconds; the number of overdue nodes.
 struct Looks {
     sightings: Sightings,
     began: Instant,
@@ -149,7 +149,7 @@ async fn only_time_during_which_the_observer_looked_counts() {
             assert_eq!(looks.look(f64::from(second), &seen), 0);
         }
         assert_eq!(looks.look(4.0, &seen), 1, "four seconds without a sign of life");
-        // The observer was stopped, or the database was away for everybody.
+        // The observer was stopped, or the database was away for all.
         assert_eq!(looks.look(40.0, &seen), 0);
         assert_eq!(looks.look(43.0, &seen), 0, "another gap");
         assert_eq!(looks.look(44.0, &seen), 0);

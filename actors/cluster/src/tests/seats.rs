@@ -52,7 +52,7 @@ async fn an_id_that_a_living_process_uses_is_not_given_to_another() {
         assert_eq!(living(&databases, NodeId::new(), &QUICK).await.unwrap().len(), 1);
         assert!(living(&databases, id, &QUICK).await.unwrap().is_empty(), "there are no others");
 
-        // One that has not looked, or looked at the same moment, can't join over it.
+        // A process that has not looked, or looked at the same moment, can't join over it.
         let second = Node::start_as(id, Seat::new(), &databases, Clock::system(), QUICK);
         let told = tokio::time::timeout(Duration::from_secs(30), second.members.displaced()).await.unwrap();
         assert!(told.contains("in use by another process"), "{told}");
@@ -74,14 +74,14 @@ async fn an_id_is_free_when_its_process_has_ended_or_stood_still_for_its_whole_l
         let database = databases.open(DOMAIN).await.unwrap();
         let (id, dead) = (NodeId::new(), Seat::new());
         let before = rows::join(&database, &member(id), dead, NodeState::Up, Utc::now()).await.unwrap().unwrap();
-        // Whoever knows that it has ended does not wait.
+        // With the knowledge that it has ended, there is no wait.
         let began = Instant::now();
         let seat = Seat::take(&databases, id, Some(dead.process), &QUICK).await.unwrap();
         assert!(began.elapsed() < QUICK.gone_after / 2, "{:?}", began.elapsed());
         let joined = rows::join(&database, &member(id), seat, NodeState::Up, Utc::now()).await.unwrap();
         assert!(joined.is_some_and(|joined| joined > before));
 
-        // Frozen for less than its lease: it shows a sign of life while somebody waits for it.
+        // Frozen for less than its lease: it renews while another waits.
         let (waiting, renewed) = tokio::join!(Seat::take(&databases, id, None, &QUICK), async {
             tokio::time::sleep(QUICK.gone_after / 2).await;
             rows::renew(&database, id, joined.unwrap(), NodeState::Up, Utc::now()).await.unwrap()

@@ -1,4 +1,4 @@
-//! The end of an organization, and what can keep it.
+//! Tests of the deletion of an organization, and of what interrupts it.
 
 use std::{
     ops::Deref,
@@ -32,7 +32,7 @@ const WORKS: usize = 0;
 const LINGERS: usize = 1;
 const IS_AWAY: usize = 2;
 
-/// Plays the project domain.
+/// Stands in for the project domain.
 #[derive(Clone, Default)]
 struct Projects {
     there: Arc<Mutex<Vec<Project>>>,
@@ -127,7 +127,7 @@ impl Node {
         Self { node: TestNode::start(databases, Clock::system(), domains).await, projects: projects.clone() }
     }
 
-    /// Deletes it; how it is while that is under way.
+    /// Deletes it. Returns the organization if the deletion is in progress.
     async fn delete(&self, caller: &Caller, organization_id: OrganizationId) -> Option<Organization> {
         self.ask(caller, DeleteOrganization { organization_id }).await.unwrap()
     }
@@ -144,7 +144,7 @@ impl Node {
         }
     }
 
-    /// How often this was told.
+    /// Number of events of this type.
     async fn told<E: Event>(&self) -> i64 {
         let count = "SELECT COUNT(*) FROM outbox WHERE type = $1";
         self.database(DOMAIN).await.query(count).bind(E::NAME).fetch_scalar().await.unwrap()
@@ -205,7 +205,7 @@ async fn only_its_owner_deletes_an_organization_and_nobody_the_one_that_somebody
         node.ask(&system, joins).await.unwrap();
         assert_eq!(node.refuses(&ada, other).await, OrganizationError::Needed, "it is all that a member has");
 
-        // A key deletes nothing but its own organization, and only if it was given that.
+        // A key deletes only its own organization, and only with that scope.
         let key = key_of(&ada, acme, &["organization:write"]);
         let forbidden = node.ask(&key, DeleteOrganization { organization_id: acme }).await.unwrap_err();
         assert_eq!(forbidden.code(), Code::Forbidden);
@@ -232,7 +232,7 @@ async fn a_deletion_that_is_accepted_is_shown_as_under_way_and_ends_by_itself() 
         let acts = GetPermissions { user_id: ada.user_id.unwrap(), organization_id: Some(acme.id) };
         assert_eq!(node.refusal(&Caller::system(), acts).await, OrganizationError::NotFound, "nobody acts for it");
         assert_eq!((node.told::<OrganizationClosed>().await, node.told::<OrganizationDeleted>().await), (1, 0));
-        // Nobody asks for it any more.
+        // Without another request.
         node.projects.way.store(WORKS, Ordering::SeqCst);
         node.is_gone(&ada, acme.id).await;
         assert_eq!((node.projects.left(acme.id), node.told::<OrganizationDeleted>().await), (0, 1));
@@ -255,7 +255,7 @@ async fn an_interrupted_deletion_is_finished_by_the_next_try_or_the_next_start()
         }
         node.node.stop().await;
 
-        // Its node was gone while half of its projects were.
+        // Its node died when half of its projects were deleted.
         projects.there.lock().unwrap().remove(0);
         projects.way.store(LINGERS, Ordering::SeqCst);
         let node = Node::start(&databases, &projects).await;
