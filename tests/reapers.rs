@@ -74,7 +74,7 @@ async fn an_app_whose_reaper_was_killed_ends_with_all_that_it_has_started_and_ru
     })
     .await;
     let why = again["last_exit"].as_str().unwrap();
-    assert!(why.contains("was lost ") && why.contains("the process that looks after it was killed"), "{why}");
+    assert!(why.contains("was lost ") && why.contains("the process that supervises it was killed"), "{why}");
     assert_ne!(app.text("/pid").await, pid);
     assert_eq!(other.settle("web", 1).await[0]["restarts"], 0);
     node.finish().await;
@@ -103,7 +103,7 @@ async fn a_build_whose_reaper_was_killed_fails_and_says_so_and_the_app_serves_on
     .await;
     assert_eq!(ended["status"], "failed", "{ended}");
     let error = ended["error"].as_str().unwrap();
-    assert!(error.contains("the process that looks after it was killed"), "{error}");
+    assert!(error.contains("the process that supervises it was killed"), "{error}");
     assert_eq!(app.text("/pid").await, pid);
     node.finish().await;
 }

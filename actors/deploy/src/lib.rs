@@ -54,7 +54,7 @@ pub use crate::{
     settings::{DeploySettings, InstanceSettings},
 };
 
-/// The domain's one word.
+/// The domain's name.
 pub const DOMAIN: &str = "deploy";
 
 /// The process type that listens and is routed to.
@@ -63,11 +63,11 @@ pub const WEB: &str = "web";
 /// The domain's tables.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/deploy");
 
-/// The domain. Uploads, releases and logs are kept in `objects`, apps run on `runtime`, and `routes` learns where those of
-/// this node answer. `members` says which other nodes there are: an app belongs to one of them.
+/// The domain. Uploads, releases and logs are stored in `objects`, apps run on `runtime`, and `routes` gets the
+/// addresses of this node's instances. `members` are the nodes of the cluster: an app belongs to one of them.
 ///
 /// # Errors
-/// A sentence for each setting that cannot be.
+/// A sentence for each invalid setting.
 pub fn domain(
     settings: DeploySettings,
     databases: Databases,
@@ -101,7 +101,7 @@ pub fn domain(
     Ok(domain)
 }
 
-/// What the domain answers, wherever it is hosted.
+/// The operations of the domain, wherever it is hosted.
 #[must_use]
 pub fn contract() -> Contract<Deploys> {
     Domain::new(DOMAIN)

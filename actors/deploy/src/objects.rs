@@ -19,21 +19,21 @@ use uuid::Uuid;
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The domain's part of the object store. Cheap to clone.
+/// The domain's objects in the store. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Objects {
     store: Arc<dyn ObjectStore>,
     reach: Arc<Reach>,
 }
 
-/// Whether the store can be reached, as far as its users have seen.
+/// The reachability of the store, as its users have found it.
 struct Reach {
     outage: Outage,
-    /// A store may be read and take nothing, as on a full disk: that it is read does not end such an outage.
+    /// Whether writes fail. A store with a full disk may still be read, which does not end such an outage.
     takes_nothing: AtomicBool,
 }
 
-/// What somebody wants of the store.
+/// Kind of an access to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Access {
     Read,
@@ -41,7 +41,7 @@ enum Access {
 }
 
 impl Reach {
-    /// Takes note of how it went, and tells whether an outage begins.
+    /// Notes the outcome of an access. Returns whether an outage begins.
     fn note<T>(&self, access: Access, result: &Result<T, Failed>) -> bool {
         match result {
             Ok(_) => {
@@ -67,7 +67,7 @@ struct Failed {
     reason: String,
 }
 
-/// A store that does not answer comes back by itself; one that lets this node in no more does not.
+/// A store that does not answer comes back by itself; one that refuses this node does not.
 fn failed(error: &object_store::Error) -> Failed {
     use object_store::Error::{
         InvalidPath, NotImplemented, NotSupported, PermissionDenied, Unauthenticated, UnknownConfigurationKey,
@@ -83,7 +83,7 @@ fn failed(error: &object_store::Error) -> Failed {
     }
 }
 
-/// Of what is on its way between a file and the store, whichever of them it was.
+/// The failure of a transfer between a file and the store, whichever of them failed.
 fn failed_on_the_way(error: &std::io::Error) -> Failed {
     match error.get_ref().and_then(|cause| cause.downcast_ref::<object_store::Error>()) {
         Some(cause) => failed(cause),
@@ -103,7 +103,7 @@ impl Objects {
         Self { store, reach: Arc::new(Reach { outage, takes_nothing: AtomicBool::new(false) }) }
     }
 
-    /// What came of wanting something of the store.
+    /// Notes the outcome of an access.
     fn note<T>(&self, access: Access, result: Result<T, Failed>) -> Result<T, Failure> {
         if self.reach.note(access, &result) {
             tokio::spawn(until_it_works(Arc::downgrade(&self.store), Arc::downgrade(&self.reach)));
@@ -111,12 +111,12 @@ impl Objects {
         result.map_err(|failed| failed.failure)
     }
 
-    /// Where an upload is.
+    /// The path of an upload.
     pub(crate) fn source(id: Uuid) -> Path {
         Path::from(format!("sources/{id}"))
     }
 
-    /// Where a release is. A name is used by one generation of its content and by no later one.
+    /// The path of a release. A name is used by one generation of its content and by no later one.
     pub(crate) fn release(digest: &str, generation: i64) -> Path {
         match generation {
             0 => Path::from(format!("releases/{digest}.tar.gz")),
@@ -124,13 +124,13 @@ impl Objects {
         }
     }
 
-    /// Whether there is such an object.
+    /// Whether the object exists.
     pub(crate) async fn has(&self, path: &Path) -> Result<bool, Failure> {
         let found = some_of(self.store.head(path).await);
         self.note(Access::Read, found.map(|found| found.is_some()))
     }
 
-    /// Copies an object into a new file. False when there is none.
+    /// Copies an object into a new file. False when it does not exist.
     pub(crate) async fn download(&self, path: &Path, file: &FilePath) -> Result<bool, Failure> {
         self.note(Access::Read, self.copy_to(path, file).await)
     }
@@ -145,13 +145,13 @@ impl Objects {
         file.flush().await.map_err(|error| failed_on_the_way(&error)).map(|()| true)
     }
 
-    /// Stores these bytes, instead of those that were there under the name.
+    /// Stores these bytes, in place of any under the name.
     pub(crate) async fn put(&self, path: &Path, bytes: Bytes) -> Result<(), Failure> {
         let put = self.store.put(path, bytes.into()).await.map_err(|error| failed(&error));
         self.note(Access::Write, put.map(drop))
     }
 
-    /// The whole of a small object. `None` when there is none.
+    /// The content of a small object. `None` when it does not exist.
     pub(crate) async fn get(&self, path: &Path) -> Result<Option<Bytes>, Failure> {
         let read = async {
             let Some(object) = some_of(self.store.get(path).await)? else { return Ok(None) };
@@ -183,15 +183,15 @@ impl Objects {
         }
     }
 
-    /// Removes an object; one that is not there is removed already.
+    /// Removes an object, which need not exist.
     pub(crate) async fn remove(&self, path: &Path) -> Result<(), Failure> {
         let removed = some_of(self.store.delete(path).await);
         self.note(Access::Write, removed.map(drop))
     }
 }
 
-/// Reads from an object store that is away until it answers: the caller that met the outage may want nothing more, and then nobody
-/// else would say that the outage is over.
+/// Reads from an object store that is away until it answers: the caller that met the outage may want nothing more, and
+/// then nothing else would end the outage.
 async fn until_it_works(store: Weak<dyn ObjectStore>, reach: Weak<Reach>) {
     loop {
         tokio::time::sleep(RETRY_AFTER).await;
@@ -204,7 +204,7 @@ async fn until_it_works(store: Weak<dyn ObjectStore>, reach: Weak<Reach>) {
     }
 }
 
-/// What is there, if anything is.
+/// The result, or `None` when the object does not exist.
 fn some_of<T>(found: object_store::Result<T>) -> Result<Option<T>, Failed> {
     match found {
         Ok(found) => Ok(Some(found)),
@@ -244,7 +244,7 @@ mod tests {
         let away = |access| reach.note::<()>(access, &Err(failed(&generic())));
         reach.note::<()>(Access::Write, &Err(failed(&refused())));
         assert!(!is_on(), "a store that refuses is there");
-        // Nothing can be written, and what is there can be read.
+        // Writes fail, and reads succeed.
         for nth in 0..3 {
             assert_eq!(away(Access::Write), nth == 0, "it begins once");
             done(Access::Read);

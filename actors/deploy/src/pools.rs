@@ -1,7 +1,7 @@
 //! The threads of the domain that may wait for a disk.
 //!
-//! One pool for each kind of work, so that what takes long holds up nothing of another kind: while one folder of a hundred
-//! thousand files is removed or measured, other apps are unpacked, packed, started and looked at.
+//! One pool for each kind of work, so that slow work delays no other kind: while one folder of a hundred thousand files
+//! is removed or measured, other apps are unpacked, packed, started and measured.
 
 use std::io;
 
@@ -10,13 +10,13 @@ use callboard_supervisors::BlockingPool;
 /// The pools; one set per node. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Pools {
-    /// What is short and waited for: starts processes and looks at them, makes and moves single files and folders.
+    /// For short work that is awaited: starts processes and looks at them, creates and moves single files and folders.
     pub prompt: BlockingPool,
-    /// Unpacks, packs and looks through sources.
+    /// For unpacking, packing and scanning sources.
     pub archives: BlockingPool,
-    /// Measures what builds and instances keep, again and again.
+    /// For measuring builds and instances, again and again.
     pub measures: BlockingPool,
-    /// Removes what nobody needs any more. One thread: nobody waits for it, and all share the disk.
+    /// For removals. One thread: nothing waits for it, and all share the disk.
     pub removals: BlockingPool,
 }
 
@@ -31,7 +31,7 @@ impl Default for Pools {
     }
 }
 
-/// Runs `job` on a thread of the pool; a pool that takes nothing is an error as one of the disk is.
+/// Runs `job` on a thread of the pool; a refusal by the pool becomes an I/O error.
 pub(crate) async fn io<T: Send + 'static>(
     pool: &BlockingPool,
     job: impl FnOnce() -> io::Result<T> + Send + 'static,

@@ -1,4 +1,4 @@
-//! How the deploy domain works; the binary fills it in.
+//! Settings of the deploy domain, filled in by the binary.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -9,25 +9,25 @@ use crate::build::{archive, executor::BuildSettings, fetch::FetchSettings};
 /// Settings of the domain. Each bound has a default.
 #[derive(Clone)]
 pub struct DeploySettings {
-    /// For work in progress, running instances and logs. The domain's own; made if it is not there.
+    /// The domain's folder of work in progress, running instances and logs; created if it does not exist.
     pub folder: PathBuf,
-    /// Where an app answers; `{app}` stands for its name: `http://{app}.localhost:8080`.
+    /// URL of an app; `{app}` stands for its name: `http://{app}.localhost:8080`.
     pub url_template: String,
     /// The largest upload, in bytes. Default: 512 MiB.
     pub source_bytes: u64,
-    /// What an uploaded archive may hold.
+    /// Limits of an uploaded archive.
     pub archive: archive::Limits,
-    /// How git repositories are fetched.
+    /// Settings of fetching git repositories.
     pub fetch: FetchSettings,
-    /// How apps are built.
+    /// Settings of builds.
     pub build: BuildSettings,
     /// Builds at the same time. Default: 2.
     pub builders: usize,
-    /// How rollouts and instances behave.
+    /// Settings of rollouts and instances.
     pub instances: InstanceSettings,
-    /// Of one app's run log, in bytes, twice. Default: 4 MiB.
+    /// Half the size of one app's run log, in bytes. Default: 4 MiB.
     pub app_log_bytes: u64,
-    /// Of one deployment's log, in bytes, twice. Default: 2 MiB.
+    /// Half the size of one deployment's log, in bytes. Default: 2 MiB.
     pub build_log_bytes: u64,
     /// Releases whose archive is kept, besides the one that serves. Default: 20.
     pub releases_kept: u32,
@@ -35,40 +35,41 @@ pub struct DeploySettings {
     pub build_logs_kept: u32,
     /// Uploads kept for another deployment. Default: 3.
     pub sources_kept: u32,
-    /// How often the node looks on its own disk for logs that it need not have any more. Default: an hour.
+    /// Interval of removing logs from the node's own disk that it need not keep. Default: an hour.
     pub disk_swept_every: Duration,
 }
 
-/// How rollouts and instances behave.
+/// Settings of rollouts and instances.
 #[derive(Debug, Clone)]
 pub struct InstanceSettings {
     /// New instances of a process type that a rollout starts at a time. Default: 1.
     pub surge: usize,
-    /// How often a new instance is asked for its health. Default: 100 ms.
+    /// Interval of checking a new instance's health. Default: 100 ms.
     pub probe_new_every: Duration,
-    /// How often a healthy instance is asked. Default: 10 s.
+    /// Interval of checking a healthy instance. Default: 10 s.
     pub probe_every: Duration,
-    /// How long an answer may take. Default: 5 s.
+    /// Time limit of a check. Default: 5 s.
     pub probe_timeout: Duration,
-    /// How long a new instance may take until it is healthy, unless its project says. Default: 60 s.
+    /// How long a new instance may take until it is healthy, unless its project configures it. Default: 60 s.
     pub grace: Duration,
-    /// How long a process that has no port must run until it counts as healthy. Default: 1 s.
+    /// How long a process without a port must run until it counts as healthy. Default: 1 s.
     pub settle: Duration,
-    /// Failed probes in a row after which an instance gets no more requests. Default: 3.
+    /// Failed checks in a row after which an instance gets no more requests. Default: 3.
     pub unhealthy_after: u32,
-    /// Failed probes in a row after which an instance is started again. Default: 6.
+    /// Failed checks in a row after which an instance is restarted. Default: 6.
     pub restart_after: u32,
-    /// How long requests may take to finish once an instance gets no new ones. Default: 30 s.
+    /// How long open requests may take once an instance gets no new ones. Default: 30 s.
     pub drain: Duration,
     /// The same when the whole node stops. Default: 2 s.
     pub drain_at_stop: Duration,
-    /// How long an instance may take to end after SIGTERM. Default: 10 s.
+    /// Time between SIGTERM and SIGKILL of an instance. Default: 10 s.
     pub stop_grace: Duration,
-    /// How long the next start waits after a crash. Default: 100 ms to 30 s.
+    /// Pauses before restarts after crashes. Default: 100 ms to 30 s.
     pub backoff: Backoff,
-    /// Memory of one instance, in MiB, unless its project says. Default: 512.
+    /// Memory of one instance, in MiB, unless its project configures it. Default: 512.
     pub memory_mib: u32,
-    /// What one instance may keep in its own folders, in bytes: the release, its home and its temporary files. Default: 2 GiB.
+    /// Size limit of an instance's own folders, in bytes: the release, its home and its temporary files. Default: 2
+    /// GiB.
     pub disk_bytes: u64,
 }
 
@@ -119,22 +120,22 @@ impl DeploySettings {
         }
     }
 
-    /// Where the app of this name answers.
+    /// The URL of the app of this name.
     #[must_use]
     pub fn url(&self, app: &str) -> String {
         self.url_template.replace("{app}", app)
     }
 
-    /// Where folders go that nobody needs any more. On the same disk as what runs and what is in progress.
+    /// The trash, on the same disk as instances and work in progress.
     #[must_use]
     pub fn trash_folder(&self) -> PathBuf {
         self.folder.join("trash")
     }
 
-    /// What cannot be, a sentence each.
+    /// Checks all settings.
     ///
     /// # Errors
-    /// When there is any.
+    /// A sentence for each invalid one.
     pub fn validate(&self) -> Result<(), Vec<String>> {
         let instances = &self.instances;
         let rules = [

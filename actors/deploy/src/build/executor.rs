@@ -1,7 +1,7 @@
 //! Builds an app by its plan, with a live log and within limits.
 //!
-//! Each step is a child of its own with an environment that holds nothing of the node's: a build runs the app's own
-//! code and the code of everything it depends on.
+//! Each step is a child with an environment that holds nothing of the node's: a build runs the app's own code and that
+//! of everything it depends on.
 
 use std::{
     collections::BTreeMap,
@@ -36,25 +36,25 @@ use crate::{
     },
 };
 
-/// What a build may use.
+/// Limits of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BuildLimits {
     /// For all steps together. Default: 15 minutes.
     pub time: Duration,
-    /// All it may keep, during the build and after it, in bytes: the source, the home and temporary files. Default: 2 GiB.
+    /// Size of the source, the home and temporary files, during the build and after it, in bytes. Default: 2 GiB.
     pub size: u64,
-    /// Files, folders and links of all that. Default: 200,000.
+    /// Files, folders and links in those. Default: 200,000.
     pub entries: u64,
     /// Memory of all of its processes together where the kernel counts, of each of them elsewhere, in bytes. Default: 4 GiB.
     pub memory: u64,
     /// Processes at a time. Default: 1,024.
     pub processes: u64,
-    /// Lines in the log; what is more is left out. Default: 20,000.
+    /// Lines in the log; further ones are left out. Default: 20,000.
     pub log_lines: u64,
-    /// How long a step may take to end after SIGTERM. Default: 5 seconds.
+    /// Time between SIGTERM and SIGKILL of a step. Default: 5 seconds.
     pub grace: Duration,
-    /// What passes of its output.
+    /// Limits of its output.
     pub output: OutputLimits,
 }
 
@@ -82,12 +82,12 @@ const HOME: &str = "home";
 pub struct BuildSettings {
     /// How steps are started.
     pub launcher: Launcher,
-    /// What packs a release, such as `["/proc/self/exe", "pack"]`; see [`crate::build::package::pack()`].
+    /// The command that packs a release, such as `["/proc/self/exe", "pack"]`; see [`crate::build::package::pack()`].
     pub packer: Vec<String>,
     /// The limits of every build.
     pub limits: BuildLimits,
-    /// Variables of the node that builds see, by name; default: those that say which certificates to trust.
-    /// A proxy or a package index with a password in its address is a secret; name it only when builds may see it.
+    /// Variables of the node that builds see, by name; default: those of trusted certificates. A proxy or a package
+    /// index with a password in its address is a secret; name it only when builds may see it.
     pub pass_through: Vec<String>,
     /// The user builds run as.
     pub run_as: Option<RunAs>,
@@ -106,7 +106,7 @@ impl BuildSettings {
 /// A build that succeeded. Its result is the plan's root inside the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildReport {
-    /// What is in it.
+    /// The size of its result.
     pub size: folder::Size,
     /// How long it took.
     pub took: Duration,
@@ -136,16 +136,16 @@ pub enum BuildError {
     /// It took too long.
     #[error("the build did not end within {} seconds and was stopped; make it faster, or build before you deploy", .0.as_secs())]
     TimedOut(Duration),
-    /// It used too much memory, in bytes.
+    /// It used more than this memory, in bytes.
     #[error(
         "the build used more than its {} MiB of memory and was stopped; make it use less, or build before you deploy",
         .0 / 1_048_576
     )]
     OutOfMemory(u64),
-    /// What it keeps is too large, or it started too many processes.
+    /// Its folders are too large, or it started too many processes.
     #[error("the build was stopped: {0}")]
     OverLimit(String),
-    /// Somebody cancelled it.
+    /// It was cancelled.
     #[error("the build was cancelled")]
     Cancelled,
     /// The node's disk or processes failed.
@@ -155,10 +155,10 @@ pub enum BuildError {
 
 /// Runs the steps of `plan` in `source`, the unpacked source.
 ///
-/// `environment` is what the owner of the app wants builds to see. Dropping the future ends the build.
+/// `environment` has the owner's variables for builds. Dropping the future ends the build.
 ///
-/// The build's home and temporary files are in [`HOME`] beside the source, which is the caller's to remove, as the source
-/// is: there may be a great many files in it.
+/// The build's home and temporary files are in [`HOME`] beside the source. The caller removes both: there may be a
+/// great many files in them.
 ///
 /// # Errors
 /// See [`BuildError`]. The folders are left as they are then.
@@ -229,7 +229,7 @@ impl Execution<'_> {
             }
         });
         let launcher = &self.settings.launcher;
-        // Where the kernel does not count memory, one process can outrun our measuring only so far.
+        // Where the kernel does not count memory, this limits how far one process can grow between two measurements.
         let data = (!launcher.cgroups.limits_memory()).then(|| limits.memory.saturating_add(limits.memory / 4));
         let program = Program {
             id: Uuid::now_v7(),
@@ -260,13 +260,13 @@ impl Execution<'_> {
                 Err(BuildError::NotInstalled { program })
             }
             End::Exited(ended) => Err(failed(match ended.how {
-                // SIGXFSZ, as it is and as a shell tells it.
+                // SIGXFSZ, and its exit status in a shell.
                 How::Status(153) | How::Signal(25) => {
                     format!("it wrote a file larger than {} MiB", limits.size / 1_048_576)
                 }
                 How::Status(status) => format!("it ended with status {status}"),
                 How::Signal(signal) => format!("it was killed by signal {signal}"),
-                How::Lost => "the process that looks after it was killed".to_owned(),
+                How::Lost => "the process that supervises it was killed".to_owned(),
             })),
             End::OutOfMemory => Err(BuildError::OutOfMemory(limits.memory)),
             End::TooManyProcesses => {
@@ -293,7 +293,7 @@ impl Execution<'_> {
         })
     }
 
-    /// What the app's folder holds, once all that the build keeps is within its limits.
+    /// The size of the app's folder, if all folders of the build are within the limits.
     async fn size(&self) -> Result<folder::Size, BuildError> {
         let (app, limits, check) = (self.app.to_owned(), self.settings.limits.clone(), self.size_check());
         let measure = move || Ok((check(), folder::measure(&app, limits.size, limits.entries)));
@@ -304,7 +304,7 @@ impl Execution<'_> {
     }
 }
 
-/// Why a build may not leave so much; nothing when it may.
+/// Why a build of this size is refused; `None` when it is within the limits.
 pub(crate) fn too_large(size: folder::Size, limits: &BuildLimits) -> Option<String> {
     if size.bytes > limits.size {
         let limit = limits.size / 1_048_576;
@@ -327,7 +327,7 @@ fn over_limit(kept: folder::Size, limits: &BuildLimits) -> Option<String> {
     })
 }
 
-/// Whether 127 means that the step's own program was missing, and not one that it called.
+/// Whether exit status 127 means that the step's own program was missing, and not one that it called.
 fn is_missing(argv: &[OsString], tail: &LastLines) -> bool {
     let program = argv.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     tail.lines()
@@ -343,7 +343,7 @@ fn variables(
     home: &Path,
 ) -> Vec<(OsString, OsString)> {
     let mut all = plan.environment.variables(app, &settings.launcher.path);
-    // Otherwise npm would leave out what builds the app.
+    // With it npm would leave out build dependencies.
     all.remove("NODE_ENV");
     let home = home.display().to_string();
     for (name, value) in [("LANG", "C.UTF-8"), ("CI", "true"), ("HOME", &home), ("TMPDIR", &home), ("NO_COLOR", "1")] {
@@ -354,7 +354,7 @@ fn variables(
     all.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-/// Lets `limit` lines through and says so when there are more, and how many at the end.
+/// Passes `limit` lines, and adds a line when there are more, and their number at the end.
 fn bounded(sink: &LineSink, limit: u64) -> (LineSink, LeftOut) {
     let left_out = LeftOut { sink: sink.clone(), limit, lines: Arc::default() };
     let (sink, lines) = (sink.clone(), left_out.lines.clone());

@@ -1,4 +1,4 @@
-//! Pointers of Git LFS, which stand for large files that were not fetched.
+//! Pointers of Git LFS, in the place of large files that were not fetched.
 
 use std::{
     io::Read as _,
@@ -7,13 +7,13 @@ use std::{
 
 use callboard_supervisors::fs;
 
-/// A pointer is smaller than this, as its specification says.
+/// Upper bound of a pointer's size, by its specification.
 const POINTER_BYTES: u64 = 1024;
-/// Names in the sentence; of the others it says how many there are.
+/// Most names in the warning; the rest is counted.
 const NAMED: usize = 5;
 
-/// A warning that names the pointers in a source, if there are any. For a source in which nothing but the node has
-/// written yet. Blocks; follows no links.
+/// A warning that names the pointers in a source; `None` without any. Only for a source that nothing but the node has
+/// written. Blocks; follows no links.
 pub(crate) fn look_for(source: &Path) -> Option<String> {
     let mut found = Vec::new();
     let mut folders = vec![source.to_owned()];

@@ -36,7 +36,7 @@ use crate::{
     },
 };
 
-/// How often the project is asked for its configuration.
+/// Attempts to read the project's configuration.
 const CONFIG_TRIES: u32 = 30;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -48,9 +48,9 @@ pub(crate) enum PipelineError {
         /// Lines that the log does not show yet.
         output: Vec<String>,
     },
-    /// Its owner, or the node's stop, ended it.
+    /// It was cancelled by its owner, or by the node's stop.
     Cancelled,
-    /// The platform is at fault.
+    /// The platform failed.
     Fault(Failure),
 }
 
@@ -87,7 +87,7 @@ fn failed(sentence: impl std::fmt::Display) -> PipelineError {
     PipelineError::Failed { sentence: sentence.to_string(), output: Vec::new() }
 }
 
-/// Makes a release of a deployment's source. Then the deployment stands as rolling, or was cancelled meanwhile.
+/// Makes a release of a deployment's source. Afterwards the deployment is rolling, or was cancelled meanwhile.
 pub(crate) async fn run(
     context: &Context,
     id: DeploymentId,
@@ -104,7 +104,7 @@ pub(crate) async fn run(
         outcome = made.run() => outcome,
         () = gone(cancel) => Err(PipelineError::Cancelled),
     };
-    // Before the folder goes, and with it what has filled the disk.
+    // Before the folder is removed, and with it what has filled the disk.
     let outcome = outcome.map_err(|error| error.unless_full(&context.disk));
     if let Err(error) = context.trash.discard(folder).await {
         tracing::warn!(%id, %error, "removing the folder of a build failed");
@@ -112,7 +112,7 @@ pub(crate) async fn run(
     outcome
 }
 
-/// A build that is cancelled ends its processes itself; this is for the steps that know no cancel.
+/// Completes after the cancel, for steps that can't be cancelled: a build ends its processes itself.
 async fn gone(cancel: &CancellationToken) {
     cancel.cancelled().await;
     tokio::time::sleep(Duration::from_secs(6)).await;
@@ -155,7 +155,7 @@ impl Pipeline<'_> {
         if self.cancel.is_cancelled() { Err(PipelineError::Cancelled) } else { Ok(()) }
     }
 
-    /// Just after the start of a node the project domain may not answer yet, so this is tried for a while.
+    /// Just after the start of a node the project domain may not answer yet, so this is retried for a while.
     async fn config(&self) -> Result<Config, PipelineError> {
         let (caller, project_id) = (Caller::system(), self.deployment.project_id);
         let ask = async || self.context.bus.ask(&caller, GetConfig { project_id, environment_version: None }).await;
@@ -172,7 +172,7 @@ impl Pipeline<'_> {
         .await
     }
 
-    /// Puts the source into `target`; answers its commit.
+    /// Puts the source into `target`. Returns its commit.
     async fn fetch(&self, target: &Path) -> Result<Option<String>, PipelineError> {
         match &self.deployment.source {
             Some(DeploymentSource::Archive { source_id }) => {
@@ -325,7 +325,7 @@ impl Pipeline<'_> {
     }
 }
 
-/// As clients know it: `node`, `python`, `static`, `other`.
+/// The language for clients: `node`, `python`, `static`, `other`.
 fn language(plan: &Plan) -> String {
     serde_json::to_value(plan.language).ok().and_then(|name| Some(name.as_str()?.to_owned())).unwrap_or_default()
 }

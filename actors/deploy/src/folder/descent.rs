@@ -1,13 +1,13 @@
-//! A way down into a folder and back up.
+//! Descents into folders and back up.
 
 use std::{ffi::OsStr, io, path::Path};
 
 use super::dir::{Dir, Identity};
 
-/// How many of the folders above stay open.
+/// Most folders above that stay open.
 const HELD: usize = 64;
 
-/// A way down into a folder and back, to any depth: few descriptors are open at a time, and nothing recurses.
+/// A descent into a folder and back, to any depth: few descriptors are open at a time, and nothing recurses.
 pub(crate) struct Descent {
     here: Dir,
     above: Vec<Above>,
@@ -15,18 +15,18 @@ pub(crate) struct Descent {
 
 enum Above {
     Open(Dir),
-    /// Found again by the `..` of the folder below it.
+    /// A closed one, found again by the `..` of the folder below it.
     Known(Identity),
 }
 
-/// Where the way up has led.
+/// The outcome of going up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Up {
-    /// Into the folder above.
+    /// The folder above.
     Outer,
-    /// Nowhere: this is where the descent began.
+    /// The folder where the descent began.
     Root,
-    /// Astray: a folder was moved meanwhile, and its `..` is another one. The descent is over.
+    /// A folder was moved meanwhile, and its `..` is another one. The descent is over.
     Moved,
 }
 
@@ -39,18 +39,18 @@ impl Descent {
         &self.here
     }
 
-    /// Folders above this one.
+    /// Number of folders above this one.
     pub(crate) const fn depth(&self) -> usize {
         self.above.len()
     }
 
-    /// Goes into a folder of this one; stays where it is when that can't be opened.
+    /// Enters a folder of this one; stays here when that can't be opened.
     pub(crate) fn enter(&mut self, name: &OsStr) -> io::Result<()> {
         let inner = self.here.open_dir(Path::new(name))?;
         self.enter_opened(inner)
     }
 
-    /// The same, where the folder is open already.
+    /// The same for an open folder.
     pub(crate) fn enter_opened(&mut self, inner: Dir) -> io::Result<()> {
         if let Some(far) = self.above.len().checked_sub(HELD).and_then(|index| self.above.get_mut(index))
             && let Above::Open(dir) = far
@@ -61,7 +61,7 @@ impl Descent {
         Ok(())
     }
 
-    /// Goes back into the folder above.
+    /// Returns to the folder above.
     pub(crate) fn leave(&mut self) -> io::Result<Up> {
         let Some(above) = self.above.pop() else { return Ok(Up::Root) };
         self.here = match above {

@@ -1,9 +1,9 @@
 //! An open folder, beneath which nothing leads out.
 //!
-//! A path is looked up anew by every call that takes one, and whoever can write in a folder can put a link in the place
-//! of what it names, or of any folder above that, between two calls. So what a build, an app or an archive can write is
-//! reached from a descriptor only: the folder is opened where nobody else can write, everything in it is opened beneath
-//! that descriptor and without following links, and what was opened is judged by its own descriptor.
+//! Every call with a path looks it up anew, and a process that can write in a folder can put a link in the place of an
+//! entry, or of any folder above that, between two calls. So what a build, an app or an archive can write is reached
+//! from a descriptor only: the folder is opened where nobody else can write, everything in it is opened beneath that
+//! descriptor and without following links, and what was opened is judged by its own descriptor.
 
 #![expect(clippy::disallowed_methods, reason = "the way in makes sure that its thread may wait")]
 
@@ -29,17 +29,17 @@ use rustix::{
 
 use crate::process::trampoline::RunAs;
 
-/// How every descriptor is opened.
+/// Flags of every descriptor.
 const PLAIN: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
-/// A folder that is read.
+/// Flags of a folder to read.
 const FOLDER: OFlags = PLAIN.union(OFlags::RDONLY).union(OFlags::DIRECTORY);
-/// A file that is read. To open a pipe would wait for who writes to it, and to open a terminal could make it ours.
+/// Flags of a file to read. Opening a pipe would wait for its writer, and opening a terminal could make it ours.
 const FILE: OFlags = PLAIN.union(OFlags::RDONLY).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
-/// A file that is made.
+/// Flags of a file to create.
 const NEW_FILE: OFlags = PLAIN.union(OFlags::WRONLY).union(OFlags::CREATE).union(OFlags::EXCL);
-/// A file that is written on at its end, made where there is none.
+/// Flags of a file to append to, created if it does not exist.
 const LOG_FILE: OFlags = PLAIN.union(OFlags::WRONLY).union(OFlags::CREATE).union(OFlags::APPEND);
-/// A folder on the way to another one: who may pass through it need not be able to read it.
+/// Flags of a folder on the way to another: passing through it needs no right to read it.
 #[cfg(target_os = "linux")]
 const PASSED: OFlags = PLAIN.union(OFlags::PATH).union(OFlags::DIRECTORY);
 #[cfg(not(target_os = "linux"))]
@@ -49,16 +49,16 @@ const PASSED: OFlags = FOLDER;
 #[derive(Debug)]
 pub struct Dir(File);
 
-/// What a folder holds under a name.
+/// An entry of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Without the folder.
+    /// Its name in the folder.
     pub name: OsString,
-    /// What it was when the folder was read.
+    /// Its kind when the folder was read.
     pub kind: FileType,
 }
 
-/// Which folder it is, whatever it is called.
+/// The identity of a folder, whatever its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {
     device: u64,
@@ -175,7 +175,7 @@ impl Dir {
         Ok(self.entries()?.next().transpose()?.is_none())
     }
 
-    /// What the folder has under a name; of a link, the link.
+    /// The metadata of an entry; of a link, the link's own.
     pub(crate) fn stat(&self, name: &OsStr) -> io::Result<Stat> {
         Ok(rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
@@ -198,12 +198,12 @@ impl Dir {
         self.0.set_permissions(std::fs::Permissions::from_mode(mode))
     }
 
-    /// Makes the folder itself a user's, and nothing in it.
+    /// Changes the owner of the folder itself, and of nothing in it.
     pub(crate) fn give(&self, user: RunAs) -> io::Result<()> {
         give(&self.0, user)
     }
 
-    /// Makes what the folder has under a name a user's: a link itself, and never a file that has another name elsewhere.
+    /// Changes the owner of an entry: of a link itself, and never of a file that has another name elsewhere.
     pub(crate) fn give_entry(&self, entry: &Entry, user: RunAs) -> io::Result<()> {
         if !entry.kind.is_file() {
             let owner = (Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)));
@@ -223,8 +223,8 @@ impl Dir {
         rustix::fs::unlinkat(&self.0, name, flags)
     }
 
-    /// Lets its owner read and write a folder that can't be opened. By its descriptor, because the call that takes a name
-    /// follows links.
+    /// Lets its owner read and write a folder that can't be opened. By descriptor, because the call with a name follows
+    /// links.
     #[cfg(target_os = "linux")]
     pub(crate) fn make_readable(&self, name: &OsStr) -> io::Result<()> {
         use std::os::fd::AsRawFd as _;
@@ -248,7 +248,7 @@ impl Dir {
         Ok(by_component(&self.0, &names, flags, mode)?)
     }
 
-    /// The folder that what a path names is in, and its name there.
+    /// The folder of what a path names, and its name there.
     fn parent_of<'path>(&self, path: &'path Path) -> io::Result<(OwnedFd, &'path OsStr)> {
         let (parent, name) = parted(path)?;
         Ok((self.beneath(parent, PASSED, Mode::empty())?, name))
@@ -287,7 +287,7 @@ fn give(what: &File, user: RunAs) -> io::Result<()> {
     Ok(rustix::fs::fchown(what, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)))?)
 }
 
-/// Whether something could not be opened because it is gone, or is another thing by now.
+/// Whether an entry could not be opened because it is gone, or has been exchanged.
 pub(crate) fn is_exchanged(error: &io::Error) -> bool {
     let errors = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP, Errno::INVAL].map(Errno::raw_os_error);
     error.raw_os_error().is_some_and(|error| errors.contains(&error))

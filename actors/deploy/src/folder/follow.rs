@@ -1,4 +1,4 @@
-//! What a path leads to when links may be followed, as long as they stay in the folder.
+//! Paths through links that stay in the folder.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -11,15 +11,15 @@ use rustix::{fs::FileType, io::Errno};
 
 use super::dir::Dir;
 
-/// Links on the way to one thing, as many as the kernel follows.
+/// Most links on one path; the kernel has the same limit.
 const MOST_LINKS: u32 = 40;
 
-/// What a path has led to.
+/// The result of following a path.
 #[derive(Debug)]
 pub struct Found {
     /// Its path beneath the folder, without links.
     pub path: PathBuf,
-    /// The thing itself: what is at the path by now may be another one.
+    /// The open file or folder: another may be at the path by now.
     pub what: What,
 }
 
@@ -33,14 +33,14 @@ pub enum What {
 }
 
 impl Dir {
-    /// Opens what a path leads to, through links as well; each component of the path, and of the links, must be one that
-    /// is admitted. Nothing above the folder is passed on the way, not even to come back.
+    /// Opens what a path leads to, through links as well; each component of the path, and of the links, must be one
+    /// that `admits` accepts. Nothing above the folder is passed on the way, not even to come back.
     ///
     /// # Errors
     /// `EXDEV` when the way leads out, `ENOENT` when a component is not there or not admitted, `ELOOP` when there are too
     /// many links, `EINVAL` when it ends at what is neither a file nor a folder.
     pub fn follow(&self, path: &Path, admits: impl Fn(&OsStr) -> bool) -> io::Result<Found> {
-        // The folders that are open, with their names, and what is still to be gone, its first component last.
+        // Open folders on the way, with their names, and the components still to walk, last one first.
         let mut passed: Vec<(OsString, Dir)> = Vec::new();
         let mut ahead = parts(path);
         let mut links = 0;
@@ -85,7 +85,7 @@ enum Part {
     Name(OsString),
 }
 
-/// The components of a path, the last one first.
+/// The components of a path, last one first.
 fn parts(path: &Path) -> Vec<Part> {
     let parts = path.components().filter_map(|part| match part {
         Component::RootDir | Component::Prefix(_) => Some(Part::Root),

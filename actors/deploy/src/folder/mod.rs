@@ -1,4 +1,4 @@
-//! Folders of work in progress, which builds and apps write in: measured, given away and removed by descriptor.
+//! Folders that builds and apps write in: measured, given away and removed by descriptor.
 
 mod descent;
 mod dir;
@@ -29,10 +29,10 @@ pub use self::{
 };
 use crate::process::trampoline::RunAs;
 
-/// What a folder holds.
+/// The content of a folder in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Size {
-    /// Of all files; links count nothing.
+    /// Size of all files; links count nothing.
     pub bytes: u64,
     /// Files, folders and links.
     pub entries: u64,
@@ -41,14 +41,14 @@ pub struct Size {
 /// How often a folder is measured again because folders in it were moved meanwhile.
 const MEASURED_AGAIN: u32 = 3;
 
-/// Counts what is in a folder, and stops once there is more than asked for. The folders above it are the node's own.
-/// Blocks; follows no links.
+/// Counts the content of a folder, and stops once a limit is exceeded. The folders above it are the node's own. Blocks;
+/// follows no links.
 ///
-/// One whose folders are moved about faster than they can be counted has more entries than asked for.
+/// A folder whose content is moved faster than it can be counted exceeds the limit of entries.
 #[must_use]
 pub fn measure(folder: &Path, bytes: u64, entries: u64) -> Size {
     for _ in 0..MEASURED_AGAIN {
-        // One that is not there, or not the node's to read, holds nothing that counts.
+        // A folder that does not exist, or that the node can't read, counts as empty.
         let Ok(root) = Dir::open(folder) else { return Size::default() };
         if let Some(size) = try_measure(root, bytes, entries) {
             return size;
@@ -95,15 +95,15 @@ fn try_measure(root: Dir, bytes: u64, entries: u64) -> Option<Size> {
     }
 }
 
-/// Makes a folder that the apps' user passes through, whatever the umask of the node is: others see nothing of it but what
-/// they know the name of. One that is there gets the same rights. Blocks.
+/// Creates a folder that the apps' user passes through, whatever the umask of the node: others can reach entries of
+/// known name, and list nothing. An existing folder gets the same rights. Blocks.
 pub(crate) fn make_passable(folder: &Path) -> io::Result<()> {
     const MODE: u32 = 0o711;
     fs::create_dir_with(DirBuilder::new().recursive(true).mode(MODE), folder)?;
     fs::set_permissions(folder, Permissions::from_mode(MODE))
 }
 
-/// Makes a new folder with these folders in it, each for a user alone, or else for the node's own. Blocks.
+/// Creates a folder with these folders in it, each for a user alone, or else for the node's own. Blocks.
 pub(crate) fn make_private(folder: &Path, inner: &[&str], user: Option<RunAs>) -> io::Result<()> {
     const MODE: u32 = 0o700;
     fs::create_dir_with(DirBuilder::new().mode(MODE), folder)?;
@@ -114,14 +114,14 @@ pub(crate) fn make_private(folder: &Path, inner: &[&str], user: Option<RunAs>) -
             dir.open_dir(name)?.give(user)?;
         }
     }
-    // Last, because from now on the user's own processes may change what is in it.
+    // Last, because from now on the user's own processes may change its content.
     user.map_or(Ok(()), |user| dir.give(user))
 }
 
-/// Makes a folder and all in it a user's, in which only the node has written so far. Blocks; follows no links.
+/// Changes the owner of a folder and all in it, in which only the node has written so far. Blocks; follows no links.
 ///
 /// # Errors
-/// When a file in it has another name elsewhere, too: that file is not the user's.
+/// When a file in it has another name elsewhere: that file is not the user's.
 pub(crate) fn give(folder: &Path, user: RunAs) -> io::Result<()> {
     give_all(Dir::open(folder)?, user)
 }
@@ -145,7 +145,7 @@ fn give_all(root: Dir, user: RunAs) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives what is in a folder, apart from folders; answers those.
+/// Changes the owner of a folder's entries, apart from folders. Returns those.
 fn give_files(folder: &Dir, user: RunAs) -> io::Result<Vec<OsString>> {
     let mut folders = Vec::new();
     for entry in folder.entries()? {
@@ -159,7 +159,7 @@ fn give_files(folder: &Dir, user: RunAs) -> io::Result<Vec<OsString>> {
     Ok(folders)
 }
 
-/// Gives a folder once, for the user alone: afterwards the user's own processes may change it under our hands.
+/// Gives a folder to a user, only once: afterwards the user's own processes may change it concurrently.
 pub(crate) fn give_once(folder: &Path, user: RunAs) -> io::Result<()> {
     let dir = Dir::open(folder)?;
     if dir.metadata()?.uid() == user.uid {
@@ -169,7 +169,7 @@ pub(crate) fn give_once(folder: &Path, user: RunAs) -> io::Result<()> {
     give_all(dir, user)
 }
 
-/// Removes a folder when dropped, unless it is to be kept.
+/// Removes a folder when dropped, unless it was kept.
 pub(crate) struct Cleaner(Option<PathBuf>);
 
 impl Cleaner {

@@ -1,4 +1,4 @@
-//! Removes what a build or an app has left, whatever that is.
+//! Removal of what a build or an app has left.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -16,13 +16,13 @@ use super::{
     dir::{Dir, is_exchanged},
 };
 
-/// Folders gone through before it is given up: no build can leave so many, so something makes them as fast as they go.
+/// Most folders to go through: no build can leave so many, so a process must be creating them as fast as they go.
 const MOST: u32 = 20_000_000;
 
-/// Removes a folder and all that is in it, or the file or link that is there instead; where there is nothing, that is
-/// done already. The folders above it are the node's own. Blocks.
+/// Removes a folder and all in it, or the file or link in its place; succeeds where there is nothing. The folders above
+/// it are the node's own. Blocks.
 ///
-/// Nothing outside is touched, however links and folders are exchanged meanwhile, and no depth is too deep.
+/// Nothing outside is touched, however links and folders are exchanged meanwhile, and any depth is possible.
 ///
 /// # Errors
 /// When something can't be removed; the rest of it may be gone.
@@ -36,7 +36,7 @@ pub fn remove(folder: &Path) -> io::Result<()> {
 }
 
 impl Dir {
-    /// Removes what this folder has under a name, as [`remove`] does.
+    /// Removes an entry of this folder, as [`remove`] does.
     ///
     /// # Errors
     /// When something can't be removed; the rest of it may be gone.
@@ -59,7 +59,7 @@ impl Dir {
     }
 }
 
-/// Removes all that is in a folder, or as much as can be until a folder is moved.
+/// Removes the content of a folder, or as much as possible until a folder is moved.
 fn empty(root: Dir, visited: &mut u32) -> io::Result<()> {
     let mut descent = Descent::new(root);
     loop {
@@ -86,10 +86,10 @@ fn count(visited: &mut u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what can be removed at once; answers a folder that is not empty.
+/// Removes entries other than full folders. Returns the name of a full one.
 fn clear(folder: &Dir) -> io::Result<Option<OsString>> {
     match try_clear(folder) {
-        // Package managers make folders that nobody may write in.
+        // Package managers create folders without write permission.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             folder.set_mode(0o700)?;
             try_clear(folder)
@@ -108,7 +108,7 @@ fn try_clear(folder: &Dir) -> io::Result<Option<OsString>> {
     Ok(None)
 }
 
-/// Removes a file, a link or an empty folder; false when it is a folder that is not empty, or was exchanged meanwhile.
+/// Removes a file, a link or an empty folder; false when it is a full folder, or was exchanged meanwhile.
 fn remove_one(folder: &Dir, name: &OsStr, kind: FileType) -> io::Result<bool> {
     let flags = if kind.is_dir() { AtFlags::REMOVEDIR } else { AtFlags::empty() };
     match folder.unlink(name, flags) {
@@ -118,7 +118,7 @@ fn remove_one(folder: &Dir, name: &OsStr, kind: FileType) -> io::Result<bool> {
     }
 }
 
-/// Opens a folder, also one that its owner may not even read.
+/// Opens a folder, also one that its owner may not read.
 fn open(folder: &Dir, name: &OsStr) -> io::Result<Dir> {
     match folder.open_dir(Path::new(name)) {
         #[cfg(target_os = "linux")]

@@ -20,7 +20,7 @@ use super::*;
 
 const OTHER: RunAs = RunAs { uid: 65_534, gid: 65_534 };
 
-/// A folder to work in, and beside it what must stay as it is.
+/// A folder to work in, and beside it what must not change.
 struct Bench {
     folder: tempfile::TempDir,
 }
@@ -40,7 +40,7 @@ impl Bench {
         self.folder.path().join(inner)
     }
 
-    /// Nothing outside was touched.
+    /// Asserts that nothing outside was touched.
     fn check(&self) {
         for file in ["outside", "outside/inner", "outside/canary", "outside/inner/canary"] {
             let metadata = fs::symlink_metadata(self.path(file)).unwrap();
@@ -50,7 +50,7 @@ impl Bench {
     }
 }
 
-/// Makes folders in one another: deeper than any path can tell, and than any stack is.
+/// Creates nested folders: deeper than any path and any stack can express.
 fn nest(folder: &Path, depth: usize) {
     let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY;
     let mut here = nix::fcntl::open(folder, flags, Mode::empty()).unwrap();
@@ -62,10 +62,10 @@ fn nest(folder: &Path, depth: usize) {
     io::Write::write_all(&mut file, b"deep").unwrap();
 }
 
-/// On a small stack, and with few descriptors.
+/// Runs on a small stack, with few descriptors.
 fn in_little_room(body: impl FnOnce() + Send + 'static) {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    // Of this process, which is this test's alone.
+    // Of this process, which runs only this test.
     setrlimit(Resource::RLIMIT_NOFILE, 256, most).unwrap();
     thread::Builder::new().stack_size(512 * 1024).spawn(body).unwrap().join().unwrap();
 }
@@ -146,7 +146,7 @@ fn what_its_owner_made_unreadable_is_removed() {
     if nix::unistd::geteuid().is_root() {
         give(&bench.path("work"), OTHER).unwrap();
         fs::set_permissions(bench.folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        // Of this process, which is this test's alone: root may write everywhere.
+        // Of this process, which runs only this test: root may write everywhere.
         nix::unistd::seteuid(OTHER.uid.into()).unwrap();
     }
     for folder in [shut.as_path(), &bench.path("work/a")] {
@@ -170,14 +170,14 @@ fn a_home_is_made_for_a_user_alone() {
     }
 }
 
-/// Exchanges a folder of the tree for a link to what is outside, again and again, while `act` runs.
+/// Exchanges a folder of the tree for a link to the outside, again and again, while `act` runs.
 fn while_exchanging(bench: &Bench, place: &str, act: impl FnOnce()) {
     let (place, away, link) = (bench.path(place), bench.path("away"), bench.path("link"));
     symlink(bench.path("outside"), &link).unwrap();
     let done = Arc::new(AtomicBool::new(false));
     let exchanger = thread::spawn({
         let done = done.clone();
-        // Once the tree is removed nothing is left to be exchanged.
+        // Once the tree is removed there is nothing left to exchange.
         move || {
             while !done.load(Ordering::Relaxed) {
                 drop(fs::rename(&place, &away));

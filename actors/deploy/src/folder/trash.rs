@@ -1,7 +1,7 @@
 //! The trash: removes folders in the background.
 //!
-//! To remove a folder of a hundred thousand files takes minutes. Whoever is done with one has it moved into the trash of
-//! the same disk, which is one call whatever is in it; a thread of its own empties the trash.
+//! Removing a folder of a hundred thousand files takes minutes. So it is moved into the trash of the same disk, which
+//! is one call whatever is in it; a thread of its own empties the trash.
 
 use std::{
     fs::Permissions,
@@ -32,16 +32,16 @@ pub struct Trash {
 }
 
 impl Trash {
-    /// In `folder`, which is made when it is needed. Folders come into it from the same disk.
+    /// A trash in `folder`, which is created when it is needed, for folders on the same disk.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>, pools: Pools) -> Self {
         Self { folder: folder.into().into(), pools, called: Arc::default() }
     }
 
-    /// Moves a folder or file into the trash; it need not exist. What was in it takes room for a while.
+    /// Moves a folder or file into the trash; it need not exist. Its space is freed later.
     ///
     /// # Errors
-    /// When it can't be moved; then it is where it was.
+    /// When it can't be moved; it stays where it was then.
     pub async fn discard(&self, path: impl Into<PathBuf>) -> io::Result<()> {
         let (path, trash) = (path.into(), self.folder.clone());
         pools::io(&self.pools.prompt, move || take(&path, &trash)).await?;
@@ -49,14 +49,14 @@ impl Trash {
         Ok(())
     }
 
-    /// Begins to remove what is in it, also what an earlier run of the node left.
+    /// Begins to remove its content, also that of an earlier run of the node.
     pub fn empty(&self) {
         if self.called.swap(true, Ordering::AcqRel) {
             return;
         }
         let (trash, called) = (self.folder.clone(), self.called.clone());
         let begun = self.pools.removals.begin(move || {
-            // What comes from now on calls again.
+            // A discard from now on queues another removal.
             called.store(false, Ordering::Release);
             empty(&trash);
         });
@@ -80,7 +80,7 @@ fn take(path: &Path, trash: &Path) -> io::Result<()> {
         taken = fs::rename(path, &place);
     }
     if matches!(&taken, Err(error) if error.kind() == io::ErrorKind::PermissionDenied) {
-        // A folder that its owner, who is the node's own user, has closed to itself can't be moved.
+        // A folder whose owner, the node's own user, has no rights to it can't be moved.
         fs::set_permissions(path, Permissions::from_mode(0o700))?;
         taken = fs::rename(path, &place);
     }

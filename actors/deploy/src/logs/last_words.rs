@@ -1,7 +1,7 @@
-//! A program's last words, and which of them say why it ended.
+//! The last lines of a program's output, and the reason for its end in them.
 //!
-//! The last line is often none of the program's own: npm tells of a newer version of itself, Node.js tells its version,
-//! and both print what belongs to the error above.
+//! The last line is often not the program's own: npm prints a notice of a newer version of itself, Node.js prints its
+//! version, and both print what belongs to the error above.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use crate::logs::terminal::{Colours, clean};
 #[derive(Debug, Default)]
 pub(crate) struct LastLines {
     lines: VecDeque<String>,
-    /// How many lines of npm's own error have come in a row.
+    /// Lines of npm's own error in a row so far.
     of_npm: usize,
 }
 
@@ -22,7 +22,7 @@ impl LastLines {
     const OF_NPM: usize = 8;
 
     pub(crate) fn push(&mut self, text: &str) {
-        // Without its colours: a sentence is no place for them.
+        // Without its colours, which have no place in a sentence.
         let text = &clean(text, Colours::Dropped);
         self.of_npm = if npm_error(text).is_some() { self.of_npm + 1 } else { 0 };
         if is_about_npm(text) || self.of_npm > Self::OF_NPM {
@@ -39,7 +39,7 @@ impl LastLines {
     }
 }
 
-/// The end of a sentence that tells why a program failed, from its last lines; empty when they say nothing.
+/// The end of a sentence with the reason for a program's failure, from its last lines; empty without one.
 pub(crate) fn said(lines: &[String]) -> String {
     match reason(lines) {
         Some(reason) => missing_program(&reason).map_or_else(|| format!("; it said: {reason}"), |it| format!("; {it}")),
@@ -47,7 +47,7 @@ pub(crate) fn said(lines: &[String]) -> String {
     }
 }
 
-/// The sentence of a shell or of our own launcher for a program that is not there, in our words.
+/// The message of a shell or of our own launcher for a missing program, in our words.
 pub(crate) fn missing_program(line: &str) -> Option<String> {
     let name = match line.strip_prefix("callboard: the program `") {
         Some(rest) => rest.split('`').next()?,
@@ -65,7 +65,7 @@ pub(crate) fn missing_program(line: &str) -> Option<String> {
 /// The line that states the reason.
 pub(crate) fn reason(lines: &[String]) -> Option<String> {
     let mut found: Option<&str> = None;
-    // The error that the lines after it belong to, should they end as Node.js ends.
+    // The error that the following lines belong to, if they end as Node.js's do.
     let mut error: Option<&str> = None;
     let mut npm = Npm::default();
     for line in lines.iter().map(|line| line.trim_end()) {
@@ -97,7 +97,7 @@ enum Npm {
     Own,
     /// A script of a package failed: its last line does.
     Script,
-    /// The app's own script failed, which has said so itself.
+    /// The app's own script failed, which has printed why.
     Told,
 }
 

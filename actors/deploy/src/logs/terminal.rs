@@ -1,26 +1,25 @@
-//! Text of strangers, made safe to print.
+//! Text from untrusted sources, made safe to print.
 //!
 //! Apps, builds and the hosts of repositories write escape sequences, and a terminal obeys them: it moves the cursor,
 //! changes its title, answers as if somebody typed. What passes here is text and, where wanted, colours; a line that
-//! sets colours ends with their reset. The other sequences (CSI, OSC, DCS and their kin), control characters of C0 and
-//! C1 (also as U+0080 to U+009F) are dropped, and characters that change the order of a line, which a reader can't see,
-//! become U+FFFD.
+//! sets colours ends with their reset. The other sequences (CSI, OSC, DCS and similar), control characters of C0 and C1
+//! (also as U+0080 to U+009F) are dropped, and invisible characters that change the order of a line become U+FFFD.
 
 use anstyle_parse::state::{Action, State, state_change};
 
 /// Ends all colours.
 const RESET: &str = "\u{1b}[0m";
 
-/// What becomes of colours.
+/// Whether colours are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Colours {
     /// They stay.
     Kept,
-    /// They go, too.
+    /// They are dropped too.
     Dropped,
 }
 
-/// `line` as it may be printed. Line breaks are the caller's: in here they are dropped as control characters.
+/// `line` made printable. Line breaks are the caller's: in here they are dropped as control characters.
 #[must_use]
 pub fn clean(line: &str, colours: Colours) -> String {
     let mut cleaner = Cleaner::new(colours);
@@ -30,28 +29,28 @@ pub fn clean(line: &str, colours: Colours) -> String {
     text
 }
 
-/// `text` as part of a line that says something else as well: without colours, and with its line breaks to be seen.
+/// `text` as part of another line: without colours, and with visible line breaks.
 #[must_use]
 pub fn plain(text: &str) -> String {
     clean(&one_line(text), Colours::Dropped)
 }
 
-/// `text` with its line breaks to be seen, so that it can't look like several lines.
+/// `text` with visible line breaks, so that it can't look like several lines.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     text.trim_end_matches(['\r', '\n']).replace("\r\n", "\n").replace('\n', "\u{2424}")
 }
 
-/// What is left of a line that was written over: what stands after the last carriage return.
+/// The visible state of an overwritten line: what follows the last carriage return.
 #[must_use]
 pub fn last_state(line: &str) -> &str {
     line.rsplit('\r').find(|state| !state.trim().is_empty()).unwrap_or_default()
 }
 
-/// `json` with what a terminal or a reader could be deceived by escaped; it means the same.
+/// `json` with deceptive characters escaped; its meaning stays the same.
 #[must_use]
 pub fn escape_json(json: String) -> String {
-    // These characters can only stand inside strings.
+    // These characters occur only inside strings.
     if !json.contains(is_suspect) {
         return json;
     }
@@ -65,7 +64,7 @@ pub fn escape_json(json: String) -> String {
     })
 }
 
-/// What the JSON writer leaves as it is, and should not reach a terminal.
+/// Characters that the JSON writer leaves as they are, and that must not reach a terminal.
 fn is_suspect(letter: char) -> bool {
     is_c1(letter) || letter == '\u{7f}' || changes_order(letter)
 }
@@ -84,11 +83,11 @@ const fn changes_order(letter: char) -> bool {
 pub(crate) struct Cleaner {
     colours: Colours,
     state: State,
-    /// The sequence that is under way, without its introducer.
+    /// The current sequence, without its introducer.
     sequence: String,
     /// Whether a colour is set.
     coloured: bool,
-    /// Whether anything was passed on that can be seen.
+    /// Whether anything visible was passed on.
     visible: bool,
 }
 
@@ -97,7 +96,7 @@ impl Cleaner {
         Self { colours, state: State::Ground, sequence: String::new(), coloured: false, visible: false }
     }
 
-    /// Appends to `text` what of `piece` may pass.
+    /// Appends the printable part of `piece` to `text`.
     pub(crate) fn push(&mut self, piece: &str, text: &mut String) {
         let mut rest = piece;
         while !rest.is_empty() {
@@ -115,7 +114,7 @@ impl Cleaner {
         }
     }
 
-    /// Ends the line. The text of a string sequence that has no end is shown: it would be lost otherwise.
+    /// Ends the line. The text of an unterminated string sequence is shown: it would be lost otherwise.
     pub(crate) fn end(&mut self, text: &mut String) {
         if self.in_string() {
             self.visible |= !self.sequence.trim().is_empty();
@@ -126,19 +125,19 @@ impl Cleaner {
         self.pause(text);
     }
 
-    /// Ends the colours alone: what follows belongs to the same line.
+    /// Ends the colours only: what follows belongs to the same line.
     pub(crate) fn pause(&mut self, text: &mut String) {
         if std::mem::take(&mut self.coloured) {
             text.push_str(RESET);
         }
     }
 
-    /// Whether anything that can be seen was passed on since it was taken for seen.
+    /// Whether anything visible was passed on since [`Self::take_visible`].
     pub(crate) const fn is_visible(&self) -> bool {
         self.visible
     }
 
-    /// Takes what was passed on for seen; answers whether there was anything.
+    /// Whether anything visible was passed on since the last call.
     pub(crate) const fn take_visible(&mut self) -> bool {
         std::mem::replace(&mut self.visible, false)
     }
@@ -157,7 +156,7 @@ impl Cleaner {
         } else if self.in_string() {
             self.sequence.push(seen(letter));
         } else {
-            // Other sequences are ASCII: this one has been broken off.
+            // Other sequences are ASCII: this one is broken.
             self.state = State::Ground;
             self.sequence.clear();
             self.show(letter, text);
@@ -198,7 +197,7 @@ impl Cleaner {
     }
 }
 
-/// What does not pass as it is: control characters, and those that change the order of a line.
+/// Characters that are not passed on as they are: control characters, and those that change the order of a line.
 fn is_special(letter: char) -> bool {
     (letter.is_control() && letter != '\t') || changes_order(letter)
 }
@@ -207,12 +206,12 @@ const fn seen(letter: char) -> char {
     if changes_order(letter) { char::REPLACEMENT_CHARACTER } else { letter }
 }
 
-/// What begins a longer sequence after ESC: CSI, OSC, DCS, SOS, PM and APC.
+/// Bytes that begin a longer sequence after ESC: CSI, OSC, DCS, SOS, PM and APC.
 const fn is_introducer(byte: u8) -> bool {
     matches!(byte, b'[' | b']' | b'P' | b'X' | b'^' | b'_')
 }
 
-/// Of the parameters of SGR those that are colours and weights. Text that can't be seen, or blinks, is no colour.
+/// The parameters of SGR that are colours and weights, without hidden and blinking text.
 fn styles(parameters: &str) -> Vec<String> {
     let mut kept = Vec::new();
     if !parameters.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b';' | b':')) {

@@ -1,9 +1,9 @@
 //! Control groups, where the node may make them: the kernel then counts and kills for us.
 //!
 //! Version 2 is used when the node's own group is writable (root, or `Delegate=yes`), with the controllers that are
-//! switched on there; version 1 hierarchies for pids, memory and cpu are used as well when they are mounted and
-//! writable. Nothing outside a folder of our own is changed. Where none of this works, [`Cgroups::none`] does, and
-//! the runtime counts processes and memory by itself once in a while.
+//! enabled there; version 1 hierarchies for pids, memory and cpu are used as well when they are mounted and writable.
+//! Nothing outside a folder of our own is changed. Where none of this works ([`Cgroups::none`]), the runtime counts
+//! processes and memory itself, at intervals.
 
 use std::{
     fs::OpenOptions,
@@ -16,7 +16,7 @@ use callboard_supervisors::fs;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What the kernel enforces.
+/// Limits of a control group.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CgroupLimits {
     /// Processes and threads together.
@@ -44,13 +44,13 @@ pub struct Cgroups {
 #[derive(Debug, Default)]
 struct Bases {
     folders: Vec<(Kind, PathBuf)>,
-    /// Which controllers the kernel applies in them.
+    /// Whether the kernel limits processes, memory and processor time in them.
     processes: bool,
     memory: bool,
     cpu: bool,
 }
 
-// The folders of our own go with the node, if no child is left in them.
+// The node's folders are removed with it, unless a child is left in them.
 impl Drop for Bases {
     #[expect(clippy::disallowed_methods, reason = "no disk has them, and they go once in the life of a node")]
     fn drop(&mut self) {
@@ -60,8 +60,8 @@ impl Drop for Bases {
     }
 }
 
-/// The control groups of one child, one per hierarchy; none at all where there are no hierarchies to use. Whoever waits for
-/// the child's end removes them.
+/// The control groups of one child, one per hierarchy; empty where no hierarchy can be used. Whoever waits for the
+/// child's end removes them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cgroup {
     folders: Vec<(Kind, PathBuf)>,
@@ -82,12 +82,12 @@ impl Cgroups {
         else {
             return Self::none();
         };
-        // The whole token: what is found in the folder of this name is ended as an orphan of this node.
+        // The whole token: a process in the folder of this name is ended as an orphan of this node.
         let name = format!("callboard-{}", node.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-"));
         let mut folders = Vec::new();
         for (kind, mount) in hierarchies(&mounts) {
             let path = own_path(&own, kind).unwrap_or_default();
-            // In a container the path may be one that only the host sees.
+            // In a container the path may exist on the host only.
             let parent =
                 [mount.join(path.trim_start_matches('/')), mount].into_iter().find(|folder| fs::is_dir(folder));
             let Some(base) = parent.map(|folder| folder.join(&name)) else { continue };
@@ -139,7 +139,7 @@ impl Cgroups {
     /// Makes the groups of one child.
     ///
     /// # Errors
-    /// When a group can't be made after all.
+    /// When a group can't be made in a hierarchy that [`Self::detect`] found usable.
     pub fn create(&self, id: Uuid, limits: &CgroupLimits) -> io::Result<Cgroup> {
         let mut cgroup = Cgroup::default();
         for (kind, base) in &self.bases.folders {
@@ -151,14 +151,14 @@ impl Cgroups {
         Ok(cgroup)
     }
 
-    /// The groups that are there, with the child they were made for.
+    /// The control groups of children that are not `in_use`, with the id of each child.
     #[must_use]
     pub fn existing(&self, in_use: impl Fn(Uuid) -> bool) -> Vec<(Uuid, Cgroup)> {
         let mut found: Vec<(Uuid, Cgroup)> = Vec::new();
         for (kind, base) in &self.bases.folders {
             for entry in fs::read_dir(base).into_iter().flatten().flatten() {
                 let id = entry.file_name().to_str().and_then(|name| name.parse().ok());
-                // A child that is about to enter its group must still find it.
+                // A child that is about to enter its group needs it.
                 let Some(id) = id.filter(|id| !in_use(*id)) else { continue };
                 match found.iter_mut().find(|(other, _)| *other == id) {
                     Some((_, cgroup)) => cgroup.folders.push((*kind, entry.path())),
@@ -177,13 +177,13 @@ impl Cgroup {
         self.folders.iter().map(|(_, folder)| folder.join("cgroup.procs")).collect()
     }
 
-    /// Processes and threads in it, if the kernel counts them.
+    /// Processes and threads in the group, if the kernel counts them.
     #[must_use]
     pub fn processes(&self) -> Option<u64> {
         self.number(&[Kind::Pids, Kind::Unified], "pids.current")
     }
 
-    /// Memory in use in bytes, if the kernel counts it; without what it only caches of files.
+    /// Memory in use in bytes, if the kernel counts it; without the page cache.
     #[must_use]
     pub fn memory(&self) -> Option<u64> {
         let folder = self.folders.iter().find(|(kind, folder)| {
@@ -195,7 +195,7 @@ impl Cgroup {
         stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
-    /// How many processes the kernel has killed in it because it ran out of its memory.
+    /// Whether the kernel has killed a process of the group because its memory ran out.
     #[must_use]
     pub fn killed_for_memory(&self) -> bool {
         self.folders.iter().any(|(kind, folder)| {
@@ -209,24 +209,24 @@ impl Cgroup {
         })
     }
 
-    /// Kills everything in it at once, where the kernel can (5.14 and newer).
+    /// Kills everything in the group at once, where the kernel can (5.14 and newer).
     pub fn kill(&self) {
         for (_, folder) in self.folders.iter().filter(|(kind, _)| *kind == Kind::Unified) {
             drop(fs::write(folder.join("cgroup.kill"), "1"));
         }
     }
 
-    /// The processes in it.
+    /// The processes in the group.
     #[must_use]
     pub fn members(&self) -> Vec<i32> {
         let text = self.procs_files().first().and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
-    /// Removes it; false while there are processes in it. One that stays is found by the next start of the node.
+    /// Removes the group; false while there are processes in it. One that stays is found by the next start of the node.
     pub fn remove(&self) -> bool {
         let removed = self.folders.iter().map(|(_, folder)| fs::remove_dir(folder));
-        // Each of them, whatever becomes of the others.
+        // All of them are tried, whether or not another fails.
         let removed: Vec<_> = removed.collect();
         removed.iter().all(|removed| !matches!(removed, Err(error) if error.kind() != io::ErrorKind::NotFound))
     }
@@ -278,7 +278,7 @@ fn own_path(own: &str, kind: Kind) -> Option<&str> {
 }
 
 fn is_usable(base: &Path) -> bool {
-    // A probe: to make a group is one right, to move a process into it is another.
+    // A probe: making a group is one right, moving a process into it is another.
     let probe = base.join(format!("probe-{}", std::process::id()));
     let made = fs::create_dir(&probe).is_ok();
     let writable = fs::open_with(OpenOptions::new().write(true), probe.join("cgroup.procs")).is_ok();

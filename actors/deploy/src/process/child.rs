@@ -1,4 +1,4 @@
-//! The node's end of a program: its reaper, what it uses, and how it is ended.
+//! The node's side of a program: its reaper, its usage, and how it is ended.
 
 use std::{
     io,
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::{
     Active, Launcher, Program,
-    adopted::Known,
+    adopted::Registration,
     cgroup::Cgroup,
     leftovers::Leftover,
     procfs::{self, Listeners, Tree},
@@ -30,34 +30,34 @@ use super::{
 };
 use crate::pools::{self, Pools};
 
-/// What a program may take from its start by the reaper to its first instruction.
+/// How long a program may take from its start by the reaper to its first instruction.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
-/// A process in an uninterruptible wait can't be killed; nobody waits longer for it.
+/// How long the end of killed processes is awaited: one in an uninterruptible wait can't be killed.
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
-/// How soon a reaper that was stopped, as by SIGSTOP, goes on.
+/// Interval of the SIGCONTs to a reaper, in case it was stopped, as by SIGSTOP.
 const WOKEN_EVERY: Duration = Duration::from_secs(1);
-/// How old a look at all processes may be.
+/// The age up to which a process tree is reused.
 const RECENT: Duration = Duration::from_millis(500);
 
-/// A program that runs, with everything that it has started. Dropped, all of that is killed.
+/// A running program with its descendants. All of them are killed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Child {
     id: Uuid,
     reaper: Process,
     control: UnixStream,
-    /// What the reaper has told and nobody has read.
-    told: Vec<u8>,
+    /// Bytes received from the reaper that are not yet a whole report.
+    unread: Vec<u8>,
     pid: i32,
     start_time: u64,
     ended: Option<Ended>,
     cgroup: Arc<Cgroup>,
     pools: Pools,
-    known: Known,
+    registration: Registration,
     _active: Active,
 }
 
 impl Child {
-    /// Starts it and waits until it runs.
+    /// Starts the program and waits until it runs.
     pub(super) async fn start(launcher: Launcher, program: Program) -> io::Result<Self> {
         let (pool, handle) = (launcher.pools.prompt.clone(), tokio::runtime::Handle::current());
         let mut child = pools::io(&pool, move || {
@@ -70,7 +70,7 @@ impl Child {
                 (child.pid, child.start_time) = (pid, start_time);
                 Ok(child)
             }
-            // One that was killed before it has read anything resets the connection.
+            // A reaper that was killed before it has read anything resets the connection.
             Ok(Ok(_) | Err(_)) => Err(io::Error::other(child.failure().await)),
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the program did not begin in time")),
         }
@@ -86,29 +86,29 @@ impl Child {
         let mut command = launcher.command(&program, &cgroup)?;
         let stdout = program.streams.stdout.take().map_or_else(Stdio::piped, Stdio::from);
         command.stdin(OwnedFd::from(theirs)).stdout(stdout).stderr(Stdio::piped());
-        let (reaper, known) = launcher.reapers.start(&mut command)?;
+        let (reaper, registration) = launcher.reapers.start(&mut command)?;
         Ok(Self {
             id: program.id,
             reaper,
             control,
-            told: Vec::new(),
+            unread: Vec::new(),
             pid: 0,
             start_time: 0,
             ended: None,
             cgroup: Arc::new(cgroup),
             pools: launcher.pools.clone(),
-            known,
+            registration,
             _active: active,
         })
     }
 
-    /// Why a reaper has ended before its program began: in its own words, if it had any.
+    /// Why a reaper has ended before its program began: its last output, if there is any.
     async fn failure(&mut self) -> String {
         use tokio::io::AsyncReadExt as _;
-        // Whatever it has started may hold the pipe.
+        // A child of the reaper may hold the pipe open.
         let status = self.end_leftovers().await;
         if status.is_some_and(|status| status.signal().is_some()) {
-            return "the process that looks after it was killed".to_owned();
+            return "the process that supervises it was killed".to_owned();
         }
         let mut said = String::new();
         if let Some(stderr) = self.reaper.stderr.as_mut() {
@@ -118,15 +118,15 @@ impl Child {
         if said.is_empty() { "its process could not be made".to_owned() } else { said.to_owned() }
     }
 
-    /// The next report. `None` when the reaper has ended. What was read stays when this is dropped.
+    /// The reaper's next report; `None` when the reaper has ended. Cancel-safe: what was read is kept.
     async fn report(&mut self) -> io::Result<Option<Report>> {
         loop {
-            if let Some(end) = self.told.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.told.drain(..=end).collect();
+            if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.unread.drain(..=end).collect();
                 return serde_json::from_slice(&line).map(Some).map_err(io::Error::other);
             }
             self.control.readable().await?;
-            match self.control.try_read_buf(&mut self.told) {
+            match self.control.try_read_buf(&mut self.unread) {
                 Ok(0) => return Ok(None),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -135,22 +135,22 @@ impl Child {
         }
     }
 
-    /// The program's process.
+    /// The pid of the program.
     pub(crate) fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// With the pid it names the program's process for good.
+    /// The program's start time: unique together with its pid.
     pub(crate) fn start_time(&self) -> u64 {
         self.start_time
     }
 
-    /// Its standard output and standard error; once.
+    /// The program's standard output and standard error; `None` from the second call on.
     pub(crate) fn output(&mut self) -> (Option<ChildStdout>, Option<ChildStderr>) {
         (self.reaper.stdout.take(), self.reaper.stderr.take())
     }
 
-    /// Waits until the program has ended and nothing that it started is left.
+    /// Waits until the program and all its descendants have ended.
     pub(crate) async fn ended(&mut self) -> Ended {
         if let Some(ended) = self.ended {
             return ended;
@@ -159,7 +159,7 @@ impl Child {
             match timeout(WOKEN_EVERY, self.report()).await {
                 Err(_) => self.wake(),
                 Ok(Ok(Some(Report::Ended(ended)))) => {
-                    // It ends at once, or has.
+                    // The reaper ends right after its last report.
                     let _: io::Result<ExitStatus> = self.reaper.wait().await;
                     break ended;
                 }
@@ -173,15 +173,16 @@ impl Child {
         ended
     }
 
-    /// The reaper is lost, and with it the program's exit status: the program is killed with all that it has started.
+    /// Handles the loss of the reaper, and with it of the program's exit status: kills the program and its descendants.
     async fn lost(&mut self) -> Ended {
         self.end_leftovers().await;
         Ended { how: How::Lost, out_of_memory: false }
     }
 
-    /// Ends the reaper, and everything below it.
+    /// Ends the reaper and everything below it.
     async fn end_leftovers(&mut self) -> Option<ExitStatus> {
-        // It is gone, or about to go and to say why, unless it hangs. Its family falls to this process before its end is seen.
+        // The reaper has ended or is about to, unless it hangs. This process adopts its descendants before it sees its
+        // end.
         let status = match timeout(WOKEN_EVERY, self.reaper.wait()).await {
             Ok(status) => Ok(status),
             Err(_) => {
@@ -190,23 +191,25 @@ impl Child {
             }
         };
         let leader = (self.pid > 0).then_some((self.pid, self.start_time));
-        let leftover = Leftover::of(self.id, leader, (*self.cgroup).clone()).with_adopted(self.known.all.clone());
+        let leftover =
+            Leftover::of(self.id, leader, (*self.cgroup).clone()).with_adopted(self.registration.all.clone());
         leftover.end(&self.pools).await;
         status.ok()?.ok()
     }
 
-    /// SIGTERM, up to `grace` to end, then SIGKILL until nothing is left. Returns whether SIGKILL was needed.
+    /// Sends SIGTERM, waits up to `grace`, then sends SIGKILL until nothing is left. Returns whether SIGKILL was
+    /// needed.
     pub(crate) async fn end(&mut self, grace: Duration) -> bool {
         if self.ended.is_some() {
             return false;
         }
         if !grace.is_zero() {
-            self.ask_for(TERMINATE);
+            self.request(TERMINATE);
             if timeout(grace, self.ended()).await.is_ok() {
                 return false;
             }
         }
-        self.ask_for(KILL);
+        self.request(KILL);
         if timeout(KILLED_WITHIN, self.ended()).await.is_err() {
             tracing::error!(id = %self.id, "the reaper of a program does not end it; ending both");
             self.ended = Some(self.lost().await);
@@ -214,22 +217,23 @@ impl Child {
         true
     }
 
-    /// Without a runtime too, and without waiting: the socket takes more than is ever asked for.
-    fn ask_for(&self, wish: u8) {
-        // A reaper that is gone has told so, or is seen to be gone.
-        let _ = nix::unistd::write(&self.control, &[wish]);
+    /// Sends a request to the reaper. Works without a runtime and never blocks: the socket buffers more than is ever
+    /// sent.
+    fn request(&self, request: u8) {
+        // A reaper that has ended has reported so, or its end is seen.
+        let _ = nix::unistd::write(&self.control, &[request]);
         self.wake();
     }
 
-    /// Lets a reaper that was stopped go on; others take no note of it.
+    /// Sends SIGCONT to the reaper, which matters only if it was stopped.
     fn wake(&self) {
         if let Some(pid) = self.reaper.id().and_then(|pid| i32::try_from(pid).ok()) {
-            // One that has ended meanwhile keeps its pid until it is waited for.
+            // A reaper that has ended meanwhile keeps its pid until it is reaped.
             let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
         }
     }
 
-    /// What looks at it from any thread.
+    /// A gauge of the program that can be read from any thread.
     pub(crate) fn gauge(&self) -> Gauge {
         let reaper = self.reaper.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
         Gauge { reaper, cgroup: self.cgroup.clone(), pools: self.pools.clone() }
@@ -239,21 +243,21 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if self.ended.is_none() {
-            self.ask_for(KILL);
+            self.request(KILL);
         }
     }
 }
 
-/// What a program uses.
+/// Resources in use by a program.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Processes; with threads where the kernel counts them.
+    /// Processes; also threads where the kernel counts.
     pub processes: u64,
     /// Bytes of memory.
     pub memory: u64,
 }
 
-/// One look at all processes for all programs: at most one each half second.
+/// A process tree that all programs share, read at most once each half second.
 #[derive(Debug, Default)]
 pub(crate) struct Census(Mutex<Option<(std::time::Instant, Arc<Tree>)>>);
 
@@ -271,7 +275,7 @@ impl Census {
     }
 }
 
-/// Looks at a program: everything below its reaper.
+/// Measures a program: everything below its reaper.
 #[derive(Debug, Clone)]
 pub(crate) struct Gauge {
     reaper: i32,
@@ -280,7 +284,8 @@ pub(crate) struct Gauge {
 }
 
 impl Gauge {
-    /// What it uses; as of the last look at all processes where the kernel does not count. `None` while nobody can look.
+    /// The usage of the program; from the shared process tree where the kernel does not count. `None` while the pool is
+    /// full.
     pub(crate) async fn usage(&self, census: &Arc<Census>) -> Option<Usage> {
         let (gauge, census) = (self.clone(), census.clone());
         self.pools.prompt.run(None, move || gauge.usage_now(&census)).await.ok()
@@ -295,7 +300,7 @@ impl Gauge {
         Usage { processes: members.len() as u64, memory }
     }
 
-    /// Where it listens.
+    /// Where the program listens.
     pub(crate) async fn listeners(&self) -> Listeners {
         let reaper = self.reaper;
         let look = move || Listeners::of(&Tree::of_all().below(reaper));

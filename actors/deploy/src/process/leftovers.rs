@@ -1,8 +1,9 @@
-//! Processes whose reaper is not there to end them: of an earlier run of the node, or of a reaper that was killed.
+//! Orphans: processes whose reaper is not there to end them. They are of an earlier run of the node, or of a reaper
+//! that was killed.
 //!
-//! A member is found in any of three ways, because a program can leave each of them: it is in the program's session, it is
-//! in its control group, or it carries its id in its environment. What a reaper of this run of the node leaves is found
-//! without any of them, because the node has adopted it.
+//! A process of a program is recognized by any of three marks, because it can lose each of them: the program's session,
+//! its control group, or its id in the environment. What a killed reaper of this run of the node leaves needs no mark,
+//! because the node has adopted it.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -19,19 +20,19 @@ use super::{
 };
 use crate::pools::Pools;
 
-/// Rounds of SIGKILL, which leave reapers alone: one that lives ends by itself when nothing is left below it.
+/// Rounds of SIGKILL that spare reapers: a reaper that lives ends by itself when nothing is left below it.
 const ROUNDS: u32 = 200;
-/// Further rounds, which spare nothing.
+/// Further rounds, which spare no process.
 const LAST_ROUNDS: u32 = 20;
 
-/// What is left of one program.
+/// The orphans of one program.
 #[derive(Debug, Clone)]
 pub(crate) struct Leftover {
     id: Uuid,
     /// Pid and start time of its main process.
     leader: Option<(i32, u64)>,
     cgroup: Cgroup,
-    /// Whose family it may be, when its own reaper was killed in this run of the node.
+    /// The reapers of this node, if this program's own was killed in this run: the node has adopted its descendants.
     reapers: Option<Reapers>,
 }
 
@@ -44,12 +45,13 @@ impl Leftover {
         Self { leader: Some(leader), ..self }
     }
 
-    /// With all that the node has adopted. Several reapers that were killed at once leave one crowd, none of which may go on.
+    /// Includes everything that the node has adopted. Which of several reapers killed at once it belonged to can't be
+    /// told, and none of it may go on.
     pub(crate) fn with_adopted(self, reapers: Reapers) -> Self {
         Self { reapers: Some(reapers), ..self }
     }
 
-    /// Ends all of it. Returns how many processes there were, without the platform's own.
+    /// Ends all of it. Returns the highest number of processes seen at once, without reapers and trampolines.
     pub(crate) async fn end(&self, pools: &Pools) -> usize {
         let mut found = 0;
         for round in 0..ROUNDS + LAST_ROUNDS {
@@ -68,12 +70,12 @@ impl Leftover {
         found
     }
 
-    /// One round of SIGKILL. Returns how many members there are, and how many of them are not the platform's own.
+    /// One round of SIGKILL. Returns how many members there are, and how many of them are no reapers or trampolines.
     fn kill(&self, spares_ours: bool) -> (usize, usize) {
         let adopted = self.reapers.as_ref().map_or(0, Reapers::kill_adopted);
         let members = self.members();
         let (ours, theirs): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, is_ours)| *is_ours);
-        // As a group first: that reaches also what was forked since the look.
+        // As a group first: this reaches also what was forked since the members were listed.
         if let Some((leader, _)) = self.leader
             && theirs.iter().any(|(process, _)| process.group == leader && self.is_in_session(process))
         {
@@ -87,7 +89,7 @@ impl Leftover {
         (theirs + ours.len(), theirs)
     }
 
-    /// All members that still run, and whether each is the platform's own.
+    /// All members that still run, and whether each is a reaper or trampoline.
     fn members(&self) -> Vec<(Process, bool)> {
         let in_cgroup = self.cgroup.members();
         let own = std::process::id().cast_signed();
@@ -105,7 +107,7 @@ impl Leftover {
         others.filter_map(member).collect()
     }
 
-    // A pid is not given out again while a session of that number lives, and an older process can't be a member.
+    // A pid is not reused while its session lives, and a process older than the leader can't be a member.
     fn is_in_session(&self, process: &Process) -> bool {
         let Some((leader, start_time)) = self.leader.filter(|(leader, _)| *leader > 0) else { return false };
         match process.pid == leader {

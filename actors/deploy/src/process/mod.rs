@@ -1,10 +1,10 @@
 //! Programs as child processes: started with limits and a clean environment, and ended with everything they started.
 //!
-//! Builds, `git` and instances all begin here, through the [`trampoline`]. A program runs below a [`reaper`] of its own,
-//! which adopts and ends whatever it leaves; what a killed reaper leaves is [adopted] and ended by the node. A program gets
-//! exactly the environment it is given plus two variables by which a later run of the node finds what a reaper could not
-//! end: `CALLBOARD_NODE`, the token of the data folder, and `CALLBOARD_INSTANCE`, the id of this one program. They are no
-//! secrets.
+//! Builds, `git` and instances are all started here, through the [`trampoline`]. A program runs below a [`reaper`] of
+//! its own, which adopts and ends its orphans; the node [adopts](adopted) and ends those of a killed reaper. A program
+//! gets exactly the environment it is given and two variables by which a later run of the node finds what a reaper
+//! could not end: `CALLBOARD_NODE`, the token of the data folder, and `CALLBOARD_INSTANCE`, the id of this one program.
+//! They are no secrets.
 
 mod adopted;
 mod cgroup;
@@ -55,33 +55,33 @@ pub const NODE_VARIABLE: &str = "CALLBOARD_NODE";
 /// The variable that holds the id of one child.
 pub const INSTANCE_VARIABLE: &str = "CALLBOARD_INSTANCE";
 
-/// How children are started; one per node, cloned to whatever starts children.
+/// How children are started; one per node, cloned for each user.
 #[derive(Debug, Clone)]
 pub struct Launcher {
     /// The trampoline, such as `["/proc/self/exe", "launch"]`; see [`crate::process::trampoline::launch`].
     pub argv: Vec<String>,
-    /// The token of the data folder, by which the next start of the node finds what this one left.
+    /// The token of the data folder, by which the next start of the node finds the orphans of this run.
     pub node: String,
     /// The `PATH` of children.
     pub path: String,
-    /// Where the kernel counts and limits for us; default: none.
+    /// The control groups of the node; default: none.
     pub cgroups: Cgroups,
-    /// Folders of the node that children do not get to see, apart from their own; default: none.
+    /// Folders of the node that are hidden from children, apart from a child's own; default: none.
     pub hidden: Vec<PathBuf>,
-    /// The threads for whatever about children, or the files that they leave, may wait for a disk.
+    /// The thread pools for what may wait for a disk.
     pub pools: Pools,
     active: Arc<Mutex<HashSet<Uuid>>>,
     reapers: adopted::Reapers,
 }
 
-/// What a program reads and writes, apart from its errors; default: nothing and a pipe of ours.
+/// Standard input and output of a program; default: nothing and a pipe to the node.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     pub(crate) stdin: Option<OwnedFd>,
     pub(crate) stdout: Option<OwnedFd>,
 }
 
-/// A child of this node, for as long as this lives: whatever else carries the node's token is an orphan.
+/// Marks a child as one of this run while it exists: other processes with the node's token are orphans.
 #[derive(Debug)]
 pub(crate) struct Active(Uuid, Arc<Mutex<HashSet<Uuid>>>);
 
@@ -99,7 +99,7 @@ impl Drop for Active {
 }
 
 impl Launcher {
-    /// `PATH` as the node has it, or the usual folders.
+    /// A launcher without control groups and hidden folders; `PATH` as the node has it, or the usual folders.
     #[must_use]
     pub fn new(argv: Vec<String>, node: impl Into<String>) -> Self {
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".to_owned());
@@ -115,22 +115,21 @@ impl Launcher {
         }
     }
 
-    /// With control groups, where this node may make them.
+    /// Adds control groups, where this node may make them.
     #[must_use]
     pub fn with_cgroups(mut self) -> Self {
         self.cgroups = Cgroups::detect(&self.node);
         self
     }
 
-    /// Whose children do not get to see these folders, apart from what in them is their own.
+    /// Hides these folders from children, apart from what in them is a child's own.
     #[must_use]
     pub fn hiding(mut self, folders: impl IntoIterator<Item = PathBuf>) -> Self {
         self.hidden.extend(folders);
         self
     }
 
-    /// Whose children, which run as `user` or else as the node does, search only the folders of `PATH` that they may.
-    /// Blocks; at start.
+    /// Removes from `PATH` the folders that children, as `user` or as the node's own, may not search. Blocks; at start.
     #[must_use]
     pub fn searching_as(mut self, user: Option<RunAs>) -> Self {
         self.path = path::searchable(&self.path, user, &self.hidden);
@@ -173,13 +172,13 @@ impl Launcher {
     }
 }
 
-/// A program to be.
+/// A program to start.
 #[derive(Debug)]
 pub(crate) struct Program {
-    /// The identity of this one start.
+    /// The id of this one start.
     pub(crate) id: Uuid,
     pub(crate) launch: Launch,
-    /// What all of its processes may use together.
+    /// Limits of all its processes together.
     pub(crate) limits: CgroupLimits,
     pub(crate) argv: Vec<OsString>,
     pub(crate) environment: Vec<(OsString, OsString)>,

@@ -1,4 +1,4 @@
-//! Which folders of a `PATH` are of use to a child.
+//! Which folders of a `PATH` a child may search.
 
 use std::{
     env,
@@ -11,20 +11,19 @@ use nix::unistd::{AccessFlags, access};
 
 use crate::process::trampoline::RunAs;
 
-/// What of `path` a child may search, which runs as `user`, or else as this process does. Blocks.
+/// The part of `path` that a child running as `user`, or else as this process does, may search. Blocks.
 ///
-/// A shell that may not search one of the folders says of a program that is in none of them that it may not be executed,
-/// and not that it is missing.
+/// A shell reports a missing program as "may not be executed" when `PATH` has a folder that it may not search.
 pub(super) fn searchable(path: &str, user: Option<RunAs>, hidden: &[PathBuf]) -> String {
     let is_open = |folder: &PathBuf| {
         folder.is_absolute() && !hidden.iter().any(|hidden| folder.starts_with(hidden)) && may_search(folder, user)
     };
     let folders = env::split_paths(path).filter(is_open);
-    // None of them holds the separator: they were split at it.
+    // No folder holds the separator: they were split at it.
     env::join_paths(folders).unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// One that is not there is closed to nobody.
+/// True also of a folder that does not exist.
 fn may_search(folder: &Path, user: Option<RunAs>) -> bool {
     let Some(user) = user else {
         return !matches!(access(folder, AccessFlags::X_OK), Err(nix::errno::Errno::EACCES));

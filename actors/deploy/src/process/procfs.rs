@@ -1,6 +1,6 @@
-//! What `/proc` tells about processes. Elsewhere than on Linux it tells nothing, and only process groups are known.
+//! Processes as `/proc` shows them. Elsewhere than on Linux it shows nothing, and only process groups are known.
 //!
-//! To look there is file system work, and can wait for a process that the kernel holds: not on a shard's thread. So the
+//! Reading it is file system work and can wait for a process that the kernel holds: not on a shard's thread. So the
 //! files are read here, and only parsed by `procfs-core`. A process chooses its own name, which need not be UTF-8.
 
 use std::{
@@ -28,9 +28,9 @@ pub(crate) struct Process {
     pub(crate) parent: i32,
     pub(crate) group: i32,
     pub(crate) session: i32,
-    /// In clock ticks since boot: with the pid it names a process for good.
+    /// In clock ticks since boot: unique together with the pid.
     pub(crate) start_time: u64,
-    /// Ended, but not waited for.
+    /// Ended, but not reaped.
     pub(crate) is_zombie: bool,
 }
 
@@ -42,29 +42,29 @@ pub(crate) fn process(pid: i32) -> Option<Process> {
     Some(Process { pid, parent: ppid, group: pgrp, session, start_time: starttime, is_zombie })
 }
 
-/// All processes, zombies included.
+/// All processes, including zombies.
 pub(crate) fn all() -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     ids.filter_map(process).collect()
 }
 
-/// All processes that still run.
+/// All processes but zombies.
 pub(crate) fn running() -> Vec<Process> {
     all().into_iter().filter(|process| !process.is_zombie).collect()
 }
 
-/// Who started whom, or adopted whose children.
+/// The children of each process: those it started, and those it adopted.
 #[derive(Debug, Default)]
 pub(crate) struct Tree(HashMap<i32, Vec<i32>>);
 
 impl Tree {
-    /// Of all processes that run now.
+    /// The tree of all running processes.
     pub(crate) fn of_all() -> Self {
         Self::of(&all())
     }
 
-    /// Of those among these that run.
+    /// The tree of the running ones among `processes`.
     pub(crate) fn of(processes: &[Process]) -> Self {
         let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
         for process in processes.iter().filter(|process| !process.is_zombie) {
@@ -73,7 +73,7 @@ impl Tree {
         Self(children)
     }
 
-    /// Everything below a process, whatever its session, group and environment are.
+    /// All descendants of a process, whatever their session, group and environment.
     pub(crate) fn below(&self, pid: i32) -> Vec<i32> {
         let mut found = self.0.get(&pid).cloned().unwrap_or_default();
         let mut at = 0;
@@ -91,7 +91,7 @@ pub(crate) fn lists_children() -> bool {
     fs::exists(format!("/proc/self/task/{own}/children"))
 }
 
-/// The children of a process as they are at this moment; none where the kernel does not list them.
+/// The children of a process at this moment; none where the kernel does not list them.
 pub(crate) fn children(pid: i32) -> Vec<i32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
@@ -100,28 +100,28 @@ pub(crate) fn children(pid: i32) -> Vec<i32> {
         .collect()
 }
 
-/// The memory a process has in use, in bytes.
+/// The resident memory of a process, in bytes.
 pub(crate) fn resident(pid: i32) -> u64 {
-    // `Stat` has only an estimate of it on machines with many processors, and `Status` of `procfs-core` takes no name that is
-    // not UTF-8.
+    // `Stat` has only an estimate of it on machines with many processors, and `Status` of `procfs-core` fails on names
+    // that are not UTF-8.
     let Ok(status) = fs::read(format!("/proc/{pid}/status")) else { return 0 };
     let status = String::from_utf8_lossy(&status);
     let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB"));
     kibibytes.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or_default() * 1024
 }
 
-/// What the environment that a process was started with says.
+/// The platform's variables in the environment that a process was started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Marks {
     /// The token of its node.
     pub(crate) node: String,
-    /// The child it belongs to.
+    /// The id of the child it belongs to.
     pub(crate) id: Uuid,
-    /// Whether it is the child's reaper, or on its way to become the program.
+    /// Whether it is the child's reaper, or a trampoline that is not yet the program.
     pub(crate) is_ours: bool,
 }
 
-/// The marks of a process, if it has any.
+/// The marks of a process; `None` when it has none.
 pub(crate) fn marks(pid: i32) -> Option<Marks> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let variables = || environment.split(|byte| *byte == 0);
@@ -133,7 +133,7 @@ pub(crate) fn marks(pid: i32) -> Option<Marks> {
     Some(Marks { node, id, is_ours: variables().any(|variable| variable.starts_with(VARIABLE_PREFIX.as_bytes())) })
 }
 
-/// All running processes that carry this node's token, reapers included.
+/// All running processes with this node's token, including reapers.
 pub(crate) fn named(node: &str) -> Vec<(Process, Marks)> {
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     let others = running().into_iter().filter(|process| process.pid != own);
@@ -143,28 +143,28 @@ pub(crate) fn named(node: &str) -> Vec<(Process, Marks)> {
         .collect()
 }
 
-/// Where processes listen for TCP connections.
+/// The addresses where processes listen for TCP connections.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
     addresses: Vec<SocketAddr>,
-    /// Whether one of them could have others, which this node may not see.
+    /// Whether a process could listen elsewhere too, hidden from this node.
     some_hidden: bool,
 }
 
 impl Listeners {
-    /// Nobody could look.
+    /// Of processes that could not be looked at.
     pub(crate) fn unknown() -> Self {
         Self { addresses: Vec::new(), some_hidden: true }
     }
 
-    /// Of these processes.
+    /// The listeners of these processes.
     pub(crate) fn of(pids: &[i32]) -> Self {
         let mut listeners = Self::default();
         let mut sockets = HashSet::new();
         for pid in pids {
             match fs::read_dir(format!("/proc/{pid}/fd")) {
                 Ok(files) => sockets.extend(files.filter_map(|file| socket(&fs::read_link(file.ok()?.path()).ok()?))),
-                // It has ended, and listens no more.
+                // The process has ended, and listens no more.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(_) => listeners.some_hidden = true,
             }
@@ -189,7 +189,7 @@ impl Listeners {
         listeners
     }
 
-    /// Their ports, in order.
+    /// Their ports, sorted.
     pub(crate) fn ports(&self) -> Vec<u16> {
         let mut ports: Vec<u16> = self.addresses.iter().map(SocketAddr::port).collect();
         ports.sort_unstable();
@@ -197,10 +197,11 @@ impl Listeners {
         ports
     }
 
-    /// Whether it is surely none of them that answers at this address of loopback.
+    /// Whether none of them can be what answers at this address of loopback.
     pub(crate) fn cannot_answer(&self, address: SocketAddr) -> bool {
         let answers = |listener: &SocketAddr| {
-            // An IPv6 socket on all addresses takes IPv4 as well, unless it was told not to; the table does not say.
+            // An IPv6 socket on all addresses accepts IPv4 too, unless IPV6_V6ONLY is set, which the table does not
+            // show.
             let on_all = listener.ip().is_unspecified() && (listener.is_ipv6() || address.is_ipv4());
             listener.port() == address.port() && (on_all || listener.ip().to_canonical() == address.ip())
         };
@@ -208,7 +209,7 @@ impl Listeners {
     }
 }
 
-/// The tables of sockets are written in this machine's byte order; nothing else is asked for.
+/// The socket tables are in this machine's byte order; the other fields are not used.
 const THIS_MACHINE: ExplicitSystemInfo = ExplicitSystemInfo {
     boot_time_secs: 0,
     ticks_per_second: 0,
@@ -223,7 +224,7 @@ fn socket(file: &Path) -> Option<u64> {
     }
 }
 
-/// Differs after each boot, when pids and start times begin anew.
+/// The id of this boot: after another, pids and start times begin anew.
 pub(crate) fn boot_id() -> String {
     let path = PathBuf::from("/proc/sys/kernel/random/boot_id");
     fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
@@ -280,7 +281,7 @@ mod tests {
         let own = i32::try_from(std::process::id()).unwrap();
         let v6 = |port| SocketAddr::from((Ipv6Addr::LOCALHOST, port));
         let v4 = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        // Each address a listener may have, and whether IPv4 and IPv6 on loopback reach it.
+        // Each address a listener may have, and whether it is reached over IPv4 and IPv6 on loopback.
         for (bound, on_v4, on_v6) in
             [("127.0.0.1:0", true, false), ("0.0.0.0:0", true, false), ("[::1]:0", false, true), ("[::]:0", true, true)]
         {

@@ -1,15 +1,15 @@
-//! The process between the node and a program: it adopts whatever the program leaves, and ends all of it.
+//! The process between the node and a program: it adopts the program's orphans, and ends all of them.
 //!
-//! A program may fork twice, leave its session and clear its environment; then neither its group nor anything it carries
-//! tells whose it is. But the kernel gives a process whose parent has ended to the nearest reaper above it. So each build
-//! step and each instance runs below a reaper of its own, which ends only when nothing is left below it, and this needs no
-//! privilege and no control group.
+//! A program may fork twice, leave its session and clear its environment; then neither its group nor any mark shows
+//! where it belongs. But the kernel gives a process whose parent has ended to the nearest reaper above it. So each
+//! build step and each instance runs below a reaper of its own, which ends only when nothing is left below it, and this
+//! needs no privilege and no control group.
 //!
-//! A reaper and its node hold the two ends of a socket. The node asks for SIGTERM or SIGKILL; the reaper tells when the
-//! program begins and how it ended. The kernel closes the socket of a node that was killed, and the reaper then ends the
-//! program by itself: nothing goes on for a node that is gone.
+//! A reaper and its node hold the two ends of a socket. The node requests SIGTERM or SIGKILL; the reaper reports when
+//! the program begins and how it ended. When the node is killed the kernel closes its end, and the reaper then ends the
+//! program: no program outlives its node.
 //!
-//! It runs as the node's user, outside of the program's limits and of what the program may signal.
+//! A reaper runs as the node's user, outside of the program's limits and of what the program may signal.
 
 use std::{
     collections::HashSet,
@@ -52,26 +52,26 @@ use super::{
 };
 use crate::process::trampoline::Launch;
 
-/// Goes with the program's standard input.
+/// Sent with the program's standard input.
 const BEGIN: u8 = b'B';
-/// Asks for SIGTERM to everything.
+/// Requests SIGTERM to all processes.
 pub(super) const TERMINATE: u8 = b'T';
-/// Asks for SIGKILL until nothing is left.
+/// Requests SIGKILL until nothing is left.
 pub(super) const KILL: u8 = b'K';
 
-/// What a program gets to end after SIGTERM when its node is gone: less than the time after which other nodes take over.
+/// Time between SIGTERM and SIGKILL when the node is gone: less than the time to takeover by another node.
 const GRACE: Duration = Duration::from_secs(2);
-/// How often is looked for processes that have not been told to end.
+/// Passes over the descendants in which SIGTERM is sent to those that have not had it.
 const LOOKS: usize = 10;
-/// Between two rounds of SIGKILL: what a process has forked in its last moment is found by the next one.
+/// Pause between two rounds of SIGKILL: the next one reaches what was forked in the last moment.
 const ROUND: Duration = Duration::from_millis(2);
 
-/// What a reaper tells its node; a line of JSON each.
+/// A message from a reaper to its node; a line of JSON each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Report {
     /// The program runs.
     Started { pid: i32, start_time: u64 },
-    /// The program has ended, and nothing that it started is left.
+    /// The program and all its descendants have ended.
     Ended(Ended),
 }
 
@@ -79,7 +79,7 @@ pub(super) enum Report {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ended {
     pub(crate) how: How,
-    /// Whether the kernel killed something of it for its memory.
+    /// Whether the kernel killed one of its processes because its memory ran out.
     pub(crate) out_of_memory: bool,
 }
 
@@ -87,7 +87,7 @@ pub(crate) struct Ended {
 pub(crate) enum How {
     Status(i32),
     Signal(i32),
-    /// Nobody knows: its reaper was killed.
+    /// Unknown: its reaper was killed.
     Lost,
 }
 
@@ -96,12 +96,12 @@ impl fmt::Display for How {
         match self {
             Self::Status(status) => write!(f, "status {status}"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
-            Self::Lost => f.write_str("the process that looks after it, which was killed"),
+            Self::Lost => f.write_str("the process that supervises it, which was killed"),
         }
     }
 }
 
-/// Starts the program by the trampoline and stays until nothing of it is left. Returns only when it can't.
+/// Starts the program by the trampoline and stays until none of its processes is left. Returns only on failure.
 pub(crate) fn stay(
     launch: &Launch,
     program: OsString,
@@ -109,7 +109,7 @@ pub(crate) fn stay(
 ) -> io::Result<std::convert::Infallible> {
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let stdin = take_stdin(&control)?;
-    // What is sent to everybody, such as by a terminal or at the stop of a system, is for the program.
+    // Signals to every process, as from a terminal or at shutdown, are for the program.
     SigSet::all().thread_block()?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     #[cfg(target_os = "linux")]
@@ -124,7 +124,7 @@ pub(crate) fn stay(
     command.stdin(stdin.map_or_else(Stdio::null, Stdio::from));
     #[expect(clippy::disallowed_methods, reason = "this process is there to wait for the program")]
     let pid = i32::try_from(command.spawn()?.id()).map_err(io::Error::other)?;
-    // With the program's standard input.
+    // Closes the reaper's copy of the program's standard input.
     drop(command);
     let reaper = Arc::new(Reaper {
         control,
@@ -143,7 +143,7 @@ pub(crate) fn stay(
     std::process::exit(0)
 }
 
-/// Hands the program's standard input to its reaper, whose own is the socket: the first that goes over it.
+/// Passes the program's standard input to its reaper, as the first message over the socket: that is the reaper's own.
 pub(super) fn hand_stdin(control: &UnixStream, stdin: Option<&OwnedFd>) -> io::Result<()> {
     let descriptors: Vec<_> = stdin.iter().map(|stdin| stdin.as_fd()).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -158,8 +158,8 @@ pub(super) fn hand_stdin(control: &UnixStream, stdin: Option<&OwnedFd>) -> io::R
 fn take_stdin(control: &UnixStream) -> io::Result<Option<OwnedFd>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut rights = RecvAncillaryBuffer::new(&mut space);
-    let mut wish = [0];
-    let received = recvmsg(control, &mut [IoSliceMut::new(&mut wish)], &mut rights, RecvFlags::CMSG_CLOEXEC)?;
+    let mut request = [0];
+    let received = recvmsg(control, &mut [IoSliceMut::new(&mut request)], &mut rights, RecvFlags::CMSG_CLOEXEC)?;
     if received.bytes == 0 {
         return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the node is gone"));
     }
@@ -175,14 +175,14 @@ struct Reaper {
     program: Pid,
     cgroup: Cgroup,
     lists_children: bool,
-    /// Whether the program was asked to end: then the rest of it is waited for as well.
+    /// Whether the program was asked to end: then its descendants are awaited too.
     is_asked: AtomicBool,
-    /// Held while children are waited for or signalled: a child whose end nobody has taken note of keeps its pid.
+    /// Held while children are awaited or signalled: a child that has ended keeps its pid until it is reaped.
     reaping: Mutex<()>,
 }
 
 impl Reaper {
-    /// A node that is gone need not be told.
+    /// Sends a report; a failure means that the node is gone.
     fn tell(&self, report: &Report) {
         if let Ok(mut line) = serde_json::to_vec(report) {
             line.push(b'\n');
@@ -190,17 +190,17 @@ impl Reaper {
         }
     }
 
-    /// Waits for the program and for everything that it leaves.
+    /// Waits for the program and all its descendants.
     fn reap(&self) -> Ended {
         let mut how = None;
         loop {
             until_one_has_ended();
-            if self.take_note(&mut how) == Err(Errno::ECHILD) {
+            if self.reap_children(&mut how) == Err(Errno::ECHILD) {
                 break;
             }
             while how.is_some() && !self.is_asked.load(Ordering::Acquire) {
                 self.kill();
-                if self.take_note(&mut how) == Err(Errno::ECHILD) {
+                if self.reap_children(&mut how) == Err(Errno::ECHILD) {
                     break;
                 }
                 pause(ROUND);
@@ -208,7 +208,7 @@ impl Reaper {
         }
         let out_of_memory = self.cgroup.killed_for_memory();
         for _ in 0..100 {
-            // The kernel may still be about to forget the last of them.
+            // The kernel may not yet have removed the last of them.
             if self.cgroup.remove() {
                 break;
             }
@@ -217,8 +217,8 @@ impl Reaper {
         Ended { how: how.unwrap_or(How::Lost), out_of_memory }
     }
 
-    /// Takes note of all children that have ended.
-    fn take_note(&self, how: &mut Option<How>) -> nix::Result<()> {
+    /// Reaps all children that have ended.
+    fn reap_children(&self, how: &mut Option<How>) -> nix::Result<()> {
         let _reaping = self.reaping.lock();
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG))? {
@@ -232,12 +232,12 @@ impl Reaper {
         }
     }
 
-    /// Does what the node asks for, and ends everything once it is gone.
+    /// Carries out the node's requests, and ends everything once the node is gone.
     fn obey(&self) {
-        let mut wish = [0];
+        let mut request = [0];
         loop {
-            match (&self.control).read(&mut wish) {
-                Ok(1) if wish == [TERMINATE] => self.terminate(),
+            match (&self.control).read(&mut request) {
+                Ok(1) if request == [TERMINATE] => self.terminate(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(1) => break,
                 Ok(_) | Err(_) => {
@@ -250,26 +250,27 @@ impl Reaper {
             }
         }
         self.is_asked.store(true, Ordering::Release);
-        // Until the other thread has no child any more, and ends the process.
+        // Until the other thread has no child left and ends the process.
         loop {
             self.kill();
             pause(ROUND);
         }
     }
 
-    /// SIGTERM to everything.
+    /// Sends SIGTERM to everything.
     fn terminate(&self) {
         self.is_asked.store(true, Ordering::Release);
         let _reaping = self.reaping.lock();
-        let mut told = HashSet::new();
-        // What is being forked meanwhile is seen by the next look; each process is told once.
+        let mut signalled = HashSet::new();
+        // What is forked meanwhile is found by the next pass; each process is signalled once.
         for _ in 0..LOOKS {
             let processes = self.below().into_iter().filter_map(procfs::process);
-            let untold: Vec<_> = processes.filter(|process| told.insert((process.pid, process.start_time))).collect();
-            if untold.is_empty() {
+            let unsignalled: Vec<_> =
+                processes.filter(|process| signalled.insert((process.pid, process.start_time))).collect();
+            if unsignalled.is_empty() {
                 break;
             }
-            for process in untold {
+            for process in unsignalled {
                 let _ = kill(Pid::from_raw(process.pid), Signal::SIGTERM);
             }
         }
@@ -277,8 +278,8 @@ impl Reaper {
         let _ = nix::sys::signal::killpg(self.program, Signal::SIGTERM);
     }
 
-    /// One round of SIGKILL. Each process gets it as soon as it is seen: one that forks and ends again and again would be
-    /// another one after a look at all of them.
+    /// One round of SIGKILL. Each process gets it as soon as it is seen: one that forks and exits again and again has
+    /// another pid by the end of a scan of all processes.
     fn kill(&self) {
         let _reaping = self.reaping.lock();
         self.cgroup.kill();
@@ -293,7 +294,7 @@ impl Reaper {
         let mut parents = vec![own()];
         while let Some(parent) = parents.pop() {
             for child in procfs::children(parent) {
-                // What it has started is this process's as soon as it has ended.
+                // Its children become this process's as soon as it has ended.
                 let grandchildren = procfs::children(child);
                 let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
                 for grandchild in grandchildren {
@@ -309,11 +310,11 @@ impl Reaper {
     }
 }
 
-/// Waits for the end of a child, and leaves it as it is.
+/// Waits until a child has ended, without reaping it.
 #[cfg(target_os = "linux")]
 fn until_one_has_ended() {
     use nix::sys::wait::{Id, waitid};
-    // An error is seen again by whoever takes note of it.
+    // An error shows again when children are reaped.
     let _ = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
 }
 

@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Census, CgroupLimits, Ended, Gauge, How, Launcher, Program};
 use crate::logs::output::{LineSink, OutputLimits, Stream, pump};
 
-/// How often is looked at what a program uses, where the kernel does not count.
+/// Interval of measuring a program, where the kernel does not count.
 const MEASURED_EVERY: Duration = Duration::from_millis(500);
-/// What a program that has ended has written is in the pipes.
+/// How long the output of an ended program is read from the pipes.
 const DRAINED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A program to run to its end.
@@ -19,11 +19,11 @@ pub(crate) struct Job<'a> {
     pub(crate) program: Program,
     pub(crate) deadline: Instant,
     pub(crate) output: OutputLimits,
-    /// How long it may take to end after SIGTERM.
+    /// Time between SIGTERM and SIGKILL.
     pub(crate) grace: Duration,
 }
 
-/// Looks at what a program has made so far; a sentence ends it. Blocks.
+/// Judges what a program has made so far; a sentence ends the program. Blocks.
 pub(crate) type Check = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// How a program ended.
@@ -32,17 +32,17 @@ pub(crate) enum End {
     Exited(Ended),
     TimedOut,
     Cancelled,
-    /// The check that runs beside it has said no.
+    /// The check refused it, with this sentence.
     Refused(String),
-    /// All of it together used more than its memory.
+    /// Its processes together used more memory than allowed.
     OutOfMemory,
-    /// All of it together had more processes than it may.
+    /// It had more processes than allowed.
     TooManyProcesses,
 }
 
-/// Runs a program, passes on what it says, and leaves nothing of it running.
+/// Runs a program, passes on its output, and leaves none of its processes running.
 ///
-/// `check` runs beside it, on a thread of the pool for what measures, again and again; a sentence from it ends the program.
+/// `check` runs again and again beside it, on a thread of the measuring pool; a sentence from it ends the program.
 pub(crate) async fn run(
     job: Job<'_>,
     sink: &LineSink,
@@ -64,7 +64,7 @@ pub(crate) async fn run(
         loop {
             tokio::time::sleep(interval).await;
             let check = check.clone();
-            // A pool that is full looks later.
+            // When the pool is full, the next round checks.
             if let Ok(Some(sentence)) = job.launcher.pools.measures.run(None, move || check()).await {
                 return sentence;
             }
@@ -81,7 +81,7 @@ pub(crate) async fn run(
     };
     let grace = if matches!(end, End::Cancelled | End::TimedOut) { job.grace } else { Duration::ZERO };
     child.end(grace).await;
-    // Nobody else can hold the pipes now.
+    // No process holds the pipes any more.
     let drained = async { while pumps.join_next().await.is_some() {} };
     drop(tokio::time::timeout(DRAINED_WITHIN, drained).await);
     Ok(match end {
@@ -90,7 +90,7 @@ pub(crate) async fn run(
     })
 }
 
-/// Ends when a program uses more than it may; the kernel sees to it where it can.
+/// Returns when a program uses more than its limits; pends where the kernel enforces them.
 async fn overuse(gauge: &Gauge, limits: &CgroupLimits) -> End {
     let census = Arc::new(Census::default());
     loop {

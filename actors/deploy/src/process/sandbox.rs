@@ -1,11 +1,11 @@
 //! Keeps a child out of the node's own folders, processes and signals, by Landlock.
 //!
 //! A child often runs as the node's own user, which may read the master key and the node's memory. Landlock takes that
-//! away from a process and all it will start, needs no privilege, and no privilege of the child undoes it: what is
-//! hidden can't be opened, and of other processes only the child's own can be traced, signalled or looked into.
+//! away from a process and all its descendants, needs no privilege, and can't be undone by one: what is hidden can't be
+//! opened, and only the child's own processes can be traced, signalled or inspected.
 //!
-//! It only knows what is allowed, so everything beside what is hidden, at each level above it, is allowed one by one.
-//! What appears there later is not; a program finds a place for its files in `HOME` and `TMPDIR`.
+//! Landlock only knows what is allowed, so everything beside a hidden path, at each level above it, is allowed one by
+//! one. What appears there later is not; a program finds a place for its files in `HOME` and `TMPDIR`.
 
 use std::{
     os::fd::OwnedFd,
@@ -23,7 +23,7 @@ use rustix::{
     io::Errno,
 };
 
-/// Hides `hidden`, apart from `own`, from this process for good. Returns whether the kernel could.
+/// Hides `hidden`, apart from `own`, from this process for good. Returns whether the kernel supports it.
 pub(super) fn hide(hidden: &[PathBuf], own: &[PathBuf]) -> Result<bool, RulesetError> {
     let hidden = outermost(hidden.iter().filter_map(|path| fs::canonicalize(path).ok()).collect());
     if hidden.is_empty() {
@@ -31,7 +31,7 @@ pub(super) fn hide(hidden: &[PathBuf], own: &[PathBuf]) -> Result<bool, RulesetE
     }
     let Ok(mut rules) = rules() else { return Ok(false) };
     for path in beside(&hidden).iter().chain(own) {
-        // Gone meanwhile, or not ours to enter: then it is not the child's either.
+        // Removed meanwhile, or not accessible to the node: then not to the child either.
         let Ok(descriptor) = open(path) else { continue };
         rules = rules.add_rule(PathBeneath::new(descriptor, AccessFs::from_all(ABI::V3)))?;
     }
@@ -39,8 +39,7 @@ pub(super) fn hide(hidden: &[PathBuf], own: &[PathBuf]) -> Result<bool, RulesetE
     Ok(true)
 }
 
-/// The thing itself: a link that was put in its place meanwhile, as programs may where all of them have files, leads
-/// nowhere.
+/// Opens the path itself, without following a link that a program may have put in its place meanwhile.
 fn open(path: &Path) -> Result<OwnedFd, Errno> {
     #[expect(clippy::disallowed_methods, reason = "this process becomes a program, and nothing else waits for it")]
     let descriptor = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
@@ -48,7 +47,7 @@ fn open(path: &Path) -> Result<OwnedFd, Errno> {
     if kind.is_symlink() { Err(Errno::LOOP) } else { Ok(descriptor) }
 }
 
-/// What programs of root get to do on their own files and ports, as in most containers; nothing to the machine.
+/// The capabilities that programs of root keep, as in most containers: over their own files and ports, not the machine.
 const KEPT: [Capability; 11] = [
     Capability::CAP_CHOWN,
     Capability::CAP_DAC_OVERRIDE,
@@ -63,7 +62,7 @@ const KEPT: [Capability; 11] = [
     Capability::CAP_SETFCAP,
 ];
 
-/// Where the node is root, bounds what its children can be: they become a program with no more than this.
+/// Bounds the capabilities of the node's children, where the node is root.
 pub(super) fn bound_privileges() -> Result<(), CapsError> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(());
@@ -75,14 +74,14 @@ pub(super) fn bound_privileges() -> Result<(), CapsError> {
     Ok(())
 }
 
-/// Whether this kernel can.
+/// Whether this kernel has Landlock.
 pub(super) fn is_supported() -> bool {
     rules().is_ok()
 }
 
 fn rules() -> Result<RulesetCreated, RulesetError> {
     Ruleset::default()
-        // The first version forbids to move files between folders, which package managers do.
+        // Version 1 forbids moving files between folders, which package managers do.
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(ABI::V2))?
         .set_compatibility(CompatLevel::BestEffort)
@@ -91,16 +90,16 @@ fn rules() -> Result<RulesetCreated, RulesetError> {
         .create()
 }
 
-/// Those of `hidden` that lie in no other. What stands beside one that does is in the other, and hidden too.
+/// Those of `hidden` that lie in no other: what is beside an inner one is in the outer one, and hidden too.
 fn outermost(mut hidden: Vec<PathBuf>) -> Vec<PathBuf> {
-    // Sorted by their parts, a folder comes right before all that is in it.
+    // Sorted by components, a folder comes right before all that is in it.
     hidden.sort_unstable();
     hidden.dedup_by(|path, before| path.starts_with(before));
     hidden
 }
 
-/// What stands beside `hidden` and beside the folders above it. Links are left out: one could lead into what is hidden,
-/// and what they lead to is allowed where it stands.
+/// The entries beside `hidden` and beside the folders above it. Links are left out: one could lead into what is hidden,
+/// and its target is allowed where it is.
 fn beside(hidden: &[PathBuf]) -> Vec<PathBuf> {
     let mut above: Vec<&Path> = hidden.iter().flat_map(|folder| folder.ancestors().skip(1)).collect();
     above.sort_unstable();

@@ -1,13 +1,13 @@
-//! What a child process may use, and the trampoline that puts it on.
+//! The limits of a child process, and the trampoline that applies them.
 //!
 //! Limits have to hold before the first instruction of the program runs, and `pre_exec` is unsafe code. So a child
 //! starts as our own binary with a hidden verb ([`launch`]), and that twice. The first becomes the program's
 //! [reaper](crate::process::reaper) and starts the second, which becomes the leader of its own session, closes every
-//! descriptor but its standard ones, enters its control groups, takes the limits, gives up privileges, loses sight of
-//! the node's own files, enters its folder and then becomes the program. It costs some milliseconds and two `exec`s.
+//! descriptor but its standard ones, enters its control groups, sets the limits, gives up privileges, hides the node's
+//! own files from itself, enters its folder and then becomes the program. It costs some milliseconds and two `exec`s.
 //!
-//! The program's variables reach the trampoline under other names ([`VARIABLE_PREFIX`]): an app's `LD_PRELOAD` must
-//! not run before its limits do.
+//! The program's variables reach the trampoline under other names ([`VARIABLE_PREFIX`]): an app's `LD_PRELOAD` must not
+//! run before its limits hold.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -55,7 +55,7 @@ impl RunAs {
     }
 }
 
-/// Everything the trampoline does before it becomes the program. Its JSON is the trampoline's first argument.
+/// What the trampoline does before it becomes the program. Its JSON is the trampoline's first argument.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Launch {
@@ -71,13 +71,13 @@ pub struct Launch {
     pub cgroup: Cgroup,
     /// The user to become.
     pub run_as: Option<RunAs>,
-    /// Where the program begins. Entered last, so that a link there leads only where the program itself may go.
+    /// The program's working folder. Entered last, so that a link there leads only where the program itself may go.
     pub folder: PathBuf,
-    /// Folders and files of the node that the child does not get to see, where the kernel can hide them.
+    /// Folders and files of the node that are hidden from the child, where the kernel can.
     pub hidden: Vec<PathBuf>,
     /// Folders inside those that are the child's own.
     pub own: Vec<PathBuf>,
-    /// By which the reaper starts the trampoline again; none for the trampoline that becomes the program.
+    /// The command by which the reaper starts the trampoline again; empty for the trampoline that becomes the program.
     pub trampoline: Vec<String>,
 }
 
@@ -98,7 +98,7 @@ impl Default for Launch {
     }
 }
 
-/// Whether the kernel can hide anything from a child; where it can't, [`Launch::hidden`] has no effect.
+/// Whether the kernel can hide files from a child; where it can't, [`Launch::hidden`] has no effect.
 #[must_use]
 pub fn can_hide() -> bool {
     #[cfg(target_os = "linux")]
@@ -111,7 +111,7 @@ pub fn can_hide() -> bool {
     }
 }
 
-/// Before the name of each variable that is meant for the program and not for the trampoline.
+/// The prefix of each variable that is meant for the program and not for the trampoline.
 pub const VARIABLE_PREFIX: &str = "CALLBOARD_SET_";
 
 /// The exit status of a trampoline that could not find its program, as a shell has it.
@@ -121,7 +121,7 @@ pub const NOT_STARTED: u8 = 126;
 
 /// The hidden verb of the binary: `<json of Launch> <program> <arguments…>`, without the name of the verb.
 ///
-/// Returns only when it fails, after it has said why on standard error.
+/// Returns only on failure, with the reason on standard error.
 pub fn launch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let Err((status, sentence)) = try_launch(arguments);
     eprintln!("callboard: {sentence}");
@@ -139,14 +139,14 @@ fn try_launch(arguments: impl IntoIterator<Item = OsString>) -> Result<Never, (u
     let launch: Launch =
         serde_json::from_slice(json.as_encoded_bytes()).map_err(|error| failed("read the limits", &error))?;
 
-    // Already a leader only when somebody runs the verb by hand.
+    // Fails only when the verb is run by hand, by a leader.
     let _ = setsid();
     close_descriptors().map_err(|error| failed("close inherited descriptors", &error))?;
     umask(Mode::from_bits_truncate(0o022));
     if !launch.trampoline.is_empty() {
         return reaper::stay(&launch, program, arguments).map_err(|error| failed("start the program", &error));
     }
-    // The reaper's, which holds everything back.
+    // Inherited from the reaper, which blocks all signals.
     SigSet::empty().thread_set_mask().map_err(|error| failed("take signals", &error))?;
     for file in launch.cgroup.procs_files() {
         fs::write(&file, "0").map_err(|error| failed(&format!("enter {}", file.display()), &error))?;
@@ -160,7 +160,7 @@ fn try_launch(arguments: impl IntoIterator<Item = OsString>) -> Result<Never, (u
     #[cfg(target_os = "linux")]
     {
         nix::sys::prctl::set_no_new_privs().map_err(|error| failed("give up privileges", &error))?;
-        // Without its reaper nobody would end it.
+        // Without its reaper nothing would end it.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| failed("be bound to the reaper", &error))?;
         sandbox::hide(&launch.hidden, &launch.own).map_err(|error| failed("hide the node's files", &error))?;
     }
@@ -214,7 +214,7 @@ fn set_limits(launch: &Launch) -> nix::Result<()> {
     limits.extend(launch.data.map(|bytes| (Resource::RLIMIT_DATA, bytes)));
     limits.extend(launch.cpu_seconds.map(|seconds| (Resource::RLIMIT_CPU, seconds)));
     for (resource, wanted) in limits {
-        // A limit that is lower already stays: only root may raise one.
+        // A lower limit stays: only root may raise one.
         let (_, highest) = nix::sys::resource::getrlimit(resource)?;
         let value = wanted.min(highest);
         setrlimit(resource, value, value)?;
@@ -292,7 +292,7 @@ pub(crate) mod tests {
         fs::create_dir(data.path().join("objects")).unwrap();
         fs::write(data.path().join("master.key"), "the key").unwrap();
         std::os::unix::fs::symlink(data.path(), own.join("link")).unwrap();
-        // One inside the other, as objects are in the data folder; and a file among others.
+        // One inside the other, as objects are in the data folder; and a file beside others.
         let beside = tempfile::tempdir().unwrap();
         for file in ["key", "readable"] {
             fs::write(beside.path().join(file), "beside").unwrap();

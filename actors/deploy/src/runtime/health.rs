@@ -1,4 +1,4 @@
-//! Whether an instance answers.
+//! Health checks of instances.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -8,17 +8,17 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
-/// How an instance is asked.
+/// How an instance is checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HealthCheck {
-    /// What is asked for. Default: `/`. Any answer below 500 is healthy.
+    /// The path of the request. Default: `/`. Any answer below 500 is healthy.
     pub path: String,
-    /// For one question. Default: 5 seconds.
+    /// Time limit of one check. Default: 5 seconds.
     pub timeout: Duration,
-    /// Between two questions while it comes up. Default: 100 ms.
+    /// Pause between two checks while it starts. Default: 100 ms.
     pub interval: Duration,
-    /// How long it may take to come up. Default: 60 seconds.
+    /// How long it may take to become healthy. Default: 60 seconds.
     pub grace: Duration,
     /// How long an instance without a port must live to count as healthy. Default: 1 second.
     pub settle: Duration,
@@ -39,7 +39,7 @@ impl Default for HealthCheck {
 /// Why an instance is not healthy.
 #[derive(Debug, thiserror::Error)]
 pub enum Unhealthy {
-    /// Nothing listens.
+    /// Nothing listens on its port.
     #[error("nothing listens on port {port} ({error})")]
     NotListening {
         /// Its port.
@@ -47,42 +47,42 @@ pub enum Unhealthy {
         /// Why.
         error: io::Error,
     },
-    /// What answers is no process of the instance.
+    /// A process of another program answers on its port.
     #[error("port {port} is answered by a process that is not the app's")]
     Another {
         /// Its port.
         port: u16,
     },
-    /// It took too long.
+    /// No answer in time.
     #[error("GET {path} was not answered within {} ms", .timeout.as_millis())]
     TimedOut {
-        /// What was asked for.
+        /// The path of the request.
         path: String,
-        /// How long it had.
+        /// The time limit.
         timeout: Duration,
     },
-    /// It said so.
+    /// It answered with a status that means a failure.
     #[error("GET {path} was answered with status {status}")]
     Status {
-        /// What was asked for.
+        /// The path of the request.
         path: String,
         /// 500 to 599.
         status: u16,
     },
-    /// It does not speak HTTP.
+    /// What it answered is not HTTP.
     #[error("GET {path} got no HTTP answer ({reason})")]
     NotHttp {
-        /// What was asked for.
+        /// The path of the request.
         path: String,
         /// Why.
         reason: String,
     },
 }
 
-/// Asks once.
+/// Checks once.
 ///
 /// # Errors
-/// When the answer is not a healthy one.
+/// When the instance is not healthy.
 pub async fn probe(address: SocketAddr, check: &HealthCheck) -> Result<(), Unhealthy> {
     let path = if check.path.starts_with('/') { check.path.clone() } else { format!("/{}", check.path) };
     match tokio::time::timeout(check.timeout, ask(address, &path)).await {
@@ -105,7 +105,7 @@ async fn ask(address: SocketAddr, path: &str) -> Result<(), Unhealthy> {
         .map_err(|error| not_http(&error))?;
     let answer = sender.send_request(request);
     tokio::pin!(answer);
-    // The connection is driven beside the request, and may end in the same moment as the answer comes.
+    // The connection is polled beside the request, and may end at the moment the answer comes.
     let response = tokio::select! {
         biased;
         response = &mut answer => response,

@@ -29,55 +29,55 @@ use crate::{
     process::{Listeners, Usage},
 };
 
-/// What ended an instance.
+/// Why an instance ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
     /// Its main process ended with this status.
     Status(i32),
-    /// Its main process was killed by this signal, not by us.
+    /// Its main process was killed by this signal, which the platform had not sent.
     Signal(i32),
-    /// We asked it to stop.
+    /// The platform stopped it.
     Stopped {
         /// Whether it had to be killed.
         forced: bool,
     },
     /// It used more than its memory, in bytes.
     OutOfMemory(u64),
-    /// It had more processes than it may.
+    /// It had more processes than allowed.
     TooManyProcesses(u64),
-    /// It kept more in its own folders than it may, in bytes.
+    /// Its own folders exceeded the limit, in bytes.
     OutOfDisk(u64),
-    /// It kept more files in its own folders than it may.
+    /// Its own folders held more files than allowed.
     TooManyFiles(u64),
-    /// The node lost sight of it.
+    /// Its end was not observed, for this reason.
     Lost(String),
 }
 
 /// How an instance ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
-    /// What ended it.
+    /// Why it ended.
     pub ended: Ended,
-    /// How long it lived.
+    /// How long it ran.
     pub after: Duration,
     /// The last lines of its own output.
     pub output: Vec<String>,
 }
 
 impl Exit {
-    /// Whether it ended because we asked it to.
+    /// Whether the platform stopped it.
     #[must_use]
     pub const fn is_stop(&self) -> bool {
         matches!(self.ended, Ended::Stopped { .. })
     }
 
-    /// Whether its own folders were full: what it wrote there must go before it can start again.
+    /// Whether its own folders were full: their content must be removed before it can start again.
     #[must_use]
     pub const fn is_full(&self) -> bool {
         matches!(self.ended, Ended::OutOfDisk(_) | Ended::TooManyFiles(_))
     }
 
-    /// How it ended, without its own words.
+    /// How it ended in a sentence, without its output.
     #[must_use]
     pub fn summary(&self) -> String {
         let after = match self.after {
@@ -121,14 +121,14 @@ fn signal_name(signal: i32) -> String {
 pub(super) struct Link {
     pub(super) tail: Arc<Mutex<LastLines>>,
     pub(super) exit: watch::Receiver<Option<Exit>>,
-    /// Each message is a grace; the shortest wins.
+    /// Each message is a grace period; the shortest wins.
     pub(super) stop: mpsc::UnboundedSender<Duration>,
     pub(super) usage: watch::Receiver<Usage>,
-    /// Where its processes listen now.
+    /// Looks where its processes listen.
     pub(super) listeners: Arc<dyn Fn() -> BoxFuture<'static, Listeners> + Send + Sync>,
 }
 
-/// A running instance. Dropped, it stops in the background with the grace of its specification.
+/// A running instance. When dropped, it stops in the background within the grace of its specification.
 pub struct RunningInstance {
     pub(super) id: InstanceId,
     pub(super) process: String,
@@ -179,13 +179,13 @@ impl RunningInstance {
         self.port.map(|port| SocketAddr::new(host, port))
     }
 
-    /// When it was started.
+    /// Time of the start.
     #[must_use]
     pub const fn started_at(&self) -> DateTime<Utc> {
         self.started_at
     }
 
-    /// What it uses, measured every second.
+    /// Its usage, measured every second.
     #[must_use]
     pub fn usage(&self) -> Usage {
         *self.link.usage.borrow()
@@ -203,7 +203,7 @@ impl RunningInstance {
         self.link.tail.lock().lines()
     }
 
-    /// Waits until it has ended, with everything it started. Can be waited for many times.
+    /// Waits until it has ended, with everything it started. May be called many times.
     pub fn exited(&self) -> impl Future<Output = Exit> + Send + 'static + use<> {
         let mut exit = self.link.exit.clone();
         let tail = self.link.tail.clone();
@@ -218,19 +218,19 @@ impl RunningInstance {
         }
     }
 
-    /// Asks it to stop and returns at once: SIGTERM to all of it, and SIGKILL to what is left after `grace`.
+    /// Begins to stop it and returns at once: SIGTERM to all its processes, and SIGKILL to what is left after `grace`.
     pub fn begin_stop(&self, grace: Duration) {
-        // It has ended already when nobody listens.
+        // The receiver is gone when the instance has ended.
         let _ = self.link.stop.send(grace);
     }
 
-    /// Stops it and waits until nothing of it is left. A second call with a shorter grace makes it shorter.
+    /// Stops it and waits until none of its processes is left. A second call with a shorter grace shortens the first.
     pub async fn stop(&self, grace: Duration) -> Exit {
         self.begin_stop(grace);
         self.exited().await
     }
 
-    /// Asks it once for its health. An instance without a port is healthy while it lives.
+    /// Checks its health once. An instance without a port is healthy while it runs.
     ///
     /// # Errors
     /// When it is not healthy.
@@ -247,7 +247,7 @@ impl RunningInstance {
         result
     }
 
-    /// Waits until it is healthy. It is left running whatever comes out.
+    /// Waits until it is healthy. It keeps running whatever the outcome.
     ///
     /// # Errors
     /// When it ends before, or is not healthy within the check's grace, or `cancel` is cancelled.
@@ -281,7 +281,7 @@ impl RunningInstance {
                 let (process, grace, output) = (self.process.clone(), check.grace, self.last_lines());
                 let is_taken = matches!(reason, Unhealthy::Another { .. });
                 if is_taken || matches!(reason, Unhealthy::NotListening { .. }) {
-                    // A slow app may have begun to listen on its own port just now: that is no other port.
+                    // A slow app may have begun to listen on its own port just now, which is not another port.
                     let ports = self.listeners().await.ports();
                     let listens_on = ports.into_iter().filter(|other| *other != port).collect();
                     return Err(StartError::NeverListened { process, port, grace, listens_on, is_taken, output });
@@ -292,7 +292,7 @@ impl RunningInstance {
         }
     }
 
-    /// Whether it is surely another process that answers at its address.
+    /// Whether it is certain that what answers at its address is another process.
     async fn is_another(&self) -> bool {
         let Some(address) = self.address() else { return false };
         self.listeners().await.cannot_answer(address)

@@ -1,7 +1,7 @@
 //! What runs releases: one instance is one running copy of one process type.
 //!
-//! [`Runtime`] starts instances and ends what an earlier run of the node left running. A [`RunningInstance`] tells
-//! when it ends and why, in words that its owner can act on. Restarts, rollouts and routing are decided above this.
+//! [`Runtime`] starts instances and ends the orphans of an earlier run of the node. A [`RunningInstance`] reports when
+//! it ended and why, in words that its owner can act on. Restarts, rollouts and routing are decided by its callers.
 
 pub mod health;
 mod instance;
@@ -23,7 +23,7 @@ use crate::{
     logs::{last_words::said, output::LineSink},
 };
 
-/// What an instance may use.
+/// Resource limits of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct InstanceLimits {
@@ -58,7 +58,7 @@ impl Default for InstanceLimits {
     }
 }
 
-/// An instance to be.
+/// An instance to start.
 #[derive(Debug, Clone)]
 pub struct InstanceSpec {
     /// Its identity. Each start gets a new one.
@@ -67,9 +67,9 @@ pub struct InstanceSpec {
     pub process: String,
     /// Where the release is unpacked; its working folder.
     pub release: PathBuf,
-    /// What runs.
+    /// The command of its main process.
     pub command: Command,
-    /// What the plan adds to its environment.
+    /// Variables that depend on the release's folder.
     pub run_environment: RunEnvironment,
     /// The owner's variables. Those of [`is_platform_variable`](callboard_messages::project::is_platform_variable) are the
     /// platform's.
@@ -78,11 +78,11 @@ pub struct InstanceSpec {
     pub listens: bool,
     /// What it may use.
     pub limits: InstanceLimits,
-    /// How long it may take to end when its handle is dropped.
+    /// Time between SIGTERM and SIGKILL when its handle is dropped.
     pub grace: Duration,
 }
 
-/// Why an instance did not come up.
+/// Why an instance did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// It ended before it was healthy.
@@ -90,7 +90,7 @@ pub enum StartError {
     Exited {
         /// The process type.
         process: String,
-        /// How.
+        /// How it ended.
         exit: Exit,
         /// The port it should have listened on.
         port: Option<u16>,
@@ -114,19 +114,19 @@ pub enum StartError {
         /// The last lines of its own output.
         output: Vec<String>,
     },
-    /// It listens and is not well.
+    /// It listens and is not healthy.
     #[error("{process} was not healthy within {} seconds: {reason}{}", .grace.as_secs(), said(.output))]
     Unhealthy {
         /// The process type.
         process: String,
         /// How long it had.
         grace: Duration,
-        /// The last answer.
+        /// The result of the last check.
         reason: Unhealthy,
         /// The last lines of its own output.
         output: Vec<String>,
     },
-    /// Somebody cancelled it.
+    /// It was cancelled.
     #[error("starting {process} was cancelled")]
     Cancelled {
         /// The process type.
@@ -153,7 +153,7 @@ impl StartError {
         }
     }
 
-    /// Whether another process took the port between our choice and its start.
+    /// Whether another process took the port between its choice and the start.
     fn is_lost_port(&self) -> bool {
         let exit = match self {
             Self::NeverListened { is_taken, .. } => return *is_taken,
@@ -190,7 +190,7 @@ pub struct Orphan {
     pub processes: usize,
 }
 
-/// What of its limits a runtime can hold.
+/// Which limits a runtime can enforce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Isolation {
     /// Whether the kernel limits the memory of an instance; otherwise it is measured and the instance ended.
@@ -205,19 +205,19 @@ pub struct Isolation {
 
 /// What runs instances.
 pub trait Runtime: Send + Sync {
-    /// Starts an instance and does not wait for its health. What it says goes to `sink`.
+    /// Starts an instance without waiting for its health. Its output goes to `sink`.
     fn spawn(&self, spec: InstanceSpec, sink: LineSink) -> BoxFuture<'_, Result<RunningInstance, StartError>>;
 
     /// Ends everything an earlier run of the node left running.
     ///
-    /// Call it at start, before anything else runs, and only by the holder of the data folder.
+    /// Call it at start, before anything else runs, and only as the holder of the data folder.
     fn end_orphans(&self) -> BoxFuture<'_, Vec<Orphan>>;
 
-    /// What of its limits it can hold on this machine.
+    /// Which limits it can enforce on this machine.
     fn isolation(&self) -> Isolation;
 
-    /// Starts an instance and waits until it is healthy. An instance that lost the race for its port is started again
-    /// on another one.
+    /// Starts an instance and waits until it is healthy. One that lost the race for its port is started again on
+    /// another.
     fn start(
         &self,
         spec: InstanceSpec,

@@ -1,8 +1,8 @@
-//! Where a symbolic link really leads.
+//! Where a symbolic link leads.
 //!
-//! Counting `..` in the text of a link is not enough: `a/b/../..` means one thing when `b` is a folder and another
-//! when it is a link. So each link is followed as the file system would follow it, one component at a time, and may
-//! at no point be above the folder.
+//! Counting `..` in the text of a link is not enough: `a/b/../..` means one thing when `b` is a folder and another when
+//! it is a link. So each link is followed as the file system would follow it, one component at a time, and must at no
+//! point be above the folder.
 
 use std::{
     io,
@@ -19,7 +19,7 @@ pub enum LinkError {
     LeavesFolder {
         /// The link, relative to the folder.
         path: String,
-        /// Its text.
+        /// Its target as written.
         target: String,
     },
     /// It leads to itself, or through too many links.
@@ -30,7 +30,7 @@ pub enum LinkError {
         /// Its text.
         target: String,
     },
-    /// Our own disk.
+    /// Reading the folder failed.
     #[error("the links of the app could not be checked: {0}")]
     Io(#[from] io::Error),
 }
@@ -62,7 +62,7 @@ pub fn check_links(root: &Path) -> Result<(), LinkError> {
 pub(super) fn check(root: &Dir, path: &Path) -> Result<(), LinkError> {
     let target = root.read_link(path)?;
     let told = || (path.display().to_string(), target.display().to_string());
-    // What remains to be walked, last component first, and where the walk is, relative to root.
+    // The components still to walk, last one first, and the current position, relative to root.
     let mut ahead = components(&target);
     let mut place: Vec<std::ffi::OsString> =
         path.parent().into_iter().flat_map(Path::components).map(|part| part.as_os_str().to_owned()).collect();

@@ -1,9 +1,9 @@
-//! Unpacks what strangers upload.
+//! Unpacks archives from untrusted sources.
 //!
-//! Every entry is judged before anything is made of it, and the folder is written in an order that leaves no way
-//! out: folders and files first, links last, so that no write ever goes through a link. Each is made beneath the
-//! folder's own descriptor. A link whose target leaves the folder, as the file system itself would follow it, is
-//! refused. Any error removes all that was written.
+//! Every entry is judged before anything is written for it, and the order of writing leaves no way out: folders and
+//! files first, links last, so that no write ever goes through a link. Each is created beneath the folder's own
+//! descriptor. A link whose target leaves the folder, as the file system itself would follow it, is refused. Any error
+//! removes all that was written.
 //!
 //! The functions block; run them on a blocking pool.
 
@@ -28,7 +28,7 @@ use self::writer::Writer;
 pub(crate) use self::writer::{is_good_name, shown};
 use crate::folder::{self, Dir};
 
-/// What an archive may hold.
+/// Limits of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
@@ -38,13 +38,13 @@ pub struct Limits {
     pub total_bytes: u64,
     /// One file unpacked, in bytes. Default: 512 MiB.
     pub file_bytes: u64,
-    /// Unpacked bytes per packed byte; looked at once 10 MiB are unpacked. Default: 200.
+    /// Unpacked bytes per packed byte; checked once 10 MiB are unpacked. Default: 200.
     pub ratio: u64,
     /// A path inside the archive, in bytes. Default: 1,024.
     pub path_bytes: usize,
     /// Folders within folders. Default: 64.
     pub depth: usize,
-    /// Whether links may lead out of the folder: for releases, which our own builds made. Default: false.
+    /// Whether links may lead out of the folder: for releases, which come from our own builds. Default: false.
     pub links_out: bool,
 }
 
@@ -80,27 +80,27 @@ pub enum ArchiveError {
     /// Cut off or damaged.
     #[error("the archive is damaged ({0}); pack and upload it again")]
     Damaged(String),
-    /// Encrypted, sparse, or packed by a method we don't have.
+    /// Encrypted, sparse, or compressed by an unsupported method.
     #[error("`{path}` can't be unpacked: {reason}; pack it as a plain .tar.gz or .zip")]
     Unsupported {
         /// The entry.
         path: String,
-        /// What is unusual about it.
+        /// What is not supported.
         reason: String,
     },
-    /// Nothing in it.
+    /// The archive has no entries.
     #[error("the archive is empty; pack the app's folder")]
     Empty,
-    /// `..`, or an absolute path.
+    /// A path with `..`, or an absolute one.
     #[error("`{0}` leads out of the app's folder; paths in an archive must be relative and without `..`")]
     LeavesFolder(String),
-    /// Bytes that are no UTF-8, NUL, control characters, backslashes.
+    /// A path with bytes that are no UTF-8, NUL, control characters or backslashes.
     #[error("`{0}` is not a path we can use; use UTF-8 and `/`, without control characters or backslashes")]
     BadName(String),
     /// A path that is too long or too deep.
     #[error("the path `{path}…` is too long; at most {limit} bytes and {depth} folders deep")]
     PathTooLong {
-        /// The beginning of it.
+        /// Its beginning.
         path: String,
         /// Allowed bytes.
         limit: usize,
@@ -110,7 +110,7 @@ pub enum ArchiveError {
     /// The same path twice, or a file where a folder is.
     #[error("`{0}` is in the archive twice; each path may be there once")]
     Duplicate(String),
-    /// An entry inside something that is no folder.
+    /// An entry below something that is no folder.
     #[error("`{path}` is inside `{parent}`, which is not a folder; entries may not go through links or files")]
     ThroughLink {
         /// The entry.
@@ -151,13 +151,13 @@ pub enum ArchiveError {
         /// Allowed bytes.
         limit: u64,
     },
-    /// A bomb.
+    /// Unpacked, it is more than this many times its packed size.
     #[error("the archive unpacks to more than {0} times its size, which only a decompression bomb does")]
     Bomb(u64),
     /// The folder to unpack into is not empty.
     #[error("the folder {0} is not empty")]
     NotEmpty(PathBuf),
-    /// Our own disk.
+    /// Writing to our own disk failed.
     #[error("the archive could not be unpacked: {0}")]
     Io(#[source] io::Error),
 }
@@ -170,11 +170,11 @@ impl ArchiveError {
     }
 }
 
-/// Unpacks the archive (gzip-compressed tar or zip, told by its first bytes) into `folder`, which is made if it is
-/// not there and must be empty.
+/// Unpacks the archive (gzip-compressed tar or zip, recognized by its first bytes) into `folder`, which is created if
+/// it does not exist and must be empty.
 ///
 /// # Errors
-/// See [`ArchiveError`]. Then nothing is left of what was written, and a folder that was made is removed.
+/// See [`ArchiveError`]. Nothing that was written is left then, and a folder that was created is removed.
 pub fn unpack(archive: &Path, folder: &Path, limits: &Limits) -> Result<Summary, ArchiveError> {
     let mut file = fs::open(archive).map_err(ArchiveError::Io)?;
     let packed = file.metadata().map_err(ArchiveError::Io)?.len();

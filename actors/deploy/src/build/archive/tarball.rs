@@ -1,7 +1,7 @@
 //! Reads a gzip-compressed tar.
 //!
-//! Entries are read raw, so that the extensions for long names pass through here: the tar crate would read a "name"
-//! of any length into memory.
+//! Entries are read raw, so that the extensions for long names are checked here: the tar crate would read a "name" of
+//! any length into memory.
 
 use std::{
     fs::File,
@@ -13,7 +13,7 @@ use tar::{Archive, EntryType, PaxExtensions};
 
 use super::{ArchiveError, writer::Writer, writer::shown_bytes};
 
-/// The most bytes of an extension header.
+/// Largest extension header, in bytes.
 const MAXIMUM_EXTENSION: u64 = 64 * 1024;
 
 #[derive(Default)]
@@ -115,7 +115,7 @@ fn read_extension(kind: EntryType, from: &mut impl Read, extensions: &mut Extens
                 }
             }
         }
-        // Of the whole archive, such as the commit git archive writes.
+        // Applies to the whole archive, such as the commit that git archive writes.
         _ => {}
     }
     Ok(())

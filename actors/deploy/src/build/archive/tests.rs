@@ -12,7 +12,7 @@ use zip::{ZipWriter, write::SimpleFileOptions};
 
 use super::*;
 
-/// One entry of an archive, with a name no honest tool would write.
+/// One entry of an archive, with any name, also one that no tool would write.
 enum Entry<'a> {
     File(&'a str, &'a [u8]),
     Mode(&'a str, u32),
@@ -91,7 +91,7 @@ impl Bench {
         unpack(&file, &self.out(), limits)
     }
 
-    /// Unpacks what must be refused, and proves that nothing was left, inside or outside.
+    /// Unpacks what must be refused, and asserts that nothing was left, inside or outside.
     fn refuse(&self, archive: &[u8], limits: &Limits) -> ArchiveError {
         let error = self.unpack(archive, limits).unwrap_err();
         assert!(error.is_refusal(), "{error}");
@@ -261,7 +261,7 @@ fn long_paths_are_refused() {
     assert_refused!(long("a".repeat(300)), ArchiveError::PathTooLong { .. });
     assert_refused!(long("a/".repeat(100) + "f"), ArchiveError::PathTooLong { .. });
     assert_refused!(long("abcdefgh/".repeat(200) + "f"), ArchiveError::PathTooLong { .. });
-    // A name that would itself fill the memory.
+    // A name so long that reading it would fill the memory.
     assert_refused!(long("a/".repeat(100_000)), ArchiveError::Damaged(_));
 }
 

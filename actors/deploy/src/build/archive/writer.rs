@@ -1,4 +1,4 @@
-//! Judges entries and writes them; the readers of both formats feed it.
+//! Judges entries and writes them, for the readers of both formats.
 
 use std::{
     collections::HashMap,
@@ -11,13 +11,13 @@ use std::{
 use super::{ArchiveError, Limits, Summary, links};
 use crate::folder::Dir;
 
-/// Below this size a high ratio is nothing to worry about: a few lines of zeros compress a thousandfold.
+/// Below this size a high ratio is harmless: a few lines of zeros compress a thousandfold.
 const RATIO_FLOOR: u64 = 10 * 1024 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Folder,
-    /// A folder that an entry is in, without an entry of its own so far.
+    /// A folder above an entry, without an entry of its own so far.
     ImpliedFolder,
     File,
     Link,
@@ -83,7 +83,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Bytes that came out of the archive.
+    /// Counts unpacked bytes.
     fn count(&mut self, bytes: u64) -> Result<(), ArchiveError> {
         self.summary.bytes += bytes;
         if self.summary.bytes > self.limits.total_bytes {
@@ -112,7 +112,7 @@ impl<'a> Writer<'a> {
         if target == path || self.kinds.get(&target) != Some(&Kind::File) {
             return Err(bad());
         }
-        // As a file of its own: a file with two names could be given away by either.
+        // As a file of its own: ownership of a file with two names could be changed through either.
         let mut from = self.root.open_file(&target).map_err(ArchiveError::Io)?;
         let mode = from.metadata().map_err(ArchiveError::Io)?.permissions().mode();
         let mut to = self.root.create_file(&path, mode & 0o777).map_err(ArchiveError::Io)?;
@@ -122,7 +122,7 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Makes the links, now that nothing will be written any more, and looks where they lead.
+    /// Creates the links, now that nothing else will be written, and checks where they lead.
     pub(super) fn finish(self) -> Result<Summary, ArchiveError> {
         if self.summary.entries == 0 {
             return Err(ArchiveError::Empty);
@@ -197,7 +197,7 @@ impl<'a> Writer<'a> {
                     return Err(ArchiveError::ThroughLink { path: shown(path), parent: shown(parent) });
                 }
                 None => {
-                    // An archive of a few bytes could ask for folders without end.
+                    // An archive of a few bytes could ask for any number of folders.
                     self.count_entry()?;
                     self.make_folder(parent)?;
                     self.kinds.insert(parent.to_owned(), Kind::ImpliedFolder);

@@ -1,6 +1,6 @@
 //! Reads a zip.
 //!
-//! Sizes are counted as they are unpacked: those in its directory are whatever its maker wrote there.
+//! Sizes are counted while unpacking: those in the zip's directory are whatever its maker wrote.
 
 use std::{
     fs::File,

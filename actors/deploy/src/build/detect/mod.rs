@@ -1,8 +1,8 @@
-//! Finds out what an app is: how it is built, and what of it runs.
+//! Detects how an app is built, and what of it runs.
 //!
 //! A `Procfile` names the processes; `package.json`, `requirements.txt` or `pyproject.toml` say how to build and,
 //! without a `Procfile`, what to run; an `index.html` alone is a static site. Every decision leaves a sentence in
-//! [`Plan::reasons`], which the build log shows. Nothing of the app is executed here.
+//! [`Plan::reasons`], which the build log shows. No code of the app is executed here.
 
 mod node;
 mod procfile;
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::folder::{Dir, Found, What};
 
-/// What the owner of an app decides about its build.
+/// The build configuration that the owner of an app may set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BuildConfig {
@@ -34,7 +34,7 @@ pub struct BuildConfig {
     pub start_command: Option<String>,
 }
 
-/// What an app is written in.
+/// The language of an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Language {
@@ -49,7 +49,7 @@ pub enum Language {
 }
 
 impl Language {
-    /// As people write it.
+    /// Its name for people.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -64,17 +64,17 @@ impl Language {
 /// How an app is built and what of it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// What it is written in.
+    /// The language of the app.
     pub language: Language,
     /// The app's folder inside the source; empty for the source itself. This folder becomes the release.
     pub root: PathBuf,
-    /// What is run to build it, in order.
+    /// The steps of the build, in order.
     pub steps: Vec<Step>,
-    /// What runs, by process type. `web` is the one that listens on `PORT`.
+    /// The commands to run, by process type. `web` is the one that listens on `PORT`.
     pub processes: IndexMap<String, Command>,
-    /// What its processes find in their environment besides the owner's variables.
+    /// Variables of its processes besides the owner's.
     pub environment: RunEnvironment,
-    /// Why, in sentences.
+    /// The reasons for the decisions, in sentences.
     pub reasons: Vec<String>,
 }
 
@@ -83,11 +83,11 @@ pub struct Plan {
 pub struct Step {
     /// What it does, for the log.
     pub title: String,
-    /// What is run, in the app's folder.
+    /// The command, run in the app's folder.
     pub command: Command,
 }
 
-/// What is run.
+/// A command to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
@@ -103,7 +103,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// As shown to people.
+    /// For people, on one line.
     #[must_use]
     pub fn shown(&self) -> String {
         match self {
@@ -114,7 +114,7 @@ impl Command {
         }
     }
 
-    /// The program and arguments that run it; `static_server` serves the folder that follows it.
+    /// The program and arguments that run it; `static_server` is the command that serves the folder appended to it.
     ///
     /// A line of shell gets `exec` where it is one plain command, so that no shell stands between the app and its
     /// signals.
@@ -160,19 +160,19 @@ impl RunEnvironment {
     }
 }
 
-/// Why there is no plan.
+/// Why no plan could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum DetectError {
-    /// Nothing we know.
+    /// No file that detection knows.
     #[error(
         "nothing in {folder} tells what this app is; looked for Procfile, package.json, requirements.txt, \
          pyproject.toml, main.py, app.py and index.html (also in public/ and dist/). Add one of them, or set a start \
          command. Found: {found}"
     )]
     NothingRecognized {
-        /// Where.
+        /// The folder that was searched.
         folder: String,
-        /// What there is instead.
+        /// The files found instead.
         found: String,
     },
     /// Only a Dockerfile.
@@ -182,10 +182,10 @@ pub enum DetectError {
          with a container runtime"
     )]
     DockerfileOnly,
-    /// We know how to build it, but not what to run.
+    /// The build is known, but not what to run.
     #[error("{0}")]
     NoProcess(String),
-    /// A file of the app can't be read as what it is.
+    /// A file of the app is malformed.
     #[error("{file} can't be used: {reason}")]
     BadFile {
         /// Its name.
@@ -196,7 +196,7 @@ pub enum DetectError {
     /// The build configuration is wrong.
     #[error("the build configuration can't be used: {0}")]
     BadConfig(String),
-    /// Our own disk.
+    /// Reading the source failed.
     #[error("the app could not be looked at: {0}")]
     Io(#[from] io::Error),
 }
@@ -222,7 +222,7 @@ pub fn detect(source: &Path, config: &BuildConfig) -> Result<Plan, DetectError> 
         reasons,
     };
     let procfile = procfile::read(&app)?;
-    // The later one gives way where both decide: many a Python app has a package.json for its assets.
+    // The second gives way where both decide: many a Python app has a package.json for its assets.
     let missing_start = [node::plan(&app, &mut plan)?, python::plan(&app, &mut plan)?];
     let mut missing_start = missing_start.into_iter().flatten().next();
     if let Some(procfile) = procfile {
@@ -261,7 +261,7 @@ pub fn detect(source: &Path, config: &BuildConfig) -> Result<Plan, DetectError> 
     }
 }
 
-/// The app's folder, as far as detection reads it. Its links may lead anywhere in the source, and nowhere else.
+/// The app's folder, as far as detection reads it. Its links may lead anywhere in the source, but not out of it.
 struct App {
     source: Dir,
     root: PathBuf,
@@ -327,7 +327,7 @@ fn chosen_root(source: &Dir, root: &str) -> Result<PathBuf, DetectError> {
     }
 }
 
-/// An archive often holds one folder, and the app in it.
+/// The only folder of the source, if that is all it has and the app is in it.
 fn implied_root(source: &Dir, reasons: &mut Vec<String>) -> Result<PathBuf, DetectError> {
     let names = visible(source)?;
     let [only] = names.as_slice() else { return Ok(PathBuf::new()) };
@@ -338,7 +338,7 @@ fn implied_root(source: &Dir, reasons: &mut Vec<String>) -> Result<PathBuf, Dete
     Ok(PathBuf::from(only))
 }
 
-/// Names in a folder, sorted, without hidden ones and what a Mac adds to an archive.
+/// Names in a folder, sorted, without hidden files and what macOS adds to archives.
 fn visible(folder: &Dir) -> io::Result<Vec<String>> {
     let names = folder.entries()?.map(|entry| Ok(entry?.name.to_string_lossy().into_owned()));
     let mut names = names.collect::<io::Result<Vec<_>>>()?;
@@ -360,7 +360,7 @@ fn owner_line<'a>(line: Option<&'a str>, what: &str) -> Result<Option<&'a str>, 
     Ok(Some(line))
 }
 
-/// One command, without anything of the shell's own.
+/// Whether a line is one command without syntax of the shell.
 fn is_plain(line: &str) -> bool {
     const SHELL: [&str; 16] = [
         "exec", "cd", "export", "set", "unset", "source", ".", "if", "for", "while", "until", "case", "eval", "trap",

@@ -31,7 +31,7 @@ fn npm(arguments: &[&str]) -> Command {
     Command::Exec(std::iter::once("npm").chain(arguments.iter().copied()).map(str::to_owned).collect())
 }
 
-/// Adds what `package.json` says to the plan; a sentence when it does not say what to run.
+/// Adds what `package.json` says to the plan; returns a sentence when it does not say what to run.
 pub(super) fn plan(app: &App, plan: &mut Plan) -> Result<Option<String>, DetectError> {
     let Some(text) = app.read("package.json")? else { return Ok(None) };
     let bad = |reason: String| DetectError::BadFile { file: "package.json", reason };
@@ -68,7 +68,7 @@ fn add_steps(app: &App, package: &Package, plan: &mut Plan) {
         || !package.dev_dependencies.is_empty()
         || !package.optional_dependencies.is_empty();
     let builds = package.script("build").is_some();
-    // What only the build needs is installed only when there is one, and is gone before the release is made.
+    // Build dependencies are installed only when there is a build, and removed before the release is made.
     let dev = if builds { "--include=dev" } else { "--omit=dev" };
     if has_dependencies {
         let (verb, reason) = if locked {

@@ -9,7 +9,7 @@ use super::{App, Command, DetectError, Language, Plan, Step};
 
 const PACKAGES: &str = ".callboard/python";
 
-/// Adds what the app's files say to the plan; a sentence when they do not say what to run.
+/// Adds what the app's files say to the plan; returns a sentence when they do not say what to run.
 pub(super) fn plan(app: &App, plan: &mut Plan) -> Result<Option<String>, DetectError> {
     let requirements = app.read("requirements.txt")?;
     let project = app.read("pyproject.toml")?;
@@ -61,7 +61,7 @@ fn has_requirements(text: &str) -> bool {
     text.lines().any(|line| !line.trim().is_empty() && !line.trim().starts_with('#'))
 }
 
-/// `[project] dependencies`: the app is run from its folder, so it is not itself installed.
+/// The entries of `[project] dependencies`: the app runs from its folder, so it is not itself installed.
 fn dependencies(text: &str) -> Result<Vec<String>, DetectError> {
     let bad = |reason: String| DetectError::BadFile { file: "pyproject.toml", reason };
     let project: toml::Table = text.parse().map_err(|error: toml::de::Error| bad(error.message().to_owned()))?;

@@ -144,7 +144,7 @@ async fn what_a_step_leaves_in_the_background_ends_with_it() {
     bench.build(&["sleep 600 & setsid sleep 600 & echo done"]).await.unwrap();
 }
 
-/// Whatever it does to hide: it forks twice, leaves its session, clears its environment and takes no SIGTERM.
+/// It hides by all means: it forks twice, leaves its session, clears its environment and ignores SIGTERM.
 #[tokio::test]
 async fn what_hides_from_a_build_ends_with_it() {
     for change in [|launcher| launcher, Launcher::with_cgroups] {
@@ -164,7 +164,7 @@ async fn a_build_that_uses_too_much_memory_is_ended_and_told_so() {
         let mut bench = Bench::new();
         bench.settings.launcher = change(bench.settings.launcher);
         bench.settings.limits.memory = 96 * 1024 * 1024;
-        // No one of them uses as much.
+        // No single process exceeds the limit.
         let hog = "python3 -c \"import time; kept = b'x' * 60_000_000; time.sleep(2)\"";
         let error =
             bench.build(&[&format!("{hog} & {hog} & {hog} & wait; echo 'Node.js v20'; exit 1")]).await.unwrap_err();
@@ -207,7 +207,7 @@ async fn a_build_log_has_an_end() {
     assert!(log[51].ends_with("lines were left out here"), "{}", log[51]);
 }
 
-/// With packages from the registries, and what was built moved to another folder before it runs.
+/// With packages from the registries; the release is moved to another folder before it runs.
 #[tokio::test]
 #[ignore = "needs the network"]
 async fn real_dependencies_are_installed_and_run_from_a_moved_release() {

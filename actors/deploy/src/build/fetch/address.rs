@@ -1,4 +1,4 @@
-//! Which addresses of the network a stranger may make us call.
+//! Network addresses that a tenant may make the platform connect to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

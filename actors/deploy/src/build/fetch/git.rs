@@ -1,4 +1,4 @@
-//! The system's `git`, as it runs for strangers.
+//! The system's `git`, confined for untrusted repositories.
 
 use std::{
     ffi::OsString,
@@ -29,12 +29,12 @@ use crate::{
     },
 };
 
-/// What git may use, and how many processes it may have.
+/// Limits of git: memory in bytes, and processes.
 const MEMORY: u64 = 2 * 1024 * 1024 * 1024;
 const PROCESSES: u64 = 256;
-/// Lines of standard error that are kept for the reason of a failure.
+/// Lines of standard error kept for the reason of a failure.
 const SAID_LINES: usize = 100;
-/// An answer that is as long is too long: the list of a repository's files.
+/// Largest output of git, in bytes: the list of a repository's files.
 const ANSWER_BYTES: u64 = 32 * 1024 * 1024;
 
 /// A repository that is being fetched.
@@ -42,9 +42,9 @@ pub(super) struct Git<'a> {
     pub(super) settings: &'a FetchSettings,
     pub(super) allowed: Allowed,
     pub(super) home: &'a Path,
-    /// Everything that is fetched goes below it.
+    /// The folder below which everything is fetched.
     pub(super) target: &'a Path,
-    /// Where this repository's files go.
+    /// The folder of this repository's files.
     pub(super) folder: PathBuf,
     pub(super) sink: &'a LineSink,
     pub(super) cancel: &'a CancellationToken,
@@ -81,7 +81,7 @@ impl Git<'_> {
         Ok(Commit { id: id.to_owned(), subject: plain(lines.next().unwrap_or_default()) })
     }
 
-    /// Runs git and returns its standard output; standard error is passed on and kept for the error.
+    /// Runs git and returns its standard output. Standard error is kept for the error, and passed to the log if `tell`.
     pub(super) async fn git(&self, arguments: &[&str], tell: bool) -> Result<Vec<u8>, FetchError> {
         let said: Arc<Mutex<Vec<String>>> = Arc::default();
         let sink = LineSink::new({
@@ -102,7 +102,7 @@ impl Git<'_> {
             .chain(arguments.iter().map(|argument| (*argument).to_owned()))
             .map(OsString::from)
             .collect();
-        // As it is, and not as lines of a log.
+        // Standard output goes to a file as bytes, not as lines of a log.
         let (threads, home) = (&self.settings.launcher.pools, self.home.to_owned());
         #[expect(clippy::disallowed_methods, reason = "on a thread that may wait")]
         let answer = pools::io(&threads.prompt, move || tempfile::tempfile_in(home)).await?;
@@ -139,7 +139,7 @@ impl Git<'_> {
                 Err(FetchError::NoGit("git is not installed on this node; install it (apt install git)".to_owned()))
             }
             End::Exited(Ended { how: How::Lost, .. }) => {
-                Err(FetchError::Failed("the process that looks after it was killed".to_owned()))
+                Err(FetchError::Failed("the process that supervises it was killed".to_owned()))
             }
             End::Exited(ended) => {
                 let cut = ended.how == How::Signal(Signal::SIGXFSZ as i32)
@@ -215,7 +215,7 @@ impl Git<'_> {
             ("GIT_SSH_COMMAND", "/bin/false".as_ref()),
             ("GIT_LFS_SKIP_SMUDGE", "1".as_ref()),
             ("GIT_ALLOW_PROTOCOL", protocols.as_ref()),
-            // Whatever git finds above the folder is not its repository.
+            // A repository that git finds above the folder is not this one.
             ("GIT_CEILING_DIRECTORIES", self.folder.parent().unwrap_or(self.target).as_os_str()),
         ];
         let own = self.settings.environment.iter().map(|(name, value)| (name.into(), value.into()));
@@ -257,7 +257,7 @@ impl Git<'_> {
     }
 }
 
-/// What git has answered.
+/// Reads git's standard output.
 fn read(mut answer: File) -> Result<Vec<u8>, FetchError> {
     let mut bytes = Vec::new();
     answer.rewind()?;
@@ -268,7 +268,7 @@ fn read(mut answer: File) -> Result<Vec<u8>, FetchError> {
     }
 }
 
-/// `http.curloptResolve` came with 2.37; an older git would ignore it and resolve the name once more.
+/// `http.curloptResolve` came with 2.37; an older git would ignore it and resolve the name again.
 pub(super) fn check_version(line: &str, private: bool) -> Result<(), FetchError> {
     let version = line.strip_prefix("git version ").unwrap_or_default();
     let mut numbers = version.split('.').map_while(|part| part.parse::<u32>().ok());

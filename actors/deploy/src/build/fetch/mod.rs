@@ -1,10 +1,9 @@
-//! Fetches a git repository that a stranger names.
+//! Fetches a git repository from an address that a tenant names.
 //!
-//! The system's `git` does it, as a child of its own with nothing but what is written here: no configuration of the
-//! machine or the user, no hooks, no filters, no prompts, no redirects, one protocol, one address. The address is
-//! resolved and judged by us and pinned for git, so that a second look-up can't give another one. Submodules are
-//! fetched by us, each as a repository of its own by the same rules: git's own way would take its configuration from
-//! the repository.
+//! The system's `git` does it, as a child with only the configuration written here: none of the machine or the user, no
+//! hooks, no filters, no prompts, no redirects, one protocol, one address. The node resolves and judges the address and
+//! pins it for git, so that a second look-up can't give another one. Submodules are fetched by the node too, each as a
+//! repository by the same rules: git itself would take their configuration from the repository.
 
 mod address;
 mod git;
@@ -34,7 +33,7 @@ use crate::{
 
 /// The folder beside the target that is git's home.
 const HOME: &str = "git-home";
-/// Before the number of each repository, where it goes in the end: to remove it is nothing to wait for.
+/// Prefix of the folder of each repository's `.git`, beside the target: removing it is not awaited.
 const REPOSITORY: &str = "git-";
 
 /// How sources are fetched.
@@ -44,15 +43,15 @@ pub struct FetchSettings {
     pub launcher: Launcher,
     /// Whether http:// and private addresses are allowed. For development only; default: false.
     pub allow_private_sources: bool,
-    /// For the whole of it. Default: 5 minutes.
+    /// Time limit of the whole fetch. Default: 5 minutes.
     pub time_limit: Duration,
     /// The repository and its files together, in bytes. Default: 1 GiB.
     pub size_limit: u64,
     /// Files and folders. Default: 50,000, and as many again for git's own.
     pub entry_limit: u64,
-    /// More variables for git, such as `GIT_SSL_CAINFO`.
+    /// Additional variables for git, such as `GIT_SSL_CAINFO`.
     pub environment: Vec<(String, String)>,
-    /// How names are resolved.
+    /// The resolver of host names.
     pub resolve: Resolve,
 }
 
@@ -72,7 +71,7 @@ impl FetchSettings {
     }
 }
 
-/// What was fetched.
+/// The commit that was fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
     /// The full id.
@@ -87,15 +86,15 @@ pub enum FetchError {
     /// The address is not allowed.
     #[error("`{url}` can't be fetched: {reason}")]
     Refused {
-        /// As given, without a password.
+        /// The address as given, without a password.
         url: String,
-        /// Why not, and what to do.
+        /// Why, and what to do.
         reason: String,
     },
     /// Not the name of a branch, tag or commit.
     #[error("`{0}` is not the name of a branch, a tag or a commit")]
     BadReference(String),
-    /// No such host.
+    /// The host name has no address.
     #[error("the host `{host}` was not found ({error}); check the address")]
     Unresolved {
         /// Its name.
@@ -103,51 +102,51 @@ pub enum FetchError {
         /// Why.
         error: io::Error,
     },
-    /// There is no git, or an old one.
+    /// git is missing or too old.
     #[error("{0}")]
     NoGit(String),
     /// No such repository, or not a public one.
     #[error("there is no public repository at {0}; check the address, or upload an archive of a private one")]
     NotFound(String),
-    /// The host wants us to go elsewhere.
+    /// The host redirects.
     #[error("{0} sends us to another address, which is not followed; use the repository's own address")]
     Redirected(String),
     /// No such branch, tag or commit.
     #[error("the repository has no branch, tag or reachable commit `{0}`")]
     NoReference(String),
-    /// A submodule failed in a way that may be another next time; what is certain is told in the log instead.
+    /// A submodule failed for a reason that may pass; one that will not is reported in the log instead.
     #[error("the submodule `{path}`: {error}")]
     Submodule {
-        /// Where it belongs.
+        /// Its path in the repository.
         path: String,
         /// Why.
         error: Box<FetchError>,
     },
-    /// Its links lead out.
+    /// A link leads out of the repository.
     #[error(transparent)]
     Link(#[from] LinkError),
-    /// It is too large.
+    /// The repository is too large.
     #[error("{0}")]
     TooLarge(String),
-    /// It took too long.
+    /// The fetch took too long.
     #[error("the repository was not fetched within {} seconds; try again, or upload an archive", .0.as_secs())]
     TimedOut(Duration),
-    /// Somebody cancelled it.
+    /// It was cancelled.
     #[error("fetching was cancelled")]
     Cancelled,
     /// git failed otherwise.
     #[error("git could not fetch the repository: {0}")]
     Failed(String),
-    /// Our own disk or processes.
+    /// Our own disk or processes failed.
     #[error("the repository could not be fetched: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Fetches `source` into `target`, which must not be there or be empty: the files of one commit and of its submodules,
+/// Fetches `source` into `target`, which must not exist or be empty: the files of one commit and of its submodules,
 /// without `.git`. Submodules that can't be fetched are named in the log.
 ///
-/// What git says goes to `sink`. Dropping the future ends git. What git itself needs is left beside the target, where there
-/// must be nothing else; all of it is the caller's to remove.
+/// git's standard error goes to `sink`. Dropping the future ends git. Its working files are left beside the target,
+/// where there must be nothing else; the caller removes all of it.
 ///
 /// # Errors
 /// See [`FetchError`].

@@ -1,4 +1,4 @@
-//! What a git source may be, before anything is called.
+//! Which git sources are allowed, judged before anything is fetched.
 
 use std::{
     future::Future,
@@ -22,7 +22,7 @@ pub struct GitSource {
     pub reference: Option<String>,
 }
 
-/// How a name is resolved; tests put in their own.
+/// Resolves a host name; tests have their own.
 pub type Resolve =
     Arc<dyn Fn(String, u16) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>> + Send + Sync>;
 
@@ -32,7 +32,7 @@ pub fn system_resolver() -> Resolve {
     Arc::new(|host, port| Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) }))
 }
 
-/// A source that may be fetched, with the address its host must have.
+/// A source that may be fetched, with the address pinned for its host.
 #[derive(Debug, Clone)]
 pub(super) struct Allowed {
     pub(super) url: Url,
@@ -62,7 +62,7 @@ pub(super) async fn allow(source: &GitSource, private: bool, resolve: &Resolve) 
         Host::Domain(name) => {
             let found = resolve(name.to_owned(), port).await;
             let addresses = found.map_err(|error| FetchError::Unresolved { host: name.to_owned(), error })?;
-            // All of them: which one the client would take is not ours to guess.
+            // All of them: which one the client would use is not ours to guess.
             addresses.iter().try_for_each(|address| check(address.ip()))?;
             let preferred = addresses.iter().find(|address| address.is_ipv4()).or_else(|| addresses.first());
             let address = preferred.ok_or_else(|| FetchError::Unresolved {
@@ -87,7 +87,7 @@ fn parse(text: &str, private: bool) -> Result<Url, FetchError> {
     if text.starts_with('-') {
         return Err(refused("it begins with `-`, as an option would"));
     }
-    // The parser would silently drop or change these.
+    // The URL parser would silently drop or change these.
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) || text.contains(['\\', '`', '"', '<', '>']) {
         return Err(refused("it has characters that an address does not have; write them percent-encoded"));
     }
@@ -133,7 +133,7 @@ fn check_reference(reference: &str) -> Result<&str, FetchError> {
     good.then_some(reference).ok_or_else(|| FetchError::BadReference(shown(reference)))
 }
 
-/// Without what may be a password, and without control characters.
+/// An address for a log or an error: without what may be a password, and without control characters.
 pub(super) fn shown(text: &str) -> String {
     let text: String =
         text.chars().take(200).map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect();

@@ -1,8 +1,8 @@
 //! Submodules of a fetched repository.
 //!
-//! Where they belong is what the commit says, and where they come from what its `.gitmodules` says; both are read as
-//! data, and git is never told to act on them. Each is then fetched like the repository itself: an address that is
-//! judged, one protocol, one commit, no configuration of its own. They count into the same limits.
+//! Their paths come from the commit, and their addresses from its `.gitmodules`; both are read as data, and git is
+//! never told to act on them. Each is then fetched like the repository itself: an address that is judged, one protocol,
+//! one commit, no configuration of its own. They count into the same limits.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,34 +22,34 @@ use super::{
 };
 use crate::{folder, pools};
 
-/// Submodules within submodules.
+/// Most levels of submodules within submodules.
 const DEPTH: usize = 4;
-/// All of them together.
+/// Most submodules of a repository, on all levels.
 const COUNT: usize = 64;
 
-/// A place for a submodule in a commit.
+/// A submodule of a commit.
 struct Submodule {
-    /// In its repository.
+    /// Its path in its repository.
     path: PathBuf,
     commit: String,
     url: Option<String>,
-    /// What `.gitmodules` says is to be done with it.
+    /// Its `update` in `.gitmodules`.
     update: Option<String>,
 }
 
-/// Fetches the submodules of a repository that has been fetched, and theirs. Answers the folders of those that were.
+/// Fetches the submodules of a fetched repository, on all levels. Returns the folders of those that were fetched.
 pub(super) async fn fetch(top: &Git<'_>) -> Result<Vec<PathBuf>, FetchError> {
     let mut fetched = Vec::new();
-    // The first is the repository itself.
+    // The root is the repository itself.
     let mut parents = VecDeque::from([(0, top.at(top.folder.clone(), top.allowed.clone()))]);
     while let Some((depth, parent)) = parents.pop_front() {
         for submodule in parent.submodules().await? {
             let folder = parent.folder.join(&submodule.path);
             let path = shown(&folder.strip_prefix(top.target).unwrap_or(&folder).to_string_lossy());
             let outcome = if depth == DEPTH {
-                Err(Refusal::Named(format!("submodules are fetched {DEPTH} deep")))
+                Err(Refusal::Skip(format!("submodules are fetched {DEPTH} deep")))
             } else if fetched.len() == COUNT {
-                Err(Refusal::Named(format!("{COUNT} submodules are fetched, and no more")))
+                Err(Refusal::Skip(format!("{COUNT} submodules are fetched, and no more")))
             } else {
                 parent.fetch_submodule(&submodule, folder.clone(), &path).await
             };
@@ -58,10 +58,10 @@ pub(super) async fn fetch(top: &Git<'_>) -> Result<Vec<PathBuf>, FetchError> {
                     fetched.push(folder);
                     parents.push_back((depth + 1, git));
                 }
-                Err(Refusal::Named(reason)) => {
+                Err(Refusal::Skip(reason)) => {
                     top.sink.say(format!("The submodule `{path}` is not fetched, its files are not there: {reason}"));
                 }
-                Err(Refusal::Fails(error)) => return Err(error),
+                Err(Refusal::Fail(error)) => return Err(error),
             }
         }
     }
@@ -70,10 +70,10 @@ pub(super) async fn fetch(top: &Git<'_>) -> Result<Vec<PathBuf>, FetchError> {
 
 /// Why a submodule was not fetched.
 enum Refusal {
-    /// It never will be.
-    Named(String),
-    /// It may be the next time, so that the deployment would be another one then; or all of the fetching is over.
-    Fails(FetchError),
+    /// For good: it is named in the log.
+    Skip(String),
+    /// For now, so that another attempt would deploy other files; or the whole fetch has failed.
+    Fail(FetchError),
 }
 
 impl Refusal {
@@ -82,62 +82,62 @@ impl Refusal {
             FetchError::Refused { .. }
             | FetchError::NotFound(_)
             | FetchError::Redirected(_)
-            | FetchError::NoReference(_) => Self::Named(error.to_string()),
+            | FetchError::NoReference(_) => Self::Skip(error.to_string()),
             FetchError::Unresolved { .. } | FetchError::Failed(_) => {
-                Self::Fails(FetchError::Submodule { path: path.to_owned(), error: Box::new(error) })
+                Self::Fail(FetchError::Submodule { path: path.to_owned(), error: Box::new(error) })
             }
-            _ => Self::Fails(error),
+            _ => Self::Fail(error),
         }
     }
 }
 
 fn failed(error: io::Error) -> Refusal {
-    Refusal::Fails(error.into())
+    Refusal::Fail(error.into())
 }
 
 impl Git<'_> {
     async fn fetch_submodule(&self, submodule: &Submodule, folder: PathBuf, path: &str) -> Result<Self, Refusal> {
-        let named = |reason: &str| Err(Refusal::Named(reason.to_owned()));
+        let skip = |reason: &str| Err(Refusal::Skip(reason.to_owned()));
         if submodule.update.as_deref() == Some("none") {
-            return named("its `update` in .gitmodules is `none`");
+            return skip("its `update` in .gitmodules is `none`");
         }
-        let Some(url) = &submodule.url else { return named("the file .gitmodules gives no address for it") };
+        let Some(url) = &submodule.url else { return skip("the file .gitmodules gives no address for it") };
         let pool = &self.settings.launcher.pools.prompt;
-        let (target, place) = (self.target.to_owned(), folder.clone());
-        if !pools::io(pool, move || Ok(is_empty_folder(&target, &place))).await.map_err(failed)? {
-            return named("there is no empty folder in its place");
+        let (target, empty) = (self.target.to_owned(), folder.clone());
+        if !pools::io(pool, move || Ok(is_empty_folder(&target, &empty))).await.map_err(failed)? {
+            return skip("there is no empty folder in its place");
         }
         let Some(url) = resolved(&self.allowed.url, url) else {
-            return named("its address is relative and leads out of its host");
+            return skip("its address is relative and leads out of its host");
         };
         let source = GitSource { url, reference: Some(submodule.commit.clone()) };
         let private = self.settings.allow_private_sources;
         let allowed = tokio::select! {
             biased;
-            () = self.cancel.cancelled() => return Err(Refusal::Fails(FetchError::Cancelled)),
+            () = self.cancel.cancelled() => return Err(Refusal::Fail(FetchError::Cancelled)),
             allowed = allow(&source, private, &self.settings.resolve) => allowed,
         };
         let git = self.at(folder, allowed.map_err(|error| Refusal::of(error, path))?);
         match git.fetch().await {
             Ok(commit) if commit.id == submodule.commit => Ok(git),
             outcome => {
-                // Its place is left as it was.
-                let place = git.folder.clone();
-                let emptied = move || folder::remove(&place).and_then(|()| fs::create_dir(&place));
+                // Its folder is left empty, as the checkout left it.
+                let folder = git.folder.clone();
+                let emptied = move || folder::remove(&folder).and_then(|()| fs::create_dir(&folder));
                 pools::io(&self.settings.launcher.pools.archives, emptied).await.map_err(failed)?;
                 match outcome {
-                    Ok(_) => named("its host answered another commit"),
+                    Ok(_) => skip("its host answered another commit"),
                     Err(error) => Err(Refusal::of(error, path)),
                 }
             }
         }
     }
 
-    /// Those of the commit that was fetched.
+    /// The submodules of the fetched commit.
     async fn submodules(&self) -> Result<Vec<Submodule>, FetchError> {
         let tree = self.git(&["ls-tree", "-r", "-z", "--full-tree", "HEAD"], false).await?;
-        let places = places(&tree);
-        if places.is_empty() {
+        let gitlinks = gitlinks(&tree);
+        if gitlinks.is_empty() {
             return Ok(Vec::new());
         }
         let pattern = r"^submodule\..*\.(path|url|update)$";
@@ -147,20 +147,20 @@ impl Git<'_> {
             Err(
                 error @ (FetchError::Cancelled | FetchError::TimedOut(_) | FetchError::TooLarge(_) | FetchError::Io(_)),
             ) => return Err(error),
-            // There is no such file, or nothing in it, or it can't be read.
+            // The file does not exist, is empty, or can't be read.
             Err(_) => Vec::new(),
         };
-        let mut named = named(&settings);
+        let mut settings = settings_by_path(&settings);
         let submodule = |(path, commit): (PathBuf, String)| {
-            let Named { url, update } = named.remove(path.as_os_str()).unwrap_or_default();
+            let Settings { url, update } = settings.remove(path.as_os_str()).unwrap_or_default();
             Submodule { path, commit, url, update }
         };
-        Ok(places.into_iter().map(submodule).collect())
+        Ok(gitlinks.into_iter().map(submodule).collect())
     }
 }
 
-/// The places of submodules in `git ls-tree -z`: their paths and commits.
-fn places(tree: &[u8]) -> Vec<(PathBuf, String)> {
+/// Paths and commits of the submodules in the output of `git ls-tree -z`.
+fn gitlinks(tree: &[u8]) -> Vec<(PathBuf, String)> {
     let entries = tree.split(|byte| *byte == 0).filter_map(|entry| {
         let (commit, path) = split(entry.strip_prefix(b"160000 commit ")?, b'\t')?;
         let commit = String::from_utf8(commit.to_vec()).ok()?;
@@ -170,32 +170,32 @@ fn places(tree: &[u8]) -> Vec<(PathBuf, String)> {
     entries.collect()
 }
 
-/// What `.gitmodules` says of one submodule.
+/// The settings of one submodule in `.gitmodules`.
 #[derive(Default)]
-struct Named {
+struct Settings {
     url: Option<String>,
     update: Option<String>,
 }
 
-/// What `git config -z` says, by the path of the submodule.
-fn named(settings: &[u8]) -> BTreeMap<OsString, Named> {
-    let mut by_name: BTreeMap<String, (Option<&OsStr>, Named)> = BTreeMap::new();
-    for setting in settings.split(|byte| *byte == 0) {
+/// The settings in the output of `git config -z`, by the path of the submodule.
+fn settings_by_path(config: &[u8]) -> BTreeMap<OsString, Settings> {
+    let mut by_name: BTreeMap<String, (Option<&OsStr>, Settings)> = BTreeMap::new();
+    for setting in config.split(|byte| *byte == 0) {
         let Some((key, value)) = split(setting, b'\n') else { continue };
         let key = String::from_utf8_lossy(key);
         let Some((name, variable)) = key.strip_prefix("submodule.").and_then(|key| key.rsplit_once('.')) else {
             continue;
         };
-        let (path, named) = by_name.entry(name.to_owned()).or_default();
+        let (path, settings) = by_name.entry(name.to_owned()).or_default();
         let text = || Some(String::from_utf8_lossy(value).into_owned());
         match variable {
             "path" => *path = Some(OsStr::from_bytes(value)),
-            "url" => named.url = text(),
-            "update" => named.update = text(),
+            "url" => settings.url = text(),
+            "update" => settings.update = text(),
             _ => {}
         }
     }
-    by_name.into_values().filter_map(|(path, named)| Some((path?.to_owned(), named))).collect()
+    by_name.into_values().filter_map(|(path, settings)| Some((path?.to_owned(), settings))).collect()
 }
 
 fn split(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
@@ -203,7 +203,7 @@ fn split(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     Some((bytes.get(..position)?, bytes.get(position + 1..)?))
 }
 
-/// Whether a path leads into the folder and into nothing of git's own.
+/// Whether a path stays below the folder and outside of `.git`.
 fn is_plain(path: &Path) -> bool {
     let mut components = path.components().peekable();
     components.peek().is_some()
@@ -213,7 +213,7 @@ fn is_plain(path: &Path) -> bool {
         })
 }
 
-/// Whether the checkout has made a place for it, and no link leads there.
+/// Whether the checkout has made an empty folder there, and no link is on its path.
 fn is_empty_folder(target: &Path, folder: &Path) -> bool {
     let is_folder = |path: &Path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
     folder.ancestors().take_while(|ancestor| *ancestor != target).all(is_folder)
@@ -260,26 +260,27 @@ mod tests {
         ] {
             assert_eq!(resolved(&parent, url).as_deref(), address, "{url}");
         }
-        // What climbs out in another way is judged with the whole address.
+        // An address that climbs out in another way is judged as a whole.
         let tricky = resolved(&parent, "../a/../../../b").unwrap();
         assert_eq!(Url::parse(&tricky).unwrap().host_str(), Some("git.example"));
     }
 
     #[test]
-    fn places_that_lead_elsewhere_are_none() {
+    fn gitlinks_that_lead_elsewhere_are_none() {
         let tree = b"100644 blob 00\tfile\x00160000 commit 0a\tlib\x00160000 commit 0b\t../out\x00160000 commit 0c\t\
                      a/.GIT/hooks\x00160000 commit 0d\t/abs\x00160000 commit 0e\ttwo\nlines\x00";
-        let found: Vec<String> = places(tree).into_iter().map(|(path, commit)| format!("{commit} {path:?}")).collect();
+        let found: Vec<String> =
+            gitlinks(tree).into_iter().map(|(path, commit)| format!("{commit} {path:?}")).collect();
         assert_eq!(found, ["0a \"lib\"", "0e \"two\\nlines\""]);
     }
 
     #[test]
     fn settings_are_taken_by_the_path_they_name() {
-        let settings = b"submodule.a.b.path\nlib\0submodule.a.b.url\n../lib.git\0submodule.x.url\nhttps://x\0\
+        let config = b"submodule.a.b.path\nlib\0submodule.a.b.url\n../lib.git\0submodule.x.url\nhttps://x\0\
                          submodule.y.path\ny\0submodule.y.update\n!touch /tmp/x\0";
-        let named = named(settings);
-        assert_eq!(named.len(), 2);
-        assert_eq!(named[OsStr::new("lib")].url.as_deref(), Some("../lib.git"));
-        assert_eq!(named[OsStr::new("y")].update.as_deref(), Some("!touch /tmp/x"));
+        let settings = settings_by_path(config);
+        assert_eq!(settings.len(), 2);
+        assert_eq!(settings[OsStr::new("lib")].url.as_deref(), Some("../lib.git"));
+        assert_eq!(settings[OsStr::new("y")].update.as_deref(), Some("!touch /tmp/x"));
     }
 }

@@ -49,7 +49,7 @@ impl Host {
         host
     }
 
-    /// Makes a repository with one file; answers its commit.
+    /// Makes a repository with one file. Returns its commit.
     fn make(&self, name: &str, file: &str, text: &str) -> String {
         fs::create_dir(self.repository_of(name)).unwrap();
         self.git_in(name, &["init", "--quiet", "--initial-branch=main"]);
@@ -58,13 +58,13 @@ impl Host {
         self.commit_in(name)
     }
 
-    /// Commits what is in the index.
+    /// Commits the index. Returns the commit.
     fn commit_in(&self, name: &str) -> String {
         self.git_in(name, &["commit", "--quiet", "--message", "a change"]);
         self.git_in(name, &["rev-parse", "HEAD"])
     }
 
-    /// Puts submodules into a repository: name, path, address and commit of each.
+    /// Adds submodules to a repository: name, path, address and commit of each.
     fn with_submodules(&self, name: &str, submodules: &[(&str, &str, &str, &str)]) -> String {
         let mut text = String::new();
         for (module, path, url, commit) in submodules {
@@ -180,7 +180,7 @@ async fn a_name_is_fetched_from_the_address_that_was_checked() {
     let mut settings = settings();
     let address = host.address;
     settings.resolve = Arc::new(move |_, _| Box::pin(async move { Ok(vec![address]) }));
-    // No resolver on earth knows this name: only the pin leads there.
+    // No resolver knows this name: only the pin leads to the host.
     let url = format!("http://app.invalid:{}/app.git", host.address.port());
     fetch(&GitSource { url, reference: None }, &settings).await.unwrap();
 }
@@ -208,13 +208,13 @@ async fn what_is_not_there_is_told() {
 
 #[tokio::test]
 async fn git_whose_reaper_is_killed_is_told() {
-    // It says that its program runs, and is killed.
+    // A reaper that reports that its program runs, and is killed.
     let script = "printf '{\"Started\":{\"pid\":%d,\"start_time\":1}}\\n' $$ >&0; kill -KILL $$";
     let launcher =
         Launcher::new(["/bin/sh", "-c", script].map(str::to_owned).to_vec(), uuid::Uuid::now_v7().to_string());
     let settings = FetchSettings { allow_private_sources: true, ..FetchSettings::new(launcher) };
     let error = fetch(&Host::new().await.source(None), &settings).await.unwrap_err();
-    assert!(error.to_string().contains("the process that looks after it was killed"), "{error}");
+    assert!(error.to_string().contains("the process that supervises it was killed"), "{error}");
 }
 
 #[tokio::test]
@@ -234,7 +234,7 @@ async fn links_out_of_the_repository_are_refused() {
     assert!(matches!(error, FetchError::Link(_)), "{error}");
 }
 
-/// What is said while a source is fetched, and where it is then.
+/// Fetches a source. Returns where it is, and what the log says.
 async fn fetch_and_listen(source: &GitSource) -> (tempfile::TempDir, PathBuf, String) {
     let said: Arc<Mutex<Vec<String>>> = Arc::default();
     let sink = LineSink::new({
@@ -258,7 +258,7 @@ async fn submodules_are_fetched_with_theirs() {
     let deep = host.make("deep", "deep.txt", "deep");
     host.make("lib", "lib.txt", "lib");
     let lib = host.with_submodules("lib", &[("d", "inner/deep", "../deep.git", &deep)]);
-    // The branch goes on, the commit stays.
+    // The branch moves on, the commit stays.
     host.with_submodules("lib", &[]);
     let absolute = format!("http://{}/lib.git", host.address);
     let modules = [("one", "libs/one", "../lib.git", lib.as_str()), ("a b.c", "two words", &absolute, &lib)];
@@ -307,7 +307,7 @@ async fn submodules_that_can_not_be_fetched_are_named() {
 async fn submodules_are_fetched_so_deep_and_no_deeper() {
     let host = Host::new().await;
     let mut commit = host.make("chain", "end.txt", "end");
-    // A repository that is its own submodule, again and again.
+    // A repository that is its own submodule, on every level.
     for _ in 0..6 {
         commit = host.with_submodules("chain", &[("next", "next", "../chain.git", &commit)]);
     }
@@ -322,7 +322,7 @@ async fn submodules_are_fetched_so_deep_and_no_deeper() {
 async fn a_submodule_that_may_come_the_next_time_fails_the_fetch() {
     let host = Host::new().await;
     let lib = host.make("lib", "lib.txt", "lib");
-    // Nobody listens there.
+    // A port on which nothing listens.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/lib.git", listener.local_addr().unwrap());
     drop(listener);
@@ -346,7 +346,7 @@ async fn filters_hooks_and_settings_of_a_repository_do_nothing() {
          [include]\n\tpath = /etc/passwd\n"
     );
     host.commit(".gitmodules", &modules);
-    // A host may refuse such a file, and git does; then there is nothing at all.
+    // git may refuse such a file; then nothing is fetched.
     match fetch(&host.source(None), &settings()).await {
         Ok((folder, _)) => assert!(folder.path().join("source/lib").is_dir()),
         Err(error) => assert!(matches!(error, FetchError::Failed(_)), "{error}"),
@@ -368,7 +368,7 @@ async fn names_of_submodules_that_lead_elsewhere_are_refused() {
 #[tokio::test]
 async fn size_is_bounded() {
     let host = Host::new().await;
-    // Packs to a few kilobytes.
+    // Compresses to a few kilobytes.
     host.commit("large", &"x".repeat(4 * 1024 * 1024));
     let settings = FetchSettings { size_limit: 1024 * 1024, ..settings() };
     let error = fetch(&host.source(None), &settings).await.unwrap_err();
@@ -392,7 +392,7 @@ async fn a_host_that_does_not_answer_is_given_up() {
     let sink = LineSink::none();
     let fetching = clone(&silent, &target, &settings, &sink, &cancel);
     let cancelling = async {
-        // Those of git, not the platform's own.
+        // Processes of git, without reapers and trampolines.
         let is_gits = |(_, marks): &(_, crate::process::Marks)| !marks.is_ours;
         while crate::process::named(&settings.launcher.node).iter().filter(|it| is_gits(it)).count() < 2 {
             tokio::time::sleep(Duration::from_millis(10)).await;

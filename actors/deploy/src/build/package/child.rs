@@ -1,4 +1,4 @@
-//! Runs the child that packs, with the rights of the build and its limits.
+//! The packing child, with the rights of the build and its limits.
 
 use std::{
     ffi::OsString,
@@ -25,27 +25,27 @@ use crate::{
     process::{CgroupLimits, End, Ended, How, Job, Program, Streams, run, trampoline::Launch},
 };
 
-/// The packing child does one thing.
+/// Process limit of the packing child.
 const PROCESSES: u64 = 16;
 const OPEN_FILES: u64 = 1_024;
 
-/// What is to be packed.
+/// An order to pack.
 pub(crate) struct Packing<'a> {
     /// The source, opened before anything was built.
     pub(crate) source: Dir,
-    /// Where it is.
+    /// Its path.
     pub(crate) path: &'a Path,
     /// The folder in it that becomes the release.
     pub(crate) root: &'a Path,
-    /// The release's file, in a folder of the node's own.
+    /// The file to create, in a folder of the node's own.
     pub(crate) target: PathBuf,
 }
 
-/// Packs what a build has made. The child that reads it is the build's own user's and can open no more than the build
-/// could, so that nothing which the build has put there makes it read anything else.
+/// Packs the result of a build. The child that reads it runs as the build's own user and can open no more than the
+/// build could, so that nothing the build has left makes it read anything else.
 ///
 /// # Errors
-/// See [`PackageError`]. Then there is no file.
+/// See [`PackageError`]. There is no file then.
 pub(crate) async fn pack_by_child(
     packing: Packing<'_>,
     settings: &BuildSettings,
@@ -89,7 +89,7 @@ pub(crate) async fn pack_by_child(
     };
     let (end, received) = tokio::join!(child, received);
     let received = match received.map_err(PackageError::Fault)? {
-        // The child only notices that nobody takes more.
+        // The child sees only a closed pipe.
         Err(ReceiveError::TooLarge(sentence)) => return Err(PackageError::Refused(sentence)),
         Err(ReceiveError::Disk(error)) => return Err(error.into()),
         other => other,

@@ -4,9 +4,9 @@
 //! The identity of a release is the SHA-256 of the tar before compression, so that another version of the compressor
 //! does not change it.
 //!
-//! A build has written what is packed, and may have left links and processes. So a child of its own user, with no more
-//! rights than the build had, reads the files and writes the tar ([`pack()`]); the node takes the tar from a pipe,
-//! judges it, names it by its content and stores it.
+//! The files were written by a build, which may have left links and processes. So a child of its own user, with no more
+//! rights than the build had, reads them and writes the tar ([`pack()`]); the node takes the tar from a pipe, judges
+//! it, names it by its content and stores it.
 
 mod child;
 mod receive;
@@ -37,9 +37,9 @@ use crate::{
     folder::Cleaner,
 };
 
-/// A path inside a release, in bytes.
+/// Longest path inside a release, in bytes.
 const PATH_BYTES: usize = 4_096;
-/// Folders within folders of a release.
+/// Deepest nesting of folders in a release.
 const DEPTH: usize = 1_024;
 
 /// The SHA-256 of a release's canonical tar, in hexadecimal.
@@ -48,7 +48,7 @@ const DEPTH: usize = 1_024;
 pub struct ContentId(String);
 
 impl ContentId {
-    /// 64 hexadecimal digits.
+    /// The id as 64 hexadecimal digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -86,14 +86,14 @@ impl From<ContentId> for String {
     }
 }
 
-/// A release that was packed.
+/// A packed release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
-    /// Of its content.
+    /// The id of its content.
     pub id: ContentId,
-    /// Of the file, in bytes.
+    /// Size of the file, in bytes.
     pub packed_bytes: u64,
-    /// Of its files together, in bytes.
+    /// Size of its files together, in bytes.
     pub bytes: u64,
     /// Files, folders and links.
     pub entries: u64,
@@ -102,13 +102,13 @@ pub struct Packed {
 /// Why a release could not be packed or unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum PackageError {
-    /// What was built can't become a release; the sentence says why and what to do.
+    /// The result of the build can't become a release; the sentence says why and what to do.
     #[error("{0}")]
     Refused(String),
     /// Packing took too long.
     #[error("the release was not packed within {} seconds; remove what the app does not need to run", .0.as_secs())]
     TimedOut(Duration),
-    /// Somebody cancelled it.
+    /// It was cancelled.
     #[error("packing was cancelled")]
     Cancelled,
     /// The stored file is not the release it was stored as.
@@ -116,13 +116,13 @@ pub enum PackageError {
     Damaged {
         /// The identity it was stored under.
         expected: ContentId,
-        /// What it is.
+        /// The identity of its content.
         found: ContentId,
     },
     /// The stored file can't be unpacked.
     #[error("the stored release can't be unpacked: {0}")]
     Archive(#[from] ArchiveError),
-    /// Our own disk or processes.
+    /// Our own disk or processes failed.
     #[error("the release could not be stored or read: {0}")]
     Io(#[from] io::Error),
     /// This node is too busy, or stops.
@@ -130,7 +130,7 @@ pub enum PackageError {
     Fault(Failure),
 }
 
-/// Unpacks a release into `target`, which must not be there. It appears there whole or not at all.
+/// Unpacks a release into `target`, which must not exist. It appears there whole or not at all.
 ///
 /// # Errors
 /// See [`PackageError`]; `Damaged` when the content is not what `expected` says. Blocks.
@@ -144,7 +144,7 @@ pub fn unpack(file: &Path, target: &Path, expected: &ContentId) -> Result<Summar
     #[expect(clippy::disallowed_methods, reason = "the folder was made right before, on a thread that may wait")]
     let work = tempfile::Builder::new().prefix(".unpacking-").tempdir_in(parent)?.keep();
     let cleaner = Cleaner::new(&work);
-    // Our own build made it and its limits were held then; its links may lead where the app wants.
+    // The node packed it within limits; its links may lead out, as the app wants.
     let limits = Limits {
         entries: u64::MAX,
         total_bytes: u64::MAX,
@@ -155,7 +155,7 @@ pub fn unpack(file: &Path, target: &Path, expected: &ContentId) -> Result<Summar
         links_out: true,
     };
     let summary = match archive::unpack(file, &work, &limits) {
-        // An app of no files at all; nothing else makes an empty release.
+        // An app without files; nothing else makes an empty release.
         Err(ArchiveError::Empty) => Summary::default(),
         other => other?,
     };

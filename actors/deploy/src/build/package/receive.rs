@@ -1,4 +1,4 @@
-//! The side of packing that the node trusts: it takes a tar from a pipe, judges it, and makes a release's file of it.
+//! The trusted side of packing: takes a tar from a pipe, judges it, and makes a release's file of it.
 
 use std::{
     fs::{File, Permissions},
@@ -19,26 +19,27 @@ use crate::{
     folder::Size,
 };
 
-/// What a tar consists of. The last two are empty.
+/// The block size of a tar. The last two blocks are empty.
 const BLOCK: u64 = 512;
-/// Of the tar for each entry at most: its header, and those of a long name and of a long target, with their padding.
+/// Largest overhead of an entry in a tar: its header, and those of a long name and of a long target, with their
+/// padding.
 const OVERHEAD: u64 = 4 * BLOCK + 2 * (PATH_BYTES as u64 + BLOCK);
 
-/// Why no release was made of what came.
+/// Why no release was made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReceiveError {
-    /// It is more than a build may leave.
+    /// It exceeds the limits of a build.
     #[error("{0}")]
     TooLarge(String),
-    /// Not what the packing child writes: it was ended, or is not what it should be.
+    /// It is not the tar of a packing child that ended well.
     #[error("what was packed is incomplete ({0}); deploy again")]
     Malformed(String),
-    /// Our own disk.
+    /// Our own disk failed.
     #[error(transparent)]
     Disk(#[from] io::Error),
 }
 
-/// A release in a file that goes away when this is dropped.
+/// A release in a temporary file, removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Received {
     file: NamedTempFile,
@@ -46,14 +47,14 @@ pub(super) struct Received {
 }
 
 impl Received {
-    /// Puts the release where it belongs. A crash leaves a file with another name there, never half a release.
+    /// Moves the release to `target`. A crash leaves a file with another name there, never half a release.
     pub(super) fn keep(self, target: &Path) -> Result<Packed, PackageError> {
         self.file.persist(target).map_err(|error| error.error)?;
         Ok(self.packed)
     }
 }
 
-/// Makes a release of a tar, in a file in `folder`. Blocks.
+/// Receives a tar as a release, in a file in `folder`. Blocks.
 pub(super) fn receive(from: impl Read, folder: &Path, limits: &BuildLimits) -> Result<Received, ReceiveError> {
     fs::create_dir_all(folder)?;
     #[expect(clippy::disallowed_methods, reason = "the folder was made right before, on a thread that may wait")]
@@ -75,7 +76,7 @@ pub(super) fn receive(from: impl Read, folder: &Path, limits: &BuildLimits) -> R
     Ok(Received { file, packed: Packed { id, packed_bytes, bytes: size.bytes, entries: size.entries } })
 }
 
-/// Goes through the tar to its end.
+/// Reads the tar to its end, and counts.
 fn count(tar: &mut impl Read, limits: &BuildLimits) -> Result<Size, ReceiveError> {
     let malformed = |error: io::Error| ReceiveError::Malformed(error.to_string());
     let mut size = Size::default();
@@ -103,11 +104,11 @@ fn count(tar: &mut impl Read, limits: &BuildLimits) -> Result<Size, ReceiveError
     Ok(size)
 }
 
-/// Passes on all that is read of it.
+/// Copies everything that is read.
 struct Passing<R> {
     from: R,
     to: Hashing<GzEncoder<BufWriter<File>>>,
-    /// Why it could not be passed on.
+    /// Why it could not be copied.
     failed: Option<io::Error>,
 }
 

@@ -25,8 +25,8 @@ use crate::{
     },
 };
 
-/// The packing child for this crate's tests: the test binary itself. What the harness prints goes where errors go, and the
-/// tar to the descriptor of errors, which is the pipe.
+/// The packing child for this crate's tests: the test binary itself. The harness's output goes to standard error, and
+/// the tar to its descriptor, which is the pipe.
 pub(crate) fn test_packer() -> Vec<String> {
     let script = "exec 3>&1 1>&2 2>&3 3>&-; exec \"$@\"";
     let binary = std::env::current_exe().unwrap().display().to_string();
@@ -38,7 +38,7 @@ pub(crate) fn test_packer() -> Vec<String> {
 
 #[test]
 fn packer() {
-    // The trampoline's process has these arguments as well, behind its own, and runs this test before it becomes the child.
+    // The trampoline's process has these arguments too, behind its own, and runs this test before it becomes the child.
     if std::env::args().any(|argument| argument.starts_with("{\"open_files")) {
         return;
     }
@@ -55,7 +55,7 @@ fn packer() {
     std::process::exit(status);
 }
 
-/// Packs here, without a child.
+/// Packs in this process, without a child.
 pub(crate) fn pack(folder: &Path, target: &Path) -> Result<Packed, String> {
     let source = Dir::open(folder).unwrap();
     let (from, to) = std::io::pipe().unwrap();
@@ -133,7 +133,7 @@ fn sockets_and_pipes_are_refused() {
     assert!(!folder.path().join("out").exists());
 }
 
-/// Does something before the first byte is written.
+/// Runs a function before the first byte is written.
 struct Before<F>(Option<F>);
 
 impl<F: FnOnce()> Write for Before<F> {
@@ -182,7 +182,8 @@ fn a_file_that_changes_while_it_is_packed_is_told() {
 
 const CANARY: &str = "what only the node may read";
 
-/// A source with an app in `apps/web`, and beside it what no release may hold, under the names of the app's files.
+/// A source with an app in `apps/web`, and beside it files that no release may hold, under the names of the app's
+/// files.
 struct Lure {
     folder: tempfile::TempDir,
 }
@@ -205,7 +206,7 @@ impl Lure {
         Dir::open(&self.path("source")).unwrap()
     }
 
-    /// Packs the app; the tar as text.
+    /// Packs the app. Returns the tar as text.
     fn pack(source: &Dir) -> Result<String, String> {
         let tar = write(source, Path::new("apps/web"), Vec::new()).map_err(|error| error.to_string())?;
         Ok(String::from_utf8(tar).unwrap())
@@ -225,7 +226,7 @@ fn a_link_in_the_place_of_the_apps_folder_or_above_it_is_not_followed() {
     }
 }
 
-/// How often a race is run: so often that each of these was lost a hundred times over where paths were followed.
+/// Rounds of a race: with look-ups by path each of these was lost a hundred times over.
 const RACES: usize = 3_000;
 
 #[test]
@@ -250,7 +251,7 @@ fn links_that_come_and_go_while_it_is_packed_are_not_followed() {
             }
         });
         let (mut raced, mut packed) = (0, 0);
-        // On a busy machine the other thread may be stopped for long in the middle of an exchange.
+        // On a busy machine the other thread may be paused for long in the middle of an exchange.
         let deadline = Instant::now() + Duration::from_secs(60);
         while raced < RACES || (packed == 0 && Instant::now() < deadline) {
             raced += 1;
@@ -306,7 +307,7 @@ fn what_is_no_release_is_not_received() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "something of it was kept");
 }
 
-/// Packs the app by a child, of this user, from which the folder around the source is hidden.
+/// Packs the app by a child of this user, from which the folder around the source is hidden.
 async fn pack_by_child(lure: &Lure, source: Dir, run_as: Option<RunAs>) -> Result<Packed, PackageError> {
     let launcher = Launcher::new(test_launcher(), uuid::Uuid::now_v7().to_string());
     let launcher = launcher.hiding([lure.folder.path().canonicalize().unwrap()]);

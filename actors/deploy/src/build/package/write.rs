@@ -1,4 +1,4 @@
-//! The side of packing that reads what a build has made: the child's.
+//! The untrusted side of packing, the child: reads the result of a build.
 
 use std::{
     ffi::OsString,
@@ -21,14 +21,14 @@ use crate::{
     folder::{Descent, Dir, Entry, Up, is_exchanged},
 };
 
-/// What is to be packed; its JSON is the verb's argument.
+/// An order to pack; its JSON is the verb's argument.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
     /// The folder that becomes the release, inside the source.
     pub(super) root: PathBuf,
 }
 
-/// Why something can't be packed. Paths are those in the app's folder.
+/// Why packing failed. Paths are relative to the app's folder.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WriteError {
     #[error(
@@ -54,8 +54,8 @@ pub(super) enum WriteError {
     Output(#[from] io::Error),
 }
 
-/// The hidden verb of the binary: `<json of what is to be packed>`, without the name of the verb. Standard input is the
-/// source's open folder, and standard output takes the tar.
+/// The hidden verb of the binary: `<json of Order>`, without the name of the verb. Standard input is the source's open
+/// folder, and standard output takes the tar.
 pub fn pack(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let order = arguments.next().and_then(|json| serde_json::from_slice::<Order>(json.as_encoded_bytes()).ok());
     let Some(order) = order else {
@@ -89,7 +89,7 @@ pub(super) fn write<W: Write>(source: &Dir, root: &Path, to: W) -> Result<W, Wri
     let mut walk = Walk { descent: Descent::new(opened), path: PathBuf::new() };
     let mut first = walk.entries()?;
     first.retain(|entry| entry.name != ".git");
-    // Of each folder on the way down what is still to be packed, its first entry last.
+    // For each folder on the way down the entries still to pack, last one first.
     let mut ahead = vec![first];
     while let Some(entries) = ahead.last_mut() {
         match entries.pop() {
@@ -104,14 +104,14 @@ pub(super) fn write<W: Write>(source: &Dir, root: &Path, to: W) -> Result<W, Wri
     Ok(builder.into_inner()?)
 }
 
-/// Where packing is.
+/// The position of packing.
 struct Walk {
     descent: Descent,
     path: PathBuf,
 }
 
 impl Walk {
-    /// What is in the folder, sorted, the last one first.
+    /// The entries of the folder, sorted, last one first.
     fn entries(&self) -> Result<Vec<Entry>, WriteError> {
         let read = self.descent.here().entries().and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let mut entries = read.map_err(|error| explain(error, &self.path))?;
@@ -119,7 +119,7 @@ impl Walk {
         Ok(entries)
     }
 
-    /// Packs an entry of the folder; true when it is a folder, whose entries are next.
+    /// Packs an entry of the folder; true for a folder, whose entries are next.
     fn append<W: Write>(&mut self, entry: &Entry, to: &mut Builder<W>) -> Result<bool, WriteError> {
         let path = self.path.join(&entry.name);
         if path.as_os_str().len() > PATH_BYTES || self.descent.depth() >= DEPTH {
@@ -174,7 +174,7 @@ impl Walk {
     }
 }
 
-/// Without what differs from one machine to another.
+/// A header without what differs from one machine to another.
 fn header() -> Header {
     let mut header = Header::new_gnu();
     header.set_mtime(0);
@@ -190,7 +190,7 @@ fn explain(error: io::Error, path: &Path) -> WriteError {
     match error.kind() {
         io::ErrorKind::PermissionDenied => WriteError::Unreadable(path),
         io::ErrorKind::UnexpectedEof => WriteError::Changed(path),
-        // It was there, and was what it was, when its folder was read.
+        // It existed, with its kind, when its folder was read.
         _ if is_exchanged(&error) => WriteError::Changed(path),
         _ => WriteError::Io { path, error },
     }
@@ -208,7 +208,7 @@ struct Content {
 }
 
 impl Content {
-    /// Whether the file was read as it was announced.
+    /// Whether the file was read with its announced length.
     fn outcome(mut self, path: &Path) -> Result<(), WriteError> {
         if let Some(error) = self.failed {
             return Err(explain(error, path));

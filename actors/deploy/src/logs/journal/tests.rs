@@ -159,7 +159,7 @@ async fn what_a_node_that_ended_had_not_stored_is_handed_over_before_its_disk_fo
         "it is open"
     );
     drop(journal);
-    // What stores the line a moment after it was written has it open too.
+    // The task that stores the line a moment later has it open too.
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while here.open.lock().get(&name).is_some_and(|inner| inner.strong_count() > 0) {
         assert!(std::time::Instant::now() < deadline, "it is still open");
@@ -182,7 +182,7 @@ async fn a_store_that_is_given_up_is_made_up_for_at_the_stop_and_all_logs_are_st
     for journal in &open {
         journal.write(Utc::now(), "web.1", "last words".to_owned());
     }
-    // Whoever stores it goes away in the middle.
+    // The caller is dropped in the middle.
     assert!(tokio::time::timeout(wait / 10, open[0].store()).await.is_err());
     let began = std::time::Instant::now();
     journals.store_all().await;
@@ -199,7 +199,7 @@ async fn lines_that_come_faster_than_the_disk_takes_them_are_told_where_they_wou
     let objects = Objects::new(Arc::new(InMemory::new()));
     let journals = of_a_node(&folder.path().join("one"), &objects);
     let journal = journals.open("a", 100_000_000);
-    // Nothing is taken to the disk while this thread writes.
+    // Nothing is written to the disk while this thread writes.
     let text = "x".repeat(64 * 1024);
     let written: Vec<LogLine> = (0..80).map(|_| journal.write(Utc::now(), "web.1", text.clone())).collect();
     let lines = journal.read(Range::Last, 1_000).await.unwrap();
@@ -211,7 +211,7 @@ async fn lines_that_come_faster_than_the_disk_takes_them_are_told_where_they_wou
     let after = journal.write(Utc::now(), "web.1", "after".to_owned());
     assert_eq!(journal.read(Range::After(notice.id), 10).await.unwrap(), [after]);
 
-    // Others read in the object store what it was given, and that this is not all.
+    // Readers elsewhere get what was stored, with a notice that this is not all.
     journal.store().await.unwrap();
     let elsewhere = of_a_node(&folder.path().join("two"), &objects).open("a", 100_000_000);
     let lines = elsewhere.read(Range::Last, 1_000).await.unwrap();

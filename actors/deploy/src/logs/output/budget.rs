@@ -1,4 +1,4 @@
-//! How much of a program's output passes.
+//! The budget of a program's output.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 use super::OutputLimits;
 
-/// Seconds' worth of output that may come at once.
+/// Largest burst, in seconds' worth of output.
 const BURST: f64 = 4.0;
-/// Once it is used up, nothing passes until so many seconds' worth may pass again: what is left of the output are
-/// whole passages, not every hundredth line.
+/// Once the budget is exhausted, nothing passes until this many seconds' worth is available: the output then has whole
+/// passages, not every hundredth line.
 const PASSAGE: f64 = 0.5;
 /// Delay of the notice of dropped lines after the first of them, also when no line follows.
 const TOLD_AFTER: Duration = Duration::from_secs(1);
@@ -77,7 +77,7 @@ impl Budget {
         Some(text)
     }
 
-    /// Lines and bytes that open it again.
+    /// Lines and bytes that must be available to open it again.
     fn passage(&self) -> (f64, f64) {
         let of = |per_second: u32| (f64::from(per_second) * PASSAGE).max(1.0);
         (of(self.limits.lines_per_second), of(self.limits.bytes_per_second))

@@ -1,8 +1,8 @@
 //! The output of programs: lines, bounded in length and in rate.
 //!
-//! Apps and builds write whatever they like, as fast as they can. Everything that leaves this module is text without
-//! control characters, with colours at most ([`terminal`](crate::terminal)); no line is longer than its limit, and no
-//! more than a budget per second passes: the rest is counted, and told in a line where it would have been.
+//! Apps and builds write anything, as fast as they can. Everything that leaves this module is text without control
+//! characters, with colours at most ([`terminal`](crate::terminal)); no line is longer than its limit, and the rate has
+//! a budget: what exceeds it is counted, in a line where it would have been.
 
 mod budget;
 mod splitter;
@@ -23,7 +23,7 @@ use crate::logs::terminal::plain;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stream {
-    /// Said by Callboard about the program.
+    /// From Callboard, about the program.
     System,
     /// The program's standard output.
     Stdout,
@@ -42,12 +42,12 @@ pub struct Line {
     pub text: String,
 }
 
-/// Takes lines as they come. Called on the thread that reads them: it must not block.
+/// Receives lines as they come, on the thread that reads them: it must not block.
 #[derive(Clone)]
 pub struct LineSink(Arc<dyn Fn(Line) + Send + Sync>);
 
 impl LineSink {
-    /// Every line goes to `take`.
+    /// Calls `take` with every line.
     pub fn new(take: impl Fn(Line) + Send + Sync + 'static) -> Self {
         Self(Arc::new(take))
     }
@@ -63,7 +63,7 @@ impl LineSink {
         self.pass(Line { at: Utc::now(), stream, text: text.into() });
     }
 
-    /// Says something about the program, which may be in the program's own words.
+    /// Passes a line about the program, which may quote its output.
     pub fn say(&self, text: impl AsRef<str>) {
         self.line(Stream::System, plain(text.as_ref()));
     }
@@ -79,15 +79,15 @@ impl fmt::Debug for LineSink {
     }
 }
 
-/// How much output passes.
+/// Limits of output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OutputLimits {
-    /// Longer lines are cut, in bytes.
+    /// Longest line, in bytes; longer ones are cut.
     pub line_length: usize,
-    /// Lines that pass in a second; four seconds' worth may come at once.
+    /// Lines a second; four seconds' worth may come at once.
     pub lines_per_second: u32,
-    /// Bytes that pass in a second; four seconds' worth may come at once.
+    /// Bytes a second; four seconds' worth may come at once.
     pub bytes_per_second: u32,
 }
 
@@ -135,7 +135,7 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-/// The lines of one stream on their way to a sink.
+/// The lines of one stream, before they reach a sink.
 struct Lines {
     stream: Stream,
     sink: LineSink,
@@ -155,7 +155,7 @@ impl Lines {
         splitter.push(bytes, now, &mut |text| pass(*stream, sink, budget, text, now));
     }
 
-    /// When there is something to tell though nothing was read.
+    /// When a notice or an unfinished line is due, though nothing was read.
     fn due(&self) -> Option<Instant> {
         self.splitter.due().into_iter().chain(self.budget.due()).min()
     }
@@ -177,7 +177,7 @@ impl Lines {
     }
 }
 
-/// Passes a line on, if it may pass, after the notice of those before it that might not.
+/// Passes a line within the budget, after the notice of dropped lines before it.
 fn pass(stream: Stream, sink: &LineSink, budget: &mut Budget, text: String, now: Instant) {
     if budget.admit(text.len(), now) {
         tell_dropped(sink, budget, now);
@@ -232,7 +232,7 @@ mod tests {
             pass(Stream::Stdout, &sink, &mut budget, number.to_string(), now + Duration::from_millis(after));
         };
         (0..45).for_each(|number| write(number, 0));
-        // A tenth of a second later there is room for one line, but that would be a line without what belongs to it.
+        // A tenth of a second later there is room for one line, but not for a passage.
         write(45, 100);
         (46..51).for_each(|number| write(number, 600));
         let said: Vec<String> = lines.lock().iter().map(|line| line.text.clone()).collect();

@@ -1,4 +1,4 @@
-//! Lines of bytes that come in pieces.
+//! Splits a stream of bytes into lines.
 
 use std::time::Duration;
 
@@ -6,30 +6,30 @@ use tokio::time::Instant;
 
 use crate::logs::terminal::{Cleaner, Colours};
 
-/// A line without an end is shown when nothing has followed for this long: a prompt, a dot for each test.
+/// A line without an end is shown after this pause: a prompt, a dot for each test.
 const QUIET: Duration = Duration::from_millis(500);
-/// A line that goes on without an end is shown this often, as it stands: a progress bar.
+/// A line that grows without an end is shown at this interval: a progress bar.
 const SHOWN_EVERY: Duration = Duration::from_secs(5);
 
-/// Splits bytes into lines of at most `limit` bytes; what a longer line has more is dropped and told at its end.
+/// Splits bytes into lines of at most `limit` bytes; the rest of a longer line is dropped, with a note at its end.
 ///
-/// A line that is written over after a carriage return is kept as its last state. A line without an end is shown after
-/// a moment; what then follows of it is a line of its own.
+/// A line that is overwritten after a carriage return is kept in its last state. A line without an end is shown after a
+/// moment; what follows is a line of its own.
 pub(super) struct Splitter {
     limit: usize,
     cleaner: Cleaner,
-    /// The line as it stands.
+    /// The current line.
     text: String,
-    /// The line as it stood at the last carriage return.
+    /// The line at the last carriage return.
     before: String,
-    /// Of a character that is not whole yet.
+    /// Bytes of an incomplete character.
     undecoded: Vec<u8>,
-    /// Bytes of the line as it stands.
+    /// Bytes of the current line.
     taken: usize,
     cut: u64,
-    /// When the first and the last byte came that were not shown.
+    /// When the first and the last unshown byte came.
     waiting: Option<(Instant, Instant)>,
-    /// When the beginning of this line was shown last.
+    /// When the beginning of this line was last shown.
     shown: Option<Instant>,
 }
 
@@ -65,14 +65,14 @@ impl Splitter {
         }
     }
 
-    /// When a line without an end is to be shown.
+    /// When a line without an end is due to be shown.
     pub(super) fn due(&self) -> Option<Instant> {
         let (first, last) = self.waiting?;
         let due = (last + QUIET).min(first + SHOWN_EVERY);
         Some(self.shown.map_or(due, |shown| due.max(shown + SHOWN_EVERY)))
     }
 
-    /// Shows a line without an end, if it is time.
+    /// Shows a line without an end, if it is due.
     pub(super) fn show(&mut self, now: Instant, emit: &mut impl FnMut(String)) {
         if self.due().is_none_or(|due| now < due) {
             return;
@@ -126,7 +126,7 @@ impl Splitter {
         }
     }
 
-    /// A character that was broken off.
+    /// Ends an incomplete character.
     fn end_of_characters(&mut self) {
         if !std::mem::take(&mut self.undecoded).is_empty() {
             self.cleaner.push("\u{fffd}", &mut self.text);
@@ -148,7 +148,7 @@ impl Splitter {
         self.end_of_characters();
         self.cleaner.end(&mut self.text);
         self.waiting = None;
-        // The end of a line that has been shown is no line more.
+        // The end of a line that was shown is not a line.
         let is_told = self.shown.take().is_some() && !self.cleaner.is_visible() && self.before.is_empty();
         let text = self.take();
         if !is_told {

@@ -1,13 +1,13 @@
 //! Instances as child processes of the node.
 //!
-//! Each instance is a session of its own with limits, a clean environment, a port on loopback and pipes for its
-//! output. Its reaper ends it when the node is gone, also by a `kill -9`. What loses its reaper as well is found by the
-//! next start of the node, by written records, by control groups and by the node's token in the environment of every
-//! process; whoever owns the releases starts them anew.
+//! Each instance is a session of its own with limits, a clean environment, a port on loopback and pipes for its output.
+//! Its reaper ends it when the node is gone, also by a `kill -9`. An instance that loses its reaper as well is found at
+//! the next start of the node by its record, its control group, or the node's token in its environment; its owner then
+//! starts it anew.
 //!
 //! This is no boundary between tenants who do not trust each other: unless [`ProcessSettings::run_as`] is set, an app
 //! runs as the node's own user and can read what that user can. Only the folders that the [`Launcher`] hides, other
-//! processes and their memory are kept from it, where the kernel knows Landlock.
+//! processes and their memory are kept from it, where the kernel supports Landlock.
 
 mod record;
 mod supervise;
@@ -49,7 +49,7 @@ use crate::{
     },
 };
 
-/// How often the folders of an instance are measured: it takes a look at each of its files.
+/// Interval of measuring the folders of an instance, which reads the metadata of each of its files.
 const FOLDERS_MEASURED_EVERY: Duration = Duration::from_secs(10);
 
 /// How instances run as processes.
@@ -57,14 +57,14 @@ const FOLDERS_MEASURED_EVERY: Duration = Duration::from_secs(10);
 pub struct ProcessSettings {
     /// How they are started.
     pub launcher: Launcher,
-    /// A folder of the node for records and for each instance's home; made if it is not there.
+    /// A folder of the node for records and for each instance's home; created if it does not exist.
     pub state: PathBuf,
-    /// Where the homes of instances that have ended go; on the same disk.
+    /// Receives the homes of instances that have ended; on the same disk.
     pub trash: Trash,
-    /// What serves a static site: it gets the folder as its last argument and listens on `PORT` of 127.0.0.1. Such as
-    /// `["/proc/self/exe", "static-server"]`.
+    /// The command that serves a static site: it gets the folder as its last argument and listens on `PORT` of
+    /// 127.0.0.1. Such as `["/proc/self/exe", "static-server"]`.
     pub static_server: Vec<String>,
-    /// What passes of an instance's output.
+    /// Limits of an instance's output.
     pub output: OutputLimits,
     /// The user instances run as.
     pub run_as: Option<RunAs>,
@@ -98,14 +98,14 @@ impl ProcessRuntime {
         &self.settings.launcher.pools
     }
 
-    /// Lets an instance write in its own folder, as one of the node's own user may.
+    /// Gives the release's folder to the user that instances run as, if there is one.
     async fn give_release(&self, spec: &InstanceSpec) -> io::Result<()> {
         let Some(user) = self.settings.run_as else { return Ok(()) };
         let release = spec.release.clone();
         pools::io(&self.pools().archives, move || folder::give_once(&release, user)).await
     }
 
-    /// Makes what is an instance's own beside its release.
+    /// Creates the instance's own folders beside its release.
     async fn make_folders(&self, spec: &InstanceSpec, scratch: &Path) -> io::Result<InstanceFolders> {
         let (release, scratch, user) = (spec.release.clone(), scratch.to_owned(), self.settings.run_as);
         pools::io(&self.pools().prompt, move || {
@@ -185,7 +185,7 @@ impl ProcessRuntime {
     }
 
     fn launch(&self, limits: &InstanceLimits) -> Launch {
-        // Where the kernel does not count memory, one process can outrun our measuring only so far.
+        // Where the kernel does not count memory, this limits how far one process can grow between two measurements.
         let counted = self.settings.launcher.cgroups.limits_memory();
         let data = (!counted).then(|| limits.memory.saturating_mul(4).saturating_add(512 * 1024 * 1024));
         Launch {
@@ -243,7 +243,7 @@ impl ProcessRuntime {
     }
 }
 
-/// Where an instance is, without links on the way.
+/// The folders of an instance, as paths without links.
 struct InstanceFolders {
     release: PathBuf,
     scratch: PathBuf,
@@ -285,7 +285,7 @@ fn limits(limits: &InstanceLimits) -> CgroupLimits {
     CgroupLimits { processes: limits.processes, memory: limits.memory, cpus: limits.cpus }
 }
 
-/// A port that no other instance of this node is given.
+/// A port reserved for one instance of this node.
 struct Port {
     number: u16,
     taken: Arc<Mutex<HashSet<u16>>>,

@@ -1,4 +1,5 @@
-//! What is written down of each instance, so that the next start of the node knows it. Everything here blocks.
+//! The record of each instance on disk, by which the next start of the node finds its processes. Everything here
+//! blocks.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +20,7 @@ struct Content {
     boot: String,
 }
 
-/// A written record, to be removed when the instance has ended.
+/// A record on disk, removed when the instance has ended.
 pub(super) struct Record {
     path: PathBuf,
     content: Option<Content>,
@@ -33,7 +34,7 @@ impl Record {
         Ok(Self { path, content: Some(content) })
     }
 
-    /// All records of a folder. A folder without a record has one without a process.
+    /// All records of a folder. An instance's folder without a record yields one without a process.
     pub(super) fn all(state: &Path) -> Vec<(Uuid, Self)> {
         let mut found = Vec::new();
         for entry in fs::read_dir(state).into_iter().flatten().flatten() {
@@ -46,7 +47,7 @@ impl Record {
         found
     }
 
-    /// Pid and start time of its main process, if the machine has not been started anew since.
+    /// Pid and start time of its main process; `None` after a reboot.
     fn process(&self) -> Option<(i32, u64)> {
         let content = self.content.as_ref()?;
         (content.boot == boot_id() && content.pid > 1).then_some((content.pid, content.start_time))
@@ -60,8 +61,8 @@ impl Record {
     }
 }
 
-/// The programs of a node, apart from those that are active, that may have left something running: found by its control
-/// groups, by what was written down, and by the token in the environment of every process.
+/// The orphans of a node: programs that are not active, found by their control groups, by their records, and by the
+/// node's token in the environment of processes.
 pub(super) fn left_behind(
     node: &str,
     cgroups: &Cgroups,

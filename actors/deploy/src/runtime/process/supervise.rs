@@ -30,7 +30,7 @@ use crate::{
 const MEASURED_EVERY: Duration = Duration::from_millis(1_000);
 const DRAINED_WITHIN: Duration = Duration::from_secs(2);
 
-/// The folders an instance may write in, and how often they are measured.
+/// The folders an instance may write in, and the interval of measuring them.
 pub(super) struct Folders {
     pub(super) own: Vec<PathBuf>,
     pub(super) every: Duration,
@@ -39,7 +39,7 @@ pub(super) struct Folders {
 }
 
 impl Folders {
-    /// Waits until more is kept than may be.
+    /// Waits until they exceed the limits.
     async fn until_full(self, limits: InstanceLimits) -> Ended {
         let own = Arc::new(self.own);
         loop {
@@ -67,7 +67,7 @@ impl Folders {
     }
 }
 
-/// What an instance gives back when it has ended.
+/// Resources of an instance, returned when it has ended.
 pub(super) struct Held {
     pub(super) port: Option<Port>,
     pub(super) record: Record,
@@ -77,7 +77,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// What can't be given back is looked for at the next start.
+    /// Removes folders and record. What can't be removed is found by the next start of the node.
     pub(super) async fn give_back(record: Record, scratch: &Path, trash: &Trash, pools: &Pools) {
         if let Err(error) = trash.discard(scratch).await {
             tracing::warn!(folder = %scratch.display(), %error, "removing the folders of an instance failed");
@@ -100,7 +100,7 @@ pub(super) struct Supervised {
 }
 
 impl Supervised {
-    /// Watches it on the current runtime. Should that runtime end, everything of the instance is killed.
+    /// Watches the instance on the current tokio runtime. If that runtime ends, all its processes are killed.
     pub(super) fn begin(
         self,
         (stdout, stderr): (Option<ChildStdout>, Option<ChildStderr>),
@@ -129,7 +129,7 @@ impl Supervised {
 
         let Self { child, tail, exit, held, .. } = self;
         drop(child);
-        // Before anybody hears of the end: what comes next may want the port.
+        // Before the exit is published: the next instance may want the port.
         let Held { port, record, scratch, trash, pools } = held;
         Held::give_back(record, &scratch, &trash, &pools).await;
         drop(port);
@@ -139,13 +139,14 @@ impl Supervised {
 
     async fn until_end(&mut self, folders: Folders) -> Ended {
         let full = folders.until_full(self.spec.limits);
-        let greedy = until_greedy(self.gauge.clone(), self.census.clone(), self.spec.limits, self.usage.clone());
+        let over_limits =
+            until_over_limits(self.gauge.clone(), self.census.clone(), self.spec.limits, self.usage.clone());
         let ended = tokio::select! {
             biased;
             ended = self.child.ended() => return by_itself(ended, &self.spec.limits),
-            // The handle is gone: nobody wants the instance any more.
+            // `None`: the handle was dropped, so the instance is not wanted any more.
             grace = self.stops.recv() => return self.stop(grace.unwrap_or(self.spec.grace)).await,
-            ended = greedy => ended,
+            ended = over_limits => ended,
             ended = full => ended,
         };
         self.child.end(Duration::ZERO).await;
@@ -188,12 +189,17 @@ fn by_itself(ended: process::Ended, limits: &InstanceLimits) -> Ended {
         _ if ended.out_of_memory => Ended::OutOfMemory(limits.memory),
         How::Signal(signal) => Ended::Signal(signal),
         How::Status(status) => Ended::Status(status),
-        How::Lost => Ended::Lost("the process that looks after it was killed".to_owned()),
+        How::Lost => Ended::Lost("the process that supervises it was killed".to_owned()),
     }
 }
 
-/// Measures what it uses, and waits until that is more than it may.
-async fn until_greedy(gauge: Gauge, census: Arc<Census>, limits: InstanceLimits, shown: watch::Sender<Usage>) -> Ended {
+/// Measures its usage, and returns when that exceeds the limits.
+async fn until_over_limits(
+    gauge: Gauge,
+    census: Arc<Census>,
+    limits: InstanceLimits,
+    shown: watch::Sender<Usage>,
+) -> Ended {
     loop {
         if let Some(usage) = gauge.usage(&census).await {
             shown.send_replace(usage);

@@ -15,7 +15,8 @@ async fn a_fork_bomb_is_ended_and_its_neighbours_live() {
         let mut spec = bench.worker("bomb() { sleep 600 & sleep 600 & sleep 600 & sleep 0.05; bomb; }; echo up; bomb");
         spec.limits.processes = 60;
         let instance = bench.start(spec).await.unwrap();
-        // Where the kernel counts, it refuses the sixty-first; elsewhere the instance is ended when we count.
+        // Where the kernel counts, it refuses the sixty-first process; elsewhere the instance is ended at the next
+        // count.
         let counted = bench.runtime.isolation().processes;
         let exit = if counted {
             until(|| instance.usage().processes >= 50 || instance.exit().is_some()).await;
@@ -50,7 +51,7 @@ async fn an_instance_that_fills_its_folders_is_ended() {
     const MIB: u64 = 1024 * 1024;
     let mut bench = Bench::new();
     bench.runtime.folders_measured_every = Duration::from_millis(20);
-    // No file of them is large; they are spread over all that is its own.
+    // No single file is large; together, spread over all its folders, they exceed the limit.
     let script = "for at in . $HOME $TMPDIR; do head -c 2M /dev/zero > $at/part; done; echo full; sleep 600";
     let mut spec = bench.worker(script);
     spec.limits.disk = 5 * MIB;
@@ -66,7 +67,7 @@ async fn an_instance_that_fills_its_folders_is_ended() {
     assert_eq!(exit.ended, Ended::TooManyFiles(60), "{exit:?}");
     bench.assert_clean();
 
-    // Within its limits it lives on.
+    // Within its limits it keeps running.
     let mut spec = bench.worker("head -c 2M /dev/zero > $HOME/part; sleep 0.5");
     spec.limits.disk = 5 * MIB;
     let exit = within(20, bench.runtime.spawn(spec, bench.sink()).await.unwrap().exited()).await;
@@ -78,7 +79,7 @@ async fn an_instance_that_fills_its_folders_is_ended() {
 async fn an_instance_that_takes_its_time_to_end_keeps_no_other_from_being_measured() {
     let mut bench = Bench::new();
     bench.runtime.folders_measured_every = Duration::from_millis(1);
-    // Most of the time it is being measured.
+    // So many files that a measurement is under way most of the time.
     let many = "trap '' TERM; cd $TMPDIR; for n in $(seq 3000); do : > $n; done; echo up; while :; do sleep 1; done";
     let slow = bench.runtime.spawn(bench.worker(many), bench.sink()).await.unwrap();
     bench.until_said("up").await;

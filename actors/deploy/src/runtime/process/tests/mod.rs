@@ -1,4 +1,4 @@
-//! Real processes, and what is left of them.
+//! The runtime with real processes, and what is left of them.
 
 mod limits;
 mod orphans;
@@ -38,7 +38,7 @@ print("listening", flush=True)
 server.serve_forever()
 "#;
 
-/// Enough for an interpreter to begin on a busy machine; what listens is judged at its end.
+/// Enough for an interpreter to start on a busy machine; a check that fails takes all of it.
 const COMES_UP: Duration = Duration::from_secs(6);
 
 struct Bench {
@@ -119,12 +119,12 @@ impl Bench {
         until(|| self.said(text)).await;
     }
 
-    /// The programs of this node that run, without what the platform adds.
+    /// The running programs of this node, without reapers and trampolines.
     fn running(&self) -> Vec<i32> {
         named(&self.node).into_iter().filter(|(_, marks)| !marks.is_ours).map(|(process, _)| process.pid).collect()
     }
 
-    /// Nothing of any instance is left: no process, no file, no port.
+    /// Asserts that no process, file or port of any instance is left.
     fn assert_clean(&self) {
         assert_eq!(named(&self.node), [], "processes are left");
         let left: Vec<_> = fs::read_dir(self.folder.path().join("state")).unwrap().collect();

@@ -1,4 +1,4 @@
-//! What a killed node leaves.
+//! Orphans of a killed node.
 
 use std::{
     fs,
@@ -22,8 +22,7 @@ use crate::{
     runtime::{Orphan, Runtime as _},
 };
 
-/// What the node to be killed runs: one program takes no SIGTERM, one leaves its session, and one leaves everything by
-/// which it could be known.
+/// The programs of the node to be killed: one ignores SIGTERM, one leaves its session, and one drops every mark.
 const LEAVES: &str = "trap '' TERM; sleep 611 & setsid sleep 612 & (env -i setsid sh -c 'sleep 613 & echo \"$!\" > pid' &); \
                       sleep 614";
 
@@ -49,7 +48,7 @@ impl Killed {
         killed
     }
 
-    /// The one that can't be known.
+    /// The pid of the program without a mark.
     fn unmarked(&self) -> Option<i32> {
         fs::read_to_string(self.folder.join("pid")).ok()?.trim().parse().ok()
     }
@@ -67,7 +66,7 @@ impl Drop for Killed {
     }
 }
 
-/// A zombie has ended, whether or not somebody reaps it.
+/// Whether a process runs; a zombie does not.
 fn runs(pid: i32) -> bool {
     process(pid).is_some_and(|process| !process.is_zombie)
 }
@@ -81,7 +80,7 @@ async fn what_a_killed_node_leaves_ends_without_its_next_start() {
         assert!(runs(unmarked));
         killed.kill();
         until(|| named(&bench.node).is_empty() && !runs(unmarked)).await;
-        // Its folders and records are the next start's.
+        // Its folders and records stay for the next start.
         assert_eq!(bench.runtime.end_orphans().await, []);
         bench.assert_clean();
     }
@@ -94,7 +93,7 @@ async fn what_is_left_is_ended_by_the_next_start_at_once_and_nothing_else_is() {
         let mut killed = Killed::start(&bench).await;
         let unmarked = killed.unmarked().unwrap();
         let running = bench.start(bench.worker("exec sleep 600")).await.unwrap();
-        // With whoever looked after it, as by the end of everything of the user's.
+        // Together with its reapers, as when everything of the user's is killed.
         let reapers: Vec<i32> = named(&bench.node)
             .into_iter()
             .filter(|(_, marks)| marks.is_ours && marks.id != running.id().0)
@@ -110,7 +109,7 @@ async fn what_is_left_is_ended_by_the_next_start_at_once_and_nothing_else_is() {
         assert!(left.iter().all(|id| *id == running.id().0), "what this node has started is no orphan");
         assert!(!left.is_empty() && running.exit().is_none());
         assert_eq!(bench.runtime.end_orphans().await, []);
-        // Only a control group still knows this one.
+        // Without its reaper only a control group finds this one.
         if bench.runtime.settings.launcher.cgroups.is_none() {
             let _ = kill(Pid::from_raw(unmarked), Signal::SIGKILL);
         }
@@ -127,7 +126,7 @@ async fn an_orphan_that_hides_its_environment_is_found_by_its_record() {
     let process = process(i32::try_from(child.id()).unwrap()).unwrap();
     let (id, state) = (Uuid::now_v7(), bench.folder.path().join("state"));
     Record::write(&state, id, process.pid, process.start_time).unwrap();
-    // A record whose process is another one by now.
+    // A record whose pid another process has by now.
     Record::write(&state, Uuid::now_v7(), i32::try_from(std::process::id()).unwrap(), 1).unwrap();
     let orphans = bench.runtime.end_orphans().await;
     assert_eq!(orphans, [Orphan { id, processes: 1 }]);
@@ -135,7 +134,7 @@ async fn an_orphan_that_hides_its_environment_is_found_by_its_record() {
     bench.assert_clean();
 }
 
-/// Not a test of its own: the node that the others kill.
+/// The node that the other tests kill; nothing when it runs as a test.
 #[tokio::test]
 async fn node_to_be_killed() {
     let (Ok(folder), Ok(node)) = (std::env::var("ORPHANS_IN"), std::env::var("ORPHANS_OF")) else { return };
@@ -143,7 +142,7 @@ async fn node_to_be_killed() {
     let cgroups = std::env::var("ORPHANS_CGROUPS").is_ok_and(|value| value == "true");
     let launcher = if cgroups { launcher.with_cgroups() } else { launcher };
     let bench = Bench {
-        // Inside the other's, which removes it: this process is killed.
+        // Inside the folder of the test, which removes it: this process is killed.
         folder: tempfile::tempdir_in(&folder).unwrap(),
         runtime: Bench::runtime(Path::new(&folder), launcher),
         node,

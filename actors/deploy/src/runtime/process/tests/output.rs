@@ -1,4 +1,4 @@
-//! What an instance writes is bounded.
+//! Limits of an instance's output.
 
 use std::{fs, time::Duration};
 
@@ -16,10 +16,10 @@ async fn a_flood_of_logs_is_bounded_in_time_memory_and_size() {
     let begun = Instant::now();
     let instance = bench.start(bench.worker(&script)).await.unwrap();
     until(|| instance.last_lines().last().is_some_and(|line| line.len() == 99)).await;
-    // A well-behaved neighbour starts meanwhile.
+    // A neighbour starts meanwhile.
     let other = bench.start(bench.python(SERVER)).await.unwrap();
     let waiting = async {
-        // The last line itself may be over the budget; the end of the writers is what counts.
+        // The last line itself may exceed the limit; that the writers have ended is what counts.
         while bench.running().len() > 2 {
             sleep(Duration::from_millis(50)).await;
         }

@@ -1,4 +1,4 @@
-//! An instance begins, or says why it does not.
+//! Starts of instances, and the reasons for failed ones.
 
 use std::{
     collections::BTreeMap,

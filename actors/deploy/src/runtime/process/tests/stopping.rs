@@ -43,7 +43,7 @@ async fn a_stop_can_be_made_shorter() {
 #[tokio::test]
 async fn a_graceful_stop_waits_for_the_children_too() {
     let bench = Bench::new();
-    // The shell ends at once on SIGTERM; its child needs a while to finish.
+    // The shell ends at once on SIGTERM; its child needs time to finish.
     let child = "python3 -u -c \"import signal,sys,time\n\
                  def stop(*_): time.sleep(0.5); print('finished'); sys.exit(0)\n\
                  signal.signal(signal.SIGTERM, stop); print('up'); time.sleep(600)\"";
@@ -77,10 +77,10 @@ async fn children_end_with_their_instance_wherever_they_went() {
     }
 }
 
-/// Forks twice, leaves its session, clears its environment, takes no SIGTERM, and says its pid.
+/// Forks twice, leaves its session, clears its environment, ignores SIGTERM, and prints its pid.
 const RUNAWAY: &str = "(env -i setsid /bin/sh -c 'trap \"\" TERM HUP; (trap \"\" TERM HUP; while :; do /bin/sleep 1; done) & echo \"pid $!\"' &)";
 
-/// The pid that a runaway has said.
+/// The pid that a runaway has printed.
 async fn runaway(bench: &Bench) -> i32 {
     let said = || bench.lines.lock().iter().find_map(|line| line.text.strip_prefix("pid ")?.parse::<i32>().ok());
     until(|| said().is_some_and(|pid| process(pid).is_some_and(|process| process.session != pid))).await;
@@ -123,11 +123,12 @@ async fn a_child_without_any_mark_ends_with_its_instance() {
     }
 }
 
-/// A process that forks and ends at once, again and again, so that no look at all processes finds it. It says its group.
+/// A process that forks and exits again and again, so that its pid has changed by the end of any scan. It prints its
+/// group.
 const FLEEING: &str = "(env -i setsid /usr/bin/env python3 -u -c \"import os\nprint(f'group {os.getpgrp()}', flush=True)\nwhile True:\n    \
                        if os.fork():\n        os._exit(0)\" &); exec sleep 600";
 
-/// Starts an instance with it; its group.
+/// Starts an instance with it. Returns its process group.
 async fn start_fleeing(bench: &Bench) -> (RunningInstance, Pid) {
     let instance = bench.start(bench.worker(FLEEING)).await.unwrap();
     let said = || bench.lines.lock().iter().find_map(|line| line.text.strip_prefix("group ")?.parse::<i32>().ok());
@@ -135,7 +136,7 @@ async fn start_fleeing(bench: &Bench) -> (RunningInstance, Pid) {
     (instance, Pid::from_raw(said().unwrap()))
 }
 
-/// The process group is empty: the process that forks itself anew was killed, whatever its id was by then.
+/// Asserts that the process group is empty: the process was killed, whatever its pid was by then.
 fn assert_caught(group: Pid) {
     let left = killpg(group, None);
     let _ = killpg(group, Signal::SIGKILL);
@@ -147,7 +148,7 @@ async fn a_process_that_is_always_another_one_ends_with_its_instance() {
     let bench = Bench::new();
     let (instance, group) = start_fleeing(&bench).await;
     let exit = within(20, instance.stop(Duration::from_millis(100))).await;
-    // The first signal may meet it, too.
+    // The SIGTERM may already hit it.
     assert!(matches!(exit.ended, Ended::Stopped { .. }), "{exit:?}");
     assert_caught(group);
     bench.assert_clean();
@@ -168,11 +169,11 @@ async fn an_instance_whose_reaper_was_killed_is_ended_with_all_of_it_and_told() 
         until(|| bench.running().len() >= 7).await;
         kill(reaper(&bench), Signal::SIGKILL).unwrap();
         let exit = within(15, instance.exited()).await;
-        assert_eq!(exit.ended, Ended::Lost("the process that looks after it was killed".to_owned()));
+        assert_eq!(exit.ended, Ended::Lost("the process that supervises it was killed".to_owned()));
         assert_eq!(process(pid), None, "it outlives its instance");
         bench.assert_clean();
         assert!(bench.runtime.settings.launcher.cgroups.existing(|_| false).is_empty());
-        // The place of the instance is free again.
+        // The resources of the instance are free again.
         let next = bench.start(bench.worker("exec sleep 600")).await.unwrap();
         assert_eq!(within(10, next.stop(Duration::from_secs(5))).await.ended, Ended::Stopped { forced: false });
         bench.assert_clean();
@@ -193,14 +194,14 @@ async fn a_process_that_is_always_another_one_ends_with_its_reaper() {
 #[tokio::test]
 async fn a_reaper_that_was_stopped_goes_on() {
     let bench = Bench::new();
-    // The program exits by itself; its exit status is reported all the same.
+    // The program exits by itself; its exit status is reported although the reaper was stopped.
     let instance = bench.start(bench.worker("mkfifo fifo; echo up; read go < fifo; exit 7")).await.unwrap();
     bench.until_said("up").await;
     kill(reaper(&bench), Signal::SIGSTOP).unwrap();
     std::fs::write(bench.folder.path().join("release/fifo"), "go\n").unwrap();
     assert_eq!(within(10, instance.exited()).await.ended, Ended::Status(7));
     bench.assert_clean();
-    // And one that is asked to end gets its signal at once.
+    // A program that is asked to end gets its signal at once.
     let instance = bench.start(bench.worker("exec sleep 600")).await.unwrap();
     kill(reaper(&bench), Signal::SIGSTOP).unwrap();
     let exit = within(10, instance.stop(Duration::from_secs(600))).await;
@@ -211,7 +212,7 @@ async fn a_reaper_that_was_stopped_goes_on() {
 #[tokio::test]
 async fn a_program_whose_reaper_is_killed_before_it_begins_has_not_started_and_leaves_nothing() {
     for (script, told) in [
-        ("setsid sleep 600 & kill -KILL $$", "the process that looks after it was killed"),
+        ("setsid sleep 600 & kill -KILL $$", "the process that supervises it was killed"),
         ("setsid sleep 600 & echo 'callboard: no' >&2", "no"),
     ] {
         let bench = Bench::with_launcher(|mut launcher| {
@@ -244,7 +245,7 @@ fn a_runtime_that_ends_kills_its_instances() {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio.block_on(until(|| named(&bench.node).is_empty()));
     assert!(matches!(tokio.block_on(instance.exited()).ended, Ended::Lost(_)));
-    // Nobody was there any more to take note of the end: that is for the next start.
+    // Nobody was left to handle the end: that is for the next start.
     assert_eq!(tokio.block_on(bench.runtime.end_orphans()), []);
     bench.assert_clean();
 }
