@@ -1,4 +1,4 @@
-//! Where a request comes from: the socket, or what a trusted proxy says.
+//! The address of a client: from the socket, or from a trusted proxy.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -9,11 +9,11 @@ use ipnet::IpNet;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Client {
     pub(crate) address: IpAddr,
-    /// The peer is a proxy whose headers are believed.
+    /// Whether the peer is a trusted proxy.
     pub(crate) proxied: bool,
 }
 
-/// Proxies that are believed.
+/// Proxies whose headers are trusted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TrustedProxies(Vec<IpNet>);
 
@@ -26,8 +26,8 @@ impl TrustedProxies {
         self.client_behind(http.peer_addr().map(|peer| peer.ip()), http.headers())
     }
 
-    /// From right to left through `X-Forwarded-For`: the first hop that is no trusted proxy is the client. What stands
-    /// further left was written by the client itself.
+    /// Reads `X-Forwarded-For` from right to left: the first hop that is no trusted proxy is the client. Entries
+    /// further left were written by the client itself.
     pub(crate) fn client_behind(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Client {
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.to_canonical());
         if self.0.is_empty() || !self.trusts(peer) {
@@ -50,7 +50,7 @@ impl TrustedProxies {
     }
 }
 
-/// What shares a rate limit: an IPv4 address, or the /64 that one IPv6 subscriber has.
+/// The subject of a rate limit: an IPv4 address, or the /64 that one IPv6 subscriber has.
 pub(crate) fn bucket(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),

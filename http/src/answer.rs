@@ -1,4 +1,4 @@
-//! A whole answer, before it becomes a response: what a replay must repeat.
+//! Whole answers, as they are stored for replays, before they become responses.
 
 use std::borrow::Cow;
 
@@ -66,7 +66,7 @@ impl Answer {
     }
 }
 
-/// JSON is text, so the stored answer is readable JSON, too.
+/// JSON is text, so that the stored answer is readable.
 mod as_text {
     use bytes::Bytes;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

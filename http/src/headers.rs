@@ -1,4 +1,4 @@
-//! Headers that every answer has, and the trace context that a request may bring.
+//! Headers of every response, and the trace context of a request.
 
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
@@ -33,7 +33,7 @@ pub(crate) fn secure(headers: &mut HeaderMap, request_id: Uuid, https: bool) {
     }
 }
 
-/// The trace context that a request brings (W3C Trace Context).
+/// The trace context of a request (W3C Trace Context).
 pub(crate) fn traceparent(headers: &HeaderMap) -> Option<&str> {
     headers.get("traceparent")?.to_str().ok()
 }

@@ -53,11 +53,11 @@ pub const DOMAIN: &str = "gateway";
 /// The gateway's tables.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/gateway");
 
-/// How often the object store is looked at.
+/// Interval of asking the object store.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// The gateway as a domain that answers no operation: what it can't do without beside the others, its own database and the
-/// store that uploads go to, is looked at like what they need, and a node that lacks either says so.
+/// The gateway as a domain without operations: its requirements, its own database and the store for uploads, are
+/// watched like those of other domains, and readiness shows them.
 #[must_use]
 pub fn domain(databases: &Databases, objects: Option<Dependency>) -> Domain {
     let keeper = schedule::keeper(DOMAIN, databases.clone(), vec![idempotency::housekeeping()]);

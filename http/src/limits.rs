@@ -1,6 +1,4 @@
-//! The limits of the gateway, and the headers that tell them.
-//!
-//! A limit answers with `RateLimit`, `RateLimit-Policy` and, when it refuses, `Retry-After`.
+//! The gateway's rate limits and their headers: `RateLimit`, `RateLimit-Policy` and, with a refusal, `Retry-After`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +6,7 @@ use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 pub use callboard_platform::limits::{Class, InProcess, Rate, RateLimitStore, RateLimits, Take, Verdict};
 
-/// The limits of the gateway, with the headers that tell them.
+/// The rate limits, with their headers.
 pub(crate) struct Limits {
     store: Option<Arc<dyn RateLimitStore>>,
     principal: Policy,
@@ -29,7 +27,7 @@ impl Policy {
     }
 }
 
-/// What the limit left, for the answer's headers.
+/// What is left of a limit, for the headers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Left {
     class: Class,
@@ -46,7 +44,7 @@ impl Limits {
         }
     }
 
-    /// `Err` says when to come again; `None` that nothing is limited.
+    /// Counts a request. `Err` is the time until one is allowed again; `None` that there are no limits.
     pub(crate) async fn take(&self, class: Class, subject: u128) -> Result<Option<Left>, Duration> {
         let Some(store) = &self.store else { return Ok(None) };
         let verdict = match store.take(class, subject) {
@@ -62,7 +60,7 @@ impl Limits {
         }
     }
 
-    /// `r` of `"class"` may come at once; `t` is when one more may.
+    /// Sets the headers: `r` more of `"class"` are allowed at once; `t` is the time until one more is.
     pub(crate) fn tell(&self, left: Left, headers: &mut HeaderMap) {
         let policy = match left.class {
             Class::Principal => &self.principal,

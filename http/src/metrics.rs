@@ -8,12 +8,12 @@ pub(crate) struct Metrics {
     requests: IntCounterVec,
     duration: HistogramVec,
     unrouted: IntCounter,
-    /// What was no request, and was answered before anybody was asked.
+    /// Malformed requests, refused before any domain was asked.
     pub(crate) refused: IntCounter,
     pub(crate) live: IntGauge,
 }
 
-/// One operation's counters, found once.
+/// The counters of one operation.
 pub(crate) struct RouteMetrics {
     by_class: [IntCounter; 5],
     duration: Histogram,

@@ -1,8 +1,8 @@
-//! How slowly a body may come.
+//! The slowest pace of a request body.
 //!
-//! A body that stands still is easily told from one that moves; one that trickles moves for days. So a body has a time for
-//! which it may be waited for in all, to which the bytes that come add, and it may never stand still for longer than it had
-//! at first. Only the time that somebody waited counts: a client is not to blame for a reader that takes nothing.
+//! An idle body is easily told from a moving one; one that trickles moves for days. So a body has a total time for
+//! which it may be awaited, which received bytes extend, and it may never be idle for longer than its initial time.
+//! Only time spent waiting counts: a client is not to blame for a reader that takes nothing.
 
 use std::time::Duration;
 
@@ -11,24 +11,24 @@ use tokio::time::Instant;
 /// The time of one body.
 pub(crate) struct Pace {
     grace: Duration,
-    /// What may still be waited.
+    /// How long it may still be awaited.
     left: Duration,
     rate: u64,
     since: Option<Instant>,
 }
 
 impl Pace {
-    /// So long, and a second for each `rate` bytes.
+    /// A time of `grace`, and a second for each `rate` bytes.
     pub(crate) fn new(grace: Duration, rate: u64) -> Self {
         Self { grace, left: grace, rate: rate.max(1), since: None }
     }
 
-    /// Somebody waits for the next piece: until when.
+    /// Begins to wait for the next piece. Returns the deadline.
     pub(crate) fn wait_until(&mut self, now: Instant) -> Instant {
         *self.since.get_or_insert(now) + self.left.min(self.grace)
     }
 
-    /// The next piece has come.
+    /// Ends the wait: a piece was received.
     pub(crate) fn received(&mut self, bytes: usize, now: Instant) {
         let waited = self.since.take().map_or(Duration::ZERO, |since| now - since);
         let nanos = u128::try_from(bytes).unwrap_or(u128::MAX) * 1_000_000_000 / u128::from(self.rate);
@@ -41,7 +41,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// Whether a body arrives that brings so many bytes each second.
+    /// Whether a body arrives at this many bytes each second.
     fn arrives(bytes: usize) -> bool {
         let mut pace = Pace::new(Duration::from_secs(30), 1000);
         let mut now = Instant::now();

@@ -1,7 +1,8 @@
-//! Problem details (RFC 9457): the one place where codes become HTTP.
+//! Problem details (RFC 9457): the one place that maps codes to HTTP.
 //!
 //! `type` is a page of the platform itself, so that it works without a network; `code` is for programs, `detail` for
-//! people, `request_id` for whoever reads the log. What the log gets ([`Problem::cause`]) never leaves the node.
+//! people, `request_id` for the search in the log. The cause ([`Problem::cause`]) goes to the log and never leaves the
+//! node.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -31,7 +32,7 @@ pub(crate) struct Problem {
     pub(crate) certain: bool,
     /// The methods the path does have.
     pub(crate) allow: Option<String>,
-    /// Whether the rest of the body was not read, so that the connection can't be used again.
+    /// Whether the rest of the body was not read, so that the connection can't be reused.
     pub(crate) close: bool,
 }
 
@@ -91,12 +92,12 @@ impl Problem {
         Self { retry_after: Some(retry_after), ..Self::of(Code::RateLimited, "too many requests; slow down") }
     }
 
-    /// A fault of ours: the client reads a fixed sentence.
+    /// A fault of ours: the client gets a fixed sentence.
     pub(crate) fn internal(cause: impl Into<String>) -> Self {
         Failure::Internal(cause.into()).into()
     }
 
-    /// The answer, with everything a client may act on.
+    /// The answer for the client.
     pub(crate) fn answer(&self, request_id: Uuid) -> Answer {
         let view = View {
             r#type: format!("/docs/problems#{}", self.code),
@@ -137,7 +138,7 @@ impl Problem {
     }
 }
 
-/// A detail may repeat what the client has sent.
+/// Bounds a detail, which may repeat input.
 fn shortened(detail: Cow<'static, str>) -> Cow<'static, str> {
     match detail.char_indices().nth(SENTENCE_LONGEST).and_then(|(end, _)| detail.get(..end)) {
         Some(short) => Cow::Owned(short.to_owned()),
@@ -145,7 +146,7 @@ fn shortened(detail: Cow<'static, str>) -> Cow<'static, str> {
     }
 }
 
-/// Whole seconds, never zero: a client that waits none would come too early.
+/// Whole seconds, rounded up and never zero.
 pub(crate) fn seconds(duration: Duration) -> u64 {
     (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
 }

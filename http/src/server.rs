@@ -1,4 +1,4 @@
-//! The gateway as a server: what it needs, and how it starts and stops.
+//! The gateway as a server: its parts, start and stop.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -45,32 +45,32 @@ use crate::{
     worker::Worker,
 };
 
-/// How often rate limits that are over are forgotten.
+/// Interval of removing expired rate limits.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// Everything the gateway is made of.
+/// The parts of the gateway.
 pub struct Gateway {
-    /// What the operator set.
+    /// The operator's settings.
     pub settings: GatewaySettings,
     /// The node's domains.
     pub runtime: Runtime,
-    /// Where the gateway's own database, `gateway`, is.
+    /// Has the gateway's own database, `gateway`.
     pub databases: Databases,
     /// Auth's count of revocations.
     pub revocations: Revocations,
-    /// Where uploads go.
+    /// The store of uploads.
     pub objects: Arc<dyn ObjectStore>,
-    /// Serves the apps, before everything else.
+    /// The router, before everything else.
     pub router: Router,
     /// The platform's own URL, without a slash at its end; default: where the gateway listens.
     pub address: Option<String>,
     /// The issuer of auth's tokens, for OpenID discovery; default: the platform's own URL.
     pub issuer: Option<String>,
-    /// Counts requests for several gateways together; default: in this process.
+    /// Counts requests of several gateways together; default: in this process.
     pub rate_limits: Option<Arc<dyn RateLimitStore>>,
 }
 
-/// What all worker threads share.
+/// State that all worker threads share.
 pub(crate) struct Shared {
     pub(crate) settings: GatewaySettings,
     pub(crate) runtime: Runtime,
@@ -86,9 +86,9 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) pages: pages::Templates,
     pub(crate) stopping: Stopping,
-    /// Worker threads that accept requests.
+    /// Number of worker threads that accept requests.
     started: watch::Sender<usize>,
-    /// Set while the node serves, but is not to be sent traffic yet.
+    /// Set while the node serves, but is not ready for traffic yet.
     pub(crate) held: Arc<AtomicBool>,
     document: OnceLock<Document>,
 }
@@ -110,7 +110,7 @@ impl Shared {
     }
 }
 
-/// Whether the node is on its way out.
+/// Whether the node drains.
 #[derive(Clone)]
 pub(crate) struct Stopping(watch::Receiver<bool>);
 
@@ -121,7 +121,7 @@ impl Stopping {
 
     pub(crate) async fn begun(&mut self) {
         if self.0.wait_for(|stopping| *stopping).await.is_err() {
-            // Nobody is left who could say so.
+            // The sender is gone, so that it will never drain.
             std::future::pending::<()>().await;
         }
     }
@@ -130,15 +130,15 @@ impl Stopping {
 /// Why the gateway does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    /// One sentence per mistake.
+    /// A sentence for each mistake.
     #[error("the gateway's settings are not valid: {}", .0.join("; "))]
     Settings(Vec<String>),
-    /// The address is in use, or not ours.
+    /// The address is in use, or not this machine's.
     #[error("can't listen on {address}: {source}")]
     Listen {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
     /// Its database can't be opened or migrated.
@@ -155,13 +155,13 @@ pub struct Serving {
     pub server: Server,
     /// Where it listens.
     pub addresses: Vec<SocketAddr>,
-    /// To stop it.
+    /// Stops it.
     pub stop: Stop,
-    /// To wait until it serves.
+    /// Waits until it serves.
     pub ready: Ready,
 }
 
-/// Resolves when every worker thread has its shards and accepts requests, while the server is being awaited.
+/// Resolves when every worker thread has its shards and accepts requests, while the server is awaited.
 pub struct Ready {
     started: watch::Receiver<usize>,
     workers: usize,
@@ -174,12 +174,12 @@ impl Ready {
         self.started.wait_for(|started| *started >= self.workers).await.is_ok()
     }
 
-    /// `/ready` answers 503 until [`release`](Self::release), whatever the domains say.
+    /// Makes `/ready` answer 503 until [`release`](Self::release), whatever the domains' state.
     pub fn hold(&self) {
         self.held.store(true, Ordering::Release);
     }
 
-    /// `/ready` tells what the domains say.
+    /// Makes `/ready` answer by the domains' state.
     pub fn release(&self) {
         self.held.store(false, Ordering::Release);
     }
@@ -193,18 +193,18 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// `/ready` answers 503 and live streams end; everything else is served on.
+    /// Makes `/ready` answer 503 and ends live streams; everything else is still served.
     pub fn drain(&self) {
         self.begin.send_replace(true);
     }
 
-    /// Drains, accepts nothing new, and waits for the requests that are open, for as long as the settings say.
+    /// Drains, accepts nothing new, and waits for open requests, for as long as the settings say.
     pub async fn stop(&self) {
         self.drain();
         self.handle.stop(true).await;
     }
 
-    /// Ends at once.
+    /// Stops at once.
     pub async fn abort(&self) {
         self.drain();
         self.handle.stop(false).await;
@@ -221,7 +221,7 @@ pub async fn serve(gateway: Gateway) -> Result<Serving, GatewayError> {
     serve_on(listener, gateway).await
 }
 
-/// The same, on a socket that is bound already: whoever has to know the port before anything serves binds it.
+/// The same on a bound socket, for a caller that must know the port before anything serves.
 ///
 /// # Errors
 /// As [`serve`].
@@ -306,7 +306,7 @@ fn cors(origins: &[String]) -> Cors {
     origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin))
 }
 
-/// Makes the one service of a worker thread, once its shards run.
+/// Makes the service of a worker thread, once its shards run.
 struct Dispatch(Arc<Shared>);
 
 impl ServiceFactory<ServiceRequest> for Dispatch {
@@ -330,7 +330,7 @@ impl ServiceFactory<ServiceRequest> for Dispatch {
     }
 }
 
-/// Finds the route of a request, and has it answered within its span.
+/// The service that routes a request, and answers it within its span.
 struct DispatchService {
     worker: Rc<Worker>,
     answers: Traced,
@@ -353,7 +353,7 @@ impl Service<ServiceRequest> for DispatchService {
     }
 }
 
-/// Answers requests whose route is found.
+/// Answers routed requests.
 struct Answers(Rc<Worker>);
 
 impl Service<ServiceRequest> for Answers {
@@ -376,7 +376,7 @@ impl Service<ServiceRequest> for Answers {
     }
 }
 
-/// Forgets what is over, until the node stops.
+/// Removes expired rate limits, until the node stops.
 async fn sweep(shared: Arc<Shared>) {
     let mut stopping = shared.stopping.clone();
     loop {

@@ -1,4 +1,4 @@
-//! What an operator can set, with its defaults.
+//! Settings of the gateway, with their defaults.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -14,38 +14,38 @@ use crate::pace::Pace;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GatewaySettings {
-    /// Where it listens; port 0 takes a free one. Default `127.0.0.1:8080`.
+    /// The address to listen on; port 0 takes a free one. Default: `127.0.0.1:8080`.
     pub listen: SocketAddr,
-    /// Worker threads; 0 (the default) is one for each core.
+    /// Worker threads; 0 is one for each core. Default: 0.
     pub workers: usize,
-    /// How browsers and programs reach the platform, where that is not the address of the node: discovery tells it,
-    /// never what the `Host` header says. With `https`, cookies are `Secure` and `Strict-Transport-Security` is sent.
-    /// Default none.
+    /// The platform's URL for browsers and programs, where that is not the address of the node: discovery names it,
+    /// never the `Host` header. With `https`, cookies are `Secure` and `Strict-Transport-Security` is sent. Default:
+    /// none.
     pub public_url: Option<Url>,
-    /// Peers whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Request-Id` are believed. Default none.
+    /// Peers whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Request-Id` are trusted. Default: none.
     pub trusted_proxies: Vec<IpNet>,
-    /// Origins whose scripts may read the API (CORS), such as `https://console.example.com`. They authenticate with a
-    /// token: cookies are never allowed across origins. Default none.
+    /// Origins whose scripts may use the API (CORS), such as `https://console.example.com`. They authenticate with a
+    /// token: cookies are never allowed across origins. Default: none.
     pub cors_origins: Vec<String>,
-    /// The largest JSON body, in bytes. Default 1 MiB.
+    /// The largest JSON body, in bytes. Default: 1 MiB.
     pub json_limit: usize,
-    /// The largest uploaded source, in bytes. Default 512 MiB.
+    /// The largest uploaded source, in bytes. Default: 512 MiB.
     pub upload_limit: u64,
-    /// How long a JSON body may take to arrive, and an upload may be waited for in all, in seconds. Default 30.
+    /// Time limit of a JSON body, and how long an upload may be awaited in all, in seconds. Default: 30.
     pub body_timeout_seconds: u64,
-    /// For each so many bytes of an upload a second is added to its time. Default 1 KiB.
+    /// For this many bytes of an upload a second is added to its time. Default: 1 KiB.
     pub body_rate: u64,
-    /// How long a request's head may take to arrive, in seconds. Default 5.
+    /// Time limit of a request's head, in seconds. Default: 5.
     pub head_timeout_seconds: u64,
-    /// How long a connection is kept without a request, in seconds. Default 75.
+    /// How long a connection is kept without a request, in seconds. Default: 75.
     pub keep_alive_seconds: u64,
-    /// How long an answer, a stream or a WebSocket may stand still, in seconds: no byte goes either way. Default 300.
+    /// How long a response, a stream or a WebSocket may be idle, in seconds. Default: 300.
     pub stream_idle_seconds: u64,
-    /// How long open requests may take when the node stops, in seconds. Default 25.
+    /// Time for open requests when the node stops, in seconds. Default: 25.
     pub shutdown_seconds: u64,
-    /// Who may ask how often.
+    /// The rate limits.
     pub rate_limits: RateLimits,
-    /// With it as a bearer token, a collector on another machine may read `/metrics`. Default none.
+    /// The bearer token for `/metrics` from other machines. Default: none.
     #[serde(skip_serializing)]
     pub metrics_token: Option<Secret>,
 }
@@ -76,7 +76,7 @@ impl GatewaySettings {
     /// Checks all of it.
     ///
     /// # Errors
-    /// One sentence per mistake.
+    /// A sentence for each invalid setting.
     pub fn validate(&self) -> Result<(), Vec<String>> {
         let mut mistakes = Vec::new();
         let mut check = |holds: bool, sentence: &str| {
@@ -112,7 +112,7 @@ impl GatewaySettings {
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
 
-    /// Whether browsers reach the platform by TLS.
+    /// Whether the platform's URL is `https`.
     #[must_use]
     pub fn is_https(&self) -> bool {
         self.public_url.as_ref().is_some_and(|url| url.scheme() == "https")
@@ -122,7 +122,7 @@ impl GatewaySettings {
         Duration::from_secs(self.body_timeout_seconds)
     }
 
-    /// The time of one upload.
+    /// The pace of one upload.
     pub(crate) fn pace(&self) -> Pace {
         Pace::new(self.body_timeout(), self.body_rate)
     }

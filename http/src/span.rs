@@ -11,12 +11,11 @@ use tracing_actix_web::{RootSpan, RootSpanBuilder};
 
 use crate::{headers, problem::Problem, table::Found};
 
-/// Where a request leads, found before its span is made: the name of a span can't be given later.
+/// The route of a request, found before its span is made: the name of a span can't be set later.
 pub(crate) struct Routed(pub(crate) Result<Found, Problem>);
 
-/// Makes a span within the trace that the client may have begun, for every request that leads somewhere. Neither the path
-/// nor the query is in it, as the client wrote them: a query may hold a token. The span that the crate makes by itself has
-/// both.
+/// Makes a span within the client's trace, for every request with a route. It has neither path nor query as the client
+/// wrote them, as a query may hold a token; the default span of the crate has both.
 pub(crate) struct RequestSpan;
 
 impl RootSpanBuilder for RequestSpan {

@@ -19,12 +19,12 @@ pub(crate) async fn health(_: Request) -> Result<HttpResponse, Problem> {
     Ok(HttpResponse::Ok().json(json!({"status": "ok"})))
 }
 
-/// What a request to each domain would meet now, and whether this node may be sent traffic.
+/// What a request to each domain would meet now, and whether this node may get traffic.
 ///
-/// The status of the answer is for whoever spreads requests over nodes: what this node itself is not fit for, another may
-/// be. A server or a node that is away is away for all of them. So it is told, with the part that is missed, and keeps
-/// nobody from anything: every gateway would leave the service otherwise, and the apps with it, which miss nothing. Nor does
-/// a disk that is full: reads and the apps go on.
+/// The status is for load balancers: it says what this node alone is unfit for, while another may be fit. A server or
+/// node that is away is away for all gateways, so it is only reported, as the part that is missing: otherwise every
+/// gateway would leave the service, and the apps with it, which do not need that part. A full disk is only reported
+/// too: reads and the apps go on.
 pub(crate) async fn ready(request: Request) -> Result<HttpResponse, Problem> {
     let shared = &request.worker.shared;
     let domains = shared.runtime.ready();
@@ -44,8 +44,8 @@ pub(crate) async fn ready(request: Request) -> Result<HttpResponse, Problem> {
     Ok(response.json(json!({"status": status, "disk": disk, "domains": domains})))
 }
 
-/// Prometheus text, for whoever has the metrics token, and for administrators. Where no token is set, programs on this
-/// machine need none.
+/// Metrics as Prometheus text, for the bearer of the metrics token, and for administrators. Without a configured token,
+/// programs on this machine need none.
 pub(crate) async fn metrics(request: Request) -> Result<HttpResponse, Problem> {
     let is_open = request.worker.shared.settings.metrics_token.is_none() && is_local(&request);
     if !is_open && !has_metrics_token(&request) {
@@ -66,15 +66,15 @@ pub(crate) async fn metrics(request: Request) -> Result<HttpResponse, Problem> {
 fn has_metrics_token(request: &Request) -> bool {
     let token = request.worker.shared.settings.metrics_token.as_ref();
     let given = || request.http.headers().get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ");
-    // Hashes of equal length, compared in full: how long that takes tells nothing about the token.
+    // Hashes of equal length, compared in full: the duration reveals nothing about the token.
     let digest = |text: &str| Sha256::digest(text.as_bytes());
     token.zip(given()).is_some_and(|(token, given)| {
         digest(token.expose()).iter().zip(digest(given)).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
     })
 }
 
-/// From this machine, directly, and by a name of this machine: neither a proxy on it nor a page that had a name of its
-/// own resolve to loopback passes for it.
+/// Whether the request comes directly from this machine, by a name of this machine: not through a proxy on it, nor from
+/// a page whose own name resolves to loopback.
 fn is_local(request: &Request) -> bool {
     let http = &request.http;
     let direct = !http.headers().contains_key("x-forwarded-for") && !http.headers().contains_key(header::FORWARDED);
@@ -90,7 +90,7 @@ fn host_is_local(http: &HttpRequest) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The actor tree as it is.
+/// The actor tree now.
 pub(crate) async fn actors(request: Request) -> Result<HttpResponse, Problem> {
     if !request.http.query_string().is_empty() {
         return Err(Problem::invalid("this takes no query parameters"));
@@ -105,7 +105,7 @@ pub(crate) fn actors_docs() -> Docs {
     )
 }
 
-/// The API's own description.
+/// The API's description.
 pub(crate) async fn openapi(request: Request) -> Result<HttpResponse, Problem> {
     let document = request.worker.shared.document();
     let known = request.http.headers().get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
@@ -127,8 +127,8 @@ pub(crate) async fn jwks(request: Request) -> Result<HttpResponse, Problem> {
     Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "public, max-age=60")).json(keys))
 }
 
-/// OpenID Connect Discovery: what a program needs to check our tokens. Its addresses are the platform's as configured,
-/// whatever name the request came by: who could choose them would have programs trust keys of its own.
+/// OpenID Connect Discovery: how programs verify our tokens. Its addresses are as configured, whatever name the request
+/// came by: an attacker who could choose them could have programs trust other keys.
 pub(crate) async fn discovery(request: Request) -> Result<HttpResponse, Problem> {
     let shared = &request.worker.shared;
     let base = &shared.address;

@@ -1,4 +1,4 @@
-//! An uploaded source goes straight to the object store: counted, hashed, never whole in memory.
+//! Uploads of sources, streamed to the object store: counted, hashed, never whole in memory.
 
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ use uuid::Uuid;
 
 use crate::{message, openapi::Docs, problem::Problem, server::Shared, worker::Request};
 
-/// Parts of the object that are on their way at once.
+/// Most parts of an object in flight.
 const PARTS: usize = 4;
-/// What a client waits when the disk is full: somebody has to make room.
+/// Retry delay while the disk is full, until an operator makes room.
 const RETRY_WHEN_FULL: Duration = Duration::from_secs(60);
-/// What a client waits when the store is away, which is looked at all the time.
+/// Retry delay while the store is away, which is asked all the time.
 const RETRY_WHEN_AWAY: Duration = Duration::from_secs(2);
 const MEDIA_TYPES: [&str; 6] = [
     "application/gzip",
@@ -36,7 +36,8 @@ const MEDIA_TYPES: [&str; 6] = [
     "application/octet-stream",
 ];
 
-/// Streams the body into the store, then has the deploy domain record it. Who may not is told before the body is read.
+/// Streams the body to the store, then has the deploy domain record it. A caller without permission is refused before
+/// the body is read.
 pub(crate) async fn source(mut request: Request) -> Result<HttpResponse, Problem> {
     let project: GetProject = message::without_body(request.fields()?)?;
     if !request.http.query_string().is_empty() {
@@ -62,7 +63,7 @@ pub(crate) async fn source(mut request: Request) -> Result<HttpResponse, Problem
     let disk = request.worker.shared.runtime.disk().clone();
     let failed = |error: object_store::Error| store_failed(&error, &disk, &bus);
     let upload = objects.put_multipart(&path).await.map_err(failed)?;
-    // Parts already written go away with this, also when the client does and this future is dropped.
+    // Parts already written are removed with this, also when the client goes and this future is dropped.
     let mut unfinished = Unfinished { upload: Some(WriteMultipart::new(upload)), stored: None };
     let (size, sha256) = receive(&mut request, &mut unfinished, limit).await?;
     unfinished.stored = Some((objects, path));
@@ -77,7 +78,7 @@ pub(crate) async fn source(mut request: Request) -> Result<HttpResponse, Problem
         Err(error) => {
             let problem = Problem::from(error);
             if !problem.certain {
-                // It may be recorded after all: then the object must stay.
+                // It may be recorded all the same: then the object must stay.
                 unfinished.stored = None;
             }
             return Err(problem);
@@ -87,7 +88,7 @@ pub(crate) async fn source(mut request: Request) -> Result<HttpResponse, Problem
     Ok(HttpResponse::Created().json(source))
 }
 
-/// Removes what was stored of an upload that came to nothing.
+/// Removes what was stored of a failed upload.
 struct Unfinished {
     upload: Option<WriteMultipart>,
     stored: Option<(std::sync::Arc<dyn ObjectStore>, Path)>,
@@ -103,13 +104,13 @@ impl Drop for Unfinished {
             if let Some(upload) = upload
                 && let Err(error) = upload.abort().await
             {
-                tracing::warn!(%error, "an unfinished upload could not be removed");
+                tracing::warn!(%error, "aborting an unfinished upload failed");
             }
             if let Some((objects, path)) = stored
                 && let Err(error) = objects.delete(&path).await
                 && !matches!(error, object_store::Error::NotFound { .. })
             {
-                tracing::warn!(%error, %path, "an upload that was refused could not be removed");
+                tracing::warn!(%error, %path, "removing a refused upload failed");
             }
         });
     }
@@ -135,7 +136,7 @@ async fn receive(request: &mut Request, to: &mut Unfinished, limit: u64) -> Resu
         hash.update(&chunk);
         if let Some(upload) = &mut to.upload {
             if let Err(error) = upload.wait_for_capacity(PARTS).await {
-                // Whoever is still sending would not read an answer on a connection that is cut.
+                // A client that is still sending would not read the response before a reset.
                 message::discard(&mut request.payload, &request.worker.shared.settings).await;
                 let Shared { runtime, .. } = &*request.worker.shared;
                 return Err(Problem { close: true, ..store_failed(&error, runtime.disk(), runtime.bus()) });
@@ -156,13 +157,13 @@ fn broken_off(why: &'static str) -> Problem {
 fn store_failed(error: &object_store::Error, disk: &Disk, bus: &Bus) -> Problem {
     let cause = format!("object store: {error}");
     if !tells_no_room(error) {
-        // A store that is known to be away is told once, and not with each upload.
+        // Known outages are logged once, and not with each upload.
         let cause = bus.lacks(crate::DOMAIN, Part::Objects).is_none().then_some(cause);
         return Problem { cause, ..store_away() };
     }
     let detail = "the disk of the node is full, so that the source could not be kept; make room there, then retry";
     let problem = Problem::of(Code::Unavailable, detail);
-    // A full disk of this node is told once, and not with each upload.
+    // A full disk of this node is logged once, and not with each upload.
     let cause = (!disk.is_full()).then_some(cause);
     Problem { retry_after: Some(RETRY_WHEN_FULL), cause, ..problem }
 }

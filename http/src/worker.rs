@@ -1,7 +1,7 @@
-//! What every request passes, on the worker thread that accepted it.
+//! The service that handles every request, on the worker thread that accepted it.
 //!
-//! One service does what a pile of middlewares would: it names the request, admits the caller, catches panics, and gives
-//! the answer its headers. It is made for every worker thread, after that thread's shards.
+//! It takes the place of a stack of middlewares: it names the request, admits the caller, catches panics, and sets the
+//! response's headers. It is made for every worker thread, after that thread's shards.
 
 use std::{
     cell::{Cell, RefCell},
@@ -36,10 +36,10 @@ use crate::{
     table::{Found, Line, Table},
 };
 
-/// What a request is logged as that leads nowhere.
+/// Operation of requests without a route, in the log.
 const UNROUTED: &str = "gateway.unrouted";
 
-/// What one worker thread has for itself.
+/// The gateway's state on one worker thread.
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) table: Table,
@@ -47,7 +47,7 @@ pub(crate) struct Worker {
     database: OnceCell<Database>,
 }
 
-/// Who and what a request is, before its credentials are known.
+/// A request's identity and origin, before authentication.
 pub(crate) struct Arrival {
     pub(crate) request_id: Uuid,
     /// One id through every hop: the trace of `traceparent`, or else the request's own.
@@ -58,7 +58,7 @@ pub(crate) struct Arrival {
     pub(crate) refreshed: RefCell<Option<Box<Tokens>>>,
 }
 
-/// A request on its way to its handler.
+/// An authenticated request for its handler.
 pub(crate) struct Request {
     pub(crate) worker: Rc<Worker>,
     pub(crate) http: HttpRequest,
@@ -84,7 +84,7 @@ impl Arrival {
     fn of(http: &HttpRequest, shared: &Shared, wants_agent: bool, span: &Span) -> Self {
         let client = shared.proxies.client(http);
         let given = || http.headers().get(headers::X_REQUEST_ID)?.to_str().ok()?.parse().ok();
-        // Only a trusted proxy may name a request: anyone else could pass for another in the log.
+        // Only a trusted proxy may set the id: any other client could pose as another request in the log.
         let request_id = client.proxied.then(given).flatten().unwrap_or_else(Uuid::now_v7);
         let given = || trace::trace_of(headers::traceparent(http.headers())?);
         let correlation_id = trace::trace_id(span).or_else(given).map_or(request_id, TraceId::as_uuid);
@@ -94,7 +94,7 @@ impl Arrival {
         Self { request_id, correlation_id, client, user_agent, left: Cell::new(None), refreshed: RefCell::new(None) }
     }
 
-    /// A caller without credentials, from here.
+    /// A caller without credentials, at this address.
     pub(crate) fn anonymous(&self) -> Caller {
         Caller {
             correlation_id: self.correlation_id,
@@ -105,7 +105,7 @@ impl Arrival {
         }
     }
 
-    /// A known caller, on this request.
+    /// An authenticated caller, with this request's ids.
     pub(crate) fn sign(&self, caller: Caller) -> Caller {
         Caller {
             correlation_id: self.correlation_id,
@@ -155,7 +155,7 @@ impl Worker {
         }
     }
 
-    /// Answers a request, whatever happens.
+    /// Handles a request. There always is a response.
     pub(crate) async fn serve(
         self: Rc<Self>,
         http: HttpRequest,
@@ -176,12 +176,12 @@ impl Worker {
                 let outcome = scope.run(AssertUnwindSafe(work).catch_unwind()).await;
                 (Some(line), outcome.unwrap_or_else(|panic| Err(Problem::internal(said(&*panic)))))
             }
-            // What leads nowhere costs its address as much as what is public.
+            // A request without a route costs its address as much as a public one.
             Err(problem) => (None, Err(self.admit(Class::Address, &arrival).await.err().unwrap_or(problem))),
         };
         #[cfg(debug_assertions)]
         let outcome = described(line.as_deref(), outcome);
-        // What is logged from here on is about this request too.
+        // Log lines from here on belong to this request too.
         let _entered = scope.enter();
         let mut response = match outcome {
             Ok(response) => response,
@@ -236,7 +236,7 @@ impl Worker {
         let key = caller.api_key_id.map(|id| id.0).or(caller.user_id.map(|id| id.0));
         let subject = key.map_or_else(|| address::bucket(arrival.client.address), |id| id.as_u128());
         self.count(Class::Principal, subject, arrival).await?;
-        // The domain checks again; asking here first spares a forbidden caller's body.
+        // The domain checks again; checking here first avoids reading a forbidden caller's body.
         match access {
             Access::Permission(permission) if !caller.scopes.allows(permission) => {
                 Err(Failure::Forbidden(permission.into()).into())
@@ -275,7 +275,7 @@ impl Worker {
     }
 }
 
-/// What the API's description leaves out fails every test that meets it.
+/// Fails a test that meets a response that the API's description lacks.
 #[cfg(debug_assertions)]
 fn described(line: Option<&Line>, outcome: Result<HttpResponse, Problem>) -> Result<HttpResponse, Problem> {
     let status = outcome.as_ref().map_or_else(|problem| problem.status, HttpResponse::status).as_u16();
@@ -288,7 +288,7 @@ fn described(line: Option<&Line>, outcome: Result<HttpResponse, Problem>) -> Res
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn said(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
     format!("panic: {}", text.unwrap_or("without a text"))

@@ -1,4 +1,4 @@
-//! A time that is looked at whenever the connection is.
+//! A deadline that is checked whenever the connection is polled.
 
 use std::{
     future::Future,
@@ -8,12 +8,12 @@ use std::{
 
 use tokio::time::{Instant, Sleep};
 
-/// Wakes the task at a time that mostly moves on before it comes, so that moving it costs nothing.
+/// Wakes the task at a deadline that mostly moves on before it passes, so that moving it is free.
 #[derive(Default)]
 pub(crate) struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {
-    /// Whether it is this time. If not, the task is woken then, or earlier and looks again.
+    /// Whether `at` has passed. If not, the task is woken then, or earlier to check again.
     pub(crate) fn is_due(&mut self, cx: &mut Context<'_>, at: Instant) -> bool {
         let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
         if sleep.deadline() > at {

@@ -1,7 +1,7 @@
-//! Where the body of a request ends.
+//! The framing of request bodies: where a body ends.
 //!
-//! Nothing is decoded here: actix-http does that, and refuses what is malformed. What is counted is which bytes belong to
-//! the request, so that those of the next one are not handed on with them.
+//! Nothing is decoded here: actix-http does that, and refuses what is malformed. Bytes of the request are counted, so
+//! that those of the next one are not handed on with them.
 
 /// What follows a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,11 +12,11 @@ pub(super) enum Framing {
     Length(u64),
     /// Chunks, up to the last one and its trailers.
     Chunked(Chunks),
-    /// Everything that comes: the connection is no longer HTTP, or its chunks make no sense.
+    /// Everything: the connection is no longer HTTP, or the chunks are malformed.
     Stream,
 }
 
-/// The place within a chunked body.
+/// The position within a chunked body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Chunks {
     /// In the digits of a size.
@@ -81,7 +81,7 @@ impl Framing {
 }
 
 impl Chunks {
-    /// The place behind the byte: `Some(None)` is the end of the body, and `None` no chunked body.
+    /// The position behind the byte: `Some(None)` is the end of the body, and `None` a malformed one.
     fn step(self, byte: u8) -> Option<Option<Self>> {
         let next = match (self, byte) {
             (Self::Size(size), b'\r' | b';' | b' ' | b'\t') => Self::Extension(size),

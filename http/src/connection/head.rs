@@ -1,7 +1,7 @@
-//! The head of a request, judged when it is whole and before anybody acts on it.
+//! The head of a request, judged when it is whole and before anything acts on it.
 //!
-//! Only what can be read in one way is handed on, and whatever is refused is refused with a reason: a client that meets a
-//! bare 400 can't mend anything, and two programs that read the same bytes differently are how requests are smuggled.
+//! Only an unambiguous head is handed on, and a refusal names its reason: a client that gets a bare 400 can't mend
+//! anything, and two programs that read the same bytes differently are how requests are smuggled.
 
 use std::mem::MaybeUninit;
 
@@ -9,14 +9,14 @@ use actix_http::{StatusCode, Uri};
 
 use super::{framing::Framing, refusal::Refusal};
 
-/// As many as actix-http takes.
+/// Most headers; actix-http has the same limit.
 const HEADERS: usize = 96;
-/// Of a head. actix-http gives up at the same size.
+/// Largest head, in bytes; actix-http has the same limit.
 pub(super) const LARGEST: usize = 128 * 1024;
 
-/// What has come of a head.
+/// The judgement on a head.
 pub(super) enum Judgement {
-    /// More must come.
+    /// It is not whole yet.
     Partial,
     Whole(Head),
     Refused(Refusal),
@@ -28,21 +28,21 @@ pub(super) struct Head {
     /// Its bytes.
     pub(super) length: usize,
     pub(super) framing: Framing,
-    /// The client speaks HTTP/1.1, so it understands interim answers.
+    /// The client speaks HTTP/1.1, so it understands interim responses.
     pub(super) is_modern: bool,
 }
 
-/// How far a head that comes in pieces was looked at, so that many small pieces cost no more than one.
+/// Progress of judging a head that arrives in pieces, so that many small pieces cost no more than one.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// No empty line begins before.
+    /// There is no empty line before this offset.
     searched: usize,
-    /// At this length it is parsed, complete or not, so that nonsense is not waited for.
+    /// At this length it is parsed, complete or not, so that a malformed head is refused early.
     parse_at: usize,
 }
 
 impl Progress {
-    /// Judges all that has come of the head, and perhaps of what follows.
+    /// Judges the bytes received so far, which may include what follows the head.
     pub(super) fn judge(&mut self, bytes: &[u8]) -> Judgement {
         if bytes.first() == Some(&b'\n') || bytes.starts_with(b"\r\n\r") || bytes.starts_with(b"\r\n\n") {
             return Judgement::Refused(Refusal::bad("the request begins with empty lines"));
@@ -83,7 +83,7 @@ fn judge(bytes: &[u8]) -> Judgement {
     }
 }
 
-/// The framing of a head that can be read in one way only.
+/// The framing of an unambiguous head.
 fn check(request: &httparse::Request<'_, '_>, head: &[u8]) -> Result<Framing, Refusal> {
     let lines = head.split_inclusive(|byte| *byte == b'\n');
     if !lines.into_iter().all(|line| line.ends_with(b"\r\n")) {
@@ -124,7 +124,7 @@ fn check(request: &httparse::Request<'_, '_>, head: &[u8]) -> Result<Framing, Re
     if length.is_none() && method == "POST" && !is_modern {
         return Err(Refusal::new(StatusCode::LENGTH_REQUIRED, "a POST of HTTP/1.0 needs a Content-Length"));
     }
-    // In the order in which actix-http decides.
+    // In actix-http's order of precedence.
     Ok(match length {
         _ if is_chunked => Framing::CHUNKED,
         _ if is_websocket || method == "CONNECT" => Framing::Stream,
@@ -139,7 +139,7 @@ fn content_length(value: &[u8]) -> Result<u64, Refusal> {
     number.ok_or_else(|| Refusal::bad("the Content-Length is not one number"))
 }
 
-/// A target that actix-http can read: it answers all others itself, without a word.
+/// Refuses a target that actix-http can't parse: it would answer without a reason.
 fn check_target(target: &str) -> Result<(), Refusal> {
     if let Some(refusal) = forbidden_in_target(target.as_bytes()) {
         return Err(refusal);
@@ -159,7 +159,7 @@ fn check_target(target: &str) -> Result<(), Refusal> {
     }
 }
 
-/// The first byte that a URL holds only percent-encoded.
+/// The first byte that a URL may hold only percent-encoded.
 fn forbidden_in_target(target: &[u8]) -> Option<Refusal> {
     let mut in_query = false;
     for (at, byte) in target.iter().enumerate() {
@@ -183,8 +183,7 @@ fn forbidden_in_target(target: &[u8]) -> Option<Refusal> {
     None
 }
 
-/// `host` or `host:port`, and nothing besides: whatever else stood there would be one host for the router and another one
-/// for the app.
+/// Accepts only `host` or `host:port`: the router and an app could read anything else as different hosts.
 fn check_host(value: &[u8]) -> Result<(), Refusal> {
     let is_host = match value.strip_prefix(b"[") {
         Some(rest) => {
@@ -216,7 +215,7 @@ fn is_port(text: &[u8]) -> bool {
     }
 }
 
-/// What is wrong with bytes that are no head.
+/// What is wrong with a malformed head.
 fn why_malformed(error: httparse::Error, bytes: &[u8]) -> Refusal {
     use httparse::Error;
     match error {

@@ -1,11 +1,11 @@
-//! Whether the client of a request is still there.
+//! Detects whether the client of a request is gone.
 //!
-//! A client that has ended its side may have left, or may only have nothing more to say: TCP tells the same of both. Nobody
-//! but the client can say which, so it is sent something that means nothing to it: before the answer an interim `100
-//! Continue` (RFC 9110 §15.2: a client skips those that it did not ask for), within a chunked answer a zero before the size
-//! of the next chunk. Who has left answers with a reset, and its request is ended; who reads on is answered. Of a client
-//! that can't be asked, because it speaks HTTP/1.0 or is in the middle of an answer of known length, the next bytes of the
-//! app tell, or the bound on streams that stand still.
+//! A client that has closed its sending side may be gone, or may only have nothing more to send: TCP shows the same for
+//! both. So it is sent something without meaning: before the response an interim `100 Continue` (RFC 9110 §15.2: a
+//! client skips those that it did not ask for), within a chunked response a zero before the size of the next chunk. A
+//! gone client answers with a reset, and its request is ended; one that still reads gets its response. A client that
+//! can't be probed, because it speaks HTTP/1.0 or gets a response of known length, is noticed when the app's next bytes
+//! are written, or by the limit on idle streams.
 
 use std::{
     io,
@@ -20,15 +20,15 @@ use super::{alarm::Alarm, turn::ResponseState};
 
 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const ZERO: &[u8] = b"0";
-/// How soon it is looked for the reset, at first and in the long run.
+/// Intervals of checking for the reset: at first, and later.
 const SOON: Duration = Duration::from_millis(20);
 const LATER: Duration = Duration::from_secs(1);
 
-/// What is known of the client of one request that has ended its side.
+/// The probe of a client that has closed its sending side.
 #[derive(Default)]
 pub(super) struct Presence {
     asked: Option<Asked>,
-    /// What could not be written yet of the question.
+    /// The unwritten rest of the probe.
     rest: &'static [u8],
     alarm: Alarm,
 }
@@ -39,7 +39,7 @@ struct Asked {
 }
 
 impl Presence {
-    /// Fails when the client has left. Everything that was to be written must have been.
+    /// Fails when the client is gone. Everything before must have been written.
     pub(super) fn check(
         &mut self,
         cx: &mut Context<'_>,
@@ -54,7 +54,7 @@ impl Presence {
             };
             self.rest = match stream.try_write(question) {
                 Ok(written) => question.get(written..).unwrap_or_default(),
-                // What fills the buffers asks the same.
+                // The bytes in the full buffer are a probe too.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => &[],
                 Err(error) => return Err(error),
             };
@@ -62,7 +62,7 @@ impl Presence {
         }
         while let Some(asked) = self.asked.as_mut().filter(|asked| self.alarm.is_due(cx, asked.look_at)) {
             if let Some(error) = stream.take_error()? {
-                tracing::debug!(%error, "a client has left before it was answered");
+                tracing::debug!(%error, "a client closed its connection before the response");
                 return Err(io::ErrorKind::ConnectionReset.into());
             }
             asked.look_at = Instant::now() + asked.pause;
@@ -71,7 +71,7 @@ impl Presence {
         Ok(())
     }
 
-    /// Writes what is left of the question: the answer goes behind it.
+    /// Writes the rest of the probe: the response goes behind it.
     pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>, stream: &mut TcpStream) -> Poll<io::Result<()>> {
         while !self.rest.is_empty() {
             let written = ready!(Pin::new(&mut *stream).poll_write(cx, self.rest))?;

@@ -1,4 +1,4 @@
-//! What a client is told whose bytes were no request.
+//! Responses to clients whose bytes were no valid request.
 
 use std::borrow::Cow;
 
@@ -8,12 +8,12 @@ use uuid::Uuid;
 
 use crate::problem::Problem;
 
-/// Why a connection ends before anybody was asked.
+/// Why a connection ends before a request was handed on.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
     pub(super) reason: Cow<'static, str>,
-    /// The answer is to a HEAD.
+    /// The response is to a HEAD.
     is_bodiless: bool,
 }
 
@@ -35,12 +35,12 @@ impl Refusal {
         Self::new(StatusCode::REQUEST_TIMEOUT, "the request's head did not arrive in time")
     }
 
-    /// The answer to what begins like this.
+    /// The refusal of a head that begins like this.
     pub(super) fn answering(self, head: &[u8]) -> Self {
         Self { is_bodiless: head.trim_ascii_start().starts_with(b"HEAD "), ..self }
     }
 
-    /// The whole answer.
+    /// The whole response.
     pub(super) fn into_bytes(self) -> Bytes {
         let request_id = Uuid::now_v7();
         let code = match self.status {

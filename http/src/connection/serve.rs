@@ -1,4 +1,4 @@
-//! The server: actix-http on connections that are guarded.
+//! The server: actix-http on guarded connections.
 
 use std::{
     fmt,
@@ -18,23 +18,23 @@ use tokio::net::TcpStream;
 
 use super::stream::Connection;
 
-/// How long a connection may take to close.
+/// Time limit of closing a connection.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
-/// What holds for every connection.
+/// Settings of all connections.
 #[derive(Debug, Clone)]
 pub struct Edge {
     /// Worker threads.
     pub workers: usize,
-    /// How long a request's head may take to arrive. Default 5 s.
+    /// Time limit of a request's head. Default: 5 s.
     pub head_timeout: Duration,
-    /// How long a connection is kept without a request. Default 75 s.
+    /// How long a connection is kept without a request. Default: 75 s.
     pub keep_alive: Duration,
-    /// How long an answer, a stream or a WebSocket may stand still before its connection is closed. Default 5 min.
+    /// How long a response, a stream or a WebSocket may be idle before its connection is closed. Default: 5 min.
     pub stream_idle: Duration,
-    /// How long open requests may take when the server stops. Default 25 s.
+    /// Time for open requests when the server stops. Default: 25 s.
     pub shutdown: Duration,
-    /// Counts what was no request.
+    /// Counts refused connections.
     pub refused: Option<IntCounter>,
 }
 
@@ -74,13 +74,13 @@ where
     let builder = builder.listen("gateway", listener, move || {
         let (stopping, data_of, edge) = (stopping.clone(), Connection::turns, Arc::clone(&edge));
         let http = HttpService::build()
-            // As actix-web's own server does: idle connections end, and answers say that theirs does.
+            // As actix-web's own server does: idle connections end, and responses say that theirs does.
             .graceful_shutdown_signal(move || {
                 let stopping = stopping.clone();
                 async move { stopping.notified().await }
             })
             .keep_alive(edge.keep_alive)
-            // The connection has a clock of its own, which counts for every head.
+            // The guarded connection limits the time of every head itself.
             .client_request_timeout(Duration::ZERO)
             .client_disconnect_timeout(CLOSE_WITHIN)
             .local_addr(address)
@@ -89,7 +89,7 @@ where
             });
         let application = factory().into_factory().map_err(|error| error.into().error_response());
         fn_service(move |stream: TcpStream| {
-            // A streamed answer's next piece must not wait for the acknowledgement of the last.
+            // The next piece of a streamed response must not wait for the acknowledgement of the last.
             let nodelay = stream.set_nodelay(true);
             let (peer, connection) = (stream.peer_addr().ok(), Connection::new(stream, Arc::clone(&edge)));
             async move {

@@ -1,4 +1,4 @@
-//! The socket of a client as actix-http reads and writes it.
+//! The socket of a client, between the network and actix-http.
 
 use std::{
     io,
@@ -27,9 +27,9 @@ use super::{
 };
 
 const PIECE: usize = 4 * 1024;
-/// What is read behind a request that is not answered yet, to see whether its client has ended its side.
+/// Bytes that are read behind an unanswered request, to notice that its client has closed its sending side.
 const AHEAD: usize = 16 * 1024;
-/// How long it is read on after a refusal: a connection that is closed over unread bytes is reset, and the refusal lost.
+/// How long bytes are read after a refusal: closing a connection over unread bytes resets it, and the refusal is lost.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A client's connection.
@@ -38,29 +38,29 @@ pub(crate) struct Connection {
     edge: Arc<Edge>,
     turns: Turns,
     reading: Reading,
-    /// What was received and not handed on: of these, `ready` bytes may be.
+    /// Received bytes that were not handed on: of these, `ready` bytes may be.
     held: BytesMut,
     ready: usize,
-    /// The client has ended its side.
+    /// The client has closed its sending side.
     has_ended: bool,
     presence: Presence,
-    /// Since when the client takes nothing more.
+    /// Since when the client reads nothing.
     blocked: Option<Instant>,
-    /// When bytes of an exchange went either way.
+    /// When bytes of an exchange were last received or sent.
     moved: Instant,
     idle: Alarm,
     timer: Alarm,
 }
 
-/// What comes next from the client.
+/// What is read next from the client.
 enum Reading {
-    /// A head, since then if there is any of it.
+    /// A head; since when, if a part of it has arrived.
     Head { progress: Progress, since: Option<Instant> },
     /// The rest of a request's body.
     Body(Framing),
-    /// What follows a request that is not answered yet.
+    /// Bytes behind a request that is not answered yet.
     Behind,
-    /// Nothing, because there was no request. What is to be said of that, and for how long it is read on afterwards.
+    /// Nothing, because there was no valid request. The response to that, and how long bytes are still read.
     Refused { answer: Bytes, until: Option<Instant> },
 }
 
@@ -93,12 +93,12 @@ impl Connection {
         }
     }
 
-    /// For the connection's data, where the service finds it.
+    /// The turns of the connection, for the service.
     pub(super) fn turns(&self) -> Turns {
         self.turns.clone()
     }
 
-    /// Reads into what is held; zero is the end of the client's side.
+    /// Reads more bytes; zero is the end of the client's side.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.held.reserve(PIECE);
         let received = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.held))?;
@@ -106,7 +106,7 @@ impl Connection {
         Poll::Ready(Ok(received))
     }
 
-    /// Reads until a head is whole. False when no request comes any more.
+    /// Reads until a head is whole. False when there is no further request.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         while let Reading::Head { progress, since } = &mut self.reading {
             let judgement = if self.held.is_empty() { Judgement::Partial } else { progress.judge(&self.held) };
@@ -170,7 +170,7 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// While a request is being answered nothing is handed on, but a client that leaves must be noticed.
+    /// Reads behind an unanswered request without handing on, to notice that the client is gone.
     fn poll_behind(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         while !self.has_ended && self.held.len() < AHEAD && self.stream.poll_read_ready(cx)?.is_ready() {
             if self.poll_receive(cx)?.is_pending() {
@@ -193,15 +193,15 @@ impl Connection {
         self.ready -= count;
     }
 
-    /// Fails when an answer, a stream or a WebSocket has stood still for too long: nothing went either way, or the client
-    /// took nothing, whatever it sent.
+    /// Fails when a response, a stream or a WebSocket was idle for too long: nothing was sent or received, or the
+    /// client read nothing, whatever it sent.
     fn check_idle(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let is_answering = matches!(self.turns.response(), ResponseState::Answering { .. });
         let since = self.blocked.or_else(|| is_answering.then_some(self.moved));
         if since.is_none_or(|since| !self.idle.is_due(cx, since + self.edge.stream_idle)) {
             return Ok(());
         }
-        tracing::debug!(is_blocked = self.blocked.is_some(), "a connection that stood still is closed");
+        tracing::debug!(is_blocked = self.blocked.is_some(), "closing an idle connection");
         Err(io::ErrorKind::TimedOut.into())
     }
 }
@@ -228,7 +228,7 @@ impl AsyncRead for Connection {
                     this.ready = framing.take(&this.held);
                     this.reading = Reading::after(*framing);
                 }
-                // The answer may be encoded and not written: what follows must not add to it.
+                // The response may be encoded and not written: what follows must not add to it.
                 Reading::Behind if this.turns.response() == ResponseState::Over && this.blocked.is_none() => {
                     this.reading = Reading::head((!this.held.is_empty()).then(Instant::now));
                 }
@@ -257,7 +257,7 @@ impl AsyncWrite for Connection {
         }
         this.moved = now;
         if this.blocked.take().is_some() {
-            // What waits behind the answer is looked at once more.
+            // Bytes that wait behind the response are looked at again.
             cx.waker().wake_by_ref();
         }
         written

@@ -1,4 +1,4 @@
-//! Whose turn it is on a connection: one request's, until its answer is encoded.
+//! Turns on a connection: it belongs to one request until the response to that is encoded.
 
 use std::{
     cell::{Cell, RefCell},
@@ -6,17 +6,17 @@ use std::{
     task::{Context, Waker},
 };
 
-/// How far the request ahead has come.
+/// The state of the current request's response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ResponseState {
-    /// It is answered, or there was none yet: the next one may be read.
+    /// It is sent, or there was no request yet: the next one may be read.
     Over,
-    /// The head of its answer has not been written.
+    /// Its head has not been written.
     Waiting {
-        /// The client understands interim answers.
+        /// The client understands interim responses.
         interim: bool,
     },
-    /// Its answer is being written.
+    /// Its body is being written.
     Answering {
         /// In chunks.
         chunked: bool,
@@ -30,7 +30,7 @@ pub(crate) struct Turns(Rc<State>);
 struct State {
     response: Cell<ResponseState>,
     is_watched: Cell<bool>,
-    /// Of who reads the connection, when something waits there for the end of the turn.
+    /// Waker of the connection's reader, when it waits for the end of the turn.
     reader: RefCell<Option<Waker>>,
 }
 
@@ -43,7 +43,7 @@ impl Turns {
         }))
     }
 
-    /// A request is handed on.
+    /// Begins the turn of a request.
     pub(super) fn begin(&self, interim: bool) {
         self.0.response.set(ResponseState::Waiting { interim });
         self.0.is_watched.set(false);
@@ -62,22 +62,22 @@ impl Turns {
         self.0.reader.replace(Some(cx.waker().clone()));
     }
 
-    /// The turn of the request that was handed on.
+    /// The turn of the current request.
     pub(crate) fn take(&self) -> Turn {
         Turn(self.clone())
     }
 }
 
-/// One request's turn. It belongs to the future of the answer and then to its body, and ends when it is dropped.
+/// One request's turn. It belongs to the future of the response and then to its body, and ends when it is dropped.
 pub(crate) struct Turn(Turns);
 
 impl Turn {
-    /// The request is ended when its client is found to have left.
+    /// Has the request ended when its client is gone.
     pub(crate) fn watch(&self) {
         self.0.0.is_watched.set(true);
     }
 
-    /// The answer is about to be written.
+    /// Notes that the response is about to be written.
     pub(crate) fn answer(&self, chunked: bool) {
         self.0.0.response.set(ResponseState::Answering { chunked });
     }

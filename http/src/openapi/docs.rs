@@ -1,4 +1,4 @@
-//! What the types of a route say of themselves.
+//! The documentation of a route, derived from its types.
 
 use callboard_messages::{Code, DomainError, Operation, Page};
 use serde::{Serialize, de::DeserializeOwned};
@@ -8,21 +8,21 @@ use utoipa::{
     openapi::{RefOr, schema::Schema},
 };
 
-/// What a route's types say of themselves.
+/// The documentation of a route.
 pub(crate) struct Docs {
     pub(crate) message: Value,
     pub(crate) reply: Option<Value>,
     pub(crate) schemas: Vec<(String, Value)>,
     /// The media type of the body and of the answer.
     pub(crate) media: (&'static str, &'static str),
-    /// What the domains that are asked may refuse with.
+    /// Codes of the refusals of the asked domains.
     pub(crate) refusals: Vec<Code>,
 }
 
 type Named = Vec<(String, RefOr<Schema>)>;
 
 impl Docs {
-    /// Of an operation.
+    /// For an operation.
     pub(crate) fn of<M: Operation + ToSchema>() -> Self
     where
         M::Reply: ToSchema,
@@ -30,7 +30,7 @@ impl Docs {
         Self::new(M::schema(), Some::<&dyn Fn(&mut Named)>(&M::schemas), reply::<M::Reply>()).refusing(M::Error::CODES)
     }
 
-    /// Of an operation that lists `T`: the derived schema of a page refers to `T` and does not bring it.
+    /// For an operation that lists `T`: the derived schema of a page refers to `T` without including it.
     pub(crate) fn of_page<T, M>() -> Self
     where
         T: ToSchema + Serialize + DeserializeOwned + Send + 'static,
@@ -41,7 +41,7 @@ impl Docs {
         docs
     }
 
-    /// Of an operation that answers with a list of no more than `MOST`.
+    /// For an operation that answers a list of at most `MOST`.
     pub(crate) fn of_list<T, M, const MOST: usize>() -> Self
     where
         T: ToSchema,
@@ -56,7 +56,7 @@ impl Docs {
         docs
     }
 
-    /// Of an operation that answers what is under way, unless it is done.
+    /// For an operation that answers what is in progress, unless it is done.
     pub(crate) fn of_accepted<T, M>() -> Self
     where
         T: ToSchema + 'static,
@@ -75,7 +75,7 @@ impl Docs {
         Self { message: value(&message), reply, schemas, media, refusals: Vec::new() }
     }
 
-    /// Of an endpoint without a message: what it does, and what it answers.
+    /// For an endpoint without a message.
     pub(crate) fn saying<R: ToSchema + 'static>(description: &str) -> Self {
         let mut docs = Self::new(RefOr::T(Schema::default()), None, reply::<R>());
         docs.message = json!({"type": "object", "description": description, "properties": {}});
@@ -91,12 +91,12 @@ impl Docs {
         self
     }
 
-    /// Of an answer that no type describes.
+    /// For an answer that no type describes.
     pub(crate) fn answering(self, reply: Value) -> Self {
         Self { reply: Some(reply), ..self }
     }
 
-    /// A domain that is asked may refuse with these, too.
+    /// Adds codes that the asked domains may refuse with.
     pub(crate) fn refusing(mut self, codes: &[Code]) -> Self {
         self.refusals.extend_from_slice(codes);
         self
@@ -112,7 +112,7 @@ fn value(schema: &impl serde::Serialize) -> Value {
     serde_json::to_value(schema).unwrap_or_default()
 }
 
-/// The schema of an answer: by name, unless the type is generic or nothing.
+/// The schema of a reply: by name, unless the type is generic or unit.
 fn reply<R: ToSchema + 'static>() -> (Option<Value>, Named) {
     let mut schemas = Named::new();
     if std::any::TypeId::of::<R>() == std::any::TypeId::of::<()>() {

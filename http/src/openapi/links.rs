@@ -1,10 +1,10 @@
-//! Links: what can be done by the ids in an answer.
+//! Links: operations that take an id in an answer.
 //!
-//! An id says by its type what it is of. So an operation whose path takes one such id can follow each answer that has one.
+//! The type of an id shows its noun. So an operation whose path takes one such id can follow each answer that has one.
 
 use serde_json::{Map, Value, json};
 
-/// An operation on one thing.
+/// An operation on one id.
 struct ById {
     operation: String,
     parameter: String,
@@ -57,7 +57,7 @@ fn kind(schema: &Value) -> Option<String> {
     schema.get("$ref")?.as_str().map(str::to_owned)
 }
 
-/// The properties of an object that are of a named type, with it.
+/// The properties of an object with a named type, and that type.
 fn ids(document: &Value, schema: &Value) -> Vec<(String, String)> {
     if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
         let named = reference.strip_prefix('#').and_then(|pointer| document.pointer(pointer));

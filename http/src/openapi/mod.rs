@@ -108,7 +108,7 @@ fn header(name: &str, description: &str, schema: Value) -> Value {
     json!({"name": name, "in": "header", "required": false, "description": description, "schema": schema})
 }
 
-/// A message's fields, where they go: the path's, then the query's or the body's.
+/// A message's fields as parameters and body: the path's, then the query's or the body's.
 fn split(route: &Route, message: &Value) -> (Vec<Value>, Option<(Value, bool)>) {
     let empty = Map::new();
     let properties = message.get("properties").and_then(Value::as_object).unwrap_or(&empty);
@@ -132,7 +132,7 @@ fn split(route: &Route, message: &Value) -> (Vec<Value>, Option<(Value, bool)>) 
         }));
     }
     if body.contains_key("") {
-        // A body that is no JSON object stands under the empty name.
+        // A body that is no JSON object is under the empty name.
         return (parameters, body.remove("").map(|schema| (schema, true)));
     }
     let required: Vec<&str> = required.into_iter().filter(|name| body.contains_key(*name)).collect();
@@ -142,7 +142,7 @@ fn split(route: &Route, message: &Value) -> (Vec<Value>, Option<(Value, bool)>) 
     (parameters, has_fields.then_some((schema, any)))
 }
 
-/// Objects of requests have no other fields than are described, however deep they are.
+/// Forbids undescribed fields in objects of requests, at any depth.
 fn close_inputs(paths: &BTreeMap<String, Map<String, Value>>, schemas: &mut BTreeMap<String, Value>) {
     let bodies = paths.values().flat_map(Map::values).filter_map(|operation| operation.get("requestBody"));
     let mut reached: Vec<String> = bodies.flat_map(named).collect();
@@ -181,7 +181,7 @@ fn close(schema: &mut Value) {
     }
 }
 
-/// A parameter that may be left out is absent then, and never null.
+/// A parameter's schema without null: an optional one is absent instead.
 fn without_null(schema: &Value) -> Value {
     let mut schema = schema.clone();
     let Some(fields) = schema.as_object_mut() else { return schema };

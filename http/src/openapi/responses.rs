@@ -1,7 +1,7 @@
-//! What each operation can answer.
+//! Possible responses of each operation.
 //!
-//! The statuses follow from what the table says of a route and from the codes of the errors that its domains refuse with, so
-//! that nobody lists them; a gateway built for tests answers none that is not described.
+//! The statuses follow from the route's entry in the table and from the codes of its domains' errors, so that nobody
+//! lists them; a gateway built for tests fails on any that is not described.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,10 +14,10 @@ use crate::{
     table::Route,
 };
 
-/// Any operation may end so, whoever asks.
+/// Codes of any operation, for every caller.
 const ALWAYS: [Code; 6] =
     [Code::Invalid, Code::RateLimited, Code::Overloaded, Code::Unavailable, Code::Timeout, Code::Internal];
-/// Where credentials are needed; they may be for an organization that is not there.
+/// Codes of routes with credentials, which may name an organization that does not exist.
 const WITH_CREDENTIALS: [Code; 3] = [Code::Unauthenticated, Code::Forbidden, Code::NotFound];
 
 /// The statuses of a route's refusals.
@@ -32,7 +32,7 @@ fn refused(route: &Route, codes: &[Code]) -> BTreeSet<u16> {
         statuses.extend([408, 413, 415]);
     }
     if endpoint.keyed && route.method == "POST" {
-        // The same key under way, or with another request.
+        // The same key in progress, or with another request.
         statuses.extend([409, 422]);
     }
     if endpoint.if_match {
@@ -41,7 +41,7 @@ fn refused(route: &Route, codes: &[Code]) -> BTreeSet<u16> {
     statuses
 }
 
-/// The statuses of a route's other answers, the usual one first.
+/// The statuses of a route's successes, the usual one first.
 fn answered(route: &Route, docs: &Docs) -> Vec<u16> {
     let endpoint = &route.endpoint;
     let usual = match &docs.reply {
@@ -56,7 +56,7 @@ fn answered(route: &Route, docs: &Docs) -> Vec<u16> {
     [Some(usual), done, unchanged, upgraded].into_iter().flatten().collect()
 }
 
-/// All that a route can answer.
+/// All statuses of a route.
 #[cfg(debug_assertions)]
 pub(crate) fn statuses(route: &Route, docs: &Docs) -> BTreeSet<u16> {
     answered(route, docs).into_iter().chain(refused(route, &docs.refusals)).collect()
@@ -108,7 +108,7 @@ fn refer(names: &[&str]) -> Value {
     Value::Object(names.iter().map(refer).collect())
 }
 
-/// One response for each status that a problem has.
+/// One response for each status of a problem.
 pub(super) fn problems() -> BTreeMap<String, Value> {
     let mut titles: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
     for (_, status, title, _) in PROBLEMS {
@@ -132,7 +132,7 @@ pub(super) fn problems() -> BTreeMap<String, Value> {
     titles.into_iter().map(response).collect()
 }
 
-/// The headers of answers.
+/// The headers of responses.
 pub(super) fn all_headers() -> Value {
     let text = |description: &str, longest: usize| json!({"description": description, "schema": {"type": "string", "maxLength": longest}});
     json!({

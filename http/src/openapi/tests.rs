@@ -6,7 +6,7 @@ fn the_document() -> Value {
     document(&crate::routes::all())
 }
 
-/// Every operation, with a name for the reader of a failure.
+/// Every operation, with a name for failure messages.
 fn operations(document: &Value) -> impl Iterator<Item = (String, &Value)> {
     let paths = document["paths"].as_object().unwrap().iter();
     paths.flat_map(|(path, methods)| {
@@ -54,7 +54,7 @@ fn what_a_request_holds_is_closed_however_deep_it_is() {
     assert_eq!(schemas["Project"].get("additionalProperties"), None, "an answer may grow");
 }
 
-/// What a schema leaves open, by where it is.
+/// Unbounded parts of a schema, by path.
 fn unbounded(at: &str, schema: &Value, found: &mut Vec<String>) {
     let is = |kind: &str| match &schema["type"] {
         Value::String(own) => own == kind,

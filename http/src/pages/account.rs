@@ -1,4 +1,4 @@
-//! Setting the platform up, signing in and out: plain forms.
+//! Set-up, sign-in and sign-out: plain forms.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ use crate::{
     worker::Request,
 };
 
-/// A form is a few short fields.
+/// Largest form, in bytes: a few short fields.
 const FORM: usize = 16 * 1024;
 
 #[derive(Default, Serialize)]
@@ -51,7 +51,7 @@ pub(crate) async fn sign_in(mut request: Request) -> Result<HttpResponse, Proble
     }
 }
 
-/// The one-time link that the node prints, or an invitation.
+/// The registration form, behind the one-time set-up link or an invitation.
 pub(crate) async fn setup_form(request: Request) -> Result<HttpResponse, Problem> {
     let mut query: HashMap<String, String> =
         form_urlencoded::parse(request.http.query_string().as_bytes()).into_owned().collect();
@@ -85,7 +85,7 @@ pub(crate) async fn sign_out(request: Request) -> Result<HttpResponse, Problem> 
     if !origin::is_own(&request.http, &request.worker) {
         return Err(session::foreign_page());
     }
-    // Whether or not there still is a session, the browser forgets it.
+    // The browser's cookies are cleared with or without a session.
     if let Ok(session) = session::authenticate(&request.worker, &request.http, &request.arrival).await {
         request.worker.bus().ask(&session.caller, Logout {}).await?;
     }
@@ -94,7 +94,7 @@ pub(crate) async fn sign_out(request: Request) -> Result<HttpResponse, Problem> 
     Ok(response)
 }
 
-/// The refresh token of the session that the browser has until now.
+/// The refresh token of the browser's current session.
 fn replaced(request: &Request) -> Option<Secret> {
     let (_, refresh) = cookies::read(&request.http, request.worker.secure());
     refresh.map(Secret::new)
@@ -106,13 +106,13 @@ fn signed_in(request: &Request, tokens: &Tokens) -> HttpResponse {
     response
 }
 
-/// The form once more, with what was wrong; a fault of ours is a page of its own.
+/// The form again, with the refusal; a failure of ours is a page of its own.
 fn again(request: &Request, name: &str, problem: Problem, view: FormView) -> Result<HttpResponse, Problem> {
     if problem.cause.is_some() {
         return Err(problem);
     }
     let view = FormView { error: Some(problem.detail.to_string()), ..view };
-    // A 401 with a challenge would make the browser ask for a password of its own.
+    // A 401 with a challenge would open the browser's own password dialog.
     let status = if problem.status == StatusCode::UNAUTHORIZED { StatusCode::FORBIDDEN } else { problem.status };
     let mut response = page(&request.worker, status, name, &view)?;
     problem.tell_when_to_retry(&mut response);

@@ -1,4 +1,4 @@
-//! Styles, scripts and icon: in the program, under addresses that change with their content.
+//! Styles, scripts and icon: embedded, under addresses that change with their content.
 
 use std::{
     borrow::Cow,
@@ -18,7 +18,7 @@ struct Asset {
     hashed: String,
     content_type: Cow<'static, str>,
     content: Bytes,
-    /// Whether the content is compressed; every browser takes it so.
+    /// Whether the content is compressed; every browser accepts that.
     gzip: bool,
 }
 
@@ -33,7 +33,7 @@ impl Asset {
         Self::new(name, content_type.into(), Bytes::from_static(content.as_bytes()), false)
     }
 
-    /// A file of Swagger UI, if there is one of this name. None is asked for that depends on a configuration.
+    /// A file of Swagger UI, if there is one of this name; without those that depend on a configuration.
     fn of_swagger(name: &'static str) -> Option<Self> {
         let file = utoipa_swagger_ui::serve(name, Arc::new(Config::default())).ok().flatten()?;
         let SwaggerFile { bytes, content_type, gzpipped, .. } = file;
@@ -53,7 +53,7 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
     assets
 });
 
-/// Where an asset is.
+/// The address of an asset.
 pub(super) fn address(name: &str) -> String {
     let found = ASSETS.iter().find(|asset| asset.name == name);
     found.map_or_else(String::new, |asset| format!("/assets/{}", asset.hashed))

@@ -1,7 +1,7 @@
-//! The API's reference, in which a request can be tried, and what its errors mean.
+//! The API's reference, in which requests can be tried, and the meaning of its errors.
 //!
-//! The reference is Swagger UI over the document that programs read. A request that is tried is one of our own page, with
-//! the page's session: its cookies are sent and believed because it comes from our origin ([`crate::session`]).
+//! The reference is Swagger UI over the OpenAPI document. A tried request comes from our own page, with the page's
+//! session: its cookies are accepted because of its origin ([`crate::session`]).
 
 use actix_web::{
     HttpResponse,
@@ -18,7 +18,8 @@ use crate::{
     worker::Request,
 };
 
-/// Swagger UI runs only files of this node and asks only this node. Its icons are in its style, and it submits no form.
+/// Swagger UI runs only files of this node and connects only to this node. Its icons are in its style, and it submits
+/// no form.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; \
      form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
@@ -44,7 +45,7 @@ struct KindView {
     advice: &'static str,
 }
 
-/// What every error means, and what to do.
+/// The meaning of every error, and what to do.
 pub(crate) async fn problems(request: Request) -> Result<HttpResponse, Problem> {
     let kind = |&(code, status, title, advice): &(&'static str, u16, &'static str, &'static str)| KindView {
         code,

@@ -15,9 +15,9 @@ use serde::Serialize;
 use super::{page, redirect};
 use crate::{problem::Problem, session, worker::Request};
 
-/// Apps on the page; the command line lists more.
+/// Most apps on the page; the command line lists more.
 const APPS: Limit = Limit::of(50);
-/// Apps asked about at once.
+/// Apps asked about at a time.
 const AT_ONCE: usize = 8;
 
 #[derive(Serialize)]
@@ -87,7 +87,7 @@ pub(crate) async fn home(request: Request) -> Result<HttpResponse, Problem> {
     Ok(response)
 }
 
-/// An app with what deploy knows of it; less when deploy does not answer.
+/// An app with its state in deploy; without it when deploy does not answer.
 async fn app(bus: &Bus, caller: &Caller, project: Project) -> AppView {
     let project_id = project.id;
     let instances = bus.ask(caller, ListInstances { project_id }).await.ok();

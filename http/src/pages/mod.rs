@@ -1,5 +1,5 @@
-//! The pages: rendered here, under a policy that runs only the scripts of this node. All but the API's reference, which is
-//! Swagger UI, are readable without a script.
+//! The pages: rendered by the server, under a policy that runs only the scripts of this node. All but the API's
+//! reference, which is Swagger UI, are readable without a script.
 
 mod account;
 mod assets;
@@ -73,7 +73,7 @@ fn page(worker: &Worker, status: StatusCode, name: &str, view: &impl Serialize) 
     let mut response = HttpResponse::build(status).content_type("text/html; charset=utf-8").body(text);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
-    // With `no-referrer`, browsers send our own forms without their origin, by which we know them.
+    // With `no-referrer`, browsers send our own forms without their origin, which we check.
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     Ok(response)
 }
@@ -82,7 +82,7 @@ fn redirect(to: &str) -> HttpResponse {
     HttpResponse::SeeOther().insert_header((header::LOCATION, to)).finish()
 }
 
-/// Whether a browser shows the answer to a person.
+/// Whether the client is a browser that shows the answer to a person.
 pub(crate) fn wants_page(http: &HttpRequest) -> bool {
     let accept = http.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     accept.is_some_and(|accept| accept.contains("text/html")) && !http.path().starts_with("/api/")

@@ -1,4 +1,4 @@
-//! Bodies on their way through: each side is asked for the next piece only when the other side has taken the last.
+//! Bodies through the proxy: each side is asked for the next piece only when the other has taken the last.
 
 use std::{
     cell::Cell,
@@ -24,7 +24,7 @@ use crate::{
     pace::Pace,
 };
 
-/// How far the client's body has come, for whoever waits for the answer.
+/// Progress of the client's body, for the task that awaits the response.
 #[derive(Debug)]
 pub(super) struct Upload {
     moved: Cell<Instant>,
@@ -131,19 +131,19 @@ impl Body for RequestBody {
     }
 }
 
-/// What the client is sent.
+/// The body of the response to the client.
 pub enum ResponseBody {
-    /// No bytes; the size is what the head says about them (a HEAD request, 304).
+    /// No bytes; the size is that in the head (a HEAD request, 304).
     Empty(BodySize),
     /// A page of the router.
     Page(Bytes),
-    /// The instance's body.
+    /// The body of the instance's response.
     Relay(Relay),
     /// The instance's side of a WebSocket.
     Tunnel(Tunnel),
 }
 
-/// What is sent, by an app or by the application behind the router; with it goes the turn on the client's connection.
+/// A response of an app or of the application behind the router; with it ends the turn on the client's connection.
 pub struct Answered<B> {
     body: EitherBody<ResponseBody, B>,
     _turn: Option<Turn>,
@@ -168,7 +168,7 @@ impl<B: MessageBody + Unpin + 'static> MessageBody for Answered<B> {
     }
 }
 
-/// The instance's body, and the connection it comes from.
+/// The body of an instance's response, with its connection.
 pub struct Relay {
     incoming: Incoming,
     size: BodySize,
@@ -205,7 +205,7 @@ impl MessageBody for ResponseBody {
 }
 
 impl Relay {
-    /// An error here makes actix-http drop the connection: the client must see that the body is not whole.
+    /// An error makes actix-http drop the connection, so that the client sees that the body is not whole.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Box<dyn Error>>>> {
         loop {
             let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {

@@ -1,27 +1,27 @@
-//! How many requests, streams and WebSockets each client address has under way, on all worker threads.
+//! Requests, streams and WebSockets in flight per client address, on all worker threads.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// More than there are worker threads, mostly, so that they do not wait for each other.
+/// Mostly more than worker threads, so that they do not wait for each other.
 const SHARDS: u128 = 64;
 
-/// Counts what is under way by address.
+/// Counts requests in flight by address.
 pub(super) struct Census {
     limit: usize,
     shards: Vec<Mutex<HashMap<u128, usize>>>,
 }
 
-/// One request's place; dropping it gives it up.
+/// One request in flight; dropping it counts it out.
 pub struct Visit {
     census: Arc<Census>,
     address: u128,
 }
 
 impl Census {
-    /// Up to the limit for each address.
+    /// With this limit per address.
     pub(super) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, shards: (0..SHARDS).map(|_| Mutex::default()).collect() })
     }
@@ -30,7 +30,7 @@ impl Census {
         self.limit
     }
 
-    /// Takes a place; `None` when the address has as many as it may.
+    /// Counts a request in; `None` when the address is at its limit.
     pub(super) fn enter(self: &Arc<Self>, address: u128) -> Option<Visit> {
         let mut shard = self.shard(address)?;
         let count = shard.entry(address).or_default();
@@ -42,7 +42,7 @@ impl Census {
     }
 
     fn shard(&self, address: u128) -> Option<MutexGuard<'_, HashMap<u128, usize>>> {
-        // Of an IPv6 address the upper half tells subscribers apart, of an IPv4 address the last bits.
+        // IPv6 subscribers differ in the upper half, IPv4 addresses in the last bits.
         let shard = ((address >> 64) ^ address) % SHARDS;
         let shard = self.shards.get(usize::try_from(shard).ok()?)?;
         Some(shard.lock().unwrap_or_else(PoisonError::into_inner))

@@ -1,4 +1,4 @@
-//! Who answers a request: an instance of this node, or the node that runs the app.
+//! The choice of an endpoint: an instance of this node, or the node that runs the app.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use super::{Worker, failure::Failure};
 /// How long a request waits for a newer list of routes when the one it met is wrong.
 const RENEWED_WITHIN: Duration = Duration::from_secs(1);
 
-/// Who was chosen, and where the answer is counted: by the node that runs the app.
+/// The chosen endpoint, and the counters of the app on the node that runs it.
 pub(super) struct Chosen {
     pub place: InFlight,
     pub metrics: Option<AppMetrics>,
 }
 
-/// What was tried already for one request.
+/// What was tried for one request.
 #[derive(Default)]
 pub(super) struct Tried {
     pub ids: Vec<Uuid>,
@@ -25,7 +25,7 @@ pub(super) struct Tried {
 }
 
 impl Worker {
-    /// Chooses for a request that has not been sent yet. `forwarded`: another node has sent it here, so that it stays.
+    /// Chooses for a request that has not been sent yet. A `forwarded` request stays on this node.
     pub(super) async fn choose(&self, app: &str, forwarded: bool, tried: &mut Tried) -> Result<Chosen, Failure> {
         loop {
             let here = self.router.table.get(app);
@@ -43,7 +43,7 @@ impl Worker {
             }
             let state = here.map(|route| route.state());
             let (there, is_ours) = self.elsewhere(app);
-            // What was ours and has no route here any more went to another node, and the list may not know that yet.
+            // An app of ours without a route here went to another node, which the list may not know yet.
             let is_here = is_ours && state.is_some();
             let failure = match there.as_ref().and_then(|there| there.node.map(|node| (there, node))) {
                 Some(_) if forwarded => Failure::Misdirected,
@@ -63,7 +63,7 @@ impl Worker {
                 Failure::UnknownApp
                     | Failure::NodeGone(_)
                     | Failure::NodeRefused(..)
-                    // Each of these ends, also just before the request came.
+                    // Each of these states ends, maybe just before the request came.
                     | Failure::NoInstance(
                         RouteState::NoRelease | RouteState::Deploying | RouteState::Moving | RouteState::Serving
                     )
@@ -74,7 +74,7 @@ impl Worker {
         }
     }
 
-    /// Once for each request: forgets what was tried, as soon as there is a newer list.
+    /// Waits for a newer list, once per request, and then forgets what was tried.
     pub(super) async fn renew(&self, tried: &mut Tried) -> bool {
         if self.router.hops.is_none() || std::mem::replace(&mut tried.renewed, true) {
             return false;
@@ -87,7 +87,7 @@ impl Worker {
         renewed
     }
 
-    /// Where the list says that the app is, and whether that is here: then it names no other node.
+    /// The app's entry in the list, and whether that is this node: then it names no other.
     fn elsewhere(&self, app: &str) -> (Option<Elsewhere>, bool) {
         let Some(hops) = &self.router.hops else { return (None, false) };
         let Some(mut elsewhere) = self.router.table.elsewhere(app) else { return (None, false) };
@@ -96,7 +96,7 @@ impl Worker {
         (Some(elsewhere), is_ours)
     }
 
-    /// What people call a node.
+    /// The name of a node for people.
     pub(super) fn name_of(&self, node: Uuid) -> String {
         let all = self.router.hops.as_ref().map(|hops| hops.members.all());
         let member = all.as_ref().and_then(|all| all.members.iter().find(|member| member.id.0 == node));

@@ -1,4 +1,4 @@
-//! Why no instance's answer reached the client, and the page that says so: which app, which failure, which request.
+//! Failures of proxying, and their page: which app, which failure, which request.
 
 use std::{borrow::Cow, io, time::Duration};
 
@@ -13,7 +13,7 @@ use callboard_platform::routing::RouteState;
 use super::{body::ResponseBody, headers, hop};
 use crate::problem;
 
-/// What went wrong between the client and the app.
+/// What failed between the client and the app.
 #[derive(Debug)]
 pub(super) enum Failure {
     UnknownApp,
@@ -24,13 +24,13 @@ pub(super) enum Failure {
     NodeLost(String),
     /// The node that runs it accepted no connection; the text ends a sentence.
     NodeRefused(String, &'static str),
-    /// Another node has sent the request here, and the app is not here.
+    /// Another node has forwarded the request, and the app is not here.
     Misdirected,
     /// No instance accepted a connection; the text ends a sentence.
     Refused(String),
-    /// None accepted one in time.
+    /// No connection was accepted in time.
     NotAccepted,
-    /// The connection ended, or the answer was none, before the client was sent anything.
+    /// The connection ended, or the response was malformed, before the client was sent anything.
     Broken(String),
     TooSlow(Duration),
     ClientTooSlow,
@@ -38,20 +38,20 @@ pub(super) enum Failure {
     BadUpgrade,
     MethodRefused,
     Inexpressible,
-    /// The app has this many requests under way: all that it may have.
+    /// The app has this many requests in flight, its limit.
     Busy(usize),
-    /// The client's address has.
+    /// The client's address has this many requests in flight, its limit.
     Crowded(usize),
-    /// The client asks too often for what is not there; when it may ask again.
+    /// The client asks too often for what does not exist; the time until it may ask again.
     RateLimited(Duration),
 }
 
-/// Who is shown the page.
+/// The client that gets the page.
 pub(super) struct Visitor<'a> {
     pub head: &'a RequestHead,
     pub app: &'a str,
     pub request_id: &'a str,
-    /// Whether another node has sent the request here.
+    /// Whether another node has forwarded the request.
     pub forwarded: bool,
 }
 
@@ -73,7 +73,7 @@ impl Failure {
         }
     }
 
-    /// `silent`: nothing was received.
+    /// `silent`: no byte was received.
     pub fn broken(error: &hyper::Error, silent: bool) -> Self {
         let what = if error.is_parse_too_large() {
             "the head of its answer is too large"
@@ -87,7 +87,7 @@ impl Failure {
         Self::Broken(what.to_owned())
     }
 
-    /// Whether the app may be on its way from a node that is gone to another: what is wrong now is right in a moment.
+    /// Whether a takeover of the app may be in progress, after which the request would succeed.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::NodeGone(_) | Self::NodeRefused(..) | Self::NoInstance(_) | Self::Refused(_))
     }
@@ -271,7 +271,7 @@ fn wants_json(head: &RequestHead) -> bool {
     json && !html
 }
 
-/// The name of the app comes from the address bar.
+/// Escapes the name of the app, which is the client's input.
 fn escape(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut escaped, character| {
         match character {

@@ -1,5 +1,5 @@
-//! Learns which node runs which app: asks the deploy domain, wherever it is, every two seconds, and at once when a nudge
-//! says that something changed or a request found that the list is wrong.
+//! Follows which node runs which app: asks the deploy domain, wherever it is, every two seconds, and at once after a
+//! nudge or when a request found the list wrong.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -20,10 +20,10 @@ use futures_util::{FutureExt, StreamExt};
 /// The topic of the nudges.
 const NUDGES: &str = "internal:routes";
 const EVERY: Duration = Duration::from_secs(2);
-/// However many ask for it, the list is not asked for more often.
+/// Shortest interval of asking, however many requests want it.
 const AT_MOST_EVERY: Duration = Duration::from_millis(100);
-/// A list of many apps costs much to make: so much more passes before the next for each of them, up to a second. The time
-/// that its answer took would tell of a busy machine as well, whose visitors must not wait for it.
+/// Added to the interval for each app of the list, up to a second, because a long list costs much to make. The duration
+/// of the last answer would grow on a busy machine as well, whose visitors must not wait for it.
 const REST: Duration = Duration::from_micros(100);
 const RESTED: Duration = Duration::from_secs(1);
 
@@ -40,7 +40,7 @@ pub(super) async fn follow(table: RoutingTable, members: Members, bus: Bus, live
             }
         };
         if AssertUnwindSafe(followed).catch_unwind().await.is_err() {
-            tracing::error!("what follows the routes of other nodes panicked; it goes on");
+            tracing::error!("following the routes of other nodes panicked; restarting");
             tokio::time::sleep(EVERY).await;
         }
     }
@@ -53,7 +53,7 @@ struct Follower {
     live: Live,
     /// The version of the list that was applied last.
     known: Option<String>,
-    /// How many it has.
+    /// Number of apps in it.
     apps: u32,
     nodes: Vec<Neighbour>,
 }
@@ -75,7 +75,7 @@ impl Follower {
                     nudges = self.live.subscribe(NUDGES, None);
                 },
             }
-            // Nudges that came together ask once.
+            // Nudges that came together cause one request.
             while nudges.next().now_or_never().flatten().is_some() {}
         }
     }
@@ -89,19 +89,19 @@ impl Follower {
             Ok(AppRoutes { items: Some(items), version }) => {
                 self.apps = u32::try_from(items.len()).unwrap_or(u32::MAX);
                 let apps = items.into_iter().map(|route| (route.app, route.node, route.state)).collect();
-                // As they are by now: the answer may have taken its time, and a node may be gone since.
+                // After the answer, which may have taken its time: a node may be gone since.
                 let nodes = neighbours(&self.members);
                 self.table.set_elsewhere(ask, apps, &nodes);
                 (self.known, self.nodes) = (Some(version), nodes);
             }
             Err(error) => {
-                tracing::debug!(%error, "the routes of other nodes could not be asked for; the last ones hold")
+                tracing::debug!(%error, "reading the routes of other nodes failed; the last ones stay valid")
             }
         }
     }
 }
 
-/// Gives up what was asked of nodes that are declared gone, at once: to learn who has their apps may take a moment.
+/// Fails requests at nodes that are declared gone, at once: a new list may take a moment.
 async fn lose(table: RoutingTable, mut members: Members) {
     let mut before = members.all();
     loop {
@@ -114,7 +114,7 @@ async fn lose(table: RoutingTable, mut members: Members) {
     }
 }
 
-/// The other nodes that can be reached.
+/// The other reachable nodes.
 fn neighbours(members: &Members) -> Vec<Neighbour> {
     let all = members.all();
     let neighbour = |member: &Member| {

@@ -1,12 +1,12 @@
-//! One request's way to an instance and its answer's way back.
+//! Forwards one request to an instance, and its response to the client.
 //!
-//! What may be sent again, and what never: a request that no instance has accepted a connection for goes to the next
-//! one; a request that is known not to have left goes to a new connection; a request that left on a connection which
-//! had been kept, and was closed without a byte of answer, is sent once more if that can't do anything twice (an
-//! idempotent method without a body). Everything else that breaks is told to the client.
+//! Rules for retries: a request for which no connection was accepted goes to the next instance; a request that is known
+//! not to have been sent goes to a new connection; a request that was sent over a kept connection, which then closed
+//! without a byte of response, is sent once more if that can't do anything twice (an idempotent method without a body).
+//! Every other failure is reported to the client.
 //!
-//! A node that was declared gone is waited for no longer. What it was sent and can be sent again, as above, goes to the node
-//! that takes the app over, and waits a while for it.
+//! Requests at a node that was declared gone fail at once. One that can be sent again, as above, goes to the node that
+//! takes the app over, and waits a while for it.
 
 use std::{
     future::Future,
@@ -37,16 +37,15 @@ use super::{
 };
 use crate::{address, limits::Class, pace::Pace};
 
-/// How long an instance that refused a connection is passed over while there are others.
+/// How long an instance that refused a connection is avoided while there are others.
 const SUSPICION: Duration = Duration::from_secs(2);
 
-/// How long a request that was with a node which is gone waits for the app to run elsewhere: some takeovers take longer
-/// than most.
+/// How long a request at a node that is gone waits for the takeover of the app: some take longer than most.
 const HEIR_WITHIN: Duration = Duration::from_secs(30);
-/// How often it is looked whether it does, if nothing tells.
+/// Interval of checking for the takeover, if no change wakes it.
 const HEIR_LOOK: Duration = Duration::from_millis(200);
 
-/// An exchange whose answer is on its way to the client; it counts as in flight until it is dropped.
+/// An exchange whose response is on its way to the client; in flight until it is dropped.
 pub(super) struct Exchange {
     connection: Option<Connection>,
     pool: Rc<Pool>,
@@ -56,7 +55,7 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// The whole answer was received: the connection can serve another request.
+    /// Completes the exchange: the whole response was received, and the connection can be reused.
     pub fn complete(mut self) {
         if let Some(connection) = self.connection.take() {
             self.pool.put(connection);
@@ -72,7 +71,7 @@ impl Drop for Exchange {
     }
 }
 
-/// A request under way.
+/// A request being forwarded.
 struct Errand<'a> {
     head: &'a RequestHead,
     app: &'a str,
@@ -81,14 +80,14 @@ struct Errand<'a> {
     started: Instant,
     websocket: bool,
     sender: Sender,
-    /// Sending it twice does what sending it once does, and we still could.
+    /// Whether sending it twice has the effect of sending it once, and it still can be sent.
     replayable: bool,
     length: Option<u64>,
     upload: Rc<Upload>,
 }
 
 impl Worker {
-    /// Proxies the request. Whatever happens, there is an answer.
+    /// Proxies the request. There always is a response.
     pub async fn forward(&self, mut request: Request, app: String, host: String) -> Proxied {
         let payload = Some(request.take_payload()).filter(|payload| !matches!(payload, Payload::None));
         let head = request.head();
@@ -114,7 +113,7 @@ impl Worker {
             Ok(proxied) => proxied,
             Err(failure) => {
                 let failure = self.limit(failure, &errand).await;
-                tracing::debug!(app, request_id, status = failure.status().as_u16(), reason = %failure.reason(), "not proxied");
+                tracing::debug!(app, request_id, status = failure.status().as_u16(), reason = %failure.reason(), "proxying a request failed");
                 if let Some(route) = self.router.table.get(&app) {
                     route.metrics().answered(failure.status().as_u16());
                     route.metrics().took(errand.started.elapsed());
@@ -125,7 +124,7 @@ impl Worker {
         }
     }
 
-    /// Counts a client in among those of its address; another node has counted those that it forwards.
+    /// Counts a client in by its address; another node has counted those that it forwards.
     fn admit(&self, errand: &Errand<'_>) -> Result<Option<Visit>, Failure> {
         if errand.sender == Sender::Node {
             return Ok(None);
@@ -134,7 +133,7 @@ impl Worker {
         census.enter(self.subject(errand)).map(Some).ok_or_else(|| Failure::Crowded(census.limit()))
     }
 
-    /// Counts a request that leads nowhere against its address, as the API does.
+    /// Counts a request for an app that does not exist against its address, as the API does.
     async fn limit(&self, failure: Failure, errand: &Errand<'_>) -> Failure {
         match &self.router.limits {
             Some(limits) if matches!(failure, Failure::UnknownApp) && errand.sender != Sender::Node => {
@@ -145,7 +144,7 @@ impl Worker {
         }
     }
 
-    /// Whom requests are counted against.
+    /// The subject that requests are counted against.
     fn subject(&self, errand: &Errand<'_>) -> u128 {
         let peer = errand.head.peer_addr.map(|peer| peer.ip());
         address::bucket(self.router.proxies.client_behind(peer, &errand.head.headers).address)
@@ -183,7 +182,7 @@ impl Worker {
                 None => match self.pool.connect(place.endpoint()).await {
                     Ok(connection) => connection,
                     Err(error) => {
-                        tracing::debug!(app = errand.app, instance = %place.instance_id(), %error, "not accepted");
+                        tracing::debug!(app = errand.app, instance = %place.instance_id(), %error, "an instance accepted no connection");
                         place.suspect(SUSPICION);
                         if place.is_lost() {
                             heir.expect();
@@ -199,18 +198,18 @@ impl Worker {
             };
             let message = match unsent.take() {
                 Some((for_node, message)) if for_node == node => message,
-                // Written for somebody else: its head is written anew.
+                // Composed for another endpoint: the head is written anew.
                 Some((_, message)) => self.compose(errand, node, Some(message.into_body()))?,
                 None => self.compose(errand, node, self.body(errand, &mut payload))?,
             };
             connection.received.store(false, Ordering::Relaxed);
             let answer = connection.sender.try_send_request(message);
             let mut error = match self.within_timeout(answer, &errand.upload).await {
-                // Nothing was done with it there.
+                // It had no effect there.
                 Some(Ok(answer)) if !has_body && is_misdirected(node, &answer) && self.renew(&mut tried).await => {
                     continue;
                 }
-                // The list names who takes the app over before that node itself knows.
+                // The list names the new owner before that node itself knows.
                 Some(Ok(answer)) if !has_body && is_misdirected(node, &answer) && self.await_heir(&heir).await => {
                     tried = Tried::default();
                     continue;
@@ -218,7 +217,7 @@ impl Worker {
                 Some(Ok(answer)) if is_misdirected(node, &answer) => {
                     return Err(Failure::NoInstance(RouteState::Moving));
                 }
-                // Nor is it with the node that has taken the app over, as long as no instance serves.
+                // Nor had it one at the new owner, as long as no instance serves.
                 Some(Ok(answer)) if !has_body && is_unserved(node, &answer) && self.await_heir(&heir).await => {
                     tried = Tried::default();
                     continue;
@@ -260,13 +259,13 @@ impl Worker {
         }
     }
 
-    /// Waits a moment for another node to take the app over; false when none is expected to, or none has in time.
+    /// Waits a bounded time for the takeover of the app; false when none is expected, or none came in time.
     async fn await_heir(&self, heir: &Heir) -> bool {
         if !heir.is_expected() {
             return false;
         }
         let mut changes = self.router.table.changes();
-        // Whatever changes the table may be what is waited for, and a node elsewhere changes nothing here.
+        // A change of the table may be the takeover, but one to another node changes nothing here.
         let _ = tokio::time::timeout(HEIR_LOOK, changes.changed()).await;
         true
     }
@@ -279,7 +278,7 @@ impl Worker {
         payload.map(|payload| RequestBody::new(payload, errand.length, pace(), &errand.upload))
     }
 
-    /// The message for an instance, or for this node.
+    /// The message for an instance, or for another node.
     fn compose(
         &self,
         errand: &Errand<'_>,
@@ -301,7 +300,7 @@ impl Worker {
         Ok(message.map(|()| body.unwrap_or_else(|| RequestBody::empty(&errand.upload))))
     }
 
-    /// Waits for the head of the answer; the time counts from the last piece of the request's body.
+    /// Waits for the head of the response; the time counts from the last piece of the request's body.
     async fn within_timeout<T>(&self, answer: impl Future<Output = T>, upload: &Upload) -> Option<T> {
         let timeout = self.router.settings.response_timeout;
         let mut deadline = Instant::now() + timeout;
@@ -365,7 +364,7 @@ impl Worker {
     }
 }
 
-/// Whether, and until when, a request waits for another node to take its app over.
+/// Whether, and until when, a request waits for the takeover of its app.
 #[derive(Default)]
 struct Heir(Option<Instant>);
 
@@ -379,12 +378,12 @@ impl Heir {
     }
 }
 
-/// Whether the node that runs the app says that no instance of it serves.
+/// Whether the node that runs the app reports that no instance of it serves.
 fn is_unserved(node: Option<Uuid>, answer: &hyper::Response<Incoming>) -> bool {
     node.is_some() && answer.headers().contains_key(hop::NO_INSTANCE)
 }
 
-/// Whether another node says that the app is not there; an app's own answer with this status is the app's.
+/// Whether another node reports that it does not run the app; an app's own response with this status is passed on.
 fn is_misdirected(node: Option<Uuid>, answer: &hyper::Response<Incoming>) -> bool {
     node.is_some() && answer.headers().contains_key(hop::MISDIRECTED)
 }
@@ -392,7 +391,7 @@ fn is_misdirected(node: Option<Uuid>, answer: &hyper::Response<Incoming>) -> boo
 /// Keeps actix-http from a framing that the client could not read.
 fn frame(head: &mut actix_http::ResponseHead, errand: &Errand<'_>, size: BodySize) {
     let old = errand.head.version < Version::HTTP_11;
-    // After an upgrade that was refused, all that follows from this client is taken for the stream.
+    // After a refused upgrade, everything from this client would be taken for the stream.
     let spoilt = errand.websocket;
     if old || spoilt {
         head.no_chunking(true);

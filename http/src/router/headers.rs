@@ -1,8 +1,8 @@
-//! What a request and a response say on the other side of the proxy.
+//! Headers of requests and responses through the proxy.
 //!
 //! Hop-by-hop fields end here (RFC 9110 §7.6.1), those named in `Connection` too. What the app may trust about its
-//! client is written here: `X-Forwarded-*` of a peer that is no trusted proxy are dropped before ours are set, and so
-//! are spellings with an underscore, which CGI-style servers cannot tell apart.
+//! client is set here: `X-Forwarded-*` of an untrusted peer are dropped before ours are set, and so are spellings with
+//! an underscore, which CGI-style servers cannot tell apart.
 
 use std::net::IpAddr;
 
@@ -18,17 +18,17 @@ use super::hop;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// The header that carries the request id, both ways.
+/// The header of the request id, in both directions.
 pub(super) const REQUEST_ID: &str = "x-request-id";
 
-/// What the router knows about a request beyond its own headers.
+/// What the router knows about a request beyond its headers.
 pub(super) struct Origin<'a> {
     pub host: &'a str,
     pub peer: Option<IpAddr>,
     pub trusted: bool,
     pub request_id: &'a str,
     pub websocket: bool,
-    /// Another node's router has forwarded it: what it says about the client is said already.
+    /// Whether another node's router has forwarded it, with the headers set.
     pub forwarded: bool,
     /// The signature for the node that it is forwarded to.
     pub hop: Option<&'a str>,
@@ -91,12 +91,12 @@ fn forwarded(headers: &mut HeaderMap, origin: &Origin<'_>) -> Option<()> {
     Some(())
 }
 
-/// Copies what an instance answered into the answer to the client.
+/// Copies the head of an instance's response.
 pub(super) fn response(from: &HeaderMap, to: &mut ResponseHead, request_id: &str, keep_length: bool) {
     let named = named_in_connection(from.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes));
     let upgrade = to.status == actix_http::StatusCode::SWITCHING_PROTOCOLS;
     for (name, value) in from {
-        // The length is what the body's framing says it is; both would be two headers.
+        // The length follows from the body's framing; both would be two headers.
         if (name == header::CONTENT_LENGTH && !keep_length)
             || name == hop::MISDIRECTED
             || name == hop::NO_INSTANCE
@@ -119,7 +119,7 @@ pub(super) fn response(from: &HeaderMap, to: &mut ResponseHead, request_id: &str
     }
 }
 
-/// The client's request id if it is a plain one, else a new one.
+/// The client's request id if it is well-formed, else a new one.
 pub(super) fn request_id(head: &RequestHead) -> String {
     let given = head.headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let plain = |id: &&str| {
@@ -131,12 +131,12 @@ pub(super) fn request_id(head: &RequestHead) -> String {
     }
 }
 
-/// Whether the head asks for an upgrade to WebSocket as a whole, `Connection` included.
+/// Whether the head is a whole request for an upgrade to WebSocket, `Connection` included.
 pub(super) fn asks_for_websocket(head: &RequestHead) -> bool {
     head.upgrade() && names_websocket(head)
 }
 
-/// Whether `Upgrade` names WebSocket: actix-http then takes all that follows for the stream.
+/// Whether `Upgrade` names WebSocket: actix-http then takes everything that follows for the stream.
 pub(super) fn names_websocket(head: &RequestHead) -> bool {
     head.headers.get_all(inbound::UPGRADE).any(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"))
 }
@@ -156,7 +156,7 @@ fn ends_here(name: &str) -> bool {
     )
 }
 
-/// Fields that `Connection` declares hop-by-hop. The framing and the routing of a message are not a client's to remove.
+/// Fields that `Connection` declares hop-by-hop, without those of framing and routing.
 fn named_in_connection<'a>(values: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
     let protected: [&[u8]; 7] =
         [b"host", b"content-length", b"close", b"keep-alive", b"upgrade", b"transfer-encoding", b"authorization"];

@@ -1,8 +1,8 @@
-//! A request on its way from one node's router to another's.
+//! Requests forwarded from one node's router to another's.
 //!
-//! The node that forwards signs what it forwards with the key of the cluster: by that the other one knows that the
-//! forwarding headers are a router's and not a client's, and that it must not forward the request once more. Whoever has
-//! no key is a client. The header itself ends at the router: no app sees it, and no client gets one.
+//! The forwarding node signs a request with a key of the cluster: so the other knows that the forwarding headers are a
+//! router's and not a client's, and that it must not forward the request again. Without a valid signature the sender is
+//! a client. The header ends at the router: apps and clients never get it.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -15,32 +15,32 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
-/// The header that a forwarded request carries.
+/// The header of a forwarded request.
 pub(super) const HOP: &str = "x-callboard-hop";
-/// The header of an answer that says: this node does not run the app.
+/// The header of a response: this node does not run the app.
 pub(super) const MISDIRECTED: &str = "x-callboard-misdirected";
-/// The header of an answer that says: this node runs the app, and no instance of it serves now. As of a moment ago that may
-/// be why a request came here that another node was to answer.
+/// The header of a response: this node runs the app, and no instance of it serves now. The request may have come here
+/// because of that, in place of the node that was to answer it.
 pub(super) const NO_INSTANCE: &str = "x-callboard-no-instance";
 /// How far the clocks of two nodes may be apart, in seconds.
 const SKEW: u64 = 120;
-/// How often it is said that they are further apart, in seconds.
+/// Shortest interval of the warning about clocks, in seconds.
 const WARNED_EVERY: u64 = 60;
 
-/// What the router needs to know of the other nodes.
+/// The router's view of other nodes.
 pub(super) struct Hops {
     pub(super) members: Members,
     key: Hmac<Sha256>,
-    /// When it was said last that clocks are apart.
+    /// When the log last warned about clocks.
     warned: AtomicU64,
 }
 
-/// Where a request comes from.
+/// The sender of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sender {
     Client,
-    /// A node of the cluster, whose clock or ours is wrong, or somebody who has recorded what one has sent: the request is
-    /// not forwarded once more, and not believed either.
+    /// A node of the cluster, whose clock or ours is wrong, or a replay of such a request: it is neither forwarded
+    /// again nor trusted.
     LateNode,
     /// A node of the cluster has forwarded it just now.
     Node,
@@ -48,7 +48,7 @@ pub(super) enum Sender {
 
 impl Hops {
     pub(super) fn new(members: Members, key: &[u8]) -> Result<Self, String> {
-        // A key for this use alone, so that nothing signed elsewhere is valid here.
+        // A key for this use alone, so that no signature for another is valid here.
         let mut derived: Hmac<Sha256> = Hmac::new_from_slice(key).map_err(|error| error.to_string())?;
         derived.update(b"callboard router hop");
         let derived = derived.finalize().into_bytes();
@@ -76,7 +76,7 @@ impl Hops {
         format!("{seconds}.{signature}")
     }
 
-    /// Whether another node of the cluster has forwarded this request to us.
+    /// The sender of this request.
     pub(super) fn sender(&self, head: &RequestHead, host: &str) -> Sender {
         let mut values = head.headers.get_all(HOP);
         let (Some(value), None) = (values.next(), values.next()) else { return Sender::Client };

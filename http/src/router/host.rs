@@ -1,10 +1,10 @@
-//! Which app a request names.
+//! The app that a request names.
 
 use actix_http::{Request, header};
 
-/// The app in a host such as `hello.localhost:8080`: what stands before the base domain, in lower case; `None` for the
-/// base domain itself and for foreign hosts. A label of any shape is an answer, so that an address below the base
-/// domain never shows the control plane's own pages.
+/// The app in a host such as `hello.localhost:8080`: what is before the base domain, in lower case; `None` for the base
+/// domain itself and for foreign hosts. A label of any form counts, so that an address below the base domain never
+/// shows the control plane's own pages.
 pub fn app_of(host: &str, base_domain: &str) -> Option<String> {
     let name = host.split_once(':').map_or(host, |(name, _port)| name);
     let name = name.strip_suffix('.').unwrap_or(name);

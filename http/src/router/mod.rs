@@ -64,28 +64,28 @@ use crate::{
 
 pub use host::app_of;
 
-/// What an operator can set.
+/// Settings of the router.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Apps answer at `<app>.<base domain>`. Default `localhost`.
+    /// Apps answer at `<app>.<base domain>`. Default: `localhost`.
     pub base_domain: String,
-    /// Peers whose `X-Forwarded-*` and `Forwarded` headers are believed and extended. Default none.
+    /// Peers whose `X-Forwarded-*` and `Forwarded` headers are trusted and extended. Default: none.
     pub trusted_proxies: Vec<IpNet>,
-    /// How long an instance may take to begin its answer once it has the request. Default 60 s.
+    /// Time limit of the beginning of an instance's response once it has the request. Default: 60 s.
     pub response_timeout: Duration,
-    /// How long an instance may take to accept a connection. Default 5 s.
+    /// Time limit of connecting to an instance. Default: 5 s.
     pub connect_timeout: Duration,
-    /// How long a connection to an instance is kept without use. Default 30 s.
+    /// How long an idle connection to an instance is kept. Default: 30 s.
     pub idle_timeout: Duration,
-    /// Unused connections kept per instance and worker thread. Default 128.
+    /// Idle connections kept per instance and worker thread. Default: 128.
     pub idle_connections: usize,
-    /// How long an instance may be kept waiting for a request's body, in all. Default 30 s.
+    /// How long an instance may wait for a request's body, in all. Default: 30 s.
     pub body_timeout: Duration,
-    /// For each so many bytes of a body a second is added to its time. Default 1 KiB.
+    /// For this many bytes of a body a second is added to its time. Default: 1 KiB.
     pub body_rate: u64,
-    /// Requests, streams and WebSockets that one app may have under way on this node. Default 4,096.
+    /// Requests, streams and WebSockets in flight of one app on this node. Default: 4,096.
     pub app_requests: usize,
-    /// Of these, for all apps together, those of one client address (IPv6: each /64). Default 1,024.
+    /// Of these, for all apps together, those of one client address (IPv6: each /64). Default: 1,024.
     pub address_requests: usize,
 }
 
@@ -107,7 +107,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// One sentence per mistake.
+    /// A sentence for each invalid setting.
     pub fn validate(&self) -> Result<(), Vec<String>> {
         let base = self.base_domain.as_str();
         let mut mistakes = Vec::new();
@@ -136,7 +136,7 @@ pub struct Router {
     hops: Option<Arc<Hops>>,
     proxies: TrustedProxies,
     census: Arc<Census>,
-    /// Of requests for apps that do not exist.
+    /// Limits of requests for apps that do not exist.
     limits: Option<Arc<Limits>>,
 }
 
@@ -154,7 +154,7 @@ impl Router {
         Self { limits: Some(limits), ..self }
     }
 
-    /// Among other nodes, which have the same key: requests for their apps are forwarded to them, and theirs taken.
+    /// Joins other nodes, which have the same key: requests for their apps are forwarded to them, and theirs accepted.
     ///
     /// # Errors
     /// A sentence, when the key can't be used.
@@ -163,7 +163,7 @@ impl Router {
         Ok(self)
     }
 
-    /// Learns for as long as it is polled which apps other nodes run; of a node alone, nothing.
+    /// Follows which apps other nodes run, for as long as it is polled; does nothing on a node that is alone.
     pub async fn follow(&self, bus: Bus, live: Live) {
         if let Some(hops) = &self.hops {
             follow::follow(self.table.clone(), hops.members.clone(), bus, live).await;
@@ -227,13 +227,13 @@ where
     }
 }
 
-/// What one worker thread needs to proxy a request.
+/// The router's state on one worker thread.
 struct Worker {
     router: Router,
     pool: Rc<Pool>,
 }
 
-/// Sends a request to the app it names, or else to the application.
+/// The service that sends a request to the app it names, or else to the application.
 pub struct Dispatch<S, B> {
     worker: Rc<Worker>,
     application: S,
@@ -280,16 +280,16 @@ fn can_be_chunked(head: &RequestHead) -> bool {
 pub struct Answer<F, E, B> {
     source: Source<F, E, B>,
     turn: Option<Turn>,
-    /// The client takes chunks, and nothing else was agreed on.
+    /// Whether the client understands chunks, and no other framing was agreed on.
     can_be_chunked: bool,
 }
 
-/// An app's answer, and its client's place among those of one address.
+/// An app's response, and its client's count among those of one address.
 type Proxied = (Response<ResponseBody>, Option<Visit>);
 
-/// Who answers.
+/// The source of the response.
 enum Source<F, E, B> {
-    /// An app; this never fails, a failure is a page.
+    /// An app; never fails, because a failure is a page.
     App(LocalBoxFuture<'static, Proxied>, PhantomData<(fn() -> E, B)>),
     /// The application behind the router.
     Application(Pin<Box<F>>),

@@ -1,8 +1,8 @@
-//! One worker thread's connections to the instances, and to other nodes.
+//! One worker thread's connections to instances, and to other nodes.
 //!
-//! They belong to the instance, not to its address: a new process at an old port never meets a connection that was
-//! opened to its predecessor. An instance that is retired loses its unused connections at once, so that its graceful
-//! stop waits for none of them.
+//! They belong to the instance, not to its address: a new process at an old port never gets a connection to its
+//! predecessor. The idle connections of a retired instance are closed at once, so that its graceful stop waits for none
+//! of them.
 
 use std::{
     cell::RefCell,
@@ -34,13 +34,13 @@ use super::{Settings, body::RequestBody};
 /// one just now. Servers keep them for 2 s and longer.
 const FRESH: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(5);
-/// Of a response head; a request head is bounded by actix-http.
+/// Largest response head, in bytes; request heads are bounded by actix-http.
 const MAX_HEAD: usize = 128 * 1024;
 
 /// A connection to an instance, speaking HTTP/1.1.
 pub(super) struct Connection {
     pub sender: SendRequest<RequestBody>,
-    /// Whether anything was received since it was last cleared.
+    /// Whether anything was received since this was last cleared.
     pub received: Arc<AtomicBool>,
     pub endpoint: Arc<Endpoint>,
 }
@@ -70,7 +70,7 @@ impl Pool {
         pool
     }
 
-    /// The connection used last, if it still stands.
+    /// The connection used last, if it is still open.
     pub fn take(&self, endpoint: &Endpoint, replayable: bool) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let idle = idle.get_mut(&endpoint.instance_id())?;
@@ -119,7 +119,7 @@ impl Pool {
                 ended = connection.with_upgrades() => if let Err(error) = ended {
                     tracing::debug!(%error, "a connection to an instance ended");
                 },
-                // Whoever waits for an answer is told that there is none.
+                // Requests on it fail.
                 () = lost => tracing::debug!("a connection to a node that was declared gone is given up"),
             }
         });
@@ -141,7 +141,7 @@ impl Pool {
 
 async fn sweep(pool: Weak<Pool>, mut changes: watch::Receiver<u64>) {
     loop {
-        // Either the table changed, or it is time to look for connections that were unused for too long.
+        // Either the table changed, or it is time to close connections that were idle for too long.
         if let Ok(Err(_)) = tokio::time::timeout(SWEEP, changes.changed()).await {
             return;
         }
@@ -150,7 +150,7 @@ async fn sweep(pool: Weak<Pool>, mut changes: watch::Receiver<u64>) {
     }
 }
 
-/// A stream that notes whether its peer has said anything: a request may be sent again only if not.
+/// A stream that notes whether its peer has sent anything: a request may be retried only if not.
 pub(super) struct Watched {
     pub stream: TcpStream,
     received: Arc<AtomicBool>,

@@ -1,5 +1,5 @@
-//! Real sockets on both sides: a server with the router in it, instances that speak raw TCP, clients that do too, so
-//! that a test sees the bytes and not a library's idea of them.
+//! Tests with real sockets on both sides: a server with the router in it, and instances and clients that speak raw TCP,
+//! so that a test sees the bytes and not what a library makes of them.
 
 mod bounds;
 mod failures;
@@ -25,7 +25,7 @@ use uuid::Uuid;
 use super::{Router, Settings};
 use crate::{Edge, listen};
 
-/// No wait in these tests is longer; it ends a test that would hang.
+/// Limit of all waits, which ends a test that would hang.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -71,7 +71,7 @@ impl Gateway {
         self.table.set("hello", Route { backends: backends.to_vec(), state });
     }
 
-    /// Lets the app `hello` be served by these.
+    /// Routes the app `hello` to these instances.
     fn serve(&self, instances: &[&Instance]) {
         let backends: Vec<_> = instances.iter().map(|instance| instance.backend).collect();
         self.route(&backends, RouteState::Serving);
@@ -109,7 +109,7 @@ fn post(body: &str) -> String {
     format!("POST / HTTP/1.1\r\nHost: hello.localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// An instance of an app: a listener and what it does with each connection.
+/// An instance of an app: a listener and its handler of connections.
 struct Instance {
     backend: Backend,
     connections: Rc<RefCell<Vec<JoinHandle<()>>>>,
@@ -137,7 +137,7 @@ impl Instance {
         Self { backend: Backend { instance_id: Uuid::now_v7(), address }, connections, accepting }
     }
 
-    /// Answers every request with what the function makes of its head and body; keeps connections.
+    /// Responds to every request by a function of its head and body; keeps connections.
     async fn answering(answer: impl Fn(Answer) -> String + Clone + 'static) -> Self {
         Self::start(move |mut connection| {
             let answer = answer.clone();
@@ -157,7 +157,7 @@ impl Instance {
         Self::answering(move |_| ok(text)).await
     }
 
-    /// An address where nobody listens.
+    /// An address on which nothing listens.
     async fn refusing() -> Self {
         let instance = Self::saying("").await;
         instance.stop().await;
@@ -197,7 +197,7 @@ struct Client {
     unread: Vec<u8>,
 }
 
-/// A message as it was received; a request when an instance reads it.
+/// A received message; a request when an instance reads it.
 #[derive(Debug)]
 struct Answer {
     head: String,
@@ -232,7 +232,7 @@ impl Client {
         soon(self.stream.write_all(text.as_bytes())).await.unwrap();
     }
 
-    /// The next answer to anything but HEAD.
+    /// The next response to anything but HEAD.
     async fn answer(&mut self) -> Answer {
         soon(self.try_message(false)).await.expect("an answer")
     }

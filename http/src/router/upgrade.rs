@@ -1,8 +1,8 @@
-//! A WebSocket through the router: after the 101, bytes both ways until both sides are done.
+//! WebSockets through the router: after the 101, bytes both ways until both sides have ended.
 //!
-//! The client's end of sending is passed on and the instance may still finish. When the instance ends first, the
-//! connection is closed behind its last byte, as WebSocket wants it. So it is when the node that the instance is on was
-//! declared gone: a node that froze would say nothing for ever.
+//! The end of the client's side is passed on, and the instance may still finish. When the instance ends first, the
+//! connection is closed behind its last byte, as WebSocket requires. It is also closed when the instance's node was
+//! declared gone: a frozen node would never end it.
 
 use std::{
     error::Error,
@@ -28,7 +28,7 @@ use super::{failure::Failure, pool::Watched};
 
 const PIECE: usize = 16 * 1024;
 
-/// What the instance sends.
+/// The instance's side.
 pub struct Tunnel {
     from_instance: OwnedReadHalf,
     buffer: BytesMut,
@@ -53,7 +53,7 @@ pub(super) async fn tunnel(
     let (client, gone) = oneshot::channel();
     let passing = pass_on(from_client, to_instance, Rc::clone(&place));
     actix_rt::spawn(async move {
-        // An instance that does not read must not keep what a client has left behind.
+        // An instance that does not read must not keep the connection of a client that is gone.
         tokio::select! {
             () = passing => {}
             _ = gone => {}
@@ -64,7 +64,7 @@ pub(super) async fn tunnel(
 }
 
 async fn pass_on(mut from_client: Payload, mut to_instance: OwnedWriteHalf, place: Rc<InFlight>) {
-    // A client that ends its side is an error to actix-http, as no length was announced: here it is the end.
+    // actix-http reports the end of the client's side as an error, because no length was announced: here it is the end.
     while let Some(Ok(piece)) = from_client.next().await {
         tokio::select! {
             written = to_instance.write_all(&piece) => if written.is_err() {
@@ -83,7 +83,7 @@ impl Tunnel {
         if self.buffer.is_empty() {
             self.buffer.reserve(PIECE);
             match poll_read_buf(Pin::new(&mut self.from_instance), cx, &mut self.buffer) {
-                // What it sent before is passed on first.
+                // What the instance sent before is passed on first.
                 Poll::Pending if self.lost.as_mut().poll(cx).is_ready() => return Poll::Ready(None),
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error.into()))),

@@ -1,4 +1,4 @@
-//! What belongs to no domain: probes, discovery, documents, live updates and pages.
+//! Routes of no domain: probes, discovery, documents, live updates and pages.
 
 use callboard_messages::{
     Access,

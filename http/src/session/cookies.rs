@@ -1,5 +1,5 @@
-//! The pages' session: cookies that no script can read and no other host gets, and one by which the account knows the
-//! browser again after the session.
+//! Cookies of the pages' session, readable by no script and no other host, and one by which an account recognizes the
+//! browser after the session.
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -9,10 +9,10 @@ use callboard_messages::{Secret, auth::Tokens};
 
 use crate::message::is_storable;
 
-/// As long as a refresh token lives.
+/// The lifetime of a refresh token.
 const REFRESH_DAYS: i64 = 7;
 
-/// How long a browser is known that does not come back.
+/// How long a browser that does not come back is recognized.
 const DEVICE_DAYS: i64 = 180;
 
 /// The names of the cookies.
@@ -22,8 +22,8 @@ struct Names {
     device: &'static str,
 }
 
-/// `__Host-` makes browsers insist on TLS, on this host alone and on the whole path: an app on a subdomain can't plant
-/// such a cookie. Without TLS they would refuse it.
+/// `__Host-` makes browsers require TLS, this host alone and the whole path: an app on a subdomain can't set such a
+/// cookie. Without TLS they would refuse it.
 const fn names(secure: bool) -> Names {
     if secure {
         Names {
@@ -36,7 +36,7 @@ const fn names(secure: bool) -> Names {
     }
 }
 
-/// What is none, as a text that can't be stored (a cookie is percent-encoded), is not looked for.
+/// The decoded value of a cookie; `None` if it can't be decoded.
 fn value(http: &HttpRequest, name: &str) -> Option<String> {
     let may_be_one = |value: &String| !value.is_empty() && is_storable(value);
     http.cookie(name).map(|cookie| cookie.value().to_owned()).filter(may_be_one)
@@ -48,12 +48,12 @@ pub(crate) fn read(http: &HttpRequest, secure: bool) -> (Option<String>, Option<
     (value(http, names.access), value(http, names.refresh))
 }
 
-/// What the browser shows at the next sign-in.
+/// The device token of the browser.
 pub(crate) fn device(http: &HttpRequest, secure: bool) -> Option<Secret> {
     value(http, names(secure).device).map(Secret::new)
 }
 
-/// Signs the browser in.
+/// Sets the cookies of a session.
 pub(crate) fn set(response: &mut HttpResponse, tokens: &Tokens, secure: bool) {
     let names = names(secure);
     let access_lives = Duration::seconds(i64::try_from(tokens.expires_in).unwrap_or(0));
@@ -64,7 +64,7 @@ pub(crate) fn set(response: &mut HttpResponse, tokens: &Tokens, secure: bool) {
     }
 }
 
-/// Signs the browser out; it stays known.
+/// Clears the cookies of the session; the browser stays recognized.
 pub(crate) fn clear(response: &mut HttpResponse, secure: bool) {
     let names = names(secure);
     add(response, names.access, "", Duration::ZERO, secure);

@@ -1,4 +1,4 @@
-//! Tokens that were verified, on this thread.
+//! A cache of verified tokens, on this thread.
 
 use std::{
     cell::RefCell,
@@ -10,7 +10,7 @@ use callboard_messages::{Caller, OrganizationId};
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
-/// Tokens remembered by one thread; about 0.5 kB each.
+/// Most cached tokens of one thread; about 0.5 kB each.
 const CAPACITY: usize = 10_000;
 
 /// SHA-256 of a token with the organization it is used for: the token itself is not kept.
@@ -29,11 +29,11 @@ pub(crate) fn key(token: &str, organization_id: Option<OrganizationId>) -> Key {
 struct Entry {
     caller: Caller,
     expires_at: DateTime<Utc>,
-    /// Of the revocations, before auth was asked.
+    /// The epoch of revocations, read before auth was asked.
     epoch: u64,
 }
 
-/// The keys are hashes already.
+/// No hash: the keys are hashes already.
 #[derive(Default)]
 struct AsItIs(u64);
 
@@ -51,24 +51,24 @@ impl Hasher for AsItIs {
     }
 }
 
-/// What auth said about tokens.
+/// Auth's answers about tokens.
 #[derive(Default)]
 pub(crate) struct Memory(RefCell<HashMap<Key, Entry, BuildHasherDefault<AsItIs>>>);
 
 impl Memory {
-    /// Who the token belongs to, when nothing can have changed since auth said so.
+    /// The token's caller, if no revocation has happened since auth answered.
     pub(crate) fn get(&self, key: &Key, epoch: u64, now: DateTime<Utc>) -> Option<(Caller, DateTime<Utc>)> {
         let entries = self.0.borrow();
         let entry = entries.get(key)?;
         (entry.epoch == epoch && now < entry.expires_at).then(|| (entry.caller.clone(), entry.expires_at))
     }
 
-    /// Whether auth has ever known the token, and it has not expired; it may have been revoked since.
+    /// Whether auth has accepted the token once, and it has not expired; it may have been revoked since.
     pub(crate) fn knows(&self, key: &Key, now: DateTime<Utc>) -> bool {
         self.0.borrow().get(key).is_some_and(|entry| now < entry.expires_at)
     }
 
-    /// Auth does not know the token any more.
+    /// Removes a token that auth does not accept any more.
     pub(crate) fn forget(&self, key: &Key) {
         self.0.borrow_mut().remove(key);
     }
@@ -79,7 +79,7 @@ impl Memory {
             entries.retain(|_, entry| entry.epoch == epoch && now < entry.expires_at);
         }
         if entries.len() >= CAPACITY {
-            // All of them are in use: forget half, whichever; they are asked about again.
+            // All of them are in use: any half is removed, and asked about again.
             let mut keep = false;
             entries.retain(|_, _| {
                 keep = !keep;

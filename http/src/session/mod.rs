@@ -1,8 +1,8 @@
-//! Who is calling.
+//! Authentication of requests.
 //!
-//! A token comes in `Authorization: Bearer` (a JWT or an API key), or in the cookies of the pages. Auth says once who it
-//! belongs to; the answer is remembered on this thread until the token expires or anything is revoked ([`Memory`]).
-//! Cookies are sent by browsers unasked, so a request with cookies that changes state must come from our own pages
+//! A token comes in `Authorization: Bearer` (a JWT or an API key), or in the cookies of the pages. Auth is asked once
+//! for its caller; the answer is cached on this thread until the token expires or anything is revoked ([`Memory`]).
+//! Browsers send cookies unasked, so a request with cookies that changes state must come from our own pages
 //! ([`origin`]); the apps' host names are the same site as ours, therefore `SameSite` alone would not do.
 
 pub(crate) mod cookies;
@@ -31,17 +31,17 @@ pub(crate) const ORGANIZATION: &str = "callboard-organization";
 pub(crate) struct Session {
     pub(crate) caller: Caller,
     pub(crate) expires_at: DateTime<Utc>,
-    /// New tokens, when those in the cookies were refreshed on the way.
+    /// New tokens, if those in the cookies were refreshed.
     pub(crate) refreshed: Option<Box<Tokens>>,
 }
 
-/// Where the token was.
+/// Where the token was found.
 enum Credentials<'a> {
     Bearer(&'a str),
     Cookies { access: Option<String>, refresh: Option<String> },
 }
 
-/// The caller of a request; `Unauthenticated` when it has no valid credentials.
+/// The caller of a request; `Unauthenticated` without valid credentials.
 pub(crate) async fn authenticate(worker: &Worker, http: &HttpRequest, from: &Arrival) -> Result<Session, Problem> {
     let organization_id = organization(http)?;
     match credentials(worker, http)? {
@@ -109,7 +109,7 @@ fn credentials<'a>(worker: &Worker, http: &'a HttpRequest) -> Result<Credentials
 }
 
 impl Worker {
-    /// Who a token belongs to: from memory, or from auth.
+    /// The caller of a token: cached, or from auth.
     pub(crate) async fn validate(
         &self,
         token: &str,
@@ -118,15 +118,15 @@ impl Worker {
     ) -> Result<Session, Problem> {
         let key = memory::key(token, organization_id);
         let now = self.clock().now();
-        // In this order: trust that comes after news comes with the news.
+        // In this order: see `Revocations::is_current`.
         let is_current = self.shared.revocations.is_current();
         let epoch = self.shared.revocations.epoch();
         if is_current && let Some((caller, expires_at)) = self.memory.get(&key, epoch, now) {
             let caller = from.sign(caller);
             return Ok(Session { caller, expires_at, refreshed: None });
         }
-        // Whoever guesses tokens is limited by address, before auth has any work of it. A token that auth has known is no
-        // guess: one revocation has every token of every node asked about again, and many may come from one address.
+        // Guesses of tokens are limited by address, before auth has work with them. A token that auth has accepted is
+        // no guess: one revocation has every token of every node asked about again, and many may come from one address.
         if !self.memory.knows(&key, now) {
             self.admit(Class::Address, from).await?;
         }
@@ -139,7 +139,7 @@ impl Worker {
         Ok(Session { caller: from.sign(validated.caller), expires_at: validated.expires_at, refreshed: None })
     }
 
-    /// Asks auth, whatever is remembered.
+    /// Asks auth, whatever is cached.
     pub(crate) async fn ask_auth(
         &self,
         token: Secret,
@@ -150,7 +150,7 @@ impl Worker {
         let revocation_count = self.shared.revocations.count();
         let message = ValidateToken { token, organization_id, revocation_count };
         self.bus().ask(&asker, message).await.map_err(|error| match error {
-            // What a caller may not know of auth's reasons is one answer: it has no valid credentials.
+            // Auth's reasons are not for the caller: it has no valid credentials.
             CallError::Refused(refusal) if refusal.code() == Code::Invalid => {
                 Problem { detail: refusal.to_string().into(), ..Problem::unauthenticated() }
             }
@@ -159,7 +159,7 @@ impl Worker {
     }
 }
 
-/// The token of a request, once more, for a stream that outlives the request.
+/// The token of a request, for a stream that outlives the request.
 pub(crate) fn token_of(worker: &Worker, http: &HttpRequest, from: &Arrival) -> Option<Secret> {
     if let Some(tokens) = &*from.refreshed.borrow() {
         return Some(tokens.access_token.clone());
@@ -170,7 +170,7 @@ pub(crate) fn token_of(worker: &Worker, http: &HttpRequest, from: &Arrival) -> O
     }
 }
 
-/// The organization a request names, for the same.
+/// The organization that a request names, for such a stream.
 pub(crate) fn organization_of(http: &HttpRequest) -> Option<OrganizationId> {
     organization(http).ok().flatten()
 }

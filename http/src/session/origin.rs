@@ -1,4 +1,4 @@
-//! Whether a request comes from one of our own pages.
+//! Checks that a request comes from one of our own pages.
 
 use actix_web::{
     HttpRequest,
@@ -8,12 +8,13 @@ use url::Url;
 
 use crate::{settings::GatewaySettings, worker::Worker};
 
-/// For what changes state in the name of a cookie: the browser must say that the page is ours.
+/// For requests with cookies that change state: the browser must say that the page is ours.
 pub(crate) fn is_own(http: &HttpRequest, worker: &Worker) -> bool {
     is_same_origin(http.headers(), &worker.shared.settings)
 }
 
-/// For WebSockets, which browsers open across origins without asking: ours, or one that CORS allows, or no browser.
+/// For WebSockets, which browsers open across origins without asking: our own page, an origin that CORS allows, or no
+/// browser.
 pub(crate) fn may_connect(http: &HttpRequest, worker: &Worker) -> bool {
     let headers = http.headers();
     let Some(origin) = headers.get(header::ORIGIN) else { return true };
@@ -22,7 +23,7 @@ pub(crate) fn may_connect(http: &HttpRequest, worker: &Worker) -> bool {
     allowed || origin_is_host(headers, settings)
 }
 
-/// `Sec-Fetch-Site` where the browser sends it: it can't be forged by a page. `same-site` is not ours: the apps are.
+/// By `Sec-Fetch-Site` where the browser sends it, which no page can forge. `same-site` is not ours: the apps are.
 fn is_same_origin(headers: &HeaderMap, settings: &GatewaySettings) -> bool {
     match headers.get("sec-fetch-site") {
         Some(site) => site == "same-origin",

@@ -5,7 +5,7 @@ use callboard_messages::Access;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::stage::{By, PASSWORD, TestGateway, refused};
+use super::fixture::{By, PASSWORD, TestGateway, refused};
 use crate::{Rate, route_table, unanswered};
 
 /// A path with every parameter filled in.
@@ -20,7 +20,7 @@ fn filled(path: &str, id: &str) -> String {
 
 #[actix_rt::test]
 async fn every_route_that_is_not_public_refuses_a_caller_without_a_session() {
-    let stage = TestGateway::new().await;
+    let gateway = TestGateway::new().await;
     let routes = route_table();
     assert!(routes.len() > 45, "{}", routes.len());
     for route in routes.iter().filter(|route| route.access != Access::Public) {
@@ -28,7 +28,7 @@ async fn every_route_that_is_not_public_refuses_a_caller_without_a_session() {
         for authorization in
             [None, Some("Bearer x.y.z"), Some("Bearer cb_aaaa_bbbb"), Some("Basic YTpi"), Some("Bearer ")]
         {
-            let mut request = stage.request(&route.method, &path);
+            let mut request = gateway.request(&route.method, &path);
             if let Some(authorization) = authorization {
                 request = request.header("authorization", authorization);
             }
@@ -43,7 +43,7 @@ async fn every_route_that_is_not_public_refuses_a_caller_without_a_session() {
         .map(|route| route.operation)
         .collect();
     assert_eq!(public, ["auth.register", "auth.login", "auth.refresh_token"], "what is public is decided here");
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[test]
@@ -59,10 +59,10 @@ fn what_routes_ask_for_and_no_domain_answers_is_named() {
 
 #[actix_rt::test]
 async fn another_tenant_finds_nothing() {
-    let stage = TestGateway::new().await;
-    let owner = stage.administrator().await;
-    let stranger = stage.user("stranger@example.com").await;
-    let project = stage.project(&owner, "shop").await;
+    let gateway = TestGateway::new().await;
+    let owner = gateway.administrator().await;
+    let stranger = gateway.user("stranger@example.com").await;
+    let project = gateway.project(&owner, "shop").await;
     let id = project["id"].as_str().unwrap();
     let domains = ["project.", "deploy.get_status", "deploy.build_log", "deploy.logs", "deploy.upload_source"];
     let mut walked = 0;
@@ -78,7 +78,7 @@ async fn another_tenant_finds_nothing() {
             "project.set_build_config" => json!({"config": {}}),
             _ => json!({}),
         };
-        let mut request = stage.request(&route.method, &filled(&route.path, id)).by(&stranger);
+        let mut request = gateway.request(&route.method, &filled(&route.path, id)).by(&stranger);
         if route.operation == "deploy.upload_source" {
             request = request.body("archive");
         } else if route.method != "GET" && route.method != "DELETE" {
@@ -89,20 +89,20 @@ async fn another_tenant_finds_nothing() {
         walked += 1;
     }
     assert!(walked >= 12, "{walked}");
-    let list: Value = stage.get("/api/v1/projects").by(&stranger).send().await.unwrap().json().await.unwrap();
+    let list: Value = gateway.get("/api/v1/projects").by(&stranger).send().await.unwrap().json().await.unwrap();
     assert_eq!(list["items"], json!([]));
     let organization = project["organization_id"].as_str().unwrap();
-    let foreign = stage.get("/api/v1/projects").by(&stranger).header("callboard-organization", organization);
+    let foreign = gateway.get("/api/v1/projects").by(&stranger).header("callboard-organization", organization);
     assert!(matches!(refused(foreign).await.0, 403 | 404));
-    let malformed = stage.get("/api/v1/projects").by(&stranger).header("callboard-organization", "mine");
+    let malformed = gateway.get("/api/v1/projects").by(&stranger).header("callboard-organization", "mine");
     assert_eq!(refused(malformed).await.0, 400);
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_forged_or_spent_token_is_refused() {
-    let stage = TestGateway::new().await;
-    let user = stage.administrator().await;
+    let gateway = TestGateway::new().await;
+    let user = gateway.administrator().await;
     let (head, rest) = user.token().split_once('.').unwrap();
     let (claims, signature) = rest.split_once('.').unwrap();
     let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
@@ -121,51 +121,51 @@ async fn a_forged_or_spent_token_is_refused() {
         format!("{}x", user.token()),
         user.tokens.refresh_token.expose().to_owned(),
     ] {
-        let request = stage.get("/api/v1/auth/whoami").bearer_auth(&token);
+        let request = gateway.get("/api/v1/auth/whoami").bearer_auth(&token);
         assert_eq!(refused(request).await.0, 401, "{token}");
     }
-    let in_query = stage.get(&format!("/api/v1/auth/whoami?access_token={}", user.token()));
+    let in_query = gateway.get(&format!("/api/v1/auth/whoami?access_token={}", user.token()));
     assert_eq!(refused(in_query).await.0, 401);
 
-    let whoami = || stage.get("/api/v1/auth/whoami").by(&user);
+    let whoami = || gateway.get("/api/v1/auth/whoami").by(&user);
     assert_eq!(whoami().send().await.unwrap().status(), 200);
     assert_eq!(whoami().send().await.unwrap().status(), 200);
-    let logout = stage.request("POST", "/api/v1/auth/logout").by(&user).send().await.unwrap();
+    let logout = gateway.request("POST", "/api/v1/auth/logout").by(&user).send().await.unwrap();
     assert_eq!(logout.status(), 204);
     assert_eq!(refused(whoami()).await.0, 401, "a remembered token outlived its session");
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn an_api_key_does_what_its_scopes_allow() {
-    let stage = TestGateway::new().await;
-    let user = stage.administrator().await;
+    let gateway = TestGateway::new().await;
+    let user = gateway.administrator().await;
     let body = json!({"name": "reader", "scopes": ["project:read"]});
-    let key: Value = stage.post("/api/v1/auth/api-keys", &body).by(&user).send().await.unwrap().json().await.unwrap();
+    let key: Value = gateway.post("/api/v1/auth/api-keys", &body).by(&user).send().await.unwrap().json().await.unwrap();
     let secret = key["secret"].as_str().unwrap();
-    let list = || stage.get("/api/v1/projects").bearer_auth(secret);
+    let list = || gateway.get("/api/v1/projects").bearer_auth(secret);
     assert_eq!(list().send().await.unwrap().status(), 200);
     // Not even the body of what it may not do is read.
-    let create = stage.request("POST", "/api/v1/projects").bearer_auth(secret).body("not JSON");
+    let create = gateway.request("POST", "/api/v1/projects").bearer_auth(secret).body("not JSON");
     let (status, code, detail) = refused(create).await;
     assert_eq!((status, code.as_str()), (403, "forbidden"));
     assert!(detail.contains("project:write"));
     let path = format!("/api/v1/auth/api-keys/{}", key["id"].as_str().unwrap());
-    assert_eq!(stage.request("DELETE", &path).by(&user).send().await.unwrap().status(), 204);
+    assert_eq!(gateway.request("DELETE", &path).by(&user).send().await.unwrap().status(), 204);
     assert_eq!(refused(list()).await.0, 401);
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn too_many_sign_ins_from_one_address_wait() {
-    let stage = TestGateway::with(|settings| {
+    let gateway = TestGateway::with(|settings| {
         settings.rate_limits.enabled = true;
         settings.rate_limits.sign_in = Rate { per_minute: 6, burst: 3 };
     })
     .await;
     let login = json!({"email": "nobody@example.com", "password": PASSWORD});
     let attempt = |spoofed: String| {
-        stage
+        gateway
             .post("/api/v1/auth/login", &login)
             .header("x-forwarded-for", spoofed.clone())
             .header("forwarded", format!("for={spoofed}"))
@@ -180,32 +180,32 @@ async fn too_many_sign_ins_from_one_address_wait() {
     assert_eq!(response.status(), 429);
     let wait: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=10).contains(&wait));
-    assert_eq!(stage.get("/health").send().await.unwrap().status(), 200);
-    stage.end().await;
+    assert_eq!(gateway.get("/health").send().await.unwrap().status(), 200);
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_principal_is_told_what_is_left_and_guesses_are_counted_by_address() {
-    let stage = TestGateway::with(|settings| {
+    let gateway = TestGateway::with(|settings| {
         settings.rate_limits.enabled = true;
         settings.rate_limits.principal = Rate { per_minute: 600, burst: 5 };
         settings.rate_limits.address = Rate { per_minute: 60, burst: 4 };
     })
     .await;
-    let user = stage.administrator().await;
-    let response = stage.get("/api/v1/projects").by(&user).send().await.unwrap();
+    let user = gateway.administrator().await;
+    let response = gateway.get("/api/v1/projects").by(&user).send().await.unwrap();
     assert_eq!(response.headers()["ratelimit-policy"], "\"principal\";q=600;w=60");
     assert!(response.headers()["ratelimit"].to_str().unwrap().starts_with("\"principal\";r=4"));
     let mut statuses = Vec::new();
     for n in 0..8 {
-        let guess = stage.get("/api/v1/projects").bearer_auth(format!("cb_guess_{n}"));
+        let guess = gateway.get("/api/v1/projects").bearer_auth(format!("cb_guess_{n}"));
         statuses.push(refused(guess).await.0);
     }
     assert_eq!(statuses.last(), Some(&429), "{statuses:?}");
     assert_eq!(
-        stage.get("/api/v1/projects").by(&user).send().await.unwrap().status(),
+        gateway.get("/api/v1/projects").by(&user).send().await.unwrap().status(),
         200,
         "a known token is not counted so"
     );
-    stage.end().await;
+    gateway.end().await;
 }

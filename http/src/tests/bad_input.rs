@@ -8,14 +8,14 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::stage::{By, TestGateway, refused};
+use super::fixture::{By, TestGateway, refused};
 
 #[actix_rt::test]
 async fn every_bad_body_is_refused_with_its_reason() {
-    let stage = TestGateway::new().await;
-    let user = stage.administrator().await;
+    let gateway = TestGateway::new().await;
+    let user = gateway.administrator().await;
     let send = |body: String| {
-        stage.request("POST", "/api/v1/projects").by(&user).header("content-type", "application/json").body(body)
+        gateway.request("POST", "/api/v1/projects").by(&user).header("content-type", "application/json").body(body)
     };
     for (body, reason) in [
         ("{\"name\":".to_owned(), "at line 1 column 8"),
@@ -41,18 +41,18 @@ async fn every_bad_body_is_refused_with_its_reason() {
     let (status, code, _) = refused(send(large)).await;
     assert_eq!((status, code.as_str()), (413, "too_large"));
     for media in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
-        let request = stage.request("POST", "/api/v1/projects").by(&user).header("content-type", media).body("{}");
+        let request = gateway.request("POST", "/api/v1/projects").by(&user).header("content-type", media).body("{}");
         assert_eq!(refused(request).await.1, "unsupported_media_type", "{media}");
     }
-    let still: Value = stage.get("/api/v1/projects").by(&user).send().await.unwrap().json().await.unwrap();
+    let still: Value = gateway.get("/api/v1/projects").by(&user).send().await.unwrap().json().await.unwrap();
     assert_eq!(still["items"], json!([]));
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn every_bad_address_is_refused_with_its_reason() {
-    let stage = TestGateway::new().await;
-    let user = stage.administrator().await;
+    let gateway = TestGateway::new().await;
+    let user = gateway.administrator().await;
     for (path, reason) in [
         ("/api/v1/projects/7", "`project_id`"),
         ("/api/v1/projects/%00", "`project_id`"),
@@ -69,7 +69,7 @@ async fn every_bad_address_is_refused_with_its_reason() {
         ("/api/v1/projects?organization_id=1", "unknown parameter `organization_id`"),
         ("/api/v1/projects?a%5Bb%5D=1", "unknown query parameter"),
     ] {
-        let (status, code, detail) = refused(stage.get(path).by(&user)).await;
+        let (status, code, detail) = refused(gateway.get(path).by(&user)).await;
         assert_eq!((status, code.as_str()), (400, "invalid"), "{path}");
         assert!(detail.contains(reason), "{path}: {detail}");
     }
@@ -81,7 +81,7 @@ async fn every_bad_address_is_refused_with_its_reason() {
         "/api/v2/projects",
     ] {
         let response = raw(
-            &stage,
+            &gateway,
             &format!(
                 "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
                 user.token()
@@ -90,14 +90,14 @@ async fn every_bad_address_is_refused_with_its_reason() {
         .await;
         assert!(response.starts_with("HTTP/1.1 404"), "{path}: {response}");
     }
-    let in_query = stage.post("/api/v1/projects?name=x", &json!({"name": "a"})).by(&user);
+    let in_query = gateway.post("/api/v1/projects?name=x", &json!({"name": "a"})).by(&user);
     assert_eq!(refused(in_query).await.0, 400);
-    stage.end().await;
+    gateway.end().await;
 }
 
 /// Writes to the socket and reads until it closes.
-async fn raw(stage: &TestGateway, request: &str) -> String {
-    let mut socket = TcpStream::connect(stage.address).await.unwrap();
+async fn raw(gateway: &TestGateway, request: &str) -> String {
+    let mut socket = TcpStream::connect(gateway.address).await.unwrap();
     // The server may close before it has read everything.
     let _ = socket.write_all(request.as_bytes()).await;
     let mut answer = Vec::new();
@@ -108,7 +108,7 @@ async fn raw(stage: &TestGateway, request: &str) -> String {
 
 #[actix_rt::test]
 async fn requests_that_could_be_read_two_ways_are_refused() {
-    let stage = TestGateway::new().await;
+    let gateway = TestGateway::new().await;
     for (name, request) in [
         (
             "both lengths",
@@ -124,24 +124,24 @@ async fn requests_that_could_be_read_two_ways_are_refused() {
         ("large head", format!("GET /health HTTP/1.1\r\nHost: localhost\r\nX-A: {}\r\n\r\n", "a".repeat(200 * 1024))),
         ("no request", "hello\r\n\r\n".to_owned()),
     ] {
-        let answer = raw(&stage, &request).await;
+        let answer = raw(&gateway, &request).await;
         assert!(!answer.contains("HTTP/1.1 200"), "{name}: {answer}");
     }
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_client_that_dawdles_is_cut_and_others_are_served() {
-    let stage = TestGateway::with(|settings| {
+    let gateway = TestGateway::with(|settings| {
         settings.head_timeout_seconds = 1;
         settings.body_timeout_seconds = 1;
     })
     .await;
-    let answer = raw(&stage, "GET /health HTTP/1.1\r\nHost: loc").await;
+    let answer = raw(&gateway, "GET /health HTTP/1.1\r\nHost: loc").await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
     let head = "POST /api/v1/auth/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{";
-    let answer = raw(&stage, head).await;
+    let answer = raw(&gateway, head).await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-    assert_eq!(stage.get("/health").send().await.unwrap().status(), 200);
-    stage.end().await;
+    assert_eq!(gateway.get("/health").send().await.unwrap().status(), 200);
+    gateway.end().await;
 }

@@ -10,13 +10,13 @@ use tokio::{
     time::timeout,
 };
 
-use super::stage::TestGateway;
+use super::fixture::TestGateway;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// All that comes back for these bytes, until the connection closes.
-async fn answers(stage: &TestGateway, requests: &[u8]) -> String {
-    let mut socket = TcpStream::connect(stage.address).await.unwrap();
+async fn answers(gateway: &TestGateway, requests: &[u8]) -> String {
+    let mut socket = TcpStream::connect(gateway.address).await.unwrap();
     socket.write_all(requests).await.unwrap();
     let mut answer = Vec::new();
     timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("the connection stayed open").unwrap();
@@ -25,25 +25,25 @@ async fn answers(stage: &TestGateway, requests: &[u8]) -> String {
 
 #[actix_rt::test]
 async fn a_get_before_a_head_keeps_its_body() {
-    let stage = TestGateway::new().await;
+    let gateway = TestGateway::new().await;
     let head = "HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let get = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let last = "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    let all = answers(&stage, format!("{get}{head}{get}{head}{head}{last}").as_bytes()).await;
+    let all = answers(&gateway, format!("{get}{head}{get}{head}{head}{last}").as_bytes()).await;
     let answers: Vec<&str> = all.split("HTTP/1.1 200 OK\r\n").skip(1).collect();
     let bodies: Vec<&str> = answers.iter().map(|answer| answer.split_once("\r\n\r\n").unwrap().1).collect();
     let body = r#"{"status":"ok"}"#;
     assert_eq!(bodies, [body, "", body, "", "", body], "{all}");
     assert!(answers.iter().all(|answer| answer.contains("content-length: 15")), "{all}");
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn an_answer_is_written_before_the_next_request_is_read() {
-    let stage = TestGateway::new().await;
+    let gateway = TestGateway::new().await;
     // Each has an answer of its own, and none can be buffered whole with the others.
     let request = "GET /api/v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    let mut socket = TcpStream::connect(stage.address).await.unwrap();
+    let mut socket = TcpStream::connect(gateway.address).await.unwrap();
     let requests = request.repeat(500);
     let (mut reading, mut writing) = socket.split();
     let mut received = 0;
@@ -63,12 +63,12 @@ async fn an_answer_is_written_before_the_next_request_is_read() {
     timeout(6 * PATIENCE, async { tokio::join!(read, write) }).await.expect("all are answered");
     let document = crate::openapi_document().to_string().len();
     assert!(received > 500 * document, "{received}");
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn what_is_no_request_is_told_why() {
-    let stage = TestGateway::with(|settings| settings.head_timeout_seconds = 1).await;
+    let gateway = TestGateway::with(|settings| settings.head_timeout_seconds = 1).await;
     for (request, status, reason) in [
         (b"GET /caf\xc3\xa9 HTTP/1.1\r\nHost: localhost\r\n\r\n".as_slice(), 400, "write %C3"),
         (b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "write %FF"),
@@ -79,7 +79,7 @@ async fn what_is_no_request_is_told_why() {
         (b"GET / HTTP/1.1\r\nHost: loc", 408, "in time"),
         (b"", 408, "in time"),
     ] {
-        let answer = answers(&stage, request).await;
+        let answer = answers(&gateway, request).await;
         let shown = String::from_utf8_lossy(request).into_owned();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{shown:?}: {answer:?}"));
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{shown:?}: {head}");
@@ -87,25 +87,25 @@ async fn what_is_no_request_is_told_why() {
         let problem: Value = serde_json::from_str(body).unwrap();
         assert!(problem["detail"].as_str().unwrap().contains(reason), "{shown:?}: {body}");
     }
-    let head = answers(&stage, b"HEAD /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let head = answers(&gateway, b"HEAD /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 400 ") && head.ends_with("\r\n\r\n"), "{head}");
-    let metrics = stage.get("/metrics").send().await.unwrap().text().await.unwrap();
+    let metrics = gateway.get("/metrics").send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("callboard_http_refused_total 9"), "{metrics}");
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_second_head_has_no_more_time_than_the_first() {
-    let stage = TestGateway::with(|settings| settings.head_timeout_seconds = 1).await;
+    let gateway = TestGateway::with(|settings| settings.head_timeout_seconds = 1).await;
     let answer =
-        answers(&stage, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /health HTTP/1.1\r\nHost: loc").await;
+        answers(&gateway, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /health HTTP/1.1\r\nHost: loc").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("HTTP/1.1 408 "), "{answer}");
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn what_leads_nowhere_is_limited() {
-    let stage = TestGateway::with(|settings| {
+    let gateway = TestGateway::with(|settings| {
         settings.rate_limits.enabled = true;
         settings.rate_limits.address = Rate { per_minute: 1, burst: 4 };
     })
@@ -115,7 +115,7 @@ async fn what_leads_nowhere_is_limited() {
     for ((method, path, host), status) in
         [(nowhere, 404), (unknown, 404), (wrong, 405), (unknown, 404), (unknown, 429), (nowhere, 429), (wrong, 429)]
     {
-        let mut request = stage.request(method, path);
+        let mut request = gateway.request(method, path);
         if let Some(host) = host {
             request = request.header("host", host);
         }
@@ -123,6 +123,6 @@ async fn what_leads_nowhere_is_limited() {
         assert_eq!(response.status(), status, "{method} {path} {host:?}");
         assert_eq!(response.headers().contains_key("retry-after"), status == 429);
     }
-    assert_eq!(stage.get("/health").send().await.unwrap().status(), 200, "a probe is never limited");
-    stage.end().await;
+    assert_eq!(gateway.get("/health").send().await.unwrap().status(), 200, "a probe is never limited");
+    gateway.end().await;
 }

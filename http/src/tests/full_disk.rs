@@ -14,7 +14,7 @@ use object_store::{
 };
 use reqwest::Body;
 
-use super::stage::{By, TestGateway, problem};
+use super::fixture::{By, TestGateway, problem};
 
 /// Begins every upload and has no room for any part of it.
 #[derive(Debug)]
@@ -81,14 +81,14 @@ async fn an_upload_to_a_full_disk_is_told_so_and_may_be_sent_again() {
         (io::ErrorKind::NotADirectory, false),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let stage = TestGateway::start_with_objects(folder, |_| {}, Arc::new(Full(kind))).await;
-        let user = stage.administrator().await;
-        let project = stage.project(&user, "shop").await;
+        let gateway = TestGateway::start_with_objects(folder, |_| {}, Arc::new(Full(kind))).await;
+        let user = gateway.administrator().await;
+        let project = gateway.project(&user, "shop").await;
         let path = format!("/api/v1/projects/{}/sources", project["id"].as_str().unwrap());
         // It shows at the end of a small one, and on the way of a large one.
         for chunks in [1, 400] {
             let body = std::iter::repeat_n(Bytes::from(vec![7_u8; 64 * 1024]), chunks).map(Ok::<_, io::Error>);
-            let request = stage.request("POST", &path).by(&user).body(Body::wrap_stream(stream::iter(body)));
+            let request = gateway.request("POST", &path).by(&user).body(Body::wrap_stream(stream::iter(body)));
             let response = request.send().await.unwrap();
             let retry_after = response.headers().get("retry-after").cloned();
             let (status, code, detail) = problem(response).await;
@@ -97,6 +97,6 @@ async fn an_upload_to_a_full_disk_is_told_so_and_may_be_sent_again() {
             assert!(detail.contains(sentence), "{kind}: {detail}");
             assert_eq!(retry_after.unwrap(), wait, "{kind}");
         }
-        stage.end().await;
+        gateway.end().await;
     }
 }

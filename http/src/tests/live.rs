@@ -16,7 +16,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest},
 };
 
-use super::stage::{By, LONG, TestGateway, User, refused};
+use super::fixture::{By, LONG, TestGateway, User, refused};
 
 /// The events of a stream, one by one.
 struct Events {
@@ -32,9 +32,9 @@ struct Told {
 }
 
 impl Events {
-    async fn open(stage: &TestGateway, user: &User, topics: &str, after: Option<&str>) -> Self {
+    async fn open(gateway: &TestGateway, user: &User, topics: &str, after: Option<&str>) -> Self {
         let mut request =
-            stage.get(&format!("/api/v1/live?topics={topics}")).by(user).header("accept", "text/event-stream");
+            gateway.get(&format!("/api/v1/live?topics={topics}")).by(user).header("accept", "text/event-stream");
         if let Some(after) = after {
             request = request.header("last-event-id", after);
         }
@@ -70,66 +70,66 @@ impl Events {
     }
 }
 
-fn publish(stage: &TestGateway, topic: &str, kind: &'static str, n: u64) -> u64 {
-    stage.runtime.live().publish(topic, LiveEvent::new(kind, json!({"n": n})))
+fn publish(gateway: &TestGateway, topic: &str, kind: &'static str, n: u64) -> u64 {
+    gateway.runtime.live().publish(topic, LiveEvent::new(kind, json!({"n": n})))
 }
 
-fn log(stage: &TestGateway, topic: &str, id: u64) {
+fn log(gateway: &TestGateway, topic: &str, id: u64) {
     let line = LogLine { id, at: DateTime::UNIX_EPOCH, from: "web.1".to_owned(), text: format!("line {id}") };
-    stage.runtime.live().publish(topic, LiveEvent::new("log", serde_json::to_value(line).unwrap()));
+    gateway.runtime.live().publish(topic, LiveEvent::new("log", serde_json::to_value(line).unwrap()));
 }
 
-async fn project(stage: &TestGateway, user: &User, name: &str) -> ProjectId {
-    stage.project(user, name).await["id"].as_str().unwrap().parse().unwrap()
+async fn project(gateway: &TestGateway, user: &User, name: &str) -> ProjectId {
+    gateway.project(user, name).await["id"].as_str().unwrap().parse().unwrap()
 }
 
 #[actix_rt::test]
 async fn a_reader_follows_and_resumes_where_it_was() {
-    let stage = TestGateway::new().await;
-    let user = stage.administrator().await;
-    let (one, two) = (project(&stage, &user, "one").await, project(&stage, &user, "two").await);
+    let gateway = TestGateway::new().await;
+    let user = gateway.administrator().await;
+    let (one, two) = (project(&gateway, &user, "one").await, project(&gateway, &user, "two").await);
     let topics = format!("project:{one},project:{two}");
-    let mut events = Events::open(&stage, &user, &topics, None).await;
-    let first = publish(&stage, &format!("project:{one}"), "deployment", 1);
+    let mut events = Events::open(&gateway, &user, &topics, None).await;
+    let first = publish(&gateway, &format!("project:{one}"), "deployment", 1);
     let told = events.next().await.unwrap();
     assert_eq!((told.event.as_str(), told.id.as_str()), ("deployment", format!("{first};").as_str()));
     assert_eq!(told.data["data"]["n"], 1);
     assert_eq!(told.data["topic"], format!("project:{one}"));
     drop(events);
 
-    publish(&stage, &format!("project:{two}"), "instance", 2);
-    publish(&stage, &format!("project:{one}"), "instance", 3);
-    let mut events = Events::open(&stage, &user, &topics, Some(&told.id)).await;
+    publish(&gateway, &format!("project:{two}"), "instance", 2);
+    publish(&gateway, &format!("project:{one}"), "instance", 3);
+    let mut events = Events::open(&gateway, &user, &topics, Some(&told.id)).await;
     // Of the second topic nothing was seen, so it begins now.
     assert_eq!(events.next().await.unwrap().data["data"]["n"], 3);
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_log_is_resumed_from_the_store_without_loss_or_repetition() {
-    let stage = TestGateway::new().await;
-    let user = stage.administrator().await;
-    let topic = format!("logs:{}", project(&stage, &user, "one").await);
-    let mut events = Events::open(&stage, &user, &topic, Some("7")).await;
-    log(&stage, &topic, 10);
-    log(&stage, &topic, 11);
+    let gateway = TestGateway::new().await;
+    let user = gateway.administrator().await;
+    let topic = format!("logs:{}", project(&gateway, &user, "one").await);
+    let mut events = Events::open(&gateway, &user, &topic, Some("7")).await;
+    log(&gateway, &topic, 10);
+    log(&gateway, &topic, 11);
     for id in [8, 9, 10, 11] {
         let told = events.next().await.unwrap();
         assert_eq!((told.id, told.event.as_str()), (id.to_string(), "log"));
         assert_eq!(told.data["data"]["text"], format!("line {id}"));
     }
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_line_of_the_node_that_an_app_has_left_is_told_though_it_comes_late() {
-    let stage = TestGateway::new().await;
-    let user = stage.administrator().await;
-    let topic = format!("logs:{}", project(&stage, &user, "one").await);
-    let mut events = Events::open(&stage, &user, &topic, Some("9")).await;
+    let gateway = TestGateway::new().await;
+    let user = gateway.administrator().await;
+    let topic = format!("logs:{}", project(&gateway, &user, "one").await);
+    let mut events = Events::open(&gateway, &user, &topic, Some("9")).await;
     assert_eq!(events.next().await.unwrap().id, "10");
-    log(&stage, &topic, 40);
-    log(&stage, &topic, 30);
+    log(&gateway, &topic, 40);
+    log(&gateway, &topic, 30);
     let (first, late) = (events.next().await.unwrap(), events.next().await.unwrap());
     assert_eq!((first.id.as_str(), &first.data["data"]["text"]), ("40", &json!("line 40")));
     assert_eq!(
@@ -137,61 +137,61 @@ async fn a_line_of_the_node_that_an_app_has_left_is_told_though_it_comes_late() 
         ("40", &json!("line 30")),
         "it resumes after the greatest"
     );
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_log_of_many_pages_is_resumed_without_a_hole() {
-    let stage = TestGateway::new().await;
-    let user = stage.administrator().await;
-    let topic = format!("logs:{}", project(&stage, &user, "long").await);
-    let mut events = Events::open(&stage, &user, &topic, Some("3")).await;
-    log(&stage, &topic, LONG);
-    log(&stage, &topic, LONG + 1);
+    let gateway = TestGateway::new().await;
+    let user = gateway.administrator().await;
+    let topic = format!("logs:{}", project(&gateway, &user, "long").await);
+    let mut events = Events::open(&gateway, &user, &topic, Some("3")).await;
+    log(&gateway, &topic, LONG);
+    log(&gateway, &topic, LONG + 1);
     for id in 4..=LONG + 1 {
         assert_eq!(events.next().await.unwrap().id, id.to_string());
     }
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_reader_whose_last_line_the_store_has_forgotten_is_told_of_the_gap() {
-    let stage = TestGateway::new().await;
-    let user = stage.administrator().await;
-    let topic = format!("logs:{}", project(&stage, &user, "one").await);
-    let mut events = Events::open(&stage, &user, &topic, Some("20")).await;
-    log(&stage, &topic, 30);
+    let gateway = TestGateway::new().await;
+    let user = gateway.administrator().await;
+    let topic = format!("logs:{}", project(&gateway, &user, "one").await);
+    let mut events = Events::open(&gateway, &user, &topic, Some("20")).await;
+    log(&gateway, &topic, 30);
     let (gap, line) = (events.next().await.unwrap(), events.next().await.unwrap());
     assert_eq!((gap.event.as_str(), gap.id.as_str()), ("gap", "20"));
     assert_eq!((line.event.as_str(), line.id.as_str()), ("log", "30"));
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_deployment_is_told_as_it_is_and_then_as_it_changes() {
-    let stage = TestGateway::new().await;
-    let user = stage.administrator().await;
-    let topic = format!("deployment:{}", project(&stage, &user, "one").await);
-    let mut events = Events::open(&stage, &user, &topic, Some("0")).await;
+    let gateway = TestGateway::new().await;
+    let user = gateway.administrator().await;
+    let topic = format!("deployment:{}", project(&gateway, &user, "one").await);
+    let mut events = Events::open(&gateway, &user, &topic, Some("0")).await;
     let told = events.next().await.unwrap();
     assert_eq!((told.event.as_str(), &told.data["data"]["status"]), ("deployment", &json!("building")));
     for id in 1..=10 {
         assert_eq!(events.next().await.unwrap().id, id.to_string());
     }
-    publish(&stage, &topic, "deployment", 1);
+    publish(&gateway, &topic, "deployment", 1);
     let told = events.next().await.unwrap();
     assert_eq!((told.event.as_str(), told.id.as_str()), ("deployment", "10"));
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn what_is_not_the_caller_s_can_t_be_followed() {
-    let stage = TestGateway::new().await;
-    let owner = stage.administrator().await;
-    let stranger = stage.user("stranger@example.com").await;
-    let id = project(&stage, &owner, "one").await;
+    let gateway = TestGateway::new().await;
+    let owner = gateway.administrator().await;
+    let stranger = gateway.user("stranger@example.com").await;
+    let id = project(&gateway, &owner, "one").await;
     let follow = |topics: String, user: &User| {
-        stage.get(&format!("/api/v1/live?topics={topics}")).by(user).header("accept", "text/event-stream")
+        gateway.get(&format!("/api/v1/live?topics={topics}")).by(user).header("accept", "text/event-stream")
     };
     for topic in ["project", "deployment", "logs"] {
         assert_eq!(refused(follow(format!("{topic}:{id}"), &stranger)).await.0, 404, "{topic}");
@@ -201,74 +201,74 @@ async fn what_is_not_the_caller_s_can_t_be_followed() {
     }
     let many = vec![format!("project:{id}"); 65].join(",");
     assert_eq!(refused(follow(many, &owner)).await.0, 400);
-    assert_eq!(refused(stage.get(&format!("/api/v1/live?topics=project:{id}")).by(&owner)).await.0, 400);
-    stage.end().await;
+    assert_eq!(refused(gateway.get(&format!("/api/v1/live?topics=project:{id}")).by(&owner)).await.0, 400);
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_stream_ends_with_its_session() {
-    let stage = TestGateway::new().await;
-    let user = stage.administrator().await;
-    let topic = format!("project:{}", project(&stage, &user, "one").await);
-    let mut events = Events::open(&stage, &user, &topic, None).await;
-    assert_eq!(stage.request("POST", "/api/v1/auth/logout").by(&user).send().await.unwrap().status(), 204);
+    let gateway = TestGateway::new().await;
+    let user = gateway.administrator().await;
+    let topic = format!("project:{}", project(&gateway, &user, "one").await);
+    let mut events = Events::open(&gateway, &user, &topic, None).await;
+    assert_eq!(gateway.request("POST", "/api/v1/auth/logout").by(&user).send().await.unwrap().status(), 204);
     let told = events.next().await.unwrap();
     assert_eq!(told.event, "end");
     assert!(told.data["reason"].as_str().unwrap().contains("session"));
     assert_eq!(told.data["resume"], false);
     assert!(events.next().await.is_none());
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_web_socket_that_sends_all_the_time_ends_with_its_session() {
-    let stage = TestGateway::new().await;
-    let user = stage.administrator().await;
-    let topic = format!("project:{}", project(&stage, &user, "one").await);
-    let mut request = format!("ws://{}/api/v1/live?topics={topic}", stage.address).into_client_request().unwrap();
+    let gateway = TestGateway::new().await;
+    let user = gateway.administrator().await;
+    let topic = format!("project:{}", project(&gateway, &user, "one").await);
+    let mut request = format!("ws://{}/api/v1/live?topics={topic}", gateway.address).into_client_request().unwrap();
     request.headers_mut().insert("authorization", format!("Bearer {}", user.token()).parse().unwrap());
     let (mut socket, mut messages) = connect_async(request).await.unwrap().0.split();
     let pings = async { while socket.send(Message::Ping(Default::default())).await.is_ok() {} };
     let ended = async {
         assert!(messages.next().await.unwrap().unwrap().is_pong());
-        assert_eq!(stage.request("POST", "/api/v1/auth/logout").by(&user).send().await.unwrap().status(), 204);
+        assert_eq!(gateway.request("POST", "/api/v1/auth/logout").by(&user).send().await.unwrap().status(), 204);
         while messages.next().await.unwrap().unwrap().is_pong() {}
     };
     // Less than it may go on when nobody can say whether its session holds.
     tokio::time::timeout(Duration::from_secs(4), async { tokio::join!(pings, ended) }).await.expect("it does not end");
-    stage.end().await;
+    gateway.end().await;
 }
 
 /// A stream by a clock that the test moves, while auth is away.
 async fn without_auth() -> (TestGateway, Clock, String, Events) {
     let clock = Clock::manual(Utc::now());
-    let stage = TestGateway::with_clock(&clock).await;
-    let user = stage.administrator().await;
-    let topic = format!("project:{}", project(&stage, &user, "one").await);
-    let events = Events::open(&stage, &user, &topic, None).await;
-    assert!(stage.runtime.force_breaker("auth", Some(Force::Open)));
-    (stage, clock, topic, events)
+    let gateway = TestGateway::with_clock(&clock).await;
+    let user = gateway.administrator().await;
+    let topic = format!("project:{}", project(&gateway, &user, "one").await);
+    let events = Events::open(&gateway, &user, &topic, None).await;
+    assert!(gateway.runtime.force_breaker("auth", Some(Force::Open)));
+    (gateway, clock, topic, events)
 }
 
 #[actix_rt::test]
 async fn a_stream_does_not_outlive_its_token_while_auth_is_away() {
-    let (stage, clock, _, mut events) = without_auth().await;
+    let (gateway, clock, _, mut events) = without_auth().await;
     clock.advance(Duration::from_secs(3600));
     let told = events.next().await.unwrap();
     assert_eq!((told.event.as_str(), &told.data["resume"]), ("end", &json!(true)), "{told:?}");
     assert!(events.next().await.is_none());
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_stream_goes_on_for_seconds_only_while_nobody_can_say_whether_its_session_was_revoked() {
-    let (stage, clock, topic, mut events) = without_auth().await;
-    stage.revocations.doubt();
+    let (gateway, clock, topic, mut events) = without_auth().await;
+    gateway.revocations.doubt();
     let (step, patience) = (Duration::from_millis(100), Instant::now() + Duration::from_secs(30));
     let mut passed = Duration::ZERO;
     loop {
         assert!(Instant::now() < patience, "it goes on for ever");
-        publish(&stage, &topic, "instance", 1);
+        publish(&gateway, &topic, "instance", 1);
         let told = events.next().await.unwrap();
         if told.event == "end" {
             assert_eq!(told.data["resume"], true);
@@ -279,37 +279,37 @@ async fn a_stream_goes_on_for_seconds_only_while_nobody_can_say_whether_its_sess
         tokio::time::sleep(step / 2).await;
     }
     assert!(passed >= Duration::from_secs(5), "auth may be back in a moment, and it ended after {passed:?}");
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_node_that_drains_says_so_and_ends_its_streams() {
-    let stage = TestGateway::new().await;
-    let user = stage.administrator().await;
-    let topic = format!("project:{}", project(&stage, &user, "one").await);
-    let mut events = Events::open(&stage, &user, &topic, None).await;
-    stage.stop.drain();
+    let gateway = TestGateway::new().await;
+    let user = gateway.administrator().await;
+    let topic = format!("project:{}", project(&gateway, &user, "one").await);
+    let mut events = Events::open(&gateway, &user, &topic, None).await;
+    gateway.stop.drain();
     assert_eq!(events.next().await.unwrap().event, "end");
-    let ready = stage.get("/ready").send().await.unwrap();
+    let ready = gateway.get("/ready").send().await.unwrap();
     assert_eq!(ready.status(), 503);
     assert_eq!(ready.json::<Value>().await.unwrap()["status"], "draining");
-    assert_eq!(stage.get("/api/v1/projects").by(&user).send().await.unwrap().status(), 200);
-    stage.end().await;
+    assert_eq!(gateway.get("/api/v1/projects").by(&user).send().await.unwrap().status(), 200);
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_reader_that_stands_still_is_cut() {
-    let stage = TestGateway::new().await;
-    let user = stage.administrator().await;
-    let topic = format!("project:{}", project(&stage, &user, "one").await);
-    let mut socket = TcpStream::connect(stage.address).await.unwrap();
+    let gateway = TestGateway::new().await;
+    let user = gateway.administrator().await;
+    let topic = format!("project:{}", project(&gateway, &user, "one").await);
+    let mut socket = TcpStream::connect(gateway.address).await.unwrap();
     let (path, token) = (format!("/api/v1/live?topics={topic}"), user.token());
     let head = format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nAuthorization: Bearer {token}\r\n\r\n"
     );
     socket.write_all(head.as_bytes()).await.unwrap();
     let streams = async |count: u32| {
-        let metrics = stage.get("/metrics").send().await.unwrap().text().await.unwrap();
+        let metrics = gateway.get("/metrics").send().await.unwrap().text().await.unwrap();
         metrics.contains(&format!("\ncallboard_http_live_streams {count}\n"))
     };
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -319,21 +319,21 @@ async fn a_reader_that_stands_still_is_cut() {
     while !streams(0).await {
         assert!(Instant::now() < deadline, "the reader was not cut");
         for _ in 0..20 {
-            stage.runtime.live().publish(&topic, LiveEvent::new("instance", json!("x".repeat(64 * 1024))));
+            gateway.runtime.live().publish(&topic, LiveEvent::new("instance", json!("x".repeat(64 * 1024))));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     drop(socket);
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_web_socket_tells_the_same_and_is_guarded() {
-    let stage = TestGateway::new().await;
-    let user = stage.administrator().await;
-    let topic = format!("project:{}", project(&stage, &user, "one").await);
+    let gateway = TestGateway::new().await;
+    let user = gateway.administrator().await;
+    let topic = format!("project:{}", project(&gateway, &user, "one").await);
     let connect = |origin: Option<String>, token: Option<&str>| {
-        let url = format!("ws://{}/api/v1/live?topics={topic}", stage.address);
+        let url = format!("ws://{}/api/v1/live?topics={topic}", gateway.address);
         let mut request = url.into_client_request().unwrap();
         if let Some(token) = token {
             request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
@@ -348,8 +348,8 @@ async fn a_web_socket_tells_the_same_and_is_guarded() {
     }
     assert!(connect(None, None).await.is_err());
 
-    let (mut socket, _) = connect(Some(format!("http://{}", stage.address)), Some(user.token())).await.unwrap();
-    publish(&stage, &topic, "instance", 5);
+    let (mut socket, _) = connect(Some(format!("http://{}", gateway.address)), Some(user.token())).await.unwrap();
+    publish(&gateway, &topic, "instance", 5);
     let Message::Text(text) = socket.next().await.unwrap().unwrap() else { panic!("not a text") };
     let told: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&told["kind"], &told["data"]["n"]), (&json!("instance"), &json!(5)));
@@ -363,15 +363,15 @@ async fn a_web_socket_tells_the_same_and_is_guarded() {
         }
     });
     closed.await.expect("a reader that sends a megabyte is closed");
-    stage.end().await;
+    gateway.end().await;
 }
 
 /// A WebSocket on a raw socket, behind its handshake.
-async fn raw_web_socket(stage: &TestGateway, user: &User, topic: &str) -> TcpStream {
+async fn raw_web_socket(gateway: &TestGateway, user: &User, topic: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     // Little is on its way to a reader that does not read.
     socket.set_recv_buffer_size(4096).unwrap();
-    let mut socket = socket.connect(stage.address).await.unwrap();
+    let mut socket = socket.connect(gateway.address).await.unwrap();
     let handshake = format!(
         "GET /api/v1/live?topics={topic} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer {}\r\n\r\n",
@@ -388,9 +388,9 @@ async fn raw_web_socket(stage: &TestGateway, user: &User, topic: &str) -> TcpStr
 
 #[actix_rt::test]
 async fn a_frame_is_judged_by_its_head() {
-    let stage = TestGateway::new().await;
-    let user = stage.administrator().await;
-    let topic = format!("project:{}", project(&stage, &user, "one").await);
+    let gateway = TestGateway::new().await;
+    let user = gateway.administrator().await;
+    let topic = format!("project:{}", project(&gateway, &user, "one").await);
     const TERABYTE: [u8; 8] = (1_u64 << 40).to_be_bytes();
     for (name, frame, code) in [
         ("a binary frame of a terabyte", [&[0x82, 0xff], TERABYTE.as_slice()].concat(), 1003),
@@ -400,7 +400,7 @@ async fn a_frame_is_judged_by_its_head() {
         ("a ping of a terabyte", [&[0x89, 0xff], TERABYTE.as_slice()].concat(), 1002),
         ("a frame of no kind", vec![0x83, 0x80], 1002),
     ] {
-        let mut socket = raw_web_socket(&stage, &user, &topic).await;
+        let mut socket = raw_web_socket(&gateway, &user, &topic).await;
         socket.write_all(&frame).await.unwrap();
         let mut answer = Vec::new();
         let ended = tokio::time::timeout(Duration::from_secs(5), socket.read_to_end(&mut answer)).await;
@@ -408,15 +408,15 @@ async fn a_frame_is_judged_by_its_head() {
         assert_eq!(answer.first(), Some(&0x88), "{name} is answered with a close");
         assert_eq!(u16::from_be_bytes([answer[2], answer[3]]), code, "{name}");
     }
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_web_socket_whose_reader_only_pings_is_held_back_and_closed() {
-    let stage = TestGateway::with(|settings| settings.stream_idle_seconds = 1).await;
-    let user = stage.administrator().await;
-    let topic = format!("project:{}", project(&stage, &user, "one").await);
-    let mut socket = raw_web_socket(&stage, &user, &topic).await;
+    let gateway = TestGateway::with(|settings| settings.stream_idle_seconds = 1).await;
+    let user = gateway.administrator().await;
+    let topic = format!("project:{}", project(&gateway, &user, "one").await);
+    let mut socket = raw_web_socket(&gateway, &user, &topic).await;
     let pings = [0x89_u8, 0x80, 0, 0, 0, 0].repeat(16 * 1024);
     let mut written = 0_usize;
     let closed = async {
@@ -426,5 +426,5 @@ async fn a_web_socket_whose_reader_only_pings_is_held_back_and_closed() {
     };
     tokio::time::timeout(Duration::from_secs(30), closed).await.expect("it reads for ever what nobody answers");
     assert!(written < 32 << 20, "{written} bytes of pings were taken from a reader that takes no pong");
-    stage.end().await;
+    gateway.end().await;
 }

@@ -4,12 +4,12 @@ mod access;
 mod api;
 mod bad_input;
 mod edge;
+mod fixture;
 mod full_disk;
 mod live;
 mod operating;
 mod pages;
 mod replays;
-mod stage;
 mod upload;
 
 /// A line of the table that only tests have: a handler of the gateway's own that panics.

@@ -2,46 +2,46 @@
 
 use serde_json::Value;
 
-use super::stage::{TestGateway, refused};
+use super::fixture::{TestGateway, refused};
 
 #[actix_rt::test]
 async fn a_node_tells_how_it_is() {
-    let stage = TestGateway::new().await;
-    assert_eq!(stage.get("/health").send().await.unwrap().status(), 200);
-    let ready: Value = stage.get("/ready").send().await.unwrap().json().await.unwrap();
+    let gateway = TestGateway::new().await;
+    assert_eq!(gateway.get("/health").send().await.unwrap().status(), 200);
+    let ready: Value = gateway.get("/ready").send().await.unwrap().json().await.unwrap();
     assert_eq!(ready["status"], "ready");
     assert!(ready["domains"].as_array().unwrap().len() >= 4);
-    let metrics = stage.get("/metrics").send().await.unwrap().text().await.unwrap();
+    let metrics = gateway.get("/metrics").send().await.unwrap().text().await.unwrap();
     assert!(
         metrics.contains("callboard_http_requests_total{operation=\"system.health\",status=\"2xx\"} 1"),
         "{metrics}"
     );
-    let document: Value = stage.get("/api/v1/openapi.json").send().await.unwrap().json().await.unwrap();
+    let document: Value = gateway.get("/api/v1/openapi.json").send().await.unwrap().json().await.unwrap();
     assert_eq!(document["openapi"], "3.1.0");
     assert_eq!(document, crate::openapi_document());
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn metrics_are_for_this_machine() {
-    let stage = TestGateway::with(|settings| settings.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()]).await;
+    let gateway = TestGateway::with(|settings| settings.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()]).await;
     for (name, value) in
         [("x-forwarded-for", "203.0.113.7"), ("x-forwarded-for", "127.0.0.1"), ("host", "rebound.example.com")]
     {
-        assert_eq!(refused(stage.get("/metrics").header(name, value)).await.0, 401, "{name}: {value}");
+        assert_eq!(refused(gateway.get("/metrics").header(name, value)).await.0, 401, "{name}: {value}");
     }
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn other_programs_find_the_signing_keys() {
-    let stage = TestGateway::new().await;
-    let base = format!("http://{}", stage.address);
-    let discovery: Value = stage.get("/.well-known/openid-configuration").send().await.unwrap().json().await.unwrap();
+    let gateway = TestGateway::new().await;
+    let base = format!("http://{}", gateway.address);
+    let discovery: Value = gateway.get("/.well-known/openid-configuration").send().await.unwrap().json().await.unwrap();
     assert_eq!(discovery["jwks_uri"], format!("{base}/.well-known/jwks.json"));
-    let keys: Value = stage.get("/.well-known/jwks.json").send().await.unwrap().json().await.unwrap();
+    let keys: Value = gateway.get("/.well-known/jwks.json").send().await.unwrap().json().await.unwrap();
     assert_eq!(keys["keys"][0]["alg"], "RS256");
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[test]
@@ -61,24 +61,24 @@ fn every_parameter_of_a_path_is_a_field_of_its_message() {
 
 #[actix_rt::test]
 async fn discovery_names_the_platform_as_configured_whatever_the_request_says() {
-    let told = async |stage: &TestGateway| {
-        let request = stage.get("/.well-known/openid-configuration");
+    let told = async |gateway: &TestGateway| {
+        let request = gateway.get("/.well-known/openid-configuration");
         let forged = request.header("host", "evil.example.com").header("x-forwarded-host", "evil.example.com");
         let answer = forged.header("forwarded", "host=evil.example.com;proto=https").send().await.unwrap();
         assert_eq!(answer.status(), 200);
         answer.json::<Value>().await.unwrap()
     };
-    let stage = TestGateway::new().await;
-    let document = told(&stage).await;
-    assert_eq!(document["jwks_uri"], format!("http://{}/.well-known/jwks.json", stage.address));
+    let gateway = TestGateway::new().await;
+    let document = told(&gateway).await;
+    assert_eq!(document["jwks_uri"], format!("http://{}/.well-known/jwks.json", gateway.address));
     assert!(!document.to_string().contains("evil"), "{document}");
-    stage.end().await;
+    gateway.end().await;
 
     let public = "https://callboard.example.com";
-    let stage = TestGateway::with(|settings| settings.public_url = Some(public.parse().unwrap())).await;
-    let document = told(&stage).await;
+    let gateway = TestGateway::with(|settings| settings.public_url = Some(public.parse().unwrap())).await;
+    let document = told(&gateway).await;
     assert_eq!(document["issuer"], public);
     assert_eq!(document["token_endpoint"], format!("{public}/api/v1/auth/login"));
     assert!(!document.to_string().contains("evil"), "{document}");
-    stage.end().await;
+    gateway.end().await;
 }

@@ -4,7 +4,7 @@ use callboard_messages::{Caller, auth::IssueSetupToken};
 use reqwest::{RequestBuilder, Response};
 use serde_json::json;
 
-use super::stage::{By, PASSWORD, TestGateway};
+use super::fixture::{By, PASSWORD, TestGateway};
 
 /// The cookies an answer sets, as a browser sends them back.
 fn cookies(response: &Response) -> String {
@@ -17,9 +17,9 @@ fn cookies(response: &Response) -> String {
     pairs.collect::<Vec<_>>().join("; ")
 }
 
-fn form(stage: &TestGateway, path: &str, fields: &[(&str, &str)]) -> RequestBuilder {
+fn form(gateway: &TestGateway, path: &str, fields: &[(&str, &str)]) -> RequestBuilder {
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-    stage
+    gateway
         .request("POST", path)
         .header("content-type", "application/x-www-form-urlencoded")
         .header("accept", "text/html")
@@ -28,10 +28,10 @@ fn form(stage: &TestGateway, path: &str, fields: &[(&str, &str)]) -> RequestBuil
 
 #[actix_rt::test]
 async fn the_one_time_link_leads_to_an_account_and_the_apps() {
-    let stage = TestGateway::new().await;
-    let token = stage.runtime.bus().ask(&Caller::system(), IssueSetupToken::default()).await.unwrap().unwrap();
+    let gateway = TestGateway::new().await;
+    let token = gateway.runtime.bus().ask(&Caller::system(), IssueSetupToken::default()).await.unwrap().unwrap();
     let path = format!("/setup?token={}", token.expose());
-    let page = stage.get(&path).send().await.unwrap();
+    let page = gateway.get(&path).send().await.unwrap();
     let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
     let text = page.text().await.unwrap();
@@ -40,23 +40,23 @@ async fn the_one_time_link_leads_to_an_account_and_the_apps() {
 
     let fields =
         [("token", token.expose()), ("name", "<b>Ada</b>"), ("email", "ada@example.com"), ("password", "short")];
-    let weak = form(&stage, "/setup", &fields).header("sec-fetch-site", "same-origin").send().await.unwrap();
+    let weak = form(&gateway, "/setup", &fields).header("sec-fetch-site", "same-origin").send().await.unwrap();
     assert_eq!(weak.status(), 400);
     let text = weak.text().await.unwrap();
     assert!(text.contains("role=\"alert\"") && text.contains("&lt;b&gt;Ada") && !text.contains("<b>Ada"), "{text}");
 
     let fields = [fields[0], ("name", "Ada"), fields[2], ("password", PASSWORD)];
-    let origin = format!("http://{}", stage.address);
-    let done = form(&stage, "/setup", &fields).header("origin", &origin).send().await.unwrap();
+    let origin = format!("http://{}", gateway.address);
+    let done = form(&gateway, "/setup", &fields).header("origin", &origin).send().await.unwrap();
     assert_eq!((done.status().as_u16(), done.headers()["location"].to_str().unwrap()), (303, "/"));
     let cookies = cookies(&done);
 
-    let home = stage.get("/").header("cookie", &cookies).send().await.unwrap();
+    let home = gateway.get("/").header("cookie", &cookies).send().await.unwrap();
     assert_eq!(home.status(), 200);
     let text = home.text().await.unwrap();
     assert!(text.contains("callboard deploy") && text.contains("Ada"), "an empty home says what is next: {text}");
     assert!(text.contains("shard 0"), "the actor tree is shown");
-    let created = stage
+    let created = gateway
         .post("/api/v1/projects", &json!({"name": "shop"}))
         .header("cookie", &cookies)
         .header("sec-fetch-site", "same-origin")
@@ -64,86 +64,87 @@ async fn the_one_time_link_leads_to_an_account_and_the_apps() {
         .await
         .unwrap();
     assert_eq!(created.status(), 201);
-    let text = stage.get("/").header("cookie", &cookies).send().await.unwrap().text().await.unwrap();
+    let text = gateway.get("/").header("cookie", &cookies).send().await.unwrap().text().await.unwrap();
     assert!(text.contains("<h2>shop</h2>") && text.contains("callboard deploy --app shop"), "{text}");
 
-    let out = form(&stage, "/sign-out", &[]).header("origin", &origin).header("cookie", &cookies).send().await.unwrap();
+    let out =
+        form(&gateway, "/sign-out", &[]).header("origin", &origin).header("cookie", &cookies).send().await.unwrap();
     assert_eq!(out.headers()["location"], "/sign-in");
-    let home = stage.get("/").header("cookie", &cookies).send().await.unwrap();
+    let home = gateway.get("/").header("cookie", &cookies).send().await.unwrap();
     assert_eq!(home.headers()["location"], "/sign-in", "the session ended, not only the cookie");
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_page_of_another_origin_can_do_nothing_in_the_user_s_name() {
-    let stage = TestGateway::new().await;
-    stage.administrator().await;
+    let gateway = TestGateway::new().await;
+    gateway.administrator().await;
     let fields = [("email", "admin@example.com"), ("password", PASSWORD)];
-    let own = format!("http://{}", stage.address);
+    let own = format!("http://{}", gateway.address);
     for (name, value) in
         [("origin", "null"), ("origin", "http://evil.example.com"), ("sec-fetch-site", "same-site"), ("x-none", "")]
     {
-        let response = form(&stage, "/sign-in", &fields).header(name, value).send().await.unwrap();
+        let response = form(&gateway, "/sign-in", &fields).header(name, value).send().await.unwrap();
         assert_eq!(response.status(), 403, "{name}: {value}");
         assert!(!response.headers().contains_key("set-cookie"));
     }
     let wrong = [fields[0], ("password", "another password")];
-    let response = form(&stage, "/sign-in", &wrong).header("origin", &own).send().await.unwrap();
+    let response = form(&gateway, "/sign-in", &wrong).header("origin", &own).send().await.unwrap();
     assert_eq!(response.status(), 403);
     assert!(response.text().await.unwrap().contains("password is wrong"));
 
-    let signed_in = form(&stage, "/sign-in", &fields).header("origin", &own).send().await.unwrap();
+    let signed_in = form(&gateway, "/sign-in", &fields).header("origin", &own).send().await.unwrap();
     assert_eq!(signed_in.status(), 303);
     let cookies = cookies(&signed_in);
     let body = json!({"name": "stolen"});
     for (name, value) in
         [("origin", "http://app.localhost"), ("origin", "null"), ("sec-fetch-site", "cross-site"), ("x-none", "")]
     {
-        let request = stage.post("/api/v1/projects", &body).header("cookie", &cookies).header(name, value);
+        let request = gateway.post("/api/v1/projects", &body).header("cookie", &cookies).header(name, value);
         assert_eq!(request.send().await.unwrap().status(), 403, "{name}: {value}");
     }
-    let read = stage.get("/api/v1/projects").header("cookie", &cookies).send().await.unwrap();
+    let read = gateway.get("/api/v1/projects").header("cookie", &cookies).send().await.unwrap();
     assert_eq!(read.status(), 200);
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_browser_stays_signed_in_by_its_refresh_token() {
-    let stage = TestGateway::new().await;
-    let user = stage.administrator().await;
+    let gateway = TestGateway::new().await;
+    let user = gateway.administrator().await;
     let refresh = format!("callboard_refresh={}", user.tokens.refresh_token.expose());
-    let response = stage.get("/").header("cookie", &refresh).send().await.unwrap();
+    let response = gateway.get("/").header("cookie", &refresh).send().await.unwrap();
     assert_eq!(response.status(), 200);
     let renewed = cookies(&response);
     assert!(renewed.contains("callboard_access=") && renewed.contains("callboard_refresh="), "{renewed}");
-    let api = stage.get("/api/v1/projects").header("cookie", &renewed).send().await.unwrap();
+    let api = gateway.get("/api/v1/projects").header("cookie", &renewed).send().await.unwrap();
     assert_eq!(api.status(), 200);
-    assert_eq!(stage.get("/").send().await.unwrap().headers()["location"], "/sign-in");
-    stage.end().await;
+    assert_eq!(gateway.get("/").send().await.unwrap().headers()["location"], "/sign-in");
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn with_tls_cookies_are_bound_to_the_host() {
-    let stage =
+    let gateway =
         TestGateway::with(|settings| settings.public_url = Some("https://callboard.example.com".parse().unwrap()))
             .await;
-    stage.administrator().await;
+    gateway.administrator().await;
     let fields = [("email", "admin@example.com"), ("password", PASSWORD)];
     let response =
-        form(&stage, "/sign-in", &fields).header("origin", "https://callboard.example.com").send().await.unwrap();
+        form(&gateway, "/sign-in", &fields).header("origin", "https://callboard.example.com").send().await.unwrap();
     assert_eq!(response.status(), 303);
     assert!(response.headers().contains_key("strict-transport-security"));
     for cookie in response.headers().get_all("set-cookie") {
         let text = cookie.to_str().unwrap();
         assert!(text.starts_with("__Host-callboard_") && text.contains("Secure"), "{text}");
     }
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn the_reference_and_its_assets_come_from_the_node_itself() {
-    let stage = TestGateway::new().await;
-    let page = stage.get("/docs").send().await.unwrap();
+    let gateway = TestGateway::new().await;
+    let page = gateway.get("/docs").send().await.unwrap();
     let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
     let text = page.text().await.unwrap();
@@ -152,7 +153,7 @@ async fn the_reference_and_its_assets_come_from_the_node_itself() {
     let mut names = Vec::new();
     for attribute in ["href=\"/assets/", "src=\"/assets/"] {
         for asset in text.split(attribute).skip(1).filter_map(|rest| rest.split('"').next()) {
-            let response = stage.get(&format!("/assets/{asset}")).send().await.unwrap();
+            let response = gateway.get(&format!("/assets/{asset}")).send().await.unwrap();
             assert_eq!(response.status(), 200, "{asset}");
             assert!(response.headers()["cache-control"].to_str().unwrap().contains("immutable"));
             let name = asset.split_once('-').unwrap().1.to_owned();
@@ -165,25 +166,25 @@ async fn the_reference_and_its_assets_come_from_the_node_itself() {
     names.sort();
     names.dedup();
     assert_eq!(names, ["docs.js", "frame.css", "icon.svg", "swagger-ui-bundle.js", "swagger-ui.css"]);
-    assert!(stage.get("/docs/problems").send().await.unwrap().text().await.unwrap().contains("id=\"not_found\""));
-    let missing = stage.get("/nowhere").header("accept", "text/html").send().await.unwrap();
+    assert!(gateway.get("/docs/problems").send().await.unwrap().text().await.unwrap().contains("id=\"not_found\""));
+    let missing = gateway.get("/nowhere").header("accept", "text/html").send().await.unwrap();
     assert_eq!(missing.status(), 404);
     assert!(missing.headers()["content-type"].to_str().unwrap().starts_with("text/html"));
-    let user = stage.administrator().await;
-    assert_eq!(stage.get("/api/v1/actors").by(&user).send().await.unwrap().status(), 200);
-    stage.end().await;
+    let user = gateway.administrator().await;
+    assert_eq!(gateway.get("/api/v1/actors").by(&user).send().await.unwrap().status(), 200);
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_new_sign_in_ends_the_session_that_it_replaces() {
-    let stage = TestGateway::new().await;
-    stage.administrator().await;
+    let gateway = TestGateway::new().await;
+    gateway.administrator().await;
     let fields = [("email", "admin@example.com"), ("password", PASSWORD)];
     let sign_in = |cookies: &str, fields: &[(&str, &str)]| {
-        form(&stage, "/sign-in", fields).header("sec-fetch-site", "same-origin").header("cookie", cookies).send()
+        form(&gateway, "/sign-in", fields).header("sec-fetch-site", "same-origin").header("cookie", cookies).send()
     };
     let first = cookies(&sign_in("", &fields).await.unwrap());
-    let home = async |cookies: &str| stage.get("/").header("cookie", cookies).send().await.unwrap().status().as_u16();
+    let home = async |cookies: &str| gateway.get("/").header("cookie", cookies).send().await.unwrap().status().as_u16();
     assert_eq!(home(&first).await, 200);
     let wrong = sign_in(&first, &[fields[0], ("password", "another password")]).await.unwrap();
     assert_eq!(wrong.status(), 403);
@@ -193,16 +194,16 @@ async fn a_new_sign_in_ends_the_session_that_it_replaces() {
     assert_eq!(second.status(), 303);
     assert_eq!(home(&cookies(&second)).await, 200);
     assert_eq!(home(&first).await, 303, "the session before has ended, not only its cookie");
-    stage.end().await;
+    gateway.end().await;
 }
 
 #[actix_rt::test]
 async fn a_browser_is_known_again_after_its_session() {
-    let stage = TestGateway::new().await;
-    stage.administrator().await;
+    let gateway = TestGateway::new().await;
+    gateway.administrator().await;
     let right = [("email", "admin@example.com"), ("password", PASSWORD)];
     let send = |path: &'static str, cookies: &str, fields: &[(&str, &str)]| {
-        form(&stage, path, fields).header("sec-fetch-site", "same-origin").header("cookie", cookies).send()
+        form(&gateway, path, fields).header("sec-fetch-site", "same-origin").header("cookie", cookies).send()
     };
     let signed_in = cookies(&send("/sign-in", "", &right).await.unwrap());
     let device = signed_in.split("; ").find(|cookie| cookie.starts_with("callboard_device=")).unwrap().to_owned();
@@ -216,5 +217,5 @@ async fn a_browser_is_known_again_after_its_session() {
     assert_eq!(stranger.status(), 429);
     assert!(stranger.headers().contains_key("retry-after"), "a page says when to come again, too");
     assert_eq!(send("/sign-in", &device, &right).await.unwrap().status(), 303);
-    stage.end().await;
+    gateway.end().await;
 }
