@@ -45,7 +45,7 @@ pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>) -> Exit {
 struct Host {
     shared: Arc<Shared>,
     bus: Bus,
-    /// Acknowledgements that are sent at once: a part of the prefetch.
+    /// As many pending acknowledgements are sent at once: a part of the prefetch.
     at_once: Cell<usize>,
 }
 

@@ -34,7 +34,7 @@ pub struct Edge {
     pub stream_idle: Duration,
     /// Time for open requests when the server stops. Default: 25 s.
     pub shutdown: Duration,
-    /// Counts refused connections.
+    /// Counts malformed requests.
     pub refused: Option<IntCounter>,
 }
 

@@ -1,4 +1,4 @@
-//! Who may what: credentials, tenants, limits.
+//! Tests of credentials, tenancy and rate limits.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use callboard_messages::Access;
@@ -145,7 +145,7 @@ async fn an_api_key_does_what_its_scopes_allow() {
     let secret = key["secret"].as_str().unwrap();
     let list = || gateway.get("/api/v1/projects").bearer_auth(secret);
     assert_eq!(list().send().await.unwrap().status(), 200);
-    // Not even the body of what it may not do is read.
+    // The body of a forbidden request is not even read.
     let create = gateway.request("POST", "/api/v1/projects").bearer_auth(secret).body("not JSON");
     let (status, code, detail) = refused(create).await;
     assert_eq!((status, code.as_str()), (403, "forbidden"));

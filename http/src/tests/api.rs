@@ -1,4 +1,4 @@
-//! What a well-behaved client sees.
+//! Tests of the API with a well-behaved client.
 
 use serde_json::{Value, json};
 
@@ -45,7 +45,7 @@ async fn a_removal_that_takes_long_is_accepted_and_says_where_to_look() {
     let user = gateway.administrator().await;
     let project = gateway.project(&user, "slow").await;
     let location = format!("/api/v1/projects/{}", project["id"].as_str().unwrap());
-    // The second changes nothing: the first is under way.
+    // The second changes nothing: the first is in progress.
     let mut since = Vec::new();
     for _ in 0..2 {
         let accepted = gateway.request("DELETE", &location).by(&user).send().await.unwrap();

@@ -1,4 +1,4 @@
-//! What a careless or hostile client sends.
+//! Tests of the API with a careless or hostile client.
 
 use std::time::Duration;
 

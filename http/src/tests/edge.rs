@@ -1,4 +1,4 @@
-//! The API on raw sockets: several requests in one packet, what is no request, and what leads nowhere.
+//! Tests of the API on raw sockets: several requests in one packet, malformed ones, and ones without a route.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::fixture::TestGateway;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// All that comes back for these bytes, until the connection closes.
+/// All bytes of the response to these bytes, until the connection closes.
 async fn answers(gateway: &TestGateway, requests: &[u8]) -> String {
     let mut socket = TcpStream::connect(gateway.address).await.unwrap();
     socket.write_all(requests).await.unwrap();
@@ -41,7 +41,7 @@ async fn a_get_before_a_head_keeps_its_body() {
 #[actix_rt::test]
 async fn an_answer_is_written_before_the_next_request_is_read() {
     let gateway = TestGateway::new().await;
-    // Each has an answer of its own, and none can be buffered whole with the others.
+    // Each has a response of its own, and not all of them fit into a buffer.
     let request = "GET /api/v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut socket = TcpStream::connect(gateway.address).await.unwrap();
     let requests = request.repeat(500);

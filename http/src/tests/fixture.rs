@@ -1,4 +1,4 @@
-//! A node in a folder of its own, and its clients.
+//! A gateway with its node in a temporary folder, and its clients.
 
 use std::{
     cell::Cell,
@@ -47,7 +47,7 @@ pub(super) struct TestGateway {
     pub(super) stop: Stop,
 }
 
-/// Somebody with an account.
+/// The tokens of an account.
 pub(super) struct User {
     pub(super) tokens: Tokens,
 }
@@ -66,7 +66,7 @@ impl TestGateway {
         Self::start_with_objects(folder, change, objects).await
     }
 
-    /// By a clock that the test moves.
+    /// With a manual clock.
     pub(super) async fn with_clock(clock: &Clock) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let objects = objects_in(&folder);
@@ -141,7 +141,7 @@ impl TestGateway {
         Self { address: addresses[0], runtime, revocations, databases, folder, client, stop }
     }
 
-    /// Stops the node and gives its folder back.
+    /// Stops the node. Returns its folder.
     pub(super) async fn end(self) -> TempDir {
         self.stop.abort().await;
         self.runtime.stop(Duration::from_secs(1)).await;
@@ -149,7 +149,7 @@ impl TestGateway {
         self.folder
     }
 
-    /// The files that uploads left.
+    /// The files in the object store.
     pub(super) fn objects(&self) -> Vec<PathBuf> {
         let folder = self.folder.path().join("objects/sources");
         let entries = std::fs::read_dir(folder).into_iter().flatten();
@@ -170,13 +170,13 @@ impl TestGateway {
         self.request("POST", path).json(body)
     }
 
-    /// The first account of the platform, by its set-up token.
+    /// Registers the first account of the platform, by its set-up token.
     pub(super) async fn administrator(&self) -> User {
         let token = self.runtime.bus().ask(&Caller::system(), IssueSetupToken::default()).await.unwrap().unwrap();
         self.register("admin@example.com", Some(token.expose())).await
     }
 
-    /// Another account. There must be an administrator.
+    /// Registers another account. There must be an administrator.
     pub(super) async fn user(&self, email: &str) -> User {
         self.register(email, None).await
     }
@@ -202,7 +202,7 @@ impl User {
 }
 
 pub(super) trait By {
-    /// In somebody's name.
+    /// Adds a user's token.
     fn by(self, user: &User) -> Self;
 }
 
@@ -212,7 +212,7 @@ impl By for RequestBuilder {
     }
 }
 
-/// The problem in an answer: what every refusal must be.
+/// Status, code and detail of a response, which must be a problem.
 pub(super) async fn problem(response: Response) -> (u16, String, String) {
     let status = response.status().as_u16();
     let content_type = response.headers()["content-type"].to_str().unwrap().to_owned();
@@ -238,7 +238,7 @@ fn objects_in(folder: &TempDir) -> Arc<LocalFileSystem> {
 /// The lines of a project's log when the project is called `long`.
 pub(super) const LONG: u64 = 25_000;
 
-/// Plays the deploy domain: every deployment is of the project with the same id, and a log has ten lines.
+/// Stands in for the deploy domain: every deployment is of the project with the same id, and a log has ten lines.
 fn deploy() -> Domain {
     Domain::new("deploy")
         .answering()
@@ -259,7 +259,7 @@ fn deploy() -> Domain {
 
 pub(super) struct Deploy {
     context: ShardContext,
-    /// How often a restart was asked for.
+    /// Number of restarts.
     pub(super) restarts: Cell<u32>,
 }
 
@@ -277,7 +277,7 @@ fn lines(project: &Project, after: Option<u64>, limit: Option<u32>) -> LogLines 
     LogLines { items: (after + 1..=last).take(limit).map(line).collect() }
 }
 
-/// A deployment that is under way.
+/// A deployment in progress.
 pub(super) fn deployment(id: DeploymentId, project_id: ProjectId) -> Deployment {
     Deployment {
         id,

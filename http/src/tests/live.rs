@@ -100,7 +100,7 @@ async fn a_reader_follows_and_resumes_where_it_was() {
     publish(&gateway, &format!("project:{two}"), "instance", 2);
     publish(&gateway, &format!("project:{one}"), "instance", 3);
     let mut events = Events::open(&gateway, &user, &topics, Some(&told.id)).await;
-    // Of the second topic nothing was seen, so it begins now.
+    // It resumes in the first topic only, so the second begins now.
     assert_eq!(events.next().await.unwrap().data["data"]["n"], 3);
     gateway.end().await;
 }
@@ -234,12 +234,12 @@ async fn a_web_socket_that_sends_all_the_time_ends_with_its_session() {
         assert_eq!(gateway.request("POST", "/api/v1/auth/logout").by(&user).send().await.unwrap().status(), 204);
         while messages.next().await.unwrap().unwrap().is_pong() {}
     };
-    // Less than it may go on when nobody can say whether its session holds.
+    // Less than it may go on while its session can't be checked.
     tokio::time::timeout(Duration::from_secs(4), async { tokio::join!(pings, ended) }).await.expect("it does not end");
     gateway.end().await;
 }
 
-/// A stream by a clock that the test moves, while auth is away.
+/// A stream with a manual clock, while auth is away.
 async fn without_auth() -> (TestGateway, Clock, String, Events) {
     let clock = Clock::manual(Utc::now());
     let gateway = TestGateway::with_clock(&clock).await;
@@ -353,7 +353,7 @@ async fn a_web_socket_tells_the_same_and_is_guarded() {
     let Message::Text(text) = socket.next().await.unwrap().unwrap() else { panic!("not a text") };
     let told: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&told["kind"], &told["data"]["n"]), (&json!("instance"), &json!(5)));
-    // It may answer before it has read all of it.
+    // The server may answer before it has read everything.
     let _ = socket.send(Message::binary(vec![0_u8; 1024 * 1024])).await;
     let closed = tokio::time::timeout(Duration::from_secs(10), async {
         while let Some(Ok(message)) = socket.next().await {

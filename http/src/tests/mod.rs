@@ -1,4 +1,4 @@
-//! The gateway over real sockets, in front of real domains on SQLite; deploy is played.
+//! Tests of the gateway over real sockets, with real domains on SQLite but for deploy.
 
 mod access;
 mod api;
@@ -12,7 +12,7 @@ mod pages;
 mod replays;
 mod upload;
 
-/// A line of the table that only tests have: a handler of the gateway's own that panics.
+/// A route of the tests: a handler that panics.
 pub(crate) fn routes() -> crate::table::Routes {
     let panics = |_| async { panic!("password=hunter2") };
     let endpoint = crate::table::endpoint("test.panic", callboard_messages::Access::Public, panics);

@@ -1,4 +1,4 @@
-//! What an operator asks.
+//! Tests of the endpoints for operators.
 
 use serde_json::Value;
 

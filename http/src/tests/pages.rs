@@ -1,4 +1,4 @@
-//! The pages, as a browser uses them.
+//! Tests of the pages with a browser's requests.
 
 use callboard_messages::{Caller, auth::IssueSetupToken};
 use reqwest::{RequestBuilder, Response};

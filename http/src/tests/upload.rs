@@ -1,4 +1,4 @@
-//! Sources on their way to the object store.
+//! Tests of uploads.
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -15,7 +15,7 @@ async fn sources_of(gateway: &TestGateway) -> (super::fixture::User, String) {
     (user, path)
 }
 
-/// Waits until an upload that came to nothing is removed.
+/// Waits until a failed upload is removed.
 async fn nothing_left(gateway: &TestGateway) {
     for _ in 0..200 {
         if gateway.objects().is_empty() {
@@ -57,7 +57,7 @@ async fn an_upload_that_fails_leaves_nothing() {
     let chunks = std::iter::repeat_n(Bytes::from(vec![0_u8; 10_000]), 20).map(Ok::<_, std::io::Error>);
     assert_eq!(refused(send(Body::wrap_stream(stream::iter(chunks)))).await.0, 413);
     assert_eq!(refused(send(Body::from(""))).await.0, 400);
-    // What deploy refuses, and what breaks off on its way.
+    // An upload that deploy refuses, and one that breaks off.
     assert_eq!(refused(send(vec![0_u8; 13].into())).await.0, 400);
     let broken = [Ok(Bytes::from_static(b"half")), Err(std::io::Error::other("gone"))];
     assert!(send(Body::wrap_stream(stream::iter(broken))).send().await.is_err());

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use super::{Node, PASSWORD, login, on_each_with, register, visitor_at};
 use crate::AuthSettings;
 
-/// A bcrypt thread that is blocked until this is dropped.
+/// A bcrypt thread that is blocked until it is let go.
 struct Held(mpsc::Sender<()>);
 
 impl Held {

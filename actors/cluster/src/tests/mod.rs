@@ -27,7 +27,7 @@ struct Node {
     redelivered: mpsc::UnboundedReceiver<(String, CloudEvent)>,
 }
 
-/// A transport that records redeliveries, and refuses those whose domain says so.
+/// A transport that records redeliveries, and refuses those of events that say so.
 struct Post(mpsc::UnboundedSender<(String, CloudEvent)>);
 
 impl EventTransport for Post {

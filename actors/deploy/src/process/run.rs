@@ -90,7 +90,7 @@ pub(crate) async fn run(
     })
 }
 
-/// Returns when a program uses more than its limits; pends where the kernel enforces them.
+/// Returns when a program uses more than its limits, which can happen only where the kernel does not enforce them.
 async fn overuse(gauge: &Gauge, limits: &CgroupLimits) -> End {
     let census = Arc::new(Census::default());
     loop {
