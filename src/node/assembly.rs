@@ -20,7 +20,9 @@ use object_store::ObjectStore;
 use super::{
     addresses::Addresses,
     capacity::{self, Shortage},
-    fingerprints, identity, objects, preflight, run_as,
+    fingerprints, identity,
+    marked::Marked,
+    objects, preflight, run_as,
 };
 use crate::{
     config::{Mode, Settings},
@@ -215,6 +217,7 @@ impl Plan<'_> {
             let issuer = &self.addresses.issuer;
             let mine = fingerprints::Mine { settings, data, issuer, objects: &*ground.objects };
             mine.check(&ground.databases, self.id).await?;
+            ground.objects = Arc::new(Marked::new(ground.objects));
             ground.seat = self.take_seat(&ground.databases).await?;
         }
         Ok(ground)

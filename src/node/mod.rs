@@ -13,6 +13,7 @@ mod fingerprints;
 mod hidden;
 mod identity;
 mod lock;
+mod marked;
 mod master_key;
 mod objects;
 mod preflight;
