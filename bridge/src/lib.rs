@@ -92,7 +92,7 @@ pub use settings::BridgeSettings;
 use crate::{
     events::Publishing,
     link::{Link, LinkError},
-    live::Teller,
+    live::UpdateSender,
     metrics::Metrics,
     shared::Shared,
     transport::Outbound,
@@ -166,8 +166,8 @@ impl Bridge {
 
     /// Sends live updates of this node to the others.
     pub fn connect_live(&self, live: &Live) {
-        let teller: Arc<dyn LiveTransport> = Arc::new(Teller(self.0.clone()));
-        live.connect(teller);
+        let sender: Arc<dyn LiveTransport> = Arc::new(UpdateSender(self.0.clone()));
+        live.connect(sender);
     }
 
     /// Registers the metrics of the bridge.

@@ -74,7 +74,7 @@ impl Untold {
 
 impl Updates {
     /// Announces losses to other nodes, if there are any; false when that can't be done now.
-    fn own_up(&self, shared: &Shared) -> bool {
+    fn announce_losses(&self, shared: &Shared) -> bool {
         let mut untold = self.untold.lock();
         let channel = shared.publisher.channels();
         // Updates in flight over another channel may be lost.
@@ -99,14 +99,14 @@ fn everybody() -> Destination {
 }
 
 /// Sends updates to the hubs of other nodes.
-pub(crate) struct Teller(pub(crate) Arc<Shared>);
+pub(crate) struct UpdateSender(pub(crate) Arc<Shared>);
 
-impl LiveTransport for Teller {
+impl LiveTransport for UpdateSender {
     fn tell(&self, topic: &str, event: &LiveEvent) {
         let shared = &self.0;
         let Ok(event) = serde_json::to_vec(event) else { return };
         let fits = event.len() <= LARGEST && topic.len() <= usize::from(u16::MAX);
-        if !fits || !shared.updates.own_up(shared) {
+        if !fits || !shared.updates.announce_losses(shared) {
             shared.metrics.dropped.with_label_values(&[Kind::Live.as_str()]).inc();
             shared.updates.untold.lock().add(topic);
             return;
@@ -140,7 +140,7 @@ async fn hear(shared: &Shared, live: &Live, link: &Link) -> Result<(), String> {
         let delivery = tokio::select! {
             delivery = heard.next() => delivery,
             _ = look.tick() => {
-                shared.updates.own_up(shared);
+                shared.updates.announce_losses(shared);
                 continue;
             }
         };

@@ -47,10 +47,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 const LEFT_AT_MOST: u32 = topology::DELIVERY_LIMIT / 2;
 
 pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>, sink: EventSink) -> Exit {
-    let strangers = Rc::new(Strangers::default());
+    let unknown_types = Rc::new(UnknownTypes::default());
     keep(&context, &shared, async |link| {
         while !shared.draining.is_cancelled() {
-            if let Err(reason) = take(&shared, &sink, &strangers, &link).await {
+            if let Err(reason) = take(&shared, &sink, &unknown_types, &link).await {
                 return reason;
             }
             sleep(PAUSE).await;
@@ -66,23 +66,23 @@ pub(crate) async fn run(context: ChildContext, shared: Arc<Shared>, sink: EventS
 
 /// Types of events that this version does not react to.
 #[derive(Default)]
-struct Strangers(RefCell<HashMap<String, Met>>);
+struct UnknownTypes(RefCell<HashMap<String, Seen>>);
 
 #[derive(Clone, Copy)]
-struct Met {
+struct Seen {
     first: Instant,
     last: Instant,
 }
 
-impl Strangers {
+impl UnknownTypes {
     /// How long such events have come here without being taken elsewhere.
-    fn met(&self, kind: &str, forgotten_after: Duration) -> Duration {
+    fn seen_for(&self, kind: &str, forgotten_after: Duration) -> Duration {
         let now = Instant::now();
-        let mut strangers = self.0.borrow_mut();
-        strangers.retain(|_, met| now.duration_since(met.last) < forgotten_after);
-        let met = strangers.entry(kind.to_owned()).or_insert(Met { first: now, last: now });
-        met.last = now;
-        now.duration_since(met.first)
+        let mut unknown_types = self.0.borrow_mut();
+        unknown_types.retain(|_, seen| now.duration_since(seen.last) < forgotten_after);
+        let seen = unknown_types.entry(kind.to_owned()).or_insert(Seen { first: now, last: now });
+        seen.last = now;
+        now.duration_since(seen.first)
     }
 }
 
@@ -90,7 +90,7 @@ impl Strangers {
 struct Subscriber {
     shared: Arc<Shared>,
     sink: EventSink,
-    strangers: Rc<Strangers>,
+    unknown_types: Rc<UnknownTypes>,
     channel: Channel,
     /// The events in progress by aggregate, with those that wait behind them.
     aggregates: RefCell<HashMap<Uuid, VecDeque<Taken>>>,
@@ -111,7 +111,12 @@ struct Taken {
 }
 
 /// Consumes events until it hands over, or this node drains.
-async fn take(shared: &Arc<Shared>, sink: &EventSink, strangers: &Rc<Strangers>, link: &Link) -> Result<(), String> {
+async fn take(
+    shared: &Arc<Shared>,
+    sink: &EventSink,
+    unknown_types: &Rc<UnknownTypes>,
+    link: &Link,
+) -> Result<(), String> {
     let subscription = sink.subscription();
     let queue = shared.names.events_of(subscription.domain);
     let channel = link.incoming().await?;
@@ -125,7 +130,7 @@ async fn take(shared: &Arc<Shared>, sink: &EventSink, strangers: &Rc<Strangers>,
     let subscriber = Rc::new(Subscriber {
         shared: shared.clone(),
         sink: sink.clone(),
-        strangers: strangers.clone(),
+        unknown_types: unknown_types.clone(),
         channel: channel.clone(),
         aggregates: RefCell::default(),
         deliveries: Cell::new(0),
@@ -235,13 +240,13 @@ impl Subscriber {
                 Ok(()) => return true,
                 Err(Untaken::Later { after, .. }) => (after, settings.patience),
                 Err(Untaken::Unknown(reason)) => {
-                    let met = self.strangers.met(&event.kind, 2 * settings.unknown_for);
+                    let seen_for = self.unknown_types.seen_for(&event.kind, 2 * settings.unknown_for);
                     // Nodes that know such events have had time to take it.
-                    if met >= settings.unknown_for && *deliveries > 0 {
+                    if seen_for >= settings.unknown_for && *deliveries > 0 {
                         self.sink.bury(event, reason, attempts + 1).await;
                         return true;
                     }
-                    (settings.unknown_for.saturating_sub(met).max(PAUSE), settings.unknown_for / 64)
+                    (settings.unknown_for.saturating_sub(seen_for).max(PAUSE), settings.unknown_for / 64)
                 }
             };
             let since = *untaken.get_or_insert_with(Instant::now);

@@ -40,7 +40,7 @@ const LOOKS: [Duration; 4] =
     [Duration::from_millis(10), Duration::from_millis(20), Duration::from_millis(40), Duration::from_millis(80)];
 
 /// Most keys that are still to be forgotten in Redis before they may be read again.
-const UNFORGOTTEN: usize = 1024;
+const TO_FORGET_MOST: usize = 1024;
 
 /// What is cached, and for how long.
 #[derive(Debug, Clone)]
@@ -91,7 +91,7 @@ pub(crate) struct Inner<K, V, E> {
     live: Option<Live>,
     pub(crate) process: moka::sync::Cache<K, Remembered<V>>,
     pub(crate) readings: Mutex<HashMap<K, Reading<V, E>>>,
-    unforgotten: Mutex<HashSet<String>>,
+    to_forget: Mutex<HashSet<String>>,
     /// Set when too many keys are still to be forgotten: Redis is not used until its values have expired.
     redis_is_old_until: Mutex<Option<Instant>>,
     look_up: Script,
@@ -144,7 +144,7 @@ where
             live,
             process,
             readings: Mutex::default(),
-            unforgotten: Mutex::default(),
+            to_forget: Mutex::default(),
             redis_is_old_until: Mutex::default(),
             look_up: Script::new(include_str!("cached_look_up.lua")),
             store: Script::new(include_str!("cached_store.lua")),
@@ -188,11 +188,11 @@ where
             Ok(_) | Err(CacheError::None) => {}
             Err(error) => {
                 tracing::debug!(%error, cache = inner.settings.name, "forgetting a value in Redis failed; retrying before the next read");
-                let mut unforgotten = inner.unforgotten.lock();
-                if unforgotten.len() < UNFORGOTTEN {
-                    unforgotten.extend([value, lock]);
+                let mut to_forget = inner.to_forget.lock();
+                if to_forget.len() < TO_FORGET_MOST {
+                    to_forget.extend([value, lock]);
                 } else {
-                    unforgotten.clear();
+                    to_forget.clear();
                     *inner.redis_is_old_until.lock() = Some(inner.cache.clock().instant() + inner.settings.shared * 2);
                 }
             }
@@ -267,7 +267,7 @@ where
     }
 
     async fn find(&self, key: &K) -> Result<Found<V>, CacheError> {
-        self.forget_what_was_not().await?;
+        self.forget_pending().await?;
         let mut looks = LOOKS.iter();
         loop {
             let found = self.look(key).await?;
@@ -315,17 +315,17 @@ where
     }
 
     /// Forgets in Redis what could not be forgotten before: nothing is read from it until then.
-    async fn forget_what_was_not(&self) -> Result<(), CacheError> {
+    async fn forget_pending(&self) -> Result<(), CacheError> {
         let now = self.cache.clock().instant();
         if self.redis_is_old_until.lock().is_some_and(|until| now < until) {
             return Err(CacheError::Late);
         }
-        let keys: Vec<String> = self.unforgotten.lock().iter().cloned().collect();
+        let keys: Vec<String> = self.to_forget.lock().iter().cloned().collect();
         if keys.is_empty() {
             return Ok(());
         }
         self.cache.run(async |connection| redis::cmd("DEL").arg(&keys).query_async::<i64>(connection).await).await?;
-        self.unforgotten.lock().retain(|key| !keys.contains(key));
+        self.to_forget.lock().retain(|key| !keys.contains(key));
         Ok(())
     }
 

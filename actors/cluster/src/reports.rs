@@ -23,7 +23,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// A node's report.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Told {
+struct Report {
     node: NodeId,
     /// The hosted domains that are not ready.
     away: HashMap<String, Away>,
@@ -36,13 +36,13 @@ pub(crate) fn child(members: Members) -> ChildSpec {
 
 async fn run(context: ChildContext, members: Members) -> Exit {
     let mut heard = context.live.subscribe(TOPIC, None);
-    let mut last: Option<(Instant, Told)> = None;
+    let mut last: Option<(Instant, Report)> = None;
     loop {
-        let told = Told { node: members.me(), away: away(&context.bus) };
-        let is_due = last.as_ref().is_none_or(|(at, before)| at.elapsed() >= AGAIN || *before != told);
-        if is_due && let Ok(data) = serde_json::to_value(&told) {
+        let report = Report { node: members.me(), away: away(&context.bus) };
+        let is_due = last.as_ref().is_none_or(|(at, before)| at.elapsed() >= AGAIN || *before != report);
+        if is_due && let Ok(data) = serde_json::to_value(&report) {
             context.live.publish(TOPIC, LiveEvent::new("readiness", data));
-            last = Some((Instant::now(), told));
+            last = Some((Instant::now(), report));
         }
         let due = tokio::time::sleep(LOOK);
         tokio::pin!(due);
@@ -63,9 +63,9 @@ async fn run(context: ChildContext, members: Members) -> Exit {
 
 fn hear(members: &Members, event: &LiveEvent) {
     // A newer version's report may have another form, and is ignored then.
-    let Ok(told) = serde_json::from_value::<Told>(event.data.clone()) else { return };
-    if told.node != members.me() {
-        members.report(told.node, Instant::now(), told.away);
+    let Ok(report) = serde_json::from_value::<Report>(event.data.clone()) else { return };
+    if report.node != members.me() {
+        members.report(report.node, Instant::now(), report.away);
     }
 }
 

@@ -41,9 +41,9 @@ use crate::{address, limits::Class, pace::Pace};
 const SUSPICION: Duration = Duration::from_secs(2);
 
 /// How long a request at a node that is gone waits for the takeover of the app: some take longer than most.
-const HEIR_WITHIN: Duration = Duration::from_secs(30);
+const TAKEOVER_WITHIN: Duration = Duration::from_secs(30);
 /// Interval of checking for the takeover, if no change wakes it.
-const HEIR_LOOK: Duration = Duration::from_millis(200);
+const TAKEOVER_LOOK: Duration = Duration::from_millis(200);
 
 /// An exchange whose response is on its way to the client; in flight until it is dropped.
 pub(super) struct Exchange {
@@ -72,7 +72,7 @@ impl Drop for Exchange {
 }
 
 /// A request being forwarded.
-struct Errand<'a> {
+struct Forwarding<'a> {
     head: &'a RequestHead,
     app: &'a str,
     host: &'a str,
@@ -93,7 +93,7 @@ impl Worker {
         let head = request.head();
         let request_id = headers::request_id(head);
         let websocket = headers::asks_for_websocket(head);
-        let errand = Errand {
+        let forwarding = Forwarding {
             head,
             app: &app,
             host: &host,
@@ -105,39 +105,39 @@ impl Worker {
             length: head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()),
             upload: Upload::new(),
         };
-        let outcome = match self.admit(&errand) {
-            Ok(visit) => self.run(&errand, payload).await.map(|response| (response, visit)),
+        let outcome = match self.admit(&forwarding) {
+            Ok(visit) => self.run(&forwarding, payload).await.map(|response| (response, visit)),
             Err(failure) => Err(failure),
         };
         match outcome {
             Ok(proxied) => proxied,
             Err(failure) => {
-                let failure = self.limit(failure, &errand).await;
+                let failure = self.limit(failure, &forwarding).await;
                 tracing::debug!(app, request_id, status = failure.status().as_u16(), reason = %failure.reason(), "proxying a request failed");
                 if let Some(route) = self.router.table.get(&app) {
                     route.metrics().answered(failure.status().as_u16());
-                    route.metrics().took(errand.started.elapsed());
+                    route.metrics().took(forwarding.started.elapsed());
                 }
-                let forwarded = errand.sender != Sender::Client;
+                let forwarded = forwarding.sender != Sender::Client;
                 (failure.page(&Visitor { head, app: &app, request_id: &request_id, forwarded }), None)
             }
         }
     }
 
     /// Counts a client in by its address; another node has counted those that it forwards.
-    fn admit(&self, errand: &Errand<'_>) -> Result<Option<Visit>, Failure> {
-        if errand.sender == Sender::Node {
+    fn admit(&self, forwarding: &Forwarding<'_>) -> Result<Option<Visit>, Failure> {
+        if forwarding.sender == Sender::Node {
             return Ok(None);
         }
         let census = &self.router.census;
-        census.enter(self.subject(errand)).map(Some).ok_or_else(|| Failure::Crowded(census.limit()))
+        census.enter(self.subject(forwarding)).map(Some).ok_or_else(|| Failure::Crowded(census.limit()))
     }
 
     /// Counts a request for an app that does not exist against its address, as the API does.
-    async fn limit(&self, failure: Failure, errand: &Errand<'_>) -> Failure {
+    async fn limit(&self, failure: Failure, forwarding: &Forwarding<'_>) -> Failure {
         match &self.router.limits {
-            Some(limits) if matches!(failure, Failure::UnknownApp) && errand.sender != Sender::Node => {
-                let taken = limits.take(Class::Address, self.subject(errand)).await;
+            Some(limits) if matches!(failure, Failure::UnknownApp) && forwarding.sender != Sender::Node => {
+                let taken = limits.take(Class::Address, self.subject(forwarding)).await;
                 taken.err().map_or(failure, Failure::RateLimited)
             }
             _ => failure,
@@ -145,9 +145,9 @@ impl Worker {
     }
 
     /// The subject that requests are counted against.
-    fn subject(&self, errand: &Errand<'_>) -> u128 {
-        let peer = errand.head.peer_addr.map(|peer| peer.ip());
-        address::bucket(self.router.proxies.client_behind(peer, &errand.head.headers).address)
+    fn subject(&self, forwarding: &Forwarding<'_>) -> u128 {
+        let peer = forwarding.head.peer_addr.map(|peer| peer.ip());
+        address::bucket(self.router.proxies.client_behind(peer, &forwarding.head.headers).address)
     }
 
     fn sender(&self, head: &RequestHead, host: &str) -> Sender {
@@ -158,34 +158,38 @@ impl Worker {
         sender
     }
 
-    async fn run(&self, errand: &Errand<'_>, mut payload: Option<Payload>) -> Result<Response<ResponseBody>, Failure> {
-        check(errand)?;
+    async fn run(
+        &self,
+        forwarding: &Forwarding<'_>,
+        mut payload: Option<Payload>,
+    ) -> Result<Response<ResponseBody>, Failure> {
+        check(forwarding)?;
         let mut unsent: Option<(Option<Uuid>, hyper::Request<RequestBody>)> = None;
         let mut tried = Tried::default();
-        let has_body = payload.is_some() && !errand.websocket;
+        let has_body = payload.is_some() && !forwarding.websocket;
         let mut renew = false;
-        let mut heir = Heir::default();
+        let mut takeover = Takeover::default();
         loop {
-            let chosen = self.choose(errand.app, errand.sender != Sender::Client, &mut tried).await;
+            let chosen = self.choose(forwarding.app, forwarding.sender != Sender::Client, &mut tried).await;
             let Chosen { place, metrics } = match chosen {
-                Err(failure) if failure.is_passing() && self.await_heir(&heir).await => {
+                Err(failure) if failure.is_passing() && self.await_takeover(&takeover).await => {
                     tried = Tried::default();
                     continue;
                 }
                 chosen => chosen?,
             };
             let node = place.is_node().then(|| place.instance_id());
-            let kept = if renew { None } else { self.pool.take(&place, errand.replayable) };
+            let kept = if renew { None } else { self.pool.take(&place, forwarding.replayable) };
             let was_kept = kept.is_some();
             let mut connection = match kept {
                 Some(connection) => connection,
                 None => match self.pool.connect(place.endpoint()).await {
                     Ok(connection) => connection,
                     Err(error) => {
-                        tracing::debug!(app = errand.app, instance = %place.instance_id(), %error, "an instance accepted no connection");
+                        tracing::debug!(app = forwarding.app, instance = %place.instance_id(), %error, "an instance accepted no connection");
                         place.suspect(SUSPICION);
                         if place.is_lost() {
-                            heir.expect();
+                            takeover.expect();
                         }
                         tried.ids.push(place.instance_id());
                         tried.failed = Some(match node {
@@ -199,18 +203,20 @@ impl Worker {
             let message = match unsent.take() {
                 Some((for_node, message)) if for_node == node => message,
                 // Composed for another endpoint: the head is written anew.
-                Some((_, message)) => self.compose(errand, node, Some(message.into_body()))?,
-                None => self.compose(errand, node, self.body(errand, &mut payload))?,
+                Some((_, message)) => self.compose(forwarding, node, Some(message.into_body()))?,
+                None => self.compose(forwarding, node, self.body(forwarding, &mut payload))?,
             };
             connection.received.store(false, Ordering::Relaxed);
             let answer = connection.sender.try_send_request(message);
-            let mut error = match self.within_timeout(answer, &errand.upload).await {
+            let mut error = match self.within_timeout(answer, &forwarding.upload).await {
                 // It had no effect there.
                 Some(Ok(answer)) if !has_body && is_misdirected(node, &answer) && self.renew(&mut tried).await => {
                     continue;
                 }
                 // The list names the new owner before that node itself knows.
-                Some(Ok(answer)) if !has_body && is_misdirected(node, &answer) && self.await_heir(&heir).await => {
+                Some(Ok(answer))
+                    if !has_body && is_misdirected(node, &answer) && self.await_takeover(&takeover).await =>
+                {
                     tried = Tried::default();
                     continue;
                 }
@@ -218,23 +224,23 @@ impl Worker {
                     return Err(Failure::NoInstance(RouteState::Moving));
                 }
                 // Nor had it one at the new owner, as long as no instance serves.
-                Some(Ok(answer)) if !has_body && is_unserved(node, &answer) && self.await_heir(&heir).await => {
+                Some(Ok(answer)) if !has_body && is_unserved(node, &answer) && self.await_takeover(&takeover).await => {
                     tried = Tried::default();
                     continue;
                 }
-                Some(Ok(answer)) => return self.answer(errand, answer, connection, metrics, place, payload).await,
+                Some(Ok(answer)) => return self.answer(forwarding, answer, connection, metrics, place, payload).await,
                 Some(Err(error)) => error,
                 None if place.is_lost() => return Err(Failure::NodeLost(self.name_of(place.instance_id()))),
-                None if errand.upload.waiting_for_client() => return Err(Failure::ClientTooSlow),
+                None if forwarding.upload.waiting_for_client() => return Err(Failure::ClientTooSlow),
                 None => return Err(Failure::TooSlow(self.router.settings.response_timeout)),
             };
             let silent = !connection.received.load(Ordering::Relaxed);
             let unheard = error.take_message();
             if place.is_lost() {
-                if unheard.is_none() && !errand.replayable {
+                if unheard.is_none() && !forwarding.replayable {
                     return Err(Failure::NodeLost(self.name_of(place.instance_id())));
                 }
-                heir.expect();
+                takeover.expect();
             }
             if let Some(message) = unheard {
                 unsent = Some((node, message));
@@ -247,11 +253,11 @@ impl Worker {
                 renew = was_kept;
             } else if place.is_lost() {
                 tried = Tried::default();
-            } else if was_kept && errand.replayable && silent {
+            } else if was_kept && forwarding.replayable && silent {
                 renew = true;
-            } else if errand.upload.late() {
+            } else if forwarding.upload.late() {
                 return Err(Failure::ClientTooSlow);
-            } else if errand.upload.broken() {
+            } else if forwarding.upload.broken() {
                 return Err(Failure::ClientBroke);
             } else {
                 return Err(Failure::broken(error.error(), silent));
@@ -260,44 +266,45 @@ impl Worker {
     }
 
     /// Waits a bounded time for the takeover of the app; false when none is expected, or none came in time.
-    async fn await_heir(&self, heir: &Heir) -> bool {
-        if !heir.is_expected() {
+    async fn await_takeover(&self, takeover: &Takeover) -> bool {
+        if !takeover.is_expected() {
             return false;
         }
         let mut changes = self.router.table.changes();
         // A change of the table may be the takeover, but one to another node changes nothing here.
-        let _ = tokio::time::timeout(HEIR_LOOK, changes.changed()).await;
+        let _ = tokio::time::timeout(TAKEOVER_LOOK, changes.changed()).await;
         true
     }
 
-    fn body(&self, errand: &Errand<'_>, payload: &mut Option<Payload>) -> Option<RequestBody> {
+    fn body(&self, forwarding: &Forwarding<'_>, payload: &mut Option<Payload>) -> Option<RequestBody> {
         // A WebSocket's payload is the stream after the handshake: it stays here.
-        let payload = if errand.websocket { None } else { payload.take() };
+        let payload = if forwarding.websocket { None } else { payload.take() };
         let Settings { body_timeout, body_rate, .. } = *self.router.settings;
         let pace = || Pace::new(body_timeout, body_rate);
-        payload.map(|payload| RequestBody::new(payload, errand.length, pace(), &errand.upload))
+        payload.map(|payload| RequestBody::new(payload, forwarding.length, pace(), &forwarding.upload))
     }
 
     /// The message for an instance, or for another node.
     fn compose(
         &self,
-        errand: &Errand<'_>,
+        forwarding: &Forwarding<'_>,
         node: Option<Uuid>,
         body: Option<RequestBody>,
     ) -> Result<hyper::Request<RequestBody>, Failure> {
-        let peer = errand.head.peer_addr.map(|peer| peer.ip());
-        let hop = node.zip(self.router.hops.as_ref()).map(|(node, hops)| hops.sign(node, errand.head, errand.host));
+        let peer = forwarding.head.peer_addr.map(|peer| peer.ip());
+        let hop =
+            node.zip(self.router.hops.as_ref()).map(|(node, hops)| hops.sign(node, forwarding.head, forwarding.host));
         let origin = Origin {
-            host: errand.host,
+            host: forwarding.host,
             peer,
             trusted: self.router.settings.trusts(peer),
-            request_id: errand.request_id,
-            websocket: errand.websocket,
-            forwarded: errand.sender == Sender::Node,
+            request_id: forwarding.request_id,
+            websocket: forwarding.websocket,
+            forwarded: forwarding.sender == Sender::Node,
             hop: hop.as_deref(),
         };
-        let message = headers::request(errand.head, &origin).ok_or(Failure::Inexpressible)?;
-        Ok(message.map(|()| body.unwrap_or_else(|| RequestBody::empty(&errand.upload))))
+        let message = headers::request(forwarding.head, &origin).ok_or(Failure::Inexpressible)?;
+        Ok(message.map(|()| body.unwrap_or_else(|| RequestBody::empty(&forwarding.upload))))
     }
 
     /// Waits for the head of the response; the time counts from the last piece of the request's body.
@@ -319,7 +326,7 @@ impl Worker {
 
     async fn answer(
         &self,
-        errand: &Errand<'_>,
+        forwarding: &Forwarding<'_>,
         answer: hyper::Response<Incoming>,
         connection: Connection,
         metrics: Option<AppMetrics>,
@@ -328,10 +335,10 @@ impl Worker {
     ) -> Result<Response<ResponseBody>, Failure> {
         let status = StatusCode::from_u16(answer.status().as_u16()).map_err(|_| Failure::Inexpressible)?;
         let mut head = Response::with_body(status, ());
-        headers::response(answer.headers(), head.head_mut(), errand.request_id, status == StatusCode::NOT_MODIFIED);
+        headers::response(answer.headers(), head.head_mut(), forwarding.request_id, status == StatusCode::NOT_MODIFIED);
 
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(payload) = payload.filter(|_| errand.websocket) else {
+            let Some(payload) = payload.filter(|_| forwarding.websocket) else {
                 return Err(Failure::Broken("it switched protocols without being asked to".to_owned()));
             };
             let tunnel = upgrade::tunnel(answer, payload, place).await?;
@@ -345,17 +352,17 @@ impl Worker {
             connection: Some(connection),
             pool: Rc::clone(&self.pool),
             metrics,
-            started: errand.started,
+            started: forwarding.started,
             _place: place,
         };
         let stated = answer.headers().get(hyper::header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
         let incoming = answer.into_body();
-        let size = match (status, &errand.head.method) {
+        let size = match (status, &forwarding.head.method) {
             (StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED, _) => BodySize::None,
             (_, &actix_http::Method::HEAD) => stated.map_or(BodySize::None, BodySize::Sized),
             _ => incoming.size_hint().exact().map_or(BodySize::Stream, BodySize::Sized),
         };
-        frame(head.head_mut(), errand, size);
+        frame(head.head_mut(), forwarding, size);
         if incoming.is_end_stream() {
             exchange.complete();
             return Ok(head.set_body(ResponseBody::Empty(size)));
@@ -366,11 +373,11 @@ impl Worker {
 
 /// Whether, and until when, a request waits for the takeover of its app.
 #[derive(Default)]
-struct Heir(Option<Instant>);
+struct Takeover(Option<Instant>);
 
-impl Heir {
+impl Takeover {
     fn expect(&mut self) {
-        self.0.get_or_insert_with(|| Instant::now() + HEIR_WITHIN);
+        self.0.get_or_insert_with(|| Instant::now() + TAKEOVER_WITHIN);
     }
 
     fn is_expected(&self) -> bool {
@@ -389,27 +396,27 @@ fn is_misdirected(node: Option<Uuid>, answer: &hyper::Response<Incoming>) -> boo
 }
 
 /// Keeps actix-http from a framing that the client could not read.
-fn frame(head: &mut actix_http::ResponseHead, errand: &Errand<'_>, size: BodySize) {
-    let old = errand.head.version < Version::HTTP_11;
+fn frame(head: &mut actix_http::ResponseHead, forwarding: &Forwarding<'_>, size: BodySize) {
+    let old = forwarding.head.version < Version::HTTP_11;
     // After a refused upgrade, everything from this client would be taken for the stream.
-    let spoilt = errand.websocket;
+    let spoilt = forwarding.websocket;
     if old || spoilt {
         head.no_chunking(true);
     }
-    let upgrade = errand.head.connection_type() == ConnectionType::Upgrade;
+    let upgrade = forwarding.head.connection_type() == ConnectionType::Upgrade;
     if upgrade || spoilt || (old && size == BodySize::Stream) {
         head.set_connection_type(ConnectionType::Close);
     }
 }
 
-fn check(errand: &Errand<'_>) -> Result<(), Failure> {
-    let head = errand.head;
+fn check(forwarding: &Forwarding<'_>) -> Result<(), Failure> {
+    let head = forwarding.head;
     if matches!(head.method, actix_http::Method::CONNECT | actix_http::Method::TRACE) {
         return Err(Failure::MethodRefused);
     }
     if headers::names_websocket(head) {
-        let body = head.headers.contains_key(TRANSFER_ENCODING) || errand.length.is_some_and(|length| length > 0);
-        if !errand.websocket || body || head.method != actix_http::Method::GET || head.version != Version::HTTP_11 {
+        let body = head.headers.contains_key(TRANSFER_ENCODING) || forwarding.length.is_some_and(|length| length > 0);
+        if !forwarding.websocket || body || head.method != actix_http::Method::GET || head.version != Version::HTTP_11 {
             return Err(Failure::BadUpgrade);
         }
     }

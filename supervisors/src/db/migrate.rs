@@ -61,7 +61,7 @@ impl Databases {
                     })
                     .await
                 };
-                let outcome = timeout(MIGRATE_WITHIN, told(domain, work)).await;
+                let outcome = timeout(MIGRATE_WITHIN, logging_progress(domain, work)).await;
                 let _ = timeout(CONNECT_WITHIN, connection.close()).await;
                 outcome.map_err(|_| MigrationError::Late { domain: domain.to_owned() })?
             }
@@ -200,7 +200,7 @@ async fn is_applied(connection: &mut PgConnection, migrator: &Migrator, table: &
 }
 
 /// Runs `work`, and logs at intervals that it takes long.
-async fn told<T>(domain: &str, work: impl Future<Output = T>) -> T {
+async fn logging_progress<T>(domain: &str, work: impl Future<Output = T>) -> T {
     let began = Instant::now();
     let mut say = interval_at(began + SAID_EVERY, SAID_EVERY);
     tokio::pin!(work);

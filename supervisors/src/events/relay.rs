@@ -124,7 +124,7 @@ impl Relay {
                 () = self.context.stopping() => break,
                 () = lost => {
                     tracing::warn!(domain = self.domain, "the lease on the outbox was lost");
-                    self.let_go();
+                    self.drop_lease();
                 }
                 Some(ended) = self.under_way.next() => {
                     if let Err(error) = self.settle(ended).await {
@@ -132,7 +132,7 @@ impl Relay {
                             tracing::warn!(domain = self.domain, %error, "marking events as published failed; they are published again");
                         }
                         // They are published again, and their subscribers' inboxes drop them.
-                        self.let_go();
+                        self.drop_lease();
                     }
                 }
                 Ok(()) = self.fillings.changed() => self.filled = true,
@@ -152,7 +152,7 @@ impl Relay {
         let now = self.context.clock.instant();
         let is_held = self.lease.as_ref().is_some_and(Lease::is_held);
         if !is_held {
-            self.let_go();
+            self.drop_lease();
             if self.measure(now).await? == 0 {
                 return Ok(LOOK_EVERY);
             }
@@ -187,7 +187,7 @@ impl Relay {
     }
 
     /// Nothing is pending: releases the lease after a while.
-    async fn rest(&mut self, now: Instant) -> Result<Duration, Error> {
+    async fn release_when_idle(&mut self, now: Instant) -> Result<Duration, Error> {
         self.waiting.clear();
         let idle = now.saturating_duration_since(self.used);
         if idle < LINGER {
@@ -219,7 +219,7 @@ impl Relay {
             }
         }
         if !waits {
-            return self.rest(now).await;
+            return self.release_when_idle(now).await;
         }
         self.used = now;
         Ok(next_look(&self.waiting, &self.busy, now))
@@ -285,7 +285,7 @@ impl Relay {
         }
     }
 
-    fn let_go(&mut self) {
+    fn drop_lease(&mut self) {
         self.under_way.clear();
         self.busy.clear();
         self.waiting.clear();

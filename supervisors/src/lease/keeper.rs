@@ -47,7 +47,7 @@ impl Lease {
         ttl: Duration,
         sent: Instant,
     ) -> Self {
-        let until = Mutex::new(sent + ours(ttl));
+        let until = Mutex::new(sent + acts_for(ttl));
         let held = Arc::new(Held { database, clock, name, token, until, lost: CancellationToken::new() });
         let stop = CancellationToken::new();
         let (renewed, stopped) = (held.clone(), stop.clone());
@@ -122,13 +122,13 @@ impl Fence {
 
 impl Held {
     async fn fence(&self, transaction: &mut Transaction) -> Result<(), FenceError> {
-        let ours = transaction
+        let updated = transaction
             .query("UPDATE leases SET beat = beat + 1 WHERE name = $1 AND token = $2 AND holder IS NOT NULL")
             .bind(self.name.clone())
             .bind(self.token)
             .execute()
             .await?;
-        if ours == 1 {
+        if updated == 1 {
             return Ok(());
         }
         self.lost.cancel();
@@ -146,7 +146,7 @@ impl Held {
             }
             pause = ttl / 4;
             match self.clock.timeout_at(until, self.renew()).await {
-                Some(Ok(true)) => *self.until.lock() = sent + ours(ttl),
+                Some(Ok(true)) => *self.until.lock() = sent + acts_for(ttl),
                 Some(Err(error)) => {
                     if let Some(error) = error.outside_outage() {
                         tracing::warn!(lease = self.name, %error, "renewing a lease failed; retrying");
@@ -173,6 +173,6 @@ impl Held {
 
 /// How long the holder acts, counted from before the lease was asked for: less than its time to live, because clocks
 /// differ.
-fn ours(ttl: Duration) -> Duration {
+fn acts_for(ttl: Duration) -> Duration {
     ttl / 4 * 3
 }

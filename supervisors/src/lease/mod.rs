@@ -105,8 +105,8 @@ impl Leases {
         // Before the acquiring statement is sent.
         let sent = self.clock.instant();
         let Some(row) = row else { return self.create(name, ttl, sent).await };
-        let lives = Duration::from_millis(u64::try_from(row.ttl).unwrap_or(u64::MAX)).max(ttl);
-        if row.holder.is_some() && !self.sightings.has_lapsed(name.to_owned(), row.token, row.beat, lives) {
+        let time_to_live = Duration::from_millis(u64::try_from(row.ttl).unwrap_or(u64::MAX)).max(ttl);
+        if row.holder.is_some() && !self.sightings.has_lapsed(name.to_owned(), row.token, row.beat, time_to_live) {
             return Ok(None);
         }
         let token = row.token + 1;
