@@ -1,5 +1,5 @@
-//! Puts a node together: the domains it hosts, the ways to those it does not, the gateway and the router, in one process.
-//! Which domains there are is said in `crate::domains`.
+//! Puts a node together: the domains it hosts, the bridge to those it does not, the gateway and the router, in one
+//! process. The list of domains is in `crate::domains`.
 
 use std::{net::TcpListener, path::Path, sync::Arc};
 
@@ -30,15 +30,15 @@ use crate::{
     error::{Context, Error, Result},
 };
 
-/// What a node is made from.
+/// The plan of a node.
 pub struct Plan<'a> {
-    /// What the operator set.
+    /// The operator's settings.
     pub settings: &'a Settings,
     /// Alone, or one of several.
     pub mode: Mode,
     /// The data folder.
     pub data: &'a Path,
-    /// Which node this is.
+    /// The node's id.
     pub id: NodeId,
     /// Wraps the keys of secrets.
     pub master_key: MasterKey,
@@ -46,13 +46,13 @@ pub struct Plan<'a> {
     pub addresses: &'a Addresses,
 }
 
-/// What the domains of a node are built from.
+/// The parts from which the domains of a node are built.
 pub struct Parts<'a> {
-    /// What the operator set.
+    /// The operator's settings.
     pub settings: &'a Settings,
     /// The data folder.
     pub data: &'a Path,
-    /// Which node this is.
+    /// The node's id.
     pub id: NodeId,
     /// Wraps the keys of secrets.
     pub master_key: &'a MasterKey,
@@ -62,13 +62,13 @@ pub struct Parts<'a> {
     pub databases: Databases,
     /// Sources and releases.
     pub objects: Arc<dyn ObjectStore>,
-    /// What the nodes remember together.
+    /// The shared cache of the nodes.
     pub cache: Cache,
-    /// Which credentials are void.
+    /// Revocations of credentials.
     pub revocations: Revocations,
-    /// Where the apps of this node answer.
+    /// The routes to apps.
     pub routes: RoutingTable,
-    /// The nodes there are.
+    /// The membership of the cluster.
     pub members: Members,
 }
 
@@ -82,13 +82,13 @@ pub struct Assembled {
     pub objects: Arc<dyn ObjectStore>,
     /// Its gateway.
     pub serving: Serving,
-    /// The nodes that it knows.
+    /// The membership of the cluster.
     pub members: Members,
-    /// The way to them; a node alone has none.
+    /// The bridge to other nodes; `None` for a node that is alone.
     pub bridge: Option<Bridge>,
 }
 
-/// What a node stands on.
+/// The opened stores and servers of a node.
 struct Ground {
     disk: Disk,
     databases: Databases,
@@ -182,7 +182,7 @@ impl Plan<'_> {
         Ok(Assembled { runtime, databases, objects, serving, members, bridge })
     }
 
-    /// What brings requests to the apps, of this node and of others.
+    /// The router to the apps of this node and of others.
     fn router(&self, routes: RoutingTable, members: &Members) -> Result<Router> {
         let router = Router::new(routes, self.settings.router.clone());
         match (self.mode, &self.settings.cluster.key) {
@@ -191,7 +191,7 @@ impl Plan<'_> {
         }
     }
 
-    /// Looks at the servers, opens the stores, and brings every schema that this node uses up to date.
+    /// Checks the servers, opens the stores, and migrates every schema that this node uses.
     async fn prepare(&self) -> Result<Ground> {
         let Self { settings, data, .. } = *self;
         let disk = Disk::below(data).context(|| format!("watch the disk below {}", data.display()))?;
@@ -223,7 +223,7 @@ impl Plan<'_> {
         Ok(ground)
     }
 
-    /// Makes sure that no other process is this node, before anything is done in the node's name.
+    /// Ensures that no other process is this node, before anything is done in the node's name.
     async fn take_seat(&self, databases: &Databases) -> Result<Seat> {
         let earlier = identity::earlier_process(self.data);
         let seat =
@@ -240,7 +240,7 @@ impl Plan<'_> {
     }
 }
 
-/// The domains of the list: built here, or represented by what reaches the nodes that host them.
+/// The domains of the list: built here, or as remote stand-ins.
 fn placed(parts: &Parts<'_>, hosted: &[String], bridge: Option<&Bridge>) -> Result<Vec<Domain>> {
     let domain = |entry: &Entry| match bridge {
         Some(bridge) if !hosted.iter().any(|name| name == entry.name) => {
@@ -258,7 +258,7 @@ fn placed(parts: &Parts<'_>, hosted: &[String], bridge: Option<&Bridge>) -> Resu
     DOMAINS.iter().map(domain).collect()
 }
 
-/// Refuses a node whose gateway has routes that lead nowhere: a domain lacks in the list, or an operation in a contract.
+/// Refuses a node whose gateway has unanswered routes: a domain is missing in the list, or an operation in a contract.
 fn check_routes(domains: &[Domain]) -> Result {
     let unanswered = callboard_http::unanswered(domains.iter().flat_map(Domain::answers).map(|(name, _)| name));
     if unanswered.is_empty() {
@@ -269,7 +269,7 @@ fn check_routes(domains: &[Domain]) -> Result {
     ))
 }
 
-/// The ways to Redis and RabbitMQ as the settings have them.
+/// The clients of Redis and RabbitMQ from the settings.
 fn links(settings: &Settings, id: NodeId) -> Result<(Cache, BridgeSettings)> {
     let redis = settings.servers.cache();
     let key = settings.cluster.key.as_ref().map(Secret::expose).unwrap_or_default();
@@ -289,7 +289,7 @@ fn links(settings: &Settings, id: NodeId) -> Result<(Cache, BridgeSettings)> {
     }
 }
 
-/// What a process is told whose node another process is.
+/// The error of a process whose node another process is.
 pub fn displaced(sentence: String) -> Error {
     Error::usage(sentence).hint(
         "the data folder was copied: remove node.id and the folder deploy from the copy, and what starts there is a node \
@@ -297,7 +297,7 @@ pub fn displaced(sentence: String) -> Error {
     )
 }
 
-/// Looks at the servers of a cluster without starting a node; a sentence for everything that is wrong.
+/// Checks the servers of a cluster without starting a node; a sentence for every mistake.
 pub async fn look_at_servers(settings: &Settings) -> Vec<String> {
     let data = &settings.node.data;
     let databases = Databases::new(settings.database.settings(data));
@@ -315,7 +315,8 @@ pub async fn look_at_servers(settings: &Settings) -> Vec<String> {
     wrong
 }
 
-/// Compares what nodes like this one may open with what the servers of PostgreSQL let in, without starting a node.
+/// Compares the connections that nodes like this one may open with the limits of the PostgreSQL servers, without
+/// starting a node.
 pub async fn look_at_capacity(settings: &Settings, mode: Mode) -> Vec<Shortage> {
     let databases = Databases::new(settings.database.settings(&settings.node.data));
     let shortages = capacity::look(settings, &settings.cluster.hosted(mode), &databases).await;
@@ -323,7 +324,7 @@ pub async fn look_at_capacity(settings: &Settings, mode: Mode) -> Vec<Shortage> 
     shortages
 }
 
-/// Brings the schemas of these domains up to date, and those that every node uses.
+/// Migrates the schemas of these domains, and those that every node uses.
 pub async fn migrate(settings: &Settings, databases: &Databases, hosted: &[String]) -> Result {
     for Store { name: domain, migrations, .. } in domains::stores_of(hosted) {
         databases.migrate(domain, migrations).await.map_err(|error| {

@@ -1,8 +1,7 @@
-//! How a node ends: readiness off, finish or hand over, stop, close.
+//! The end of a node: readiness off, finish or hand over, stop, close.
 //!
-//! A node promises to be gone 25 s after it is told to stop. Each step has a time, counted from then, by which it is
-//! over; what one leaves of it the later ones have. So whoever does not answer, a server or a client, delays the end and
-//! does not add to it.
+//! A node promises to be gone 25 s after it is told to stop. Each step has a deadline, counted from then; time that one
+//! leaves is the later ones'. So an unresponsive server or client delays the end and does not add to it.
 
 use std::{
     future::Future,
@@ -17,17 +16,17 @@ use callboard_supervisors::{Runtime, db::Databases};
 
 use crate::config::Mode;
 
-/// By when each step of the drain is over, counted from its begin.
+/// Deadlines of the steps, counted from the begin of the drain.
 struct DrainDeadlines {
-    /// Apps have begun on other nodes, or end on this one.
+    /// Of the handover of apps to other nodes, or their end on this one.
     hand_over: Duration,
-    /// Requests of other nodes.
+    /// Of requests of other nodes.
     requests_of_nodes: Duration,
-    /// Requests that are open at the gateway.
+    /// Of open requests at the gateway.
     requests: Duration,
-    /// The domains, and with them the apps.
+    /// Of the stop of the domains, and with them the apps.
     domains: Duration,
-    /// The connections to databases. What is left is for the last traces.
+    /// Of closing the connections to databases. The rest is for the last traces.
     databases: Duration,
 }
 
@@ -49,10 +48,10 @@ const SERVE: DrainDeadlines = DrainDeadlines {
     domains: seconds(19),
     databases: seconds(21),
 };
-/// When the process ends by itself, whatever still holds it.
+/// When the process ends itself, whatever still holds it.
 const END: Duration = seconds(24);
 
-/// How long requests that are open at the gateway may take.
+/// Time for open requests at the gateway.
 pub const fn requests(mode: Mode) -> Duration {
     match mode {
         Mode::Dev => DEV.requests,
@@ -64,18 +63,18 @@ pub const fn requests(mode: Mode) -> Duration {
 struct Since(Instant);
 
 impl Since {
-    /// What is left until then.
+    /// The time left until this deadline.
     fn left(&self, until: Duration) -> Duration {
         until.saturating_sub(self.0.elapsed())
     }
 
-    /// Waits for this until then; whether it was done.
+    /// Awaits `what` until this deadline. Returns whether it was done.
     async fn until(&self, until: Duration, what: impl Future<Output = ()>) -> bool {
         tokio::time::timeout(self.left(until), what).await.is_ok()
     }
 }
 
-/// Ends what serves. `others` are the nodes that what is under way is handed over to.
+/// Drains and stops the node. `others` are the nodes that it hands over to.
 pub async fn run(gateway: &Stop, runtime: &Runtime, databases: &Databases, others: Option<(&Members, &Bridge)>) {
     let since = Since(Instant::now());
     end_at_last();
@@ -83,7 +82,7 @@ pub async fn run(gateway: &Stop, runtime: &Runtime, databases: &Databases, other
     let deadlines = if others.is_some() { SERVE } else { DEV };
     if let Some((members, bridge)) = others {
         members.drain();
-        // Until they run elsewhere, this node serves its apps and all else.
+        // Until they run elsewhere, this node serves its apps and everything else.
         if !since.until(deadlines.hand_over, members.released()).await {
             tracing::warn!("not everything could be handed over in time; the other nodes take over what is left");
         }
@@ -103,7 +102,7 @@ fn sleep(time: Duration) {
     thread::sleep(time);
 }
 
-/// A thread that is blocked for good, or a server that says nothing, does not keep the process.
+/// Ends the process although a thread is blocked for good, or a server is silent.
 fn end_at_last() {
     let ending = thread::Builder::new().name("end".to_owned()).spawn(|| {
         sleep(END);

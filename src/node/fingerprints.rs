@@ -1,9 +1,9 @@
-//! What the nodes of a cluster must have in common, compared before a node does anything.
+//! Settings that the nodes of a cluster must have in common, compared before a node does anything.
 //!
 //! A node with another key, or with another store, would take requests that it can't answer. So the first node records
-//! fingerprints in the cluster's database, and whoever differs does not start. That of a secret is an HMAC under the
-//! secret itself; that of the object store is a random name which the first node leaves in it, so that two ways to one
-//! store are the same and an empty folder of the same name is not.
+//! fingerprints in the cluster's database, and a node that differs does not start. The fingerprint of a secret is an
+//! HMAC under the secret itself; that of the object store is a random name which the first node leaves in it, so that
+//! two addresses of one store are the same and an empty folder of the same name is not.
 
 use std::path::Path;
 
@@ -29,45 +29,45 @@ const OBJECTS: &str = "objects";
 const BASE_DOMAIN: &str = "base-domain";
 const ISSUER: &str = "issuer";
 
-/// Goes into every hash, so that it is of use for nothing else.
+/// Part of every hash, so that it is of use for nothing else.
 const DOMAIN: &str = "callboard fingerprint";
 
-/// Said of a difference that a node may make good by itself, when it is the only one.
+/// Ending of the sentence about a difference that a node may change itself, when no other is up.
 const STOP_FIRST: &str = "stop them first, or give this node what they have";
 
-/// What a node has.
+/// The settings of this node.
 pub struct Mine<'a> {
     /// What the operator set.
     pub settings: &'a Settings,
     /// The data folder.
     pub data: &'a Path,
-    /// Who signs tokens.
+    /// The issuer of tokens.
     pub issuer: &'a str,
     /// The opened store.
     pub objects: &'a dyn ObjectStore,
 }
 
-/// A setting as it is compared.
+/// A setting with its fingerprint.
 struct Setting {
     part: &'static str,
     value: String,
-    /// What may be recorded instead, of an operator who changes it.
+    /// Which recorded fingerprint an operator may replace by this one.
     former: Former,
-    /// What is told when something else is recorded: what differs, and how to mend it.
+    /// The sentence when another is recorded: what differs, and how to mend it.
     sentence: String,
 }
 
 enum Former {
-    /// Data depends on it.
+    /// None: data depends on it.
     None,
-    /// This, while no node that has it is up.
+    /// This one, while no node that has it is up.
     Known(String),
-    /// Anything, while no other node is up: nothing that is stored depends on it.
+    /// Any, while no other node is up: no stored data depends on it.
     Any,
 }
 
 impl Mine<'_> {
-    /// Compares with what is recorded, and records what is not.
+    /// Compares with the recorded fingerprints, and records missing ones.
     ///
     /// # Errors
     /// Everything that differs, and how to mend it.
@@ -87,8 +87,8 @@ impl Mine<'_> {
         if wrong.is_empty() { Ok(()) } else { Err(crate::config::wrong(&wrong)) }
     }
 
-    /// Compares without recording anything; a sentence for everything that differs. Nothing in a cluster that no node of
-    /// this version has started in yet.
+    /// Compares without recording; a sentence for every difference. Empty in a cluster in which no node of this version
+    /// has started yet.
     pub async fn look(&self, databases: &Databases) -> Vec<String> {
         self.try_look(databases).await.unwrap_or_default()
     }
@@ -146,7 +146,8 @@ impl Mine<'_> {
         .collect()
     }
 
-    /// The store is marked by whoever is first. One that lacks the mark is another, or was emptied, and is left as it is.
+    /// Checks the mark of the store, which the first node leaves. A store without it is another, or was emptied, and is
+    /// not changed.
     async fn check_store(&self, recorded: &Fingerprints) -> Result<Option<String>> {
         let cannot = || "look for the mark of the object store".to_owned();
         let found = match recorded.get(OBJECTS).await.context(unknown)? {
@@ -169,7 +170,7 @@ impl Mine<'_> {
     }
 }
 
-/// Records another setting if that may be; else what is wrong.
+/// Records another setting if that is allowed; else returns what is wrong.
 async fn replaced(
     recorded: &Fingerprints,
     databases: &Databases,
@@ -196,7 +197,7 @@ async fn replaced(
         tracing::warn!(part, "this setting was changed for all nodes of the cluster");
         return Ok(None);
     }
-    // Another node that starts was quicker, with what it has.
+    // Another starting node was quicker.
     let now = recorded.get(part).await.context(unknown)?;
     Ok(now.is_none_or(|now| now.fingerprint != setting.value).then(|| setting.sentence.clone()))
 }
@@ -205,7 +206,7 @@ fn unknown() -> String {
     "compare this node with the others of its cluster".to_owned()
 }
 
-/// What tells nothing about the secret to whoever has not got it.
+/// A hash that reveals nothing about the secret.
 fn keyed(secret: &Secret, part: &str, salt: &str) -> String {
     let mut mac =
         Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()).unwrap_or_else(|_| Hmac::new(&[0; 64].into()));
@@ -216,7 +217,7 @@ fn keyed(secret: &Secret, part: &str, salt: &str) -> String {
     hex::encode(mac.finalize().into_bytes())
 }
 
-/// Forgets what is recorded of a part, which the next node to start then records. Only while no node is up.
+/// Removes the record of a part, which the next node to start then records. Only while no node is up.
 ///
 /// # Errors
 /// When there is no such part, or a node is up.

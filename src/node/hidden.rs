@@ -1,4 +1,4 @@
-//! What of a node its builds and apps do not get to see, where the kernel can hide it: they often run as the node's user.
+//! Files of a node that are hidden from builds and apps, where the kernel can: they often run as the node's user.
 
 use std::{
     collections::BTreeSet,
@@ -11,9 +11,9 @@ use std::{
 use super::objects;
 use crate::config::Settings;
 
-/// Where containers have their secrets, a pod's own tokens among them.
+/// Folders of secrets in containers, a pod's own tokens among them.
 const SECRETS: [&str; 2] = ["/run/secrets", "/var/run/secrets"];
-/// Where all programs have files, often without folders.
+/// Folders where all programs have files, often without subfolders.
 const SHARED: [&str; 3] = ["/dev/shm", "/tmp", "/var/tmp"];
 
 /// The data folder, the objects, and all that holds secrets.
@@ -30,7 +30,7 @@ pub fn paths(settings: &Settings, data: &Path) -> Vec<PathBuf> {
     hidden.into_iter().collect()
 }
 
-/// What says by which file a pod gets its role, such as `AWS_WEB_IDENTITY_TOKEN_FILE`.
+/// Whether a variable names the file of a pod's role, such as `AWS_WEB_IDENTITY_TOKEN_FILE`.
 fn is_cloud_credential(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| name.starts_with("AWS_") && name.ends_with("_FILE"))
 }
@@ -41,11 +41,11 @@ fn folders_of(file: &Path) -> impl Iterator<Item = PathBuf> {
     [Some(file.to_owned()), real].into_iter().flatten().filter_map(|file| file.parent().map(Path::to_owned))
 }
 
-/// Whether a folder was made for a secret and what belongs to it, rather than being one that programs look into.
+/// Whether a folder was made for a secret and its files, and is not one that programs use.
 fn holds_only_files(folder: &Path, needed: &[PathBuf]) -> bool {
     let Ok(real) = folder.canonicalize() else { return false };
     let Ok(entries) = fs::read_dir(&real) else { return false };
-    // The folder `..2026_11_21` is where Kubernetes has the files to which those of a mounted secret lead.
+    // The folder `..2026_11_21` has the files that those of a secret mounted by Kubernetes link to.
     let is_file = |entry: fs::DirEntry| {
         entry.file_name().as_encoded_bytes().starts_with(b"..")
             || fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_file())
@@ -53,7 +53,7 @@ fn holds_only_files(folder: &Path, needed: &[PathBuf]) -> bool {
     entries.flatten().all(is_file) && !needed.iter().any(|path| path.starts_with(&real))
 }
 
-/// What builds and apps find by the node's own variables.
+/// Paths that builds and apps need, by the node's own variables.
 fn needed() -> Vec<PathBuf> {
     let certificates = ["SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "PIP_CERT"];
     let named = certificates.into_iter().chain(["HOME"]).filter_map(env::var_os).map(PathBuf::from);

@@ -1,4 +1,4 @@
-//! Who a node is among others.
+//! The identity of a node.
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
@@ -25,7 +25,7 @@ pub fn is_known(data: &Path) -> bool {
     data.join(ID).exists()
 }
 
-/// The id that stays with the folder: a start finds by it what an earlier one left, its processes and its apps.
+/// The id that stays with the folder: a start finds by it the processes and apps of an earlier one.
 pub fn id(data: &Path) -> Result<NodeId> {
     let path = data.join(ID);
     if let Ok(text) = fs::read_to_string(&path)
@@ -38,10 +38,10 @@ pub fn id(data: &Path) -> Result<NodeId> {
     Ok(id)
 }
 
-/// The file that says which process was the node last.
+/// The file that identifies the last process of the node.
 const PROCESS: &str = "node.process";
 
-/// A process that was the node, in a folder that was not copied since and on a machine that was not started since.
+/// The last process, if the folder was not copied and the machine not restarted since.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct LastProcess {
     process: Uuid,
@@ -58,14 +58,14 @@ impl LastProcess {
     }
 }
 
-/// The process that was the node last, if it is certain that it has ended: it had the lock of this very folder, which
-/// this process has now. In a copy of the folder, or of the whole machine, nothing is certain.
+/// The last process of the node, if it is certain that it has ended: it had the lock of this very folder, which this
+/// process has now. In a copy of the folder, or of the whole machine, nothing is certain.
 pub fn earlier_process(data: &Path) -> Option<Uuid> {
     let last: LastProcess = serde_json::from_slice(&fs::read(data.join(PROCESS)).ok()?).ok()?;
     (LastProcess::here(data, last.process)? == last).then_some(last.process)
 }
 
-/// Writes down which process is the node now.
+/// Records this process as the node's.
 pub fn remember_process(data: &Path, process: Uuid) -> Result {
     let path = data.join(PROCESS);
     let Some(last) = LastProcess::here(data, process) else { return Ok(()) };
@@ -83,7 +83,7 @@ pub fn name(cluster: &ClusterChoice, port: u16) -> String {
     })
 }
 
-/// The node as it shows itself to the others.
+/// The node in the membership.
 pub fn member(id: NodeId, cluster: &ClusterChoice, addresses: &Addresses, mode: Mode) -> Node {
     Node {
         id,
@@ -92,7 +92,7 @@ pub fn member(id: NodeId, cluster: &ClusterChoice, addresses: &Addresses, mode: 
         domains: cluster.hosted(mode),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         state: NodeState::Up,
-        // A node alone has joined nothing, and is there all the same.
+        // A node that is alone has not joined, and is present all the same.
         incarnation: i64::from(mode == Mode::Dev),
         joined_at: Utc::now(),
     }
@@ -114,7 +114,7 @@ mod tests {
             fs::copy(folder.path().join(file), copy.path().join(file)).unwrap();
         }
         assert_eq!(earlier_process(copy.path()), None);
-        // As on a disk that was copied with all that is on it, after the machine was started.
+        // As on a copied disk, after the machine was started.
         let text = fs::read_to_string(folder.path().join(PROCESS)).unwrap();
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
         fs::write(folder.path().join(PROCESS), text.replace(boot.trim(), "another")).unwrap();

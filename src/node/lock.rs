@@ -10,13 +10,13 @@ use std::{
 
 use crate::error::{Context, Error, Result};
 
-/// Held for as long as the node runs.
+/// The lock, held while the node runs.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
-/// Takes the folder, which is made when it is not there, or says which process has it.
+/// Locks the folder, which is created if it does not exist; the error names the process that has it.
 pub fn take(data: &Path) -> Result<Lock> {
     make_private_folder(data).context(|| format!("make the data folder {}", data.display()))?;
     let path = data.join("lock");
@@ -53,7 +53,7 @@ pub fn take(data: &Path) -> Result<Lock> {
     Ok(Lock { _file: file })
 }
 
-/// A new folder is for its owner only; the rights of one that exists are its owner's business.
+/// Creates a folder for its owner only; the rights of an existing one are its owner's business.
 fn make_private_folder(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)

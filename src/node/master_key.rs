@@ -1,5 +1,5 @@
-//! The master key, which wraps every project's data key: from the configuration, or a file of the data folder that the
-//! first start makes.
+//! The master key, which wraps every project's data key: from the configuration, or from a file in the data folder that
+//! the first start creates.
 
 use std::{fs, path::Path};
 
@@ -11,7 +11,7 @@ use crate::{
     error::{Context, Error, Result},
 };
 
-/// The key, and whether it was made just now: then this is the data folder's first start.
+/// The key, and whether it was created just now: then this is the data folder's first start.
 pub fn load(configured: Option<&Secret>, data: &Path) -> Result<(MasterKey, bool)> {
     if let Some(secret) = configured {
         let key = MasterKey::from_base64(secret.expose())

@@ -1,6 +1,6 @@
-//! A node: one process with the domains it hosts, the ways to the others, the gateway and the router.
+//! A node: one process with the domains it hosts, the bridge to the others, the gateway and the router.
 //!
-//! `assembly` puts the parts together; this file is the life of a node from its start to its end.
+//! `assembly` puts the parts together; this file is the life cycle of a node from its start to its end.
 
 mod addresses;
 mod announce;
@@ -44,9 +44,9 @@ use credentials::Credentials;
 pub use deploy::deploy;
 use signals::Signals;
 
-/// How long the domains may take to be ready.
+/// Time limit of the hosted domains to be ready.
 const READY: Duration = Duration::from_secs(30);
-/// How long the domains of other nodes are waited for: without them this one serves what it can.
+/// How long the start waits for the domains of other nodes, without which it serves what it can.
 const OTHERS: Duration = Duration::from_secs(10);
 
 /// How a node is started.
@@ -67,16 +67,16 @@ pub fn run(settings: Settings, options: Options) -> Result {
         Mode::Dev => (LogFormat::Pretty, "dev".to_owned()),
         Mode::Serve => (LogFormat::Json, identity::name(&settings.cluster, settings.gateway.listen.port())),
     };
-    // Dropped last, once nothing is left that could be told.
+    // Dropped last, once there is nothing left to log.
     let _telemetry = telemetry::start(&settings.node.log, &settings.telemetry, format, &name)?;
-    // Held until the process has let go of everything in the folder.
+    // Held until the process uses nothing in the folder any more.
     let _lock = lock::take(&settings.node.data)?;
     raise_open_files();
     close_memory();
     actix_rt::System::new().block_on(live(settings, options, began))
 }
 
-/// Brings every domain's schema up to date; which domains these are.
+/// Migrates every domain's schema. Returns the names of the domains.
 pub async fn migrate(settings: &Settings) -> Result<Vec<String>> {
     let databases = Databases::new(settings.database.settings(&settings.node.data));
     let domains: Vec<String> = domains::names().map(str::to_owned).collect();
@@ -86,7 +86,7 @@ pub async fn migrate(settings: &Settings) -> Result<Vec<String>> {
     Ok(domains::stores().map(|store| store.name.to_owned()).collect())
 }
 
-/// What the nodes of a cluster must have in common, as far as it is recorded: each part, and since when.
+/// The recorded settings that the nodes of a cluster must have in common, each with its time.
 pub async fn fingerprints(settings: &Settings) -> Result<Vec<(String, DateTime<Utc>)>> {
     with_databases(settings, async |databases| {
         let cannot = || "read what the nodes have in common".to_owned();
@@ -97,7 +97,7 @@ pub async fn fingerprints(settings: &Settings) -> Result<Vec<(String, DateTime<U
     .await
 }
 
-/// Forgets one of these parts, which the next node to start decides.
+/// Removes the record of one of these, which the next node to start then records.
 pub async fn forget_fingerprint(settings: &Settings, part: &str) -> Result {
     with_databases(settings, async |databases| fingerprints::forget(databases, part).await).await
 }
@@ -115,13 +115,13 @@ async fn live(mut settings: Settings, options: Options, began: Instant) -> Resul
     settings.gateway.shutdown_seconds = drain::requests(mode).as_secs();
     let data = settings.node.data.canonicalize().context(|| format!("open {}", settings.node.data.display()))?;
     let (master_key, has_new_key) = master_key::load(settings.node.master_key.as_ref(), &data)?;
-    // In a cluster the key is told, and a folder that no node has used yet has no id.
+    // In a cluster the key is configured, and a folder that no node has used yet has no id.
     let first_start = has_new_key || (mode == Mode::Serve && !identity::is_known(&data));
     settings.deploy.run_as = run_as::choose(settings.deploy.run_as, &data)?;
     let (addresses, listener) = Addresses::take(&mut settings, mode)?;
     let id = identity::id(&data)?;
     let plan = Plan { settings: &settings, mode, data: &data, id, master_key, addresses: &addresses };
-    // A node that waits for a server can be told to stop meanwhile.
+    // A node that waits for a server can be stopped meanwhile.
     let mut assembled = tokio::select! {
         assembled = plan.assemble(listener) => assembled?,
         signal = signals.first() => {
@@ -152,11 +152,11 @@ async fn live(mut settings: Settings, options: Options, began: Instant) -> Resul
             tracing::warn!("{}; {}", shortage.what, shortage.mend);
         }
         let issued = credentials.issue_soon(mode).await;
-        // Whoever waits for the node finds the file of the command line when it is told that the node is ready.
+        // `/ready` must not be true before the command line's file exists.
         ready.release();
         Ok(issued)
     };
-    // A node that waits for its domains, or for other nodes, can be told to stop meanwhile.
+    // A node that waits for its domains, or for other nodes, can be stopped meanwhile.
     let started = tokio::select! {
         started = started => Some(started),
         signal = signals.first() => {
@@ -198,7 +198,7 @@ async fn live(mut settings: Settings, options: Options, began: Instant) -> Resul
 
     connections.abort();
     signals.exit_on_second();
-    // What is another process's by now is not handed over.
+    // Apps that belong to another process by now are not handed over.
     let is_node = !assembled.members.is_displaced();
     let others = assembled.bridge.as_ref().filter(|_| is_node).map(|bridge| (&assembled.members, bridge));
     drain::run(&assembled.serving.stop, &runtime, &assembled.databases, others).await;
@@ -207,7 +207,7 @@ async fn live(mut settings: Settings, options: Options, began: Instant) -> Resul
     failed.map_or(Ok(()), Err)
 }
 
-/// Says what could not be issued, and issues it when that can be done.
+/// Logs what could not be issued, and issues it as soon as possible.
 async fn finish_issuing(credentials: &mut Credentials, addresses: &Addresses, error: &Error, as_json: bool) {
     tracing::warn!(
         "{}; the node serves, and tries again until the command line here is signed in: make room on the disk, or see \
@@ -221,11 +221,11 @@ async fn finish_issuing(credentials: &mut Credentials, addresses: &Addresses, er
     }
 }
 
-/// Waits until every domain that this node hosts may take traffic, and for a while for those of other nodes.
+/// Waits until every hosted domain is ready, and for a while for those of other nodes.
 async fn become_ready(runtime: &Runtime) -> Result {
     let (deadline, others) = (Instant::now() + READY, Instant::now() + OTHERS);
     loop {
-        // A server that is away is no reason not to serve the rest, and is not waited for.
+        // An absent server is no reason not to serve the rest, and is not awaited.
         let is_own = |domain: &&Readiness| !domain.remote && domain.part == Some(Part::Domain);
         let waiting: Vec<_> = runtime.ready().into_iter().filter(|domain| !domain.ready).collect();
         let of_others = || waiting.iter().find(|domain| domain.remote);
@@ -242,8 +242,8 @@ async fn become_ready(runtime: &Runtime) -> Result {
     }
 }
 
-/// Waits until this node has joined the others, and each of them has had the time to see it: who is told that this node
-/// is ready may ask any other for what it does.
+/// Waits until this node has joined the others, and each of them has had the time to see it: a client that sees this
+/// node ready may ask any other for it.
 async fn become_known(members: &Members) -> Result {
     let mut changes = members.clone();
     let joined = async {
@@ -261,7 +261,8 @@ async fn become_known(members: &Members) -> Result {
     Ok(())
 }
 
-/// Programs of the same user can't read this process's variables and memory, which hold keys, and it dumps no core.
+/// Keeps programs of the same user from reading this process's variables and memory, which hold keys, and from core
+/// dumps.
 fn close_memory() {
     #[cfg(target_os = "linux")]
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
@@ -269,7 +270,8 @@ fn close_memory() {
     }
 }
 
-/// Every visitor costs a descriptor or two; the usual soft limit is 1,024. Children have limits of their own.
+/// Raises the soft limit of open files, usually 1,024: every visitor takes one or two. Children have limits of their
+/// own.
 fn raise_open_files() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     const WANTED: u64 = 65_536;

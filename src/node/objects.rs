@@ -23,20 +23,20 @@ use crate::{
     error::{Context, Error, Result},
 };
 
-/// How long the start waits for the store to answer.
+/// Time limit of the check at the start.
 const CHECK: Duration = Duration::from_secs(15);
-/// A server that says nothing for so long is given up.
+/// A server that is silent for this long is given up.
 const SILENCE: Duration = Duration::from_secs(20);
-/// The longest that one request may take: a part of an upload, or one release.
+/// Time limit of one request: a part of an upload, or one release.
 const REQUEST: Duration = Duration::from_secs(300);
-/// What a server refuses for a while, or a connection that breaks, is tried again.
+/// Retries of a request that the server refuses for a while, or whose connection breaks.
 const RETRIES: usize = 4;
-/// No attempt begins later than this after the first.
+/// Time after the first attempt in which others may begin.
 const RETRY_TIME: Duration = Duration::from_secs(20);
-/// How long the store may take to answer when it is looked at.
+/// Time limit of the answer when the store is watched.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
-/// Opens the store and makes sure that it can be written, or tells what to mend.
+/// Opens the store and checks that it can be written; the error says what to mend.
 pub async fn open(choice: &ObjectsChoice, data: &Path) -> Result<Arc<dyn ObjectStore>> {
     match choice.location(data) {
         ObjectsLocation::Folder(folder) => open_folder(&folder),
@@ -48,15 +48,15 @@ pub async fn open(choice: &ObjectsChoice, data: &Path) -> Result<Arc<dyn ObjectS
     }
 }
 
-/// The object by which a store is known, wherever it is reached.
+/// The object that identifies a store, whatever its address.
 const MARK: &str = "store.id";
-/// The longest text that can be a mark, in bytes.
+/// Longest mark, in bytes.
 const MARK_BYTES: u64 = 100;
 
-/// What the store is known by, if a node has left its mark in it.
+/// The mark of the store, if a node has left one.
 ///
 /// # Errors
-/// When the store can't tell.
+/// When the store fails.
 pub async fn mark(store: &dyn ObjectStore) -> std::result::Result<Option<String>, StoreError> {
     let found = match store.get(&ObjectPath::from(MARK)).await {
         Err(error @ StoreError::NotFound { .. }) if !lacks_bucket(&error) => return Ok(None),
@@ -68,7 +68,7 @@ pub async fn mark(store: &dyn ObjectStore) -> std::result::Result<Option<String>
     Ok(Some(String::from_utf8_lossy(&found.bytes().await?).trim().to_owned()))
 }
 
-/// Leaves a mark in a store that has none; the one that it has then.
+/// Leaves a mark in a store without one. Returns the store's mark.
 ///
 /// # Errors
 /// When the store can't be written.
@@ -89,13 +89,13 @@ pub async fn leave_mark(store: &dyn ObjectStore) -> std::result::Result<String, 
     Ok(mark(store).await?.unwrap_or(ours))
 }
 
-/// The store as something that a node depends on; nothing for a node alone with a folder, which is as near as the node.
+/// The store as a dependency; `None` for a folder of a node that is alone, which is always reachable.
 ///
-/// It is asked for its mark, which every node of a cluster has found in it at the start (`is_marked`): a folder that is no
+/// It is asked for its mark, which every node of a cluster has found at its start (`is_marked`): a folder that is no
 /// longer mounted does not have it.
 ///
 /// # Errors
-/// When the way to a bucket can't be set up.
+/// When the client of a bucket can't be set up.
 pub fn dependency(choice: &ObjectsChoice, data: &Path, is_marked: bool) -> Result<Option<Dependency>> {
     let (name, store): (_, Arc<dyn ObjectStore>) = match choice.location(data) {
         ObjectsLocation::Folder(_) if !is_marked => return Ok(None),
@@ -106,7 +106,7 @@ pub fn dependency(choice: &ObjectsChoice, data: &Path, is_marked: bool) -> Resul
         }
     };
     let about = About { answers_within: ANSWERS_WITHIN, ..About::from(name) };
-    // A folder of another machine may never answer, and a look at it can't be taken back: no second one is begun then.
+    // A folder on a network may never answer, and a look at it can't be cancelled: no second one is begun then.
     let looking = Arc::new(Mutex::new(()));
     Ok(Some(Dependency::new(about, move || {
         let (store, looking) = (store.clone(), looking.clone());
@@ -131,7 +131,7 @@ pub fn dependency(choice: &ObjectsChoice, data: &Path, is_marked: bool) -> Resul
     })))
 }
 
-/// Where the store is, as people are told.
+/// The location of the store, for people.
 pub fn shown(choice: &ObjectsChoice, data: &Path) -> String {
     match choice.location(data) {
         ObjectsLocation::Folder(folder) => folder.display().to_string(),
@@ -139,7 +139,7 @@ pub fn shown(choice: &ObjectsChoice, data: &Path) -> String {
     }
 }
 
-/// The folder of the store, if it is one: apps are not to see it.
+/// The folder of the store, if it is one: apps must not see it.
 pub fn folder(choice: &ObjectsChoice, data: &Path) -> Option<PathBuf> {
     match choice.location(data) {
         ObjectsLocation::Folder(folder) => Some(folder),
@@ -153,7 +153,7 @@ fn open_folder(folder: &Path) -> Result<Arc<dyn ObjectStore>> {
     Ok(Arc::new(store))
 }
 
-/// How long a bucket's server is waited for.
+/// Time limits of requests to a bucket's server.
 struct Patience {
     connecting: Duration,
     silence: Duration,
@@ -166,7 +166,7 @@ impl Patience {
         Self { connecting: Duration::from_secs(5), silence: SILENCE, request: REQUEST, retries: RETRIES }
     }
 
-    /// Each look is one question, which comes again soon.
+    /// Each look is one request, and the next one comes soon.
     const fn of_looks() -> Self {
         Self { connecting: ANSWERS_WITHIN, silence: ANSWERS_WITHIN, request: ANSWERS_WITHIN, retries: 0 }
     }
@@ -204,7 +204,7 @@ fn connect(choice: &ObjectsChoice, bucket: &str, patience: &Patience) -> Result<
         .map_err(|error| Error::usage(format!("the object store can't be set up: {}", last_cause(&error))))
 }
 
-/// Writes, reads and removes a small object: what a node does all day.
+/// Writes, reads and removes a small object, as a node does.
 async fn check(store: &dyn ObjectStore) -> std::result::Result<(), StoreError> {
     let path = ObjectPath::from(format!("checks/{}", Uuid::now_v7()));
     let round = async {
@@ -218,7 +218,7 @@ async fn check(store: &dyn ObjectStore) -> std::result::Result<(), StoreError> {
     }
 }
 
-/// What the operator has to mend. The address and the bucket are named; the credentials never are.
+/// The error for the operator. The address and the bucket are named; the credentials never are.
 fn refused(choice: &ObjectsChoice, bucket: &str, error: &StoreError) -> Error {
     let server = server(choice);
     let whole = causes(error);
@@ -261,7 +261,7 @@ fn causes(error: &StoreError) -> String {
     text
 }
 
-/// The deepest cause, which says it shortest.
+/// The deepest cause, whose message is the shortest.
 fn last_cause(error: &StoreError) -> String {
     let mut deepest: &dyn std::error::Error = error;
     while let Some(deeper) = deepest.source() {

@@ -1,9 +1,9 @@
-//! The servers that a node of a cluster stands on, looked at before anything starts, so that everything that is wrong is
-//! told at once.
+//! Checks of the servers that a node of a cluster depends on, before anything starts, so that all mistakes are reported
+//! at once.
 //!
-//! What refuses this node, or can never have worked, is a mistake in the configuration. A server of those that a node can
-//! do without for a while, Redis and RabbitMQ, may also just be away: that is no reason not to start once a node of this
-//! folder has reached it.
+//! A server that refuses this node, or can never have worked, is a mistake in the configuration. Redis and RabbitMQ,
+//! which a node can do without for a while, may also just be away: that is no reason not to start once a node of this
+//! folder has reached them.
 
 use std::{collections::BTreeSet, fs, path::Path, sync::Arc, time::Duration};
 
@@ -26,34 +26,34 @@ use crate::{
 
 /// The servers that this folder's nodes have reached, by the hashes of their URLs.
 const REACHED: &str = "servers.json";
-/// How long a server that does not answer is waited for: those that start with the node may need a moment.
+/// How long an unresponsive server is awaited: those that start with the node may need a moment.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long a port may take to accept a connection.
+/// Time limit of a port to accept a connection.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// What came of one look.
+/// The outcome of a failed check.
 enum Look {
     Good,
-    /// It answers, and says no.
+    /// It answers, and refuses.
     Refused(String),
-    /// It is not who it should be.
+    /// It is not the expected server.
     Untrusted(String),
     /// It does not answer.
     Away(String),
 }
 
-/// What was opened to look at it.
+/// What the checks have opened.
 pub struct Opened {
-    /// The way to the other nodes.
+    /// The bridge to the other nodes.
     pub bridge: Option<Bridge>,
     /// Sources and releases.
     pub objects: Option<Arc<dyn ObjectStore>>,
-    /// What answers now, or did once.
+    /// The servers that answer now, or did once.
     pub reached: Reached,
 }
 
-/// Looks at all of them at the same time; a sentence for everything that is wrong.
+/// Checks all servers at the same time; a sentence for every mistake.
 pub async fn look(
     settings: &Settings,
     data: &Path,
@@ -120,7 +120,7 @@ pub async fn look(
     (Opened { bridge, objects: objects.ok(), reached }, wrong)
 }
 
-/// The bridge starts also without its broker, so the broker's port is looked at beside it.
+/// The bridge starts also without its broker, so the broker's port is checked beside it.
 async fn rabbitmq(is_known: bool, settings: BridgeSettings) -> (Look, Option<Bridge>) {
     let url = Url::parse(settings.url.expose()).ok();
     let look = patiently(is_known, async || {
@@ -144,7 +144,7 @@ async fn rabbitmq(is_known: bool, settings: BridgeSettings) -> (Look, Option<Bri
     }
 }
 
-/// The variable that says where a domain's database is.
+/// The variable with the URL of a domain's database.
 pub fn database_variable(settings: &Settings, domain: &str) -> String {
     if settings.database.own_urls.iter().any(|(of, _)| *of == domain) {
         domains::database_variable(domain)
@@ -169,7 +169,7 @@ async fn postgres(settings: &Settings, databases: &Databases, domain: &str) -> O
     Some(format!("PostgreSQL {what}: {error}; {mend} in {variable}"))
 }
 
-/// Looks again while nobody answers, for a while: one that has answered before is just away.
+/// Repeats a check for a while without an answer, unless the server has answered before: then it is just away.
 async fn patiently(is_known: bool, look: impl AsyncFn() -> Look) -> Look {
     let deadline = Instant::now() + if is_known { Duration::ZERO } else { PATIENCE };
     loop {
@@ -180,12 +180,12 @@ async fn patiently(is_known: bool, look: impl AsyncFn() -> Look) -> Look {
     }
 }
 
-/// The servers that were reached.
+/// The servers that were reached, by hash.
 #[derive(Default)]
 pub struct Reached(BTreeSet<String>);
 
 impl Reached {
-    /// A file that is not there, or that nobody can read, says that nothing was reached.
+    /// A file that is missing or unreadable counts as empty.
     fn read(data: &Path) -> Self {
         let text = fs::read_to_string(data.join(REACHED)).unwrap_or_default();
         Self(serde_json::from_str(&text).unwrap_or_default())
@@ -199,7 +199,7 @@ impl Reached {
         self.0.extend(url.map(hash));
     }
 
-    /// Remembers them for the next start.
+    /// Writes them for the next start.
     pub fn write(&self, data: &Path) -> Result {
         let path = data.join(REACHED);
         let text = serde_json::to_vec(&self.0).context(|| "write down which servers were reached".to_owned())?;

@@ -1,7 +1,7 @@
-//! Whom builds and apps run as, and what of the data folder that user can reach.
+//! The user of builds and apps, and its access to the data folder.
 //!
-//! A node that is root has them run as nobody in particular: what of the machine is root's is not theirs. That user
-//! passes through the data folder to its own folders and finds everything else in it closed.
+//! A node that is root runs them as nobody: what of the machine is root's is not theirs. That user passes through the
+//! data folder to its own folders and finds everything else in it closed.
 
 use std::{
     fs, io,
@@ -13,14 +13,14 @@ use callboard_deploy::process::trampoline::RunAs;
 
 use crate::error::{Context, Error, Result};
 
-/// Who `nobody` is where there is no such name.
+/// `nobody` where there is no such name.
 const NOBODY: RunAs = RunAs { uid: 65_534, gid: 65_534 };
-/// The folders that hold something of the apps.
+/// Folders on the way to files of apps.
 const PASSED: [&str; 4] = ["deploy", "deploy/instances", "deploy/processes", "deploy/work"];
-/// The folders that hold nothing of theirs.
+/// Folders without files of apps.
 const CLOSED: [&str; 3] = ["databases", "objects", "deploy/logs"];
 
-/// Whom builds and apps run as.
+/// The user of builds and apps.
 ///
 /// `chosen` is `CALLBOARD_RUN_AS`. Without it, and where nobody can't get to the data folder, they run as the node.
 pub fn choose(chosen: Option<RunAs>, data: &Path) -> Result<Option<RunAs>> {
@@ -66,12 +66,12 @@ fn barrier(data: &Path, user: RunAs) -> Option<PathBuf> {
     above.into_iter().find(|folder| !passes(folder)).map(Path::to_owned)
 }
 
-/// Lets that user pass through the data folder, whose stores are there already.
+/// Lets that user pass through the data folder, which has its stores already.
 pub fn open(data: &Path) -> Result {
     try_open(data).context(|| format!("let the apps' user pass through {}", data.display()))
 }
 
-/// Closed first, so that nothing is open at any time.
+/// Closes first, so that nothing is open at any time.
 fn try_open(data: &Path) -> io::Result<()> {
     fs::create_dir_all(data.join("deploy/logs"))?;
     // With PostgreSQL there are no databases here.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::error::{Context, Result};
 
-/// Its name, and its host's.
+/// Its name, also in its host.
 pub const NAME: &str = "sample";
 
 const FILES: [(&str, &[u8]); 2] = [
@@ -23,7 +23,7 @@ const FILES: [(&str, &[u8]); 2] = [
     ("style.css", include_bytes!("../../examples/static/style.css")),
 ];
 
-/// Deploys it in the name of the local operator. A failure is no reason not to run.
+/// Deploys it in the name of the local operator. A failure is only logged.
 pub async fn deploy(bus: Bus, objects: Arc<dyn ObjectStore>, key: Secret) {
     if let Err(error) = try_deploy(&bus, objects.as_ref(), key).await {
         tracing::warn!("the sample app was not deployed: {}", error.sentence);

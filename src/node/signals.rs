@@ -4,20 +4,20 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::{Context, Result};
 
-/// Listens from the moment it is made, so that no signal is missed while the node starts.
+/// The signals since it was created, so that none is missed while the node starts.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    /// Takes over from the default, which is to die.
+    /// Replaces the default action, which ends the process.
     pub fn listen() -> Result<Self> {
         let listen = |kind| signal(kind).context(|| "listen for signals".to_owned());
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 
-    /// Waits for either; its name.
+    /// Waits for a signal. Returns its name.
     pub async fn first(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
@@ -25,7 +25,7 @@ impl Signals {
         }
     }
 
-    /// From now on another Ctrl-C ends the process at once. What it leaves running is ended at the next start.
+    /// Makes another Ctrl-C end the process at once. Its orphans are ended at the next start.
     pub fn exit_on_second(mut self) {
         actix_rt::spawn(async move {
             if self.interrupt.recv().await.is_some() {

@@ -21,7 +21,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// Writes lines for one node.
+/// The format of one node's lines.
 pub struct Format {
     node: String,
 }
@@ -64,8 +64,8 @@ where
     }
 }
 
-/// The fields of an event beside those that every line has. None of these is replaced: an event's own `level` is no
-/// level of the log.
+/// The fields of an event beside those of every line, none of which it replaces: an event's own `level` is no level of
+/// the log.
 struct Fields<'a>(&'a mut Map<String, Value>);
 
 impl Fields<'_> {

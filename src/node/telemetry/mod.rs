@@ -1,6 +1,6 @@
-//! What a node tells of itself while it runs: its log on standard error, and traces to a collector.
+//! The log of a node on standard error, and its traces to a collector.
 //!
-//! Without a collector no span is made, so that traces cost nothing. With one, spans leave on a thread of their own
+//! Without a collector no span is made, so that traces cost nothing. With one, spans are sent by a thread of their own
 //! through a bounded queue: a collector that is slow or gone costs spans, and never a request.
 
 mod filter;
@@ -23,7 +23,7 @@ use crate::{
     error::{Error, Result},
 };
 
-/// How long the last spans may take to leave when the node stops.
+/// Time limit of sending the last spans when the node stops.
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// A part of the log or of the traces.
@@ -36,7 +36,8 @@ pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
 }
 
-/// Starts it. `usual` is the log's format unless the settings tell, and `node` names the node in log and traces.
+/// Starts log and traces. `usual` is the log's format unless the settings name one, and `node` identifies the node in
+/// both.
 pub fn start(filter: &str, settings: &TelemetrySettings, usual: LogFormat, node: &str) -> Result<Telemetry> {
     let filter = EnvFilter::try_new(filter)
         .map_err(|error| Error::usage(format!("CALLBOARD_LOG is {filter:?}: {error}")).hint("for example: info"))?;
@@ -121,7 +122,7 @@ mod tests {
         String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Asks as the `log` crate does for a library, which then says nothing.
+    /// Asks as the `log` crate does for a library, which then logs nothing.
     fn ask(whether: &'static Metadata<'static>) {
         dispatcher::get_default(|subscriber| {
             subscriber.enabled(whether);

@@ -1,11 +1,11 @@
-//! A panic is a line of the log like any other, with its place and whose work it was.
+//! Panics in the log, with their place and the operation that panicked.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
     panic,
 };
 
-/// Logs panics from now on. They would be text between the lines of a log of JSON otherwise.
+/// Logs panics from now on. Otherwise they would be text between the lines of a JSON log.
 pub fn log() {
     panic::set_hook(Box::new(|panic| {
         let said = panic.payload_as_str().unwrap_or("without a text");

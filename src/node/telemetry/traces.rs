@@ -25,12 +25,12 @@ use crate::{
     error::{Context, Result},
 };
 
-/// How long a collector may take to take a batch.
+/// Time limit of sending a batch.
 const EXPORT: Duration = Duration::from_secs(5);
-/// A collector that stays away is told of once in so long.
+/// Interval of the log line about a collector that stays away.
 const REMIND: Duration = Duration::from_secs(300);
 
-/// Makes what sends spans to this collector.
+/// Creates the sender of spans to this collector.
 pub fn provider(endpoint: &Url, node: &str) -> Result<SdkTracerProvider> {
     install_crypto_provider();
     let sender = Sender::new(endpoint)?;
@@ -74,7 +74,7 @@ fn is_ours(metadata: &Metadata<'_>) -> bool {
         && if metadata.is_span() { *metadata.level() <= Level::DEBUG } else { *metadata.level() <= Level::WARN }
 }
 
-/// How the sending of a batch ends.
+/// The outcome of sending a batch.
 type Sent = std::result::Result<Response<Bytes>, HttpError>;
 
 /// The client of the sender's thread, which it may block.
@@ -86,7 +86,7 @@ struct Sender {
     trouble: Mutex<Option<Trouble>>,
 }
 
-/// Since when batches are lost, and when that was said last.
+/// Since when batches are lost, and when that was last logged.
 #[derive(Debug)]
 struct Trouble {
     batches: u64,
@@ -117,7 +117,8 @@ impl Sender {
         })
     }
 
-    /// The first loss is told, then one in a while, then that it is over: an exporter's log must not become a storm.
+    /// Logs the first loss, then one at intervals, then the end of the loss, so that an exporter's log does not become
+    /// a storm.
     fn note(&self, outcome: &Sent) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         match (outcome, &mut *trouble) {
