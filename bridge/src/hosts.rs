@@ -69,7 +69,7 @@ impl Hosts {
         let Some(members) = self.members.get() else { return Aim::Anybody };
         let all = members.all();
         let hosts: Vec<&Member> = all.hosts(domain).filter(|host| !is_absent(host.id.0)).collect();
-        // A draining host takes no new requests.
+        // A draining host is chosen only when none is up.
         let up: Vec<&&Member> = hosts.iter().filter(|host| host.state == NodeState::Up).collect();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let chosen = up.get(turn % up.len().max(1)).copied().or(hosts.first());

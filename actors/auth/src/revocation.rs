@@ -27,8 +27,8 @@ pub(crate) async fn raise(transaction: &mut Transaction, now: DateTime<Utc>) -> 
 }
 
 impl Auth {
-    /// Runs `work` in a transaction, which returns whether it revokes anything beside its outcome. The count is raised
-    /// with it, and published.
+    /// Runs `work` in a transaction. It returns the revoked credentials beside its outcome; if there are any, the count is
+    /// raised in the transaction, and published.
     pub(crate) async fn revoking<T>(
         &self,
         work: impl AsyncFn(&mut Transaction) -> Result<(T, Vec<CredentialRevoked>), Error>,

@@ -171,7 +171,7 @@ impl Pool {
         }
     }
 
-    /// Gives out no more connections, waits for those in use, and closes all at the end of `within`.
+    /// Gives out no more connections, waits for those in use until shortly before the end of `within`, and closes all.
     pub(super) async fn close(&self, within: Duration) {
         let deadline = Instant::now() + within;
         let back_within = within.saturating_sub(TEST_WITHIN);

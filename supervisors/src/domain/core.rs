@@ -187,7 +187,8 @@ impl DomainCore {
         self.stands_on.iter().map(Dependency::returns).fold(transport, u64::wrapping_add)
     }
 
-    /// Whether this shard's breaker has recorded calls since its dependencies were last back.
+    /// Whether the breaker of this shard has recorded outcomes since the domain's dependencies were last back; earlier ones
+    /// do not count.
     #[inline]
     pub(crate) fn judges(&self, port: &Port) -> bool {
         port.connection() == self.connection()
