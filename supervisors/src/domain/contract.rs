@@ -1,13 +1,9 @@
 //! What a domain answers, written once: it holds for the nodes that host the domain and for those that reach it over
 //! a [`Transport`].
 
-use std::{
-    any::{Any, TypeId},
-    future::Future,
-    sync::Arc,
-};
+use std::{future::Future, sync::Arc};
 
-use callboard_messages::{Access, Event, Operation};
+use callboard_messages::{Event, Operation};
 
 use crate::{
     bulkhead::Bulkhead,
@@ -18,7 +14,7 @@ use crate::{
         operation::{Handle, StartError},
     },
     events::{React, Reaction, deliver, local_reaction},
-    shard::{StateCell, local_operation},
+    shard::{LocalOperation, Signature, StateCell, local_operation},
 };
 
 /// A domain's name and bounds: the first step, before it is known what it answers.
@@ -46,7 +42,7 @@ impl DomainPlan {
 }
 
 /// Puts the handler of an operation, by its number, above a state.
-pub(crate) type Install<S> = fn(&StateCell<S>, usize) -> Box<dyn Any>;
+pub(crate) type Install<S> = fn(&StateCell<S>, usize) -> LocalOperation;
 
 /// What a domain whose state is `S` answers: the second step, before it is known where it runs.
 pub struct Contract<S> {
@@ -76,14 +72,7 @@ impl<S: 'static> Contract<S> {
     where
         S: Handle<M>,
     {
-        let info = OperationInfo {
-            name: M::NAME,
-            id: TypeId::of::<M>(),
-            access: M::ACCESS,
-            timeout: M::TIMEOUT,
-            serve: remote::serve::<M>,
-            reaction: None,
-        };
+        let info = OperationInfo { signature: Signature::of::<M>(), serve: remote::serve::<M>, reaction: None };
         self.operations.push(Term { info, here: local_operation::<S, M>, elsewhere: remote::operation::<M> });
         self
     }
@@ -95,10 +84,7 @@ impl<S: 'static> Contract<S> {
         S: React<E>,
     {
         let info = OperationInfo {
-            name: E::NAME,
-            id: TypeId::of::<Reaction<E>>(),
-            access: Access::Internal,
-            timeout: Reaction::<E>::TIMEOUT,
+            signature: Signature::of::<Reaction<E>>(),
             serve: remote::serve::<Reaction<E>>,
             reaction: Some(deliver::<E>),
         };

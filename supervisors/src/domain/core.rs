@@ -203,13 +203,16 @@ impl DomainCore {
 
     /// What it does about events of this type.
     pub(crate) fn reaction(&self, kind: &str) -> Option<Deliver> {
-        self.operations.iter().filter(|operation| operation.name == kind).find_map(|operation| operation.reaction)
+        self.operations
+            .iter()
+            .filter(|operation| operation.signature.name == kind)
+            .find_map(|operation| operation.reaction)
     }
 
     /// The events it reacts to.
     pub(crate) fn subscription(&self) -> Subscription {
         let reactions = self.operations.iter().filter(|operation| operation.reaction.is_some());
-        Subscription { domain: self.name, types: reactions.map(|operation| operation.name).collect() }
+        Subscription { domain: self.name, types: reactions.map(|operation| operation.signature.name).collect() }
     }
 
     /// What a call is told that runs when its deadline passes.

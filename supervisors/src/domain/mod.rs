@@ -26,7 +26,7 @@ mod database;
 pub(crate) mod once;
 pub(crate) mod operation;
 
-use std::{any::TypeId, cell::RefCell, future::Future, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, future::Future, rc::Rc, sync::Arc};
 
 use callboard_messages::Access;
 use futures_util::{FutureExt, future::LocalBoxFuture};
@@ -46,7 +46,7 @@ use crate::{
     restart::Strategy,
     saga::Sagas,
     schedule::{self, Schedule},
-    shard::{Build, Operations, StateCell},
+    shard::{Build, Operations, Signature, StateCell},
     supervise::{ChildSpec, Supervisor},
 };
 
@@ -81,10 +81,7 @@ pub struct Domain {
 /// What the runtime knows of an operation without its type.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OperationInfo {
-    pub(crate) name: &'static str,
-    pub(crate) id: TypeId,
-    pub(crate) access: Access,
-    pub(crate) timeout: Duration,
+    pub(crate) signature: &'static Signature,
     /// Carries out a request that came by name.
     pub(crate) serve: Serve,
     /// Set when it is no operation but what the domain does about an event.
@@ -261,12 +258,15 @@ impl Domain {
 
     /// What it answers: the name of each operation, and who may ask it.
     pub fn answers(&self) -> impl Iterator<Item = (&'static str, Access)> {
-        self.operations.iter().filter(|info| info.reaction.is_none()).map(|info| (info.name, info.access))
+        self.operations
+            .iter()
+            .filter(|info| info.reaction.is_none())
+            .map(|info| (info.signature.name, info.signature.access))
     }
 
     /// The types of the events that it reacts to.
     pub fn reacts_to(&self) -> impl Iterator<Item = &'static str> {
-        self.operations.iter().filter(|info| info.reaction.is_some()).map(|info| info.name)
+        self.operations.iter().filter(|info| info.reaction.is_some()).map(|info| info.signature.name)
     }
 
     /// The domain can't answer without this, which is looked at before what it was built with: it says more.
@@ -287,15 +287,16 @@ impl Domain {
             wrong.push(format!("domain {name}: it must have at least one thread of its own"));
         }
         for (index, operation) in self.operations.iter().enumerate() {
-            let own = operation.name.split_once('.').is_some_and(|(of, verb)| of == name && !verb.is_empty());
+            let Signature { name: verb, timeout, .. } = *operation.signature;
+            let own = verb.split_once('.').is_some_and(|(of, verb)| of == name && !verb.is_empty());
             if !own && operation.reaction.is_none() {
-                wrong.push(format!("domain {name}: the operation {} is not named {name}.<verb>", operation.name));
+                wrong.push(format!("domain {name}: the operation {verb} is not named {name}.<verb>"));
             }
-            if self.operations.iter().take(index).any(|other| other.name == operation.name) {
-                wrong.push(format!("domain {name}: the operation {} is answered twice", operation.name));
+            if self.operations.iter().take(index).any(|other| other.signature.name == verb) {
+                wrong.push(format!("domain {name}: the operation {verb} is answered twice"));
             }
-            if operation.timeout.is_zero() {
-                wrong.push(format!("domain {name}: the operation {} has no time to run", operation.name));
+            if timeout.is_zero() {
+                wrong.push(format!("domain {name}: the operation {verb} has no time to run"));
             }
         }
         let bounds = self.bulkhead.validate().err().into_iter().flatten();
@@ -331,7 +332,7 @@ impl<S: 'static> Blueprint for BlueprintOf<S> {
             .operations
             .iter()
             .enumerate()
-            .map(|(index, (info, install))| (info.id, install(&state, index)))
+            .map(|(index, (info, install))| (info.signature.id, install(&state, index)))
             .collect();
         let (factory, built) = (self.factory.clone(), state.clone());
         let build = move |context| {

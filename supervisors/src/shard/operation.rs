@@ -22,28 +22,52 @@ use crate::{
 pub(crate) type StateCell<S> = Rc<RefCell<Option<Rc<S>>>>;
 
 /// The handlers of a shard by the type of their message.
-pub(crate) type Operations = HashMap<TypeId, Box<dyn Any>, BuildHasherDefault<TypeIdHasher>>;
+pub(crate) type Operations = HashMap<TypeId, LocalOperation, BuildHasherDefault<TypeIdHasher>>;
 
 /// Builds the state anew.
 pub(crate) type Build =
     Box<dyn Fn(crate::domain::context::ShardContext) -> LocalBoxFuture<'static, Result<(), StartError>>>;
 
 /// A handler with the state it works on.
-pub(crate) struct LocalOperation<M: Operation> {
+pub(crate) struct LocalOperation {
     /// Its number among the operations of the domain.
     pub(crate) index: usize,
-    pub(crate) invoke: Box<dyn Fn(Caller, M) -> LocalBoxFuture<'static, Judged<M>>>,
+    /// An [`Invoke`] of its message.
+    invoke: Box<dyn Any>,
 }
+
+type Invoke<M> = Box<dyn Fn(Caller, M) -> Invocation<M>>;
+
+/// A message that is carried out.
+pub(crate) type Invocation<M> = LocalBoxFuture<'static, Judged<M>>;
 
 /// An outcome, and what it says about the domain.
 pub(crate) type Judged<M> = (Outcome<M>, Ending);
 
+impl LocalOperation {
+    /// Begins to carry a message out.
+    pub(crate) fn invoke<M: Operation>(&self, caller: Caller, message: M) -> Invocation<M> {
+        match self.invoke.downcast_ref::<Invoke<M>>() {
+            Some(invoke) => invoke(caller, message),
+            None => failed::<M>(Failure::Internal(format!("the handler of {} is that of another operation", M::NAME))),
+        }
+    }
+}
+
+fn failed<M: Operation>(failure: Failure) -> Invocation<M> {
+    let ending = Ending::failed(&failure);
+    ready((Err(failure.into()), ending)).boxed_local()
+}
+
 /// An operation that the domain's own state answers.
-pub(crate) fn local_operation<S: Handle<M>, M: Operation>(state: &StateCell<S>, index: usize) -> Box<dyn Any> {
-    operation(state, index, async |state: &S, caller: &Caller, message: M| {
-        let outcome = state.handle(caller, message).await;
-        let ending = Ending::of(&outcome);
-        (outcome, ending)
+pub(crate) fn local_operation<S: Handle<M>, M: Operation>(state: &StateCell<S>, index: usize) -> LocalOperation {
+    operation(state, index, |state: Rc<S>, caller: Caller, message: M| {
+        async move {
+            let outcome = state.handle(&caller, message).await;
+            let ending = Ending::of(&outcome);
+            (outcome, ending)
+        }
+        .boxed_local()
     })
 }
 
@@ -51,18 +75,14 @@ pub(crate) fn local_operation<S: Handle<M>, M: Operation>(state: &StateCell<S>, 
 pub(crate) fn operation<S: 'static, M: Operation>(
     state: &StateCell<S>,
     index: usize,
-    carry_out: impl AsyncFn(&S, &Caller, M) -> Judged<M> + Copy + 'static,
-) -> Box<dyn Any> {
+    carry_out: fn(Rc<S>, Caller, M) -> Invocation<M>,
+) -> LocalOperation {
     let state = state.clone();
-    let invoke = move |caller: Caller, message: M| {
-        let Some(state) = state.borrow().clone() else {
-            let failure = Failure::Unavailable { retry_after: Duration::from_secs(1) };
-            let ending = Ending::failed(&failure);
-            return ready((Err(failure.into()), ending)).boxed_local();
-        };
-        async move { carry_out(&state, &caller, message).await }.boxed_local()
-    };
-    Box::new(LocalOperation::<M> { index, invoke: Box::new(invoke) })
+    let invoke: Invoke<M> = Box::new(move |caller, message| match state.borrow().clone() {
+        Some(state) => carry_out(state, caller, message),
+        None => failed::<M>(Failure::Unavailable { retry_after: Duration::from_secs(1) }),
+    });
+    LocalOperation { index, invoke: Box::new(invoke) }
 }
 
 /// A `TypeId` is a good hash already.

@@ -78,6 +78,11 @@ impl Ending {
         }
     }
 
+    #[inline]
+    pub(crate) const fn is_failure(self) -> bool {
+        matches!(self, Self::Failed(..))
+    }
+
     /// What it says about the domain: a refusal is an answer.
     #[inline]
     pub(crate) const fn verdict(self) -> Verdict {
