@@ -4,17 +4,17 @@ use std::{borrow::Cow, collections::HashSet, fmt};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{self, DeserializeOwned, DeserializeSeed, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor},
+    de::{self, DeserializeSeed, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor},
     forward_to_deserialize_any,
 };
 
-use super::{Pairs, UNSTORABLE_SENTENCE, is_storable};
+use super::{Pairs, Reader, UNSTORABLE_SENTENCE, is_storable};
 
 /// Levels of objects and arrays in each other; no message has more than a handful.
 const DEPTH: usize = 32;
 
-/// `M` from `pairs` and the object in `body`; otherwise a sentence that says what is wrong and where.
-pub(crate) fn from_json<M: DeserializeOwned>(pairs: Pairs<'_>, body: &[u8]) -> Result<M, String> {
+/// What `read` makes of `pairs` and the object in `body`; otherwise a sentence that says what is wrong and where.
+pub(crate) fn from_json<T>(pairs: Pairs<'_>, body: &[u8], read: impl Reader<T>) -> Result<T, String> {
     let mut scan = serde_json::Deserializer::from_slice(body);
     Strict { depth: 0 }.deserialize(&mut scan).and_then(|()| scan.end()).map_err(|error| {
         if error.is_data() { format!("the body is refused: {error}") } else { format!("the body is not JSON: {error}") }
@@ -23,10 +23,11 @@ pub(crate) fn from_json<M: DeserializeOwned>(pairs: Pairs<'_>, body: &[u8]) -> R
     let mut unknown = None;
     let mut json = serde_json::Deserializer::from_slice(body);
     let merged = Merged { pairs, json: &mut json };
-    let message = serde_ignored::deserialize(merged, |path| {
+    let mut note = |path: serde_ignored::Path<'_>| {
         unknown.get_or_insert_with(|| path.to_string());
-    })
-    .map_err(|error| error.to_string())?;
+    };
+    let noting = serde_ignored::Deserializer::new(merged, &mut note);
+    let message = read(&mut <dyn erased_serde::Deserializer<'_>>::erase(noting)).map_err(|error| error.to_string())?;
     match unknown {
         Some(path) => Err(format!("unknown field `{}`", shortened(&path))),
         None => Ok(message),
@@ -190,9 +191,9 @@ mod tests {
 
     use super::*;
 
-    fn read<M: DeserializeOwned>(fields: &[(&str, &str)], body: &str) -> Result<M, String> {
+    fn read<M: de::DeserializeOwned>(fields: &[(&str, &str)], body: &str) -> Result<M, String> {
         let fields = fields.iter().map(|(name, value)| (*name, Cow::Borrowed(*value))).collect();
-        from_json(Pairs::new(fields), body.as_bytes())
+        from_json(Pairs::new(fields), body.as_bytes(), crate::message::read)
     }
 
     #[test]
@@ -221,7 +222,9 @@ mod tests {
         assert!(error(&format!(r#"{{"name":{}1{}}}"#, "[".repeat(50), "]".repeat(50))).contains("32 levels"));
         assert!(error(&"[".repeat(10_000)).starts_with("the body is "));
         assert!(error("{\"name\":\"\u{0}\"}").starts_with("the body is not JSON"));
-        assert!(from_json::<CreateProject>(Pairs::new(Vec::new()), b"{\"name\":\"\xff\"}").is_err());
+        assert!(
+            from_json(Pairs::new(Vec::new()), b"{\"name\":\"\xff\"}", crate::message::read::<CreateProject>).is_err()
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::borrow::Cow;
 
 use actix_web::{HttpRequest, dev::Payload, http::header};
 use bytes::{Bytes, BytesMut};
+use erased_serde::Deserializer;
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 
@@ -71,17 +72,28 @@ pub(crate) fn if_match(http: &HttpRequest) -> Result<Option<&str>, Problem> {
     }
 }
 
-/// A message of which every field is in `fields`.
-pub(crate) fn without_body<M: DeserializeOwned>(fields: Fields<'_>) -> Result<M, Problem> {
-    from_pairs(Pairs::new(fields)).map_err(|error| Problem::invalid(error.to_string()))
+/// What `read` makes of a message of which every field is in `fields`.
+pub(crate) fn without_body<T>(fields: Fields<'_>, read: impl Reader<T>) -> Result<T, Problem> {
+    from_pairs(Pairs::new(fields), read).map_err(|error| Problem::invalid(error.to_string()))
 }
 
-/// A message of which some fields are in `fields` and the rest in a JSON body; an empty body is an empty object.
-pub(crate) fn with_body<M: DeserializeOwned>(fields: Fields<'_>, body: &[u8]) -> Result<M, Problem> {
+/// What `read` makes of a message of which some fields are in `fields` and the rest in a JSON body; an empty body is an
+/// empty object.
+pub(crate) fn with_body<T>(fields: Fields<'_>, body: &[u8], read: impl Reader<T>) -> Result<T, Problem> {
     if body.iter().all(u8::is_ascii_whitespace) {
-        return without_body(fields);
+        return without_body(fields, read);
     }
-    from_json(Pairs::new(fields), body).map_err(Problem::invalid)
+    from_json(Pairs::new(fields), body, read).map_err(Problem::invalid)
+}
+
+/// Makes something of whatever a message is in.
+pub(crate) trait Reader<T>: FnOnce(&mut dyn Deserializer<'_>) -> Result<T, erased_serde::Error> {}
+
+impl<T, F: FnOnce(&mut dyn Deserializer<'_>) -> Result<T, erased_serde::Error>> Reader<T> for F {}
+
+/// Reads a message. The code that does is there once, and not once for each place that its fields come from.
+pub(crate) fn read<M: DeserializeOwned>(from: &mut dyn Deserializer<'_>) -> Result<M, erased_serde::Error> {
+    erased_serde::deserialize(from)
 }
 
 /// Whether the body, if there is one, says that it is JSON.

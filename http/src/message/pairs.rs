@@ -8,7 +8,7 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-use super::{Fields, UNSTORABLE_SENTENCE, is_storable};
+use super::{Fields, Reader, UNSTORABLE_SENTENCE, is_storable};
 
 /// Fields with their texts, in order.
 pub(crate) struct Pairs<'a> {
@@ -52,9 +52,9 @@ impl<'a> Pairs<'a> {
     }
 }
 
-/// `M` from fields alone.
-pub(crate) fn from_pairs<M: de::DeserializeOwned>(pairs: Pairs<'_>) -> Result<M, Error> {
-    M::deserialize(pairs)
+/// What `read` makes of fields alone.
+pub(crate) fn from_pairs<T>(pairs: Pairs<'_>, read: impl Reader<T>) -> Result<T, erased_serde::Error> {
+    read(&mut <dyn erased_serde::Deserializer<'_>>::erase(pairs))
 }
 
 impl<'de> Deserializer<'de> for Pairs<'_> {
@@ -174,7 +174,7 @@ mod tests {
 
     fn read<M: de::DeserializeOwned>(fields: &[(&str, &str)]) -> Result<M, String> {
         let fields = fields.iter().map(|(name, value)| (*name, Cow::Borrowed(*value))).collect();
-        from_pairs(Pairs::new(fields)).map_err(|error| error.to_string())
+        from_pairs(Pairs::new(fields), crate::message::read).map_err(|error| error.to_string())
     }
 
     #[test]
