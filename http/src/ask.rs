@@ -8,7 +8,6 @@ use actix_web::{
 };
 use callboard_messages::{Access, Caller, Cursor, Failure, Operation, Page};
 use callboard_supervisors::ActorRef;
-use erased_serde::Deserializer;
 use futures_util::{FutureExt, future::LocalBoxFuture};
 use serde::{Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
@@ -18,10 +17,10 @@ use crate::{
     answer::{Answer, JSON},
     idempotency::{self, About},
     limits::Class,
-    message,
+    message::{self, Input},
     openapi::Docs,
     problem::Problem,
-    table::{Endpoint, Handler},
+    table::Endpoint,
     worker::{Request, Worker},
 };
 
@@ -137,7 +136,7 @@ where
 
 /// Reads the message of an operation.
 trait Read {
-    fn read(self: Rc<Self>, from: &mut dyn Deserializer<'_>) -> Result<Box<dyn Message>, erased_serde::Error>;
+    fn read(self: Rc<Self>, input: Input<'_>) -> Result<Box<dyn Message>, message::Error>;
 }
 
 /// The message of an operation.
@@ -157,9 +156,8 @@ struct MessageOf<M: Operation> {
 }
 
 impl<M: Operation> Read for Ask<M> {
-    fn read(self: Rc<Self>, from: &mut dyn Deserializer<'_>) -> Result<Box<dyn Message>, erased_serde::Error> {
-        let message = message::read(from)?;
-        Ok(Box::new(MessageOf { message, ask: self }))
+    fn read(self: Rc<Self>, input: Input<'_>) -> Result<Box<dyn Message>, message::Error> {
+        Ok(Box::new(MessageOf { message: input.read()?, ask: self }))
     }
 }
 
@@ -236,6 +234,9 @@ struct Asking {
     if_match: bool,
     keyed: bool,
     actor: OnceCell<ActorRef>,
+    class: Class,
+    access: Access,
+    docs: fn() -> Docs,
     message: Rc<dyn Read>,
 }
 
@@ -272,16 +273,17 @@ impl Asking {
         {
             fields.push(("if_match", version.into()));
         }
-        let read = |from: &mut dyn Deserializer<'_>| Rc::clone(&self.message).read(from);
-        if has_body(http.method()) {
+        let input = if has_body(http.method()) {
             if !http.query_string().is_empty() {
                 return Err(Problem::invalid("this takes no query parameters"));
             }
             message::check_json(http, body)?;
-            return message::with_body(fields, body, read);
-        }
-        message::push_query(&mut fields, http.query_string())?;
-        message::without_body(fields, read)
+            Input::with_body(fields, body)?
+        } else {
+            message::push_query(&mut fields, http.query_string())?;
+            Input::of(fields)
+        };
+        Ok(Rc::clone(&self.message).read(input)?)
     }
 
     async fn execute(&self, request: &Request, message: Box<dyn Message>) -> Result<Answer, Problem> {
@@ -301,16 +303,45 @@ impl Asking {
 
 impl<M: Operation> From<Ask<M>> for Endpoint {
     fn from(ask: Ask<M>) -> Self {
-        let (if_match, keyed, class, docs) = (ask.if_match, ask.keyed, ask.class, ask.docs);
-        let (creates, versioned, paged) = (ask.location.is_some(), ask.version.is_some(), ask.next.is_some());
-        let accepts = ask.under_way.is_some();
-        let about = About { operation: M::NAME, timeout: M::TIMEOUT, idempotent: M::IDEMPOTENT };
-        let message: Rc<dyn Read> = Rc::new(ask);
-        let asking = Rc::new(Asking { about, domain: M::domain(), if_match, keyed, actor: OnceCell::new(), message });
-        Self {
-            operation: M::NAME,
-            asks: vec![M::NAME],
+        let traits = Traits {
+            creates: ask.location.is_some(),
+            accepts: ask.under_way.is_some(),
+            versioned: ask.version.is_some(),
+            paged: ask.next.is_some(),
+        };
+        let asking = Asking {
+            about: About { operation: M::NAME, timeout: M::TIMEOUT, idempotent: M::IDEMPOTENT },
+            domain: M::domain(),
+            if_match: ask.if_match,
+            keyed: ask.keyed,
+            actor: OnceCell::new(),
+            class: ask.class,
             access: M::ACCESS,
+            docs: ask.docs,
+            message: Rc::new(ask),
+        };
+        asking.endpoint(traits)
+    }
+}
+
+/// What an answer may be.
+struct Traits {
+    creates: bool,
+    accepts: bool,
+    versioned: bool,
+    paged: bool,
+}
+
+impl Asking {
+    fn endpoint(self, traits: Traits) -> Endpoint {
+        let Traits { creates, accepts, versioned, paged } = traits;
+        let operation = self.about.operation;
+        let (access, class, docs, if_match, keyed) = (self.access, self.class, self.docs, self.if_match, self.keyed);
+        let asking = Rc::new(self);
+        Endpoint {
+            operation,
+            asks: vec![operation],
+            access,
             class: Some(class),
             docs: Some(docs),
             if_match,
@@ -321,11 +352,7 @@ impl<M: Operation> From<Ask<M>> for Endpoint {
             versioned,
             paged,
             upgrades: false,
-            handler: handler(asking),
+            handler: Box::new(move |request| Rc::clone(&asking).perform(request).boxed_local()),
         }
     }
-}
-
-fn handler(asking: Rc<Asking>) -> Handler {
-    Box::new(move |request| Rc::clone(&asking).perform(request).boxed_local())
 }

@@ -45,7 +45,7 @@ struct Query {
 pub(crate) async fn follow(request: Request) -> Result<HttpResponse, Problem> {
     let mut fields = Vec::new();
     message::push_query(&mut fields, request.http.query_string())?;
-    let query: Query = message::without_body(fields, message::read)?;
+    let query: Query = message::Input::of(fields).read()?;
     let topics = query.topics.split(',').map(Topic::parse).collect::<Result<Vec<_>, _>>()?;
     if topics.len() > TOPICS {
         return Err(Problem::invalid(format!("one stream follows at most {TOPICS} topics")));

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     operation::LocalOperation,
-    slot::{AnySlot, Slot},
+    slot::{AnyContent, AnySlot, Slot},
 };
 use crate::{domain::operation::Outcome, shard::port::Port, telemetry::stats::Ending};
 
@@ -50,9 +50,12 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    pub(crate) fn failed(failure: Failure, put: impl FnOnce(Failure)) -> Self {
+    /// A message is taken out once.
+    #[cold]
+    pub(crate) fn again(place: &mut dyn AnyContent) -> Self {
+        let failure = Failure::Internal("a call was begun twice".to_owned());
         let ending = Ending::failed(&failure);
-        put(failure);
+        place.fail(failure);
         Self::Ended(ending)
     }
 }
@@ -75,7 +78,7 @@ impl<M: Operation> Drop for Waiting<M> {
 }
 
 /// A question of any operation.
-pub(crate) trait AnyQuestion {
+pub(crate) trait AnyQuestion: AnyContent {
     fn signature(&self) -> &'static Signature;
     /// Calls of one key run one at a time.
     fn key(&self) -> Option<Uuid>;
@@ -86,8 +89,6 @@ pub(crate) trait AnyQuestion {
     /// The slot in which it waits.
     fn slot(&self) -> Option<Arc<dyn AnySlot>>;
     fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-    fn fail(&mut self, failure: Failure);
-    fn failure(&self) -> Option<&Failure>;
 }
 
 impl<M: Operation> Question<M> {
@@ -113,10 +114,7 @@ impl<M: Operation> AnyQuestion for Question<M> {
     }
 
     fn run(&mut self, port: &Arc<Port>, operation: &LocalOperation, caller: Caller, cx: &mut Context<'_>) -> Step {
-        let Self::Asked(message) = std::mem::replace(self, Self::Over) else {
-            let failure = Failure::Internal("a call was begun twice".to_owned());
-            return Step::failed(failure, |failure| self.fail(failure));
-        };
+        let Self::Asked(message) = std::mem::replace(self, Self::Over) else { return Step::again(self) };
         let mut rest = operation.invoke(caller, message);
         match rest.as_mut().poll(cx) {
             Poll::Ready((outcome, ending)) => {
@@ -154,7 +152,9 @@ impl<M: Operation> AnyQuestion for Question<M> {
         }
         Poll::Ready(())
     }
+}
 
+impl<M: Operation> AnyContent for Question<M> {
     fn fail(&mut self, failure: Failure) {
         *self = Self::Answered(Err(failure.into()));
     }

@@ -4,6 +4,7 @@
 //! Who takes it out of `queued` gives its place in the queue back, so that it is given back once.
 
 use std::{
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -13,7 +14,7 @@ use std::{
 };
 
 use callboard_messages::{CallError, Caller, Failure, Operation};
-use futures_util::{FutureExt, task::AtomicWaker};
+use futures_util::task::AtomicWaker;
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::{
@@ -23,6 +24,7 @@ use super::{
 use crate::{
     domain::operation::Outcome,
     shard::port::{Port, Rejection},
+    telemetry::stats::Ending,
 };
 
 const QUEUED: u8 = 0;
@@ -93,12 +95,7 @@ impl<M: Operation> Slot<M> {
     }
 
     fn suspend(self: Arc<Self>, rest: Invocation<M>) -> Step {
-        let slot = self.clone();
-        let work = rest.map(move |(outcome, ending)| {
-            *slot.content.lock() = Content::Outcome(outcome);
-            ending
-        });
-        Step::Waits(work.boxed_local(), self)
+        Step::Waits(Box::pin(Suspended { rest, slot: self.clone() }), self)
     }
 
     /// Takes the outcome out when it is there.
@@ -122,18 +119,28 @@ impl<M: Operation> AnySlot for Slot<M> {
 
     fn run(self: Arc<Self>, operation: &LocalOperation, caller: Caller, cx: &mut Context<'_>) -> Step {
         let content = std::mem::replace(&mut *self.content.lock(), Content::Taken);
-        let Content::Message(message) = content else {
-            let failure = Failure::Internal("a call was begun twice".to_owned());
-            return Step::failed(failure, |failure| self.lock().fail(failure));
-        };
-        let mut rest = operation.invoke(caller, message);
-        match rest.as_mut().poll(cx) {
-            Poll::Ready((outcome, ending)) => {
-                *self.content.lock() = Content::Outcome(outcome);
-                Step::Ended(ending)
-            }
-            Poll::Pending => self.suspend(rest),
+        let Content::Message(message) = content else { return Step::again(&mut *self.lock()) };
+        let mut suspended = Suspended { rest: operation.invoke(caller, message), slot: self };
+        match Pin::new(&mut suspended).poll(cx) {
+            Poll::Ready(ending) => Step::Ended(ending),
+            Poll::Pending => suspended.slot.suspend(suspended.rest),
         }
+    }
+}
+
+/// A message that is carried out; its outcome is put into the slot.
+struct Suspended<M: Operation> {
+    rest: Invocation<M>,
+    slot: Arc<Slot<M>>,
+}
+
+impl<M: Operation> Future for Suspended<M> {
+    type Output = Ending;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
+        let (outcome, ending) = ready!(self.rest.as_mut().poll(cx));
+        *self.slot.content.lock() = Content::Outcome(outcome);
+        Poll::Ready(ending)
     }
 }
 
