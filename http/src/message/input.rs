@@ -160,15 +160,20 @@ impl<'p> Entries<'p, 'static> {
     }
 }
 
+impl Entries<'_, '_> {
+    /// Goes on to the next field; its name.
+    fn advance(&mut self) -> Option<de::value::StrDeserializer<'_, Error>> {
+        self.next = self.entries.next();
+        self.next.as_ref().map(|(name, _)| name.as_ref().into_deserializer())
+    }
+}
+
 impl<'de> MapAccess<'de> for Entries<'_, '_> {
     type Error = Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
-        self.next = self.entries.next();
-        let Some((name, _)) = &self.next else { return Ok(None) };
-        let path = Path::Field(self.path, name);
-        let name: de::value::StrDeserializer<'_, Error> = name.as_ref().into_deserializer();
-        seed.deserialize(name).map(Some).map_err(|error| error.at(&path))
+        let Some(name) = self.advance() else { return Ok(None) };
+        seed.deserialize(name).map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {

@@ -4,7 +4,6 @@ use std::{
     any::{Any, TypeId},
     cell::RefCell,
     collections::HashMap,
-    future::ready,
     hash::{BuildHasherDefault, Hasher},
     rc::Rc,
     time::Duration,
@@ -36,7 +35,8 @@ pub(crate) struct LocalOperation {
     invoke: Box<dyn Any>,
 }
 
-type Invoke<M> = Box<dyn Fn(Caller, M) -> Invocation<M>>;
+/// Nothing while there is no state.
+type Invoke<M> = Box<dyn Fn(Caller, M) -> Option<Invocation<M>>>;
 
 /// A message that is carried out.
 pub(crate) type Invocation<M> = LocalBoxFuture<'static, Judged<M>>;
@@ -46,17 +46,18 @@ pub(crate) type Judged<M> = (Outcome<M>, Ending);
 
 impl LocalOperation {
     /// Begins to carry a message out.
-    pub(crate) fn invoke<M: Operation>(&self, caller: Caller, message: M) -> Invocation<M> {
-        match self.invoke.downcast_ref::<Invoke<M>>() {
-            Some(invoke) => invoke(caller, message),
-            None => failed::<M>(Failure::Internal(format!("the handler of {} is that of another operation", M::NAME))),
-        }
+    pub(crate) fn invoke<M: Operation>(&self, caller: Caller, message: M) -> Result<Invocation<M>, Failure> {
+        let Some(invoke) = self.invoke.downcast_ref::<Invoke<M>>() else { return Err(mistaken(M::NAME)) };
+        invoke(caller, message).ok_or(UNBUILT)
     }
 }
 
-fn failed<M: Operation>(failure: Failure) -> Invocation<M> {
-    let ending = Ending::failed(&failure);
-    ready((Err(failure.into()), ending)).boxed_local()
+/// What a call is told that comes before there is a state.
+const UNBUILT: Failure = Failure::Unavailable { retry_after: Duration::from_secs(1) };
+
+#[cold]
+fn mistaken(name: &str) -> Failure {
+    Failure::Internal(format!("the handler of {name} is that of another operation"))
 }
 
 /// An operation that the domain's own state answers.
@@ -78,9 +79,9 @@ pub(crate) fn operation<S: 'static, M: Operation>(
     carry_out: fn(Rc<S>, Caller, M) -> Invocation<M>,
 ) -> LocalOperation {
     let state = state.clone();
-    let invoke: Invoke<M> = Box::new(move |caller, message| match state.borrow().clone() {
-        Some(state) => carry_out(state, caller, message),
-        None => failed::<M>(Failure::Unavailable { retry_after: Duration::from_secs(1) }),
+    let invoke: Invoke<M> = Box::new(move |caller, message| {
+        let state = state.borrow().clone();
+        state.map(|state| carry_out(state, caller, message))
     });
     LocalOperation { index, invoke: Box::new(invoke) }
 }

@@ -50,13 +50,17 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    /// A message is taken out once.
     #[cold]
-    pub(crate) fn again(place: &mut dyn AnyContent) -> Self {
-        let failure = Failure::Internal("a call was begun twice".to_owned());
+    pub(crate) fn failed(place: &mut dyn AnyContent, failure: Failure) -> Self {
         let ending = Ending::failed(&failure);
         place.fail(failure);
         Self::Ended(ending)
+    }
+
+    /// A message is taken out once.
+    #[cold]
+    pub(crate) fn again(place: &mut dyn AnyContent) -> Self {
+        Self::failed(place, Failure::Internal("a call was begun twice".to_owned()))
     }
 }
 
@@ -115,7 +119,10 @@ impl<M: Operation> AnyQuestion for Question<M> {
 
     fn run(&mut self, port: &Arc<Port>, operation: &LocalOperation, caller: Caller, cx: &mut Context<'_>) -> Step {
         let Self::Asked(message) = std::mem::replace(self, Self::Over) else { return Step::again(self) };
-        let mut rest = operation.invoke(caller, message);
+        let mut rest = match operation.invoke(caller, message) {
+            Ok(rest) => rest,
+            Err(failure) => return Step::failed(self, failure),
+        };
         match rest.as_mut().poll(cx) {
             Poll::Ready((outcome, ending)) => {
                 // Values that the handler left in its future may panic as they are dropped.

@@ -15,7 +15,7 @@ use std::{
 
 use callboard_messages::{CallError, Caller, Failure, Operation};
 use futures_util::task::AtomicWaker;
-use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::{
     operation::{Invocation, LocalOperation},
@@ -55,7 +55,8 @@ pub(crate) enum Content<M: Operation> {
 /// A slot of any operation.
 pub(crate) trait AnySlot: Send + Sync {
     fn exchange(&self) -> &Exchange;
-    fn lock(&self) -> MappedMutexGuard<'_, dyn AnyContent>;
+    /// Looks at what is in it, or changes it.
+    fn with(&self, look: &mut dyn FnMut(&mut dyn AnyContent));
     /// Takes the message out and carries it out as far as it goes without waiting. The outcome stays here.
     fn run(self: Arc<Self>, operation: &LocalOperation, caller: Caller, cx: &mut Context<'_>) -> Step;
 }
@@ -113,14 +114,18 @@ impl<M: Operation> AnySlot for Slot<M> {
         &self.exchange
     }
 
-    fn lock(&self) -> MappedMutexGuard<'_, dyn AnyContent> {
-        MutexGuard::map(self.content.lock(), |content| content as &mut dyn AnyContent)
+    fn with(&self, look: &mut dyn FnMut(&mut dyn AnyContent)) {
+        look(&mut *self.content.lock());
     }
 
     fn run(self: Arc<Self>, operation: &LocalOperation, caller: Caller, cx: &mut Context<'_>) -> Step {
         let content = std::mem::replace(&mut *self.content.lock(), Content::Taken);
-        let Content::Message(message) = content else { return Step::again(&mut *self.lock()) };
-        let mut suspended = Suspended { rest: operation.invoke(caller, message), slot: self };
+        let Content::Message(message) = content else { return Step::again(&mut *self.content.lock()) };
+        let rest = match operation.invoke(caller, message) {
+            Ok(rest) => rest,
+            Err(failure) => return Step::failed(&mut *self.content.lock(), failure),
+        };
+        let mut suspended = Suspended { rest, slot: self };
         match Pin::new(&mut suspended).poll(cx) {
             Poll::Ready(ending) => Step::Ended(ending),
             Poll::Pending => suspended.slot.suspend(suspended.rest),
@@ -178,21 +183,25 @@ impl Exchange {
 impl dyn AnySlot {
     /// Tells the caller that the outcome is there, unless it knows of one or has gone. `failure` is the outcome, if it is
     /// one; `if_queued` that of a call which is still in the queue, when it is another.
-    fn settle(&self, failure: Option<Failure>, if_queued: Option<Failure>) {
+    fn settle(&self, mut failure: Option<Failure>, mut if_queued: Option<Failure>) {
         let exchange = self.exchange();
-        let mut content = self.lock();
-        let was_queued = exchange.dequeue(DONE);
-        if !was_queued && exchange.phase.load(Ordering::Acquire) != RUNNING {
-            return;
+        let mut is_told = false;
+        self.with(&mut |content| {
+            let was_queued = exchange.dequeue(DONE);
+            if !was_queued && exchange.phase.load(Ordering::Acquire) != RUNNING {
+                return;
+            }
+            let if_queued = if_queued.take().filter(|_| was_queued);
+            if let Some(failure) = if_queued.or(failure.take()) {
+                content.fail(failure);
+            }
+            // A reader that sees this waits for the lock.
+            exchange.phase.store(DONE, Ordering::Release);
+            is_told = true;
+        });
+        if is_told {
+            exchange.caller.wake();
         }
-        let failure = if was_queued { if_queued.or(failure) } else { failure };
-        if let Some(failure) = failure {
-            content.fail(failure);
-        }
-        // A reader that sees this waits for the lock.
-        exchange.phase.store(DONE, Ordering::Release);
-        drop(content);
-        exchange.caller.wake();
     }
 
     /// The deadline has passed: the caller is told, whatever the shard does.
@@ -230,7 +239,9 @@ impl Reply {
 
     /// The failure that the call ended in, before its caller has it.
     pub(crate) fn failure(&self) -> Option<Failure> {
-        self.0.lock().failure().cloned()
+        let mut failure = None;
+        self.0.with(&mut |content| failure = content.failure().cloned());
+        failure
     }
 
     /// Lets the caller have the outcome that is in the slot.
