@@ -6,6 +6,7 @@ use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
     rc::Rc,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -45,11 +46,32 @@ pub(crate) type Invocation<M> = LocalBoxFuture<'static, Judged<M>>;
 pub(crate) type Judged<M> = (Outcome<M>, Ending);
 
 impl LocalOperation {
-    /// Begins to carry a message out.
-    pub(crate) fn invoke<M: Operation>(&self, caller: Caller, message: M) -> Result<Invocation<M>, Failure> {
-        let Some(invoke) = self.invoke.downcast_ref::<Invoke<M>>() else { return Err(mistaken(M::NAME)) };
+    /// Carries a message out as far as that goes without waiting.
+    pub(crate) fn begin<M: Operation>(&self, caller: Caller, message: Option<M>, cx: &mut Context<'_>) -> Begun<M> {
+        let mut rest = match self.invoke(caller, message) {
+            Ok(rest) => rest,
+            Err(failure) => {
+                let ending = Ending::failed(&failure);
+                return Begun::Ended((Err(failure.into()), ending));
+            }
+        };
+        match rest.as_mut().poll(cx) {
+            Poll::Ready(judged) => Begun::Ended(judged),
+            Poll::Pending => Begun::Waits(rest),
+        }
+    }
+
+    fn invoke<M: Operation>(&self, caller: Caller, message: Option<M>) -> Result<Invocation<M>, Failure> {
+        let invoke = self.invoke.downcast_ref::<Invoke<M>>();
+        let (Some(invoke), Some(message)) = (invoke, message) else { return Err(mistaken(M::NAME)) };
         invoke(caller, message).ok_or(UNBUILT)
     }
+}
+
+/// How far a message is carried out.
+pub(crate) enum Begun<M: Operation> {
+    Ended(Judged<M>),
+    Waits(Invocation<M>),
 }
 
 /// What a call is told that comes before there is a state.
@@ -57,7 +79,7 @@ const UNBUILT: Failure = Failure::Unavailable { retry_after: Duration::from_secs
 
 #[cold]
 fn mistaken(name: &str) -> Failure {
-    Failure::Internal(format!("the handler of {name} is that of another operation"))
+    Failure::Internal(format!("{name} was begun twice, or by the handler of another operation"))
 }
 
 /// An operation that the domain's own state answers.

@@ -12,7 +12,7 @@ use futures_util::future::LocalBoxFuture;
 use uuid::Uuid;
 
 use super::{
-    operation::LocalOperation,
+    operation::{Begun, LocalOperation},
     slot::{AnyContent, AnySlot, Slot},
 };
 use crate::{domain::operation::Outcome, shard::port::Port, telemetry::stats::Ending};
@@ -47,21 +47,6 @@ pub(crate) enum Step {
     Ended(Ending),
     /// What is left to do, which ends with the outcome in the slot.
     Waits(LocalBoxFuture<'static, Ending>, Arc<dyn AnySlot>),
-}
-
-impl Step {
-    #[cold]
-    pub(crate) fn failed(place: &mut dyn AnyContent, failure: Failure) -> Self {
-        let ending = Ending::failed(&failure);
-        place.fail(failure);
-        Self::Ended(ending)
-    }
-
-    /// A message is taken out once.
-    #[cold]
-    pub(crate) fn again(place: &mut dyn AnyContent) -> Self {
-        Self::failed(place, Failure::Internal("a call was begun twice".to_owned()))
-    }
 }
 
 /// A message on its way, and then its outcome.
@@ -118,19 +103,16 @@ impl<M: Operation> AnyQuestion for Question<M> {
     }
 
     fn run(&mut self, port: &Arc<Port>, operation: &LocalOperation, caller: Caller, cx: &mut Context<'_>) -> Step {
-        let Self::Asked(message) = std::mem::replace(self, Self::Over) else { return Step::again(self) };
-        let mut rest = match operation.invoke(caller, message) {
-            Ok(rest) => rest,
-            Err(failure) => return Step::failed(self, failure),
+        let message = match std::mem::replace(self, Self::Over) {
+            Self::Asked(message) => Some(message),
+            _ => None,
         };
-        match rest.as_mut().poll(cx) {
-            Poll::Ready((outcome, ending)) => {
-                // Values that the handler left in its future may panic as they are dropped.
-                drop(rest);
+        match operation.begin(caller, message, cx) {
+            Begun::Ended((outcome, ending)) => {
                 *self = Self::Answered(outcome);
                 Step::Ended(ending)
             }
-            Poll::Pending => {
+            Begun::Waits(rest) => {
                 let (slot, step) = Slot::running(port.clone(), rest);
                 *self = Self::Waits(Waiting(slot));
                 step

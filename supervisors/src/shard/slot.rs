@@ -18,7 +18,7 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
 use super::{
-    operation::{Invocation, LocalOperation},
+    operation::{Begun, Invocation, LocalOperation},
     question::Step,
 };
 use crate::{
@@ -119,16 +119,16 @@ impl<M: Operation> AnySlot for Slot<M> {
     }
 
     fn run(self: Arc<Self>, operation: &LocalOperation, caller: Caller, cx: &mut Context<'_>) -> Step {
-        let content = std::mem::replace(&mut *self.content.lock(), Content::Taken);
-        let Content::Message(message) = content else { return Step::again(&mut *self.content.lock()) };
-        let rest = match operation.invoke(caller, message) {
-            Ok(rest) => rest,
-            Err(failure) => return Step::failed(&mut *self.content.lock(), failure),
+        let message = match std::mem::replace(&mut *self.content.lock(), Content::Taken) {
+            Content::Message(message) => Some(message),
+            Content::Taken | Content::Outcome(_) => None,
         };
-        let mut suspended = Suspended { rest, slot: self };
-        match Pin::new(&mut suspended).poll(cx) {
-            Poll::Ready(ending) => Step::Ended(ending),
-            Poll::Pending => suspended.slot.suspend(suspended.rest),
+        match operation.begin(caller, message, cx) {
+            Begun::Ended((outcome, ending)) => {
+                *self.content.lock() = Content::Outcome(outcome);
+                Step::Ended(ending)
+            }
+            Begun::Waits(rest) => self.suspend(rest),
         }
     }
 }
