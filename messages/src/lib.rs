@@ -25,5 +25,5 @@ pub use event::{CloudEvent, Event};
 pub use ids::*;
 pub use operation::{Access, Operation};
 pub use page::{Cursor, Limit, Page, page_limit};
-pub use saga::{SagaStatus, SagaView};
+pub use saga::{SagaDomain, SagaError, SagaStatus, SagaView};
 pub use secret::Secret;

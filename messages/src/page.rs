@@ -92,6 +92,19 @@ impl<T> Page<T> {
         Self::from_rows(rows, limit.0, id)
     }
 
+    /// From the pages of several lists, each of which was asked for with this limit and the same cursor. The ids of all of
+    /// them grow with time, and no two are the same.
+    pub fn merged(pages: Vec<Self>, limit: Limit, id: impl Fn(&T) -> Uuid) -> Self {
+        let more = pages.iter().any(|page| page.next.is_some());
+        let mut rows: Vec<T> = pages.into_iter().flat_map(|page| page.items).collect();
+        rows.sort_unstable_by_key(|row| std::cmp::Reverse(id(row)));
+        let mut page = Self::of(rows, limit, &id);
+        if more && page.next.is_none() {
+            page.next = page.items.last().map(|row| Cursor(id(row)));
+        }
+        page
+    }
+
     /// From up to `limit + 1` rows: the extra row only tells that there is a next page.
     pub fn from_rows(mut rows: Vec<T>, limit: u32, id: impl Fn(&T) -> Uuid) -> Self {
         let limit = limit as usize;
@@ -126,5 +139,36 @@ mod tests {
         assert_eq!((page.items.as_slice(), Cursor::below(page.next)), (&ids[..2], ids[1]));
         assert_eq!(Page::of(ids, Limit::of(3), |id| *id).next, None);
         assert_eq!(Cursor::below(None), Uuid::max());
+    }
+
+    #[test]
+    fn pages_of_several_lists_are_one_list_that_is_read_to_its_end_without_a_hole() {
+        let lists: [Vec<Uuid>; 3] = [0, 1, 2].map(|_| Vec::new());
+        let mut lists = lists;
+        let mut all: Vec<Uuid> = Vec::new();
+        for n in 0..50_usize {
+            let id = Uuid::now_v7();
+            lists[if n < 20 { 0 } else { n % 2 }].push(id);
+            all.push(id);
+        }
+        all.reverse();
+        for limit in [1, 3, 7, 25, 50, 51] {
+            let limit = Limit::of(limit);
+            let (mut read, mut cursor) = (Vec::new(), None);
+            loop {
+                let page = |list: &Vec<Uuid>| {
+                    let below = list.iter().rev().filter(|id| **id < Cursor::below(cursor)).copied();
+                    Page::of(below.take(usize::try_from(limit.rows()).unwrap()).collect(), limit, |id| *id)
+                };
+                let merged = Page::merged(lists.iter().map(page).collect(), limit, |id| *id);
+                assert!(merged.items.len() < usize::try_from(limit.rows()).unwrap(), "more than was asked for");
+                read.extend(merged.items);
+                cursor = merged.next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(read, all, "{limit:?}");
+        }
     }
 }

@@ -10,7 +10,6 @@ mod deletion;
 mod environment;
 mod name;
 mod projects;
-mod sagas;
 #[cfg(test)]
 mod tests;
 
@@ -19,8 +18,8 @@ use std::sync::Arc;
 use callboard_messages::{
     organization::OrganizationDeleted,
     project::{
-        CreateProject, DeleteProject, GetBuildConfig, GetConfig, GetProject, ListEnv, ListProjects, ListSagas,
-        RetrySaga, SetBuildConfig, SetEnv, UnsetEnv, UpdateProject,
+        CreateProject, DeleteProject, GetBuildConfig, GetConfig, GetProject, ListEnv, ListProjects, ProjectSagas,
+        SetBuildConfig, SetEnv, UnsetEnv, UpdateProject,
     },
 };
 use callboard_supervisors::{Contract, Domain, ShardContext, db::Databases, saga::Sagas, seal::MasterKey};
@@ -70,6 +69,5 @@ pub fn contract() -> Contract<Projects> {
         .on::<GetBuildConfig>()
         .on::<SetBuildConfig>()
         .on::<GetConfig>()
-        .on::<ListSagas>()
-        .on::<RetrySaga>()
+        .sagas::<ProjectSagas>()
 }

@@ -12,7 +12,7 @@ use callboard_supervisors::{
     Bus, Clock, Handle, Outcome, ShardContext, StartError,
     db::{Database, Databases, Error, Query, Transaction},
     events::emit,
-    saga::{SagaEngine, Sagas},
+    saga::{HasSagas, SagaEngine, Sagas},
 };
 use chrono::{DateTime, Utc};
 
@@ -41,6 +41,12 @@ impl Projects {
         let database = databases.open(crate::DOMAIN).await.map_err(StartError::new)?;
         let sagas = sagas.open(&context).await?;
         Ok(Self { database, bus: context.bus, clock: context.clock, vault, sagas, deletions })
+    }
+}
+
+impl HasSagas for Projects {
+    fn sagas(&self) -> &SagaEngine {
+        &self.sagas
     }
 }
 

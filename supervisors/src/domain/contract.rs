@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use callboard_messages::{Access, Event, Operation};
+use callboard_messages::{
+    Access, Event, Operation, SagaDomain,
+    saga::{ListSagasOf, RetrySagaOf},
+};
 
 use crate::{
     bulkhead::Bulkhead,
@@ -18,6 +21,7 @@ use crate::{
         operation::{Handle, StartError},
     },
     events::{React, Reaction, deliver, local_reaction},
+    saga::{HasSagas, SagaCalls},
     shard::{StateCell, local_operation},
 };
 
@@ -41,7 +45,8 @@ impl DomainPlan {
     /// What it answers is added to this, and carried out by `S`.
     #[must_use]
     pub fn answering<S: 'static>(self) -> Contract<S> {
-        Contract { name: self.name, bulkhead: self.bulkhead, operations: Vec::new() }
+        let told = Told { name: self.name, bulkhead: self.bulkhead, sagas: None };
+        Contract { told, operations: Vec::new() }
     }
 }
 
@@ -50,9 +55,15 @@ pub(crate) type Install<S> = fn(&StateCell<S>, usize) -> Box<dyn Any>;
 
 /// What a domain whose state is `S` answers: the second step, before it is known where it runs.
 pub struct Contract<S> {
-    name: &'static str,
-    bulkhead: Bulkhead,
+    told: Told,
     operations: Vec<Term<S>>,
+}
+
+/// What a contract says of a domain whatever its state.
+pub(crate) struct Told {
+    pub(crate) name: &'static str,
+    pub(crate) bulkhead: Bulkhead,
+    pub(crate) sagas: Option<SagaCalls>,
 }
 
 /// An operation, answered by the domain's own state or by what stands for it on other nodes.
@@ -64,8 +75,7 @@ struct Term<S> {
 
 /// The part of a contract that holds for a state `S`.
 pub(crate) struct Terms<S> {
-    pub(crate) name: &'static str,
-    pub(crate) bulkhead: Bulkhead,
+    pub(crate) told: Told,
     pub(crate) operations: Vec<(OperationInfo, Install<S>)>,
 }
 
@@ -107,6 +117,16 @@ impl<S: 'static> Contract<S> {
         self
     }
 
+    /// Has sagas: an operator lists and retries them, which the runtime answers.
+    #[must_use]
+    pub fn sagas<D: SagaDomain>(mut self) -> Self
+    where
+        S: HasSagas,
+    {
+        self.told.sagas = Some(SagaCalls::of::<D>());
+        self.on::<ListSagasOf<D>>().on::<RetrySagaOf<D>>()
+    }
+
     /// One shard on every worker thread: a call finds the shard of its own thread and pays for no hop.
     ///
     /// The factory builds a shard's state, at the start and again after a fault, on the shard's thread.
@@ -131,7 +151,7 @@ impl<S: 'static> Contract<S> {
     /// goes over `transport`.
     #[must_use]
     pub fn remote(self, transport: Arc<dyn Transport>) -> Domain {
-        let (domain, reached_by) = (self.name, transport.clone());
+        let (domain, reached_by) = (self.told.name, transport.clone());
         let terms = self.terms(|term| term.elsewhere);
         DomainOf::new(terms, Shards::Shared, move |context: ShardContext| {
             std::future::ready(Ok(Remote::new(domain, reached_by.clone(), context)))
@@ -142,6 +162,6 @@ impl<S: 'static> Contract<S> {
 
     fn terms<T>(self, pick: impl Fn(&Term<S>) -> Install<T>) -> Terms<T> {
         let operations = self.operations.iter().map(|term| (term.info, pick(term))).collect();
-        Terms { name: self.name, bulkhead: self.bulkhead, operations }
+        Terms { told: self.told, operations }
     }
 }

@@ -25,6 +25,7 @@ use crate::{
         dependency::Dependency,
     },
     restart::{Exit, RestartLog},
+    saga::SagaCalls,
     shard::{
         Control,
         keys::Keys,
@@ -54,6 +55,8 @@ pub(crate) struct DomainCore {
     pub(crate) shards: Shards,
     pub(crate) blueprint: Arc<dyn Blueprint>,
     pub(crate) operations: Vec<OperationInfo>,
+    /// How its sagas are asked for, if it has any.
+    pub(crate) sagas: Option<SagaCalls>,
     /// Set when other nodes do its work.
     pub(crate) transport: Option<Arc<dyn Transport>>,
     /// What it can't do without outside of the node.
@@ -88,6 +91,7 @@ impl DomainCore {
             shards: domain.shards,
             blueprint: domain.blueprint,
             operations: domain.operations,
+            sagas: domain.sagas,
             transport: domain.transport,
             stands_on: domain.stands_on,
             requirements: domain.requirements,
