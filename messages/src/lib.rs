@@ -10,6 +10,7 @@ pub mod code;
 pub mod deploy;
 pub mod event;
 pub mod ids;
+pub mod live;
 pub mod operation;
 pub mod organization;
 pub mod page;

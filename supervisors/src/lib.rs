@@ -45,6 +45,7 @@ pub use domain::{
     context::ShardContext,
     contract::{Contract, DomainPlan},
     operation::{Handle, Outcome, StartError},
+    topic::LiveTopic,
 };
 pub use health::{
     condition::{Away, Part, Requirement},

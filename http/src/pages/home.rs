@@ -4,7 +4,8 @@ use actix_web::{HttpResponse, http::StatusCode};
 use callboard_messages::{
     Caller, Code, Limit,
     auth::WhoAmI,
-    deploy::{Deployment, DeploymentStatus, Instance, InstanceStatus, ListDeployments, ListInstances},
+    deploy::{Deployment, DeploymentStatus, Instance, InstanceStatus, ListDeployments, ListInstances, ProjectTopic},
+    live::Topic,
     project::{ListProjects, Project},
 };
 use callboard_supervisors::{Bus, TreeView};
@@ -71,7 +72,7 @@ pub(crate) async fn home(request: Request) -> Result<HttpResponse, Problem> {
     let account = bus.ask(caller, WhoAmI {}).await?.account;
     let list = ListProjects { name: None, limit: APPS, cursor: None };
     let projects = bus.ask(caller, list).await?;
-    let topics: Vec<String> = projects.items.iter().map(|project| format!("project:{}", project.id)).collect();
+    let topics: Vec<String> = projects.items.iter().map(|project| ProjectTopic::name(project.id)).collect();
     let more = projects.next.is_some();
     #[expect(clippy::disallowed_methods, reason = "collected in one go: nothing else is awaited meanwhile")]
     let apps = stream::iter(projects.items).map(|project| app(bus, caller, project)).buffered(AT_ONCE).collect().await;

@@ -9,6 +9,7 @@ use std::{
 
 use callboard_messages::{
     Access, Event, Operation, SagaDomain,
+    live::{Log, Topic},
     saga::{ListSagasOf, RetrySagaOf},
 };
 
@@ -19,6 +20,7 @@ use crate::{
         Domain, DomainOf, OperationInfo, Shards,
         context::ShardContext,
         operation::{Handle, StartError},
+        topic::LiveTopic,
     },
     events::{React, Reaction, deliver, local_reaction},
     saga::{HasSagas, SagaCalls},
@@ -45,7 +47,7 @@ impl DomainPlan {
     /// What it answers is added to this, and carried out by `S`.
     #[must_use]
     pub fn answering<S: 'static>(self) -> Contract<S> {
-        let told = Told { name: self.name, bulkhead: self.bulkhead, sagas: None };
+        let told = Told { name: self.name, bulkhead: self.bulkhead, sagas: None, topics: Vec::new() };
         Contract { told, operations: Vec::new() }
     }
 }
@@ -64,6 +66,7 @@ pub(crate) struct Told {
     pub(crate) name: &'static str,
     pub(crate) bulkhead: Bulkhead,
     pub(crate) sagas: Option<SagaCalls>,
+    pub(crate) topics: Vec<LiveTopic>,
 }
 
 /// An operation, answered by the domain's own state or by what stands for it on other nodes.
@@ -125,6 +128,20 @@ impl<S: 'static> Contract<S> {
     {
         self.told.sagas = Some(SagaCalls::of::<D>());
         self.on::<ListSagasOf<D>>().on::<RetrySagaOf<D>>()
+    }
+
+    /// Publishes live updates that can be followed as `T`.
+    #[must_use]
+    pub fn topic<T: Topic>(mut self) -> Self {
+        self.told.topics.push(LiveTopic::of::<T>());
+        self
+    }
+
+    /// Publishes a log, whose lines it keeps, that can be followed as `T`.
+    #[must_use]
+    pub fn log<T: Log>(mut self) -> Self {
+        self.told.topics.push(LiveTopic::of_log::<T>());
+        self
     }
 
     /// One shard on every worker thread: a call finds the shard of its own thread and pays for no hop.

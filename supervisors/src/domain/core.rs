@@ -18,7 +18,7 @@ use crate::{
     breaker::{Force, State},
     bulkhead::Bulkhead,
     call::remote::Transport,
-    domain::{Blueprint, Domain, OperationInfo, Shards},
+    domain::{Blueprint, Domain, OperationInfo, Shards, topic::LiveTopic},
     events::{Deliver, Subscription},
     health::{
         condition::{Away, Condition, Part, Requirement},
@@ -57,6 +57,8 @@ pub(crate) struct DomainCore {
     pub(crate) operations: Vec<OperationInfo>,
     /// How its sagas are asked for, if it has any.
     pub(crate) sagas: Option<SagaCalls>,
+    /// What of it can be followed live.
+    pub(crate) topics: Vec<LiveTopic>,
     /// Set when other nodes do its work.
     pub(crate) transport: Option<Arc<dyn Transport>>,
     /// What it can't do without outside of the node.
@@ -92,6 +94,7 @@ impl DomainCore {
             blueprint: domain.blueprint,
             operations: domain.operations,
             sagas: domain.sagas,
+            topics: domain.topics,
             transport: domain.transport,
             stands_on: domain.stands_on,
             requirements: domain.requirements,

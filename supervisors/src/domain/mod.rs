@@ -25,6 +25,7 @@ pub(crate) mod core;
 mod database;
 pub(crate) mod once;
 pub(crate) mod operation;
+pub(crate) mod topic;
 
 use std::{any::TypeId, cell::RefCell, future::Future, rc::Rc, sync::Arc, time::Duration};
 
@@ -40,6 +41,7 @@ use crate::{
         context::ShardContext,
         contract::{DomainPlan, Install, Terms, Told},
         operation::StartError,
+        topic::LiveTopic,
     },
     events::{self, Deliver},
     health::{condition::Requirement, dependency::Dependency},
@@ -76,6 +78,8 @@ pub struct Domain {
     pub(crate) requirements: Vec<Arc<dyn Requirement>>,
     /// How its sagas are asked for, if it has any.
     pub(crate) sagas: Option<SagaCalls>,
+    /// What of it can be followed live.
+    pub(crate) topics: Vec<LiveTopic>,
     /// What cannot be, found while it was put together.
     wrong: Vec<String>,
 }
@@ -227,7 +231,7 @@ impl<S: 'static> DomainOf<S> {
         } else if !self.schedules.is_empty() {
             wrong.push(format!("domain {}: one with schedules must be stored", self.terms.told.name));
         }
-        let Terms { told: Told { name, bulkhead, sagas }, operations } = self.terms;
+        let Terms { told: Told { name, bulkhead, sagas, topics }, operations } = self.terms;
         if self.transport.is_none() && sagas.is_some() != self.has_sweeper {
             wrong
                 .push(format!("domain {name}: its sagas are either not in its contract, or not added to what it runs"));
@@ -243,6 +247,7 @@ impl<S: 'static> DomainOf<S> {
             stands_on: self.stands_on,
             requirements: self.requirements,
             sagas,
+            topics,
             wrong,
             blueprint: Arc::new(BlueprintOf { factory: self.factory, operations }),
         }
@@ -276,6 +281,12 @@ impl Domain {
     /// The types of the events that it reacts to.
     pub fn reacts_to(&self) -> impl Iterator<Item = &'static str> {
         self.operations.iter().filter(|info| info.reaction.is_some()).map(|info| info.name)
+    }
+
+    /// What of it can be followed live.
+    #[must_use]
+    pub fn topics(&self) -> &[LiveTopic] {
+        &self.topics
     }
 
     /// The domain can't answer without this, which is looked at before what it was built with: it says more.
