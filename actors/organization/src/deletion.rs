@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 use crate::{
     Organizations,
-    organizations::{confined_to, memberships, person},
+    organizations::{confined_to, memberships},
 };
 
 /// How long a caller waits for the end.
@@ -40,7 +40,7 @@ const AT_ONCE: usize = 8;
 
 impl Handle<DeleteOrganization> for Organizations {
     async fn handle(&self, caller: &Caller, message: DeleteOrganization) -> Outcome<DeleteOrganization> {
-        let (user_id, organization_id) = (person(caller)?, message.organization_id);
+        let (user_id, organization_id) = (caller.person()?, message.organization_id);
         if confined_to(caller)?.is_some_and(|only| only != organization_id) {
             return Err(OrganizationError::NotFound.into());
         }
