@@ -72,8 +72,36 @@ pub enum NodeState {
     Gone,
 }
 
+impl NodeState {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Up, Self::Draining, Self::Gone];
+
+    /// As stored, and as the label of a metric.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Draining => "draining",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+impl TryFrom<String> for NodeState {
+    type Error = String;
+
+    /// As [`NodeState::as_str`] writes it.
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| format!("{text} is no state of a node"))
+    }
+}
+
 /// One process of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[cfg_attr(feature = "sql", derive(sqlx::FromRow))]
 pub struct Node {
     /// Stays with its data folder.
     pub id: NodeId,
@@ -85,11 +113,13 @@ pub struct Node {
     pub address: String,
     /// The domains it hosts.
     #[schema(value_type = Vec<DomainName>, max_items = 100)]
+    #[cfg_attr(feature = "sql", sqlx(json))]
     pub domains: Vec<String>,
     /// Of its program.
     #[schema(max_length = 64)]
     pub version: String,
     /// Whether it takes part.
+    #[cfg_attr(feature = "sql", sqlx(try_from = "String"))]
     pub state: NodeState,
     /// Grows each time the node joins.
     #[schema(minimum = 1)]
@@ -245,6 +275,7 @@ impl Operation for HoldBreaker {
 
 /// An event that a subscriber could not apply, however often it was delivered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[cfg_attr(feature = "sql", derive(sqlx::FromRow))]
 pub struct DeadLetter {
     /// The dead letter's own id.
     pub id: Uuid,
@@ -252,11 +283,13 @@ pub struct DeadLetter {
     #[schema(max_length = 64)]
     pub domain: String,
     /// The event as it was delivered (CloudEvents 1.0), or the text of what was no event.
+    #[cfg_attr(feature = "sql", sqlx(json))]
     pub event: Value,
     /// What the last attempt said.
     #[schema(max_length = 4_000)]
     pub error: String,
     /// How often it was delivered.
+    #[cfg_attr(feature = "sql", sqlx(try_from = "i64"))]
     pub attempts: u32,
     /// UTC.
     pub died_at: DateTime<Utc>,
@@ -284,13 +317,12 @@ pub struct ListDeadLetters {
     #[serde(default)]
     #[schema(value_type = Option<DomainName>)]
     pub domain: Option<String>,
-    /// Where the page begins.
+    /// How many rows, 1 to 100; default: 20.
+    #[serde(default)]
+    pub limit: Limit,
+    /// The `next` of the page before.
     #[serde(default)]
     pub cursor: Option<Cursor>,
-    /// At most 100; default: 20.
-    #[serde(default)]
-    #[schema(minimum = 1, maximum = 100)]
-    pub limit: Option<u32>,
 }
 
 impl Operation for ListDeadLetters {
