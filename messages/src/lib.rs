@@ -25,6 +25,6 @@ pub use deploy::InstanceId;
 pub use event::{CloudEvent, Event};
 pub use ids::*;
 pub use operation::{Access, Operation};
-pub use page::{Cursor, Limit, Page, page_limit};
+pub use page::{Cursor, Limit, Page};
 pub use saga::{SagaDomain, SagaError, SagaStatus, SagaView};
 pub use secret::Secret;

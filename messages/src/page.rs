@@ -10,21 +10,9 @@ use uuid::Uuid;
 pub struct Cursor(pub Uuid);
 
 /// The most rows a page can have.
-pub const LIMIT_MAXIMUM: u32 = 100;
+const LIMIT_MAXIMUM: u32 = 100;
 /// The rows of a page when the caller does not say.
-pub const LIMIT_DEFAULT: u32 = 20;
-
-/// Rows to return.
-///
-/// # Errors
-/// A sentence, when the caller asks for none or for more than a page can have.
-pub fn page_limit(asked: Option<u32>) -> Result<u32, String> {
-    match asked {
-        None => Ok(LIMIT_DEFAULT),
-        Some(rows @ 1..=LIMIT_MAXIMUM) => Ok(rows),
-        Some(rows) => Err(format!("`limit` must be 1 to {LIMIT_MAXIMUM}, not {rows}")),
-    }
-}
+const LIMIT_DEFAULT: u32 = 20;
 
 /// How many rows a caller asks for: 1 to 100, 20 unless told. Another number never reaches a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -42,7 +30,11 @@ impl TryFrom<Option<u32>> for Limit {
     type Error = String;
 
     fn try_from(asked: Option<u32>) -> Result<Self, String> {
-        page_limit(asked).map(Self)
+        match asked {
+            None => Ok(Self::default()),
+            Some(rows @ 1..=LIMIT_MAXIMUM) => Ok(Self(rows)),
+            Some(rows) => Err(format!("`limit` must be 1 to {LIMIT_MAXIMUM}, not {rows}")),
+        }
     }
 }
 
@@ -88,8 +80,12 @@ pub struct Page<T> {
 
 impl<T> Page<T> {
     /// From the rows that [`Limit::rows`] and [`Cursor::below`] asked for.
-    pub fn of(rows: Vec<T>, limit: Limit, id: impl Fn(&T) -> Uuid) -> Self {
-        Self::from_rows(rows, limit.0, id)
+    pub fn of(mut rows: Vec<T>, limit: Limit, id: impl Fn(&T) -> Uuid) -> Self {
+        let most = limit.0 as usize;
+        let more = rows.len() > most;
+        rows.truncate(most);
+        let next = if more { rows.last().map(|row| Cursor(id(row))) } else { None };
+        Self { items: rows, next }
     }
 
     /// From the pages of several lists, each of which was asked for with this limit and the same cursor. The ids of all of
@@ -103,15 +99,6 @@ impl<T> Page<T> {
             page.next = page.items.last().map(|row| Cursor(id(row)));
         }
         page
-    }
-
-    /// From up to `limit + 1` rows: the extra row only tells that there is a next page.
-    pub fn from_rows(mut rows: Vec<T>, limit: u32, id: impl Fn(&T) -> Uuid) -> Self {
-        let limit = limit as usize;
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        let next = if more { rows.last().map(|row| Cursor(id(row))) } else { None };
-        Self { items: rows, next }
     }
 }
 

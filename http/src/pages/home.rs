@@ -92,7 +92,7 @@ pub(crate) async fn home(request: Request) -> Result<HttpResponse, Problem> {
 async fn app(bus: &Bus, caller: &Caller, project: Project) -> AppView {
     let project_id = project.id;
     let instances = bus.ask(caller, ListInstances { project_id }).await.ok();
-    let latest = ListDeployments { project_id, limit: Some(1), cursor: None };
+    let latest = ListDeployments { project_id, limit: Limit::of(1), cursor: None };
     let last = bus.ask(caller, latest).await.ok().and_then(|page| page.items.into_iter().next());
     let (running, wanted, url) = match instances {
         Some(instances) => (instances.items, instances.formation.processes.values().sum(), Some(instances.url)),
