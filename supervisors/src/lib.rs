@@ -14,6 +14,7 @@ pub mod db;
 pub mod events;
 pub mod lease;
 pub mod live;
+pub mod reconcile;
 pub mod saga;
 pub mod schedule;
 pub mod seal;

@@ -13,8 +13,6 @@ mod projects;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 use callboard_messages::{
     organization::OrganizationDeleted,
     project::{
@@ -22,7 +20,9 @@ use callboard_messages::{
         SetBuildConfig, SetEnv, UnsetEnv, UpdateProject,
     },
 };
-use callboard_supervisors::{Contract, Domain, ShardContext, db::Databases, saga::Sagas, seal::MasterKey};
+use callboard_supervisors::{
+    Contract, Domain, ShardContext, db::Databases, reconcile::Reconciler, saga::Sagas, seal::MasterKey,
+};
 
 pub use crate::projects::Projects;
 
@@ -38,8 +38,8 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migration
 #[must_use]
 pub fn domain(databases: Databases, master_key: MasterKey) -> Domain {
     let vault = Vault::new(master_key);
-    let deletions = Arc::<Deletions>::default();
-    let reconciler = deletion::reconciler(databases.clone(), deletions.clone());
+    let deletions = Reconciler::<Deletions>::default();
+    let reconciler = deletions.child("deletions", &databases, DOMAIN);
     let sagas = Sagas::new(DOMAIN, &databases).with(creation::saga());
     let (stored, begun) = (databases.clone(), sagas.clone());
     contract()

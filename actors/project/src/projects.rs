@@ -2,8 +2,6 @@
 //!
 //! The tenant stands in every predicate: what is another's is not there.
 
-use std::sync::Arc;
-
 use callboard_messages::{
     Caller, Cursor, Failure, OrganizationId, Page, ProjectId,
     project::{GetProject, ListProjects, Project, ProjectError, ProjectUpdated, UpdateProject},
@@ -12,6 +10,7 @@ use callboard_supervisors::{
     Bus, Clock, Handle, Outcome, ShardContext, StartError,
     db::{Database, Databases, Error, Query, Transaction},
     events::emit,
+    reconcile::Reconciler,
     saga::{HasSagas, SagaEngine, Sagas},
 };
 use chrono::{DateTime, Utc};
@@ -27,7 +26,7 @@ pub struct Projects {
     pub(crate) clock: Clock,
     pub(crate) vault: Vault,
     pub(crate) sagas: SagaEngine,
-    pub(crate) deletions: Arc<Deletions>,
+    pub(crate) deletions: Reconciler<Deletions>,
 }
 
 impl Projects {
@@ -35,7 +34,7 @@ impl Projects {
         databases: Databases,
         vault: Vault,
         sagas: Sagas,
-        deletions: Arc<Deletions>,
+        deletions: Reconciler<Deletions>,
         context: ShardContext,
     ) -> Result<Self, StartError> {
         let database = databases.open(crate::DOMAIN).await.map_err(StartError::new)?;
