@@ -3,7 +3,11 @@
 
 use std::{future::Future, sync::Arc};
 
-use callboard_messages::{Event, Operation};
+use callboard_messages::{
+    Event, Operation, SagaDomain,
+    live::{Log, Topic},
+    saga::{ListSagasOf, RetrySagaOf},
+};
 
 use crate::{
     bulkhead::Bulkhead,
@@ -12,8 +16,10 @@ use crate::{
         Domain, DomainOf, OperationInfo, Shards,
         context::ShardContext,
         operation::{Handle, StartError},
+        topic::LiveTopic,
     },
     events::{React, Reaction, deliver, local_reaction},
+    saga::{HasSagas, SagaCalls},
     shard::{LocalOperation, Signature, StateCell, local_operation},
 };
 
@@ -37,7 +43,8 @@ impl DomainPlan {
     /// What it answers is added to this, and carried out by `S`.
     #[must_use]
     pub fn answering<S: 'static>(self) -> Contract<S> {
-        Contract { name: self.name, bulkhead: self.bulkhead, operations: Vec::new() }
+        let told = Told { name: self.name, bulkhead: self.bulkhead, sagas: None, topics: Vec::new() };
+        Contract { told, operations: Vec::new() }
     }
 }
 
@@ -46,9 +53,16 @@ pub(crate) type Install<S> = fn(&StateCell<S>, usize) -> LocalOperation;
 
 /// What a domain whose state is `S` answers: the second step, before it is known where it runs.
 pub struct Contract<S> {
-    name: &'static str,
-    bulkhead: Bulkhead,
+    told: Told,
     operations: Vec<Term<S>>,
+}
+
+/// What a contract says of a domain whatever its state.
+pub(crate) struct Told {
+    pub(crate) name: &'static str,
+    pub(crate) bulkhead: Bulkhead,
+    pub(crate) sagas: Option<SagaCalls>,
+    pub(crate) topics: Vec<LiveTopic>,
 }
 
 /// An operation, answered by the domain's own state or by what stands for it on other nodes.
@@ -60,8 +74,7 @@ struct Term<S> {
 
 /// The part of a contract that holds for a state `S`.
 pub(crate) struct Terms<S> {
-    pub(crate) name: &'static str,
-    pub(crate) bulkhead: Bulkhead,
+    pub(crate) told: Told,
     pub(crate) operations: Vec<(OperationInfo, Install<S>)>,
 }
 
@@ -93,6 +106,30 @@ impl<S: 'static> Contract<S> {
         self
     }
 
+    /// Has sagas: an operator lists and retries them, which the runtime answers.
+    #[must_use]
+    pub fn sagas<D: SagaDomain>(mut self) -> Self
+    where
+        S: HasSagas,
+    {
+        self.told.sagas = Some(SagaCalls::of::<D>());
+        self.on::<ListSagasOf<D>>().on::<RetrySagaOf<D>>()
+    }
+
+    /// Publishes live updates that can be followed as `T`.
+    #[must_use]
+    pub fn topic<T: Topic>(mut self) -> Self {
+        self.told.topics.push(LiveTopic::of::<T>());
+        self
+    }
+
+    /// Publishes a log, whose lines it keeps, that can be followed as `T`.
+    #[must_use]
+    pub fn log<T: Log>(mut self) -> Self {
+        self.told.topics.push(LiveTopic::of_log::<T>());
+        self
+    }
+
     /// One shard on every worker thread: a call finds the shard of its own thread and pays for no hop.
     ///
     /// The factory builds a shard's state, at the start and again after a fault, on the shard's thread.
@@ -117,7 +154,7 @@ impl<S: 'static> Contract<S> {
     /// goes over `transport`.
     #[must_use]
     pub fn remote(self, transport: Arc<dyn Transport>) -> Domain {
-        let (domain, reached_by) = (self.name, transport.clone());
+        let (domain, reached_by) = (self.told.name, transport.clone());
         let terms = self.terms(|term| term.elsewhere);
         DomainOf::new(terms, Shards::Shared, move |context: ShardContext| {
             std::future::ready(Ok(Remote::new(domain, reached_by.clone(), context)))
@@ -128,6 +165,6 @@ impl<S: 'static> Contract<S> {
 
     fn terms<T>(self, pick: impl Fn(&Term<S>) -> Install<T>) -> Terms<T> {
         let operations = self.operations.iter().map(|term| (term.info, pick(term))).collect();
-        Terms { name: self.name, bulkhead: self.bulkhead, operations }
+        Terms { told: self.told, operations }
     }
 }

@@ -18,13 +18,14 @@ use crate::{
     breaker::{Force, State},
     bulkhead::Bulkhead,
     call::remote::Transport,
-    domain::{Blueprint, Domain, OperationInfo, Shards},
+    domain::{Blueprint, Domain, OperationInfo, Shards, topic::LiveTopic},
     events::{Deliver, Subscription},
     health::{
         condition::{Away, Condition, Part, Requirement},
         dependency::Dependency,
     },
     restart::{Exit, RestartLog},
+    saga::SagaCalls,
     shard::{
         Control,
         keys::Keys,
@@ -54,6 +55,10 @@ pub(crate) struct DomainCore {
     pub(crate) shards: Shards,
     pub(crate) blueprint: Arc<dyn Blueprint>,
     pub(crate) operations: Vec<OperationInfo>,
+    /// How its sagas are asked for, if it has any.
+    pub(crate) sagas: Option<SagaCalls>,
+    /// What of it can be followed live.
+    pub(crate) topics: Vec<LiveTopic>,
     /// Set when other nodes do its work.
     pub(crate) transport: Option<Arc<dyn Transport>>,
     /// What it can't do without outside of the node.
@@ -88,6 +93,8 @@ impl DomainCore {
             shards: domain.shards,
             blueprint: domain.blueprint,
             operations: domain.operations,
+            sagas: domain.sagas,
+            topics: domain.topics,
             transport: domain.transport,
             stands_on: domain.stands_on,
             requirements: domain.requirements,

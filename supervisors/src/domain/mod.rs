@@ -25,6 +25,7 @@ pub(crate) mod core;
 mod database;
 pub(crate) mod once;
 pub(crate) mod operation;
+pub(crate) mod topic;
 
 use std::{cell::RefCell, future::Future, rc::Rc, sync::Arc};
 
@@ -38,13 +39,14 @@ use crate::{
     db::Databases,
     domain::{
         context::ShardContext,
-        contract::{DomainPlan, Install, Terms},
+        contract::{DomainPlan, Install, Terms, Told},
         operation::StartError,
+        topic::LiveTopic,
     },
     events::{self, Deliver},
     health::{condition::Requirement, dependency::Dependency},
     restart::Strategy,
-    saga::Sagas,
+    saga::{SagaCalls, Sagas},
     schedule::{self, Schedule},
     shard::{Build, Operations, Signature, StateCell},
     supervise::{ChildSpec, Supervisor},
@@ -74,6 +76,10 @@ pub struct Domain {
     pub(crate) stands_on: Vec<Dependency>,
     /// What it can't answer without.
     pub(crate) requirements: Vec<Arc<dyn Requirement>>,
+    /// How its sagas are asked for, if it has any.
+    pub(crate) sagas: Option<SagaCalls>,
+    /// What of it can be followed live.
+    pub(crate) topics: Vec<LiveTopic>,
     /// What cannot be, found while it was put together.
     wrong: Vec<String>,
 }
@@ -102,6 +108,7 @@ pub struct DomainOf<S> {
     databases: Option<Databases>,
     stands_on: Vec<Dependency>,
     schedules: Vec<Schedule>,
+    has_sweeper: bool,
 }
 
 impl Domain {
@@ -119,9 +126,9 @@ impl<S: 'static> DomainOf<S> {
         F: Fn(ShardContext) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<S, StartError>> + 'static,
     {
-        let bulkhead = &terms.bulkhead;
+        let bulkhead = &terms.told.bulkhead;
         Self {
-            supervisor: Supervisor::new(terms.name).intensity(bulkhead.intensity).backoff(bulkhead.backoff),
+            supervisor: Supervisor::new(terms.told.name).intensity(bulkhead.intensity).backoff(bulkhead.backoff),
             terms,
             shards,
             factory: Arc::new(move |context| factory(context).boxed_local()),
@@ -131,12 +138,13 @@ impl<S: 'static> DomainOf<S> {
             databases: None,
             stands_on: Vec::new(),
             schedules: Vec::new(),
+            has_sweeper: false,
         }
     }
 
     /// Its work is done elsewhere, behind `transport`.
     pub(crate) fn behind(mut self, transport: Arc<dyn Transport>) -> Self {
-        let domain = self.terms.name;
+        let domain = self.terms.told.name;
         transport.watch(domain);
         self.transport = Some(transport.clone());
         self.requires(move || transport.away(domain))
@@ -152,7 +160,7 @@ impl<S: 'static> DomainOf<S> {
     /// The domain can't answer without its database among these: it is looked at, also while nobody calls.
     #[must_use]
     pub fn watches(mut self, databases: &Databases) -> Self {
-        let (requirement, child) = database::watch(self.terms.name, databases.clone());
+        let (requirement, child) = database::watch(self.terms.told.name, databases.clone());
         self.supervisor = self.supervisor.child(child);
         self.requires(requirement)
     }
@@ -169,7 +177,7 @@ impl<S: 'static> DomainOf<S> {
     #[must_use]
     pub fn stored(mut self, databases: &Databases) -> Self {
         self.databases = Some(databases.clone());
-        let server = databases.server(self.terms.name);
+        let server = databases.server(self.terms.told.name);
         self.standing_on(server).watches(databases)
     }
 
@@ -190,7 +198,7 @@ impl<S: 'static> DomainOf<S> {
     /// Adds the domain's sagas: those whose node is gone are taken over here.
     #[must_use]
     pub fn sagas(self, sagas: &Sagas) -> Self {
-        self.child(sagas.sweeper())
+        Self { has_sweeper: true, ..self.child(sagas.sweeper()) }
     }
 
     /// Shows a blocking pool of the domain among the node's metrics.
@@ -212,15 +220,19 @@ impl<S: 'static> DomainOf<S> {
     pub fn build(mut self) -> Domain {
         let mut wrong: Vec<String> = self.schedules.iter().filter_map(|schedule| schedule.validate().err()).collect();
         if let Some(databases) = self.databases.take() {
-            let name = self.terms.name;
+            let name = self.terms.told.name;
             let mut schedules = std::mem::take(&mut self.schedules);
             schedules.push(schedule::housekeeping());
             let relay = events::relay(name, databases.clone());
             self.supervisor = self.supervisor.child(relay).child(schedule::keeper(name, databases, schedules));
         } else if !self.schedules.is_empty() {
-            wrong.push(format!("domain {}: one with schedules must be stored", self.terms.name));
+            wrong.push(format!("domain {}: one with schedules must be stored", self.terms.told.name));
         }
-        let Terms { name, bulkhead, operations } = self.terms;
+        let Terms { told: Told { name, bulkhead, sagas, topics }, operations } = self.terms;
+        if self.transport.is_none() && sagas.is_some() != self.has_sweeper {
+            wrong
+                .push(format!("domain {name}: its sagas are either not in its contract, or not added to what it runs"));
+        }
         Domain {
             name,
             bulkhead,
@@ -231,6 +243,8 @@ impl<S: 'static> DomainOf<S> {
             transport: self.transport,
             stands_on: self.stands_on,
             requirements: self.requirements,
+            sagas,
+            topics,
             wrong,
             blueprint: Arc::new(BlueprintOf { factory: self.factory, operations }),
         }
@@ -267,6 +281,12 @@ impl Domain {
     /// The types of the events that it reacts to.
     pub fn reacts_to(&self) -> impl Iterator<Item = &'static str> {
         self.operations.iter().filter(|info| info.reaction.is_some()).map(|info| info.signature.name)
+    }
+
+    /// What of it can be followed live.
+    #[must_use]
+    pub fn topics(&self) -> &[LiveTopic] {
+        &self.topics
     }
 
     /// The domain can't answer without this, which is looked at before what it was built with: it says more.

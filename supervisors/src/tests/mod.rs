@@ -11,4 +11,5 @@ mod node;
 mod remote;
 mod stage;
 mod supervision;
+mod topics;
 mod traces;
