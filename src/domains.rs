@@ -5,7 +5,7 @@ use std::{sync::Arc, thread};
 
 use callboard_messages::Access;
 use callboard_supervisors::{
-    Domain, Shards,
+    Domain, LiveTopic, Shards,
     remote::{Nowhere, Transport},
 };
 use serde::Serialize;
@@ -135,6 +135,8 @@ pub struct Description {
     pub permissions: Vec<&'static str>,
     /// The events that it reacts to.
     pub reacts_to: Vec<&'static str>,
+    /// What stands before the id in the live topics of it.
+    pub topics: Vec<&'static str>,
 }
 
 /// Every domain, the gateway included.
@@ -167,6 +169,7 @@ fn description(store: Store, contract: Option<Domain>) -> Description {
         operations: answers.iter().map(|(name, _)| *name).collect(),
         permissions,
         reacts_to: contract.iter().flat_map(Domain::reacts_to).collect(),
+        topics: contract.iter().flat_map(Domain::topics).map(LiveTopic::kind).collect(),
     }
 }
 
@@ -200,6 +203,20 @@ mod tests {
             .collect();
         let listed: BTreeSet<String> = names().chain([callboard_cluster::DOMAIN]).map(str::to_owned).collect();
         assert_eq!(crates, listed, "the folders of actors/ and the domains of this list");
+    }
+
+    #[test]
+    fn every_live_topic_is_documented() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api.md");
+        let documented = fs::read_to_string(&path).unwrap();
+        let topics: Vec<&str> = describe().into_iter().flat_map(|domain| domain.topics).collect();
+        assert!(topics.contains(&"logs"), "{topics:?}");
+        for topic in topics {
+            assert!(
+                documented.contains(&format!("| `{topic}:<")),
+                "docs/api.md has no line for the topic {topic}:<id>"
+            );
+        }
     }
 
     /// The table of `docs/permissions.md`.

@@ -8,7 +8,7 @@ use std::{
 
 use callboard_cluster::{ClusterMetrics, ClusterSettings};
 use callboard_messages::{
-    CallError, Caller, NodeId,
+    CallError, Caller, Limit, NodeId,
     cluster::{ClusterError, DeadLetter, GetDeadLetter, ListDeadLetters, NodeState, ReplayDeadLetter},
 };
 use callboard_platform::cluster::{Member, Members};
@@ -44,7 +44,7 @@ async fn keeping(cluster: &Cluster, store: &Store, applied: &Applied) -> Node {
 }
 
 async fn letters(node: &Node) -> Vec<DeadLetter> {
-    let message = ListDeadLetters { domain: None, cursor: None, limit: Some(100) };
+    let message = ListDeadLetters { domain: None, limit: Limit::of(100), cursor: None };
     let listed = node.runtime.bus().ask(&Caller::system(), message).await.unwrap().items;
     let mut letters = Vec::new();
     for DeadLetter { id: dead_letter_id, .. } in listed {

@@ -1,23 +1,23 @@
 //! `ask::<M>()`: a route that puts one question to a domain.
 
-use std::{any::TypeId, cell::OnceCell, rc::Rc};
+use std::{any::TypeId, cell::OnceCell, rc::Rc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{Method, StatusCode, header},
 };
-use callboard_messages::{Access, Cursor, Failure, Operation, Page};
+use callboard_messages::{Access, Caller, Cursor, Failure, Operation, Page};
 use callboard_supervisors::ActorRef;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::LocalBoxFuture};
 use serde::{Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
     answer::{Answer, JSON},
-    idempotency,
+    idempotency::{self, About},
     limits::Class,
-    message,
+    message::{self, Input},
     openapi::Docs,
     problem::Problem,
     table::Endpoint,
@@ -34,7 +34,6 @@ pub(crate) struct Ask<M: Operation> {
     keyed: bool,
     class: Class,
     docs: fn() -> Docs,
-    actor: OnceCell<ActorRef>,
 }
 
 /// The cursor of the page after this one.
@@ -60,7 +59,6 @@ where
         keyed: true,
         class: Class::Address,
         docs: Docs::of::<M>,
-        actor: OnceCell::new(),
     }
 }
 
@@ -85,59 +83,16 @@ impl<M: Operation> Ask<M> {
         Self { class: Class::SignIn, keyed: false, ..self }
     }
 
-    fn message(&self, request: &Request, body: &[u8]) -> Result<M, Problem> {
-        let http = &request.http;
-        let mut fields = request.fields()?;
-        if self.if_match
-            && let Some(version) = message::if_match(http)?
-        {
-            fields.push(("if_match", version.into()));
-        }
-        if has_body(http.method()) {
-            if !http.query_string().is_empty() {
-                return Err(Problem::invalid("this takes no query parameters"));
-            }
-            message::check_json(http, body)?;
-            return message::with_body(fields, body);
-        }
-        message::push_query(&mut fields, http.query_string())?;
-        message::without_body(fields)
-    }
-
-    fn actor(&self, worker: &Worker) -> Result<&ActorRef, Problem> {
-        if let Some(actor) = self.actor.get() {
-            return Ok(actor);
-        }
-        let Some(actor) = worker.bus().actor(M::domain()) else {
-            return Err(Failure::Unavailable { retry_after: std::time::Duration::from_secs(5) }.into());
+    /// What is told of a reply.
+    fn tell(&self, reply: &M::Reply, http: &HttpRequest) -> Result<Answer, Problem> {
+        let told = Told {
+            is_nothing: TypeId::of::<M::Reply>() == TypeId::of::<()>(),
+            under_way: self.under_way.as_ref().map(|under_way| under_way(reply)),
+            version: self.version.map(|version| version(reply)),
+            location: self.location.map(|location| location(reply)),
+            next: self.next.and_then(|next| next(reply)),
         };
-        Ok(self.actor.get_or_init(|| actor))
-    }
-
-    fn answer(&self, reply: &M::Reply, http: &HttpRequest) -> Result<Answer, Problem> {
-        if TypeId::of::<M::Reply>() == TypeId::of::<()>() {
-            return Ok(Answer::new(StatusCode::NO_CONTENT, JSON, ""));
-        }
-        let under_way = self.under_way.as_ref().map(|under_way| under_way(reply));
-        if under_way == Some(None) {
-            return Ok(Answer::new(StatusCode::NO_CONTENT, JSON, ""));
-        }
-        let etag = self.version.map(|version| format!("\"{}\"", version(reply)));
-        if http.method().is_safe() && etag.as_deref().is_some_and(|etag| is_known(http, etag)) {
-            return Ok(Answer { etag, ..Answer::new(StatusCode::NOT_MODIFIED, JSON, "") });
-        }
-        let body = serde_json::to_vec(reply).map_err(|error| Problem::internal(format!("reply: {error}")))?;
-        let (status, location) = match (under_way.flatten(), self.location) {
-            (Some(location), _) => (StatusCode::ACCEPTED, Some(location)),
-            (None, Some(location)) => (StatusCode::CREATED, Some(location(reply))),
-            (None, None) => (StatusCode::OK, None),
-        };
-        Ok(Answer {
-            etag,
-            location,
-            link: self.next.and_then(|next| next(reply)).map(|cursor| link_to(http, cursor)),
-            ..Answer::new(status, JSON, body)
-        })
+        told.answer(http, &|| serde_json::to_vec(reply))
     }
 }
 
@@ -179,6 +134,83 @@ where
     }
 }
 
+/// Reads the message of an operation.
+trait Read {
+    fn read(self: Rc<Self>, input: Input<'_>) -> Result<Box<dyn Message>, message::Error>;
+}
+
+/// The message of an operation.
+trait Message {
+    /// Asks its domain.
+    fn ask<'a>(
+        self: Box<Self>,
+        actor: &'a ActorRef,
+        caller: &'a Caller,
+        http: &'a HttpRequest,
+    ) -> LocalBoxFuture<'a, Result<Answer, Problem>>;
+}
+
+struct MessageOf<M: Operation> {
+    message: M,
+    ask: Rc<Ask<M>>,
+}
+
+impl<M: Operation> Read for Ask<M> {
+    fn read(self: Rc<Self>, input: Input<'_>) -> Result<Box<dyn Message>, message::Error> {
+        Ok(Box::new(MessageOf { message: input.read()?, ask: self }))
+    }
+}
+
+impl<M: Operation> Message for MessageOf<M> {
+    fn ask<'a>(
+        self: Box<Self>,
+        actor: &'a ActorRef,
+        caller: &'a Caller,
+        http: &'a HttpRequest,
+    ) -> LocalBoxFuture<'a, Result<Answer, Problem>> {
+        async move {
+            let Self { message, ask } = *self;
+            let reply = actor.ask(caller, message).await?;
+            ask.tell(&reply, http)
+        }
+        .boxed_local()
+    }
+}
+
+/// What is told of a reply, beside the reply itself.
+struct Told {
+    is_nothing: bool,
+    /// Of what may take longer: where its end can be seen, unless it has ended.
+    under_way: Option<Option<String>>,
+    version: Option<i64>,
+    location: Option<String>,
+    next: Option<Cursor>,
+}
+
+impl Told {
+    fn answer(
+        self,
+        http: &HttpRequest,
+        body: &dyn Fn() -> Result<Vec<u8>, serde_json::Error>,
+    ) -> Result<Answer, Problem> {
+        if self.is_nothing || self.under_way == Some(None) {
+            return Ok(Answer::new(StatusCode::NO_CONTENT, JSON, ""));
+        }
+        let etag = self.version.map(|version| format!("\"{version}\""));
+        if http.method().is_safe() && etag.as_deref().is_some_and(|etag| is_known(http, etag)) {
+            return Ok(Answer { etag, ..Answer::new(StatusCode::NOT_MODIFIED, JSON, "") });
+        }
+        let body = body().map_err(|error| Problem::internal(format!("reply: {error}")))?;
+        let (status, location) = match (self.under_way.flatten(), self.location) {
+            (Some(location), _) => (StatusCode::ACCEPTED, Some(location)),
+            (None, Some(location)) => (StatusCode::CREATED, Some(location)),
+            (None, None) => (StatusCode::OK, None),
+        };
+        let link = self.next.map(|cursor| link_to(http, cursor));
+        Ok(Answer { etag, location, link, ..Answer::new(status, JSON, body) })
+    }
+}
+
 const fn has_body(method: &Method) -> bool {
     matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
@@ -195,45 +227,121 @@ fn link_to(http: &HttpRequest, cursor: Cursor) -> String {
     format!("<{}?{query}cursor={}>; rel=\"next\"", http.path(), cursor.0)
 }
 
-async fn perform<M: Operation>(ask: Rc<Ask<M>>, mut request: Request) -> Result<HttpResponse, Problem> {
-    let body = if has_body(request.http.method()) {
-        let settings = &request.worker.shared.settings;
-        message::read_body(&request.http, &mut request.payload, settings.json_limit, settings).await?
-    } else {
-        bytes::Bytes::new()
-    };
-    let message = ask.message(&request, &body)?;
-    if ask.keyed
-        && request.http.method() == Method::POST
-        && let Some(key) = idempotency::key_of(&request)?
-    {
-        let reservation = idempotency::Reservation::of::<M>(&request, key, &body);
-        let (worker, arrival) = (Rc::clone(&request.worker), Rc::clone(&request.arrival));
-        let work = |same: Uuid| async move {
-            // The outcome of a try may never become known; the next one is to find what it made.
-            request.caller.request = Some(same);
-            execute(&ask, &request, message).await
-        };
-        return idempotency::once(worker, arrival, reservation, work).await;
-    }
-    execute(&ask, &request, message).await.map(Answer::into_response)
+/// A route that asks, without the types of what it asks.
+struct Asking {
+    about: About,
+    domain: &'static str,
+    if_match: bool,
+    keyed: bool,
+    actor: OnceCell<ActorRef>,
+    class: Class,
+    access: Access,
+    docs: fn() -> Docs,
+    message: Rc<dyn Read>,
 }
 
-async fn execute<M: Operation>(ask: &Ask<M>, request: &Request, message: M) -> Result<Answer, Problem> {
-    let reply = ask.actor(&request.worker)?.ask(&request.caller, message).await?;
-    ask.answer(&reply, &request.http)
+impl Asking {
+    async fn perform(self: Rc<Self>, mut request: Request) -> Result<HttpResponse, Problem> {
+        let body = if has_body(request.http.method()) {
+            let settings = &request.worker.shared.settings;
+            message::read_body(&request.http, &mut request.payload, settings.json_limit, settings).await?
+        } else {
+            bytes::Bytes::new()
+        };
+        let message = self.read(&request, &body)?;
+        if self.keyed
+            && request.http.method() == Method::POST
+            && let Some(key) = idempotency::key_of(&request)?
+        {
+            let reservation = idempotency::Reservation::of(&request, self.about, key, &body);
+            let (worker, arrival) = (Rc::clone(&request.worker), Rc::clone(&request.arrival));
+            let work = |same: Uuid| async move {
+                // The outcome of a try may never become known; the next one is to find what it made.
+                request.caller.request = Some(same);
+                self.execute(&request, message).await
+            };
+            return idempotency::once(worker, arrival, reservation, work).await;
+        }
+        self.execute(&request, message).await.map(Answer::into_response)
+    }
+
+    fn read(&self, request: &Request, body: &[u8]) -> Result<Box<dyn Message>, Problem> {
+        let http = &request.http;
+        let mut fields = request.fields()?;
+        if self.if_match
+            && let Some(version) = message::if_match(http)?
+        {
+            fields.push(("if_match", version.into()));
+        }
+        let input = if has_body(http.method()) {
+            if !http.query_string().is_empty() {
+                return Err(Problem::invalid("this takes no query parameters"));
+            }
+            message::check_json(http, body)?;
+            Input::with_body(fields, body)?
+        } else {
+            message::push_query(&mut fields, http.query_string())?;
+            Input::of(fields)
+        };
+        Ok(Rc::clone(&self.message).read(input)?)
+    }
+
+    async fn execute(&self, request: &Request, message: Box<dyn Message>) -> Result<Answer, Problem> {
+        message.ask(self.actor(&request.worker)?, &request.caller, &request.http).await
+    }
+
+    fn actor(&self, worker: &Worker) -> Result<&ActorRef, Problem> {
+        if let Some(actor) = self.actor.get() {
+            return Ok(actor);
+        }
+        let Some(actor) = worker.bus().actor(self.domain) else {
+            return Err(Failure::Unavailable { retry_after: Duration::from_secs(5) }.into());
+        };
+        Ok(self.actor.get_or_init(|| actor))
+    }
 }
 
 impl<M: Operation> From<Ask<M>> for Endpoint {
     fn from(ask: Ask<M>) -> Self {
-        let (if_match, keyed, class, docs) = (ask.if_match, ask.keyed, ask.class, ask.docs);
-        let (creates, versioned, paged) = (ask.location.is_some(), ask.version.is_some(), ask.next.is_some());
-        let accepts = ask.under_way.is_some();
-        let ask = Rc::new(ask);
-        Self {
-            operation: M::NAME,
-            asks: vec![M::NAME],
+        let traits = Traits {
+            creates: ask.location.is_some(),
+            accepts: ask.under_way.is_some(),
+            versioned: ask.version.is_some(),
+            paged: ask.next.is_some(),
+        };
+        let asking = Asking {
+            about: About { operation: M::NAME, timeout: M::TIMEOUT, idempotent: M::IDEMPOTENT },
+            domain: M::domain(),
+            if_match: ask.if_match,
+            keyed: ask.keyed,
+            actor: OnceCell::new(),
+            class: ask.class,
             access: M::ACCESS,
+            docs: ask.docs,
+            message: Rc::new(ask),
+        };
+        asking.endpoint(traits)
+    }
+}
+
+/// What an answer may be.
+struct Traits {
+    creates: bool,
+    accepts: bool,
+    versioned: bool,
+    paged: bool,
+}
+
+impl Asking {
+    fn endpoint(self, traits: Traits) -> Endpoint {
+        let Traits { creates, accepts, versioned, paged } = traits;
+        let operation = self.about.operation;
+        let (access, class, docs, if_match, keyed) = (self.access, self.class, self.docs, self.if_match, self.keyed);
+        let asking = Rc::new(self);
+        Endpoint {
+            operation,
+            asks: vec![operation],
+            access,
             class: Some(class),
             docs: Some(docs),
             if_match,
@@ -244,7 +352,7 @@ impl<M: Operation> From<Ask<M>> for Endpoint {
             versioned,
             paged,
             upgrades: false,
-            handler: Box::new(move |request| perform(Rc::clone(&ask), request).boxed_local()),
+            handler: Box::new(move |request| Rc::clone(&asking).perform(request).boxed_local()),
         }
     }
 }

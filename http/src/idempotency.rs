@@ -27,7 +27,7 @@ use actix_web::{
         header::{HeaderName, HeaderValue},
     },
 };
-use callboard_messages::{Code, Failure, Operation};
+use callboard_messages::{Code, Failure};
 use callboard_supervisors::{
     Backoff, Part,
     db::{Database, Error},
@@ -71,6 +71,14 @@ pub(crate) fn key_of(request: &Request) -> Result<Option<&str>, Problem> {
     Ok(Some(key))
 }
 
+/// The operation that a request asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct About {
+    pub(crate) operation: &'static str,
+    pub(crate) timeout: Duration,
+    pub(crate) idempotent: bool,
+}
+
 /// An idempotency key that a request reserves, under which its answer is kept.
 pub(crate) struct Reservation {
     id: Vec<u8>,
@@ -91,11 +99,11 @@ struct Row {
 }
 
 impl Reservation {
-    pub(crate) fn of<M: Operation>(request: &Request, key: &str, body: &[u8]) -> Self {
+    pub(crate) fn of(request: &Request, about: About, key: &str, body: &[u8]) -> Self {
         let caller = &request.caller;
         let principal = caller.api_key_id.map(|id| id.0).or(caller.user_id.map(|id| id.0)).unwrap_or_default();
         let organization = caller.organization_id.map(|id| id.0).unwrap_or_default();
-        let scope = [principal.as_bytes().as_slice(), organization.as_bytes(), M::NAME.as_bytes()];
+        let scope = [principal.as_bytes().as_slice(), organization.as_bytes(), about.operation.as_bytes()];
         let hash = |purpose: &str, parts: &[&[u8]]| -> [u8; 32] {
             let mut hash = Sha256::new();
             for part in [purpose.as_bytes()].iter().chain(&scope).chain(parts) {
@@ -108,8 +116,8 @@ impl Reservation {
             id: hash("id", &[key.as_bytes()]).to_vec(),
             fingerprint: hash("fingerprint", &[key.as_bytes(), request.http.path().as_bytes(), body]).to_vec(),
             seal: DataKey::from_bytes(hash("seal", &[key.as_bytes()])),
-            lease: M::TIMEOUT + LEASE_GRACE,
-            repeatable: M::IDEMPOTENT,
+            lease: about.timeout + LEASE_GRACE,
+            repeatable: about.idempotent,
         }
     }
 

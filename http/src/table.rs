@@ -131,30 +131,30 @@ impl Routes {
         Self { prefix, list: Vec::new() }
     }
 
-    fn route(mut self, method: Method, path: &'static str, endpoint: impl Into<Endpoint>) -> Self {
+    fn route(mut self, method: Method, path: &'static str, endpoint: Endpoint) -> Self {
         let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
-        self.list.push(Route { method, path: format!("{}{path}", self.prefix), names, endpoint: endpoint.into() });
+        self.list.push(Route { method, path: format!("{}{path}", self.prefix), names, endpoint });
         self
     }
 
     pub(crate) fn get(self, path: &'static str, endpoint: impl Into<Endpoint>) -> Self {
-        self.route(Method::GET, path, endpoint)
+        self.route(Method::GET, path, endpoint.into())
     }
 
     pub(crate) fn post(self, path: &'static str, endpoint: impl Into<Endpoint>) -> Self {
-        self.route(Method::POST, path, endpoint)
+        self.route(Method::POST, path, endpoint.into())
     }
 
     pub(crate) fn put(self, path: &'static str, endpoint: impl Into<Endpoint>) -> Self {
-        self.route(Method::PUT, path, endpoint)
+        self.route(Method::PUT, path, endpoint.into())
     }
 
     pub(crate) fn patch(self, path: &'static str, endpoint: impl Into<Endpoint>) -> Self {
-        self.route(Method::PATCH, path, endpoint)
+        self.route(Method::PATCH, path, endpoint.into())
     }
 
     pub(crate) fn delete(self, path: &'static str, endpoint: impl Into<Endpoint>) -> Self {
-        self.route(Method::DELETE, path, endpoint)
+        self.route(Method::DELETE, path, endpoint.into())
     }
 }
 

@@ -39,7 +39,7 @@ const MEDIA_TYPES: [&str; 6] = [
 /// Streams the body to the store, then has the deploy domain record it. A caller without permission is refused before
 /// the body is read.
 pub(crate) async fn source(mut request: Request) -> Result<HttpResponse, Problem> {
-    let project: GetProject = message::without_body(request.fields()?)?;
+    let project: GetProject = message::Input::of(request.fields()?).read()?;
     if !request.http.query_string().is_empty() {
         return Err(Problem::invalid("this takes no query parameters"));
     }

@@ -190,6 +190,14 @@ impl Caller {
         self.organization_id.ok_or(Failure::Unauthenticated)
     }
 
+    /// The person, or the owner of the API key.
+    ///
+    /// # Errors
+    /// When there is none: nobody has signed in.
+    pub fn person(&self) -> Result<UserId, Failure> {
+        self.user_id.ok_or(Failure::Unauthenticated)
+    }
+
     /// The same caller, who waits no longer than `deadline`.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Instant) -> Self {

@@ -1,4 +1,4 @@
-//! `cluster`: the nodes, how they are, and the events that nobody could apply.
+//! `cluster`: the nodes, how they are, the events that nobody could apply, and the sagas of all domains.
 
 use std::time::Duration;
 
@@ -8,7 +8,9 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{Access, Cursor, DomainError, NodeId, Operation, Page, code::codes, shapes::DomainName};
+use crate::{
+    Access, Cursor, DomainError, Limit, NodeId, Operation, Page, SagaStatus, SagaView, code::codes, shapes::DomainName,
+};
 
 /// What cluster refuses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -27,13 +29,34 @@ pub enum ClusterError {
     /// The subscriber failed again; the dead letter was kept.
     #[error("the event could not be applied, so the dead letter was kept: {0}")]
     ReplayFailed(String),
+    /// Only a stuck saga can be retried.
+    #[error("the saga is {}; only a stuck one can be retried", .0.as_str())]
+    NotStuck(SagaStatus),
+    /// A domain does not answer for its sagas, so that those of the others would not be all there are.
+    #[error("{domain} does not answer for its sagas: {reason}")]
+    SagasAway {
+        /// Which.
+        domain: String,
+        /// What the call met.
+        reason: String,
+        /// When it is likely to answer.
+        retry_after: Option<Duration>,
+    },
 }
 
 impl DomainError for ClusterError {
     codes! {
         Self::NotFound(_) => NotFound,
         Self::Invalid(_) => Invalid,
-        Self::NotNow(_) | Self::ReplayFailed(_) => Conflict,
+        Self::NotNow(_) | Self::ReplayFailed(_) | Self::NotStuck(_) => Conflict,
+        Self::SagasAway { .. } => Unavailable,
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::SagasAway { retry_after, .. } => *retry_after,
+            _ => None,
+        }
     }
 }
 
@@ -49,8 +72,36 @@ pub enum NodeState {
     Gone,
 }
 
+impl NodeState {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Up, Self::Draining, Self::Gone];
+
+    /// As stored, and as the label of a metric.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Draining => "draining",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+impl TryFrom<String> for NodeState {
+    type Error = String;
+
+    /// As [`NodeState::as_str`] writes it.
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| format!("{text} is no state of a node"))
+    }
+}
+
 /// One process of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[cfg_attr(feature = "sql", derive(sqlx::FromRow))]
 pub struct Node {
     /// Stays with its data folder.
     pub id: NodeId,
@@ -62,11 +113,13 @@ pub struct Node {
     pub address: String,
     /// The domains it hosts.
     #[schema(value_type = Vec<DomainName>, max_items = 100)]
+    #[cfg_attr(feature = "sql", sqlx(json))]
     pub domains: Vec<String>,
     /// Of its program.
     #[schema(max_length = 64)]
     pub version: String,
     /// Whether it takes part.
+    #[cfg_attr(feature = "sql", sqlx(try_from = "String"))]
     pub state: NodeState,
     /// Grows each time the node joins.
     #[schema(minimum = 1)]
@@ -222,6 +275,7 @@ impl Operation for HoldBreaker {
 
 /// An event that a subscriber could not apply, however often it was delivered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[cfg_attr(feature = "sql", derive(sqlx::FromRow))]
 pub struct DeadLetter {
     /// The dead letter's own id.
     pub id: Uuid,
@@ -229,11 +283,13 @@ pub struct DeadLetter {
     #[schema(max_length = 64)]
     pub domain: String,
     /// The event as it was delivered (CloudEvents 1.0), or the text of what was no event.
+    #[cfg_attr(feature = "sql", sqlx(json))]
     pub event: Value,
     /// What the last attempt said.
     #[schema(max_length = 4_000)]
     pub error: String,
     /// How often it was delivered.
+    #[cfg_attr(feature = "sql", sqlx(try_from = "i64"))]
     pub attempts: u32,
     /// UTC.
     pub died_at: DateTime<Utc>,
@@ -261,13 +317,12 @@ pub struct ListDeadLetters {
     #[serde(default)]
     #[schema(value_type = Option<DomainName>)]
     pub domain: Option<String>,
-    /// Where the page begins.
+    /// How many rows, 1 to 100; default: 20.
+    #[serde(default)]
+    pub limit: Limit,
+    /// The `next` of the page before.
     #[serde(default)]
     pub cursor: Option<Cursor>,
-    /// At most 100; default: 20.
-    #[serde(default)]
-    #[schema(minimum = 1, maximum = 100)]
-    pub limit: Option<u32>,
 }
 
 impl Operation for ListDeadLetters {
@@ -322,5 +377,46 @@ impl Operation for DropDeadLetter {
     const ACCESS: Access = Access::Administrator;
     const IDEMPOTENT: bool = true;
     type Reply = ();
+    type Error = ClusterError;
+}
+
+/// Lists the sagas of every domain, newest first: what takes several steps, in several domains. When a domain does not
+/// answer, the list is refused rather than told without it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct ListSagas {
+    /// Only those of this domain.
+    #[serde(default)]
+    #[schema(value_type = Option<DomainName>)]
+    pub domain: Option<String>,
+    /// Only those with this status; default: those that have not ended.
+    #[serde(default)]
+    pub status: Option<SagaStatus>,
+    /// How many rows, 1 to 100; default: 20.
+    #[serde(default)]
+    pub limit: Limit,
+    /// The `next` of the page before.
+    #[serde(default)]
+    pub cursor: Option<Cursor>,
+}
+
+impl Operation for ListSagas {
+    const NAME: &'static str = "cluster.list_sagas";
+    const ACCESS: Access = Access::Administrator;
+    const IDEMPOTENT: bool = true;
+    type Reply = Page<SagaView>;
+    type Error = ClusterError;
+}
+
+/// Lets a stuck saga go on from where it is.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RetrySaga {
+    /// Which.
+    pub saga_id: Uuid,
+}
+
+impl Operation for RetrySaga {
+    const NAME: &'static str = "cluster.retry_saga";
+    const ACCESS: Access = Access::Administrator;
+    type Reply = SagaView;
     type Error = ClusterError;
 }

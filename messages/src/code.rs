@@ -105,6 +105,27 @@ pub trait DomainError: std::error::Error + Serialize + DeserializeOwned + Send +
     }
 }
 
+/// A refusal of some domain, for who asks without knowing which.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{sentence}")]
+pub struct Refused {
+    code: Code,
+    sentence: String,
+    retry_after: Option<Duration>,
+}
+
+impl DomainError for Refused {
+    const CODES: &'static [Code] = &Code::ALL;
+
+    fn code(&self) -> Code {
+        self.code
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+}
+
 /// What the runtime, rather than the domain, answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
@@ -201,6 +222,18 @@ impl<E: DomainError> CallError<E> {
         match self {
             Self::Refused(error) => error.code(),
             Self::Failed(failure) => failure.code(),
+        }
+    }
+
+    /// The same, without the domain's own type.
+    #[must_use]
+    pub fn untyped(self) -> CallError<Refused> {
+        match self {
+            Self::Refused(error) => {
+                let (code, retry_after) = (error.code(), error.retry_after());
+                CallError::Refused(Refused { code, sentence: error.to_string(), retry_after })
+            }
+            Self::Failed(failure) => CallError::Failed(failure),
         }
     }
 

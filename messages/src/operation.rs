@@ -58,6 +58,10 @@ pub trait Operation: Serialize + DeserializeOwned + Send + 'static {
 
     /// The domain that owns the operation: the part of `NAME` before the dot.
     fn domain() -> &'static str {
-        Self::NAME.split_once('.').map_or(Self::NAME, |(domain, _)| domain)
+        domain_of(Self::NAME)
     }
+}
+
+fn domain_of(name: &'static str) -> &'static str {
+    name.split_once('.').map_or(name, |(domain, _)| domain)
 }

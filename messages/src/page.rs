@@ -10,21 +10,9 @@ use uuid::Uuid;
 pub struct Cursor(pub Uuid);
 
 /// The most rows a page can have.
-pub const LIMIT_MAXIMUM: u32 = 100;
+const LIMIT_MAXIMUM: u32 = 100;
 /// The rows of a page when the caller does not say.
-pub const LIMIT_DEFAULT: u32 = 20;
-
-/// Rows to return.
-///
-/// # Errors
-/// A sentence, when the caller asks for none or for more than a page can have.
-pub fn page_limit(asked: Option<u32>) -> Result<u32, String> {
-    match asked {
-        None => Ok(LIMIT_DEFAULT),
-        Some(rows @ 1..=LIMIT_MAXIMUM) => Ok(rows),
-        Some(rows) => Err(format!("`limit` must be 1 to {LIMIT_MAXIMUM}, not {rows}")),
-    }
-}
+const LIMIT_DEFAULT: u32 = 20;
 
 /// How many rows a caller asks for: 1 to 100, 20 unless told. Another number never reaches a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -42,7 +30,11 @@ impl TryFrom<Option<u32>> for Limit {
     type Error = String;
 
     fn try_from(asked: Option<u32>) -> Result<Self, String> {
-        page_limit(asked).map(Self)
+        match asked {
+            None => Ok(Self::default()),
+            Some(rows @ 1..=LIMIT_MAXIMUM) => Ok(Self(rows)),
+            Some(rows) => Err(format!("`limit` must be 1 to {LIMIT_MAXIMUM}, not {rows}")),
+        }
     }
 }
 
@@ -88,17 +80,25 @@ pub struct Page<T> {
 
 impl<T> Page<T> {
     /// From the rows that [`Limit::rows`] and [`Cursor::below`] asked for.
-    pub fn of(rows: Vec<T>, limit: Limit, id: impl Fn(&T) -> Uuid) -> Self {
-        Self::from_rows(rows, limit.0, id)
-    }
-
-    /// From up to `limit + 1` rows: the extra row only tells that there is a next page.
-    pub fn from_rows(mut rows: Vec<T>, limit: u32, id: impl Fn(&T) -> Uuid) -> Self {
-        let limit = limit as usize;
-        let more = rows.len() > limit;
-        rows.truncate(limit);
+    pub fn of(mut rows: Vec<T>, limit: Limit, id: impl Fn(&T) -> Uuid) -> Self {
+        let most = limit.0 as usize;
+        let more = rows.len() > most;
+        rows.truncate(most);
         let next = if more { rows.last().map(|row| Cursor(id(row))) } else { None };
         Self { items: rows, next }
+    }
+
+    /// From the pages of several lists, each of which was asked for with this limit and the same cursor. The ids of all of
+    /// them grow with time, and no two are the same.
+    pub fn merged(pages: Vec<Self>, limit: Limit, id: impl Fn(&T) -> Uuid) -> Self {
+        let more = pages.iter().any(|page| page.next.is_some());
+        let mut rows: Vec<T> = pages.into_iter().flat_map(|page| page.items).collect();
+        rows.sort_unstable_by_key(|row| std::cmp::Reverse(id(row)));
+        let mut page = Self::of(rows, limit, &id);
+        if more && page.next.is_none() {
+            page.next = page.items.last().map(|row| Cursor(id(row)));
+        }
+        page
     }
 }
 
@@ -126,5 +126,36 @@ mod tests {
         assert_eq!((page.items.as_slice(), Cursor::below(page.next)), (&ids[..2], ids[1]));
         assert_eq!(Page::of(ids, Limit::of(3), |id| *id).next, None);
         assert_eq!(Cursor::below(None), Uuid::max());
+    }
+
+    #[test]
+    fn pages_of_several_lists_are_one_list_that_is_read_to_its_end_without_a_hole() {
+        let lists: [Vec<Uuid>; 3] = [0, 1, 2].map(|_| Vec::new());
+        let mut lists = lists;
+        let mut all: Vec<Uuid> = Vec::new();
+        for n in 0..50_usize {
+            let id = Uuid::now_v7();
+            lists[if n < 20 { 0 } else { n % 2 }].push(id);
+            all.push(id);
+        }
+        all.reverse();
+        for limit in [1, 3, 7, 25, 50, 51] {
+            let limit = Limit::of(limit);
+            let (mut read, mut cursor) = (Vec::new(), None);
+            loop {
+                let page = |list: &Vec<Uuid>| {
+                    let below = list.iter().rev().filter(|id| **id < Cursor::below(cursor)).copied();
+                    Page::of(below.take(usize::try_from(limit.rows()).unwrap()).collect(), limit, |id| *id)
+                };
+                let merged = Page::merged(lists.iter().map(page).collect(), limit, |id| *id);
+                assert!(merged.items.len() < usize::try_from(limit.rows()).unwrap(), "more than was asked for");
+                read.extend(merged.items);
+                cursor = merged.next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(read, all, "{limit:?}");
+        }
     }
 }

@@ -1,9 +1,16 @@
 //! Sagas as an operator sees them, whichever domain they belong to.
+//!
+//! A domain with sagas says so by `sagas!` here and by one line of its contract; the runtime answers these operations for it,
+//! and the domain `cluster` asks those of every domain.
+
+use std::marker::PhantomData;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+use crate::{Access, Cursor, DomainError, Limit, Operation, Page, code::codes};
 
 /// How far a saga has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -70,4 +77,91 @@ pub struct SagaView {
     pub created_at: DateTime<Utc>,
     /// UTC; of its last step.
     pub updated_at: DateTime<Utc>,
+}
+
+/// A domain with sagas: what its operations about them are called.
+pub trait SagaDomain: 'static {
+    /// Of [`ListSagasOf`] this domain.
+    const LIST: &'static str;
+    /// Of [`RetrySagaOf`] this domain.
+    const RETRY: &'static str;
+}
+
+/// The type that stands for the sagas of a domain.
+macro_rules! sagas {
+    ($(#[$doc:meta])* $sagas:ident, of $domain:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy)]
+        pub enum $sagas {}
+
+        impl $crate::saga::SagaDomain for $sagas {
+            const LIST: &'static str = concat!($domain, ".list_sagas");
+            const RETRY: &'static str = concat!($domain, ".retry_saga");
+        }
+    };
+}
+pub(crate) use sagas;
+
+/// What is refused of sagas.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SagaError {
+    /// No such saga of this domain.
+    #[error("there is no such saga")]
+    NoSuchSaga,
+    /// Only a stuck saga can be retried.
+    #[error("the saga is {}; only a stuck one can be retried", .0.as_str())]
+    NotStuck(SagaStatus),
+}
+
+impl DomainError for SagaError {
+    codes! {
+        Self::NoSuchSaga => NotFound,
+        Self::NotStuck(_) => Conflict,
+    }
+}
+
+/// Lists the sagas of one domain, newest first.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(bound = "")]
+pub struct ListSagasOf<D> {
+    /// Only those with this status; default: those that have not ended.
+    #[serde(default)]
+    pub status: Option<SagaStatus>,
+    /// How many rows.
+    #[serde(default)]
+    pub limit: Limit,
+    /// The `next` of the page before.
+    #[serde(default)]
+    pub cursor: Option<Cursor>,
+    /// Which domain.
+    #[serde(skip)]
+    pub of: PhantomData<fn() -> D>,
+}
+
+impl<D: SagaDomain> Operation for ListSagasOf<D> {
+    const NAME: &'static str = D::LIST;
+    const ACCESS: Access = Access::Administrator;
+    const IDEMPOTENT: bool = true;
+    type Reply = Page<SagaView>;
+    type Error = SagaError;
+}
+
+/// Lets a stuck saga of one domain go on from where it is.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(bound = "")]
+pub struct RetrySagaOf<D> {
+    /// Which.
+    pub saga_id: Uuid,
+    /// Of which domain.
+    #[serde(skip)]
+    pub of: PhantomData<fn() -> D>,
+}
+
+impl<D: SagaDomain> Operation for RetrySagaOf<D> {
+    const NAME: &'static str = D::RETRY;
+    const ACCESS: Access = Access::Administrator;
+    type Reply = SagaView;
+    type Error = SagaError;
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use callboard_messages::{
     DeploymentId, Page, ProjectId,
-    deploy::{Deployment, LogLine, LogLines},
+    deploy::{Deployment, DeploymentTopic, LogLine, LogLines, LogTopic},
+    live::Topic,
     project::Project,
 };
 use callboard_supervisors::Backoff;
@@ -101,7 +102,7 @@ impl Session {
         after: &mut u64,
         print: &mut dyn FnMut(&LogLine),
     ) -> Result<Option<Deployment>> {
-        let mut updates = self.client.updates(&format!("deployment:{id}")).await?;
+        let mut updates = self.client.updates(&DeploymentTopic::name(id)).await?;
         loop {
             let deployment: Deployment = self.client.get(&format!("/deployments/{id}")).await?;
             self.catch_up(&format!("/deployments/{id}/logs"), after, print).await?;
@@ -140,7 +141,7 @@ impl Session {
     }
 
     async fn tail_connection(&self, project: ProjectId, after: &mut u64, print: &mut dyn FnMut(&LogLine)) -> Result {
-        let mut updates = self.client.updates(&format!("logs:{project}")).await?;
+        let mut updates = self.client.updates(&LogTopic::name(project)).await?;
         self.catch_up(&format!("/projects/{project}/logs"), after, print).await?;
         while let Some(update) = updates.next().await {
             if let Update::Log(line) = update {

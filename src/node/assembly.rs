@@ -10,7 +10,7 @@ use callboard_http::{Gateway, Serving, router::Router};
 use callboard_messages::{NodeId, Secret};
 use callboard_platform::{cluster::Members, revocations::Revocations, routing::RoutingTable};
 use callboard_supervisors::{
-    Clock, Domain, Runtime,
+    Clock, Domain, LiveTopic, Runtime,
     db::{Databases, MigrationError},
     disk::Disk,
     seal::MasterKey,
@@ -258,9 +258,15 @@ fn placed(parts: &Parts<'_>, hosted: &[String], bridge: Option<&Bridge>) -> Resu
     DOMAINS.iter().map(domain).collect()
 }
 
-/// Refuses a node whose gateway has unanswered routes: a domain is missing in the list, or an operation in a contract.
+/// Refuses a node whose gateway has unanswered routes or live topics: a domain is missing in the list, or an operation in a
+/// contract.
 fn check_routes(domains: &[Domain]) -> Result {
-    let unanswered = callboard_http::unanswered(domains.iter().flat_map(Domain::answers).map(|(name, _)| name));
+    let answered: Vec<&str> = domains.iter().flat_map(Domain::answers).map(|(name, _)| name).collect();
+    let mut unanswered = callboard_http::unanswered(answered.iter().copied());
+    let followed = domains.iter().flat_map(Domain::topics).flat_map(LiveTopic::asks);
+    unanswered.extend(followed.filter(|operation| !answered.contains(operation)));
+    unanswered.sort_unstable();
+    unanswered.dedup();
     if unanswered.is_empty() {
         return Ok(());
     }
@@ -346,10 +352,33 @@ pub async fn migrate(settings: &Settings, databases: &Databases, hosted: &[Strin
 
 #[cfg(test)]
 mod tests {
+    use callboard_messages::{Access, Operation, cluster::ClusterError, live::Topic};
     use callboard_supervisors::remote::Nowhere;
+    use serde::{Deserialize, Serialize};
+    use uuid::Uuid;
 
     use super::*;
     use crate::error::Status;
+
+    /// Asked by whoever follows, and answered by nobody.
+    #[derive(Serialize, Deserialize)]
+    struct Astray;
+
+    impl Operation for Astray {
+        const NAME: &'static str = "stray.ask";
+        const ACCESS: Access = Access::Authenticated;
+        type Reply = ();
+        type Error = ClusterError;
+    }
+
+    impl Topic for Astray {
+        const KIND: &'static str = "stray";
+        type Admission = Self;
+
+        fn admission(_: Uuid) -> Self {
+            Self
+        }
+    }
 
     #[test]
     fn a_node_whose_gateway_leads_nowhere_is_refused_with_the_operations_that_nobody_answers() {
@@ -357,6 +386,9 @@ mod tests {
         let of_every_node = || callboard_cluster::contract().remote(Arc::new(Nowhere));
         let all: Vec<Domain> = DOMAINS.iter().map(represented).chain([of_every_node()]).collect();
         assert!(check_routes(&all).is_ok());
+        let astray = Domain::new("stray").answering::<()>().topic::<Astray>().remote(Arc::new(Nowhere));
+        let refused = check_routes(&all.into_iter().chain([astray]).collect::<Vec<_>>()).unwrap_err();
+        assert!(refused.sentence.ends_with(": stray.ask"), "{}", refused.sentence);
         let without = DOMAINS.iter().filter(|entry| entry.name != callboard_organization::DOMAIN).map(represented);
         let refused = check_routes(&without.chain([of_every_node()]).collect::<Vec<_>>()).unwrap_err();
         assert_eq!(refused.status, Status::Usage);

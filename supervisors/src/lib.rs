@@ -14,6 +14,7 @@ pub mod db;
 pub mod events;
 pub mod lease;
 pub mod live;
+pub mod reconcile;
 pub mod saga;
 pub mod schedule;
 pub mod seal;
@@ -45,6 +46,7 @@ pub use domain::{
     context::ShardContext,
     contract::{Contract, DomainPlan},
     operation::{Handle, Outcome, StartError},
+    topic::LiveTopic,
 };
 pub use health::{
     condition::{Away, Part, Requirement},

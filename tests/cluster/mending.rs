@@ -109,6 +109,8 @@ pub(super) async fn a_stuck_saga_is_listed_and_goes_on_when_it_is_retried(node: 
     assert_eq!((&saga["name"], &saga["status"]), (&json!("project.create"), &json!("stuck")));
     assert_eq!((&saga["step"], &saga["trouble"]), (&json!("record"), &json!("it was not to be")), "{saga}");
     owner.get(&format!("/projects/{id}")).await.refused(404);
+    assert_eq!(ids(&operator.get("/sagas?domain=project").await.ok()), [id.to_string()]);
+    operator.get("/sagas?domain=auth").await.refused(404);
 
     for query in ["status=sad", "limit=0", "limit=101", "cursor=x", "colour=red"] {
         assert_eq!(operator.get(&format!("/sagas?{query}")).await.refused(400)["code"], "invalid", "{query}");

@@ -41,11 +41,11 @@ pub(crate) struct Claims {
     pub(crate) iss: String,
     pub(crate) aud: String,
     /// The account.
-    pub(crate) sub: Uuid,
+    pub(crate) sub: UserId,
     /// The session.
-    pub(crate) sid: Uuid,
+    pub(crate) sid: SessionId,
     /// The organization to act for by default.
-    pub(crate) org: Uuid,
+    pub(crate) org: OrganizationId,
     /// The id of this token.
     pub(crate) jti: Uuid,
     /// Seconds since 1970, like the two after it.
@@ -74,9 +74,9 @@ impl Auth {
         let claims = Claims {
             iss: self.settings.issuer.clone(),
             aud: self.settings.audience.clone(),
-            sub: user_id.0,
-            sid: session_id.0,
-            org: organization_id.0,
+            sub: user_id,
+            sid: session_id,
+            org: organization_id,
             jti: Uuid::now_v7(),
             iat: now,
             nbf: now,

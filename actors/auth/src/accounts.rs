@@ -1,15 +1,13 @@
 //! Accounts of people, and the rules for their email addresses and names.
 
 use callboard_messages::{
-    Caller, Failure, UserId,
+    CallError, Caller,
     auth::{Account, AuthError, Identity, WhoAmI},
 };
 use callboard_supervisors::{
     Handle, Outcome,
     db::{Error, Transaction},
 };
-use chrono::{DateTime, Utc};
-use uuid::Uuid;
 
 use crate::state::Auth;
 
@@ -20,34 +18,22 @@ const EMAIL_LONGEST: usize = 254;
 const LOCAL_PART_LONGEST: usize = 64;
 const NAME_LONGEST: usize = 100;
 
-/// An account without its credentials.
+/// An account as auth has it, without what proves it.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub(crate) struct AccountRow {
-    pub(crate) id: Uuid,
-    pub(crate) email: String,
-    pub(crate) name: String,
-    pub(crate) administrator: bool,
+    #[sqlx(flatten)]
+    pub(crate) account: Account,
+    /// Whether it was the first of the platform, and shares the operator's organization.
     pub(crate) founder: bool,
-    pub(crate) created_at: DateTime<Utc>,
 }
 
-impl AccountRow {
-    pub(crate) fn user_id(&self) -> UserId {
-        UserId(self.id)
-    }
+/// Reads each [`AccountRow`].
+macro_rules! accounts {
+    () => {
+        "SELECT id, email, name, administrator, founder, created_at FROM accounts"
+    };
 }
-
-impl From<AccountRow> for Account {
-    fn from(row: AccountRow) -> Self {
-        Self {
-            id: UserId(row.id),
-            email: row.email,
-            name: row.name,
-            administrator: row.administrator,
-            created_at: row.created_at,
-        }
-    }
-}
+pub(crate) use accounts;
 
 /// The address as it is stored and compared.
 pub(crate) fn email(text: &str) -> Result<String, AuthError> {
@@ -76,7 +62,7 @@ pub(crate) fn name(told: Option<&str>, email: &str) -> Result<String, AuthError>
 /// Stores an account. `password_hash` is absent for the operator alone.
 pub(crate) async fn insert(
     transaction: &mut Transaction,
-    account: &AccountRow,
+    AccountRow { account, founder }: &AccountRow,
     password_hash: Option<String>,
 ) -> Result<(), Error> {
     let operator = password_hash.is_none();
@@ -91,7 +77,7 @@ pub(crate) async fn insert(
         .bind(password_hash)
         .bind(account.administrator)
         .bind(operator)
-        .bind(account.founder)
+        .bind(*founder)
         .bind(account.created_at)
         .execute()
         .await?;
@@ -100,17 +86,9 @@ pub(crate) async fn insert(
 
 impl Auth {
     /// The caller's account. When it is gone, the caller is no longer authenticated.
-    pub(crate) async fn account_of(
-        &self,
-        caller: &Caller,
-    ) -> Result<AccountRow, callboard_messages::CallError<AuthError>> {
-        let user_id = caller.user_id.ok_or(Failure::Unauthenticated)?;
-        let account: Option<AccountRow> = self
-            .database
-            .query("SELECT id, email, name, administrator, founder, created_at FROM accounts WHERE id = $1")
-            .bind(user_id.0)
-            .fetch_optional()
-            .await?;
+    pub(crate) async fn account_of(&self, caller: &Caller) -> Result<Account, CallError<AuthError>> {
+        let account: Option<Account> =
+            self.database.query(concat!(accounts!(), " WHERE id = $1")).bind(caller.person()?).fetch_optional().await?;
         Ok(account.ok_or(AuthError::InvalidToken)?)
     }
 }
@@ -121,17 +99,12 @@ impl Handle<WhoAmI> for Auth {
         let (organization_id, scopes) = match caller.organization_id {
             Some(organization_id) => (organization_id, caller.scopes.clone()),
             None => {
-                let permissions = self.permissions(caller, account.user_id(), None).await?;
+                let permissions = self.permissions(caller, account.id, None).await?;
                 (permissions.organization_id, permissions.scopes)
             }
         };
-        Ok(Identity {
-            account: account.into(),
-            organization_id,
-            scopes,
-            session_id: caller.session_id,
-            api_key_id: caller.api_key_id,
-        })
+        let (session_id, api_key_id) = (caller.session_id, caller.api_key_id);
+        Ok(Identity { account, organization_id, scopes, session_id, api_key_id })
     }
 }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use callboard_messages::{
-    ApiKeyId, CallError, Caller, Failure, OrganizationId, Scopes, Secret, UserId,
+    ApiKeyId, Caller, NodeId, OrganizationId, Scopes, Secret, UserId,
     auth::{ApiKey, ApiKeyWithSecret, AuthError, CreateApiKey, CredentialRevoked, ListApiKeys, RevokeApiKey},
 };
 use callboard_supervisors::{
@@ -15,7 +15,6 @@ use callboard_supervisors::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::types::Json;
-use uuid::Uuid;
 
 use crate::{opaque, scopes::Permissions, state::Auth};
 
@@ -28,42 +27,21 @@ const SCOPES_MOST: usize = 50;
 /// Precision of the time of last use.
 const USE_NOTED: Duration = Duration::from_secs(60);
 
+/// A key with what only auth may know of it.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub(crate) struct ApiKeyRow {
-    pub(crate) id: Uuid,
-    pub(crate) account_id: Uuid,
-    pub(crate) organization_id: Uuid,
-    name: String,
-    prefix: String,
+    #[sqlx(flatten)]
+    pub(crate) key: ApiKey,
+    pub(crate) account_id: UserId,
     secret_hash: String,
-    pub(crate) scopes: Json<Vec<String>>,
-    created_at: DateTime<Utc>,
-    pub(crate) expires_at: Option<DateTime<Utc>>,
-    last_used_at: Option<DateTime<Utc>>,
-    /// Whether its owner administers the platform; read only where a key is validated.
-    #[sqlx(default)]
+    /// Whether its owner administers the platform.
     pub(crate) administrator: bool,
-}
-
-impl From<ApiKeyRow> for ApiKey {
-    fn from(row: ApiKeyRow) -> Self {
-        Self {
-            id: ApiKeyId(row.id),
-            name: row.name,
-            prefix: row.prefix,
-            organization_id: OrganizationId(row.organization_id),
-            scopes: Scopes::new(row.scopes.0),
-            created_at: row.created_at,
-            expires_at: row.expires_at,
-            last_used_at: row.last_used_at,
-        }
-    }
 }
 
 /// A key to create.
 #[derive(Clone)]
 pub(crate) struct NewKey {
-    pub(crate) account_id: Uuid,
+    pub(crate) account_id: UserId,
     pub(crate) organization_id: OrganizationId,
     pub(crate) name: String,
     pub(crate) scopes: Vec<String>,
@@ -71,7 +49,7 @@ pub(crate) struct NewKey {
     /// For the command line on the node's own machine.
     pub(crate) local: bool,
     /// The node of that machine.
-    pub(crate) node: Option<Uuid>,
+    pub(crate) node: Option<NodeId>,
 }
 
 /// Stores a new key.
@@ -83,18 +61,15 @@ pub(crate) async fn insert(
     let prefix = hex::encode(rand::random::<[u8; 5]>());
     let secret = hex::encode(rand::random::<[u8; 24]>());
     let secret = Secret::new(format!("{PREFIX}{prefix}_{secret}"));
-    let row = ApiKeyRow {
-        id: Uuid::now_v7(),
-        account_id: key.account_id,
-        organization_id: key.organization_id.0,
+    let api_key = ApiKey {
+        id: ApiKeyId::new(),
         name: key.name,
         prefix,
-        secret_hash: opaque::hash(secret.expose()),
-        scopes: Json(key.scopes),
+        organization_id: key.organization_id,
+        scopes: Scopes::new(key.scopes),
         created_at: now,
         expires_at: key.expires_at,
         last_used_at: None,
-        administrator: false,
     };
     transaction
         .query(
@@ -103,20 +78,20 @@ pub(crate) async fn insert(
                   node)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         )
-        .bind(row.id)
-        .bind(row.account_id)
-        .bind(row.organization_id)
-        .bind(row.name.clone())
-        .bind(row.prefix.clone())
-        .bind(row.secret_hash.clone())
-        .bind(row.scopes.clone())
+        .bind(api_key.id)
+        .bind(key.account_id)
+        .bind(api_key.organization_id)
+        .bind(api_key.name.clone())
+        .bind(api_key.prefix.clone())
+        .bind(opaque::hash(secret.expose()))
+        .bind(Json(api_key.scopes.clone()))
         .bind(key.local)
-        .bind(row.created_at)
-        .bind(row.expires_at)
+        .bind(api_key.created_at)
+        .bind(api_key.expires_at)
         .bind(key.node)
         .execute()
         .await?;
-    Ok(ApiKeyWithSecret { api_key: row.into(), secret })
+    Ok(ApiKeyWithSecret { api_key, secret })
 }
 
 impl Auth {
@@ -145,7 +120,7 @@ impl Auth {
     }
 
     /// Notes the key's use in the background, and at most once a minute.
-    pub(crate) fn note_use(&self, key: &ApiKeyRow, now: DateTime<Utc>) {
+    pub(crate) fn note_use(&self, key: &ApiKey, now: DateTime<Utc>) {
         let due = now - USE_NOTED;
         if key.last_used_at.is_some_and(|last| last > due) {
             return;
@@ -167,10 +142,6 @@ impl Auth {
             }
         });
     }
-}
-
-fn tenant(caller: &Caller) -> Result<(UserId, OrganizationId), Failure> {
-    caller.user_id.zip(caller.organization_id).ok_or(Failure::Unauthenticated)
 }
 
 fn check(
@@ -201,11 +172,11 @@ fn check(
 
 impl Handle<CreateApiKey> for Auth {
     async fn handle(&self, caller: &Caller, message: CreateApiKey) -> Outcome<CreateApiKey> {
-        let (user_id, organization_id) = tenant(caller)?;
+        let (user_id, organization_id) = (caller.person()?, caller.tenant()?);
         let now = self.now();
         check(caller, &message, &Permissions::of(&self.context.bus), now)?;
         let key = NewKey {
-            account_id: user_id.0,
+            account_id: user_id,
             organization_id,
             name: message.name.trim().to_owned(),
             scopes: message.scopes,
@@ -227,29 +198,27 @@ impl Handle<CreateApiKey> for Auth {
 
 impl Handle<ListApiKeys> for Auth {
     async fn handle(&self, caller: &Caller, _: ListApiKeys) -> Outcome<ListApiKeys> {
-        let (user_id, organization_id) = tenant(caller)?;
-        let rows: Vec<ApiKeyRow> = self
+        let keys: Vec<ApiKey> = self
             .database
             .read()
             .query(
-                "SELECT id, account_id, organization_id, name, prefix, secret_hash, scopes, created_at, expires_at,
-                        last_used_at
+                "SELECT id, organization_id, name, prefix, scopes, created_at, expires_at, last_used_at
                  FROM api_keys
                  WHERE account_id = $1 AND organization_id = $2 AND revoked_at IS NULL
                  ORDER BY id DESC LIMIT $3",
             )
-            .bind(user_id.0)
-            .bind(organization_id.0)
+            .bind(caller.person()?)
+            .bind(caller.tenant()?)
             .bind(ListApiKeys::MOST as i64)
             .fetch_all()
             .await?;
-        Ok(rows.into_iter().map(ApiKey::from).collect())
+        Ok(keys)
     }
 }
 
 impl Handle<RevokeApiKey> for Auth {
     async fn handle(&self, caller: &Caller, message: RevokeApiKey) -> Outcome<RevokeApiKey> {
-        let (user_id, organization_id) = tenant(caller)?;
+        let (user_id, organization_id) = (caller.person()?, caller.tenant()?);
         let now = self.now();
         let revoked = self
             .revoking(async |transaction| {
@@ -258,9 +227,9 @@ impl Handle<RevokeApiKey> for Auth {
                         "UPDATE api_keys SET revoked_at = $4
                          WHERE id = $1 AND account_id = $2 AND organization_id = $3 AND revoked_at IS NULL",
                     )
-                    .bind(message.api_key_id.0)
-                    .bind(user_id.0)
-                    .bind(organization_id.0)
+                    .bind(message.api_key_id)
+                    .bind(user_id)
+                    .bind(organization_id)
                     .bind(now)
                     .execute()
                     .await?;
@@ -271,16 +240,15 @@ impl Handle<RevokeApiKey> for Auth {
         if revoked {
             return Ok(());
         }
-        let there: Result<Option<(Uuid,)>, CallError<AuthError>> = self
+        let there: Option<(ApiKeyId,)> = self
             .database
             .query("SELECT id FROM api_keys WHERE id = $1 AND account_id = $2 AND organization_id = $3")
-            .bind(message.api_key_id.0)
-            .bind(user_id.0)
-            .bind(organization_id.0)
+            .bind(message.api_key_id)
+            .bind(user_id)
+            .bind(organization_id)
             .fetch_optional()
-            .await
-            .map_err(Into::into);
-        match there? {
+            .await?;
+        match there {
             Some(_) => Ok(()),
             None => Err(AuthError::NotFound("API key".to_owned()).into()),
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use callboard_messages::{
-    CallError, Caller, Secret, UserId,
+    CallError, Caller, NodeId, Secret, UserId,
     auth::{AuthError, CreateInvitation, Invitation, IssueSetupToken},
 };
 use callboard_supervisors::{
@@ -81,7 +81,7 @@ pub(crate) async fn spend(
 /// The addressee of a token.
 enum For {
     /// The first administrator, by the link of this node.
-    Setup { node: Option<Uuid> },
+    Setup { node: Option<NodeId> },
     /// An invited person: anybody, or only this address.
     Invited { email: Option<String>, by: UserId },
 }
@@ -89,7 +89,7 @@ enum For {
 async fn insert(transaction: &mut Transaction, token: &Secret, whom: For, now: DateTime<Utc>) -> Result<(), Error> {
     let (setup, node, email, created_by) = match whom {
         For::Setup { node } => (true, node, None, None),
-        For::Invited { email, by } => (false, None, email, Some(by.0)),
+        For::Invited { email, by } => (false, None, email, Some(by)),
     };
     transaction
         .query(
@@ -118,7 +118,7 @@ impl Handle<CreateInvitation> for Auth {
         let email = message.email.as_deref().map(accounts::email).transpose()?;
         let (token, now) = (opaque::random("cbi"), self.now());
         let invite = async |transaction: &mut Transaction| -> Outcome<CreateInvitation> {
-            let whom = For::Invited { email: email.clone(), by: account.user_id() };
+            let whom = For::Invited { email: email.clone(), by: account.id };
             insert(transaction, &token, whom, now).await?;
             Ok(Invitation { token: token.clone(), expires_at: now + LIFETIME })
         };
@@ -128,7 +128,7 @@ impl Handle<CreateInvitation> for Auth {
 
 impl Handle<IssueSetupToken> for Auth {
     async fn handle(&self, _: &Caller, message: IssueSetupToken) -> Outcome<IssueSetupToken> {
-        let node = message.node.map(|node| node.0);
+        let node = message.node;
         let issue = async |transaction: &mut Transaction| -> Result<_, Error> {
             let administrators: i64 = transaction
                 .query("SELECT COUNT(*) FROM accounts WHERE administrator AND NOT operator")
@@ -136,7 +136,7 @@ impl Handle<IssueSetupToken> for Auth {
                 .await?;
             transaction
                 .query("DELETE FROM invitations WHERE setup AND (node IS NULL OR node = $1)")
-                .bind::<Option<Uuid>>(node)
+                .bind(node)
                 .execute()
                 .await?;
             let token = (administrators == 0).then(|| opaque::random("cbs"));

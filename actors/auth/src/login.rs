@@ -20,7 +20,7 @@ use crate::{
 #[derive(sqlx::FromRow)]
 struct AccountWithHash {
     #[sqlx(flatten)]
-    account: AccountRow,
+    row: AccountRow,
     password_hash: Option<String>,
 }
 
@@ -39,9 +39,9 @@ impl Handle<Login> for Auth {
             .bind(email.clone())
             .fetch_optional()
             .await?;
-        let (account, hash) = found.map_or((None, None), |found| (Some(found.account), found.password_hash));
-        let device = account.as_ref().zip(message.device.as_ref()).and_then(|(account, token)| {
-            let account = account.user_id();
+        let (row, hash) = found.map_or((None, None), |found| (Some(found.row), found.password_hash));
+        let device = row.as_ref().zip(message.device.as_ref()).and_then(|(row, token)| {
+            let account = row.account.id;
             self.shared.devices.known(account, token).map(|device| Origin::Device { account, device })
         });
         let origin = device.unwrap_or_else(|| Origin::network(caller));
@@ -50,7 +50,7 @@ impl Handle<Login> for Auth {
 
         // The same work whether or not the account exists.
         let right = self.shared.passwords.verify(caller, &origin, &message.password, hash).await?;
-        let Some(account) = account.filter(|_| right) else {
+        let Some(row) = row.filter(|_| right) else {
             lockout.failed(self.now()).await?;
             return Err(AuthError::WrongCredentials.into());
         };
@@ -58,8 +58,8 @@ impl Handle<Login> for Auth {
         lockout.check(self.now()).await?;
         lockout.succeeded().await?;
 
-        let organization_id = self.ensure_organization(caller, &account).await?;
+        let organization_id = self.ensure_organization(caller, &row).await?;
         let start = Start { organization_id, origin, replaces: message.replaces };
-        self.start_session(caller, account, start).await
+        self.start_session(caller, row.account, start).await
     }
 }

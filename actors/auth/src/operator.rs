@@ -4,18 +4,17 @@
 //! only its own user can read. It does not count as the first administrator, who shares its organization.
 
 use callboard_messages::{
-    ApiKeyId, CallError, Caller, Failure, OrganizationId,
-    auth::{AuthError, CredentialRevoked, IssueLocalKey},
+    ApiKeyId, CallError, Caller, Failure, OrganizationId, UserId,
+    auth::{Account, AuthError, CredentialRevoked, IssueLocalKey},
     organization::EnsurePersonal,
 };
 use callboard_supervisors::{
     Handle, Outcome,
     db::{Error, Transaction},
 };
-use uuid::Uuid;
 
 use crate::{
-    accounts::{self, AccountRow, OPERATOR_EMAIL},
+    accounts::{self, AccountRow, OPERATOR_EMAIL, accounts},
     api_keys::{self, NewKey},
     state::Auth,
 };
@@ -27,29 +26,26 @@ impl Auth {
     /// The operator's organization; creates its account if there is none yet.
     pub(crate) async fn operators_organization(&self, caller: &Caller) -> Result<OrganizationId, CallError<AuthError>> {
         let operator = self.ensure_operator().await?;
-        let ensure = EnsurePersonal {
-            user_id: operator.user_id(),
-            account_name: ORGANIZATION.to_owned(),
-            organization_id: None,
-        };
+        let ensure =
+            EnsurePersonal { user_id: operator.id, account_name: ORGANIZATION.to_owned(), organization_id: None };
         Ok(self.ask_organization(caller, ensure).await?.id)
     }
 
-    async fn ensure_operator(&self) -> Result<AccountRow, CallError<AuthError>> {
+    async fn ensure_operator(&self) -> Result<Account, CallError<AuthError>> {
         if let Some(operator) = self.operator().await? {
             return Ok(operator);
         }
-        let operator = AccountRow {
-            id: Uuid::now_v7(),
+        let account = Account {
+            id: UserId::new(),
             email: OPERATOR_EMAIL.to_owned(),
             name: "Operator".to_owned(),
             administrator: true,
-            founder: false,
             created_at: self.now(),
         };
-        let make = async |transaction: &mut Transaction| accounts::insert(transaction, &operator, None).await;
+        let row = AccountRow { account, founder: false };
+        let make = async |transaction: &mut Transaction| accounts::insert(transaction, &row, None).await;
         match self.database.transact(make).await {
-            Ok(()) => Ok(operator),
+            Ok(()) => Ok(row.account),
             Err(error)
                 if error.violates("accounts_email_key", "accounts.email")
                     || error.violates("accounts_operator_key", "accounts.operator") =>
@@ -61,11 +57,8 @@ impl Auth {
         }
     }
 
-    async fn operator(&self) -> Result<Option<AccountRow>, Error> {
-        self.database
-            .query("SELECT id, email, name, administrator, founder, created_at FROM accounts WHERE operator")
-            .fetch_optional()
-            .await
+    async fn operator(&self) -> Result<Option<Account>, Error> {
+        self.database.query(concat!(accounts!(), " WHERE operator")).fetch_optional().await
     }
 }
 
@@ -74,11 +67,11 @@ impl Handle<IssueLocalKey> for Auth {
         let organization_id = self.operators_organization(caller).await?;
         let operator = self.ensure_operator().await?;
         let now = self.now();
-        let node = message.node.map(|node| node.0);
+        let node = message.node;
         self.revoking(async |transaction| {
-            let replaced: Vec<(Uuid,)> = transaction
+            let replaced: Vec<(ApiKeyId,)> = transaction
                 .query("DELETE FROM api_keys WHERE local AND (node IS NULL OR node = $1) RETURNING id")
-                .bind::<Option<Uuid>>(node)
+                .bind(node)
                 .fetch_all()
                 .await?;
             let key = NewKey {
@@ -91,7 +84,7 @@ impl Handle<IssueLocalKey> for Auth {
                 node,
             };
             let created = api_keys::insert(transaction, key, now).await?;
-            Ok((created, replaced.into_iter().map(|(id,)| CredentialRevoked::ApiKey(ApiKeyId(id))).collect()))
+            Ok((created, replaced.into_iter().map(|(id,)| CredentialRevoked::ApiKey(id)).collect()))
         })
         .await
     }

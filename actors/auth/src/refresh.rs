@@ -19,7 +19,6 @@ use callboard_supervisors::{
 use chrono::{DateTime, Utc};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use uuid::Uuid;
 
 use crate::{accounts::AccountRow, opaque, state::Auth};
 
@@ -47,11 +46,11 @@ impl Successors {
 /// The presented token, of a live session.
 #[derive(sqlx::FromRow)]
 struct Presented {
-    session_id: Uuid,
+    session_id: SessionId,
     spent_at: Option<DateTime<Utc>>,
     revoked_at: Option<DateTime<Utc>>,
     #[sqlx(flatten)]
-    account: AccountRow,
+    row: AccountRow,
 }
 
 /// Stores an unspent token.
@@ -64,7 +63,7 @@ pub(crate) async fn insert(
     transaction
         .query("INSERT INTO refresh_tokens (token_hash, session_id, expires_at) VALUES ($1, $2, $3)")
         .bind(opaque::hash(token.expose()))
-        .bind(session_id.0)
+        .bind(session_id)
         .bind(expires_at)
         .execute()
         .await?;
@@ -89,7 +88,7 @@ impl Handle<RefreshToken> for Auth {
             .fetch_optional()
             .await?;
         let presented = presented.filter(|token| token.revoked_at.is_none()).ok_or(AuthError::InvalidToken)?;
-        let session_id = SessionId(presented.session_id);
+        let session_id = presented.session_id;
 
         let successor = self.shared.successors.of(&message.refresh_token)?;
         let spent_at = match presented.spent_at {
@@ -97,10 +96,10 @@ impl Handle<RefreshToken> for Auth {
             None => self.spend(&message.refresh_token, &successor, session_id, now).await?,
         };
         if spent_at.is_some_and(|spent_at| spent_at + GRACE < now) {
-            return self.end_family(caller, presented.account.user_id(), session_id).await;
+            return self.end_family(caller, presented.row.account.id, session_id).await;
         }
-        let organization_id = self.ensure_organization(caller, &presented.account).await?;
-        self.tokens(presented.account, session_id, organization_id, successor).await
+        let organization_id = self.ensure_organization(caller, &presented.row).await?;
+        self.tokens(presented.row.account, session_id, organization_id, successor).await
     }
 }
 
@@ -134,7 +133,7 @@ impl Auth {
             // Again: the session may have ended since the token was looked up.
             let alive = transaction
                 .query("UPDATE sessions SET last_seen_at = $2, expires_at = $3 WHERE id = $1 AND revoked_at IS NULL")
-                .bind(session_id.0)
+                .bind(session_id)
                 .bind(now)
                 .bind(expires_at)
                 .execute()

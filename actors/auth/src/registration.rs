@@ -4,11 +4,10 @@
 //! also told by an event: a crash between the two leaves no account without one.
 
 use callboard_messages::{
-    CallError, Caller,
-    auth::{AuthError, Register, UserRegistered},
+    CallError, Caller, UserId,
+    auth::{Account, AuthError, Register, UserRegistered},
 };
 use callboard_supervisors::{Handle, Outcome, db::Transaction, events::emit};
-use uuid::Uuid;
 
 use crate::{
     accounts::{self, AccountRow, OPERATOR_EMAIL},
@@ -37,14 +36,14 @@ impl Handle<Register> for Auth {
         // The founder shares the operator's organization, which the event must name.
         let organization_id = if first { Some(self.operators_organization(caller).await?) } else { None };
         let now = self.now();
-        let account =
-            AccountRow { id: Uuid::now_v7(), email, name, administrator: first, founder: first, created_at: now };
-        let registered = UserRegistered { user_id: account.user_id(), name: account.name.clone(), organization_id };
+        let account = Account { id: UserId::new(), email, name, administrator: first, created_at: now };
+        let registered = UserRegistered { user_id: account.id, name: account.name.clone(), organization_id };
+        let row = AccountRow { account, founder: first };
         let register = async |transaction: &mut Transaction| -> Result<(), CallError<AuthError>> {
             if let Some(token) = &message.invitation {
-                invitations::spend(transaction, token, &account.email, now).await?;
+                invitations::spend(transaction, token, &row.account.email, now).await?;
             }
-            match accounts::insert(transaction, &account, Some(password_hash.clone())).await {
+            match accounts::insert(transaction, &row, Some(password_hash.clone())).await {
                 Err(error) if error.violates("accounts_email_key", "accounts.email") => {
                     return Err(AuthError::EmailTaken.into());
                 }
@@ -56,11 +55,11 @@ impl Handle<Register> for Auth {
             Ok(emit(transaction, caller, &registered).await?)
         };
         self.database.transact(register).await?;
-        tracing::info!(target: "callboard::security", user_id = %account.id, ?permit, "an account was registered");
+        tracing::info!(target: "callboard::security", user_id = %row.account.id, ?permit, "an account was registered");
 
         // From here on the account exists, whatever fails.
-        let organization_id = self.ensure_organization(caller, &account).await.map_err(CallError::after_effect)?;
+        let organization_id = self.ensure_organization(caller, &row).await.map_err(CallError::after_effect)?;
         let start = Start { organization_id, origin, replaces: message.replaces };
-        self.start_session(caller, account, start).await.map_err(CallError::after_effect)
+        self.start_session(caller, row.account, start).await.map_err(CallError::after_effect)
     }
 }

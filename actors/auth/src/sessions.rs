@@ -1,8 +1,8 @@
 //! Sessions: started with a first pair of tokens, listed, ended.
 
 use callboard_messages::{
-    CallError, Caller, Failure, OrganizationId, Secret, SessionId, UserId,
-    auth::{AuthError, CredentialRevoked, ListSessions, Logout, LogoutAll, RevokeSession, Session, Tokens},
+    CallError, Caller, OrganizationId, Secret, SessionId, UserId,
+    auth::{Account, AuthError, CredentialRevoked, ListSessions, Logout, LogoutAll, RevokeSession, Session, Tokens},
 };
 use callboard_supervisors::{
     Handle, Outcome,
@@ -11,18 +11,9 @@ use callboard_supervisors::{
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::{accounts::AccountRow, opaque, origins::Origin, refresh, state::Auth};
+use crate::{opaque, origins::Origin, refresh, state::Auth};
 
 const USER_AGENT_LONGEST: usize = 200;
-
-#[derive(sqlx::FromRow)]
-struct SessionRow {
-    id: Uuid,
-    address: Option<String>,
-    user_agent: Option<String>,
-    created_at: DateTime<Utc>,
-    last_seen_at: DateTime<Utc>,
-}
 
 /// How a session starts.
 pub(crate) struct Start {
@@ -38,7 +29,7 @@ impl Auth {
     pub(crate) async fn start_session(
         &self,
         caller: &Caller,
-        account: AccountRow,
+        account: Account,
         start: Start,
     ) -> Result<Tokens, CallError<AuthError>> {
         let Start { organization_id, origin, replaces } = start;
@@ -54,7 +45,7 @@ impl Auth {
                     "INSERT INTO sessions (id, account_id, address, user_agent, created_at, last_seen_at, expires_at)
                      VALUES ($1, $2, $3, $4, $5, $5, $6)",
                 )
-                .bind(session_id.0)
+                .bind(session_id)
                 .bind(account.id)
                 .bind(caller.address.map(|address| address.to_string()))
                 .bind(user_agent.clone())
@@ -71,7 +62,7 @@ impl Auth {
             Origin::Device { device, .. } => device,
             Origin::Network(_) => Uuid::now_v7(),
         };
-        let device = self.shared.devices.token(account.user_id(), device);
+        let device = self.shared.devices.token(account.id, device);
         let tokens = self.tokens(account, session_id, organization_id, refresh_token).await?;
         Ok(Tokens { device: Some(device), ..tokens })
     }
@@ -79,19 +70,19 @@ impl Auth {
     /// The pair of tokens for a start or a refresh.
     pub(crate) async fn tokens(
         &self,
-        account: AccountRow,
+        account: Account,
         session_id: SessionId,
         organization_id: OrganizationId,
         refresh_token: Secret,
     ) -> Result<Tokens, CallError<AuthError>> {
-        let access_token = self.access_token(account.user_id(), session_id, organization_id).await?;
+        let access_token = self.access_token(account.id, session_id, organization_id).await?;
         Ok(Tokens {
             access_token,
             refresh_token,
             token_type: "Bearer".to_owned(),
             expires_in: self.settings.access_token_lifetime.as_secs(),
             session_id,
-            account: account.into(),
+            account,
             device: None,
         })
     }
@@ -102,15 +93,15 @@ impl Auth {
         user_id: UserId,
         only: Option<SessionId>,
     ) -> Result<bool, CallError<AuthError>> {
-        let (now, id) = (self.now(), only.map(|id| id.0));
+        let now = self.now();
         self.revoking(async |transaction| {
             let ended = transaction
                 .query(
                     "UPDATE sessions SET revoked_at = $3
                      WHERE account_id = $1 AND ($2 IS NULL OR id = $2) AND revoked_at IS NULL",
                 )
-                .bind(user_id.0)
-                .bind(id)
+                .bind(user_id)
+                .bind(only)
                 .bind(now)
                 .execute()
                 .await?;
@@ -125,11 +116,11 @@ impl Auth {
         if self.end_sessions(user_id, Some(session_id)).await? {
             return Ok(true);
         }
-        let there: Option<(Uuid,)> = self
+        let there: Option<(SessionId,)> = self
             .database
             .query("SELECT id FROM sessions WHERE id = $1 AND account_id = $2")
-            .bind(session_id.0)
-            .bind(user_id.0)
+            .bind(session_id)
+            .bind(user_id)
             .fetch_optional()
             .await?;
         Ok(there.is_some())
@@ -143,7 +134,7 @@ async fn replace(
     now: DateTime<Utc>,
 ) -> Result<Vec<CredentialRevoked>, Error> {
     let Some(refresh_token) = refresh_token else { return Ok(Vec::new()) };
-    let ended: Vec<(Uuid,)> = transaction
+    let ended: Vec<(SessionId,)> = transaction
         .query(
             "UPDATE sessions SET revoked_at = $2
              WHERE revoked_at IS NULL AND id IN (SELECT session_id FROM refresh_tokens WHERE token_hash = $1)
@@ -153,17 +144,12 @@ async fn replace(
         .bind(now)
         .fetch_all()
         .await?;
-    Ok(ended.into_iter().map(|(id,)| CredentialRevoked::Session(SessionId(id))).collect())
-}
-
-/// The owner of the sessions that the caller may use: the caller itself.
-fn owner(caller: &Caller) -> Result<UserId, Failure> {
-    caller.user_id.ok_or(Failure::Unauthenticated)
+    Ok(ended.into_iter().map(|(id,)| CredentialRevoked::Session(id)).collect())
 }
 
 impl Handle<Logout> for Auth {
     async fn handle(&self, caller: &Caller, _: Logout) -> Outcome<Logout> {
-        let user_id = caller.user_id.ok_or(Failure::Unauthenticated)?;
+        let user_id = caller.person()?;
         let Some(session_id) = caller.session_id else {
             return Err(
                 AuthError::Invalid("an API key has no session to end; revoke the key instead".to_owned()).into()
@@ -176,44 +162,35 @@ impl Handle<Logout> for Auth {
 
 impl Handle<LogoutAll> for Auth {
     async fn handle(&self, caller: &Caller, _: LogoutAll) -> Outcome<LogoutAll> {
-        let user_id = owner(caller)?;
-        self.end_sessions(user_id, None).await?;
+        self.end_sessions(caller.person()?, None).await?;
         Ok(())
     }
 }
 
 impl Handle<ListSessions> for Auth {
     async fn handle(&self, caller: &Caller, _: ListSessions) -> Outcome<ListSessions> {
-        let user_id = owner(caller)?;
-        let rows: Vec<SessionRow> = self
+        let sessions: Vec<Session> = self
             .database
             .read()
             .query(
-                "SELECT id, address, user_agent, created_at, last_seen_at FROM sessions
+                "SELECT id, address, user_agent, created_at, last_seen_at, COALESCE(id = $4, FALSE) AS current
+                 FROM sessions
                  WHERE account_id = $1 AND revoked_at IS NULL AND expires_at > $2
                  ORDER BY id DESC LIMIT $3",
             )
-            .bind(user_id.0)
+            .bind(caller.person()?)
             .bind(self.now())
             .bind(ListSessions::MOST as i64)
+            .bind(caller.session_id)
             .fetch_all()
             .await?;
-        let session = |row: SessionRow| Session {
-            id: SessionId(row.id),
-            address: row.address,
-            user_agent: row.user_agent,
-            created_at: row.created_at,
-            last_seen_at: row.last_seen_at,
-            current: caller.session_id == Some(SessionId(row.id)),
-        };
-        Ok(rows.into_iter().map(session).collect())
+        Ok(sessions)
     }
 }
 
 impl Handle<RevokeSession> for Auth {
     async fn handle(&self, caller: &Caller, message: RevokeSession) -> Outcome<RevokeSession> {
-        let user_id = owner(caller)?;
-        if self.end_session(user_id, message.session_id).await? {
+        if self.end_session(caller.person()?, message.session_id).await? {
             Ok(())
         } else {
             Err(AuthError::NotFound("session".to_owned()).into())

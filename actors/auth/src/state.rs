@@ -74,13 +74,10 @@ impl Auth {
     pub(crate) async fn ensure_organization(
         &self,
         caller: &Caller,
-        account: &AccountRow,
+        AccountRow { account, founder }: &AccountRow,
     ) -> Result<OrganizationId, CallError<AuthError>> {
-        let mut ensure =
-            EnsurePersonal { user_id: account.user_id(), account_name: account.name.clone(), organization_id: None };
-        if account.founder {
-            ensure.organization_id = Some(self.operators_organization(caller).await?);
-        }
+        let organization_id = if *founder { Some(self.operators_organization(caller).await?) } else { None };
+        let ensure = EnsurePersonal { user_id: account.id, account_name: account.name.clone(), organization_id };
         Ok(self.ask_organization(caller, ensure).await?.id)
     }
 

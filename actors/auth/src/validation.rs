@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use callboard_messages::{
-    ApiKeyId, CallError, Caller, OrganizationId, Principal, Scopes, SessionId, UserId,
+    CallError, Caller, OrganizationId, Principal,
     auth::{ADMINISTER, AuthError, ValidateToken, Validated},
     organization::Permissions,
 };
 use callboard_supervisors::{Handle, Outcome};
 use serde::{Deserialize, Serialize};
 
-use crate::{access_tokens::Claims, api_keys, state::Auth};
+use crate::{
+    access_tokens::Claims,
+    api_keys::{self, ApiKeyRow},
+    state::Auth,
+};
 
 /// How long a validated API key may be cached, so that its last use is known to the minute.
 const KEY_REMEMBERED: Duration = Duration::from_secs(60);
@@ -46,7 +50,7 @@ impl Auth {
         revocation_count: u64,
     ) -> Outcome<ValidateToken> {
         let claims = self.verified_claims(token).await?;
-        let user_id = UserId(claims.sub);
+        let user_id = claims.sub;
         let standing = match self.known_standing(caller, &claims, organization_id, revocation_count).await {
             // The token's own organization is gone, or the person was removed from it: sign in again.
             Err(CallError::Refused(AuthError::NotFound(_))) if organization_id.is_none() => {
@@ -61,7 +65,7 @@ impl Auth {
                 principal: Principal::User,
                 user_id: Some(user_id),
                 organization_id: Some(permissions.organization_id),
-                session_id: Some(SessionId(claims.sid)),
+                session_id: Some(claims.sid),
                 api_key_id: None,
                 scopes: permissions.scopes,
                 administrator,
@@ -78,7 +82,7 @@ impl Auth {
         organization_id: Option<OrganizationId>,
         revocation_count: u64,
     ) -> Result<Standing, CallError<AuthError>> {
-        let wanted = organization_id.unwrap_or(OrganizationId(claims.org));
+        let wanted = organization_id.unwrap_or(claims.org);
         let is_current = self.revocations.is_current();
         let count = self.revocations.count();
         if !self.shared.is_shared || !is_current || count < revocation_count {
@@ -96,7 +100,7 @@ impl Auth {
         organization_id: OrganizationId,
     ) -> Result<Standing, CallError<AuthError>> {
         let administrator = self.live_session(claims).await?.ok_or(AuthError::InvalidToken)?;
-        let permissions = self.permissions(caller, UserId(claims.sub), Some(organization_id)).await?;
+        let permissions = self.permissions(caller, claims.sub, Some(organization_id)).await?;
         Ok(Standing { administrator, permissions })
     }
 
@@ -124,17 +128,17 @@ impl Auth {
     ) -> Outcome<ValidateToken> {
         let now = self.now();
         let key = self.find_api_key(token).await?.ok_or(AuthError::InvalidToken)?;
-        let own = OrganizationId(key.organization_id);
+        let ApiKeyRow { key, account_id: user_id, administrator, .. } = key;
+        let own = key.organization_id;
         if organization_id.is_some_and(|wanted| wanted != own) {
             return Err(AuthError::NotFound("organization".to_owned()).into());
         }
-        let user_id = UserId(key.account_id);
         let permissions = match self.permissions(caller, user_id, Some(own)).await {
             Err(CallError::Refused(AuthError::NotFound(_))) => return Err(AuthError::InvalidToken.into()),
             other => other?,
         };
         self.note_use(&key, now);
-        let scopes = Scopes::new(key.scopes.0).both(&permissions.scopes);
+        let scopes = key.scopes.both(&permissions.scopes);
         let remembered_until = now + KEY_REMEMBERED;
         Ok(Validated {
             expires_at: key.expires_at.map_or(remembered_until, |expires_at| expires_at.min(remembered_until)),
@@ -143,9 +147,9 @@ impl Auth {
                 user_id: Some(user_id),
                 organization_id: Some(own),
                 session_id: None,
-                api_key_id: Some(ApiKeyId(key.id)),
+                api_key_id: Some(key.id),
                 // An administrator's key administers only with that scope.
-                administrator: key.administrator && scopes.allows(ADMINISTER),
+                administrator: administrator && scopes.allows(ADMINISTER),
                 scopes,
                 ..caller.clone()
             },

@@ -1,12 +1,10 @@
 //! Dead letters: events that a subscriber could not apply, kept until an operator replays or drops them.
 
 use callboard_messages::{
-    CallError, Caller, CloudEvent, Failure, Page,
+    CallError, Caller, CloudEvent, Cursor, Failure, Page,
     cluster::{Bury, ClusterError, DeadLetter, DropDeadLetter, GetDeadLetter, ListDeadLetters, ReplayDeadLetter},
-    page_limit,
 };
 use callboard_supervisors::{Handle, Outcome, db::Error};
-use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::types::Json;
 use uuid::Uuid;
@@ -20,55 +18,27 @@ const ERROR_MAXIMUM: usize = 4_000;
 /// Characters kept of a domain's name: none is longer, and an index holds no text of any length.
 const DOMAIN_MAXIMUM: usize = 64;
 
+/// A letter, and how often it was buried.
 #[derive(sqlx::FromRow)]
 struct LetterRow {
-    id: Uuid,
-    domain: String,
-    event: Json<Value>,
-    error: String,
-    attempts: i64,
-    died_at: DateTime<Utc>,
+    #[sqlx(flatten)]
+    letter: DeadLetter,
     burials: i64,
 }
 
-impl From<LetterRow> for DeadLetter {
-    fn from(row: LetterRow) -> Self {
-        Self {
-            id: row.id,
-            domain: row.domain,
-            event: row.event.0,
-            error: row.error,
-            attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
-            died_at: row.died_at,
-        }
-    }
-}
-
-/// A dead letter in a list.
+/// A letter in a list, whose event is null if it is too long.
 #[derive(sqlx::FromRow)]
 struct ListedRow {
-    id: Uuid,
-    domain: String,
-    /// `None` when it is too long.
-    event: Option<Json<Value>>,
+    #[sqlx(flatten)]
+    letter: DeadLetter,
+    is_long: bool,
     event_id: Option<String>,
     event_type: Option<String>,
-    error: String,
-    attempts: i64,
-    died_at: DateTime<Utc>,
 }
 
 impl From<ListedRow> for DeadLetter {
-    fn from(row: ListedRow) -> Self {
-        let named = || json!({ "id": row.event_id, "type": row.event_type });
-        Self {
-            id: row.id,
-            domain: row.domain,
-            event: row.event.map_or_else(named, |event| event.0),
-            error: row.error,
-            attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
-            died_at: row.died_at,
-        }
+    fn from(ListedRow { letter, is_long, event_id, event_type }: ListedRow) -> Self {
+        if is_long { Self { event: json!({ "id": event_id, "type": event_type }), ..letter } } else { letter }
     }
 }
 
@@ -108,28 +78,27 @@ impl Handle<Bury> for Cluster {
 
 impl Handle<ListDeadLetters> for Cluster {
     async fn handle(&self, _: &Caller, message: ListDeadLetters) -> Outcome<ListDeadLetters> {
-        let limit = page_limit(message.limit).map_err(ClusterError::Invalid)?;
-        let before = message.cursor.map_or(Uuid::max(), |cursor| cursor.0);
         let rows: Vec<ListedRow> = self
             .database
             .query(
-                "SELECT id, domain, CASE WHEN LENGTH(CAST(event AS TEXT)) <= $4 THEN event END AS event,
+                "SELECT id, domain, CASE WHEN LENGTH(CAST(event AS TEXT)) <= $4 THEN event ELSE 'null' END AS event,
+                    LENGTH(CAST(event AS TEXT)) > $4 AS is_long,
                     event ->> 'id' AS event_id, event ->> 'type' AS event_type, error, attempts, died_at
                  FROM dead_letters WHERE id < $1 AND domain = COALESCE($2, domain) ORDER BY id DESC LIMIT $3",
             )
-            .bind(before)
+            .bind(Cursor::below(message.cursor))
             .bind(message.domain)
-            .bind(i64::from(limit) + 1)
+            .bind(message.limit.rows())
             .bind(LISTED_MAXIMUM)
             .fetch_all()
             .await?;
-        Ok(Page::from_rows(rows.into_iter().map(DeadLetter::from).collect(), limit, |letter| letter.id))
+        Ok(Page::of(rows.into_iter().map(DeadLetter::from).collect(), message.limit, |letter| letter.id))
     }
 }
 
 impl Handle<GetDeadLetter> for Cluster {
     async fn handle(&self, _: &Caller, message: GetDeadLetter) -> Outcome<GetDeadLetter> {
-        Ok(self.letter(message.dead_letter_id).await?.into())
+        Ok(self.letter(message.dead_letter_id).await?.letter)
     }
 }
 
@@ -137,16 +106,16 @@ impl Handle<ReplayDeadLetter> for Cluster {
     /// The event is published before the letter is deleted: a crash between the two delivers it again, and the
     /// subscriber's inbox drops it. A letter that was buried again meanwhile stays.
     async fn handle(&self, _: &Caller, message: ReplayDeadLetter) -> Outcome<ReplayDeadLetter> {
-        let letter = self.letter(message.dead_letter_id).await?;
-        let event: CloudEvent = serde_json::from_value(letter.event.0)
+        let LetterRow { letter, burials } = self.letter(message.dead_letter_id).await?;
+        let event: CloudEvent = serde_json::from_value(letter.event)
             .map_err(|error| ClusterError::ReplayFailed(format!("it is no event: {error}")))?;
         let sent = self.events.redeliver(&letter.domain, event).await;
         sent.map_err(|error| ClusterError::ReplayFailed(error.to_string()))?;
         tracing::warn!(letter = %letter.id, "an operator has replayed a dead letter");
-        if self.remove(letter.id, letter.burials).await? == 0
+        if self.remove(letter.id, burials).await? == 0
             && let Some(again) = self.find(letter.id).await?
         {
-            return Err(ClusterError::ReplayFailed(again.error).into());
+            return Err(ClusterError::ReplayFailed(again.letter.error).into());
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! `cluster`: membership, the health of each node, and dead letters.
+//! `cluster`: which nodes there are, how each of them is, the events that nobody could apply, and the sagas of all domains.
 //!
 //! Every node hosts it, on a thread of its own: a node whose workers are busy still renews. A node renews its row every
 //! second; another that has seen no renewal for four declares it gone, by a conditional update that raises the row's
@@ -13,6 +13,7 @@ mod membership;
 mod metrics;
 mod reports;
 mod rows;
+mod sagas;
 mod seat;
 #[cfg(test)]
 mod tests;
@@ -20,8 +21,8 @@ mod tests;
 use std::time::Duration;
 
 use callboard_messages::cluster::{
-    Bury, DropDeadLetter, GetCluster, GetDeadLetter, GetNodeHealth, HoldBreaker, ListDeadLetters, ReplayDeadLetter,
-    ReviveDomain,
+    Bury, DropDeadLetter, GetCluster, GetDeadLetter, GetNodeHealth, HoldBreaker, ListDeadLetters, ListSagas,
+    ReplayDeadLetter, RetrySaga, ReviveDomain,
 };
 use callboard_platform::cluster::Members;
 use callboard_supervisors::{
@@ -115,6 +116,9 @@ pub fn contract() -> Contract<Cluster> {
         .on::<GetDeadLetter>()
         .on::<ReplayDeadLetter>()
         .on::<DropDeadLetter>()
+        // sagas.rs
+        .on::<ListSagas>()
+        .on::<RetrySaga>()
 }
 
 /// The state of the one shard.

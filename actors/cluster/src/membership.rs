@@ -16,7 +16,7 @@ use futures_util::StreamExt;
 
 use crate::{
     ClusterMetrics, ClusterSettings, DOMAIN, Seat,
-    rows::{self, NodeRow},
+    rows::{self, NodeRow, Sign},
     seat,
 };
 
@@ -165,7 +165,7 @@ impl Watch {
     }
 
     fn tell(&self, incarnation: i64, rows: Vec<NodeRow>, has_changed: bool) {
-        let members: Vec<Member> = rows.into_iter().map(NodeRow::into_member).collect();
+        let members: Vec<Member> = rows.into_iter().map(|row| row.member).collect();
         self.metrics.count_nodes(&members);
         self.members.publish(incarnation, members);
         if has_changed {
@@ -212,8 +212,7 @@ pub(crate) struct Sightings {
 }
 
 struct Sighting {
-    incarnation: i64,
-    beat: i64,
+    sign: Sign,
     first: Instant,
 }
 
@@ -234,15 +233,13 @@ impl Sightings {
         let unseen = unusual.into_iter().filter(|(time, usual)| time > usual).map(|(time, _)| time).sum();
         self.last_look = Some(now);
         self.leave_out(unseen, now, settings);
-        let others = || rows.iter().filter(|row| row.id() != me && row.state() != NodeState::Gone);
+        let others = || rows.iter().filter(|row| row.id() != me && !row.is_gone());
         self.since.retain(|id, _| others().any(|row| row.id() == *id));
         let mut overdue = Vec::new();
         for row in others() {
-            let fresh = Sighting { incarnation: row.incarnation, beat: row.beat, first: now };
-            let sighting = self.since.entry(row.id()).or_insert(Sighting { ..fresh });
-            let stands = (sighting.incarnation, sighting.beat) == (row.incarnation, row.beat);
-            if !stands {
-                *sighting = Sighting { incarnation: row.incarnation, beat: row.beat, first: now };
+            let sighting = self.since.entry(row.id()).or_insert(Sighting { sign: row.sign(), first: now });
+            if sighting.sign != row.sign() {
+                *sighting = Sighting { sign: row.sign(), first: now };
             } else if now.saturating_duration_since(sighting.first) >= settings.gone_after {
                 overdue.push(row.clone());
             }

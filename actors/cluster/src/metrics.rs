@@ -8,8 +8,6 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-use crate::rows::word;
-
 /// Gauges of the nodes by state and of the dead letters, and a counter of this node's fences.
 #[derive(Clone)]
 pub struct ClusterMetrics {
@@ -43,9 +41,9 @@ impl ClusterMetrics {
     }
 
     pub(crate) fn count_nodes(&self, members: &[Member]) {
-        for state in [NodeState::Up, NodeState::Draining, NodeState::Gone] {
+        for state in NodeState::ALL {
             let count = members.iter().filter(|member| member.state == state).count();
-            self.nodes.with_label_values(&[word(state)]).set(i64::try_from(count).unwrap_or(i64::MAX));
+            self.nodes.with_label_values(&[state.as_str()]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 

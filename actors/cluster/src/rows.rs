@@ -15,54 +15,30 @@ const LIMIT: i64 = 1_000;
 /// A node's row.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub(crate) struct NodeRow {
-    id: Uuid,
-    name: String,
-    address: String,
-    domains: Json<Vec<String>>,
-    version: String,
-    state: String,
+    #[sqlx(flatten)]
+    pub(crate) member: Member,
     pub(crate) beat: i64,
-    pub(crate) incarnation: i64,
     /// `None` for a node of an earlier version.
     pub(crate) process: Option<Uuid>,
-    joined_at: DateTime<Utc>,
 }
 
 impl NodeRow {
     pub(crate) const fn id(&self) -> NodeId {
-        NodeId(self.id)
+        self.member.id
     }
 
-    pub(crate) fn state(&self) -> NodeState {
-        match self.state.as_str() {
-            "up" => NodeState::Up,
-            "draining" => NodeState::Draining,
-            // The table's check allows nothing else.
-            _ => NodeState::Gone,
-        }
+    pub(crate) fn is_gone(&self) -> bool {
+        self.member.state == NodeState::Gone
     }
 
     /// Its sign of life.
     pub(crate) const fn sign(&self) -> Sign {
-        Sign { incarnation: self.incarnation, beat: self.beat }
+        Sign { incarnation: self.member.incarnation, beat: self.beat }
     }
 
     /// A description by which people find it.
     pub(crate) fn described(&self) -> String {
-        format!("node {} at {}", self.name, self.address)
-    }
-
-    pub(crate) fn into_member(self) -> Member {
-        Member {
-            id: self.id(),
-            state: self.state(),
-            name: self.name,
-            address: self.address,
-            domains: self.domains.0,
-            version: self.version,
-            incarnation: self.incarnation,
-            joined_at: self.joined_at,
-        }
+        format!("node {} at {}", self.member.name, self.member.address)
     }
 }
 
@@ -71,14 +47,6 @@ impl NodeRow {
 pub(crate) struct Sign {
     incarnation: i64,
     beat: i64,
-}
-
-pub(crate) const fn word(state: NodeState) -> &'static str {
-    match state {
-        NodeState::Up => "up",
-        NodeState::Draining => "draining",
-        NodeState::Gone => "gone",
-    }
 }
 
 /// All rows; gone nodes come last.
@@ -117,12 +85,12 @@ pub(crate) async fn join(
                 OR (nodes.incarnation = $10 AND nodes.beat = $11)
              RETURNING incarnation",
         )
-        .bind(me.id.0)
+        .bind(me.id)
         .bind(me.name.clone())
         .bind(me.address.clone())
         .bind(Json(me.domains.clone()))
         .bind(me.version.clone())
-        .bind(word(state))
+        .bind(state.as_str())
         .bind(me.incarnation + 1)
         .bind(now)
         .bind(process)
@@ -147,9 +115,9 @@ pub(crate) async fn renew(
                 changed_at = CASE WHEN state = $3 THEN changed_at ELSE $4 END
              WHERE id = $1 AND incarnation = $2 AND state <> 'gone'",
         )
-        .bind(id.0)
+        .bind(id)
         .bind(incarnation)
-        .bind(word(state))
+        .bind(state.as_str())
         .bind(now)
         .execute()
         .await?;
@@ -160,7 +128,7 @@ pub(crate) async fn renew(
 pub(crate) async fn leave(database: &Database, id: NodeId, incarnation: i64, now: DateTime<Utc>) -> Result<(), Error> {
     database
         .query("UPDATE nodes SET state = 'gone', changed_at = $3 WHERE id = $1 AND incarnation = $2")
-        .bind(id.0)
+        .bind(id)
         .bind(incarnation)
         .bind(now)
         .execute()
@@ -175,8 +143,8 @@ pub(crate) async fn declare_gone(database: &Database, seen: &NodeRow, now: DateT
             "UPDATE nodes SET state = 'gone', incarnation = incarnation + 1, changed_at = $4
              WHERE id = $1 AND incarnation = $2 AND beat = $3 AND state <> 'gone'",
         )
-        .bind(seen.id)
-        .bind(seen.incarnation)
+        .bind(seen.id())
+        .bind(seen.member.incarnation)
         .bind(seen.beat)
         .bind(now)
         .execute()

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use callboard_messages::{NodeId, cluster::NodeState};
+use callboard_messages::NodeId;
 use callboard_supervisors::db::{Databases, Error};
 use uuid::Uuid;
 
@@ -61,7 +61,7 @@ impl Seat {
         let mut first: Option<NodeRow> = None;
         loop {
             let row = rows::all(&database).await?.into_iter().find(|row| row.id() == id);
-            let Some(row) = row.filter(|row| row.state() != NodeState::Gone) else { return Ok(Self::new()) };
+            let Some(row) = row.filter(|row| !row.is_gone()) else { return Ok(Self::new()) };
             let seat = Self { last: Some(row.sign()), ..Self::new() };
             if earlier.is_some() && row.process == earlier {
                 return Ok(seat);
@@ -99,7 +99,7 @@ pub async fn living(databases: &Databases, me: NodeId, settings: &ClusterSetting
     let began = Instant::now();
     let others = async || -> Result<Vec<NodeRow>, Error> {
         let rows = rows::all(&database).await?;
-        Ok(rows.into_iter().filter(|row| row.id() != me && row.state() != NodeState::Gone).collect())
+        Ok(rows.into_iter().filter(|row| row.id() != me && !row.is_gone()).collect())
     };
     let first = others().await?;
     loop {

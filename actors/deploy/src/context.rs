@@ -4,7 +4,8 @@ use std::{ops::Deref, sync::Arc};
 
 use callboard_messages::{
     Caller, DeploymentId, Failure, ProjectId,
-    deploy::{Deployment, DeploymentStatus, Instance},
+    deploy::{Deployment, DeploymentStatus, DeploymentTopic, Instance, ProjectTopic},
+    live::Topic,
 };
 use callboard_platform::routing::{Route, RouteState};
 use callboard_supervisors::{
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    logs::log::{Log, deployment_topic, project_topic},
+    logs::log::Log,
     store::{
         apps,
         deployments::{self, DeploymentRow},
@@ -95,14 +96,14 @@ impl Context {
     /// Publishes the deployment on its live topic and its project's.
     pub(crate) fn show(&self, row: DeploymentRow) -> Deployment {
         let deployment = self.view(row);
-        self.publish(&deployment_topic(deployment.id), "deployment", &deployment);
-        self.publish(&project_topic(deployment.project_id), "deployment", &deployment);
+        self.publish(&DeploymentTopic::name(deployment.id), "deployment", &deployment);
+        self.publish(&ProjectTopic::name(deployment.project_id), "deployment", &deployment);
         deployment
     }
 
     /// Publishes an instance on the live topic of its project.
     pub(crate) fn publish_instance(&self, project_id: ProjectId, kind: &'static str, instance: &Instance) {
-        self.publish(&project_topic(project_id), kind, instance);
+        self.publish(&ProjectTopic::name(project_id), kind, instance);
     }
 
     /// Wakes the app's actor, on whatever node it is.

@@ -38,9 +38,9 @@ use std::sync::Arc;
 
 use callboard_messages::{
     deploy::{
-        CancelDeployment, CleanupEnvironment, CreateDeployment, GetBuildLog, GetDeployment, GetLogs, ListDeployments,
-        ListInstances, ListReleases, ListRoutes, ReadLog, RegisterSource, Restart, Rollback, RunningInstances, Scale,
-        SetupEnvironment, Stop,
+        CancelDeployment, CleanupEnvironment, CreateDeployment, DeploymentTopic, GetBuildLog, GetDeployment, GetLogs,
+        ListDeployments, ListInstances, ListReleases, ListRoutes, LogTopic, ProjectTopic, ReadLog, RegisterSource,
+        Restart, Rollback, RunningInstances, Scale, SetupEnvironment, Stop,
     },
     project::ProjectDeleted,
 };
@@ -125,4 +125,7 @@ pub fn contract() -> Contract<Deploys> {
         .on::<RunningInstances>()
         .on::<ReadLog>()
         .reacts_to::<ProjectDeleted>()
+        .topic::<ProjectTopic>()
+        .log::<DeploymentTopic>()
+        .log::<LogTopic>()
 }

@@ -1,46 +1,34 @@
 //! Deletion of an organization: close it, have its projects deleted, remove it.
 //!
-//! Once it is closed nobody acts for it any more, and it can't be opened again. Every later step is idempotent: a
-//! deletion that is interrupted by a crash, by an app that ends slowly or by an unreachable project domain is accepted,
-//! and finished by the reconciler, which runs at the start, when it is nudged, and every minute. Other domains delete
-//! the organization's data when they receive [`OrganizationDeleted`].
-
-use std::{sync::Arc, time::Duration};
+//! From the moment it is closed nobody acts for it any more, and it can't be opened again. What can't be deleted while its
+//! caller waits, the reconciler finishes. What other domains keep for the organization goes when they hear
+//! [`OrganizationDeleted`].
 
 use callboard_messages::{
-    CallError, Caller, DomainError, Limit, OrganizationId, Page, UserId,
+    CallError, Caller, Limit, OrganizationId, Page, UserId,
     organization::{
         DeleteOrganization, Organization, OrganizationClosed, OrganizationDeleted, OrganizationError, Role,
     },
     project::{DeleteProject, ListProjects, Project, ProjectError},
 };
 use callboard_supervisors::{
-    Backoff, Bus, ChildContext, ChildSpec, Exit, Handle, Outage, Outcome, TaskSet,
-    db::{Database, Databases, Error, Transaction},
+    Bus, Handle, Outcome, TaskSet,
+    db::{Database, Error, Transaction},
     events::emit,
+    reconcile::{Reconcile, Unfinished},
 };
-use tokio::sync::Notify;
 
 use crate::{
     Organizations,
-    organizations::{confined_to, memberships, person},
+    organizations::{confined_to, memberships},
 };
 
-/// How long a caller waits for the end.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
-/// Part of the caller's deadline that is kept for the answer.
-const TO_ANSWER: Duration = Duration::from_secs(1);
-const EVERY: Duration = Duration::from_secs(60);
-/// Pauses while a deletion can't be finished.
-const AGAIN: Backoff = Backoff { first: Duration::from_secs(1), at_most: EVERY, factor: 2.0, jitter: 0.2 };
-/// Deletions in one pass.
-const PAGE: i64 = 100;
 /// Projects deleted at a time, so that a slow one delays no other.
 const AT_ONCE: usize = 8;
 
 impl Handle<DeleteOrganization> for Organizations {
     async fn handle(&self, caller: &Caller, message: DeleteOrganization) -> Outcome<DeleteOrganization> {
-        let (user_id, organization_id) = (person(caller)?, message.organization_id);
+        let (user_id, organization_id) = (caller.person()?, message.organization_id);
         if confined_to(caller)?.is_some_and(|only| only != organization_id) {
             return Err(OrganizationError::NotFound.into());
         }
@@ -81,17 +69,10 @@ impl Handle<DeleteOrganization> for Organizations {
             Some(organization) if organization.deleting_at.is_none() => return Err(OrganizationError::Needed.into()),
             Some(organization) => organization,
         };
-        let mut platform = Caller { organization_id: Some(organization_id), ..caller.as_system() };
-        platform.deadline = platform.deadline.map(|deadline| deadline.checked_sub(TO_ANSWER).unwrap_or(deadline));
-        let platform = platform.with_deadline(self.clock.instant() + ANSWERED_WITHIN);
-        match finish(&self.database, &self.bus, &platform, organization_id).await {
-            Ok(()) => Ok(None),
-            Err(unfinished) => {
-                self.deletions.later(organization_id, &unfinished);
-                self.deletions.wake.notify_one();
-                Ok(Some(closed))
-            }
-        }
+        let platform = Caller { organization_id: Some(organization_id), ..caller.as_system() };
+        let (database, bus, clock) = (&self.database, &self.bus, &self.clock);
+        let is_gone = self.deletions.carry_on(database, bus, clock, platform, organization_id).await;
+        Ok((!is_gone).then_some(closed))
     }
 }
 
@@ -104,94 +85,51 @@ async fn members_of(transaction: &mut Transaction, organization_id: Organization
     Ok(members.into_iter().map(|(user_id,)| user_id).collect())
 }
 
-/// Deletions in progress on this node.
-pub(crate) struct Deletions {
-    /// Notified when one is not finished while its caller waits.
-    wake: Notify,
-    /// The outage that keeps them from their end, logged once.
-    outage: Outage,
-}
+/// The deletions under way.
+pub(crate) enum Deletions {}
 
-impl Default for Deletions {
-    fn default() -> Self {
-        Self { wake: Notify::new(), outage: Outage::new("the deletion of organizations") }
+impl Reconcile for Deletions {
+    const WHAT: &'static str = "the deletion of organizations";
+    type Id = OrganizationId;
+
+    async fn marked(database: &Database, limit: i64) -> Result<Vec<(OrganizationId, OrganizationId)>, Error> {
+        database
+            .query("SELECT id, id FROM organizations WHERE deleting_at IS NOT NULL ORDER BY deleting_at LIMIT $1")
+            .bind(limit)
+            .fetch_all()
+            .await
     }
-}
 
-impl Deletions {
-    /// Logs that a deletion is finished later, and why.
-    fn later(&self, organization_id: OrganizationId, unfinished: &Unfinished) {
-        match unfinished {
-            Unfinished::UnderWay => {}
-            Unfinished::Outage(reason) => {
-                self.outage.failed(reason);
+    /// The steps after the close. The caller acts for the organization.
+    async fn finish(
+        database: &Database,
+        bus: &Bus,
+        caller: &Caller,
+        organization_id: OrganizationId,
+    ) -> Result<(), Unfinished> {
+        loop {
+            let list = ListProjects { name: None, limit: Limit::of(100), cursor: None };
+            let page: Page<Project> = bus.ask(caller, list).await.map_err(|error| undeleted(&error))?;
+            if page.items.is_empty() {
+                break;
             }
-            Unfinished::Trouble(reason) => {
-                tracing::warn!(%organization_id, %reason, "deleting an organization failed; retrying")
+            delete(bus, caller, page.items).await?;
+        }
+        let remove = async |transaction: &mut Transaction| -> Result<(), Error> {
+            let members = members_of(transaction, organization_id).await?;
+            let gone: Option<(String,)> = transaction
+                .query("DELETE FROM organizations WHERE id = $1 AND deleting_at IS NOT NULL RETURNING name")
+                .bind(organization_id)
+                .fetch_optional()
+                .await?;
+            // Of two that finish it, one tells.
+            if let Some((name,)) = gone {
+                emit(transaction, caller, &OrganizationDeleted { organization_id, name, members }).await?;
             }
-        }
+            Ok(())
+        };
+        Ok(database.transact(remove).await?)
     }
-}
-
-/// Why a deletion is not finished, in order of severity.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Unfinished {
-    /// The project domain still deletes.
-    UnderWay,
-    /// A failure of this deletion alone.
-    Trouble(String),
-    /// An outage, which affects all of them.
-    Outage(String),
-}
-
-impl Unfinished {
-    fn of_projects<E: DomainError>(error: &CallError<E>) -> Self {
-        let reason = format!("its projects can't be deleted: {error}");
-        match error {
-            CallError::Failed(failure) if failure.is_outage() => Self::Outage(reason),
-            _ => Self::Trouble(reason),
-        }
-    }
-}
-
-impl From<Error> for Unfinished {
-    fn from(error: Error) -> Self {
-        match error.outside_outage() {
-            None => Self::Outage(error.to_string()),
-            Some(_) => Self::Trouble(error.to_string()),
-        }
-    }
-}
-
-/// The steps after the close. The caller acts for the organization.
-async fn finish(
-    database: &Database,
-    bus: &Bus,
-    caller: &Caller,
-    organization_id: OrganizationId,
-) -> Result<(), Unfinished> {
-    loop {
-        let list = ListProjects { name: None, limit: Limit::of(100), cursor: None };
-        let page: Page<Project> = bus.ask(caller, list).await.map_err(|error| Unfinished::of_projects(&error))?;
-        if page.items.is_empty() {
-            break;
-        }
-        delete(bus, caller, page.items).await?;
-    }
-    let remove = async |transaction: &mut Transaction| -> Result<(), Error> {
-        let members = members_of(transaction, organization_id).await?;
-        let gone: Option<(String,)> = transaction
-            .query("DELETE FROM organizations WHERE id = $1 AND deleting_at IS NOT NULL RETURNING name")
-            .bind(organization_id)
-            .fetch_optional()
-            .await?;
-        // Of two that finish it, one emits the event.
-        if let Some((name,)) = gone {
-            emit(transaction, caller, &OrganizationDeleted { organization_id, name, members }).await?;
-        }
-        Ok(())
-    };
-    Ok(database.transact(remove).await?)
 }
 
 /// Has these projects deleted. An error when one of them still exists.
@@ -206,7 +144,7 @@ async fn delete(bus: &Bus, caller: &Caller, projects: Vec<Project>) -> Result<()
             match bus.ask(&caller, DeleteProject { project_id: project.id, if_match: None }).await {
                 Ok(None) | Err(CallError::Refused(ProjectError::NotFound)) => None,
                 Ok(Some(_)) => Some(Unfinished::UnderWay),
-                Err(error) => Some(Unfinished::of_projects(&error)),
+                Err(error) => Some(undeleted(&error)),
             }
         });
     }
@@ -216,65 +154,6 @@ async fn delete(bus: &Bus, caller: &Caller, projects: Vec<Project>) -> Result<()
     worst.map_or(Ok(()), Err)
 }
 
-/// The child that finishes deletions in progress without a waiting caller.
-pub(crate) fn reconciler(databases: Databases, deletions: Arc<Deletions>) -> ChildSpec {
-    ChildSpec::with_database("deletions", databases, crate::DOMAIN, move |context, database| {
-        reconcile(context, database, deletions.clone())
-    })
-}
-
-async fn reconcile(context: ChildContext, database: Database, deletions: Arc<Deletions>) -> Exit {
-    let mut tried = 0;
-    loop {
-        let left = tokio::select! {
-            () = context.stopping() => return Exit::Shutdown,
-            left = pass(&database, &context, &deletions) => left,
-        };
-        // The outage lasts as long as one of them waits for it.
-        if !matches!(left, Some(Unfinished::Outage(_))) {
-            deletions.outage.works();
-        }
-        let pause = if left.is_none() { EVERY } else { AGAIN.delay(tried) };
-        tried += 1;
-        tokio::select! {
-            () = context.stopping() => return Exit::Shutdown,
-            () = deletions.wake.notified() => tried = 0,
-            () = context.clock.sleep(pause) => {}
-        }
-    }
-}
-
-/// One pass. Returns the severest reason why a deletion is left.
-async fn pass(database: &Database, context: &ChildContext, deletions: &Deletions) -> Option<Unfinished> {
-    let closed: Result<Vec<(OrganizationId,)>, _> = database
-        .query("SELECT id FROM organizations WHERE deleting_at IS NOT NULL ORDER BY deleting_at LIMIT $1")
-        .bind(PAGE)
-        .fetch_all()
-        .await;
-    let closed = match closed {
-        Ok(closed) => closed,
-        Err(error) => {
-            let unfinished = Unfinished::from(error);
-            match &unfinished {
-                Unfinished::Outage(reason) => {
-                    deletions.outage.failed(reason);
-                }
-                other => tracing::warn!(reason = ?other, "reading the deletions in progress failed; retrying"),
-            }
-            return Some(unfinished);
-        }
-    };
-    let mut worst: Option<Unfinished> = None;
-    for (organization_id,) in closed {
-        let caller = Caller { organization_id: Some(organization_id), ..Caller::system() };
-        let caller = caller.with_deadline(context.clock.instant() + ANSWERED_WITHIN);
-        match finish(database, &context.bus, &caller, organization_id).await {
-            Ok(()) => tracing::info!(%organization_id, "finished a deletion in progress"),
-            Err(unfinished) => {
-                deletions.later(organization_id, &unfinished);
-                worst = worst.max(Some(unfinished));
-            }
-        }
-    }
-    worst
+fn undeleted(error: &CallError<ProjectError>) -> Unfinished {
+    Unfinished::of("its projects can't be deleted", error)
 }

@@ -13,8 +13,6 @@ mod personal;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 use callboard_messages::{
     auth::UserRegistered,
     organization::{
@@ -24,6 +22,7 @@ use callboard_messages::{
 use callboard_supervisors::{
     Bus, Clock, Contract, Domain, ShardContext, StartError,
     db::{Database, Databases},
+    reconcile::Reconciler,
 };
 
 use crate::deletion::Deletions;
@@ -37,8 +36,8 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migration
 /// The domain, with a shard on every worker thread. Its database must have been migrated by [`MIGRATIONS`].
 #[must_use]
 pub fn domain(databases: Databases) -> Domain {
-    let deletions = Arc::<Deletions>::default();
-    let reconciler = deletion::reconciler(databases.clone(), deletions.clone());
+    let deletions = Reconciler::<Deletions>::default();
+    let reconciler = deletions.child("deletions", &databases, DOMAIN);
     let opened = databases.clone();
     contract()
         .shared(move |context: ShardContext| {
@@ -73,11 +72,15 @@ pub struct Organizations {
     database: Database,
     bus: Bus,
     clock: Clock,
-    deletions: Arc<Deletions>,
+    deletions: Reconciler<Deletions>,
 }
 
 impl Organizations {
-    async fn new(databases: &Databases, deletions: Arc<Deletions>, context: ShardContext) -> Result<Self, StartError> {
+    async fn new(
+        databases: &Databases,
+        deletions: Reconciler<Deletions>,
+        context: ShardContext,
+    ) -> Result<Self, StartError> {
         let database = databases.open(DOMAIN).await.map_err(StartError::new)?;
         Ok(Self { database, bus: context.bus, clock: context.clock, deletions })
     }

@@ -52,11 +52,6 @@ pub(crate) async fn join(
         .await
 }
 
-/// The person who asks: only people have organizations.
-pub(crate) fn person(caller: &Caller) -> Result<UserId, Failure> {
-    caller.user_id.ok_or(Failure::Unauthenticated)
-}
-
 /// The only organization that a program sees, its key's; `None` for a person, which sees all of its own.
 pub(crate) fn confined_to(caller: &Caller) -> Result<Option<OrganizationId>, Failure> {
     (caller.principal == Principal::ApiKey).then(|| caller.tenant()).transpose()
@@ -64,7 +59,7 @@ pub(crate) fn confined_to(caller: &Caller) -> Result<Option<OrganizationId>, Fai
 
 impl Handle<CreateOrganization> for Organizations {
     async fn handle(&self, caller: &Caller, message: CreateOrganization) -> Outcome<CreateOrganization> {
-        let user_id = person(caller)?;
+        let user_id = caller.person()?;
         name::check(&message.name)?;
         let display_name = message.display_name.as_deref().map_or(message.name.as_str(), str::trim).to_owned();
         let length = display_name.chars().count();
@@ -116,7 +111,7 @@ impl Handle<CreateOrganization> for Organizations {
 
 impl Handle<GetOrganization> for Organizations {
     async fn handle(&self, caller: &Caller, message: GetOrganization) -> Outcome<GetOrganization> {
-        let user_id = person(caller)?;
+        let user_id = caller.person()?;
         if confined_to(caller)?.is_some_and(|only| only != message.organization_id) {
             return Err(OrganizationError::NotFound.into());
         }
@@ -133,7 +128,7 @@ impl Handle<GetOrganization> for Organizations {
 
 impl Handle<ListOrganizations> for Organizations {
     async fn handle(&self, caller: &Caller, message: ListOrganizations) -> Outcome<ListOrganizations> {
-        let user_id = person(caller)?;
+        let user_id = caller.person()?;
         let organizations: Vec<Organization> = self
             .database
             .query(concat!(

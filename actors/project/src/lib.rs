@@ -10,20 +10,19 @@ mod deletion;
 mod environment;
 mod name;
 mod projects;
-mod sagas;
 #[cfg(test)]
 mod tests;
-
-use std::sync::Arc;
 
 use callboard_messages::{
     organization::OrganizationDeleted,
     project::{
-        CreateProject, DeleteProject, GetBuildConfig, GetConfig, GetProject, ListEnv, ListProjects, ListSagas,
-        RetrySaga, SetBuildConfig, SetEnv, UnsetEnv, UpdateProject,
+        CreateProject, DeleteProject, GetBuildConfig, GetConfig, GetProject, ListEnv, ListProjects, ProjectSagas,
+        SetBuildConfig, SetEnv, UnsetEnv, UpdateProject,
     },
 };
-use callboard_supervisors::{Contract, Domain, ShardContext, db::Databases, saga::Sagas, seal::MasterKey};
+use callboard_supervisors::{
+    Contract, Domain, ShardContext, db::Databases, reconcile::Reconciler, saga::Sagas, seal::MasterKey,
+};
 
 pub use crate::projects::Projects;
 
@@ -39,8 +38,8 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migration
 #[must_use]
 pub fn domain(databases: Databases, master_key: MasterKey) -> Domain {
     let vault = Vault::new(master_key);
-    let deletions = Arc::<Deletions>::default();
-    let reconciler = deletion::reconciler(databases.clone(), deletions.clone());
+    let deletions = Reconciler::<Deletions>::default();
+    let reconciler = deletions.child("deletions", &databases, DOMAIN);
     let sagas = Sagas::new(DOMAIN, &databases).with(creation::saga());
     let (stored, begun) = (databases.clone(), sagas.clone());
     contract()
@@ -70,6 +69,5 @@ pub fn contract() -> Contract<Projects> {
         .on::<GetBuildConfig>()
         .on::<SetBuildConfig>()
         .on::<GetConfig>()
-        .on::<ListSagas>()
-        .on::<RetrySaga>()
+        .sagas::<ProjectSagas>()
 }

@@ -2,8 +2,6 @@
 //!
 //! The tenant is in every predicate: another's project does not exist.
 
-use std::sync::Arc;
-
 use callboard_messages::{
     Caller, Cursor, Failure, OrganizationId, Page, ProjectId,
     project::{GetProject, ListProjects, Project, ProjectError, ProjectUpdated, UpdateProject},
@@ -12,7 +10,8 @@ use callboard_supervisors::{
     Bus, Clock, Handle, Outcome, ShardContext, StartError,
     db::{Database, Databases, Error, Query, Transaction},
     events::emit,
-    saga::{SagaEngine, Sagas},
+    reconcile::Reconciler,
+    saga::{HasSagas, SagaEngine, Sagas},
 };
 use chrono::{DateTime, Utc};
 
@@ -27,7 +26,7 @@ pub struct Projects {
     pub(crate) clock: Clock,
     pub(crate) vault: Vault,
     pub(crate) sagas: SagaEngine,
-    pub(crate) deletions: Arc<Deletions>,
+    pub(crate) deletions: Reconciler<Deletions>,
 }
 
 impl Projects {
@@ -35,12 +34,18 @@ impl Projects {
         databases: Databases,
         vault: Vault,
         sagas: Sagas,
-        deletions: Arc<Deletions>,
+        deletions: Reconciler<Deletions>,
         context: ShardContext,
     ) -> Result<Self, StartError> {
         let database = databases.open(crate::DOMAIN).await.map_err(StartError::new)?;
         let sagas = sagas.open(&context).await?;
         Ok(Self { database, bus: context.bus, clock: context.clock, vault, sagas, deletions })
+    }
+}
+
+impl HasSagas for Projects {
+    fn sagas(&self) -> &SagaEngine {
+        &self.sagas
     }
 }
 

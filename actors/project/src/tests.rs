@@ -468,7 +468,7 @@ async fn deletions_that_wait_for_one_outage_are_one_line_of_the_log() {
         node.deploys.is_away.store(false, Ordering::SeqCst);
         until(&|| node.deploys.places.lock().unwrap().is_empty()).await;
         assert_eq!(warnings.with("the deletion of projects").len() - before, 1, "{:?}", warnings.with(""));
-        for line in ["deleted later", "could not be read"] {
+        for line in ["finishing what is marked", "reading what is marked"] {
             assert!(warnings.with(line).is_empty(), "{:?}", warnings.with(line));
         }
     })

@@ -125,7 +125,7 @@ impl Feed {
             worker,
         };
         for (index, (topic, after)) in topics.into_iter().zip(after).enumerate() {
-            let deployment = topic.authorize(&feed.worker, &feed.caller).await?;
+            let beginning = topic.admit(feed.worker.bus(), &feed.caller).await?;
             let name = topic.name();
             let stream: LiveStream =
                 feed.worker.shared.runtime.live().subscribe(&name, after.filter(|_| !topic.has_lines()));
@@ -137,9 +137,8 @@ impl Feed {
                 last_line: after.unwrap_or(0),
                 told: BTreeSet::new(),
             });
-            if let Some(deployment) = deployment {
-                let data = serde_json::to_value(deployment).unwrap_or_default();
-                feed.backlog.push_back((index, after.unwrap_or(0), "deployment", data));
+            if let Some((kind, data)) = beginning {
+                feed.backlog.push_back((index, after.unwrap_or(0), kind, data));
             }
             if after.is_some() && topic.has_lines() {
                 feed.read_on(index).await?;
@@ -153,23 +152,23 @@ impl Feed {
     async fn read_on(&mut self, index: usize) -> Result<(), Problem> {
         let Some(following) = self.topics.get(index) else { return Ok(()) };
         let last = following.last_line;
-        let lines = following.topic.lines(&self.worker, &self.caller, last.saturating_sub(1)).await?.items;
+        let lines = following.topic.lines(self.worker.bus(), &self.caller, last.saturating_sub(1)).await?;
         self.behind.retain(|behind| *behind != index);
         if lines.len() >= LINES as usize {
             self.behind.push_back(index);
         }
-        if last > 0 && lines.first().is_none_or(|first| first.id != last) {
+        if last > 0 && lines.first().is_none_or(|(first, _)| *first != last) {
             self.backlog.push_back((index, last, "gap", Value::Null));
         }
-        for line in lines.into_iter().filter(|line| line.id > last) {
+        for (id, line) in lines.into_iter().filter(|(id, _)| *id > last) {
             if let Some(following) = self.topics.get_mut(index) {
-                following.last_line = line.id;
-                following.told.insert(line.id);
+                following.last_line = id;
+                following.told.insert(id);
                 if following.told.len() > TOLD {
                     following.told.pop_first();
                 }
             }
-            self.backlog.push_back((index, line.id, "log", serde_json::to_value(line).unwrap_or_default()));
+            self.backlog.push_back((index, id, "log", line));
         }
         Ok(())
     }

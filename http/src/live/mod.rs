@@ -1,7 +1,7 @@
 //! Live updates: `GET /api/v1/live?topics=…`, as server-sent events or over a WebSocket.
 //!
-//! Topics are `project:<id>` (deployments and instances), `deployment:<id>` (the deployment and its build log) and
-//! `logs:<id>` (what a project's instances write). Each is authorized by asking its domain in the caller's name.
+//! A topic is `<kind>:<id>`, such as `deployment:<id>`. Which kinds there are, and whom to ask in the caller's name whether
+//! it may follow, is said by the contracts of the domains.
 //!
 //! Every event is `{"topic", "id", "kind", "data"}`. Ids grow within a topic. To resume, a reader gives the last id of
 //! each topic, in the order of `topics`, with `;` between them: as `Last-Event-ID` (that is what the SSE `id` holds, so a
@@ -23,7 +23,7 @@ mod websocket;
 use std::time::Duration;
 
 use actix_web::{HttpResponse, http::header};
-use callboard_messages::{DomainError, Operation, deploy::GetDeployment, project::GetProject};
+use callboard_messages::Code;
 use serde_json::json;
 
 use self::{feed::Feed, topic::Topic};
@@ -45,8 +45,8 @@ struct Query {
 pub(crate) async fn follow(request: Request) -> Result<HttpResponse, Problem> {
     let mut fields = Vec::new();
     message::push_query(&mut fields, request.http.query_string())?;
-    let query: Query = message::without_body(fields)?;
-    let topics = query.topics.split(',').map(Topic::parse).collect::<Result<Vec<_>, _>>()?;
+    let (query, bus): (Query, _) = (message::Input::of(fields).read()?, request.worker.bus());
+    let topics = query.topics.split(',').map(|text| Topic::parse(bus, text)).collect::<Result<Vec<_>, _>>()?;
     if topics.len() > TOPICS {
         return Err(Problem::invalid(format!("one stream follows at most {TOPICS} topics")));
     }
@@ -86,9 +86,10 @@ pub(crate) fn docs() -> Docs {
     let fields = json!({
         "topics": {
             "type": "string",
-            "minLength": 41,
-            "maxLength": TOPICS * 48,
-            "description": "project:<id>, deployment:<id> and logs:<project id>, with commas between them.",
+            "minLength": 38,
+            "maxLength": TOPICS * 80,
+            "description": "Such as deployment:<id>, with commas between them. A text that is no topic is answered with \
+                            those there are.",
         },
         "after": {
             "type": "string",
@@ -103,8 +104,8 @@ pub(crate) fn docs() -> Docs {
     )
     .with_fields(fields, &["topics"])
     .answering(json!({"type": "string", "format": "event-stream", "description": "Server-sent events."}))
-    .refusing(<GetProject as Operation>::Error::CODES)
-    .refusing(<GetDeployment as Operation>::Error::CODES)
+    // Any domain may have topics, and refuse in its own way.
+    .refusing(&Code::ALL)
     .with_media("application/json", "text/event-stream")
 }
 

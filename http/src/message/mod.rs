@@ -5,18 +5,16 @@
 //! This edge is strict where the messages themselves are not: unknown fields, duplicate keys, deep nesting and texts that
 //! can't be stored are refused here.
 
+mod input;
 mod json;
-mod pairs;
 
 use std::borrow::Cow;
 
 use actix_web::{HttpRequest, dev::Payload, http::header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use serde::de::DeserializeOwned;
 
-pub(crate) use json::from_json;
-pub(crate) use pairs::{Pairs, from_pairs};
+pub(crate) use input::{Error, Input};
 
 use crate::{problem::Problem, settings::GatewaySettings};
 
@@ -31,6 +29,11 @@ pub(crate) const UNSTORABLE_SENTENCE: &str = "a text holds the character U+0000,
 /// Whether every engine can store the text.
 pub(crate) fn is_storable(text: &str) -> bool {
     !text.contains(UNSTORABLE)
+}
+
+/// The beginning of a text that a client chose, for an error.
+fn shortened(text: &str) -> &str {
+    text.char_indices().nth(64).and_then(|(end, _)| text.get(..end)).unwrap_or(text)
 }
 
 /// Adds the query's fields.
@@ -69,19 +72,6 @@ pub(crate) fn if_match(http: &HttpRequest) -> Result<Option<&str>, Problem> {
         Some(tag) if !tag.is_empty() && tag.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Some(tag)),
         _ => Err(Problem::invalid("If-Match takes one entity tag, as the ETag header gave it, such as \"3\"")),
     }
-}
-
-/// A message of which every field is in `fields`.
-pub(crate) fn without_body<M: DeserializeOwned>(fields: Fields<'_>) -> Result<M, Problem> {
-    from_pairs(Pairs::new(fields)).map_err(|error| Problem::invalid(error.to_string()))
-}
-
-/// A message of which some fields are in `fields` and the rest in a JSON body; an empty body is an empty object.
-pub(crate) fn with_body<M: DeserializeOwned>(fields: Fields<'_>, body: &[u8]) -> Result<M, Problem> {
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return without_body(fields);
-    }
-    from_json(Pairs::new(fields), body).map_err(Problem::invalid)
 }
 
 /// Whether the body, if there is one, says that it is JSON.

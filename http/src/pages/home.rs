@@ -4,7 +4,8 @@ use actix_web::{HttpResponse, http::StatusCode};
 use callboard_messages::{
     Caller, Code, Limit,
     auth::WhoAmI,
-    deploy::{Deployment, DeploymentStatus, Instance, InstanceStatus, ListDeployments, ListInstances},
+    deploy::{Deployment, DeploymentStatus, Instance, InstanceStatus, ListDeployments, ListInstances, ProjectTopic},
+    live::Topic,
     project::{ListProjects, Project},
 };
 use callboard_supervisors::{Bus, TreeView};
@@ -71,7 +72,7 @@ pub(crate) async fn home(request: Request) -> Result<HttpResponse, Problem> {
     let account = bus.ask(caller, WhoAmI {}).await?.account;
     let list = ListProjects { name: None, limit: APPS, cursor: None };
     let projects = bus.ask(caller, list).await?;
-    let topics: Vec<String> = projects.items.iter().map(|project| format!("project:{}", project.id)).collect();
+    let topics: Vec<String> = projects.items.iter().map(|project| ProjectTopic::name(project.id)).collect();
     let more = projects.next.is_some();
     #[expect(clippy::disallowed_methods, reason = "collected in one go: nothing else is awaited meanwhile")]
     let apps = stream::iter(projects.items).map(|project| app(bus, caller, project)).buffered(AT_ONCE).collect().await;
@@ -91,7 +92,7 @@ pub(crate) async fn home(request: Request) -> Result<HttpResponse, Problem> {
 async fn app(bus: &Bus, caller: &Caller, project: Project) -> AppView {
     let project_id = project.id;
     let instances = bus.ask(caller, ListInstances { project_id }).await.ok();
-    let latest = ListDeployments { project_id, limit: Some(1), cursor: None };
+    let latest = ListDeployments { project_id, limit: Limit::of(1), cursor: None };
     let last = bus.ask(caller, latest).await.ok().and_then(|page| page.items.into_iter().next());
     let (running, wanted, url) = match instances {
         Some(instances) => (instances.items, instances.formation.processes.values().sum(), Some(instances.url)),

@@ -1,8 +1,8 @@
 //! `cluster`.
 
 use callboard_messages::cluster::{
-    DropDeadLetter, GetCluster, GetDeadLetter, GetNodeHealth, HoldBreaker, ListDeadLetters, ReplayDeadLetter,
-    ReviveDomain,
+    DropDeadLetter, GetCluster, GetDeadLetter, GetNodeHealth, HoldBreaker, ListDeadLetters, ListSagas,
+    ReplayDeadLetter, RetrySaga, ReviveDomain,
 };
 
 use crate::{ask::ask, table::Routes};
@@ -17,4 +17,6 @@ pub(super) fn routes() -> Routes {
         .get("/dead-letters/{dead_letter_id}", ask::<GetDeadLetter>())
         .post("/dead-letters/{dead_letter_id}/replay", ask::<ReplayDeadLetter>())
         .delete("/dead-letters/{dead_letter_id}", ask::<DropDeadLetter>())
+        .get("/sagas", ask::<ListSagas>().paged())
+        .post("/sagas/{saga_id}/retry", ask::<RetrySaga>())
 }

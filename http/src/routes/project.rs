@@ -1,8 +1,8 @@
 //! `project`.
 
 use callboard_messages::project::{
-    CreateProject, DeleteProject, GetBuildConfig, GetProject, ListEnv, ListProjects, ListSagas, RetrySaga,
-    SetBuildConfig, SetEnv, UnsetEnv, UpdateProject,
+    CreateProject, DeleteProject, GetBuildConfig, GetProject, ListEnv, ListProjects, SetBuildConfig, SetEnv, UnsetEnv,
+    UpdateProject,
 };
 
 use crate::{ask::ask, table::Routes};
@@ -22,6 +22,4 @@ pub(super) fn routes() -> Routes {
         .delete("/projects/{project_id}/env/{name}", ask::<UnsetEnv>().versioned(|environment| environment.version))
         .get("/projects/{project_id}/build-config", ask::<GetBuildConfig>())
         .put("/projects/{project_id}/build-config", ask::<SetBuildConfig>())
-        .get("/sagas", ask::<ListSagas>().paged())
-        .post("/sagas/{saga_id}/retry", ask::<RetrySaga>())
 }

@@ -1,11 +1,6 @@
 //! Routes of no domain: probes, discovery, documents, live updates and pages.
 
-use callboard_messages::{
-    Access,
-    auth::GetJwks,
-    deploy::{GetBuildLog, GetDeployment, GetLogs},
-    project::GetProject,
-};
+use callboard_messages::{Access, auth::GetJwks};
 
 use crate::{
     live, pages, system,
@@ -17,16 +12,7 @@ const SIGNED_IN: Access = Access::Authenticated;
 
 pub(super) fn api() -> Routes {
     Routes::new(super::API)
-        .get(
-            "/live",
-            endpoint("live.follow", SIGNED_IN, live::follow)
-                .asking::<GetProject>()
-                .asking::<GetDeployment>()
-                .asking::<GetBuildLog>()
-                .asking::<GetLogs>()
-                .upgrading()
-                .documented(live::docs),
-        )
+        .get("/live", endpoint("live.follow", SIGNED_IN, live::follow).upgrading().documented(live::docs))
         .get(
             "/actors",
             endpoint("system.actors", Access::Administrator, system::actors).documented(system::actors_docs),

@@ -14,8 +14,9 @@ use callboard_messages::{
     Caller, DeploymentId, Failure, OrganizationId, ProjectId,
     auth::{IssueSetupToken, Tokens},
     deploy::{
-        CleanupEnvironment, DeployError, Deployment, DeploymentKind, DeploymentStatus, GetBuildLog, GetDeployment,
-        GetLogs, ListReleases, LogLine, LogLines, RegisterSource, Restart, SetupEnvironment,
+        CleanupEnvironment, DeployError, Deployment, DeploymentKind, DeploymentStatus, DeploymentTopic, GetBuildLog,
+        GetDeployment, GetLogs, ListReleases, LogLine, LogLines, LogTopic, ProjectTopic, RegisterSource, Restart,
+        SetupEnvironment,
     },
     project::{GetProject, Project},
 };
@@ -251,6 +252,9 @@ fn deploy() -> Domain {
         .on::<Restart>()
         .on::<SetupEnvironment>()
         .on::<CleanupEnvironment>()
+        .topic::<ProjectTopic>()
+        .log::<DeploymentTopic>()
+        .log::<LogTopic>()
         .shared(
             |context: ShardContext| async move { Ok::<_, StartError>(Deploy { context, restarts: Cell::default() }) },
         )

@@ -11,6 +11,7 @@ use crate::{
 
 /// A person with an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[cfg_attr(feature = "sql", derive(sqlx::FromRow))]
 pub struct Account {
     /// The person.
     pub id: UserId,

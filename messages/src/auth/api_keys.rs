@@ -12,6 +12,7 @@ use crate::{
 
 /// A program's key, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[cfg_attr(feature = "sql", derive(sqlx::FromRow))]
 pub struct ApiKey {
     /// The key.
     pub id: ApiKeyId,
@@ -25,6 +26,7 @@ pub struct ApiKey {
     pub organization_id: OrganizationId,
     /// Permissions; never more than its owner holds.
     #[schema(value_type = Permissions)]
+    #[cfg_attr(feature = "sql", sqlx(json))]
     pub scopes: Scopes,
     /// UTC.
     pub created_at: DateTime<Utc>,

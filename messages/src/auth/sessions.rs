@@ -9,6 +9,7 @@ use crate::{Access, Operation, Secret, SessionId};
 
 /// One sign-in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[cfg_attr(feature = "sql", derive(sqlx::FromRow))]
 pub struct Session {
     /// The session.
     pub id: SessionId,

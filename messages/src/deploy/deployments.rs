@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{DeployError, DeploymentSource};
-use crate::{Access, Cursor, DeploymentId, Operation, OrganizationId, Page, ProjectId, ReleaseId};
+use crate::{Access, Cursor, DeploymentId, Limit, Operation, OrganizationId, Page, ProjectId, ReleaseId};
 
 /// One attempt to bring a release into service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -79,6 +79,14 @@ impl DeploymentStatus {
     }
 }
 
+impl From<String> for DeploymentStatus {
+    /// As stored. A word of a later version is an end of which this one knows nothing.
+    fn from(text: String) -> Self {
+        let all = [Self::Queued, Self::Building, Self::Rolling, Self::Completed, Self::Failed, Self::Cancelled];
+        all.into_iter().find(|status| status.as_str() == text).unwrap_or(Self::Failed)
+    }
+}
+
 /// What a deployment does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -89,6 +97,26 @@ pub enum DeploymentKind {
     Rollback,
     /// New instances of the release that serves, with the newest environment.
     Restart,
+}
+
+impl DeploymentKind {
+    /// As stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deploy => "deploy",
+            Self::Rollback => "rollback",
+            Self::Restart => "restart",
+        }
+    }
+}
+
+impl From<String> for DeploymentKind {
+    /// As stored. A word of a later version is a deployment like any other.
+    fn from(text: String) -> Self {
+        let all = [Self::Deploy, Self::Rollback, Self::Restart];
+        all.into_iter().find(|kind| kind.as_str() == text).unwrap_or(Self::Deploy)
+    }
 }
 
 /// Builds a source and brings it into service, or leaves what serves now.
@@ -135,8 +163,7 @@ pub struct ListDeployments {
     pub project_id: ProjectId,
     /// How many rows, 1 to 100; default: 20.
     #[serde(default)]
-    #[schema(minimum = 1, maximum = 100)]
-    pub limit: Option<u32>,
+    pub limit: Limit,
     /// The `next` of the page before.
     #[serde(default)]
     pub cursor: Option<Cursor>,

@@ -9,6 +9,7 @@ mod logs;
 mod releases;
 mod routes;
 mod sources;
+mod topics;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,7 @@ pub use logs::{GetBuildLog, GetLogs, LogLine, LogLines, LogName, ReadLog};
 pub use releases::{ListReleases, Release, Rollback};
 pub use routes::{AppRoute, AppRoutes, ListRoutes, RouteState};
 pub use sources::{DeploymentSource, RegisterSource, Source};
+pub use topics::{DeploymentTopic, LogTopic, ProjectTopic};
 
 /// What deploy refuses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

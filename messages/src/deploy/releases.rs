@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::{DeployError, Deployment};
 use crate::{
-    Access, Cursor, DeploymentId, Operation, Page, ProjectId, ReleaseId,
+    Access, Cursor, DeploymentId, Limit, Operation, Page, ProjectId, ReleaseId,
     shapes::{ProcessCommands, ProcessCounts},
 };
 
@@ -57,8 +57,7 @@ pub struct ListReleases {
     pub project_id: ProjectId,
     /// How many rows, 1 to 100; default: 20.
     #[serde(default)]
-    #[schema(minimum = 1, maximum = 100)]
-    pub limit: Option<u32>,
+    pub limit: Limit,
     /// The `next` of the page before.
     #[serde(default)]
     pub cursor: Option<Cursor>,

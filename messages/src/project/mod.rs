@@ -5,18 +5,21 @@ mod config;
 mod environment;
 mod events;
 mod projects;
-mod sagas;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DomainError, code::codes};
+use crate::{DomainError, code::codes, saga::sagas};
 
 pub use build_config::{BuildConfig, GetBuildConfig, SetBuildConfig};
 pub use config::{Config, GetConfig};
 pub use environment::{Environment, ListEnv, NewVariable, SetEnv, UnsetEnv, Variable, is_platform_variable};
 pub use events::{ProjectCreated, ProjectDeleted, ProjectEnvChanged, ProjectFact, ProjectUpdated};
 pub use projects::{CreateProject, DeleteProject, GetProject, ListProjects, Project, UpdateProject};
-pub use sagas::{ListSagas, RetrySaga};
+
+sagas!(
+    /// The sagas of this domain: creations of projects.
+    ProjectSagas, of "project"
+);
 
 /// What project refuses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -44,12 +47,6 @@ pub enum ProjectError {
     /// Its app's place could not be prepared, so that nothing of it was kept.
     #[error("the project could not be created: {0}")]
     SetupFailed(String),
-    /// No such saga of this domain.
-    #[error("there is no such saga")]
-    NoSuchSaga,
-    /// Only a stuck saga can be retried.
-    #[error("the saga is {0}; only a stuck one can be retried")]
-    NotStuck(String),
     /// Its app could not be taken down yet.
     #[error("the app could not be taken down yet: {0}")]
     CleanupFailed(String),
@@ -57,8 +54,8 @@ pub enum ProjectError {
 
 impl DomainError for ProjectError {
     codes! {
-        Self::NotFound | Self::NoSuchVariable(_) | Self::NoSuchSaga => NotFound,
-        Self::NameTaken(_) | Self::Deleting | Self::NotStuck(_) => Conflict,
+        Self::NotFound | Self::NoSuchVariable(_) => NotFound,
+        Self::NameTaken(_) | Self::Deleting => Conflict,
         Self::Invalid(_) => Invalid,
         Self::VersionMismatch => PreconditionFailed,
         Self::CleanupFailed(_) | Self::SetupFailed(_) => Unavailable,

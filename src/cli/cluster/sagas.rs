@@ -3,6 +3,7 @@
 use callboard_messages::{Page, SagaStatus, SagaView};
 use clap::{Args, Subcommand};
 use serde_json::json;
+use url::form_urlencoded;
 use uuid::Uuid;
 
 use crate::{cli::session::Session, error::Result, output::table};
@@ -20,6 +21,9 @@ enum Verb {
         /// Only those with this status: running, undoing, done, undone or stuck
         #[arg(long, value_name = "STATUS", value_parser = status)]
         status: Option<SagaStatus>,
+        /// Only those of this domain
+        #[arg(long, value_name = "DOMAIN")]
+        domain: Option<String>,
     },
     /// Let a stuck one go on from where it is
     Retry {
@@ -36,9 +40,11 @@ fn status(text: &str) -> std::result::Result<SagaStatus, String> {
 impl Sagas {
     pub async fn run(self, session: &Session) -> Result {
         match self.verb {
-            Verb::List { status } => {
-                let status = status.map(|status| format!("&status={}", status.as_str())).unwrap_or_default();
-                let page: Page<SagaView> = session.client.get(&format!("/sagas?limit=100{status}")).await?;
+            Verb::List { status, domain } => {
+                let mut query = form_urlencoded::Serializer::new("limit=100".to_owned());
+                query.extend_pairs(status.map(|status| ("status", status.as_str())));
+                query.extend_pairs(domain.map(|domain| ("domain", domain)));
+                let page: Page<SagaView> = session.client.get(&format!("/sagas?{}", query.finish())).await?;
                 session.output.show(&page.items, |sagas| match sagas.as_slice() {
                     [] => "There are none.".to_owned(),
                     sagas => table(["ID", "SAGA", "STATUS", "STEP", "SINCE", "TROUBLE"], sagas.iter().map(row)),

@@ -64,8 +64,8 @@ impl Bus {
         // What a domain does about an event is reached by the event alone.
         let operations = || operations().filter(|(info, _)| info.reaction.is_none());
         Self(Arc::new(Routes {
-            by_operation: operations().map(|(info, domain)| (info.id, domain.clone())).collect(),
-            by_name: operations().map(|(info, domain)| (info.name, (info.serve, domain.clone()))).collect(),
+            by_operation: operations().map(|(info, domain)| (info.signature.id, domain.clone())).collect(),
+            by_name: operations().map(|(info, domain)| (info.signature.name, (info.serve, domain.clone()))).collect(),
             domains,
             link,
             clock,
@@ -94,7 +94,7 @@ impl Bus {
     /// Every permission that an operation asks for, of all domains, wherever they are hosted.
     pub fn permissions(&self) -> impl Iterator<Item = &'static str> {
         let operations = self.0.domains.iter().flat_map(|core| &core.operations);
-        operations.filter_map(|operation| operation.access.permission())
+        operations.filter_map(|operation| operation.signature.access.permission())
     }
 
     /// This node's id.
@@ -111,15 +111,11 @@ impl Bus {
         if node == self.node() {
             return self.ask(caller, message).await;
         }
-        check_access::<M>(caller)?;
+        check_access(M::ACCESS, caller)?;
         let Some(transport) = &self.0.link.transport else {
             return Err(Failure::Unavailable { retry_after: UNREACHABLE_RETRY_AFTER }.into());
         };
-        let clock = &self.0.clock;
-        let request = remote::request_to(node, caller, &message, clock.instant())?;
-        let deadline = request.deadline;
-        let outcome = clock.timeout_at(deadline, remote::carry::<M>(&**transport, clock, request)).await;
-        let outcome = outcome.unwrap_or_else(|| Err(Failure::Unknown.into()));
+        let outcome = remote::ask_at(node, &**transport, &self.0.clock, caller, &message).await;
         if let Err(CallError::Failed(failure)) = &outcome {
             note_elsewhere(failure);
         }
@@ -130,7 +126,9 @@ impl Bus {
     #[must_use]
     pub fn serve(&self, operation: &str, caller: Caller, body: &[u8]) -> LocalBoxFuture<'static, Served> {
         match self.0.by_name.get(operation) {
-            Some((serve, core)) if core.transport.is_none() => serve(core.clone(), caller, body),
+            Some((serve, core)) if core.transport.is_none() => {
+                remote::answer(*serve, operation, core.clone(), caller, body)
+            }
             _ => {
                 tracing::warn!(operation, "another node asks for what this one does not answer");
                 std::future::ready(remote::for_others()).boxed_local()

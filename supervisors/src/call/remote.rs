@@ -8,7 +8,7 @@
 //! platform understand each other.
 
 use std::{
-    any::Any,
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,7 +28,7 @@ use crate::{
     domain::{context::ShardContext, core::DomainCore, operation::Outcome},
     health::condition::{Away, Part},
     restart::Backoff,
-    shard::{self, Ask, StateCell},
+    shard::{self, Ask, LocalOperation, Signature, StateCell},
     telemetry::{stats::Ending, trace},
     time::{clock::Clock, retry::retry},
 };
@@ -157,39 +157,36 @@ impl Remote {
 
 /// An operation that another node answers. Whatever a host answers shows that it can be reached: how its domain is, its
 /// own breaker judges, which is nearer, and knows sooner that it is well again.
-pub(crate) fn operation<M: Operation>(state: &StateCell<Remote>, index: usize) -> Box<dyn Any> {
-    shard::operation(state, index, async |remote: &Remote, caller: &Caller, message: M| {
-        let (outcome, is_answered) = remote.ask(caller, message).await;
-        let ending = Ending::of(&outcome);
-        (outcome, if is_answered { ending.judged(Verdict::Works) } else { ending })
+pub(crate) fn operation<M: Operation>(state: &StateCell<Remote>, index: usize) -> LocalOperation {
+    shard::operation(state, index, |remote: Rc<Remote>, caller: Caller, message: M| {
+        let answer = remote.exchange(Signature::of::<M>(), caller, encode(&message));
+        let judged = |answer: Result<Bytes, Failure>| match answer.and_then(|body| read::<M>(&body)) {
+            Ok(outcome) => {
+                let ending = Ending::of(&outcome).judged(Verdict::Works);
+                (outcome, ending)
+            }
+            Err(failure) => {
+                let ending = Ending::failed(&failure);
+                (Err(failure.into()), ending)
+            }
+        };
+        answer.map(judged).boxed_local()
     })
 }
 
 impl Remote {
-    /// The outcome, and whether a host has answered with it.
-    async fn ask<M: Operation>(&self, caller: &Caller, message: M) -> (Outcome<M>, bool) {
-        let body = match encode(&message) {
-            Ok(body) => body,
-            Err(failure) => return (Err(failure.into()), false),
-        };
-        let latest = self.clock.instant() + M::TIMEOUT;
-        let request = Request {
-            operation: M::NAME,
-            domain: self.domain,
-            target: Target::Domain,
-            idempotent: M::IDEMPOTENT,
-            caller: caller.clone(),
-            deadline: caller.deadline.map_or(latest, |deadline| deadline.min(latest)),
-            body,
-            traceparent: trace::current_traceparent(),
-            idempotency_key: None,
-        };
-        let answer = bring::<M>(&*self.transport, &self.clock, request).await;
-        let read = answer.map_err(Failure::from).and_then(|body| read::<M>(&body));
-        match read {
-            Ok(outcome) => (outcome, true),
-            Err(failure) => (Err(failure.into()), false),
+    /// What a host answers.
+    fn exchange(
+        self: Rc<Self>,
+        signature: &'static Signature,
+        caller: Caller,
+        body: Result<Bytes, Failure>,
+    ) -> LocalBoxFuture<'static, Result<Bytes, Failure>> {
+        async move {
+            let request = request(signature, self.domain, Target::Domain, caller, body?, self.clock.instant());
+            Ok(bring(&*self.transport, &self.clock, request).await?)
         }
+        .boxed_local()
     }
 }
 
@@ -197,19 +194,49 @@ impl Remote {
 const PAUSE: Backoff =
     Backoff { first: Duration::from_millis(50), at_most: Duration::from_secs(1), factor: 2.0, jitter: 0.2 };
 
-/// Sends a call, and reads what comes back.
-pub(crate) async fn carry<M: Operation>(transport: &dyn Transport, clock: &Clock, request: Request) -> Outcome<M> {
-    let answer = bring::<M>(transport, clock, request).await;
-    read::<M>(&answer.map_err(Failure::from)?)?
+/// Asks a domain as one node hosts it.
+pub(crate) async fn ask_at<M: Operation>(
+    node: Uuid,
+    transport: &dyn Transport,
+    clock: &Clock,
+    caller: &Caller,
+    message: &M,
+) -> Outcome<M> {
+    let (signature, target) = (Signature::of::<M>(), Target::Node(node));
+    let request = request(signature, M::domain(), target, caller.clone(), encode(message)?, clock.instant());
+    read::<M>(&bring_in_time(transport, clock, request).await?)?
+}
+
+async fn bring_in_time(transport: &dyn Transport, clock: &Clock, request: Request) -> Result<Bytes, Failure> {
+    let answer = clock.timeout_at(request.deadline, bring(transport, clock, request)).await;
+    Ok(answer.unwrap_or(Err(CallFailure::Unknown))?)
+}
+
+fn request(
+    signature: &'static Signature,
+    domain: &'static str,
+    target: Target,
+    caller: Caller,
+    body: Bytes,
+    now: Instant,
+) -> Request {
+    let latest = now + signature.timeout;
+    Request {
+        operation: signature.name,
+        domain,
+        target,
+        idempotent: signature.idempotent,
+        deadline: caller.deadline.map_or(latest, |deadline| deadline.min(latest)),
+        caller,
+        body,
+        traceparent: trace::current_traceparent(),
+        idempotency_key: None,
+    }
 }
 
 /// Sends a call, again after an unknown outcome if that can do no harm, until there is an answer or its time is up.
-async fn bring<M: Operation>(
-    transport: &dyn Transport,
-    clock: &Clock,
-    mut request: Request,
-) -> Result<Bytes, CallFailure> {
-    if !M::IDEMPOTENT {
+async fn bring(transport: &dyn Transport, clock: &Clock, mut request: Request) -> Result<Bytes, CallFailure> {
+    if !request.idempotent {
         return transport.call(request).await;
     }
     let key = *request.idempotency_key.get_or_insert_with(Uuid::now_v7);
@@ -242,10 +269,27 @@ fn read<M: Operation>(body: &[u8]) -> Result<Outcome<M>, Failure> {
 /// What a call that came by name ends in: an outcome as the caller's node reads it.
 pub type Served = Vec<u8>;
 
-/// Carries out a call by name.
-pub(crate) type Serve = fn(Arc<DomainCore>, Caller, &[u8]) -> LocalBoxFuture<'static, Served>;
+/// Reads a message, and carries it out when its domain is given.
+pub(crate) type Serve = fn(&[u8]) -> Result<Carry, serde_json::Error>;
 
-pub(crate) fn serve<M: Operation>(
+/// Carries a message out, and writes its outcome.
+pub(crate) type Carry = Box<dyn FnOnce(Arc<DomainCore>, Caller) -> LocalBoxFuture<'static, Served>>;
+
+pub(crate) fn serve<M: Operation>(body: &[u8]) -> Result<Carry, serde_json::Error> {
+    let message: M = serde_json::from_slice(body)?;
+    Ok(Box::new(move |core, caller| {
+        async move {
+            let outcome = Ask::new(Some(&core), &caller, message).await;
+            written::<M>(&outcome)
+        }
+        .boxed_local()
+    }))
+}
+
+/// Carries out a call of `operation` that came from another node.
+pub(crate) fn answer(
+    serve: Serve,
+    operation: &str,
     core: Arc<DomainCore>,
     caller: Caller,
     body: &[u8],
@@ -254,14 +298,10 @@ pub(crate) fn serve<M: Operation>(
     if holds_nul(body) {
         return std::future::ready(failed(Failure::Invalid)).boxed_local();
     }
-    match serde_json::from_slice::<M>(body) {
-        Ok(message) => async move {
-            let outcome = Ask::new(Some(&core), &caller, message).await;
-            written::<M>(&outcome)
-        }
-        .boxed_local(),
+    match serve(body) {
+        Ok(carry) => carry(core, caller),
         Err(error) => {
-            tracing::warn!(operation = M::NAME, %error, "another node asks in words that this one does not know");
+            tracing::warn!(operation, %error, "another node asks in words that this one does not know");
             std::future::ready(for_others()).boxed_local()
         }
     }
@@ -308,25 +348,4 @@ const ANOTHER_AFTER: Duration = Duration::from_secs(1);
 /// another node may know it, and that this one does not says nothing about the domain.
 pub(crate) fn for_others() -> Served {
     failed(Failure::Overloaded { retry_after: ANOTHER_AFTER })
-}
-
-/// What `M` asks of one node.
-pub(crate) fn request_to<M: Operation>(
-    node: Uuid,
-    caller: &Caller,
-    message: &M,
-    now: Instant,
-) -> Result<Request, Failure> {
-    let latest = now + M::TIMEOUT;
-    Ok(Request {
-        operation: M::NAME,
-        domain: M::domain(),
-        target: Target::Node(node),
-        idempotent: M::IDEMPOTENT,
-        caller: caller.clone(),
-        deadline: caller.deadline.map_or(latest, |deadline| deadline.min(latest)),
-        body: encode(message)?,
-        traceparent: trace::current_traceparent(),
-        idempotency_key: None,
-    })
 }

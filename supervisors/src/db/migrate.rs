@@ -2,6 +2,7 @@
 
 use std::{sync::LazyLock, time::Duration};
 
+use futures_util::future::LocalBoxFuture;
 use sqlx::{
     ConnectOptions, Connection, PgConnection,
     migrate::{Migrate, MigrateError, Migrator},
@@ -36,7 +37,15 @@ impl Databases {
     ///
     /// # Errors
     /// When the database can't be opened, is newer than this program, or a migration fails.
-    pub async fn migrate(&self, domain: &str, migrator: &Migrator) -> Result<(), MigrationError> {
+    pub fn migrate<'a>(
+        &'a self,
+        domain: &'a str,
+        migrator: &'a Migrator,
+    ) -> LocalBoxFuture<'a, Result<(), MigrationError>> {
+        Box::pin(self.migrate_now(domain, migrator))
+    }
+
+    async fn migrate_now(&self, domain: &str, migrator: &Migrator) -> Result<(), MigrationError> {
         let open = |source: Error| MigrationError::Open { domain: domain.to_owned(), source };
         let both = [(&*RUNTIME, OF_RUNTIME), (migrator, OF_DOMAIN)];
         let outcome = match self.settings() {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
 use sqlx::{
     ConnectOptions, SqlitePool,
@@ -130,7 +130,12 @@ impl Databases {
     ///
     /// # Errors
     /// When the file or the folder can't be opened. A PostgreSQL server is connected to at first use.
-    pub async fn open(&self, domain: &str) -> Result<Database, Error> {
+    pub fn open<'a>(&'a self, domain: &'a str) -> BoxFuture<'a, Result<Database, Error>> {
+        // Boxed, as all that other crates await of these: each of them would compile it anew, down to the TLS handshake.
+        Box::pin(self.open_now(domain))
+    }
+
+    async fn open_now(&self, domain: &str) -> Result<Database, Error> {
         let pools = match &self.inner.settings {
             DatabaseSettings::Sqlite { folder } => Pools::Sqlite(self.open_sqlite(domain, folder.clone()).await?),
             DatabaseSettings::Postgres(settings) => Pools::Postgres(self.open_postgres(settings, domain)?),
@@ -309,7 +314,11 @@ impl Databases {
     }
 
     /// The same, within this time.
-    pub async fn close_within(&self, within: Duration) {
+    pub fn close_within(&self, within: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(self.close_now(within))
+    }
+
+    async fn close_now(&self, within: Duration) {
         let sqlite: Vec<_> = self.inner.sqlite.lock().drain().map(|(_, pools)| pools).collect();
         let closed = join_all(sqlite.iter().map(async |pools| {
             pools.readers.close().await;
@@ -351,8 +360,8 @@ impl Database {
     ///
     /// # Errors
     /// When no connection is available in time.
-    pub async fn begin(&self) -> Result<Transaction, Error> {
-        Transaction::begin(&self.pools, self.origin.clone()).await
+    pub fn begin(&self) -> BoxFuture<'_, Result<Transaction, Error>> {
+        Box::pin(Transaction::begin(&self.pools, self.origin.clone()))
     }
 
     /// The domain of the database.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::{
@@ -104,7 +105,11 @@ impl Transaction {
     /// # Errors
     /// When the commit is refused, which rolls everything back; or, [`Error::is_unknown`], when its answer did not
     /// come.
-    pub async fn commit(mut self) -> Result<(), Error> {
+    pub fn commit(self) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(self.commit_now())
+    }
+
+    async fn commit_now(mut self) -> Result<(), Error> {
         let Some(connection) = self.progress.connection.take() else { return Err(sqlx::Error::PoolClosed.into()) };
         let span = statement_span(matches!(connection, Connection::Postgres(_)), "COMMIT");
         let failed = self.progress.failed;
@@ -139,7 +144,11 @@ impl Transaction {
     ///
     /// # Errors
     /// When the connection broke; the database then rolls it back by itself.
-    pub async fn rollback(mut self) -> Result<(), Error> {
+    pub fn rollback(self) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(self.rollback_now())
+    }
+
+    async fn rollback_now(mut self) -> Result<(), Error> {
         match self.progress.connection.take() {
             Some(Connection::Postgres(mut held)) => {
                 held.run(async |connection| sqlx::raw_sql("ROLLBACK").execute(connection).await).await?;

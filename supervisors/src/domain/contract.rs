@@ -1,13 +1,13 @@
 //! The contract of a domain, written once: it holds on nodes that host the domain and on those that reach it over a
 //! [`Transport`].
 
-use std::{
-    any::{Any, TypeId},
-    future::Future,
-    sync::Arc,
-};
+use std::{future::Future, sync::Arc};
 
-use callboard_messages::{Access, Event, Operation};
+use callboard_messages::{
+    Event, Operation, SagaDomain,
+    live::{Log, Topic},
+    saga::{ListSagasOf, RetrySagaOf},
+};
 
 use crate::{
     bulkhead::Bulkhead,
@@ -16,9 +16,11 @@ use crate::{
         Domain, DomainOf, OperationInfo, Shards,
         context::ShardContext,
         operation::{Handle, StartError},
+        topic::LiveTopic,
     },
     events::{React, Reaction, deliver, local_reaction},
-    shard::{StateCell, local_operation},
+    saga::{HasSagas, SagaCalls},
+    shard::{LocalOperation, Signature, StateCell, local_operation},
 };
 
 /// A domain's name and bounds: the first step, before its operations are known.
@@ -41,18 +43,26 @@ impl DomainPlan {
     /// A contract for handlers of `S`, without operations yet.
     #[must_use]
     pub fn answering<S: 'static>(self) -> Contract<S> {
-        Contract { name: self.name, bulkhead: self.bulkhead, operations: Vec::new() }
+        let told = Told { name: self.name, bulkhead: self.bulkhead, sagas: None, topics: Vec::new() };
+        Contract { told, operations: Vec::new() }
     }
 }
 
 /// Installs the handler of the operation with this number above a state.
-pub(crate) type Install<S> = fn(&StateCell<S>, usize) -> Box<dyn Any>;
+pub(crate) type Install<S> = fn(&StateCell<S>, usize) -> LocalOperation;
 
 /// The operations of a domain whose state is `S`: the second step, before it is known where it runs.
 pub struct Contract<S> {
-    name: &'static str,
-    bulkhead: Bulkhead,
+    told: Told,
     operations: Vec<Term<S>>,
+}
+
+/// What a contract says of a domain whatever its state.
+pub(crate) struct Told {
+    pub(crate) name: &'static str,
+    pub(crate) bulkhead: Bulkhead,
+    pub(crate) sagas: Option<SagaCalls>,
+    pub(crate) topics: Vec<LiveTopic>,
 }
 
 /// An operation with its handlers: by the domain's own state, and by the remote stand-in on other nodes.
@@ -64,8 +74,7 @@ struct Term<S> {
 
 /// The part of a contract that holds for a state `S`.
 pub(crate) struct Terms<S> {
-    pub(crate) name: &'static str,
-    pub(crate) bulkhead: Bulkhead,
+    pub(crate) told: Told,
     pub(crate) operations: Vec<(OperationInfo, Install<S>)>,
 }
 
@@ -76,14 +85,7 @@ impl<S: 'static> Contract<S> {
     where
         S: Handle<M>,
     {
-        let info = OperationInfo {
-            name: M::NAME,
-            id: TypeId::of::<M>(),
-            access: M::ACCESS,
-            timeout: M::TIMEOUT,
-            serve: remote::serve::<M>,
-            reaction: None,
-        };
+        let info = OperationInfo { signature: Signature::of::<M>(), serve: remote::serve::<M>, reaction: None };
         self.operations.push(Term { info, here: local_operation::<S, M>, elsewhere: remote::operation::<M> });
         self
     }
@@ -95,15 +97,36 @@ impl<S: 'static> Contract<S> {
         S: React<E>,
     {
         let info = OperationInfo {
-            name: E::NAME,
-            id: TypeId::of::<Reaction<E>>(),
-            access: Access::Internal,
-            timeout: Reaction::<E>::TIMEOUT,
+            signature: Signature::of::<Reaction<E>>(),
             serve: remote::serve::<Reaction<E>>,
             reaction: Some(deliver::<E>),
         };
         let here = local_reaction::<S, E>;
         self.operations.push(Term { info, here, elsewhere: remote::operation::<Reaction<E>> });
+        self
+    }
+
+    /// Has sagas: an operator lists and retries them, which the runtime answers.
+    #[must_use]
+    pub fn sagas<D: SagaDomain>(mut self) -> Self
+    where
+        S: HasSagas,
+    {
+        self.told.sagas = Some(SagaCalls::of::<D>());
+        self.on::<ListSagasOf<D>>().on::<RetrySagaOf<D>>()
+    }
+
+    /// Publishes live updates that can be followed as `T`.
+    #[must_use]
+    pub fn topic<T: Topic>(mut self) -> Self {
+        self.told.topics.push(LiveTopic::of::<T>());
+        self
+    }
+
+    /// Publishes a log, whose lines it keeps, that can be followed as `T`.
+    #[must_use]
+    pub fn log<T: Log>(mut self) -> Self {
+        self.told.topics.push(LiveTopic::of_log::<T>());
         self
     }
 
@@ -131,7 +154,7 @@ impl<S: 'static> Contract<S> {
     /// goes over `transport`.
     #[must_use]
     pub fn remote(self, transport: Arc<dyn Transport>) -> Domain {
-        let (domain, reached_by) = (self.name, transport.clone());
+        let (domain, reached_by) = (self.told.name, transport.clone());
         let terms = self.terms(|term| term.elsewhere);
         DomainOf::new(terms, Shards::Shared, move |context: ShardContext| {
             std::future::ready(Ok(Remote::new(domain, reached_by.clone(), context)))
@@ -142,6 +165,6 @@ impl<S: 'static> Contract<S> {
 
     fn terms<T>(self, pick: impl Fn(&Term<S>) -> Install<T>) -> Terms<T> {
         let operations = self.operations.iter().map(|term| (term.info, pick(term))).collect();
-        Terms { name: self.name, bulkhead: self.bulkhead, operations }
+        Terms { told: self.told, operations }
     }
 }

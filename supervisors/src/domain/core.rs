@@ -18,13 +18,14 @@ use crate::{
     breaker::{Force, State},
     bulkhead::Bulkhead,
     call::remote::Transport,
-    domain::{Blueprint, Domain, OperationInfo, Shards},
+    domain::{Blueprint, Domain, OperationInfo, Shards, topic::LiveTopic},
     events::{Deliver, Subscription},
     health::{
         condition::{Away, Condition, Part, Requirement},
         dependency::Dependency,
     },
     restart::{Exit, RestartLog},
+    saga::SagaCalls,
     shard::{
         Control,
         keys::Keys,
@@ -54,6 +55,10 @@ pub(crate) struct DomainCore {
     pub(crate) shards: Shards,
     pub(crate) blueprint: Arc<dyn Blueprint>,
     pub(crate) operations: Vec<OperationInfo>,
+    /// How its sagas are asked for, if it has any.
+    pub(crate) sagas: Option<SagaCalls>,
+    /// What of it can be followed live.
+    pub(crate) topics: Vec<LiveTopic>,
     /// Set on a node that does not host the domain.
     pub(crate) transport: Option<Arc<dyn Transport>>,
     /// Dependencies outside of the node: breakers are reset when one is back.
@@ -88,6 +93,8 @@ impl DomainCore {
             shards: domain.shards,
             blueprint: domain.blueprint,
             operations: domain.operations,
+            sagas: domain.sagas,
+            topics: domain.topics,
             transport: domain.transport,
             stands_on: domain.stands_on,
             requirements: domain.requirements,
@@ -204,13 +211,16 @@ impl DomainCore {
 
     /// The domain's reaction to events of this type.
     pub(crate) fn reaction(&self, kind: &str) -> Option<Deliver> {
-        self.operations.iter().filter(|operation| operation.name == kind).find_map(|operation| operation.reaction)
+        self.operations
+            .iter()
+            .filter(|operation| operation.signature.name == kind)
+            .find_map(|operation| operation.reaction)
     }
 
     /// The events it reacts to.
     pub(crate) fn subscription(&self) -> Subscription {
         let reactions = self.operations.iter().filter(|operation| operation.reaction.is_some());
-        Subscription { domain: self.name, types: reactions.map(|operation| operation.name).collect() }
+        Subscription { domain: self.name, types: reactions.map(|operation| operation.signature.name).collect() }
     }
 
     /// The failure of a call that runs when its deadline passes.

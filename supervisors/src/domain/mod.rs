@@ -25,8 +25,9 @@ pub(crate) mod core;
 mod database;
 pub(crate) mod once;
 pub(crate) mod operation;
+pub(crate) mod topic;
 
-use std::{any::TypeId, cell::RefCell, future::Future, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, future::Future, rc::Rc, sync::Arc};
 
 use callboard_messages::Access;
 use futures_util::{FutureExt, future::LocalBoxFuture};
@@ -38,15 +39,16 @@ use crate::{
     db::Databases,
     domain::{
         context::ShardContext,
-        contract::{DomainPlan, Install, Terms},
+        contract::{DomainPlan, Install, Terms, Told},
         operation::StartError,
+        topic::LiveTopic,
     },
     events::{self, Deliver},
     health::{condition::Requirement, dependency::Dependency},
     restart::Strategy,
-    saga::Sagas,
+    saga::{SagaCalls, Sagas},
     schedule::{self, Schedule},
-    shard::{Build, Operations, StateCell},
+    shard::{Build, Operations, Signature, StateCell},
     supervise::{ChildSpec, Supervisor},
 };
 
@@ -74,6 +76,10 @@ pub struct Domain {
     pub(crate) stands_on: Vec<Dependency>,
     /// Parts without which it can't answer.
     pub(crate) requirements: Vec<Arc<dyn Requirement>>,
+    /// How its sagas are asked for, if it has any.
+    pub(crate) sagas: Option<SagaCalls>,
+    /// What of it can be followed live.
+    pub(crate) topics: Vec<LiveTopic>,
     /// Sentences about invalid parts, found while it was put together.
     wrong: Vec<String>,
 }
@@ -81,10 +87,7 @@ pub struct Domain {
 /// An operation as the runtime knows it, without its type.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OperationInfo {
-    pub(crate) name: &'static str,
-    pub(crate) id: TypeId,
-    pub(crate) access: Access,
-    pub(crate) timeout: Duration,
+    pub(crate) signature: &'static Signature,
     /// Serves a request that came by name.
     pub(crate) serve: Serve,
     /// Set for a reaction to an event, which is no operation of its own.
@@ -105,6 +108,7 @@ pub struct DomainOf<S> {
     databases: Option<Databases>,
     stands_on: Vec<Dependency>,
     schedules: Vec<Schedule>,
+    has_sweeper: bool,
 }
 
 impl Domain {
@@ -122,9 +126,9 @@ impl<S: 'static> DomainOf<S> {
         F: Fn(ShardContext) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<S, StartError>> + 'static,
     {
-        let bulkhead = &terms.bulkhead;
+        let bulkhead = &terms.told.bulkhead;
         Self {
-            supervisor: Supervisor::new(terms.name).intensity(bulkhead.intensity).backoff(bulkhead.backoff),
+            supervisor: Supervisor::new(terms.told.name).intensity(bulkhead.intensity).backoff(bulkhead.backoff),
             terms,
             shards,
             factory: Arc::new(move |context| factory(context).boxed_local()),
@@ -134,12 +138,13 @@ impl<S: 'static> DomainOf<S> {
             databases: None,
             stands_on: Vec::new(),
             schedules: Vec::new(),
+            has_sweeper: false,
         }
     }
 
     /// Marks it as remote: its work is done behind `transport`.
     pub(crate) fn behind(mut self, transport: Arc<dyn Transport>) -> Self {
-        let domain = self.terms.name;
+        let domain = self.terms.told.name;
         transport.watch(domain);
         self.transport = Some(transport.clone());
         self.requires(move || transport.away(domain))
@@ -155,7 +160,7 @@ impl<S: 'static> DomainOf<S> {
     /// Adds the domain's database as a requirement: it is watched, also while there are no calls.
     #[must_use]
     pub fn watches(mut self, databases: &Databases) -> Self {
-        let (requirement, child) = database::watch(self.terms.name, databases.clone());
+        let (requirement, child) = database::watch(self.terms.told.name, databases.clone());
         self.supervisor = self.supervisor.child(child);
         self.requires(requirement)
     }
@@ -172,7 +177,7 @@ impl<S: 'static> DomainOf<S> {
     #[must_use]
     pub fn stored(mut self, databases: &Databases) -> Self {
         self.databases = Some(databases.clone());
-        let server = databases.server(self.terms.name);
+        let server = databases.server(self.terms.told.name);
         self.standing_on(server).watches(databases)
     }
 
@@ -193,7 +198,7 @@ impl<S: 'static> DomainOf<S> {
     /// Adds the domain's sagas: those whose node is gone are taken over here.
     #[must_use]
     pub fn sagas(self, sagas: &Sagas) -> Self {
-        self.child(sagas.sweeper())
+        Self { has_sweeper: true, ..self.child(sagas.sweeper()) }
     }
 
     /// Adds a blocking pool of the domain to the node's metrics.
@@ -215,15 +220,19 @@ impl<S: 'static> DomainOf<S> {
     pub fn build(mut self) -> Domain {
         let mut wrong: Vec<String> = self.schedules.iter().filter_map(|schedule| schedule.validate().err()).collect();
         if let Some(databases) = self.databases.take() {
-            let name = self.terms.name;
+            let name = self.terms.told.name;
             let mut schedules = std::mem::take(&mut self.schedules);
             schedules.push(schedule::housekeeping());
             let relay = events::relay(name, databases.clone());
             self.supervisor = self.supervisor.child(relay).child(schedule::keeper(name, databases, schedules));
         } else if !self.schedules.is_empty() {
-            wrong.push(format!("domain {}: one with schedules must be stored", self.terms.name));
+            wrong.push(format!("domain {}: one with schedules must be stored", self.terms.told.name));
         }
-        let Terms { name, bulkhead, operations } = self.terms;
+        let Terms { told: Told { name, bulkhead, sagas, topics }, operations } = self.terms;
+        if self.transport.is_none() && sagas.is_some() != self.has_sweeper {
+            wrong
+                .push(format!("domain {name}: its sagas are either not in its contract, or not added to what it runs"));
+        }
         Domain {
             name,
             bulkhead,
@@ -234,6 +243,8 @@ impl<S: 'static> DomainOf<S> {
             transport: self.transport,
             stands_on: self.stands_on,
             requirements: self.requirements,
+            sagas,
+            topics,
             wrong,
             blueprint: Arc::new(BlueprintOf { factory: self.factory, operations }),
         }
@@ -261,12 +272,21 @@ impl Domain {
 
     /// Name and access of each operation that it answers.
     pub fn answers(&self) -> impl Iterator<Item = (&'static str, Access)> {
-        self.operations.iter().filter(|info| info.reaction.is_none()).map(|info| (info.name, info.access))
+        self.operations
+            .iter()
+            .filter(|info| info.reaction.is_none())
+            .map(|info| (info.signature.name, info.signature.access))
     }
 
     /// The types of events that it reacts to.
     pub fn reacts_to(&self) -> impl Iterator<Item = &'static str> {
-        self.operations.iter().filter(|info| info.reaction.is_some()).map(|info| info.name)
+        self.operations.iter().filter(|info| info.reaction.is_some()).map(|info| info.signature.name)
+    }
+
+    /// What of it can be followed live.
+    #[must_use]
+    pub fn topics(&self) -> &[LiveTopic] {
+        &self.topics
     }
 
     /// Adds a requirement before those it was built with, because its reason is more specific.
@@ -287,15 +307,16 @@ impl Domain {
             wrong.push(format!("domain {name}: it must have at least one thread of its own"));
         }
         for (index, operation) in self.operations.iter().enumerate() {
-            let own = operation.name.split_once('.').is_some_and(|(of, verb)| of == name && !verb.is_empty());
+            let Signature { name: verb, timeout, .. } = *operation.signature;
+            let own = verb.split_once('.').is_some_and(|(of, verb)| of == name && !verb.is_empty());
             if !own && operation.reaction.is_none() {
-                wrong.push(format!("domain {name}: the operation {} is not named {name}.<verb>", operation.name));
+                wrong.push(format!("domain {name}: the operation {verb} is not named {name}.<verb>"));
             }
-            if self.operations.iter().take(index).any(|other| other.name == operation.name) {
-                wrong.push(format!("domain {name}: the operation {} is answered twice", operation.name));
+            if self.operations.iter().take(index).any(|other| other.signature.name == verb) {
+                wrong.push(format!("domain {name}: the operation {verb} is answered twice"));
             }
-            if operation.timeout.is_zero() {
-                wrong.push(format!("domain {name}: the operation {} has no time to run", operation.name));
+            if timeout.is_zero() {
+                wrong.push(format!("domain {name}: the operation {verb} has no time to run"));
             }
         }
         let bounds = self.bulkhead.validate().err().into_iter().flatten();
@@ -331,7 +352,7 @@ impl<S: 'static> Blueprint for BlueprintOf<S> {
             .operations
             .iter()
             .enumerate()
-            .map(|(index, (info, install))| (info.id, install(&state, index)))
+            .map(|(index, (info, install))| (info.signature.id, install(&state, index)))
             .collect();
         let (factory, built) = (self.factory.clone(), state.clone());
         let build = move |context| {

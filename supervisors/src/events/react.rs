@@ -1,7 +1,7 @@
 //! Reactions: a domain reacts to an event as to an operation, with its bulkhead, breaker, deadline and metrics, in one
 //! transaction with the inbox.
 
-use std::{any::Any, marker::PhantomData, time::Duration};
+use std::{marker::PhantomData, rc::Rc, time::Duration};
 
 use callboard_messages::{Access, CallError, Caller, Code, DomainError, Operation, OrganizationId};
 use chrono::{DateTime, Utc};
@@ -13,7 +13,7 @@ use super::{CloudEvent, Event, inbox};
 use crate::{
     call::actor_ref::ActorRef,
     db::{Database, Transaction},
-    shard::{StateCell, operation},
+    shard::{LocalOperation, StateCell, operation},
     telemetry::stats::Ending,
     time::clock::Clock,
 };
@@ -102,11 +102,14 @@ pub(crate) fn deliver<E: Event>(
 }
 
 /// The handler of a reaction above a shard's state.
-pub(crate) fn local_reaction<S: React<E>, E: Event>(state: &StateCell<S>, index: usize) -> Box<dyn Any> {
-    operation(state, index, async |state: &S, caller: &Caller, reaction: Reaction<E>| {
-        let outcome = apply::<S, E>(state, caller.clone(), reaction.event).await;
-        let ending = Ending::of(&outcome);
-        (outcome, ending)
+pub(crate) fn local_reaction<S: React<E>, E: Event>(state: &StateCell<S>, index: usize) -> LocalOperation {
+    operation(state, index, |state: Rc<S>, caller: Caller, reaction: Reaction<E>| {
+        async move {
+            let outcome = apply::<S, E>(&state, caller, reaction.event).await;
+            let ending = Ending::of(&outcome);
+            (outcome, ending)
+        }
+        .boxed_local()
     })
 }
 

@@ -132,7 +132,7 @@ impl NodeCollector {
                     let count: u64 =
                         ports.iter().filter_map(|port| port.operation(number)).map(|stats| stats.ended(ending)).sum();
                     if count > 0 {
-                        let labels = [core.name, operation.name, ending.as_str()];
+                        let labels = [core.name, operation.signature.name, ending.as_str()];
                         metrics.push(CALLS.metric(MetricType::COUNTER, &labels, as_f64(count)));
                     }
                 }
@@ -149,7 +149,7 @@ impl NodeCollector {
                 let stats: Vec<&OperationStats> = ports.iter().filter_map(|port| port.operation(number)).collect();
                 let histogram = histogram(&stats);
                 if histogram.get_sample_count() > 0 {
-                    let mut metric = Metric::from_label(DURATIONS.pairs(&[core.name, operation.name]));
+                    let mut metric = Metric::from_label(DURATIONS.pairs(&[core.name, operation.signature.name]));
                     metric.set_histogram(histogram);
                     metrics.push(metric);
                 }

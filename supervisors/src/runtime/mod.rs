@@ -26,7 +26,7 @@ use crate::{
         bus::{Bus, ClusterLink},
         remote::Transport,
     },
-    domain::{Domain, Shards, core::DomainCore},
+    domain::{Domain, Shards, core::DomainCore, topic::LiveTopic},
     events::{Catalogue, EventSink, EventTransport, Events, InProcess},
     health::disk::Disk,
     live::Live,
@@ -136,6 +136,12 @@ impl RuntimeBuilder {
         for (index, domain) in domains.iter().enumerate() {
             if domains.iter().take(index).any(|other| other.name == domain.name) {
                 wrong.push(format!("two domains are named {}", domain.name));
+            }
+        }
+        let topics: Vec<&str> = domains.iter().flat_map(Domain::topics).map(LiveTopic::kind).collect();
+        for (index, topic) in topics.iter().enumerate() {
+            if topics.iter().take(index).any(|other| other == topic) {
+                wrong.push(format!("two live topics are named {topic}"));
             }
         }
         if workers == 0 {

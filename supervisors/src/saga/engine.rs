@@ -102,7 +102,8 @@ impl SagaEngine {
         Self { sagas: sagas.clone(), database, bus, clock }
     }
 
-    /// Begins the saga of this state under `id`, which was never used before, and drives it to its end. Its first steps,
+    /// Begins the saga of this state under `id`, a UUIDv7 that no saga of any domain had before, by which an operator finds
+    /// it, and drives it to its end. Its first steps,
     /// as far as they are in the domain's own database, are one transaction with its beginning: if one is refused, there
     /// was no saga. From then on it goes on also when nobody waits for it any more.
     ///

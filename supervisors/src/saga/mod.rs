@@ -39,12 +39,12 @@ mod tests;
 
 use std::time::Duration;
 
-pub(crate) use self::log::prune;
 pub use self::{
     engine::{SagaEngine, Sagas},
-    operator::RetryError,
+    operator::{HasSagas, SagasOf},
     plan::{Saga, SagaState, StepContext, StepOutcome},
 };
+pub(crate) use self::{log::prune, operator::SagaCalls};
 use crate::restart::Backoff;
 
 /// How patient a saga is.

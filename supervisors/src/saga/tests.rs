@@ -11,7 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use callboard_messages::{Access, CallError, Caller, Code, DomainError, Failure, Operation, SagaStatus};
+use callboard_messages::{
+    Access, CallError, Caller, Code, DomainError, Failure, Operation, SagaDomain, SagaError, SagaStatus,
+};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sqlx::{
@@ -26,7 +28,7 @@ use super::{
     *,
 };
 use crate::{
-    Bus, Domain, Handle, Outcome, Runtime, StartError,
+    Bus, Domain, Handle, Outcome, Runtime, ShardContext, StartError,
     db::{Database, Databases, Transaction},
     testing::on_both_engines,
 };
@@ -236,6 +238,19 @@ impl World for Travel {
     }
 }
 
+enum Trips {}
+
+impl SagaDomain for Trips {
+    const LIST: &'static str = "trip.list_sagas";
+    const RETRY: &'static str = "trip.retry_saga";
+}
+
+impl HasSagas for SagaEngine {
+    fn sagas(&self) -> &SagaEngine {
+        self
+    }
+}
+
 async fn node(inn: &Inn, sagas: Option<&Sagas>) -> Runtime {
     let hosted = inn.clone();
     let inn =
@@ -245,11 +260,16 @@ async fn node(inn: &Inn, sagas: Option<&Sagas>) -> Runtime {
                 async move { Ok::<_, StartError>(hosted) }
             },
         );
-    let mut trip = Domain::new("trip").answering::<()>().shared(|_| async { Ok(()) });
-    if let Some(sagas) = sagas {
-        trip = trip.sagas(sagas);
-    }
-    let runtime = Runtime::builder().workers(1).build(vec![inn.build(), trip.build()]).unwrap();
+    let trips = sagas.map(|sagas| {
+        let begun = sagas.clone();
+        let contract = Domain::new("trip").answering::<SagaEngine>().sagas::<Trips>();
+        let open = move |context: ShardContext| {
+            let begun = begun.clone();
+            async move { Ok(begun.open(&context).await?) }
+        };
+        contract.shared(open).sagas(sagas).build()
+    });
+    let runtime = Runtime::builder().workers(1).build([inn.build()].into_iter().chain(trips).collect()).unwrap();
     runtime.attach().await;
     runtime
 }
@@ -302,9 +322,24 @@ async fn whoever_began_it_is_told_the_end_and_the_domains_own_refusal() {
         travel.assert_gone(id).await;
         assert_eq!(engine.list(None, Uuid::max(), 100).await.unwrap(), []);
         assert_eq!(engine.list(Some(SagaStatus::Undone), Uuid::max(), 100).await.unwrap()[0].id, id);
-        assert!(matches!(engine.retry(id).await, Err(RetryError::NotStuck(SagaStatus::Undone))));
-        assert!(matches!(engine.retry(Uuid::now_v7()).await, Err(RetryError::NotFound)));
+        assert_eq!(engine.retry(id).await.unwrap_err(), SagaError::NotStuck(SagaStatus::Undone).into());
+        assert_eq!(engine.retry(Uuid::now_v7()).await.unwrap_err(), SagaError::NoSuchSaga.into());
         travel.runtime.stop(Duration::from_secs(5)).await;
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_domain_with_sagas_that_no_operator_would_see_does_not_start() {
+    on_both(async |databases| {
+        let sagas = Sagas::new("trip", &databases).with(booking());
+        let untold = Domain::new("trip").answering::<()>().shared(|_| async { Ok(()) }).sagas(&sagas).build();
+        let contract = Domain::new("trip").answering::<SagaEngine>().sagas::<Trips>();
+        let undriven = contract.shared(|_| async { Err(StartError::from("nobody asks")) }).build();
+        for domain in [untold, undriven] {
+            let wrong = Runtime::builder().workers(1).build(vec![domain]).err().unwrap();
+            assert!(wrong[0].contains("domain trip: its sagas are either"), "{wrong:?}");
+        }
     })
     .await;
 }

@@ -8,15 +8,14 @@ use std::{
     time::Instant,
 };
 
-use callboard_messages::{CallError, Caller, Failure, Operation};
+use callboard_messages::{Caller, Failure, Operation};
 use tokio::task::coop;
 use tracing::Span;
 use uuid::Uuid;
 
 use super::{
-    Envelope, Grant, Shard, Waiting, elsewhere,
-    execution::{self, Step},
-    operation_span, queued, slot,
+    AnyQuestion, AnySlot, Envelope, Grant, Question, Shard, Signature, elsewhere, operation_span, question::Step,
+    slot::Reply,
 };
 use crate::{
     domain::{
@@ -34,21 +33,8 @@ use crate::{
 /// The future of a call: nothing happens before it is polled. It belongs to the thread it is polled on.
 #[must_use = "a call is made by awaiting it"]
 pub struct Ask<'a, M: Operation> {
-    core: Option<&'a Arc<DomainCore>>,
-    caller: &'a Caller,
-    state: AskState<M>,
-}
-
-/// A call that was begun: its outcome, or where to wait for it.
-type Begun<M> = Result<Outcome<M>, AskState<M>>;
-
-enum AskState<M: Operation> {
-    New(M),
-    Waiting(
-        Waiting<M::Reply, M::Error>,
-        #[expect(dead_code, reason = "held, and dropped with the call")] Option<Watched>,
-    ),
-    Ended,
+    course: Course<'a>,
+    question: Question<M>,
 }
 
 // The message is moved out of the future, never pinned in it.
@@ -56,36 +42,81 @@ impl<M: Operation> Unpin for Ask<'_, M> {}
 
 impl<'a, M: Operation> Ask<'a, M> {
     pub(crate) const fn new(core: Option<&'a Arc<DomainCore>>, caller: &'a Caller, message: M) -> Self {
-        Self { core, caller, state: AskState::New(message) }
+        Self { course: Course { core, caller, state: State::New }, question: Question::Asked(message) }
     }
+}
 
-    fn begin(&self, message: M, cx: &mut Context<'_>) -> Begun<M> {
-        match self.try_begin(message, cx) {
-            Ok(begun) => begun,
-            Err(failure) => Ok(Err(failure.into())),
+impl<M: Operation> Future for Ask<'_, M> {
+    type Output = Outcome<M>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { course, question } = self.get_mut();
+        ready!(course.poll(question, cx));
+        question.take().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+/// The course of a call of any operation.
+pub(crate) struct Course<'a> {
+    core: Option<&'a Arc<DomainCore>>,
+    caller: &'a Caller,
+    state: State,
+}
+
+enum State {
+    New,
+    /// For its slot, watched over if that is of another thread.
+    Waits(#[expect(dead_code, reason = "held, and dropped with the call")] Option<Watched>),
+    Ended,
+}
+
+impl Course<'_> {
+    /// Ready when the outcome of the question is there.
+    fn poll(&mut self, question: &mut dyn AnyQuestion, cx: &mut Context<'_>) -> Poll<()> {
+        if let State::New = self.state {
+            // A caller in a loop whose every answer is there at once would keep the thread to itself.
+            let budget = ready!(coop::poll_proceed(cx));
+            budget.made_progress();
+            self.state = match self.begin(question, cx) {
+                Ok(begun) => begun,
+                Err(failure) => {
+                    question.fail(failure);
+                    State::Ended
+                }
+            };
         }
+        if let State::Waits(_) = self.state {
+            ready!(question.poll_outcome(cx));
+            self.state = State::Ended;
+        }
+        // A failure counts where it happened, and not with whoever asked.
+        if let Some(failure) = question.failure() {
+            elsewhere::note(failure);
+        }
+        Poll::Ready(())
     }
 
-    fn try_begin(&self, message: M, cx: &mut Context<'_>) -> Result<Begun<M>, Failure> {
-        check_access::<M>(self.caller)?;
+    fn begin(&self, question: &mut dyn AnyQuestion, cx: &mut Context<'_>) -> Result<State, Failure> {
+        let signature = question.signature();
+        check_access(signature.access, self.caller)?;
         let Some(core) = self.core else {
-            return Err(Failure::Internal(format!("no domain of this node answers {}", M::NAME)));
+            return Err(Failure::Internal(format!("no domain of this node answers {}", signature.name)));
         };
         core.check_open()?;
         let now = core.clock.instant();
-        let latest = now + M::TIMEOUT;
+        let latest = now + signature.timeout;
         let deadline = self.caller.deadline.map_or(latest, |deadline| deadline.min(latest));
         if deadline <= now {
             core.reject(Rejection::Expired);
             return Err(Failure::Expired);
         }
-        if let Some(key) = M::KEY {
-            let key = key(&message);
-            return self.ask_keyed(core, key, message, now, deadline);
+        if let Some(key) = question.key() {
+            return self.ask_keyed(core, key, question, now, deadline);
         }
         match local::shard(core.number) {
-            Some(shard) => self.ask_here(&shard, message, now, deadline, cx),
-            None => self.ask_abroad(core, message, now, deadline),
+            Some(shard) => self.ask_here(&shard, signature, question, now, deadline, cx),
+            None => self.ask_abroad(core, question, now, deadline),
         }
     }
 
@@ -93,43 +124,49 @@ impl<'a, M: Operation> Ask<'a, M> {
     fn ask_here(
         &self,
         shard: &Rc<Shard>,
-        message: M,
+        signature: &'static Signature,
+        question: &mut dyn AnyQuestion,
         now: Instant,
         deadline: Instant,
         cx: &mut Context<'_>,
-    ) -> Result<Begun<M>, Failure> {
-        let operation = shard.operation::<M>()?;
+    ) -> Result<State, Failure> {
+        let operation = shard.operation(signature)?;
         let admission = shard.admit(now)?;
         if shard.has_room() {
-            let span = operation_span!(M::NAME, shard.port.index, self.caller.correlation_id);
+            let span = operation_span!(signature.name, shard.port.index, self.caller.correlation_id);
             let grant = Grant { operation: operation.index, started: now, deadline, admission, key: None, span };
-            let call = shard.begin::<M>(self.caller, grant);
-            return Ok(match execution::run(shard, operation, call, self.caller.clone(), message, cx) {
-                Step::Ended(outcome) => Ok(outcome),
-                Step::Waits(execution) => {
-                    let (reply, waiting) = slot::running(shard.port.clone());
-                    execution.detach(shard.clone(), reply);
-                    Err(AskState::Waiting(waiting, None))
+            let call = shard.begin(signature.name, self.caller, grant);
+            match call.guard(|| question.run(&shard.port, operation, self.caller.clone(), cx)) {
+                Ok(Step::Ended(ending)) => shard.ended(&call, ending, question.failure()),
+                Ok(Step::Waits(rest, slot)) => {
+                    shard.detach(call, rest, Reply::new(slot));
+                    return Ok(State::Waits(None));
                 }
-            });
+                Err(panic) => return Err(shard.panicked(&call, &panic)),
+            }
+            return Ok(State::Ended);
         }
         if let Err(full) = shard.port.reserve() {
             shard.release(admission, now);
             return Err(full);
         }
-        let (mut envelope, waiting) = self.envelope(shard.port.clone(), message, deadline, None);
+        let mut envelope = self.envelope(&shard.port, question, deadline, None)?;
         envelope.admission = Some(admission);
         shard.accept(envelope);
-        Ok(Err(AskState::Waiting(waiting, None)))
+        Ok(State::Waits(None))
     }
 
-    fn ask_abroad(&self, core: &DomainCore, message: M, now: Instant, deadline: Instant) -> Result<Begun<M>, Failure> {
+    fn ask_abroad(
+        &self,
+        core: &DomainCore,
+        question: &mut dyn AnyQuestion,
+        now: Instant,
+        deadline: Instant,
+    ) -> Result<State, Failure> {
         let port = core.pick().ok_or_else(|| core.down())?;
         enter_queue(core, &port, now)?;
-        let (envelope, waiting) = self.envelope(port.clone(), message, deadline, None);
-        port.post(envelope);
-        let watched = Watched::new(core, deadline, &waiting);
-        Ok(Err(AskState::Waiting(waiting, Some(watched))))
+        port.post(self.envelope(&port, question, deadline, None)?);
+        Ok(State::Waits(Watched::new(core, deadline, question)))
     }
 
     /// All calls of a key go to one shard, in order: those that find others of their key before them go through its
@@ -138,10 +175,10 @@ impl<'a, M: Operation> Ask<'a, M> {
         &self,
         core: &Arc<DomainCore>,
         key: Uuid,
-        message: M,
+        question: &mut dyn AnyQuestion,
         now: Instant,
         deadline: Instant,
-    ) -> Result<Begun<M>, Failure> {
+    ) -> Result<State, Failure> {
         let ports = core.ports();
         let here = local::shard(core.number);
         let home = |held: Option<usize>| {
@@ -150,39 +187,48 @@ impl<'a, M: Operation> Ask<'a, M> {
             let port = from_there.find(|port| port.mailbox().is_some()).ok_or_else(|| core.down())?;
             enter_queue(core, port, now).map(|()| port.index)
         };
-        let (direct, port, waiting) = core
-            .keys
-            .enter(core, key, home, |index, alone, guard| {
-                let port = ports.get(index)?;
-                let (envelope, waiting) = self.envelope(port.clone(), message, deadline, Some(guard));
-                if alone && here.as_ref().is_some_and(|here| here.port.index == index) {
-                    return Some((Some(envelope), port, waiting));
-                }
-                port.post(envelope);
-                Some((None, port, waiting))
-            })?
-            .ok_or_else(|| core.down())?;
+        let (direct, is_here) = core.keys.enter(core, key, home, |index, alone, guard| -> Result<_, Failure> {
+            let port = ports.get(index).ok_or_else(|| core.down())?;
+            let envelope = self.envelope(port, question, deadline, Some(guard))?;
+            let is_here = here.as_ref().is_some_and(|here| here.port.index == index);
+            if alone && is_here {
+                return Ok((Some(envelope), is_here));
+            }
+            port.post(envelope);
+            Ok((None, is_here))
+        })??;
         if let (Some(envelope), Some(here)) = (direct, &here) {
             here.accept(envelope);
         }
-        let is_here = here.is_some_and(|here| here.port.index == port.index);
-        let watched = (!is_here).then(|| Watched::new(core, deadline, &waiting));
-        Ok(Err(AskState::Waiting(waiting, watched)))
+        let watched = if is_here { None } else { Watched::new(core, deadline, question) };
+        Ok(State::Waits(watched))
     }
 
-    #[expect(clippy::type_complexity, reason = "the two ends of one call")]
+    /// For a call that has a place in the queue of `port`.
     fn envelope(
         &self,
-        port: Arc<Port>,
-        message: M,
+        port: &Arc<Port>,
+        question: &mut dyn AnyQuestion,
         deadline: Instant,
         key: Option<KeyGuard>,
-    ) -> (Box<Envelope<M>>, Waiting<M::Reply, M::Error>) {
-        let (reply, waiting) = queued(port);
-        let caller = self.caller.clone();
+    ) -> Result<Envelope, Failure> {
+        let signature = question.signature();
+        let Some(slot) = question.leave(port) else {
+            port.leave();
+            return Err(Failure::Internal(format!("{} was asked twice", signature.name)));
+        };
         let wanted = tracing::enabled!(target: "callboard::operation", tracing::Level::DEBUG);
         let parent = if wanted { Span::current().id() } else { None };
-        (Box::new(Envelope { caller, message, deadline, admission: None, key, parent, reply }), waiting)
+        let (caller, reply) = (self.caller.clone(), Reply::new(slot));
+        Ok(Envelope { signature, caller, deadline, admission: None, key, parent, reply })
+    }
+}
+
+impl Drop for Course<'_> {
+    fn drop(&mut self) {
+        if let State::Waits(_) = self.state {
+            elsewhere::note_left();
+        }
     }
 }
 
@@ -195,50 +241,6 @@ fn enter_queue(core: &DomainCore, port: &Port, now: Instant) -> Result<(), Failu
     port.reserve()
 }
 
-impl<M: Operation> Future for Ask<'_, M> {
-    type Output = Outcome<M>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        if matches!(this.state, AskState::New(_)) {
-            // A caller in a loop whose every answer is there at once would keep the thread to itself.
-            let budget = ready!(coop::poll_proceed(cx));
-            budget.made_progress();
-            if let AskState::New(message) = std::mem::replace(&mut this.state, AskState::Ended) {
-                match this.begin(message, cx) {
-                    Ok(outcome) => return Poll::Ready(noted(outcome)),
-                    Err(state) => this.state = state,
-                }
-            }
-        }
-        match &mut this.state {
-            AskState::Waiting(waiting, _) => {
-                let outcome = ready!(Pin::new(waiting).poll(cx));
-                this.state = AskState::Ended;
-                Poll::Ready(noted(outcome))
-            }
-            AskState::New(_) | AskState::Ended => Poll::Pending,
-        }
-    }
-}
-
-/// A failure counts where it happened, and not with whoever asked.
-#[inline]
-fn noted<R, E>(outcome: Result<R, CallError<E>>) -> Result<R, CallError<E>> {
-    if let Err(CallError::Failed(failure)) = &outcome {
-        elsewhere::note(failure);
-    }
-    outcome
-}
-
-impl<M: Operation> Drop for Ask<'_, M> {
-    fn drop(&mut self) {
-        if matches!(self.state, AskState::Waiting(..)) {
-            elsewhere::note_left();
-        }
-    }
-}
-
 /// A call to another thread, watched by this one: a shard whose thread is blocked cannot notice a deadline.
 struct Watched {
     sweeper: Rc<Sweeper>,
@@ -246,14 +248,11 @@ struct Watched {
 }
 
 impl Watched {
-    fn new<R: Send + 'static, E: Send + 'static>(
-        core: &DomainCore,
-        deadline: Instant,
-        waiting: &Waiting<R, E>,
-    ) -> Self {
+    fn new(core: &DomainCore, deadline: Instant, question: &dyn AnyQuestion) -> Option<Self> {
+        let slot: Arc<dyn AnySlot> = question.slot()?;
         let sweeper = local::sweeper(core.node, &core.clock);
-        let number = sweeper.await_abroad(deadline, waiting.overdue());
-        Self { sweeper, number }
+        let number = sweeper.await_abroad(deadline, slot);
+        Some(Self { sweeper, number })
     }
 }
 

@@ -5,24 +5,21 @@
 
 use parking_lot::Mutex;
 
-use crate::shard::Queued;
-
-/// A call on its way to another thread.
-pub(crate) type Sent = Box<dyn Queued + Send>;
+use crate::shard::Envelope;
 
 #[derive(Default)]
 pub(crate) struct Inbox(Mutex<Left>);
 
 #[derive(Default)]
 struct Left {
-    calls: Vec<Sent>,
+    calls: Vec<Envelope>,
     rung: bool,
     closed: bool,
 }
 
 impl Inbox {
     /// Leaves a call; whether to ring. A closed inbox drops the call, which tells its caller that the shard is gone.
-    pub(crate) fn leave(&self, call: Sent) -> bool {
+    pub(crate) fn leave(&self, call: Envelope) -> bool {
         let mut left = self.0.lock();
         if left.closed {
             drop(left);
@@ -34,7 +31,7 @@ impl Inbox {
     }
 
     /// Takes what was left, in order, in exchange for an empty list.
-    pub(crate) fn take(&self, empty: Vec<Sent>) -> Vec<Sent> {
+    pub(crate) fn take(&self, empty: Vec<Envelope>) -> Vec<Envelope> {
         let mut left = self.0.lock();
         left.rung = false;
         std::mem::replace(&mut left.calls, empty)

@@ -12,7 +12,7 @@ use actix::Actor;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 
-use super::{Running, Shard, ShardActor};
+use super::{RunningCall, Shard, ShardActor};
 use crate::{
     blocking::panic_message,
     breaker::{Machine, State},
@@ -210,7 +210,7 @@ impl Shard {
         for envelope in self.take_waiting() {
             envelope.refuse(self.core.unavailable());
         }
-        let running: Vec<Rc<dyn Running>> = self.running.borrow().iter().map(|(_, call)| call.clone()).collect();
+        let running: Vec<Rc<RunningCall>> = self.running.borrow().iter().map(|(_, call)| call.clone()).collect();
         for call in running {
             call.end(self.core.overdue());
         }

@@ -15,12 +15,12 @@ mod lifecycle;
 pub(crate) mod local;
 mod operation;
 pub(crate) mod port;
+mod question;
 mod queue;
 mod slot;
 pub(crate) mod sweep;
 
 use std::{
-    any::TypeId,
     cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
     rc::{Rc, Weak},
@@ -28,7 +28,7 @@ use std::{
     time::Instant,
 };
 
-use callboard_messages::{CallError, Caller, Code, Failure, Operation};
+use callboard_messages::{Caller, Code, Failure};
 use slab::Slab;
 use tokio::sync::Notify;
 use tracing::Span;
@@ -38,20 +38,20 @@ pub use self::ask::Ask;
 pub(crate) use self::{
     actor::{Control, Ring, ShardActor},
     elsewhere::note as note_elsewhere,
-    envelope::{Envelope, Queued},
+    envelope::Envelope,
     operation::{Build, LocalOperation, Operations, StateCell, TypeIdHasher, local_operation, operation},
-    slot::{Overdue, Waiting, queued},
+    question::{AnyQuestion, Question, Signature},
+    slot::AnySlot,
 };
 use self::{
     elsewhere::Elsewhere,
-    execution::{Call, Running},
+    execution::{Call, RunningCall},
 };
 use crate::{
     breaker::{Admission, Machine, State, Verdict},
     domain::{context::Tasks, core::DomainCore},
     restart::Patience,
     shard::{
-        inbox::Sent,
         keys::KeyGuard,
         port::{Port, Rejection},
         sweep::Sweeper,
@@ -99,13 +99,13 @@ pub(crate) struct Shard {
     breaker: RefCell<Machine>,
     /// The phase of the breaker that other threads were shown last.
     shown: Cell<u64>,
-    queue: RefCell<VecDeque<Box<dyn Queued>>>,
+    queue: RefCell<VecDeque<Envelope>>,
     /// Behind each key that waits or runs here, the calls that wait for it.
-    keys: RefCell<HashMap<Uuid, VecDeque<Box<dyn Queued>>>>,
+    keys: RefCell<HashMap<Uuid, VecDeque<Envelope>>>,
     /// An empty list, to exchange for the inbox's.
-    spare: RefCell<Vec<Sent>>,
+    spare: RefCell<Vec<Envelope>>,
     pumping: Cell<bool>,
-    running: RefCell<Slab<Rc<dyn Running>>>,
+    running: RefCell<Slab<Rc<RunningCall>>>,
     /// Counts the states of this shard, so that a panic on an old one does not throw a new one away.
     generation: Cell<u64>,
     tasks: RefCell<Option<Tasks>>,
@@ -116,13 +116,11 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    /// The handler of `M`.
+    /// The handler of an operation.
     #[inline]
-    pub(crate) fn operation<M: Operation>(&self) -> Result<&LocalOperation<M>, Failure> {
-        self.operations
-            .get(&TypeId::of::<M>())
-            .and_then(|operation| operation.downcast_ref())
-            .ok_or_else(|| Failure::Internal(format!("the domain {} does not answer {}", self.core.name, M::NAME)))
+    pub(crate) fn operation(&self, signature: &Signature) -> Result<&LocalOperation, Failure> {
+        let unknown = || format!("the domain {} does not answer {}", self.core.name, signature.name);
+        self.operations.get(&signature.id).ok_or_else(|| Failure::Internal(unknown()))
     }
 
     #[inline]
@@ -199,23 +197,12 @@ impl Shard {
 
     /// Takes a permit.
     #[inline]
-    pub(crate) fn begin<M: Operation>(&self, caller: &Caller, grant: Grant) -> Call {
+    pub(crate) fn begin(&self, name: &'static str, caller: &Caller, grant: Grant) -> Call {
         self.port.set_in_flight(self.port.in_flight() + 1);
         let Grant { operation, started, deadline, admission, key, span } = grant;
         let (generation, correlation_id) = (self.generation.get(), caller.correlation_id);
         let elsewhere = Elsewhere::default();
-        Call {
-            name: M::NAME,
-            operation,
-            started,
-            deadline,
-            generation,
-            admission,
-            key,
-            correlation_id,
-            span,
-            elsewhere,
-        }
+        Call { name, operation, started, deadline, generation, admission, key, correlation_id, span, elsewhere }
     }
 
     /// Gives the permit back and writes the call down.
@@ -236,16 +223,16 @@ impl Shard {
     }
 
     /// A handler panicked: its call fails, and the state is built anew.
-    pub(crate) fn panicked<R, E>(&self, call: &Call, message: String) -> Result<R, CallError<E>> {
+    pub(crate) fn panicked(&self, call: &Call, message: &str) -> Failure {
         let (operation, shard, correlation_id) = (call.name, self.port.index, call.correlation_id);
         tracing::error!(operation, shard, %correlation_id, panic = %message, "a handler panicked");
         // First the fault, so that nothing from the queue begins on the broken state.
-        self.fault(call.generation, &message);
+        self.fault(call.generation, message);
         self.conclude(call, Ending::Failed(Code::Internal, Verdict::Fails));
-        Err(Failure::Internal(format!("{} panicked: {message}", call.name)).into())
+        Failure::Internal(format!("{} panicked: {message}", call.name))
     }
 
-    pub(crate) fn register(&self, call: Rc<dyn Running>) -> usize {
+    pub(crate) fn register(&self, call: Rc<RunningCall>) -> usize {
         self.sweeper.arm();
         self.running.borrow_mut().insert(call)
     }

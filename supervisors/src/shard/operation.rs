@@ -4,9 +4,9 @@ use std::{
     any::{Any, TypeId},
     cell::RefCell,
     collections::HashMap,
-    future::ready,
     hash::{BuildHasherDefault, Hasher},
     rc::Rc,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -22,28 +22,75 @@ use crate::{
 pub(crate) type StateCell<S> = Rc<RefCell<Option<Rc<S>>>>;
 
 /// The handlers of a shard by the type of their message.
-pub(crate) type Operations = HashMap<TypeId, Box<dyn Any>, BuildHasherDefault<TypeIdHasher>>;
+pub(crate) type Operations = HashMap<TypeId, LocalOperation, BuildHasherDefault<TypeIdHasher>>;
 
 /// Builds the state anew.
 pub(crate) type Build =
     Box<dyn Fn(crate::domain::context::ShardContext) -> LocalBoxFuture<'static, Result<(), StartError>>>;
 
 /// A handler with the state it works on.
-pub(crate) struct LocalOperation<M: Operation> {
+pub(crate) struct LocalOperation {
     /// Its number among the operations of the domain.
     pub(crate) index: usize,
-    pub(crate) invoke: Box<dyn Fn(Caller, M) -> LocalBoxFuture<'static, Judged<M>>>,
+    /// An [`Invoke`] of its message.
+    invoke: Box<dyn Any>,
 }
+
+/// Nothing while there is no state.
+type Invoke<M> = Box<dyn Fn(Caller, M) -> Option<Invocation<M>>>;
+
+/// A message that is carried out.
+pub(crate) type Invocation<M> = LocalBoxFuture<'static, Judged<M>>;
 
 /// An outcome, and what it says about the domain.
 pub(crate) type Judged<M> = (Outcome<M>, Ending);
 
+impl LocalOperation {
+    /// Carries a message out as far as that goes without waiting.
+    pub(crate) fn begin<M: Operation>(&self, caller: Caller, message: Option<M>, cx: &mut Context<'_>) -> Begun<M> {
+        let mut rest = match self.invoke(caller, message) {
+            Ok(rest) => rest,
+            Err(failure) => {
+                let ending = Ending::failed(&failure);
+                return Begun::Ended((Err(failure.into()), ending));
+            }
+        };
+        match rest.as_mut().poll(cx) {
+            Poll::Ready(judged) => Begun::Ended(judged),
+            Poll::Pending => Begun::Waits(rest),
+        }
+    }
+
+    fn invoke<M: Operation>(&self, caller: Caller, message: Option<M>) -> Result<Invocation<M>, Failure> {
+        let invoke = self.invoke.downcast_ref::<Invoke<M>>();
+        let (Some(invoke), Some(message)) = (invoke, message) else { return Err(mistaken(M::NAME)) };
+        invoke(caller, message).ok_or(UNBUILT)
+    }
+}
+
+/// How far a message is carried out.
+pub(crate) enum Begun<M: Operation> {
+    Ended(Judged<M>),
+    Waits(Invocation<M>),
+}
+
+/// What a call is told that comes before there is a state.
+const UNBUILT: Failure = Failure::Unavailable { retry_after: Duration::from_secs(1) };
+
+#[cold]
+fn mistaken(name: &str) -> Failure {
+    Failure::Internal(format!("{name} was begun twice, or by the handler of another operation"))
+}
+
 /// An operation that the domain's own state answers.
-pub(crate) fn local_operation<S: Handle<M>, M: Operation>(state: &StateCell<S>, index: usize) -> Box<dyn Any> {
-    operation(state, index, async |state: &S, caller: &Caller, message: M| {
-        let outcome = state.handle(caller, message).await;
-        let ending = Ending::of(&outcome);
-        (outcome, ending)
+pub(crate) fn local_operation<S: Handle<M>, M: Operation>(state: &StateCell<S>, index: usize) -> LocalOperation {
+    operation(state, index, |state: Rc<S>, caller: Caller, message: M| {
+        async move {
+            let outcome = state.handle(&caller, message).await;
+            let ending = Ending::of(&outcome);
+            (outcome, ending)
+        }
+        .boxed_local()
     })
 }
 
@@ -51,18 +98,14 @@ pub(crate) fn local_operation<S: Handle<M>, M: Operation>(state: &StateCell<S>, 
 pub(crate) fn operation<S: 'static, M: Operation>(
     state: &StateCell<S>,
     index: usize,
-    carry_out: impl AsyncFn(&S, &Caller, M) -> Judged<M> + Copy + 'static,
-) -> Box<dyn Any> {
+    carry_out: fn(Rc<S>, Caller, M) -> Invocation<M>,
+) -> LocalOperation {
     let state = state.clone();
-    let invoke = move |caller: Caller, message: M| {
-        let Some(state) = state.borrow().clone() else {
-            let failure = Failure::Unavailable { retry_after: Duration::from_secs(1) };
-            let ending = Ending::failed(&failure);
-            return ready((Err(failure.into()), ending)).boxed_local();
-        };
-        async move { carry_out(&state, &caller, message).await }.boxed_local()
-    };
-    Box::new(LocalOperation::<M> { index, invoke: Box::new(invoke) })
+    let invoke: Invoke<M> = Box::new(move |caller, message| {
+        let state = state.borrow().clone();
+        state.map(|state| carry_out(state, caller, message))
+    });
+    LocalOperation { index, invoke: Box::new(invoke) }
 }
 
 /// A `TypeId` is a good hash already.

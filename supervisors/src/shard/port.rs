@@ -20,10 +20,7 @@ use tokio::sync::Notify;
 use crate::{
     breaker::{Force, State},
     bulkhead::Bulkhead,
-    shard::{
-        Ring, ShardActor,
-        inbox::{Inbox, Sent},
-    },
+    shard::{Envelope, Ring, ShardActor, inbox::Inbox},
     supervise::{ChildView, SupervisorRef},
     telemetry::stats::{OperationStats, bump},
 };
@@ -217,7 +214,7 @@ impl Port {
     }
 
     /// Leaves a call, which has a place in the queue, for the shard's thread.
-    pub(crate) fn post(&self, call: Sent) {
+    pub(crate) fn post(&self, call: Envelope) {
         if self.inbox.leave(call)
             && let Some(mailbox) = self.mailbox()
         {

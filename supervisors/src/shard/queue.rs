@@ -9,7 +9,7 @@ use std::{
 use callboard_messages::Failure;
 use uuid::Uuid;
 
-use super::{Queued, Running, Shard};
+use super::{Envelope, RunningCall, Shard};
 use crate::shard::{
     port::{Rejection, ShardState},
     sweep::Sweep,
@@ -35,15 +35,15 @@ impl Shard {
     }
 
     /// Takes a call that has a place in the queue.
-    pub(crate) fn accept(self: &Rc<Self>, mut envelope: Box<dyn Queued>) {
+    pub(crate) fn accept(self: &Rc<Self>, mut envelope: Envelope) {
         if matches!(self.port.state(), ShardState::Stopping | ShardState::Stopped) {
             self.port.reject(Rejection::Down);
             return envelope.refuse(self.core.unavailable());
         }
         let now = self.now();
-        if envelope.admission().is_none() {
+        if envelope.admission.is_none() {
             match self.admit(now) {
-                Ok(admission) => envelope.admit(admission),
+                Ok(admission) => envelope.admission = Some(admission),
                 Err(failure) => return envelope.refuse(failure),
             }
         }
@@ -63,7 +63,7 @@ impl Shard {
         }
     }
 
-    fn enqueue(&self, envelope: Box<dyn Queued>) {
+    fn enqueue(&self, envelope: Envelope) {
         self.sweeper.arm();
         // Callers that left gave their places back at once; what they left behind goes when it grows.
         if self.queue.borrow().len() >= self.port.queue_limit.saturating_mul(2) {
@@ -72,8 +72,8 @@ impl Shard {
         self.queue.borrow_mut().push_back(envelope);
     }
 
-    fn start(self: &Rc<Self>, envelope: Box<dyn Queued>, now: Instant) {
-        if envelope.is_gone() || envelope.deadline() <= now {
+    fn start(self: &Rc<Self>, envelope: Envelope, now: Instant) {
+        if envelope.is_dead(now) {
             self.discard(envelope, now, Failure::Expired);
         } else {
             envelope.start(self, now);
@@ -81,7 +81,7 @@ impl Shard {
     }
 
     /// Ends a call that had its turn without running it: its key goes to the next.
-    pub(crate) fn discard(&self, envelope: Box<dyn Queued>, now: Instant, failure: Failure) {
+    pub(crate) fn discard(&self, envelope: Envelope, now: Instant, failure: Failure) {
         let key = envelope.key();
         self.turn_away(envelope, now, failure);
         if let Some(key) = key {
@@ -89,11 +89,11 @@ impl Shard {
         }
     }
 
-    fn turn_away(&self, envelope: Box<dyn Queued>, now: Instant, failure: Failure) {
-        if let Some(admission) = envelope.admission() {
+    fn turn_away(&self, envelope: Envelope, now: Instant, failure: Failure) {
+        if let Some(admission) = envelope.admission {
             self.release(admission, now);
         }
-        if !envelope.is_gone() {
+        if !envelope.reply.is_gone() {
             if failure == Failure::Expired {
                 self.port.reject(Rejection::Expired);
             }
@@ -160,7 +160,7 @@ impl Shard {
         });
     }
 
-    fn next(&self) -> Option<Box<dyn Queued>> {
+    fn next(&self) -> Option<Envelope> {
         let may_start = self.port.in_flight() < self.port.in_flight_limit
             && matches!(self.port.state(), ShardState::Ready | ShardState::Stopping);
         if may_start { self.queue.borrow_mut().pop_front() } else { None }
@@ -168,18 +168,17 @@ impl Shard {
 
     /// Drops what waits for nobody, or too late.
     fn drop_dead(&self, now: Instant) {
-        let is_dead = |envelope: &dyn Queued| envelope.is_gone() || envelope.deadline() <= now;
         let (dead, alive): (VecDeque<_>, VecDeque<_>) =
-            self.queue.take().into_iter().partition(|envelope| is_dead(&**envelope));
+            self.queue.take().into_iter().partition(|envelope| envelope.is_dead(now));
         *self.queue.borrow_mut() = alive;
         for envelope in dead {
             self.discard(envelope, now, Failure::Expired);
         }
         let mut dead = Vec::new();
         for waiting in self.keys.borrow_mut().values_mut() {
-            if waiting.iter().any(|envelope| is_dead(&**envelope)) {
+            if waiting.iter().any(|envelope| envelope.is_dead(now)) {
                 let (gone, alive): (VecDeque<_>, VecDeque<_>) =
-                    std::mem::take(waiting).into_iter().partition(|envelope| is_dead(&**envelope));
+                    std::mem::take(waiting).into_iter().partition(|envelope| envelope.is_dead(now));
                 *waiting = alive;
                 dead.extend(gone);
             }
@@ -190,7 +189,7 @@ impl Shard {
     }
 
     /// Everything that waits, taken out.
-    pub(crate) fn take_waiting(&self) -> Vec<Box<dyn Queued>> {
+    pub(crate) fn take_waiting(&self) -> Vec<Envelope> {
         let queue = self.queue.take();
         let keyed = self.keys.take().into_values().flatten();
         queue.into_iter().chain(keyed).collect()
@@ -199,11 +198,11 @@ impl Shard {
 
 impl Sweep for Shard {
     fn sweep(&self, now: Instant) -> bool {
-        let due: Vec<Rc<dyn Running>> = self
+        let due: Vec<Rc<RunningCall>> = self
             .running
             .borrow()
             .iter()
-            .filter(|(_, call)| call.deadline() <= now)
+            .filter(|(_, call)| call.deadline <= now)
             .map(|(_, call)| call.clone())
             .collect();
         for call in due {

@@ -11,7 +11,7 @@ use std::{
 use slab::Slab;
 use tokio::sync::Notify;
 
-use crate::{shard::Overdue, time::clock::Clock};
+use crate::{shard::AnySlot, time::clock::Clock};
 
 /// How late a deadline may be noticed.
 const TICK: Duration = Duration::from_millis(25);
@@ -27,7 +27,7 @@ pub(crate) trait Sweep {
 pub(crate) struct Sweeper {
     members: RefCell<Vec<Weak<dyn Sweep>>>,
     /// Calls of this thread that wait for shards of other threads.
-    abroad: RefCell<Slab<(Instant, Arc<dyn Overdue>)>>,
+    abroad: RefCell<Slab<(Instant, Arc<dyn AnySlot>)>>,
     armed: Cell<bool>,
     stopped: Cell<bool>,
     wake: Notify,
@@ -75,7 +75,7 @@ impl Sweeper {
     }
 
     /// Watches over a call to another thread; the number takes it off again.
-    pub(crate) fn await_abroad(&self, deadline: Instant, call: Arc<dyn Overdue>) -> usize {
+    pub(crate) fn await_abroad(&self, deadline: Instant, call: Arc<dyn AnySlot>) -> usize {
         self.arm();
         self.abroad.borrow_mut().insert((deadline + GRACE, call))
     }
@@ -95,7 +95,7 @@ impl Sweeper {
         for member in members {
             pending |= member.sweep(now);
         }
-        let overdue: Vec<Arc<dyn Overdue>> = {
+        let overdue: Vec<Arc<dyn AnySlot>> = {
             let abroad = self.abroad.borrow();
             abroad.iter().filter(|(_, (deadline, _))| *deadline <= now).map(|(_, (_, call))| call.clone()).collect()
         };

@@ -78,6 +78,11 @@ impl Ending {
         }
     }
 
+    #[inline]
+    pub(crate) const fn is_failure(self) -> bool {
+        matches!(self, Self::Failed(..))
+    }
+
     /// Its verdict on the domain: a refusal shows that it works.
     #[inline]
     pub(crate) const fn verdict(self) -> Verdict {

@@ -11,4 +11,5 @@ mod layers;
 mod node;
 mod remote;
 mod supervision;
+mod topics;
 mod traces;

@@ -107,7 +107,7 @@ async fn only_rs256_by_our_key_is_accepted() {
             assert_refused(node, token(&with(&header, "alg", json!(algorithm)), &claims, sign), algorithm).await;
         }
 
-        let jwks: Jwks = node.bus.ask(&Caller::anonymous(), GetJwks {}).await.unwrap();
+        let jwks: Jwks = node.ask(&Caller::anonymous(), GetJwks {}).await.unwrap();
         let (n, e) = (&jwks.keys[0].n, &jwks.keys[0].e);
         let foreign = KeyPair::generate(KeySize::Rsa2048).unwrap();
         let der = foreign.public_key().as_der().unwrap();
@@ -269,7 +269,7 @@ async fn a_caller_can_act_for_another_of_its_organizations_only() {
         let tokens = node.register("ada@example.org").await;
         let ada = node.caller(&tokens.access_token).await;
         let acme = CreateOrganization { name: "acme".to_owned(), display_name: None };
-        let acme = node.bus.ask(&ada, acme).await.unwrap();
+        let acme = node.ask(&ada, acme).await.unwrap();
         let there = node.validate_for(&tokens.access_token, Some(acme.id)).await.unwrap();
         assert_eq!(there.caller.organization_id, Some(acme.id));
 
@@ -293,8 +293,8 @@ async fn validation_keeps_who_asked_from_where() {
             organization_id: None,
             revocation_count: 0,
         };
-        assert_eq!(node.bus.ask(&request, message.clone()).await.unwrap_err().code(), Code::Forbidden);
-        let validated = node.bus.ask(&request.as_system(), message).await.unwrap();
+        assert_eq!(node.ask(&request, message.clone()).await.unwrap_err().code(), Code::Forbidden);
+        let validated = node.ask(&request.as_system(), message).await.unwrap();
         assert_eq!(validated.caller.address, request.address);
         assert_eq!(validated.caller.correlation_id, request.correlation_id);
         assert!(!format!("{:?}", validated.caller.scopes).is_empty());
@@ -306,14 +306,14 @@ async fn validation_keeps_who_asked_from_where() {
 async fn keys_rotate_without_logging_anyone_out() {
     on_each(async |node| {
         let before = node.register("ada@example.org").await;
-        let old: Jwks = node.bus.ask(&Caller::anonymous(), GetJwks {}).await.unwrap();
+        let old: Jwks = node.ask(&Caller::anonymous(), GetJwks {}).await.unwrap();
         assert_eq!(old.keys.len(), 1);
         assert_eq!(
             (old.keys[0].kty.as_str(), old.keys[0].alg.as_str(), old.keys[0].usage.as_str()),
             ("RSA", "RS256", "sig")
         );
-        assert_eq!(node.bus.ask(&visitor_who_asks(), RotateSigningKey {}).await.unwrap_err().code(), Code::Forbidden);
-        let both = node.bus.ask(&Caller::system(), RotateSigningKey {}).await.unwrap();
+        assert_eq!(node.ask(&visitor_who_asks(), RotateSigningKey {}).await.unwrap_err().code(), Code::Forbidden);
+        let both = node.ask(&Caller::system(), RotateSigningKey {}).await.unwrap();
         assert_eq!(both.keys.len(), 2);
         assert!(both.keys.contains(&old.keys[0]));
 
@@ -324,7 +324,7 @@ async fn keys_rotate_without_logging_anyone_out() {
 
         // Until the last token of the old key has expired, and not for longer.
         node.clock.advance(Duration::from_secs(15 * 60 + 60));
-        let jwks: Jwks = node.bus.ask(&Caller::anonymous(), GetJwks {}).await.unwrap();
+        let jwks: Jwks = node.ask(&Caller::anonymous(), GetJwks {}).await.unwrap();
         assert_eq!(jwks.keys.len(), 1);
         assert!(!jwks.keys.contains(&old.keys[0]));
     })
@@ -337,10 +337,10 @@ async fn another_node_learns_of_a_new_key_when_a_token_names_it() {
         node.register("ada@example.org").await;
         let other = node.restarted(node.settings.clone()).await;
         node.clock.advance(Duration::from_secs(6));
-        node.bus.ask(&Caller::system(), RotateSigningKey {}).await.unwrap();
+        node.ask(&Caller::system(), RotateSigningKey {}).await.unwrap();
         let tokens = node.login("ada@example.org", super::PASSWORD).await.unwrap();
         other.validate(&tokens.access_token).await.unwrap();
-        other.runtime.stop(Duration::from_secs(5)).await;
+        other.stop().await;
     })
     .await;
 }
@@ -352,7 +352,7 @@ async fn tokens_and_passwords_survive_a_restart() {
         let restarted = node.restarted(node.settings.clone()).await;
         restarted.validate(&tokens.access_token).await.unwrap();
         restarted.login("ada@example.org", super::PASSWORD).await.unwrap();
-        restarted.runtime.stop(Duration::from_secs(5)).await;
+        restarted.stop().await;
     })
     .await;
 }

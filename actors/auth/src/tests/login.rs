@@ -6,7 +6,7 @@ use callboard_messages::{
 };
 use futures_util::future::join_all;
 
-use super::{PASSWORD, login, on_each, on_each_with, visitor, visitor_at};
+use super::{PASSWORD, login, on_each, on_each_with, refusal, visitor, visitor_at};
 
 const WRONG: &str = "wrong horse battery";
 
@@ -26,7 +26,7 @@ async fn a_password_starts_a_session() {
 async fn unknown_account_and_wrong_password_get_the_same_answer_after_the_same_work() {
     on_each(async |node| {
         node.register("ada@example.org").await;
-        node.bus.ask(&Caller::system(), IssueLocalKey::default()).await.unwrap();
+        node.ask(&Caller::system(), IssueLocalKey::default()).await.unwrap();
         let mut answers = Vec::new();
         for email in ["ada@example.org", "nobody@example.org", "operator@localhost"] {
             let before = node.password_work();
@@ -48,7 +48,7 @@ async fn failures_delay_the_next_attempt_for_that_account_and_address_only() {
         for email in ["ada@example.org", "nobody@example.org"] {
             for _ in 0..5 {
                 let outcome = node.login(email, WRONG).await;
-                assert_eq!(outcome.unwrap_err(), CallError::Refused(AuthError::WrongCredentials), "{email}");
+                assert_eq!(refusal(outcome), AuthError::WrongCredentials, "{email}");
             }
             let before = node.password_work();
             let locked = CallError::Refused(AuthError::LockedOut { retry_after: Duration::from_secs(1) });
@@ -60,7 +60,7 @@ async fn failures_delay_the_next_attempt_for_that_account_and_address_only() {
 
         node.clock.advance(Duration::from_secs(1));
         let outcome = node.login("ada@example.org", WRONG).await;
-        assert_eq!(outcome.unwrap_err(), CallError::Refused(AuthError::WrongCredentials));
+        assert_eq!(refusal(outcome), AuthError::WrongCredentials);
         let twice = CallError::Refused(AuthError::LockedOut { retry_after: Duration::from_secs(2) });
         assert_eq!(node.login("ada@example.org", PASSWORD).await.unwrap_err(), twice);
         node.clock.advance(Duration::from_secs(2));
@@ -149,8 +149,8 @@ async fn a_storm_of_sign_ins_is_shed_and_hurts_nothing_else() {
 async fn what_is_no_address_is_refused_at_once() {
     on_each(async |node| {
         for email in ["", "ada", "ada@", "' OR 1=1 --", &"x".repeat(100_000)] {
-            let outcome = node.bus.ask(&visitor(), login(email, PASSWORD)).await;
-            assert_eq!(outcome.unwrap_err(), CallError::Refused(AuthError::InvalidEmail));
+            let outcome = node.ask(&visitor(), login(email, PASSWORD)).await;
+            assert_eq!(refusal(outcome), AuthError::InvalidEmail);
         }
         assert_eq!(node.password_work(), 0);
     })
@@ -171,15 +171,15 @@ async fn the_failures_of_others_at_its_address_do_not_delay_a_device_that_the_ac
         }
         let locked_out = |outcome| matches!(outcome, Err(CallError::Refused(AuthError::LockedOut { .. })));
         assert!(locked_out(node.login("ada@example.org", PASSWORD).await));
-        let again = node.bus.ask(&visitor(), from_device(&ada, PASSWORD)).await.unwrap();
+        let again = node.ask(&visitor(), from_device(&ada, PASSWORD)).await.unwrap();
         assert_eq!(again.device, ada.device, "it stays the same device");
 
         // A known device does not bypass the delay: its own failures count, from any address.
         for number in 0..5 {
             let caller = visitor_at(&format!("198.51.100.{number}"));
-            node.bus.ask(&caller, from_device(&ada, WRONG)).await.unwrap_err();
+            node.ask(&caller, from_device(&ada, WRONG)).await.unwrap_err();
         }
-        assert!(locked_out(node.bus.ask(&visitor_at("203.0.113.1"), from_device(&ada, PASSWORD)).await));
+        assert!(locked_out(node.ask(&visitor_at("203.0.113.1"), from_device(&ada, PASSWORD)).await));
         node.login_from("203.0.113.1", "ada@example.org", PASSWORD).await.unwrap();
     })
     .await;
@@ -195,7 +195,7 @@ async fn the_device_of_one_account_is_a_stranger_to_another() {
         }
         for device in [ada.device.clone(), Some(ada.refresh_token.clone()), Some(Secret::new("cbd_guess"))] {
             let message = Login { device, ..from_device(&bob, PASSWORD) };
-            let outcome = node.bus.ask(&visitor(), message).await;
+            let outcome = node.ask(&visitor(), message).await;
             assert!(matches!(outcome, Err(CallError::Refused(AuthError::LockedOut { .. }))), "{outcome:?}");
         }
     })

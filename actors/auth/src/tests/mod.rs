@@ -12,11 +12,11 @@ mod revocations;
 mod sessions;
 
 use std::{
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use callboard_cache::Cache;
@@ -28,8 +28,10 @@ use callboard_messages::{
 };
 use callboard_platform::revocations::Revocations;
 use callboard_supervisors::{
-    BlockingPool, Bus, Clock, Domain, Handle, Outcome, Runtime, ShardContext, StartError, db::Databases,
-    seal::MasterKey, testing::on_both_engines,
+    BlockingPool, Clock, Domain, Handle, Outcome, ShardContext, StartError,
+    db::Databases,
+    seal::MasterKey,
+    testing::{TestNode, on_both_engines, refusal},
 };
 use chrono::DateTime;
 
@@ -39,14 +41,19 @@ const PASSWORD: &str = "correct horse battery";
 
 /// A node with auth and organization, and a manual clock.
 struct Node {
-    runtime: Runtime,
-    bus: Bus,
-    clock: Clock,
-    databases: Databases,
+    node: TestNode,
     revocations: Revocations,
     settings: AuthSettings,
     bcrypt: BlockingPool,
     password_work: Arc<AtomicU64>,
+}
+
+impl Deref for Node {
+    type Target = TestNode;
+
+    fn deref(&self) -> &TestNode {
+        &self.node
+    }
 }
 
 /// Runs `body` on each engine, with open registration and whatever else `adjust` sets.
@@ -63,7 +70,7 @@ async fn on_each_with(adjust: impl Fn(&mut AuthSettings), body: impl AsyncFn(&No
         let clock = Clock::manual(DateTime::from_timestamp(1_800_000_000, 0).unwrap());
         let node = Node::start(databases, settings, clock, true).await;
         body(&node).await;
-        node.runtime.stop(Duration::from_secs(5)).await;
+        node.stop().await;
     })
     .await;
 }
@@ -90,10 +97,12 @@ impl Node {
         let auth = domain_with(settings.clone(), databases.clone(), revocations.clone(), cache, pool, work);
         let organization = with_organization.then(|| callboard_organization::domain(databases.clone()));
         let domains: Vec<Domain> = [Some(auth), organization].into_iter().flatten().chain(played()).collect();
-        let runtime = Runtime::builder().clock(clock.clone()).workers(1).build(domains).unwrap();
-        runtime.attach().await;
-        let bus = runtime.bus().clone();
-        Self { runtime, bus, clock, databases, revocations, settings, bcrypt, password_work }
+        let node = TestNode::start(&databases, clock, domains).await;
+        Self { node, revocations, settings, bcrypt, password_work }
+    }
+
+    async fn stop(self) {
+        self.node.stop().await;
     }
 
     /// Another node of the same platform, a moment later.
@@ -106,11 +115,11 @@ impl Node {
     }
 
     async fn register(&self, email: &str) -> Tokens {
-        self.bus.ask(&visitor(), register(email)).await.unwrap()
+        self.ask(&visitor(), register(email)).await.unwrap()
     }
 
     async fn login_from(&self, address: &str, email: &str, password: &str) -> Outcome<Login> {
-        self.bus.ask(&visitor_at(address), login(email, password)).await
+        self.ask(&visitor_at(address), login(email, password)).await
     }
 
     async fn login(&self, email: &str, password: &str) -> Outcome<Login> {
@@ -122,9 +131,7 @@ impl Node {
     }
 
     async fn validate_for(&self, token: &Secret, organization_id: Option<OrganizationId>) -> Outcome<ValidateToken> {
-        self.bus
-            .ask(&Caller::system(), ValidateToken { token: token.clone(), organization_id, revocation_count: 0 })
-            .await
+        self.ask(&Caller::system(), ValidateToken { token: token.clone(), organization_id, revocation_count: 0 }).await
     }
 
     /// The caller behind a token.

@@ -34,20 +34,20 @@ async fn what_is_over_is_forgotten_and_what_is_valid_is_not() {
         let ada = node.caller(&abandoned.access_token).await;
         let now = node.clock.now();
         let key = |expires_at| CreateApiKey { name: "ci".to_owned(), scopes: vec!["*".to_owned()], expires_at };
-        let revoked = node.bus.ask(&ada, key(None)).await.unwrap();
-        node.bus.ask(&ada, RevokeApiKey { api_key_id: revoked.api_key.id }).await.unwrap();
-        node.bus.ask(&ada, key(Some(now + TimeDelta::days(1)))).await.unwrap();
-        let kept = node.bus.ask(&ada, key(Some(now + TimeDelta::days(100)))).await.unwrap();
-        let operator = node.bus.ask(&Caller::system(), IssueLocalKey::default()).await.unwrap();
+        let revoked = node.ask(&ada, key(None)).await.unwrap();
+        node.ask(&ada, RevokeApiKey { api_key_id: revoked.api_key.id }).await.unwrap();
+        node.ask(&ada, key(Some(now + TimeDelta::days(1)))).await.unwrap();
+        let kept = node.ask(&ada, key(Some(now + TimeDelta::days(100)))).await.unwrap();
+        let operator = node.ask(&Caller::system(), IssueLocalKey::default()).await.unwrap();
         let operator = node.caller(&operator.secret).await;
-        node.bus.ask(&operator, CreateInvitation { email: None }).await.unwrap();
+        node.ask(&operator, CreateInvitation { email: None }).await.unwrap();
         node.login("ada@example.org", "wrong horse battery").await.unwrap_err();
 
         node.clock.advance(5 * DAY);
         let used = node.login("ada@example.org", PASSWORD).await.unwrap();
         node.login("eve@example.org", "wrong horse battery").await.unwrap_err();
         until(node, "SELECT COUNT(*) FROM login_failures", 1).await;
-        let used = node.bus.ask(&visitor(), RefreshToken { refresh_token: used.refresh_token }).await.unwrap();
+        let used = node.ask(&visitor(), RefreshToken { refresh_token: used.refresh_token }).await.unwrap();
 
         // The first session was unused for the lifetime of a refresh token.
         node.clock.advance(3 * DAY);
@@ -56,10 +56,10 @@ async fn what_is_over_is_forgotten_and_what_is_valid_is_not() {
         until(node, "SELECT COUNT(*) FROM login_failures", 0).await;
         assert_eq!(count(node, "SELECT COUNT(*) FROM refresh_tokens").await, 2, "the spent one tells a thief");
         let reader = Caller { session_id: Some(used.session_id), ..ada };
-        let sessions = node.bus.ask(&reader, ListSessions {}).await.unwrap();
+        let sessions = node.ask(&reader, ListSessions {}).await.unwrap();
         assert!(sessions.len() == 1 && sessions[0].current, "{sessions:?}");
         let gone = RefreshToken { refresh_token: abandoned.refresh_token };
-        assert_eq!(node.bus.ask(&visitor(), gone).await.unwrap_err().code(), Code::Unauthenticated);
+        assert_eq!(node.ask(&visitor(), gone).await.unwrap_err().code(), Code::Unauthenticated);
         assert_eq!(count(node, "SELECT COUNT(*) FROM api_keys").await, 4, "who asks why a key is refused finds it");
 
         node.clock.advance(24 * DAY);

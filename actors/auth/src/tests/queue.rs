@@ -41,7 +41,7 @@ impl Held {
 }
 
 fn attempt(node: &Node, caller: Caller, message: Login) -> JoinHandle<Outcome<Login>> {
-    let bus = node.bus.clone();
+    let bus = node.runtime.bus().clone();
     actix_rt::spawn(async move { bus.ask(&caller, message).await })
 }
 
@@ -155,7 +155,7 @@ async fn what_has_no_place_is_refused_at_once() {
             let outcome = outcome.unwrap().unwrap_err();
             assert!(matches!(outcome, CallError::Failed(Failure::RateLimited { .. })), "{outcome:?}");
         }
-        let registered = node.bus.ask(&visitor_at("203.0.1.0"), register("eve@example.org")).await;
+        let registered = node.ask(&visitor_at("203.0.1.0"), register("eve@example.org")).await;
         let outcome = registered.unwrap_err();
         assert!(matches!(outcome, CallError::Failed(Failure::RateLimited { .. })), "a registration waits with them");
         thread.let_go();

@@ -7,10 +7,10 @@ use callboard_messages::{
 use callboard_supervisors::Outcome;
 use futures_util::future::join_all;
 
-use super::{Node, on_each, visitor};
+use super::{Node, on_each, refusal, visitor};
 
 async fn refresh(node: &Node, token: &Secret) -> Outcome<RefreshToken> {
-    node.bus.ask(&visitor(), RefreshToken { refresh_token: token.clone() }).await
+    node.ask(&visitor(), RefreshToken { refresh_token: token.clone() }).await
 }
 
 fn invalid<T>(outcome: Result<T, CallError<AuthError>>) -> bool {
@@ -75,7 +75,7 @@ async fn reuse_of_a_spent_token_ends_the_session_at_once() {
         node.clock.advance(Duration::from_millis(10_001));
         let epoch = node.revocations.epoch();
         let outcome = refresh(node, &first.refresh_token).await;
-        assert_eq!(outcome.unwrap_err(), CallError::Refused(AuthError::RefreshReused));
+        assert_eq!(refusal(outcome), AuthError::RefreshReused);
         assert!(node.revocations.epoch() > epoch);
         for token in [&second.refresh_token, &third.refresh_token, &first.refresh_token] {
             assert!(invalid(refresh(node, token).await));
@@ -108,7 +108,7 @@ async fn an_ended_session_can_not_be_refreshed() {
     on_each(async |node| {
         let tokens = node.register("ada@example.org").await;
         let caller = node.caller(&tokens.access_token).await;
-        node.bus.ask(&caller, LogoutAll {}).await.unwrap();
+        node.ask(&caller, LogoutAll {}).await.unwrap();
         assert!(invalid(refresh(node, &tokens.refresh_token).await));
     })
     .await;

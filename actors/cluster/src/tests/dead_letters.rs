@@ -1,7 +1,7 @@
 //! Tests of dead letters: kept, listed, replayed, dropped, and bounded.
 
 use callboard_messages::{
-    Caller, CloudEvent, Code,
+    Caller, CloudEvent, Code, Limit,
     cluster::{Bury, DeadLetter, DropDeadLetter, GetDeadLetter, ListDeadLetters, ReplayDeadLetter},
 };
 use callboard_supervisors::{Bus, Clock, testing::on_both_engines};
@@ -36,7 +36,7 @@ async fn bury(bus: &Bus, letter: &DeadLetter) {
 }
 
 async fn list(bus: &Bus, domain: Option<&str>) -> Vec<DeadLetter> {
-    let message = ListDeadLetters { domain: domain.map(str::to_owned), cursor: None, limit: Some(100) };
+    let message = ListDeadLetters { domain: domain.map(str::to_owned), limit: Limit::of(100), cursor: None };
     bus.ask(&Caller::system(), message).await.unwrap().items
 }
 
@@ -61,9 +61,9 @@ async fn a_letter_is_kept_once_and_listed_newest_first() {
         assert_eq!(all[0].event, json!("no event\u{fffd}at all"));
         let of_deploy = list(&bus, Some("deploy")).await;
         assert_eq!(of_deploy, [DeadLetter { id: all[1].id, ..old }]);
-        let message = ListDeadLetters { domain: None, cursor: None, limit: Some(1) };
+        let message = ListDeadLetters { domain: None, limit: Limit::of(1), cursor: None };
         let page = bus.ask(&Caller::system(), message).await.unwrap();
-        let message = ListDeadLetters { domain: None, cursor: page.next, limit: Some(1) };
+        let message = ListDeadLetters { domain: None, limit: Limit::of(1), cursor: page.next };
         assert_eq!(bus.ask(&Caller::system(), message).await.unwrap().items, of_deploy);
         let got = bus.ask(&Caller::system(), GetDeadLetter { dead_letter_id: all[1].id }).await.unwrap();
         assert_eq!(got, of_deploy[0]);

@@ -3,6 +3,7 @@
 mod dead_letters;
 mod fingerprints;
 mod nodes;
+mod sagas;
 mod seats;
 
 use std::{sync::Arc, time::Duration};
@@ -49,6 +50,19 @@ impl EventTransport for Post {
     }
 }
 
+fn member() -> Member {
+    Member {
+        id: NodeId::new(),
+        name: "node".to_owned(),
+        address: "http://127.0.0.1:1".to_owned(),
+        domains: vec!["auth".to_owned()],
+        version: "0.1.0".to_owned(),
+        state: NodeState::Up,
+        incarnation: 0,
+        joined_at: DateTime::UNIX_EPOCH,
+    }
+}
+
 impl Node {
     /// Watches no other node, unless the settings say so.
     fn start(databases: &Databases, clock: Clock, settings: ClusterSettings) -> Self {
@@ -57,17 +71,7 @@ impl Node {
 
     /// A process of this node.
     fn start_as(id: NodeId, seat: Seat, databases: &Databases, clock: Clock, settings: ClusterSettings) -> Self {
-        let me = Member {
-            id,
-            name: "node".to_owned(),
-            address: "http://127.0.0.1:1".to_owned(),
-            domains: vec!["auth".to_owned()],
-            version: "0.1.0".to_owned(),
-            state: NodeState::Up,
-            incarnation: 0,
-            joined_at: DateTime::UNIX_EPOCH,
-        };
-        let members = Members::alone(me);
+        let members = Members::alone(Member { id, ..member() });
         let (post, redelivered) = mpsc::unbounded_channel();
         let metrics = ClusterMetrics::new().unwrap();
         let domain = crate::domain(settings, databases.clone(), members.clone(), seat, metrics, Vec::new());

@@ -58,7 +58,7 @@ async fn an_id_that_a_living_process_uses_is_not_given_to_another() {
         assert!(told.contains("in use by another process"), "{told}");
         assert_eq!(second.members.incarnation(), 0);
         second.stop().await;
-        assert_eq!((first.members.incarnation(), row(&database, id).await.state()), (incarnation, NodeState::Up));
+        assert_eq!((first.members.incarnation(), row(&database, id).await.member.state), (incarnation, NodeState::Up));
         first.stop().await;
         // It has left: its id is free at once.
         let began = Instant::now();

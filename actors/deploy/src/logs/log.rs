@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use callboard_messages::{DeploymentId, ProjectId};
+use callboard_messages::{
+    DeploymentId, ProjectId,
+    deploy::{DeploymentTopic, LogTopic},
+    live::Topic,
+};
 use callboard_supervisors::{Clock, Live, LiveEvent};
 
 use crate::{
@@ -23,25 +27,15 @@ pub(crate) struct Log {
     topic: Arc<str>,
 }
 
-/// The live topic of a deployment.
-pub(crate) fn deployment_topic(id: DeploymentId) -> String {
-    format!("deployment:{id}")
-}
-
-/// The live topic of a project's status.
-pub(crate) fn project_topic(id: ProjectId) -> String {
-    format!("project:{id}")
-}
-
 impl Log {
     /// The log of a deployment: build and rollout.
     pub(crate) fn of_deployment(world: &World, id: DeploymentId, live: &Live, clock: &Clock) -> Self {
-        Self::new(world.deployment_journal(id), deployment_topic(id), live, clock)
+        Self::new(world.deployment_journal(id), DeploymentTopic::name(id), live, clock)
     }
 
     /// The log of an app: what its instances write.
     pub(crate) fn of_app(world: &World, id: ProjectId, live: &Live, clock: &Clock) -> Self {
-        Self::new(world.app_journal(id), format!("logs:{id}"), live, clock)
+        Self::new(world.app_journal(id), LogTopic::name(id), live, clock)
     }
 
     fn new(journal: Journal, topic: String, live: &Live, clock: &Clock) -> Self {

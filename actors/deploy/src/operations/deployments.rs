@@ -3,16 +3,14 @@
 use callboard_messages::{
     CallError, Caller, DeploymentId, Page,
     deploy::{
-        CancelDeployment, CreateDeployment, DeployError, DeploymentKind, DeploymentSource, DeploymentStatus,
-        GetDeployment, ListDeployments,
+        CancelDeployment, CreateDeployment, DeployError, Deployment, DeploymentKind, DeploymentSource,
+        DeploymentStatus, GetDeployment, ListDeployments,
     },
-    page_limit,
 };
 use callboard_supervisors::{Handle, Outcome, warn_unless_outage};
 use url::Url;
-use uuid::Uuid;
 
-use super::{Deploys, Refusable, no_project, tenant};
+use super::{Deploys, Refusable, no_project};
 use crate::{
     ownership::work::Work,
     store::{
@@ -117,7 +115,7 @@ impl Deploys {
     }
 
     async fn deployment(&self, caller: &Caller, id: DeploymentId) -> Refusable<DeploymentRow> {
-        let found = deployments::owned(&self.context.database, id, tenant(caller)?).await?;
+        let found = deployments::owned(&self.context.database, id, caller.tenant()?).await?;
         found.ok_or_else(|| DeployError::NotFound("deployment".to_owned()).into())
     }
 }
@@ -132,15 +130,14 @@ impl Handle<GetDeployment> for Deploys {
 
 impl Handle<ListDeployments> for Deploys {
     async fn handle(&self, caller: &Caller, message: ListDeployments) -> Outcome<ListDeployments> {
-        let limit = page_limit(message.limit).map_err(DeployError::Invalid)?;
         let Some(app) = self.app(caller, message.project_id).await? else {
             return Ok(Page { items: Vec::new(), next: None });
         };
-        let before = message.cursor.map_or(Uuid::max(), |cursor| cursor.0);
-        let rows = deployments::page(&self.context.database, app.project_id, before, limit).await?;
+        let ListDeployments { limit, cursor, .. } = message;
+        let rows = deployments::page(&self.context.database, app.project_id, cursor, limit).await?;
         let url = self.context.settings.url(&app.name);
         let views = rows.into_iter().map(|row| row.view(url.clone())).collect();
-        Ok(Page::from_rows(views, limit, |deployment: &callboard_messages::deploy::Deployment| deployment.id.0))
+        Ok(Page::of(views, limit, |deployment: &Deployment| deployment.id.0))
     }
 }
 

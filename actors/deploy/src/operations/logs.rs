@@ -11,7 +11,7 @@ use callboard_supervisors::{Handle, Outcome};
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use super::{Deploys, Refusable, tenant};
+use super::{Deploys, Refusable};
 use crate::{
     logs::journal::{Journal, Range, merge},
     store::{apps, deployments},
@@ -32,7 +32,7 @@ fn limit(asked: Option<u32>, default: u32) -> Result<usize, DeployError> {
 impl Handle<GetBuildLog> for Deploys {
     async fn handle(&self, caller: &Caller, message: GetBuildLog) -> Outcome<GetBuildLog> {
         let limit = limit(message.limit, BUILD_LIMIT)?;
-        let deployment = deployments::owned(&self.context.database, message.deployment_id, tenant(caller)?).await?;
+        let deployment = deployments::owned(&self.context.database, message.deployment_id, caller.tenant()?).await?;
         let deployment = deployment.ok_or_else(|| DeployError::NotFound("deployment".to_owned()))?;
         let app = apps::get(&self.context.database, deployment.project_id).await?;
         let writers = [deployment.builder_node, app.and_then(|app| app.owner_node)];

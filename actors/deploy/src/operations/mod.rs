@@ -15,7 +15,7 @@ mod sources;
 use std::sync::Arc;
 
 use callboard_messages::{
-    CallError, Caller, Failure, Operation, OrganizationId, ProjectId,
+    CallError, Caller, Failure, Operation, ProjectId,
     deploy::{DeployError, Deployment, DeploymentKind, DeploymentSource},
     project::{GetProject, Project, ProjectError},
 };
@@ -37,11 +37,6 @@ pub struct Deploys {
 }
 
 type Refusable<T> = Result<T, CallError<DeployError>>;
-
-/// The tenant a caller acts for; the gateway gives every signed-in caller one.
-fn tenant(caller: &Caller) -> Result<OrganizationId, Failure> {
-    caller.organization_id.ok_or(Failure::Unauthenticated)
-}
 
 fn no_project() -> CallError<DeployError> {
     DeployError::NotFound("project".to_owned()).into()
@@ -70,7 +65,7 @@ impl Deploys {
 
     /// The app of the caller's project; `None` when the project was never deployed.
     async fn app(&self, caller: &Caller, project_id: ProjectId) -> Refusable<Option<AppRow>> {
-        let app = apps::owned(&self.context.database, project_id, tenant(caller)?).await?;
+        let app = apps::owned(&self.context.database, project_id, caller.tenant()?).await?;
         if app.is_none() {
             self.project(caller, project_id).await?;
         }

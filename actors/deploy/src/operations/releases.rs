@@ -3,25 +3,22 @@
 use callboard_messages::{
     Caller, DeploymentId, Page,
     deploy::{DeployError, DeploymentKind, DeploymentStatus, ListReleases, Release, Rollback},
-    page_limit,
 };
 use callboard_supervisors::{Handle, Outcome};
-use uuid::Uuid;
 
 use super::Deploys;
 use crate::store::{deployments::NewDeployment, releases};
 
 impl Handle<ListReleases> for Deploys {
     async fn handle(&self, caller: &Caller, message: ListReleases) -> Outcome<ListReleases> {
-        let limit = page_limit(message.limit).map_err(DeployError::Invalid)?;
         let Some(app) = self.app(caller, message.project_id).await? else {
             return Ok(Page { items: Vec::new(), next: None });
         };
-        let before = message.cursor.map_or(Uuid::max(), |cursor| cursor.0);
-        let rows = releases::page(&self.context.database, app.project_id, before, limit).await?;
+        let ListReleases { limit, cursor, .. } = message;
+        let rows = releases::page(&self.context.database, app.project_id, cursor, limit).await?;
         let current = app.serving.map(|serving| serving.release_id);
         let views = rows.iter().map(|row| row.view(current)).collect();
-        Ok(Page::from_rows(views, limit, |release: &Release| release.id.0))
+        Ok(Page::of(views, limit, |release: &Release| release.id.0))
     }
 }
 

@@ -6,7 +6,7 @@ use callboard_messages::{
 };
 use callboard_supervisors::{Handle, Outcome};
 
-use super::{Deploys, tenant};
+use super::Deploys;
 use crate::{objects::Objects, store::sources};
 
 impl Handle<RegisterSource> for Deploys {
@@ -21,7 +21,7 @@ impl Handle<RegisterSource> for Deploys {
             return Err(DeployError::NotFound("uploaded source".to_owned()).into());
         }
         let now = self.context.clock.now();
-        let ours = sources::insert(&self.context.database, project_id, tenant(caller)?, &source, now).await?;
+        let ours = sources::insert(&self.context.database, project_id, caller.tenant()?, &source, now).await?;
         if !ours {
             return Err(Failure::Internal("the id of an upload was given twice".to_owned()).into());
         }

@@ -105,12 +105,12 @@ fn desired(formation: StoredCounts, missing: StoredCounts) -> DesiredFormation {
 
 #[derive(sqlx::FromRow)]
 pub(super) struct Row {
-    project_id: Uuid,
-    organization_id: Uuid,
+    project_id: ProjectId,
+    organization_id: OrganizationId,
     name: String,
-    release_id: Option<Uuid>,
+    release_id: Option<ReleaseId>,
     environment_version: i64,
-    deployment_id: Option<Uuid>,
+    deployment_id: Option<DeploymentId>,
     formation: StoredCounts,
     missing: StoredCounts,
     state: String,
@@ -124,13 +124,13 @@ pub(super) struct Row {
 impl From<Row> for AppRow {
     fn from(row: Row) -> Self {
         Self {
-            project_id: ProjectId(row.project_id),
-            organization_id: OrganizationId(row.organization_id),
+            project_id: row.project_id,
+            organization_id: row.organization_id,
             name: row.name,
             serving: row.release_id.zip(row.deployment_id).map(|(release_id, deployment_id)| Serving {
-                release_id: ReleaseId(release_id),
+                release_id,
                 environment_version: row.environment_version,
-                deployment_id: DeploymentId(deployment_id),
+                deployment_id,
             }),
             desired: desired(row.formation, row.missing),
             state: AppState::of(&row.state),
@@ -156,7 +156,7 @@ macro_rules! select {
 
 /// The app of a project of any tenant.
 pub(crate) async fn get(database: &Database, project_id: ProjectId) -> Result<Option<AppRow>, Error> {
-    let row: Option<Row> = database.query(select!("WHERE project_id = $1")).bind(project_id.0).fetch_optional().await?;
+    let row: Option<Row> = database.query(select!("WHERE project_id = $1")).bind(project_id).fetch_optional().await?;
     Ok(row.map(AppRow::from))
 }
 
@@ -168,8 +168,8 @@ pub(crate) async fn owned(
 ) -> Result<Option<AppRow>, Error> {
     let row: Option<Row> = database
         .query(select!("WHERE project_id = $1 AND organization_id = $2 AND state <> 'removed'"))
-        .bind(project_id.0)
-        .bind(organization_id.0)
+        .bind(project_id)
+        .bind(organization_id)
         .fetch_optional()
         .await?;
     Ok(row.map(AppRow::from))
@@ -178,11 +178,11 @@ pub(crate) async fn owned(
 /// All apps that are not on their way out, by name, with whether a deployment of theirs runs.
 pub(crate) async fn all(database: &Database) -> Result<Vec<(AppRow, bool)>, Error> {
     let rows: Vec<Row> = database.query(select!("WHERE state <> 'removed' ORDER BY name")).fetch_all().await?;
-    let deploying: Vec<(Uuid,)> = database
+    let deploying: Vec<(ProjectId,)> = database
         .query("SELECT project_id FROM deployments WHERE status IN ('queued', 'building', 'rolling')")
         .fetch_all()
         .await?;
-    let deploying: std::collections::HashSet<Uuid> = deploying.into_iter().map(|(id,)| id).collect();
+    let deploying: std::collections::HashSet<ProjectId> = deploying.into_iter().map(|(id,)| id).collect();
     Ok(rows
         .into_iter()
         .map(|row| (deploying.contains(&row.project_id), row))
@@ -194,7 +194,7 @@ pub(crate) async fn all(database: &Database) -> Result<Vec<(AppRow, bool)>, Erro
 pub(crate) async fn page(database: &Database, after: ProjectId, limit: u32) -> Result<Vec<AppRow>, Error> {
     let rows: Vec<Row> = database
         .query(select!("WHERE project_id > $1 ORDER BY project_id LIMIT $2"))
-        .bind(after.0)
+        .bind(after)
         .bind(i64::from(limit))
         .fetch_all()
         .await?;
@@ -228,8 +228,8 @@ pub(crate) async fn ensure(
              WHERE NOT EXISTS (SELECT 1 FROM removed_apps WHERE project_id = $1)
              ON CONFLICT (project_id) DO NOTHING",
         )
-        .bind(project_id.0)
-        .bind(organization_id.0)
+        .bind(project_id)
+        .bind(organization_id)
         .bind(name.to_owned())
         .bind(now)
         .execute()
@@ -237,9 +237,9 @@ pub(crate) async fn ensure(
     if made > 0 {
         return Ok(Ensured::Made);
     }
-    let removed: Option<(Uuid,)> = transaction
+    let removed: Option<(ProjectId,)> = transaction
         .query("SELECT project_id FROM removed_apps WHERE project_id = $1")
-        .bind(project_id.0)
+        .bind(project_id)
         .fetch_optional()
         .await?;
     Ok(if removed.is_some() { Ensured::Gone } else { Ensured::There })
@@ -247,12 +247,12 @@ pub(crate) async fn ensure(
 
 /// Holds the app's row for the rest of the transaction; answers the release that serves.
 pub(crate) async fn hold(transaction: &mut Transaction, project_id: ProjectId) -> Result<Option<ReleaseId>, Error> {
-    let row: Option<(Option<Uuid>,)> = transaction
+    let row: Option<(Option<ReleaseId>,)> = transaction
         .query("UPDATE apps SET revision = revision WHERE project_id = $1 RETURNING release_id")
-        .bind(project_id.0)
+        .bind(project_id)
         .fetch_optional()
         .await?;
-    Ok(row.and_then(|(release_id,)| release_id).map(ReleaseId))
+    Ok(row.and_then(|(release_id,)| release_id))
 }
 
 /// Sets the desired state, if the row is still as the caller read it.
@@ -270,10 +270,10 @@ pub(crate) async fn set_desired(
                              revision = revision + 1, updated_at = $5
              WHERE project_id = $1 AND revision = $2",
         )
-        .bind(read.project_id.0)
+        .bind(read.project_id)
         .bind(read.revision)
         .bind(counts.flatten().map(Json))
-        .bind(state.as_str().to_owned())
+        .bind(state.as_str())
         .bind(now)
         .bind(missing.map(Json))
         .execute()
@@ -289,7 +289,7 @@ pub(crate) async fn condemn(
 ) -> Result<(), Error> {
     transaction
         .query("INSERT INTO removed_apps (project_id, removed_at) VALUES ($1, $2) ON CONFLICT (project_id) DO NOTHING")
-        .bind(project_id.0)
+        .bind(project_id)
         .bind(now)
         .execute()
         .await?;
@@ -298,7 +298,7 @@ pub(crate) async fn condemn(
             "UPDATE apps SET state = 'removed', revision = revision + 1, updated_at = $2
              WHERE project_id = $1 AND state <> 'removed'",
         )
-        .bind(project_id.0)
+        .bind(project_id)
         .bind(now)
         .execute()
         .await?;
@@ -315,18 +315,18 @@ pub(crate) async fn serve(
     now: DateTime<Utc>,
 ) -> Result<bool, Error> {
     // The row stays locked from here on, so no scale is lost.
-    let before: Option<(Option<Uuid>, StoredCounts, StoredCounts)> = transaction
+    let before: Option<(Option<ReleaseId>, StoredCounts, StoredCounts)> = transaction
         .query(
             "UPDATE apps SET state = 'running', revision = revision + 1, updated_at = $2
              WHERE project_id = $1 AND state <> 'removed' RETURNING release_id, formation, missing",
         )
-        .bind(project_id.0)
+        .bind(project_id)
         .bind(now)
         .fetch_optional()
         .await?;
     let Some((served, formation, missing)) = before else { return Ok(false) };
     let before = desired(formation, missing);
-    if let Some(release_id) = served.filter(|served| *served != serving.release_id.0) {
+    if let Some(release_id) = served.filter(|served| *served != serving.release_id) {
         transaction
             .query("UPDATE releases SET formation = $2 WHERE id = $1")
             .bind(release_id)
@@ -340,10 +340,10 @@ pub(crate) async fn serve(
             "UPDATE apps SET release_id = $2, environment_version = $3, deployment_id = $4, formation = $5, missing = $6
              WHERE project_id = $1",
         )
-        .bind(project_id.0)
-        .bind(serving.release_id.0)
+        .bind(project_id)
+        .bind(serving.release_id)
         .bind(serving.environment_version)
-        .bind(serving.deployment_id.0)
+        .bind(serving.deployment_id)
         .bind(counts.map(Json))
         .bind(Json(missing))
         .execute()
@@ -359,7 +359,7 @@ pub(crate) async fn erase(transaction: &mut Transaction, project_id: ProjectId) 
         "DELETE FROM sources WHERE project_id = $1",
         "DELETE FROM apps WHERE project_id = $1",
     ] {
-        transaction.query(statement).bind(project_id.0).execute().await?;
+        transaction.query(statement).bind(project_id).execute().await?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Deployments, as they are read and begin.
 
 use callboard_messages::{
-    Caller, DeploymentId, OrganizationId, ProjectId, ReleaseId,
+    Caller, Cursor, DeploymentId, Limit, OrganizationId, ProjectId, ReleaseId,
     deploy::{
         Deployment, DeploymentFact, DeploymentKind, DeploymentQueued, DeploymentSource, DeploymentStarted,
         DeploymentStatus,
@@ -19,19 +19,23 @@ use uuid::Uuid;
 use crate::{apps::formation::DesiredFormation, build::detect::Command};
 
 /// A row of `deployments`, with its app's name and its release's number.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, sqlx::FromRow)]
 pub(crate) struct DeploymentRow {
     pub(crate) id: DeploymentId,
     pub(crate) project_id: ProjectId,
     pub(crate) organization_id: OrganizationId,
     pub(crate) name: String,
+    #[sqlx(try_from = "String")]
     pub(crate) kind: DeploymentKind,
+    #[sqlx(try_from = "String")]
     pub(crate) status: DeploymentStatus,
     pub(crate) error: Option<String>,
+    #[sqlx(json(nullable))]
     pub(crate) source: Option<DeploymentSource>,
     pub(crate) release_id: Option<ReleaseId>,
     pub(crate) release_version: Option<i64>,
     pub(crate) environment_version: Option<i64>,
+    #[sqlx(rename = "commit_hash")]
     pub(crate) commit: Option<String>,
     pub(super) allow_missing: bool,
     /// The node that builds it, or has built it.
@@ -81,26 +85,6 @@ impl DeploymentRow {
     }
 }
 
-#[derive(sqlx::FromRow)]
-struct Row {
-    id: Uuid,
-    project_id: Uuid,
-    organization_id: Uuid,
-    name: String,
-    kind: String,
-    status: String,
-    error: Option<String>,
-    source: Option<Json<DeploymentSource>>,
-    release_id: Option<Uuid>,
-    release_version: Option<i64>,
-    environment_version: Option<i64>,
-    commit_hash: Option<String>,
-    allow_missing: bool,
-    builder_node: Option<Uuid>,
-    created_at: DateTime<Utc>,
-    finished_at: Option<DateTime<Utc>>,
-}
-
 /// Every reader's columns and tables.
 macro_rules! select {
     ($rest:literal) => {
@@ -112,53 +96,6 @@ macro_rules! select {
             $rest
         )
     };
-}
-
-impl From<Row> for DeploymentRow {
-    fn from(row: Row) -> Self {
-        Self {
-            id: DeploymentId(row.id),
-            project_id: ProjectId(row.project_id),
-            organization_id: OrganizationId(row.organization_id),
-            name: row.name,
-            kind: kind_of(&row.kind),
-            status: status_of(&row.status),
-            error: row.error,
-            source: row.source.map(|Json(source)| source),
-            release_id: row.release_id.map(ReleaseId),
-            release_version: row.release_version,
-            environment_version: row.environment_version,
-            commit: row.commit_hash,
-            allow_missing: row.allow_missing,
-            builder_node: row.builder_node,
-            created_at: row.created_at,
-            finished_at: row.finished_at,
-        }
-    }
-}
-
-const fn kind_text(kind: DeploymentKind) -> &'static str {
-    match kind {
-        DeploymentKind::Deploy => "deploy",
-        DeploymentKind::Rollback => "rollback",
-        DeploymentKind::Restart => "restart",
-    }
-}
-
-fn kind_of(text: &str) -> DeploymentKind {
-    match text {
-        "rollback" => DeploymentKind::Rollback,
-        "restart" => DeploymentKind::Restart,
-        _ => DeploymentKind::Deploy,
-    }
-}
-
-fn status_of(text: &str) -> DeploymentStatus {
-    use DeploymentStatus::{Building, Cancelled, Completed, Failed, Queued, Rolling};
-    [Queued, Building, Rolling, Completed, Cancelled]
-        .into_iter()
-        .find(|status| status.as_str() == text)
-        .unwrap_or(Failed)
 }
 
 /// A deployment that begins.
@@ -186,13 +123,13 @@ pub(crate) async fn insert(transaction: &mut Transaction, new: &NewDeployment) -
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11)
              ON CONFLICT DO NOTHING",
         )
-        .bind(new.id.0)
-        .bind(new.project_id.0)
-        .bind(new.organization_id.0)
-        .bind(kind_text(new.kind).to_owned())
-        .bind(new.status.as_str().to_owned())
+        .bind(new.id)
+        .bind(new.project_id)
+        .bind(new.organization_id)
+        .bind(new.kind.as_str())
+        .bind(new.status.as_str())
         .bind(new.source.clone().map(Json))
-        .bind(new.release_id.map(|id| id.0))
+        .bind(new.release_id)
         .bind(new.environment_version)
         .bind(new.commit.clone())
         .bind(new.created_at)
@@ -220,14 +157,12 @@ pub(crate) async fn tell_begun(
 
 /// One deployment of any tenant.
 pub(crate) async fn get(database: &Database, id: DeploymentId) -> Result<Option<DeploymentRow>, Error> {
-    let row: Option<Row> = database.query(select!("WHERE d.id = $1")).bind(id.0).fetch_optional().await?;
-    Ok(row.map(DeploymentRow::from))
+    database.query(select!("WHERE d.id = $1")).bind(id).fetch_optional().await
 }
 
 /// One deployment, as a transaction has left it.
 pub(super) async fn get_in(transaction: &mut Transaction, id: DeploymentId) -> Result<Option<DeploymentRow>, Error> {
-    let row: Option<Row> = transaction.query(select!("WHERE d.id = $1")).bind(id.0).fetch_optional().await?;
-    Ok(row.map(DeploymentRow::from))
+    transaction.query(select!("WHERE d.id = $1")).bind(id).fetch_optional().await
 }
 
 /// A tenant's deployment.
@@ -243,17 +178,16 @@ pub(crate) async fn owned(
 pub(crate) async fn page(
     database: &Database,
     project_id: ProjectId,
-    before: Uuid,
-    limit: u32,
+    cursor: Option<Cursor>,
+    limit: Limit,
 ) -> Result<Vec<DeploymentRow>, Error> {
-    let rows: Vec<Row> = database
+    database
         .query(select!("WHERE d.project_id = $1 AND d.id < $2 ORDER BY d.id DESC LIMIT $3"))
-        .bind(project_id.0)
-        .bind(before)
-        .bind(i64::from(limit) + 1)
+        .bind(project_id)
+        .bind(Cursor::below(cursor))
+        .bind(limit.rows())
         .fetch_all()
-        .await?;
-    Ok(rows.into_iter().map(DeploymentRow::from).collect())
+        .await
 }
 
 const RUNNING: &str =
@@ -264,8 +198,8 @@ pub(crate) async fn running(
     database: &Database,
     project_id: ProjectId,
 ) -> Result<Option<(DeploymentId, DeploymentStatus)>, Error> {
-    let row: Option<(Uuid, String)> = database.query(RUNNING).bind(project_id.0).fetch_optional().await?;
-    Ok(row.map(|(id, status)| (DeploymentId(id), status_of(&status))))
+    let row: Option<(DeploymentId, String)> = database.query(RUNNING).bind(project_id).fetch_optional().await?;
+    Ok(row.map(|(id, status)| (id, status.into())))
 }
 
 /// The same, as a transaction finds it.
@@ -273,15 +207,15 @@ pub(crate) async fn running_in(
     transaction: &mut Transaction,
     project_id: ProjectId,
 ) -> Result<Option<DeploymentId>, Error> {
-    let row: Option<(Uuid, String)> = transaction.query(RUNNING).bind(project_id.0).fetch_optional().await?;
-    Ok(row.map(|(id, _)| DeploymentId(id)))
+    let row: Option<(DeploymentId, String)> = transaction.query(RUNNING).bind(project_id).fetch_optional().await?;
+    Ok(row.map(|(id, _)| id))
 }
 
 /// The upload that a deployment of the project waits to be built of, or is built of.
 pub(crate) async fn source_in_use(transaction: &mut Transaction, project_id: ProjectId) -> Result<Option<Uuid>, Error> {
     let row: Option<(Option<Json<DeploymentSource>>,)> = transaction
         .query("SELECT source FROM deployments WHERE project_id = $1 AND status IN ('queued', 'building')")
-        .bind(project_id.0)
+        .bind(project_id)
         .fetch_optional()
         .await?;
     Ok(match row {
@@ -296,13 +230,13 @@ pub(crate) async fn older_than(
     project_id: ProjectId,
     keep: u32,
 ) -> Result<Vec<DeploymentId>, Error> {
-    let rows: Vec<(Uuid,)> = database
+    let rows: Vec<(DeploymentId,)> = database
         .query("SELECT id FROM deployments WHERE project_id = $1 ORDER BY id DESC LIMIT 20 OFFSET $2")
-        .bind(project_id.0)
+        .bind(project_id)
         .bind(i64::from(keep))
         .fetch_all()
         .await?;
-    Ok(rows.into_iter().map(|(id,)| DeploymentId(id)).collect())
+    Ok(rows.into_iter().map(|(id,)| id).collect())
 }
 
 /// Whether it is among the newest `keep` of its project, whose logs are kept.
@@ -313,7 +247,7 @@ pub(crate) async fn keeps_log(database: &Database, id: DeploymentId, keep: u32) 
                      WHERE newer.project_id = d.project_id AND newer.id > d.id) AS newer
              FROM deployments AS d WHERE d.id = $1",
         )
-        .bind(id.0)
+        .bind(id)
         .fetch_optional()
         .await?;
     Ok(newer.is_some_and(|(newer,)| newer < i64::from(keep)))
@@ -323,7 +257,7 @@ pub(crate) async fn keeps_log(database: &Database, id: DeploymentId, keep: u32) 
 pub(crate) async fn erase(database: &Database, ids: &[DeploymentId]) -> Result<u64, Error> {
     let mut erased = 0;
     for id in ids {
-        erased += database.query("DELETE FROM deployments WHERE id = $1").bind(id.0).execute().await?;
+        erased += database.query("DELETE FROM deployments WHERE id = $1").bind(id).execute().await?;
     }
     Ok(erased)
 }

@@ -28,7 +28,7 @@ pub(crate) async fn claim(transaction: &mut Transaction, read: &AppRow, node: Uu
             "UPDATE apps SET owner_node = $4, owner_token = owner_token + 1, offered = FALSE, heir_node = NULL
              WHERE project_id = $1 AND owner_token = $2 AND revision = $3 RETURNING owner_token",
         )
-        .bind(read.project_id.0)
+        .bind(read.project_id)
         .bind(read.owner_token)
         .bind(read.revision)
         .bind(node)
@@ -45,7 +45,7 @@ pub(crate) async fn release(database: &Database, project_id: ProjectId, owner: O
             "UPDATE apps SET owner_node = NULL, owner_token = owner_token + 1, offered = FALSE, heir_node = NULL
              WHERE project_id = $1 AND owner_node = $2 AND owner_token = $3",
         )
-        .bind(project_id.0)
+        .bind(project_id)
         .bind(owner.node)
         .bind(owner.token)
         .execute()
@@ -70,7 +70,7 @@ pub(crate) async fn release_all(database: &Database, node: Uuid) -> Result<(), E
 pub(crate) async fn offer(database: &Database, project_id: ProjectId, owner: Owner) -> Result<bool, Error> {
     let changed = database
         .query("UPDATE apps SET offered = TRUE WHERE project_id = $1 AND owner_node = $2 AND owner_token = $3")
-        .bind(project_id.0)
+        .bind(project_id)
         .bind(owner.node)
         .bind(owner.token)
         .execute()
@@ -85,7 +85,7 @@ pub(crate) async fn stand_by(database: &Database, read: &AppRow, standby: Uuid) 
             "UPDATE apps SET heir_node = $3 WHERE project_id = $1 AND owner_token = $2 AND offered
                AND (heir_node IS NULL OR heir_node = $4)",
         )
-        .bind(read.project_id.0)
+        .bind(read.project_id)
         .bind(read.owner_token)
         .bind(standby)
         .bind(read.standby_node)
@@ -101,7 +101,7 @@ pub(crate) async fn fence(transaction: &mut Transaction, project_id: ProjectId, 
             "UPDATE apps SET owner_token = owner_token
              WHERE project_id = $1 AND owner_node = $2 AND owner_token = $3",
         )
-        .bind(project_id.0)
+        .bind(project_id)
         .bind(owner.node)
         .bind(owner.token)
         .execute()
@@ -113,7 +113,7 @@ pub(crate) async fn fence(transaction: &mut Transaction, project_id: ProjectId, 
 struct CandidateRow {
     #[sqlx(flatten)]
     app: apps::Row,
-    rolling: Option<Uuid>,
+    rolling: Option<DeploymentId>,
 }
 
 /// The apps that have an owner or may need one, with the deployment that rolls.
@@ -129,5 +129,5 @@ pub(crate) async fn candidates(database: &Database) -> Result<Vec<(AppRow, Optio
         )
         .fetch_all()
         .await?;
-    Ok(rows.into_iter().map(|row| (AppRow::from(row.app), row.rolling.map(DeploymentId))).collect())
+    Ok(rows.into_iter().map(|row| (AppRow::from(row.app), row.rolling)).collect())
 }

@@ -1,11 +1,10 @@
 //! Releases: what was built, and what is kept of it.
 
-use callboard_messages::{DeploymentId, ProjectId, ReleaseId, deploy::Release, project::BuildConfig};
+use callboard_messages::{Cursor, DeploymentId, Limit, ProjectId, ReleaseId, deploy::Release, project::BuildConfig};
 use callboard_supervisors::db::{Database, Error, Transaction};
 use chrono::{DateTime, Utc};
 use indexmap::IndexMap;
 use sqlx::types::Json;
-use uuid::Uuid;
 
 use crate::{
     apps::formation::Counts,
@@ -13,7 +12,7 @@ use crate::{
 };
 
 /// A row of `releases`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, sqlx::FromRow)]
 pub(crate) struct ReleaseRow {
     pub(crate) id: ReleaseId,
     pub(crate) project_id: ProjectId,
@@ -22,13 +21,18 @@ pub(crate) struct ReleaseRow {
     /// Of the archive, while it is kept.
     pub(crate) generation: i64,
     pub(crate) language: String,
+    #[sqlx(json)]
     pub(crate) processes: IndexMap<String, Command>,
+    #[sqlx(json)]
     pub(crate) environment: RunEnvironment,
+    #[sqlx(json)]
     pub(crate) build: BuildConfig,
     pub(crate) environment_version: i64,
     pub(crate) deployment_id: DeploymentId,
+    #[sqlx(rename = "commit_hash")]
     pub(crate) commit: Option<String>,
     /// What was wanted of it when another release took its place.
+    #[sqlx(json(nullable))]
     pub(crate) formation: Option<Counts>,
     /// Whether its archive is still there.
     pub(crate) kept: bool,
@@ -55,47 +59,6 @@ impl ReleaseRow {
     }
 }
 
-#[derive(sqlx::FromRow)]
-struct Row {
-    id: Uuid,
-    project_id: Uuid,
-    version: i64,
-    digest: String,
-    generation: i64,
-    language: String,
-    processes: Json<IndexMap<String, Command>>,
-    environment: Json<RunEnvironment>,
-    build: Json<BuildConfig>,
-    environment_version: i64,
-    deployment_id: Uuid,
-    commit_hash: Option<String>,
-    formation: Option<Json<Counts>>,
-    kept: bool,
-    created_at: DateTime<Utc>,
-}
-
-impl From<Row> for ReleaseRow {
-    fn from(row: Row) -> Self {
-        Self {
-            id: ReleaseId(row.id),
-            project_id: ProjectId(row.project_id),
-            version: row.version,
-            digest: row.digest,
-            generation: row.generation,
-            language: row.language,
-            processes: row.processes.0,
-            environment: row.environment.0,
-            build: row.build.0,
-            environment_version: row.environment_version,
-            deployment_id: DeploymentId(row.deployment_id),
-            commit: row.commit_hash,
-            formation: row.formation.map(|Json(formation)| formation),
-            kept: row.kept,
-            created_at: row.created_at,
-        }
-    }
-}
-
 /// Every reader's columns and tables.
 macro_rules! select {
     ($rest:literal) => {
@@ -110,8 +73,7 @@ macro_rules! select {
 
 /// One release.
 pub(crate) async fn get(database: &Database, id: ReleaseId) -> Result<Option<ReleaseRow>, Error> {
-    let row: Option<Row> = database.query(select!("WHERE r.id = $1")).bind(id.0).fetch_optional().await?;
-    Ok(row.map(ReleaseRow::from))
+    database.query(select!("WHERE r.id = $1")).bind(id).fetch_optional().await
 }
 
 /// A project's release by its number.
@@ -120,13 +82,12 @@ pub(crate) async fn by_version(
     project_id: ProjectId,
     version: i64,
 ) -> Result<Option<ReleaseRow>, Error> {
-    let row: Option<Row> = database
+    database
         .query(select!("WHERE r.project_id = $1 AND r.version = $2"))
-        .bind(project_id.0)
+        .bind(project_id)
         .bind(version)
         .fetch_optional()
-        .await?;
-    Ok(row.map(ReleaseRow::from))
+        .await
 }
 
 /// The newest release before this one that has served.
@@ -135,34 +96,32 @@ pub(crate) async fn before(
     project_id: ProjectId,
     version: i64,
 ) -> Result<Option<ReleaseRow>, Error> {
-    let row: Option<Row> = database
+    database
         .query(select!(
             "WHERE r.project_id = $1 AND r.version < $2
                AND EXISTS (SELECT 1 FROM deployments AS d WHERE d.release_id = r.id AND d.status = 'completed')
              ORDER BY r.version DESC LIMIT 1"
         ))
-        .bind(project_id.0)
+        .bind(project_id)
         .bind(version)
         .fetch_optional()
-        .await?;
-    Ok(row.map(ReleaseRow::from))
+        .await
 }
 
 /// A page of a project's releases, newest first.
 pub(crate) async fn page(
     database: &Database,
     project_id: ProjectId,
-    before: Uuid,
-    limit: u32,
+    cursor: Option<Cursor>,
+    limit: Limit,
 ) -> Result<Vec<ReleaseRow>, Error> {
-    let rows: Vec<Row> = database
+    database
         .query(select!("WHERE r.project_id = $1 AND r.id < $2 ORDER BY r.id DESC LIMIT $3"))
-        .bind(project_id.0)
-        .bind(before)
-        .bind(i64::from(limit) + 1)
+        .bind(project_id)
+        .bind(Cursor::below(cursor))
+        .bind(limit.rows())
         .fetch_all()
-        .await?;
-    Ok(rows.into_iter().map(ReleaseRow::from).collect())
+        .await
 }
 
 /// Stores a release with the project's next number, which it answers. Only one deployment of a project runs at a
@@ -176,15 +135,15 @@ pub(crate) async fn insert(transaction: &mut Transaction, release: &ReleaseRow) 
                      $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
              RETURNING version",
         )
-        .bind(release.id.0)
-        .bind(release.project_id.0)
+        .bind(release.id)
+        .bind(release.project_id)
         .bind(release.digest.clone())
         .bind(release.language.clone())
         .bind(Json(release.processes.clone()))
         .bind(Json(release.environment.clone()))
         .bind(Json(release.build.clone()))
         .bind(release.environment_version)
-        .bind(release.deployment_id.0)
+        .bind(release.deployment_id)
         .bind(release.commit.clone())
         .bind(release.kept)
         .bind(release.created_at)
@@ -195,7 +154,7 @@ pub(crate) async fn insert(transaction: &mut Transaction, release: &ReleaseRow) 
 /// Whether the archive is still kept of a release that a deployment is to bring back. The transaction holds its app.
 pub(crate) async fn is_kept(transaction: &mut Transaction, id: ReleaseId) -> Result<bool, Error> {
     let found: Option<(i64,)> =
-        transaction.query("SELECT version FROM releases WHERE id = $1 AND kept").bind(id.0).fetch_optional().await?;
+        transaction.query("SELECT version FROM releases WHERE id = $1 AND kept").bind(id).fetch_optional().await?;
     Ok(found.is_some())
 }
 
@@ -216,7 +175,7 @@ pub(crate) async fn let_go(
                                 AND status IN ('queued', 'building', 'rolling'))
              RETURNING digest",
         )
-        .bind(project_id.0)
+        .bind(project_id)
         .bind(i64::from(keep))
         .fetch_all()
         .await?;
@@ -227,7 +186,7 @@ pub(crate) async fn let_go(
 pub(crate) async fn let_go_all(transaction: &mut Transaction, project_id: ProjectId) -> Result<Vec<String>, Error> {
     let rows: Vec<(String,)> = transaction
         .query("UPDATE releases SET kept = FALSE WHERE project_id = $1 AND kept RETURNING digest")
-        .bind(project_id.0)
+        .bind(project_id)
         .fetch_all()
         .await?;
     Ok(rows.into_iter().map(|(digest,)| digest).collect())

@@ -19,8 +19,8 @@ pub(crate) async fn insert(
              VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING",
         )
         .bind(source.id)
-        .bind(project_id.0)
-        .bind(organization_id.0)
+        .bind(project_id)
+        .bind(organization_id)
         .bind(i64::try_from(source.size).unwrap_or(i64::MAX))
         .bind(source.sha256.clone())
         .bind(now)
@@ -34,7 +34,7 @@ pub(crate) async fn exists(database: &Database, project_id: ProjectId, id: Uuid)
     let found: Option<(i64,)> = database
         .query("SELECT size FROM sources WHERE id = $1 AND project_id = $2 AND NOT forgotten")
         .bind(id)
-        .bind(project_id.0)
+        .bind(project_id)
         .fetch_optional()
         .await?;
     Ok(found.is_some())
@@ -45,7 +45,7 @@ pub(crate) async fn exists_in(transaction: &mut Transaction, project_id: Project
     let found: Option<(i64,)> = transaction
         .query("SELECT size FROM sources WHERE id = $1 AND project_id = $2 AND NOT forgotten")
         .bind(id)
-        .bind(project_id.0)
+        .bind(project_id)
         .fetch_optional()
         .await?;
     Ok(found.is_some())
@@ -64,14 +64,14 @@ pub(crate) async fn forget_old(
             "UPDATE sources SET forgotten = TRUE WHERE project_id = $1 AND NOT forgotten AND id <> $3 AND id NOT IN
                 (SELECT id FROM sources WHERE project_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2)",
         )
-        .bind(project_id.0)
+        .bind(project_id)
         .bind(i64::from(keep))
         .bind(in_use.unwrap_or_default())
         .execute()
         .await?;
     let rows: Vec<(Uuid,)> = transaction
         .query("SELECT id FROM sources WHERE project_id = $1 AND forgotten ORDER BY id")
-        .bind(project_id.0)
+        .bind(project_id)
         .fetch_all()
         .await?;
     Ok(rows.into_iter().map(|(id,)| id).collect())

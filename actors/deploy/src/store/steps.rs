@@ -56,7 +56,7 @@ pub(crate) async fn claim(
     node: Uuid,
 ) -> Result<Option<(DeploymentId, Builder)>, Error> {
     let mut transaction = database.begin().await?;
-    let row: Option<(Uuid, i64)> = transaction
+    let row: Option<(DeploymentId, i64)> = transaction
         .query(
             "UPDATE deployments SET status = 'building', attempts = attempts + 1, builder_node = $1
              WHERE status = 'queued'
@@ -67,7 +67,6 @@ pub(crate) async fn claim(
         .fetch_optional()
         .await?;
     let Some((id, attempt)) = row else { return Ok(None) };
-    let id = DeploymentId(id);
     if let Some(row) = deployments::get_in(&mut transaction, id).await? {
         emit(&mut transaction, caller, &DeploymentBuilding(row.fact())).await?;
     }
@@ -77,27 +76,25 @@ pub(crate) async fn claim(
 
 /// Whether anything waits for a builder.
 pub(crate) async fn is_queued(database: &Database) -> Result<bool, Error> {
-    let row: Option<(Uuid,)> =
+    let row: Option<(DeploymentId,)> =
         database.query("SELECT id FROM deployments WHERE status = 'queued' LIMIT 1").fetch_optional().await?;
     Ok(row.is_some())
 }
 
 /// How many deployments wait for a builder and come before this one.
 pub(crate) async fn ahead_of(database: &Database, id: DeploymentId) -> Result<i64, Error> {
-    database
-        .query("SELECT COUNT(*) FROM deployments WHERE status = 'queued' AND id < $1")
-        .bind(id.0)
-        .fetch_scalar()
-        .await
+    database.query("SELECT COUNT(*) FROM deployments WHERE status = 'queued' AND id < $1").bind(id).fetch_scalar().await
 }
 
 /// A deployment that is being built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
 pub(crate) struct Build {
     pub(crate) id: DeploymentId,
     pub(crate) project_id: ProjectId,
     /// Absent when a program of an earlier version has it.
+    #[sqlx(rename = "builder_node")]
     pub(crate) node: Option<Uuid>,
+    #[sqlx(rename = "attempts")]
     pub(crate) attempt: i64,
     /// How often a node went down during it.
     pub(crate) crashes: i64,
@@ -105,21 +102,13 @@ pub(crate) struct Build {
 
 /// All builds, of every node.
 pub(crate) async fn builds(database: &Database) -> Result<Vec<Build>, Error> {
-    let rows: Vec<(Uuid, Uuid, Option<Uuid>, i64, i64)> = database
+    database
         .query(
             "SELECT id, project_id, builder_node, attempts, crashes FROM deployments
              WHERE status = 'building' ORDER BY id",
         )
         .fetch_all()
-        .await?;
-    let build = |(id, project, node, attempt, crashes)| Build {
-        id: DeploymentId(id),
-        project_id: ProjectId(project),
-        node,
-        attempt,
-        crashes,
-    };
-    Ok(rows.into_iter().map(build).collect())
+        .await
 }
 
 /// Puts a deployment whose build was interrupted back into the queue, if it still is this attempt.
@@ -138,7 +127,7 @@ async fn put_back(database: &Database, id: DeploymentId, attempt: i64, crashes: 
             "UPDATE deployments SET status = 'queued', crashes = crashes + $3
              WHERE id = $1 AND status = 'building' AND attempts = $2",
         )
-        .bind(id.0)
+        .bind(id)
         .bind(attempt)
         .bind(crashes)
         .execute()
@@ -168,7 +157,7 @@ pub(crate) async fn set_commit(
             "UPDATE deployments SET commit_hash = $4
              WHERE id = $1 AND status = 'building' AND builder_node = $2 AND attempts = $3",
         )
-        .bind(id.0)
+        .bind(id)
         .bind(builder.node)
         .bind(builder.attempt)
         .bind(commit.to_owned())
@@ -201,8 +190,8 @@ pub(crate) async fn built(
             "UPDATE deployments SET status = 'rolling', release_id = $2, environment_version = $3
              WHERE id = $1 AND status = 'building' AND builder_node = $4 AND attempts = $5",
         )
-        .bind(release.deployment_id.0)
-        .bind(release.id.0)
+        .bind(release.deployment_id)
+        .bind(release.id)
         .bind(release.environment_version)
         .bind(builder.node)
         .bind(builder.attempt)
@@ -238,7 +227,7 @@ pub(crate) async fn complete(
     }
     let changed = transaction
         .query("UPDATE deployments SET status = 'completed', finished_at = $2 WHERE id = $1 AND status = 'rolling'")
-        .bind(serving.deployment_id.0)
+        .bind(serving.deployment_id)
         .bind(now)
         .execute()
         .await?;
@@ -306,8 +295,8 @@ async fn set_end(
                AND ((status = 'building' AND attempts = $5)
                     OR ($5 IS NULL AND status IN ('queued', 'building', 'rolling')))",
         )
-        .bind(id.0)
-        .bind(status.as_str().to_owned())
+        .bind(id)
+        .bind(status.as_str())
         .bind(error.map(|error| error.chars().take(ERROR_MAXIMUM).collect::<String>()))
         .bind(now)
         .bind(builder.map(|builder| builder.attempt))

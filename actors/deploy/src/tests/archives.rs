@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use callboard_messages::{Caller, deploy::*};
+use callboard_messages::{Caller, Limit, deploy::*};
 use callboard_supervisors::testing::on_both_engines;
 use futures_util::TryStreamExt;
 use object_store::{ObjectMeta, ObjectStore, path::Path};
@@ -13,7 +13,7 @@ use super::nodes::{Pair, by_owner};
 use crate::MIGRATIONS;
 
 async fn digest(bench: &Bench, app: &App) -> String {
-    let list = ListReleases { project_id: app.id, limit: None, cursor: None };
+    let list = ListReleases { project_id: app.id, limit: Limit::default(), cursor: None };
     bench.ask(&app.owner, list).await.unwrap().items.remove(0).digest
 }
 

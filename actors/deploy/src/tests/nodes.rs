@@ -254,7 +254,7 @@ async fn a_node_that_starts_leaves_the_builds_of_a_living_one_alone() {
         let database = pair.databases.open("deploy").await.unwrap();
         let attempts: i64 = database
             .query("SELECT attempts FROM deployments WHERE id = $1")
-            .bind(deployment.id.0)
+            .bind(deployment.id)
             .fetch_scalar()
             .await
             .unwrap();
@@ -277,11 +277,11 @@ async fn a_build_whose_node_is_gone_is_built_again_elsewhere() {
         let database = pair.databases.open("deploy").await.unwrap();
         let statement =
             "UPDATE deployments SET status = 'building', attempts = 2, crashes = 1, builder_node = $2 WHERE id = $1";
-        database.query(statement).bind(twice.id.0).bind(pair.ids[0]).execute().await.unwrap();
+        database.query(statement).bind(twice.id).bind(pair.ids[0]).execute().await.unwrap();
 
         // Nodes that stopped as they should have had it before: that is no reason to give it up.
         let drained = "UPDATE deployments SET attempts = 4 WHERE id = $1";
-        database.query(drained).bind(deployment.id.0).execute().await.unwrap();
+        database.query(drained).bind(deployment.id).execute().await.unwrap();
 
         a.configure(&app, |kept| kept.build.build_command = None);
         let b = pair.start(1, 1).await;

@@ -1,6 +1,6 @@
 //! Releases that lack a process type, and what is wanted of it meanwhile.
 
-use callboard_messages::{Code, deploy::*};
+use callboard_messages::{Code, Limit, deploy::*};
 use callboard_supervisors::testing::on_both_engines;
 
 use super::fixture::{App, Bench, SERVER, on_node, server};
@@ -73,7 +73,7 @@ async fn a_rollback_runs_as_many_as_its_release_did() {
         assert_eq!(bench.ended(&app, back.id).await.status, DeploymentStatus::Completed);
         bench.healthy(&app, "web", 2).await;
         bench.healthy(&app, "worker", 0).await;
-        let releases = ListReleases { project_id: app.id, limit: None, cursor: None };
+        let releases = ListReleases { project_id: app.id, limit: Limit::default(), cursor: None };
         let releases = bench.ask(&app.owner, releases).await.unwrap().items;
         assert_eq!(releases[0].formation, Some(wanted(&[("web", 1), ("worker", 1)], &[]).processes), "what v2 ran");
     })

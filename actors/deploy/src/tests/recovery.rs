@@ -61,7 +61,7 @@ async fn a_build_that_nobody_works_at_is_built_again() {
         let database = databases.open(crate::DOMAIN).await.unwrap();
         let statement = "UPDATE deployments SET status = 'building', attempts = 1, builder_node = $2 WHERE id = $1";
         let me = bench.members.me().0;
-        database.query(statement).bind(second.id.0).bind(me).execute().await.unwrap();
+        database.query(statement).bind(second.id).bind(me).execute().await.unwrap();
         bench.ask(&busy.owner, CancelDeployment { deployment_id: first.id }).await.unwrap();
         assert_eq!(bench.ended(&lost, second.id).await.status, DeploymentStatus::Completed);
         assert_eq!(status(&busy, first.id).await, DeploymentStatus::Cancelled);
@@ -123,7 +123,7 @@ async fn after_a_kill_orphans_end_apps_run_and_no_deployment_stays_in_progress()
     let soon = BuildConfig { health_check_grace_seconds: Some(3), ..BuildConfig::default() };
     let database = databases.open("deploy").await.unwrap();
     let patience = database.query("UPDATE releases SET build = $1 WHERE deployment_id = $2").bind(Json(soon));
-    assert_eq!(patience.bind(rolling.0).execute().await.unwrap(), 1);
+    assert_eq!(patience.bind(rolling).execute().await.unwrap(), 1);
     let bench = Bench::start_with(&databases, folder.path(), projects, |_| ()).await;
 
     bench.healthy(serves, "web", 2).await;
@@ -203,7 +203,7 @@ async fn node_to_be_killed() {
     }
     // As if the node had gone down during this one before.
     let database = databases.open("deploy").await.unwrap();
-    database.query("UPDATE deployments SET crashes = 1 WHERE id = $1").bind(twice.id.0).execute().await.unwrap();
+    database.query("UPDATE deployments SET crashes = 1 WHERE id = $1").bind(twice.id).execute().await.unwrap();
     assert_eq!(steps::builds(&database).await.unwrap().len(), 2);
     let left = Left {
         pid,

@@ -1,7 +1,7 @@
 //! The tables' own rules, on both engines.
 
 use callboard_messages::{
-    Caller, DeploymentId, OrganizationId, ProjectId, ReleaseId,
+    Caller, DeploymentId, Limit, OrganizationId, ProjectId, ReleaseId,
     deploy::{DeploymentKind, DeploymentSource, DeploymentStatus},
     project::BuildConfig,
 };
@@ -257,7 +257,7 @@ async fn each_step_tells_what_it_made_true_in_order() {
         complete(database, project_id, "one").await;
         let told: Vec<(String,)> = database
             .query("SELECT type FROM outbox WHERE aggregate = $1 ORDER BY position")
-            .bind(project_id.0)
+            .bind(project_id)
             .fetch_all()
             .await
             .unwrap();
@@ -343,7 +343,7 @@ async fn a_completed_deployment_is_what_serves_and_keeps_the_formation() {
         assert_eq!((read.processes, read.build, read.commit), (second.processes, second.build, second.commit));
         assert_eq!(releases::before(database, project_id, 2).await.unwrap().unwrap().id, first.id);
         assert!(releases::before(database, project_id, 1).await.unwrap().is_none());
-        let page = deployments::page(database, project_id, Uuid::max(), 1).await.unwrap();
+        let page = deployments::page(database, project_id, None, Limit::of(1)).await.unwrap();
         assert_eq!(page.iter().map(|row| row.release_version).collect::<Vec<_>>(), [Some(2), Some(1)]);
         let mut transaction = database.begin().await.unwrap();
         apps::condemn(&mut transaction, project_id, now()).await.unwrap();

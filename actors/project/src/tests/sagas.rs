@@ -1,8 +1,12 @@
 //! The creation of a project under every fault, and what the domain tells of its projects.
 
-use std::time::Duration;
+use std::{marker::PhantomData, time::Duration};
 
-use callboard_messages::{CallError, Caller, Code, Event, Limit, ProjectId, SagaStatus, project::*};
+use callboard_messages::{
+    CallError, Caller, Code, Event, Limit, ProjectId, SagaError, SagaStatus,
+    project::*,
+    saga::{ListSagasOf, RetrySagaOf},
+};
 use callboard_supervisors::{
     Bus, Runtime,
     db::Database,
@@ -188,13 +192,14 @@ async fn an_operator_sees_and_retries_what_is_stuck() {
         let system = Caller::system();
         let (owner, other) = (member(), Caller { administrator: false, ..member() });
         let id = node.create(&owner, "shop").await.id.0;
-        let list = |status| ListSagas { status, limit: Limit::default(), cursor: None };
+        let list =
+            |status| ListSagasOf::<ProjectSagas> { status, limit: Limit::default(), cursor: None, of: PhantomData };
         assert!(node.ask(&system, list(None)).await.unwrap().items.is_empty(), "it has ended");
         let done = node.ask(&system, list(Some(SagaStatus::Done))).await.unwrap().items;
         assert_eq!((done[0].id, done[0].name.as_str(), done[0].step.as_deref()), (id, "project.create", None));
-        let retry = |saga_id| RetrySaga { saga_id };
-        assert_eq!(refusal(node.ask(&system, retry(id)).await), ProjectError::NotStuck("done".to_owned()));
-        assert_eq!(refusal(node.ask(&system, retry(Uuid::now_v7())).await), ProjectError::NoSuchSaga);
+        let retry = |saga_id| RetrySagaOf::<ProjectSagas> { saga_id, of: PhantomData };
+        assert_eq!(refusal(node.ask(&system, retry(id)).await), SagaError::NotStuck(SagaStatus::Done));
+        assert_eq!(refusal(node.ask(&system, retry(Uuid::now_v7())).await), SagaError::NoSuchSaga);
         assert_eq!(node.ask(&other, list(None)).await.unwrap_err().code(), Code::Forbidden);
 
         // As if its last step had been impossible until somebody mended it.
