@@ -158,8 +158,8 @@ impl Remote {
 /// An operation that another node answers. Whatever a host answers shows that it can be reached: how its domain is, its
 /// own breaker judges, which is nearer, and knows sooner that it is well again.
 pub(crate) fn operation<M: Operation>(state: &StateCell<Remote>, index: usize) -> LocalOperation {
-    shard::operation(state, index, |remote: Rc<Remote>, caller: Caller, message: M| {
-        let answer = remote.exchange(Signature::of::<M>(), caller, encode(&message));
+    shard::operation(state, index, |remote: Rc<Remote>, caller: &Caller, message: M| {
+        let answer = remote.exchange(Signature::of::<M>(), caller.clone(), encode(&message));
         let judged = |answer: Result<Bytes, Failure>| match answer.and_then(|body| read::<M>(&body)) {
             Ok(outcome) => {
                 let ending = Ending::of(&outcome).judged(Verdict::Works);

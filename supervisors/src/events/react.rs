@@ -103,7 +103,8 @@ pub(crate) fn deliver<E: Event>(
 
 /// The handler of a reaction above a shard's state.
 pub(crate) fn local_reaction<S: React<E>, E: Event>(state: &StateCell<S>, index: usize) -> LocalOperation {
-    operation(state, index, |state: Rc<S>, caller: Caller, reaction: Reaction<E>| {
+    operation(state, index, |state: Rc<S>, caller: &Caller, reaction: Reaction<E>| {
+        let caller = caller.clone();
         async move {
             let outcome = apply::<S, E>(&state, caller, reaction.event).await;
             let ending = Ending::of(&outcome);

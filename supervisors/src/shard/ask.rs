@@ -136,7 +136,7 @@ impl Course<'_> {
             let span = operation_span!(signature.name, shard.port.index, self.caller.correlation_id);
             let grant = Grant { operation: operation.index, started: now, deadline, admission, key: None, span };
             let call = shard.begin(signature.name, self.caller, grant);
-            match call.guard(|| question.run(&shard.port, operation, self.caller.clone(), cx)) {
+            match call.guard(|| question.run(&shard.port, operation, self.caller, cx)) {
                 Ok(Step::Ended(ending)) => shard.ended(&call, ending, question.failure()),
                 Ok(Step::Waits(rest, slot)) => {
                     shard.detach(call, rest, Reply::new(slot));

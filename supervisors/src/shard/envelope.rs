@@ -48,7 +48,7 @@ impl Envelope {
         let span = operation_span!(signature.name, shard.port.index, caller.correlation_id, parent: parent);
         let grant = Grant { operation: operation.index, started: now, deadline, admission, key, span };
         let call = shard.begin(signature.name, &caller, grant);
-        shard.run(operation, call, caller, reply);
+        shard.run(operation, call, &caller, reply);
     }
 
     /// Answers it without running it.

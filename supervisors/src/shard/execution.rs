@@ -70,7 +70,7 @@ impl Shard {
 
     /// Runs a call from the queue. It holds a permit already. Whatever it waits for wakes a task of its own, not the one
     /// that happens to be running.
-    pub(crate) fn run(self: &Rc<Self>, operation: &LocalOperation, call: Call, caller: Caller, reply: Reply) {
+    pub(crate) fn run(self: &Rc<Self>, operation: &LocalOperation, call: Call, caller: &Caller, reply: Reply) {
         let mut cx = Context::from_waker(Waker::noop());
         match call.guard(|| reply.run(operation, caller, &mut cx)) {
             Ok(Step::Ended(ending)) => {

@@ -37,7 +37,7 @@ pub(crate) struct LocalOperation {
 }
 
 /// Nothing while there is no state.
-type Invoke<M> = Box<dyn Fn(Caller, M) -> Option<Invocation<M>>>;
+type Invoke<M> = Box<dyn Fn(&Caller, M) -> Option<Invocation<M>>>;
 
 /// A message that is carried out.
 pub(crate) type Invocation<M> = LocalBoxFuture<'static, Judged<M>>;
@@ -47,7 +47,7 @@ pub(crate) type Judged<M> = (Outcome<M>, Ending);
 
 impl LocalOperation {
     /// Carries a message out as far as that goes without waiting.
-    pub(crate) fn begin<M: Operation>(&self, caller: Caller, message: Option<M>, cx: &mut Context<'_>) -> Begun<M> {
+    pub(crate) fn begin<M: Operation>(&self, caller: &Caller, message: Option<M>, cx: &mut Context<'_>) -> Begun<M> {
         let mut rest = match self.invoke(caller, message) {
             Ok(rest) => rest,
             Err(failure) => {
@@ -61,7 +61,7 @@ impl LocalOperation {
         }
     }
 
-    fn invoke<M: Operation>(&self, caller: Caller, message: Option<M>) -> Result<Invocation<M>, Failure> {
+    fn invoke<M: Operation>(&self, caller: &Caller, message: Option<M>) -> Result<Invocation<M>, Failure> {
         let invoke = self.invoke.downcast_ref::<Invoke<M>>();
         let (Some(invoke), Some(message)) = (invoke, message) else { return Err(mistaken(M::NAME)) };
         invoke(caller, message).ok_or(UNBUILT)
@@ -84,7 +84,8 @@ fn mistaken(name: &str) -> Failure {
 
 /// An operation that the domain's own state answers.
 pub(crate) fn local_operation<S: Handle<M>, M: Operation>(state: &StateCell<S>, index: usize) -> LocalOperation {
-    operation(state, index, |state: Rc<S>, caller: Caller, message: M| {
+    operation(state, index, |state: Rc<S>, caller: &Caller, message: M| {
+        let caller = caller.clone();
         async move {
             let outcome = state.handle(&caller, message).await;
             let ending = Ending::of(&outcome);
@@ -98,7 +99,7 @@ pub(crate) fn local_operation<S: Handle<M>, M: Operation>(state: &StateCell<S>, 
 pub(crate) fn operation<S: 'static, M: Operation>(
     state: &StateCell<S>,
     index: usize,
-    carry_out: fn(Rc<S>, Caller, M) -> Invocation<M>,
+    carry_out: fn(Rc<S>, &Caller, M) -> Invocation<M>,
 ) -> LocalOperation {
     let state = state.clone();
     let invoke: Invoke<M> = Box::new(move |caller, message| {

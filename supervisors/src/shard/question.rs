@@ -72,7 +72,7 @@ pub(crate) trait AnyQuestion: AnyContent {
     /// Calls of one key run one at a time.
     fn key(&self) -> Option<Uuid>;
     /// Carries the message out as far as it goes without waiting.
-    fn run(&mut self, port: &Arc<Port>, operation: &LocalOperation, caller: Caller, cx: &mut Context<'_>) -> Step;
+    fn run(&mut self, port: &Arc<Port>, operation: &LocalOperation, caller: &Caller, cx: &mut Context<'_>) -> Step;
     /// Leaves the message for a shard, in whose queue it has a place.
     fn leave(&mut self, port: &Arc<Port>) -> Option<Arc<dyn AnySlot>>;
     /// The slot in which it waits.
@@ -102,7 +102,7 @@ impl<M: Operation> AnyQuestion for Question<M> {
         }
     }
 
-    fn run(&mut self, port: &Arc<Port>, operation: &LocalOperation, caller: Caller, cx: &mut Context<'_>) -> Step {
+    fn run(&mut self, port: &Arc<Port>, operation: &LocalOperation, caller: &Caller, cx: &mut Context<'_>) -> Step {
         let message = match std::mem::replace(self, Self::Over) {
             Self::Asked(message) => Some(message),
             _ => None,

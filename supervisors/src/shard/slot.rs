@@ -58,7 +58,7 @@ pub(crate) trait AnySlot: Send + Sync {
     /// Looks at what is in it, or changes it.
     fn with(&self, look: &mut dyn FnMut(&mut dyn AnyContent));
     /// Takes the message out and carries it out as far as it goes without waiting. The outcome stays here.
-    fn run(self: Arc<Self>, operation: &LocalOperation, caller: Caller, cx: &mut Context<'_>) -> Step;
+    fn run(self: Arc<Self>, operation: &LocalOperation, caller: &Caller, cx: &mut Context<'_>) -> Step;
 }
 
 /// What is in a slot of any operation.
@@ -118,7 +118,7 @@ impl<M: Operation> AnySlot for Slot<M> {
         look(&mut *self.content.lock());
     }
 
-    fn run(self: Arc<Self>, operation: &LocalOperation, caller: Caller, cx: &mut Context<'_>) -> Step {
+    fn run(self: Arc<Self>, operation: &LocalOperation, caller: &Caller, cx: &mut Context<'_>) -> Step {
         let message = match std::mem::replace(&mut *self.content.lock(), Content::Taken) {
             Content::Message(message) => Some(message),
             Content::Taken | Content::Outcome(_) => None,
@@ -233,7 +233,7 @@ impl Reply {
     }
 
     /// Carries the message out as far as it goes without waiting.
-    pub(crate) fn run(&self, operation: &LocalOperation, caller: Caller, cx: &mut Context<'_>) -> Step {
+    pub(crate) fn run(&self, operation: &LocalOperation, caller: &Caller, cx: &mut Context<'_>) -> Step {
         self.0.clone().run(operation, caller, cx)
     }
 
