@@ -134,7 +134,10 @@ async fn a_breaker_opens_on_failures_of_the_host() {
     let (cluster, watch) = (Cluster::new(), Watch::default());
     let mut quick = Bulkhead::default();
     quick.breaker = breaker::Settings { minimum_calls: 4, ..quick.breaker };
-    let (_host, asking) = (cluster.host(&watch).await, cluster.caller_with(quick, &url()).await);
+    // Whichever notices first that a deadline has passed: to the caller's breaker a host that answers so works, to its own it
+    // does not.
+    let _host = cluster.host_with(quick.clone(), &url(), &watch).await;
+    let asking = cluster.caller_with(quick, &url()).await;
     asking.reach().await;
     for _ in 0..12 {
         let _ = asking.ask_within(Duration::from_millis(50), perform(Act::Hang(Uuid::nil()))).await;
