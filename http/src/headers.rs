@@ -4,11 +4,29 @@ use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::problem::Problem;
+
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// The API serves data only: nothing in it may be run, framed or embedded.
 const API_POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+
+/// Headers that say who asks, for whom, and how a body is read.
+const SINGLE: [HeaderName; 4] = [
+    header::AUTHORIZATION,
+    HeaderName::from_static("callboard-organization"),
+    HeaderName::from_static("idempotency-key"),
+    header::CONTENT_TYPE,
+];
+
+/// Of two values a proxy may have believed the other one.
+pub(crate) fn check_single(headers: &HeaderMap) -> Result<(), Problem> {
+    match SINGLE.iter().find(|name| headers.get_all(*name).nth(1).is_some()) {
+        Some(name) => Err(Problem::invalid(format!("the header {name} comes twice"))),
+        None => Ok(()),
+    }
+}
 
 /// Security headers, unless the handler has set its own.
 pub(crate) fn secure(headers: &mut HeaderMap, request_id: Uuid, https: bool) {

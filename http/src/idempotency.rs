@@ -186,31 +186,37 @@ pub(crate) async fn once<W>(
     worker: Rc<Worker>,
     arrival: Rc<Arrival>,
     reservation: Reservation,
-    work: impl FnOnce(Uuid) -> W,
+    work: impl FnOnce(Uuid) -> W + 'static,
 ) -> Result<HttpResponse, Problem>
 where
     W: Future<Output = Result<Answer, Problem>> + 'static,
 {
-    let claim = match take(&worker, &reservation).await? {
-        Taken::Ours(claim) => claim,
-        Taken::Answered(answer) => {
-            let mut response = answer.into_response();
-            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
-            return Ok(response);
-        }
-    };
-    // On its own, so that a client who goes away does not leave the work half told.
-    let work = work(claim.request);
+    // On its own from its first statement on, so that a client who goes away leaves neither a reservation without its work
+    // nor the work half told.
     let task = actix_rt::spawn(async move {
-        let outcome = work.await;
+        let claim = match take(&worker, &reservation).await? {
+            Taken::Ours(claim) => claim,
+            Taken::Answered(answer) => return Ok((answer, true)),
+        };
+        let outcome = work(claim.request).await;
         let is_settled = settle(&worker, &arrival, &reservation, claim, &outcome).await;
         // The next try would not find this answer: what it makes may take the place of what was told in it.
-        if is_settled || outcome.is_err() { outcome } else { Err(Failure::Unknown.into()) }
+        if !is_settled && outcome.is_ok() {
+            return Err(Failure::Unknown.into());
+        }
+        outcome.map(|answer| (answer, false))
     });
-    match task.await {
-        Ok(outcome) => outcome.map(Answer::into_response),
-        Err(error) => Err(Problem::internal(format!("the work under an idempotency key ended early: {error}"))),
+    let (answer, is_replayed) = match task.await {
+        Ok(outcome) => outcome?,
+        Err(error) => {
+            return Err(Problem::internal(format!("the work under an idempotency key ended early: {error}")));
+        }
+    };
+    let mut response = answer.into_response();
+    if is_replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
+    Ok(response)
 }
 
 async fn take(worker: &Worker, reservation: &Reservation) -> Result<Taken, Problem> {

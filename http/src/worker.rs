@@ -12,7 +12,10 @@ use std::{
 };
 
 use actix_web::{HttpRequest, HttpResponse, dev::Payload, http::header};
-use callboard_messages::{Access, Caller, Failure, Principal, auth::Tokens};
+use callboard_messages::{
+    Access, Caller, Failure, Principal,
+    auth::{ADMINISTER, Tokens},
+};
 use callboard_supervisors::{
     Bus, Clock,
     db::Database,
@@ -213,6 +216,7 @@ impl Worker {
         arrival: Rc<Arrival>,
     ) -> Result<HttpResponse, Problem> {
         let endpoint = &found.line.route.endpoint;
+        headers::check_single(http.headers())?;
         let caller = match endpoint.access {
             Access::Public => {
                 if let Some(class) = endpoint.class {
@@ -246,7 +250,7 @@ impl Worker {
             {
                 Err(Failure::Forbidden(permission.into()).into())
             }
-            Access::Administrator if !caller.administrator => Err(Failure::Forbidden("administrator".into()).into()),
+            Access::Administrator if !caller.administrator => Err(Failure::Forbidden(ADMINISTER.into()).into()),
             Access::Internal => Err(Problem::not_found()),
             _ => Ok(session),
         }

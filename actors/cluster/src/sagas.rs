@@ -57,7 +57,12 @@ impl Handle<RetrySaga> for Cluster {
 
 /// What a domain meant, said of it by name.
 fn refused(domain: &str, error: CallError<SagaError>) -> CallError<ClusterError> {
-    let (code, retry_after, reason) = (error.code(), error.retry_after(), error.public_message().into_owned());
+    let (code, retry_after) = (error.code(), error.retry_after());
+    let reason = match &error {
+        // A retry whose outcome is unknown is told as such before: this only reads.
+        CallError::Failed(failure) if !failure.is_certain() => "it did not answer in time".to_owned(),
+        error => error.public_message().into_owned(),
+    };
     match error {
         CallError::Refused(SagaError::NotStuck(status)) => ClusterError::NotStuck(status).into(),
         CallError::Refused(_) => ClusterError::NotFound("saga".to_owned()).into(),

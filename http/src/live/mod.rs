@@ -20,7 +20,7 @@ mod sse;
 mod topic;
 mod websocket;
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use actix_web::{HttpResponse, http::header};
 use callboard_messages::Code;
@@ -47,6 +47,10 @@ pub(crate) async fn follow(request: Request) -> Result<HttpResponse, Problem> {
     message::push_query(&mut fields, request.http.query_string())?;
     let (query, bus): (Query, _) = (message::Input::of(fields).read()?, request.worker.bus());
     let topics = query.topics.split(',').map(|text| Topic::parse(bus, text)).collect::<Result<Vec<_>, _>>()?;
+    let names: HashSet<String> = topics.iter().map(Topic::name).collect();
+    if names.len() < topics.len() {
+        return Err(Problem::invalid("a topic is named twice"));
+    }
     if topics.len() > TOPICS {
         return Err(Problem::invalid(format!("one stream follows at most {TOPICS} topics")));
     }

@@ -8,8 +8,8 @@ use std::{borrow::Cow, fmt};
 use serde::{
     Deserializer,
     de::{
-        self, DeserializeOwned, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
-        VariantAccess, Visitor,
+        self, DeserializeOwned, DeserializeSeed, EnumAccess, Expected, IntoDeserializer, MapAccess, SeqAccess,
+        Unexpected, VariantAccess, Visitor,
     },
     forward_to_deserialize_any,
 };
@@ -103,6 +103,14 @@ impl de::Error for Error {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self { sentence: message.to_string(), is_located: false }
     }
+
+    fn invalid_type(got: Unexpected<'_>, wanted: &dyn Expected) -> Self {
+        Self::custom(format_args!("invalid type: {}, expected {}", named(got), expected(wanted)))
+    }
+
+    fn invalid_value(got: Unexpected<'_>, wanted: &dyn Expected) -> Self {
+        Self::custom(format_args!("invalid value: {}, expected {}", named(got), expected(wanted)))
+    }
 }
 
 impl From<Error> for Problem {
@@ -191,7 +199,17 @@ struct Items<'p> {
     items: std::iter::Enumerate<std::vec::IntoIter<Value>>,
 }
 
-impl<'de> SeqAccess<'de> for Items<'_> {
+impl Items<'_> {
+    /// Nothing may be left.
+    fn end(self) -> Result<(), Error> {
+        match self.items.len() {
+            0 => Ok(()),
+            left => Err(Error::at(de::Error::custom(format_args!("{left} items too many")), self.path)),
+        }
+    }
+}
+
+impl<'de> SeqAccess<'de> for &mut Items<'_> {
     type Error = Error;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
@@ -220,6 +238,14 @@ impl Node<'_, '_> {
         }
     }
 
+    /// Visitors of structs and ids take an array, too, which no description tells of.
+    fn unless_array(self, wanted: &dyn Expected) -> Result<Self, Error> {
+        match self.value {
+            Given::Json(Value::Array(_)) => Err(Error::at(de::Error::invalid_type(Unexpected::Seq, wanted), self.path)),
+            _ => Ok(self),
+        }
+    }
+
     fn error(&self, message: fmt::Arguments<'_>) -> Error {
         Error::at(de::Error::custom(message), self.path)
     }
@@ -229,12 +255,17 @@ fn truth(text: &str) -> Option<Value> {
     text.parse::<bool>().ok().map(Value::from)
 }
 
+/// A number has no `+` before it.
+fn plain(text: &str) -> Option<&str> {
+    (!text.starts_with('+')).then_some(text)
+}
+
 fn signed(text: &str) -> Option<Value> {
-    text.parse::<i64>().ok().map(Value::from)
+    plain(text)?.parse::<i64>().ok().map(Value::from)
 }
 
 fn unsigned(text: &str) -> Option<Value> {
-    text.parse::<u64>().ok().map(Value::from)
+    plain(text)?.parse::<u64>().ok().map(Value::from)
 }
 
 fn number(text: &str) -> Option<Value> {
@@ -273,7 +304,11 @@ impl<'de> Deserializer<'de> for Node<'_, '_> {
                 (None, Some(value)) => visitor.visit_i64(value),
                 (None, None) => visitor.visit_f64(number.as_f64().unwrap_or(f64::NAN)),
             },
-            Given::Json(Value::Array(items)) => visitor.visit_seq(Items { path, items: items.into_iter().enumerate() }),
+            Given::Json(Value::Array(items)) => {
+                let mut items = Items { path, items: items.into_iter().enumerate() };
+                let value = visitor.visit_seq(&mut items).map_err(|error| error.at(path))?;
+                return items.end().map(|()| value);
+            }
             Given::Json(Value::Object(object)) => visitor.visit_map(Entries::of(path, object)),
         };
         read.map_err(|error| error.at(path))
@@ -298,13 +333,31 @@ impl<'de> Deserializer<'de> for Node<'_, '_> {
         visitor.visit_enum(self.variant(variants)?).map_err(|error| error.at(path))
     }
 
+    /// An object by its names, and never by their order, as an array.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.unless_array(&visitor)?.deserialize_any(visitor)
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.unless_array(&visitor)?.deserialize_any(visitor)
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_str(visitor)
+    }
+
     /// Asked for only when the message has no such field.
     fn deserialize_ignored_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
         Err(Error::unknown(self.path, matches!(self.value, Given::Text(_))))
     }
 
     forward_to_deserialize_any! {
-        i128 u128 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct identifier
+        i128 u128 char bytes byte_buf unit unit_struct seq tuple tuple_struct map identifier
     }
 }
 
@@ -376,7 +429,7 @@ impl<'de> VariantAccess<'de> for Content<'_> {
 
     fn unit_variant(self) -> Result<(), Error> {
         match self.content {
-            None | Some(Value::Null) => Ok(()),
+            None => Ok(()),
             Some(other) => Err(de::Error::custom(format_args!("{} where nothing belongs", unexpected(&other)))),
         }
     }
@@ -389,9 +442,36 @@ impl<'de> VariantAccess<'de> for Content<'_> {
         self.with(|node| node.deserialize_any(visitor))
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], visitor: V) -> Result<V::Value, Error> {
-        self.with(|node| node.deserialize_any(visitor))
+    fn struct_variant<V: Visitor<'de>>(self, names: &'static [&'static str], visitor: V) -> Result<V::Value, Error> {
+        self.with(|node| node.deserialize_struct("", names, visitor))
     }
+}
+
+/// What came, in the words of JSON.
+fn named(got: Unexpected<'_>) -> String {
+    match got {
+        Unexpected::Unit => "null".to_owned(),
+        Unexpected::Seq => "an array".to_owned(),
+        Unexpected::Map => "an object".to_owned(),
+        Unexpected::Str(text) => format!("the text {:?}", shortened(text)),
+        other => other.to_string(),
+    }
+}
+
+/// What is wanted, in words for who does not write Rust.
+fn expected(wanted: &dyn Expected) -> String {
+    let wanted = wanted.to_string();
+    let most = match wanted.as_str() {
+        "u8" => u64::from(u8::MAX),
+        "u16" => u64::from(u16::MAX),
+        "u32" => u64::from(u32::MAX),
+        "u64" => u64::MAX,
+        "i8" | "i16" | "i32" | "i64" => return "a whole number".to_owned(),
+        "f32" | "f64" => return "a number".to_owned(),
+        _ if wanted.starts_with("struct") => return "an object".to_owned(),
+        _ => return wanted,
+    };
+    format!("a whole number from 0 to {most}")
 }
 
 /// What kind of value came, as errors name it.
@@ -408,13 +488,14 @@ fn unexpected(value: &Value) -> String {
         Value::Array(_) => Unexpected::Seq,
         Value::Object(_) => Unexpected::Map,
     };
-    format!("invalid type: {unexpected}")
+    format!("invalid type: {}", named(unexpected))
 }
 
 #[cfg(test)]
 mod tests {
     use callboard_messages::{
         Limit,
+        cluster::HoldBreaker,
         deploy::{CreateDeployment, GetLogs, Scale},
         project::{CreateProject, GetProject, ListProjects, UpdateProject},
     };
@@ -501,6 +582,15 @@ mod tests {
         assert_eq!(error(r#"{"name":"a","admin":true}"#), "unknown field `admin`");
         assert_eq!(error(r#"{"name":7}"#), "`name`: invalid type: integer `7`, expected a string");
         assert!(error("{\n\"name\":\"a\",\n}").contains("line 3 column 1"));
+        let id = Uuid::now_v7().to_string();
+        let scale =
+            |web: &str| message::<Scale>(&[("project_id", &id)], &format!(r#"{{"processes":{{"web":{web}}}}}"#));
+        let wanted = "expected a whole number from 0 to 4294967295";
+        assert_eq!(scale("[1]").unwrap_err(), format!("`processes.web`: invalid type: an array, {wanted}"));
+        assert_eq!(
+            scale("4294967296").unwrap_err(),
+            format!("`processes.web`: invalid value: integer `4294967296`, {wanted}")
+        );
         assert!(error(r#"{"name":"a"} x"#).contains("trailing characters"));
         assert!(error(r#"{"name":"a","name":"b"}"#).contains("duplicate key `name`"));
         assert!(error(r#"["a"]"#).contains("expected a JSON object"));
@@ -526,6 +616,29 @@ mod tests {
             assert!(error.starts_with("the body is refused") && error.contains("U+0000"), "{body}: {error}");
         }
         assert!(message::<CreateProject>(&[], r#"{"name":"a\\u0000b"}"#).is_ok(), "a backslash and a zero are no NUL");
+    }
+
+    #[test]
+    fn an_array_is_neither_a_struct_nor_an_id_and_nothing_of_it_is_left_over() {
+        let id = Uuid::now_v7().to_string();
+        let deploy =
+            |source: &str| message::<CreateDeployment>(&[("project_id", &id)], &format!(r#"{{"source":{source}}}"#));
+        for source in [
+            r#"{"git":["https://example.com/a.git","main"]}"#,
+            r#"{"archive":{"source_id":[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15]}}"#,
+            r#"{"archive":[]}"#,
+        ] {
+            let error = deploy(source).unwrap_err();
+            assert!(error.contains("`source.") && error.contains("an array"), "{source}: {error}");
+        }
+        assert!(message::<HoldBreaker>(&[("domain", "auth")], r#"{"hold":{"open":null}}"#).is_err());
+
+        #[derive(Debug, Deserialize)]
+        struct Pair {
+            pair: (u8, u8),
+        }
+        assert_eq!(message::<Pair>(&[], r#"{"pair":[1,2]}"#).unwrap().pair, (1, 2));
+        assert_eq!(message::<Pair>(&[], r#"{"pair":[1,2,3]}"#).unwrap_err(), "`pair`: 1 items too many");
     }
 
     #[test]

@@ -40,9 +40,11 @@ fn shortened(text: &str) -> &str {
 pub(crate) fn push_query<'a>(fields: &mut Fields<'a>, query: &'a str) -> Result<(), Problem> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let Cow::Borrowed(name) = decode(name, true)? else {
-            return Err(Problem::invalid(format!("unknown query parameter `{}`", decode(name, true)?)));
-        };
+        // No parameter needs to be encoded, and If-Match is a header.
+        let is_plain = matches!(decode(name, true)?, Cow::Borrowed(_));
+        if !is_plain || name == "if_match" {
+            return Err(Problem::invalid(format!("unknown query parameter `{}`", shortened(name))));
+        }
         fields.push((name, decode(value, true)?));
     }
     Ok(())

@@ -8,7 +8,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use callboard_messages::{Access, shapes::SENTENCE_LONGEST};
+use callboard_messages::{Access, auth::ADMINISTER, shapes::SENTENCE_LONGEST};
 use serde_json::{Map, Value, json};
 
 pub(crate) use docs::Docs;
@@ -97,7 +97,7 @@ fn operation(route: &Route, docs: Docs) -> Value {
             Access::Permission(permission) | Access::Personal(permission) => {
                 drop(described.insert("x-permission".to_owned(), json!(permission)));
             }
-            Access::Administrator => drop(described.insert("x-permission".to_owned(), json!("administrator"))),
+            Access::Administrator => drop(described.insert("x-permission".to_owned(), json!(ADMINISTER))),
             Access::Authenticated | Access::Internal => {}
         }
     }

@@ -123,6 +123,12 @@ async fn requests_that_could_be_read_two_ways_are_refused() {
         ("folded header", "GET /health HTTP/1.1\r\nHost: localhost\r\nX-A: b\r\n c\r\nConnection: close\r\n\r\n".to_owned()),
         ("large head", format!("GET /health HTTP/1.1\r\nHost: localhost\r\nX-A: {}\r\n\r\n", "a".repeat(200 * 1024))),
         ("no request", "hello\r\n\r\n".to_owned()),
+        (
+            "two organizations",
+            "GET /api/v1/auth/jwks HTTP/1.1\r\nHost: localhost\r\nCallboard-Organization: a\r\nCallboard-Organization: b\r\n\
+             Connection: close\r\n\r\n"
+                .to_owned(),
+        ),
     ] {
         let answer = raw(&gateway, &request).await;
         assert!(!answer.contains("HTTP/1.1 200"), "{name}: {answer}");

@@ -10,6 +10,7 @@ use callboard_supervisors::{Clock, Handle, Outcome};
 use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
 use super::fixture::{By, Deploy, TestGateway, User, deployment, refused};
 
@@ -44,6 +45,42 @@ async fn the_same_request_has_one_effect_and_one_answer_also_after_a_restart() {
     let gateway = TestGateway::start(folder, |_| {}).await;
     let later = bytes(create(&gateway, &user, "k-1", "shop")).await;
     assert_eq!((later.0, later.1, later.2, later.3), (first.0, first.1, first.2, true));
+    gateway.end().await;
+}
+
+/// Sends a request, and resets the connection `after` its last byte.
+async fn reset(gateway: &TestGateway, user: &User, key: &str, name: &str, after: Duration) {
+    let body = json!({"name": name}).to_string();
+    let request = format!(
+        "POST /api/v1/projects HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nIdempotency-Key: {key}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        user.token(),
+        body.len(),
+    );
+    let mut socket = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+    socket.set_zero_linger().unwrap();
+    socket.write_all(request.as_bytes()).await.unwrap();
+    tokio::time::sleep(after).await;
+}
+
+#[actix_rt::test]
+async fn a_client_that_resets_its_connection_finds_its_key_free_or_answered() {
+    let gateway = TestGateway::new().await;
+    let user = gateway.administrator().await;
+    for number in 0..12 {
+        let (key, name) = (format!("k-{number}"), format!("shop-{number}"));
+        reset(&gateway, &user, &key, &name, Duration::from_millis(number % 6)).await;
+        let patience = Instant::now() + Duration::from_secs(10);
+        loop {
+            let (status, ..) = bytes(create(&gateway, &user, &key, &name)).await;
+            if status == 201 {
+                break;
+            }
+            assert_eq!(status, 409, "{key}");
+            assert!(Instant::now() < patience, "{key} is reserved, and nothing is carried out");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
     gateway.end().await;
 }
 

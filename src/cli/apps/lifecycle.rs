@@ -36,7 +36,12 @@ fn parse_count(text: &str) -> std::result::Result<(String, u32), String> {
 impl Scale {
     pub async fn run(self, session: &Session) -> Result {
         let project = session.app(&self.app).await?;
-        let wanted: BTreeMap<String, u32> = self.processes.into_iter().collect();
+        let mut wanted: BTreeMap<String, u32> = BTreeMap::new();
+        for (process, count) in self.processes {
+            if let Some(other) = wanted.insert(process.clone(), count) {
+                return Err(Error::usage(format!("{process} is named twice: {other} and {count}")));
+            }
+        }
         let path = format!("/projects/{}/scale", project.id);
         let formation: Formation = session.client.post(&path, &json!({ "processes": wanted })).await?;
         session

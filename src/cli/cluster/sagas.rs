@@ -1,6 +1,6 @@
 //! `callboard sagas`.
 
-use callboard_messages::{Page, SagaStatus, SagaView};
+use callboard_messages::{SagaStatus, SagaView};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use url::form_urlencoded;
@@ -41,11 +41,11 @@ impl Sagas {
     pub async fn run(self, session: &Session) -> Result {
         match self.verb {
             Verb::List { status, domain } => {
-                let mut query = form_urlencoded::Serializer::new("limit=100".to_owned());
+                let mut query = form_urlencoded::Serializer::new(String::new());
                 query.extend_pairs(status.map(|status| ("status", status.as_str())));
                 query.extend_pairs(domain.map(|domain| ("domain", domain)));
-                let page: Page<SagaView> = session.client.get(&format!("/sagas?{}", query.finish())).await?;
-                session.output.show(&page.items, |sagas| match sagas.as_slice() {
+                let sagas: Vec<SagaView> = session.all(&format!("/sagas?{}", query.finish())).await?;
+                session.output.show(&sagas, |sagas| match sagas.as_slice() {
                     [] => "There are none.".to_owned(),
                     sagas => table(["ID", "SAGA", "STATUS", "STEP", "SINCE", "TROUBLE"], sagas.iter().map(row)),
                 });

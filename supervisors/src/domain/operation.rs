@@ -2,7 +2,7 @@
 
 use std::{fmt, future::Future};
 
-use callboard_messages::{Access, CallError, Caller, Failure, Operation, Principal};
+use callboard_messages::{Access, CallError, Caller, Failure, Operation, Principal, auth::ADMINISTER};
 
 /// What a call ends in: a reply, a refusal or a failure.
 pub type Outcome<M> = Result<<M as Operation>::Reply, CallError<<M as Operation>::Error>>;
@@ -88,7 +88,7 @@ pub(crate) fn check_access(access: Access, caller: &Caller) -> Result<(), Failur
             }
         }
         Access::Administrator if known && caller.administrator => Ok(()),
-        Access::Administrator if known => Err(Failure::Forbidden("administrator".into())),
+        Access::Administrator if known => Err(Failure::Forbidden(ADMINISTER.into())),
         Access::Authenticated | Access::Permission(_) | Access::Personal(_) | Access::Administrator => {
             Err(Failure::Unauthenticated)
         }

@@ -74,8 +74,11 @@ impl Deploys {
 
     /// The app of the caller's project, which must have been deployed.
     async fn deployed(&self, caller: &Caller, project_id: ProjectId) -> Refusable<AppRow> {
-        let app = self.app(caller, project_id).await?.filter(|app| app.serving.is_some());
-        app.ok_or_else(|| DeployError::NoRelease.into())
+        match self.app(caller, project_id).await?.filter(|app| app.serving.is_some()) {
+            Some(app) => Ok(app),
+            // Of a project that is being deleted there is nothing left to serve, either.
+            None => self.open_project(caller, project_id).await.and(Err(DeployError::NoRelease.into())),
+        }
     }
 
     /// Stores a deployment that begins, unless another one of the project runs.

@@ -7,6 +7,17 @@ use callboard_messages::{CallError, Code, deploy::*};
 use super::fixture::on_node;
 
 #[actix_rt::test]
+async fn a_project_that_is_being_deleted_says_so() {
+    on_node(async |bench| {
+        let app = bench.create("shop");
+        bench.projects.begin_deleting(app.id);
+        let refused = bench.scale(&app, &[("web", 1)]).await.unwrap_err();
+        assert_eq!(refused, CallError::Refused(DeployError::Deleting));
+    })
+    .await;
+}
+
+#[actix_rt::test]
 async fn an_app_scales_up_down_to_zero_and_back() {
     on_node(async |bench| {
         let app = bench.create("shop");

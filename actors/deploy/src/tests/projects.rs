@@ -42,6 +42,11 @@ impl Projects {
         App { id, name: name.to_owned(), owner }
     }
 
+    /// As a project is whose deletion is under way.
+    pub(super) fn begin_deleting(&self, id: ProjectId) {
+        self.0.lock().get_mut(&id).unwrap().project.deleting_at = Some(DateTime::UNIX_EPOCH);
+    }
+
     fn get(&self, id: ProjectId, tenant: Option<OrganizationId>) -> Result<Kept, ProjectError> {
         let kept = self.0.lock().get(&id).cloned().ok_or(ProjectError::NotFound)?;
         if tenant.is_some_and(|tenant| tenant != kept.project.organization_id) {
