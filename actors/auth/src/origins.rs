@@ -63,7 +63,7 @@ impl Origin {
 const PREFIX: &str = "cbd";
 
 /// Recognizes known devices. Their tokens are not stored: each has a device id, with an HMAC over it and the account by
-/// the platform's key. A token alone signs nobody in.
+/// the platform's key. A device token is no credential: it signs nobody in.
 pub(crate) struct Devices([u8; 32]);
 
 impl Devices {

@@ -247,7 +247,7 @@ impl Sightings {
         overdue
     }
 
-    /// Excludes time in which nobody looked; after it, every node has at least two beats to renew.
+    /// Excludes time in which this node did not look at the others; after it, every node has at least two beats to renew.
     fn leave_out(&mut self, unseen: Duration, now: Instant, settings: &ClusterSettings) {
         if unseen.is_zero() {
             return;

@@ -55,7 +55,7 @@ impl Handle<RetrySaga> for Cluster {
     }
 }
 
-/// What a domain meant, said of it by name.
+/// The refusal or failure of a domain as that of the cluster, which names the domain.
 fn refused(domain: &str, error: CallError<SagaError>) -> CallError<ClusterError> {
     let (code, retry_after) = (error.code(), error.retry_after());
     let reason = match &error {

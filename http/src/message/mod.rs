@@ -5,6 +5,7 @@
 //! This edge is strict where the messages themselves are not: unknown fields, duplicate keys, deep nesting and texts that
 //! can't be stored are refused here.
 
+mod error;
 mod input;
 mod json;
 
@@ -14,7 +15,8 @@ use actix_web::{HttpRequest, dev::Payload, http::header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
-pub(crate) use input::{Error, Input};
+pub(crate) use error::Error;
+pub(crate) use input::Input;
 
 use crate::{problem::Problem, settings::GatewaySettings};
 

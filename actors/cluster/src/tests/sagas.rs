@@ -64,7 +64,7 @@ async fn on_each(body: impl AsyncFn(&TestNode)) {
     TestNode::on_each(&[(DOMAIN, &MIGRATIONS), ("one", &none), ("other", &none)], domains, body).await;
 }
 
-/// A saga of the domain that nobody drives.
+/// A saga of the domain without a driver.
 async fn stick(node: &TestNode, domain: &str) -> Uuid {
     let id = Uuid::now_v7();
     let inserted = node.database(domain).await;
@@ -150,7 +150,7 @@ async fn a_list_without_the_sagas_of_a_domain_that_is_away_is_refused_by_its_nam
         is_away(node.refusal(&operator(), list(None)).await);
         is_away(node.refusal(&operator(), list(Some("other"))).await);
         assert_eq!(ids(node, Some("one")).await, [there]);
-        // It may have the saga that nobody else has.
+        // The domain that is away may have the saga.
         is_away(node.refusal(&operator(), RetrySaga { saga_id: away }).await);
         node.ask(&operator(), RetrySaga { saga_id: there }).await.unwrap();
 
