@@ -50,6 +50,11 @@ struct NewProject {
     description: Option<String>,
 }
 
+#[derive(Deserialize)]
+struct ProjectChange {
+    description: String,
+}
+
 impl Verifier {
     fn organization(&self, request: &HttpRequest) -> Option<Uuid> {
         let header = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
@@ -116,6 +121,40 @@ async fn insert(pool: &PgPool, organization: Uuid, name: String, description: St
     Ok(project)
 }
 
+async fn update_project(
+    request: HttpRequest,
+    id: Path<Uuid>,
+    body: Json<ProjectChange>,
+    verifier: Data<Verifier>,
+    pool: Data<PgPool>,
+) -> actix_web::Result<HttpResponse> {
+    let Some(organization) = verifier.organization(&request) else {
+        return Ok(HttpResponse::Unauthorized().finish());
+    };
+    let updated = update(&pool, organization, *id, body.into_inner().description)
+        .await
+        .map_err(actix_web::error::ErrorInternalServerError)?;
+    Ok(updated.map_or_else(|| HttpResponse::NotFound().finish(), |project| HttpResponse::Ok().json(project)))
+}
+
+/// The statement of `project.update`, in a transaction as there.
+async fn update(pool: &PgPool, organization: Uuid, id: Uuid, description: String) -> sqlx::Result<Option<Project>> {
+    let mut transaction = pool.begin().await?;
+    let project = sqlx::query_as(
+        "UPDATE projects SET description = $3, version = version + 1, updated_at = $4
+         WHERE id = $1 AND organization_id = $2
+         RETURNING id, organization_id, name, description, version, created_at, updated_at",
+    )
+    .bind(id)
+    .bind(organization)
+    .bind(description)
+    .bind(Utc::now().trunc_subsecs(6))
+    .fetch_optional(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(project)
+}
+
 /// Serves until it is ended: `jwk` is the node's public key, `n` and `e` in base64url.
 ///
 /// # Errors
@@ -137,6 +176,7 @@ pub fn serve(address: SocketAddr, database_url: &str, modulus: &str, exponent: &
                 .app_data(Data::from(Arc::clone(&verifier)))
                 .app_data(Data::new(pool))
                 .route("/api/v1/projects/{id}", web::get().to(get_project))
+                .route("/api/v1/projects/{id}", web::patch().to(update_project))
                 .route("/api/v1/projects", web::post().to(create_project))
         })
         .workers(std::thread::available_parallelism().map_or(2, usize::from))

@@ -1,8 +1,9 @@
-//! `GET /api/v1/projects/{id}` and `POST /api/v1/projects` on PostgreSQL, through the gateway and through a bare
+//! `GET` and `PATCH /api/v1/projects/{id}` and `POST /api/v1/projects` on PostgreSQL, through the gateway and through a bare
 //! actix-web and sqlx server: requests a second and the 99th percentile, in turns, median of the rounds.
 //!
 //! The bare server's POST is one insert. Ours is a saga of three transactions in two domains, with its log and its event
-//! (`ARCHITECTURE.md`): a fourth of the inserts is what it should reach.
+//! (`ARCHITECTURE.md`): a fourth of the inserts is what it should reach. Ours of PATCH tells of the change, too: its event is
+//! written in the same transaction and then published.
 
 use std::{io::Write, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -57,6 +58,8 @@ async fn compare_on(database: &str) -> Outcome {
     println!("{CONNECTIONS} connections, {} s a round, median of {ROUNDS} rounds", DURATION.as_secs());
     let get = script(node.folder(), "get", &get_script(&ids))?;
     compare_route("GET /api/v1/projects/{id}", &node, address, &get, (0.95, 1.3))?;
+    let patch = script(node.folder(), "patch", &patch_script(&ids))?;
+    compare_route("PATCH /api/v1/projects/{id}", &node, address, &patch, (0.85, 1.3))?;
     let post = script(node.folder(), "post", POST_SCRIPT)?;
     compare_route("POST /api/v1/projects", &node, address, &post, (0.25, 4.0))
 }
@@ -103,6 +106,17 @@ fn get_script(ids: &[String]) -> String {
     format!(
         "local ids = {{\"{}\"}}\nlocal at = 0\nrequest = function()\n  at = at % #ids + 1\n  \
          return wrk.format(\"GET\", \"/api/v1/projects/\" .. ids[at])\nend\n",
+        ids.join("\",\"")
+    )
+}
+
+/// Each row is changed in turn, so that no two requests wait for one another.
+fn patch_script(ids: &[String]) -> String {
+    format!(
+        "local ids = {{\"{}\"}}\nlocal at = 0\n\
+         function init(arguments)\n  wrk.headers[\"Content-Type\"] = \"application/json\"\nend\n\
+         request = function()\n  at = at % #ids + 1\n  \
+         return wrk.format(\"PATCH\", \"/api/v1/projects/\" .. ids[at], nil, '{{\"description\":\"' .. at .. '\"}}')\nend\n",
         ids.join("\",\"")
     )
 }

@@ -51,7 +51,7 @@ impl Databases {
         let outcome = match self.settings() {
             DatabaseSettings::Sqlite { .. } => {
                 let database = self.open(domain).await.map_err(open)?;
-                let Pools::Sqlite(pools) = &database.pools else { return Ok(()) };
+                let Pools::Sqlite(pools) = &database.opened().pools else { return Ok(()) };
                 apply(both, async |(migrator, _)| migrator.run(&pools.writer).await).await
             }
             DatabaseSettings::Postgres(settings) => {

@@ -11,6 +11,7 @@ mod metrics;
 mod migrate;
 mod names;
 mod occupancy;
+mod opaque;
 mod pool;
 mod pools;
 mod query;

@@ -22,6 +22,7 @@ use tracing::log::LevelFilter;
 use super::{
     DatabaseSettings, Engine, Error, PostgresSettings, Query, Transaction,
     names::Names,
+    opaque::Opaque,
     pool::{Bounds, Counts, IDLE_IN_TRANSACTION, Pool, Share},
     query::Replica,
     server::Server,
@@ -85,7 +86,11 @@ pub(super) struct Shares {
 
 /// A domain's database, for use on the thread that opened it.
 #[derive(Debug, Clone)]
-pub struct Database {
+pub struct Database(Arc<dyn Opaque<Opened> + Sync>);
+
+/// What a database is for its domain.
+#[derive(Debug)]
+pub(super) struct Opened {
     pub(super) pools: Pools,
     pub(super) origin: Arc<Origin>,
 }
@@ -140,7 +145,7 @@ impl Databases {
             DatabaseSettings::Sqlite { folder } => Pools::Sqlite(self.open_sqlite(domain, folder.clone()).await?),
             DatabaseSettings::Postgres(settings) => Pools::Postgres(self.open_postgres(settings, domain)?),
         };
-        Ok(Database { pools, origin: self.origin(domain) })
+        Ok(Database(Arc::new(Opened { pools, origin: self.origin(domain) })))
     }
 
     fn origin(&self, domain: &str) -> Arc<Origin> {
@@ -334,10 +339,14 @@ impl Databases {
 }
 
 impl Database {
+    pub(super) fn opened(&self) -> &Opened {
+        (*self.0).get()
+    }
+
     /// The engine.
     #[must_use]
-    pub const fn engine(&self) -> Engine {
-        match self.pools {
+    pub fn engine(&self) -> Engine {
+        match self.opened().pools {
             Pools::Sqlite(_) => Engine::Sqlite,
             Pools::Postgres(_) => Engine::Postgres,
         }
@@ -345,7 +354,8 @@ impl Database {
 
     /// One statement, outside a transaction.
     pub fn query(&self, sql: &'static str) -> Query<'_> {
-        Query::on_pools(&self.pools, &self.origin, sql)
+        let Opened { pools, origin } = self.opened();
+        Query::on_pools(pools, origin, sql)
     }
 
     /// For statements that only read, and whose answer may be as stale as the replica: from the replica when there is
@@ -361,18 +371,19 @@ impl Database {
     /// # Errors
     /// When no connection is available in time.
     pub fn begin(&self) -> BoxFuture<'_, Result<Transaction, Error>> {
-        Box::pin(Transaction::begin(&self.pools, self.origin.clone()))
+        let Opened { pools, origin } = self.opened();
+        Box::pin(Transaction::begin(pools, origin.clone()))
     }
 
     /// The domain of the database.
     #[must_use]
     pub fn domain(&self) -> &str {
-        &self.origin.domain
+        &self.opened().origin.domain
     }
 
     /// Changes whenever a transaction of this process has committed events to the outbox.
     pub(crate) fn outbox_filled(&self) -> tokio::sync::watch::Receiver<u64> {
-        self.origin.outbox_filled.subscribe()
+        self.opened().origin.outbox_filled.subscribe()
     }
 }
 
@@ -383,6 +394,7 @@ pub struct Reads<'d>(&'d Database);
 impl<'d> Reads<'d> {
     /// One statement that only reads.
     pub fn query(self, sql: &'static str) -> Query<'d> {
-        Query::on_replica(&self.0.pools, &self.0.origin, sql)
+        let Opened { pools, origin } = self.0.opened();
+        Query::on_replica(pools, origin, sql)
     }
 }

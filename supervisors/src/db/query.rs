@@ -352,7 +352,7 @@ async fn on_server(statement: Statement, target: Target<'_>) -> Result<Answer, E
         }
         Target::Pools(Pools::Postgres(shares)) => statement.write(&shares.primary).await,
         Target::Transaction(progress) => {
-            let Some(Connection::Postgres(held)) = &mut progress.connection else { return Err(mixed_engines().into()) };
+            let Some(Connection::Postgres(held)) = progress.connection() else { return Err(mixed_engines().into()) };
             statement.in_transaction(held).await.map_err(|error| progress.note(error.into()))
         }
         _ => Err(mixed_engines().into()),
@@ -374,7 +374,7 @@ async fn on_file(sql: &'static str, values: SqliteArguments, want: Want, target:
             file::Held::acquire(pool, &pools.disk).await?.run(ask).await
         }
         Target::Transaction(progress) => {
-            let Some(Connection::Sqlite(held)) = &mut progress.connection else { return Err(mixed_engines().into()) };
+            let Some(Connection::Sqlite(held)) = progress.connection() else { return Err(mixed_engines().into()) };
             held.run(ask).await.map_err(|error| progress.note(error))
         }
         _ => Err(mixed_engines().into()),

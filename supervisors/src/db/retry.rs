@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+
 use super::{Database, Error, Transaction};
 
 /// Most runs of a transaction.
@@ -25,21 +27,46 @@ impl Database {
         let mut attempt = 1;
         loop {
             let mut transaction = self.begin().await?;
-            let error = match work(&mut transaction).await {
-                Ok(value) => match transaction.commit().await {
-                    Ok(()) => return Ok(value),
-                    Err(error) if error.is_clash() && attempt < ATTEMPTS => error.to_string(),
-                    Err(error) => return Err(error.into()),
-                },
-                Err(_) if transaction.has_clashed() && attempt < ATTEMPTS => {
-                    transaction.rollback_quietly().await;
-                    "a statement of it".to_owned()
-                }
-                Err(error) => return Err(error),
-            };
-            tracing::debug!(domain = self.domain(), attempt, error, "a transaction conflicted with another; retrying");
-            tokio::time::sleep(PAUSE.mul_f64(f64::from(1 << attempt) * rand::random::<f64>())).await;
-            attempt += 1;
+            let outcome = work(&mut transaction).await;
+            match end(transaction, outcome.is_ok(), attempt).await {
+                Ending::Ended => return outcome,
+                Ending::Retried => attempt += 1,
+                Ending::Failed(error) => return Err(error.into()),
+            }
         }
     }
+}
+
+/// How one run of a transaction ended.
+enum Ending {
+    /// As its work did.
+    Ended,
+    /// Rolled back by a conflict, and due again.
+    Retried,
+    /// Its work succeeded, and its commit failed.
+    Failed(Error),
+}
+
+/// Ends a run. Boxed: without the types of its work it is compiled once.
+fn end(transaction: Transaction, has_worked: bool, attempt: u32) -> BoxFuture<'static, Ending> {
+    Box::pin(async move {
+        let domain = transaction.origin().clone();
+        let is_last = attempt >= ATTEMPTS;
+        let conflict = if has_worked {
+            match transaction.commit().await {
+                Ok(()) => return Ending::Ended,
+                Err(error) if error.is_clash() && !is_last => error.to_string(),
+                Err(error) => return Ending::Failed(error),
+            }
+        } else if transaction.has_clashed() && !is_last {
+            transaction.rollback_quietly().await;
+            "a statement of it".to_owned()
+        } else {
+            return Ending::Ended;
+        };
+        let domain = &domain.domain;
+        tracing::debug!(domain, attempt, error = conflict, "a transaction conflicted with another; retrying");
+        tokio::time::sleep(PAUSE.mul_f64(f64::from(1 << attempt) * rand::random::<f64>())).await;
+        Ending::Retried
+    })
 }

@@ -70,7 +70,7 @@ impl Server {
 impl Database {
     /// Checks whether the server answers. A server that meanwhile answers others is only busy.
     pub(crate) async fn answers(&self, within: Duration) -> Result<(), Error> {
-        match &self.pools {
+        match &self.opened().pools {
             Pools::Sqlite(_) => Ok(()),
             Pools::Postgres(shares) => Ok(shares.primary.answers(within).await?),
         }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::{
     Error, Query, file,
     names::Names,
+    opaque::Opaque,
     pool::{Held, Share, is_broken},
     pools::Pools,
     query::{statement_span, traced},
@@ -40,7 +41,7 @@ pub struct Transaction {
 /// The state of a transaction.
 pub(super) struct Progress {
     /// `None` once it has ended.
-    pub(super) connection: Option<Connection>,
+    connection: Option<Box<dyn Opaque<Connection>>>,
     /// Whether a statement conflicted with another transaction.
     clashed: bool,
     /// Whether a statement failed: PostgreSQL then answers COMMIT with a rollback.
@@ -48,6 +49,15 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// Its connection; `None` once it has ended.
+    pub(super) fn connection(&mut self) -> Option<&mut Connection> {
+        self.connection.as_mut().map(|connection| (**connection).get_mut())
+    }
+
+    fn end(&mut self) -> Option<Connection> {
+        self.connection.take().map(|connection| *connection.into_box())
+    }
+
     /// Notes the error of a statement.
     pub(super) fn note(&mut self, error: Error) -> Error {
         self.clashed |= error.is_clash();
@@ -56,6 +66,7 @@ impl Progress {
     }
 }
 
+#[derive(Debug)]
 pub(super) enum Connection {
     Postgres(Held),
     Sqlite(file::Held),
@@ -71,7 +82,7 @@ impl Transaction {
             }),
             Pools::Sqlite(pools) => Connection::Sqlite(file::Held::begin(&pools.writer, &pools.disk).await?),
         };
-        let progress = Progress { connection: Some(connection), clashed: false, failed: false };
+        let progress = Progress { connection: Some(Box::new(connection)), clashed: false, failed: false };
         Ok(Self { progress, origin, emitted: false, hooks: Vec::new() })
     }
 
@@ -89,6 +100,10 @@ impl Transaction {
     /// Wakes the relay of this domain once the transaction has committed.
     pub(crate) const fn fills_outbox(&mut self) {
         self.emitted = true;
+    }
+
+    pub(super) const fn origin(&self) -> &Arc<Origin> {
+        &self.origin
     }
 
     pub(super) const fn has_clashed(&self) -> bool {
@@ -110,7 +125,7 @@ impl Transaction {
     }
 
     async fn commit_now(mut self) -> Result<(), Error> {
-        let Some(connection) = self.progress.connection.take() else { return Err(sqlx::Error::PoolClosed.into()) };
+        let Some(connection) = self.progress.end() else { return Err(sqlx::Error::PoolClosed.into()) };
         let span = statement_span(matches!(connection, Connection::Postgres(_)), "COMMIT");
         let failed = self.progress.failed;
         traced(span, async move {
@@ -149,7 +164,7 @@ impl Transaction {
     }
 
     async fn rollback_now(mut self) -> Result<(), Error> {
-        match self.progress.connection.take() {
+        match self.progress.end() {
             Some(Connection::Postgres(mut held)) => {
                 held.run(async |connection| sqlx::raw_sql("ROLLBACK").execute(connection).await).await?;
             }
@@ -170,7 +185,7 @@ impl Drop for Transaction {
     fn drop(&mut self) {
         // The connection's state is not trusted after a panic.
         let is_panicking = std::thread::panicking();
-        match self.progress.connection.take() {
+        match self.progress.end() {
             Some(Connection::Postgres(mut held)) => {
                 if is_panicking {
                     held.discard();

@@ -6,6 +6,7 @@
 
 use callboard_messages::{CallError, Caller, Failure, Operation};
 use chrono::{DateTime, Utc};
+use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -74,11 +75,17 @@ impl Attempt {
     }
 
     /// Waits for another try that is under way; what the one before has answered.
-    pub(crate) async fn begin(
-        &self,
-        transaction: &mut Transaction,
+    ///
+    /// Boxed, as [`Self::keep`] is: each operation that happens once would compile it anew.
+    pub(crate) fn begin<'a>(
+        &'a self,
+        transaction: &'a mut Transaction,
         now: DateTime<Utc>,
-    ) -> Result<Option<Kept>, Failure> {
+    ) -> BoxFuture<'a, Result<Option<Kept>, Failure>> {
+        Box::pin(self.begin_now(transaction, now))
+    }
+
+    async fn begin_now(&self, transaction: &mut Transaction, now: DateTime<Utc>) -> Result<Option<Kept>, Failure> {
         let sealed = loop {
             let sql = "INSERT INTO requests (id, created_at) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING";
             if transaction.query(sql).bind(self.id.clone()).bind(now).execute().await? == 1 {
@@ -105,7 +112,16 @@ impl Attempt {
         Ok(())
     }
 
-    pub(crate) async fn keep(&self, transaction: &mut Transaction, reply: &[u8]) -> Result<(), Failure> {
+    /// Keeps the reply of this try.
+    pub(crate) fn keep<'a>(
+        &'a self,
+        transaction: &'a mut Transaction,
+        reply: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(self.keep_now(transaction, reply))
+    }
+
+    async fn keep_now(&self, transaction: &mut Transaction, reply: &[u8]) -> Result<(), Failure> {
         let sealed = self.seal.seal(reply, &self.id).map_err(|error| broken(&error))?;
         let sql = "UPDATE requests SET reply = $2 WHERE id = $1";
         transaction.query(sql).bind(self.id.clone()).bind(sealed).execute().await?;
