@@ -74,8 +74,70 @@ pub struct Plan {
     pub processes: IndexMap<String, Command>,
     /// Variables of its processes besides the owner's.
     pub environment: RunEnvironment,
+    /// Runs once before the rollout, with the release's variables; its failure fails the deployment.
+    #[serde(default)]
+    pub release: Option<Command>,
+    /// What of this build is kept for the app's next build.
+    #[serde(default)]
+    pub cache: Cache,
+    /// The folder beneath the app that the build of a static site makes. The release holds it alone, at this path, which
+    /// is also the root of [`Command::StaticSite`].
+    #[serde(default)]
+    pub publish: Option<PathBuf>,
+    /// Folders that tools of this kind also build into, tried in this order when `publish` is not there after the build.
+    #[serde(default)]
+    pub publish_alternatives: Vec<PathBuf>,
     /// The reasons for the decisions, in sentences.
     pub reasons: Vec<String>,
+}
+
+impl Plan {
+    /// Takes another folder as the one that the build has made; the processes that serve it follow.
+    pub fn publish_from(&mut self, folder: &Path) {
+        if let Some(former) = self.publish.replace(folder.to_owned()) {
+            for command in self.processes.values_mut() {
+                if let Command::StaticSite { root, .. } = command
+                    && *root == former
+                {
+                    folder.clone_into(root);
+                }
+            }
+        }
+    }
+}
+
+/// What is kept between builds of an app.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cache {
+    /// Names what the contents depend on: tool, its version, the lock file's SHA-256. Empty when nothing is kept.
+    pub key: String,
+    /// Folders beneath the app, such as `.next/cache`. The download caches of tools are in `HOME` and not among them.
+    pub folders: Vec<PathBuf>,
+}
+
+/// How a static site answers. What is `None` is decided by the site's files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StaticOptions {
+    /// Whether a navigation to a page that is not there gets `index.html`. `None`: if there is no `404.html`.
+    pub single_page: Option<bool>,
+    /// Whether `/about` is `about.html`. `None`: it is.
+    pub clean_urls: Option<bool>,
+    /// `true`: `/a` redirects to `/a/`; `false`: `/a/` to `/a`. `None`: folders end with a slash, files do not.
+    pub trailing_slash: Option<bool>,
+}
+
+impl StaticOptions {
+    /// As options of the static server, such as `--single-page=true`.
+    fn arguments(&self) -> impl Iterator<Item = String> {
+        let options = [
+            ("single-page", self.single_page),
+            ("clean-urls", self.clean_urls),
+            ("trailing-slash", self.trailing_slash),
+        ];
+        options.into_iter().filter_map(|(name, value)| Some(format!("--{name}={}", value?)))
+    }
 }
 
 /// One step of a build.
@@ -99,6 +161,16 @@ pub enum Command {
     StaticSite {
         /// The folder.
         root: PathBuf,
+        /// How it answers.
+        #[serde(default)]
+        options: StaticOptions,
+    },
+    /// A command that runs in a folder, relative to the one in which it would run otherwise.
+    In {
+        /// The folder.
+        folder: PathBuf,
+        /// The command.
+        command: Box<Command>,
     },
 }
 
@@ -109,8 +181,9 @@ impl Command {
         match self {
             Self::Exec(argv) => argv.join(" "),
             Self::Shell(line) => line.clone(),
-            Self::StaticSite { root } if root.as_os_str().is_empty() => "static site".to_owned(),
-            Self::StaticSite { root } => format!("static site in {}", root.display()),
+            Self::StaticSite { root, .. } if root.as_os_str().is_empty() => "static site".to_owned(),
+            Self::StaticSite { root, .. } => format!("static site in {}", root.display()),
+            Self::In { folder, command } => format!("{} (in {})", command.shown(), folder.display()),
         }
     }
 
@@ -126,9 +199,16 @@ impl Command {
                 let line = if is_plain(line) { format!("exec {line}") } else { line.clone() };
                 vec!["/bin/sh".to_owned(), "-c".to_owned(), line]
             }
-            Self::StaticSite { root } => {
+            Self::StaticSite { root, options } => {
                 let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
-                static_server.iter().cloned().chain([root.display().to_string()]).collect()
+                let arguments = options.arguments().chain([root.display().to_string()]);
+                static_server.iter().cloned().chain(arguments).collect()
+            }
+            // `$0` is the folder: no text of the app is part of the script.
+            Self::In { folder, command } => {
+                let script = ["/bin/sh", "-c", "cd -- \"$0\" && exec \"$@\""].map(str::to_owned);
+                let folder = [folder.display().to_string()];
+                script.into_iter().chain(folder).chain(command.argv(static_server)).collect()
             }
         }
     }
@@ -219,6 +299,10 @@ pub fn detect(source: &Path, config: &BuildConfig) -> Result<Plan, DetectError> 
         steps: Vec::new(),
         processes: IndexMap::new(),
         environment: RunEnvironment::default(),
+        release: None,
+        cache: Cache::default(),
+        publish: None,
+        publish_alternatives: Vec::new(),
         reasons,
     };
     let procfile = procfile::read(&app)?;
@@ -227,9 +311,10 @@ pub fn detect(source: &Path, config: &BuildConfig) -> Result<Plan, DetectError> 
     let mut missing_start = missing_start.into_iter().flatten().next();
     if let Some(procfile) = procfile {
         plan.reasons.push("Procfile names the processes".to_owned());
-        if procfile.has_release_command {
-            plan.reasons.push("the `release` line of the Procfile is not run by this version".to_owned());
+        if procfile.release.is_some() {
+            plan.reasons.push("the `release` line of the Procfile runs before each rollout".to_owned());
         }
+        plan.release = procfile.release;
         plan.processes = procfile.processes;
         missing_start = None;
     }
@@ -248,7 +333,7 @@ pub fn detect(source: &Path, config: &BuildConfig) -> Result<Plan, DetectError> 
     {
         plan.language = Language::Static;
         plan.reasons.push(format!("{} makes it a static site", root.join("index.html").display()));
-        plan.processes.insert("web".to_owned(), Command::StaticSite { root });
+        plan.processes.insert("web".to_owned(), Command::StaticSite { root, options: StaticOptions::default() });
     }
     if app.has("Dockerfile") && !plan.processes.is_empty() {
         plan.reasons.push("the Dockerfile is not used: this node runs apps as processes".to_owned());

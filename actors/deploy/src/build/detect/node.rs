@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{App, Command, DetectError, Language, Plan, Step};
+use super::{App, Command, DetectError, Language, Plan, StaticOptions, Step};
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -117,7 +117,7 @@ fn start(app: &App, package: &Package) -> Option<(Command, String)> {
     let folder = if package.needs("vite") { "dist" } else { "build" };
     if package.script("build").is_some() && (package.needs("vite") || package.needs("react-scripts")) {
         let reason = format!("its build makes a static site in {folder}/");
-        return Some((Command::StaticSite { root: PathBuf::from(folder) }, reason));
+        return Some((Command::StaticSite { root: PathBuf::from(folder), options: StaticOptions::default() }, reason));
     }
     None
 }

@@ -6,7 +6,7 @@ use super::{App, Command, DetectError};
 
 pub(super) struct Procfile {
     pub(super) processes: IndexMap<String, Command>,
-    pub(super) has_release_command: bool,
+    pub(super) release: Option<Command>,
 }
 
 const MAXIMUM_PROCESSES: usize = 20;
@@ -15,7 +15,7 @@ pub(super) fn read(app: &App) -> Result<Option<Procfile>, DetectError> {
     let Some(text) = app.read("Procfile")? else { return Ok(None) };
     let bad = |reason: String| DetectError::BadFile { file: "Procfile", reason };
     let mut processes = IndexMap::new();
-    let mut has_release_command = false;
+    let mut release = None;
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -33,11 +33,10 @@ pub(super) fn read(app: &App) -> Result<Option<Procfile>, DetectError> {
         if command.is_empty() || command.len() > 4_096 || command.contains('\0') {
             return Err(bad(format!("line {number}: `{name}` needs a command of at most 4,096 bytes")));
         }
-        if name == "release" {
-            has_release_command = true;
-            continue;
-        }
-        if processes.insert(name.to_owned(), Command::Shell(command.to_owned())).is_some() {
+        let command = Command::Shell(command.to_owned());
+        let former =
+            if name == "release" { release.replace(command) } else { processes.insert(name.to_owned(), command) };
+        if former.is_some() {
             return Err(bad(format!("line {number}: `{name}` is there twice")));
         }
     }
@@ -47,5 +46,5 @@ pub(super) fn read(app: &App) -> Result<Option<Procfile>, DetectError> {
     if processes.len() > MAXIMUM_PROCESSES {
         return Err(bad(format!("it names more than {MAXIMUM_PROCESSES} process types")));
     }
-    Ok(Some(Procfile { processes, has_release_command }))
+    Ok(Some(Procfile { processes, release }))
 }

@@ -71,7 +71,7 @@ fn node_apps_start_by_script_main_or_name() {
     assert_eq!(start(r#"{"scripts":{"start":"node a.js","prestart":"x"}}"#), "npm start");
     let vite = r#"{"scripts":{"build":"vite build"},"devDependencies":{"vite":"5"}}"#;
     let found = plan(&[("package.json", vite), ("index.html", "")]).unwrap();
-    assert_eq!(found.processes["web"], Command::StaticSite { root: "dist".into() });
+    assert_eq!(found.processes["web"], Command::StaticSite { root: "dist".into(), options: StaticOptions::default() });
     let error = plan(&[("package.json", r#"{"scripts":{"build":"x"}}"#)]).unwrap_err();
     assert!(error.to_string().contains("add a `start` script"), "{error}");
 }
@@ -104,7 +104,7 @@ fn a_procfile_names_the_processes_of_any_language() {
     let found = plan(&[("Procfile", procfile), ("requirements.txt", "gunicorn")]).unwrap();
     assert_eq!(found.language, Language::Python);
     assert_eq!(found.processes.keys().collect::<Vec<_>>(), ["web", "worker"]);
-    assert!(found.reasons.iter().any(|reason| reason.contains("`release`")));
+    assert_eq!(found.release, Some(Command::Shell("x".to_owned())));
     let found = plan(&[("Procfile", "worker: ./run"), ("package.json", "{}"), ("index.js", "")]).unwrap();
     assert_eq!(found.processes.keys().collect::<Vec<_>>(), ["worker"]);
     let found = plan(&[("Procfile", "web: ./server")]).unwrap();
@@ -130,10 +130,16 @@ fn static_sites_are_served_from_where_their_page_is() {
     for (file, root) in [("index.html", ""), ("public/index.html", "public"), ("dist/index.html", "dist")] {
         let found = plan(&[(file, ""), ("README.md", "")]).unwrap();
         assert_eq!(found.language, Language::Static);
-        assert_eq!(found.processes["web"], Command::StaticSite { root: root.into() });
+        assert_eq!(
+            found.processes["web"],
+            Command::StaticSite { root: root.into(), options: StaticOptions::default() }
+        );
     }
     let server = ["callboard".to_owned(), "static-server".to_owned()];
-    assert_eq!(Command::StaticSite { root: "".into() }.argv(&server), ["callboard", "static-server", "."]);
+    let site = |options| Command::StaticSite { root: "".into(), options }.argv(&server);
+    assert_eq!(site(StaticOptions::default()), ["callboard", "static-server", "."]);
+    let options = StaticOptions { single_page: Some(true), clean_urls: None, trailing_slash: Some(false) };
+    assert_eq!(site(options), ["callboard", "static-server", "--single-page=true", "--trailing-slash=false", "."]);
 }
 
 #[test]

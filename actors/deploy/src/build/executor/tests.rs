@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 use super::*;
 use crate::{
     build::{
-        detect::{Command, Language, RunEnvironment},
+        detect::{Cache, Command, Language, RunEnvironment},
         package::tests::{pack, test_packer},
     },
     process::{named, trampoline::tests::test_launcher},
@@ -40,6 +40,10 @@ impl Bench {
             steps,
             processes: IndexMap::new(),
             environment: RunEnvironment::default(),
+            release: None,
+            cache: Cache::default(),
+            publish: None,
+            publish_alternatives: Vec::new(),
             reasons: vec!["because".into()],
         };
         let environment = BTreeMap::from([("OWN".to_owned(), "yes".to_owned())]);
