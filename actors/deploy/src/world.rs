@@ -15,6 +15,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     apps::{AppRegistry, events::InstanceEvents},
+    build::cache::Caches,
     folder::trash::Trash,
     logs::{
         chunks::Chunks,
@@ -41,6 +42,7 @@ pub(crate) struct World {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) pools: Pools,
     pub(crate) trash: Trash,
+    pub(crate) caches: Caches,
     pub(crate) journals: Journals,
     pub(crate) nodes: Nodes,
     pub(crate) instance_events: InstanceEvents,
@@ -70,13 +72,17 @@ impl World {
         let objects = Objects::new(objects);
         let chunks = Chunks::new(objects.clone(), members.me().0);
         let journals = Journals::new(settings.folder.join("logs"), BlockingPool::new("deploy-logs", 1, 1024), chunks);
+        let pools = settings.build.launcher.pools.clone();
+        let trash = Trash::new(settings.trash_folder(), pools.clone());
+        let caches = Caches::new(settings.folder.join("caches"), settings.caches.clone(), trash.clone(), pools.clone());
         Self {
             databases,
             objects,
             routes,
             runtime,
-            trash: Trash::new(settings.trash_folder(), settings.build.launcher.pools.clone()),
-            pools: settings.build.launcher.pools.clone(),
+            trash,
+            caches,
+            pools,
             journals,
             nodes: Nodes::new(members),
             instance_events: InstanceEvents::default(),

@@ -5,10 +5,13 @@
 
 pub mod archive;
 pub(crate) mod builders;
+pub mod cache;
 pub mod detect;
 pub mod executor;
 pub mod fetch;
+mod identity;
 mod lfs;
 pub mod package;
 mod pipeline;
+mod publish;
 pub(crate) mod requeue;
