@@ -113,9 +113,10 @@ impl Site {
             self.represented(&path, file, &wanted).map(|page| Outcome::Representation(StatusCode::OK, page))
         };
         let page = || {
-            let below = relative(asked.path).unwrap_or_default();
+            let below = relative(asked.path).unwrap_or_else(|| PathBuf::from(INDEX));
             let folders = below.ancestors().skip(usize::from(!asked.path.ends_with('/')));
-            let (path, file) = folders.into_iter().find_map(|folder| self.opened(&folder.join(NOT_FOUND)))?;
+            let found = folders.into_iter().find_map(|folder| self.opened(&folder.join(NOT_FOUND)));
+            let (path, file) = found.or_else(|| self.opened(Path::new(NOT_FOUND)))?;
             self.represented(&path, file, &wanted).map(|page| Outcome::Representation(StatusCode::NOT_FOUND, page))
         };
         let found = match self.options.single_page {
