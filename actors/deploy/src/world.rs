@@ -15,6 +15,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     apps::{AppRegistry, events::InstanceEvents},
+    build::tools::Tools,
     folder::trash::Trash,
     logs::{
         chunks::Chunks,
@@ -40,6 +41,8 @@ pub(crate) struct World {
     pub(crate) routes: RoutingTable,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) pools: Pools,
+    /// The programs of this node that builds and apps need.
+    pub(crate) tools: Tools,
     pub(crate) trash: Trash,
     pub(crate) journals: Journals,
     pub(crate) nodes: Nodes,
@@ -77,6 +80,7 @@ impl World {
             runtime,
             trash: Trash::new(settings.trash_folder(), settings.build.launcher.pools.clone()),
             pools: settings.build.launcher.pools.clone(),
+            tools: Tools::of_path(settings.build.launcher.path.clone()),
             journals,
             nodes: Nodes::new(members),
             instance_events: InstanceEvents::default(),

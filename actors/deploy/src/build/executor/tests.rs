@@ -1,11 +1,9 @@
 use std::fs;
 
-use indexmap::IndexMap;
-
 use super::*;
 use crate::{
     build::{
-        detect::{Cache, Command, Language, RunEnvironment},
+        detect::Command,
         package::tests::{pack, test_packer},
     },
     process::{named, trampoline::tests::test_launcher},
@@ -34,18 +32,9 @@ impl Bench {
     }
 
     async fn run(&self, steps: Vec<Step>) -> Result<BuildReport, BuildError> {
-        let plan = Plan {
-            language: Language::Other,
-            root: PathBuf::new(),
-            steps,
-            processes: IndexMap::new(),
-            environment: RunEnvironment::default(),
-            release: None,
-            cache: Cache::default(),
-            publish: None,
-            publish_alternatives: Vec::new(),
-            reasons: vec!["because".into()],
-        };
+        let mut plan = Plan::empty();
+        plan.steps = steps;
+        plan.reasons = vec!["because".into()];
         let environment = BTreeMap::from([("OWN".to_owned(), "yes".to_owned())]);
         let sink = LineSink::new({
             let log = self.log.clone();
@@ -215,7 +204,7 @@ async fn a_build_log_has_an_end() {
 #[tokio::test]
 #[ignore = "needs the network"]
 async fn real_dependencies_are_installed_and_run_from_a_moved_release() {
-    use crate::build::{detect, package};
+    use crate::build::{detect, package, tools::Tools};
     let apps: [&[(&str, &str)]; 2] = [
         &[
             ("package.json", r#"{"dependencies":{"ms":"2.1.3"},"scripts":{"start":"node x.js","build":"node -p 1"}}"#),
@@ -233,7 +222,8 @@ async fn real_dependencies_are_installed_and_run_from_a_moved_release() {
         for (name, text) in files {
             fs::write(source.join(name), text).unwrap();
         }
-        let plan = detect::detect(&source, &detect::BuildConfig::default()).unwrap();
+        let tools = Tools::of_path(bench.settings.launcher.path.clone());
+        let plan = detect::detect(&source, &detect::BuildConfig::default(), &tools).unwrap();
         let sink = LineSink::new(|line| println!("{}", line.text));
         run_plan(&plan, &source, &BTreeMap::new(), &bench.settings, &sink, &bench.cancel).await.unwrap();
         let (file, release) = (bench.folder.path().join("r.tar.gz"), bench.folder.path().join("release"));
