@@ -2,6 +2,7 @@
 
 mod build_config;
 mod build_log;
+mod cache;
 mod deploy;
 mod destroy;
 mod env;
@@ -48,6 +49,8 @@ pub enum AppVerb {
     Stop(lifecycle::Stop),
     /// End the deployment that is in progress; what serves now serves on
     Cancel(lifecycle::Cancel),
+    /// Empty what an app's builds keep for the next one
+    Cache(cache::Cache),
     /// Set, unset and list environment variables
     Env(env::Env),
     /// Open the app in the browser
@@ -82,6 +85,7 @@ impl Group for AppVerb {
                 Self::Restart(verb) => verb.run(&session).await,
                 Self::Stop(verb) => verb.run(&session).await,
                 Self::Cancel(verb) => verb.run(&session).await,
+                Self::Cache(verb) => verb.run(&session).await,
                 Self::Env(verb) => verb.run(&session).await,
                 Self::Open(verb) => verb.run(&session).await,
                 Self::Destroy(verb) => verb.run(&session).await,

@@ -5,11 +5,14 @@
 
 pub mod archive;
 pub(crate) mod builders;
+pub mod cache;
 pub mod detect;
 pub mod executor;
 pub mod fetch;
+mod identity;
 mod lfs;
 pub mod package;
 mod pipeline;
+mod publish;
 pub(crate) mod requeue;
 pub mod tools;

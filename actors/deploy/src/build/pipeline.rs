@@ -18,20 +18,22 @@ use crate::{
     apps::retention,
     build::{
         archive,
-        detect::{self, Plan},
+        cache::{CacheName, Taken},
+        detect::{self, Cache, Plan},
         executor::{self, BuildError},
         fetch::{self, FetchError, GitSource},
-        lfs,
+        identity, lfs,
         package::{self, PackageError, Packed, Packing},
+        publish,
     },
     context::Context,
     folder::{self, Dir},
     logs::{last_words::said, log::Log},
     objects::Objects,
     store::{
-        apps, archives,
+        apps, archives, caches,
         deployments::{self, DeploymentRow},
-        releases::ReleaseRow,
+        releases::{self, ReleaseRow},
         steps::{self, BuildOutcome, Builder},
     },
 };
@@ -118,6 +120,16 @@ async fn gone(cancel: &CancellationToken) {
     tokio::time::sleep(Duration::from_secs(6)).await;
 }
 
+/// The folder of the cache, beside the source.
+const CACHE: &str = "cache";
+
+/// A cache in the hands of a build, with its name.
+#[derive(Clone)]
+struct Kept {
+    name: CacheName,
+    taken: Taken,
+}
+
 struct Pipeline<'a> {
     context: &'a Context,
     deployment: DeploymentRow,
@@ -140,15 +152,30 @@ impl Pipeline<'_> {
         // Before anything else can write there.
         let path = source.clone();
         let opened = self.context.pools.archives.run(None, move || Dir::open(&path)).await?.map_err(failed)?;
-        let plan = self.detect(&source, &config).await?;
+        let mut plan = self.detect(&source, &config).await?;
         self.check_processes(&plan).await?;
+        let (opened, build_key) = self.name(opened, &plan, &config).await?;
+        if self.reuse(build_key.as_deref(), config.environment_version).await? {
+            return Ok(());
+        }
         self.check_cancel()?;
-        self.build(&plan, &source, &config).await?;
+        let cache = self.take_cache().await?;
+        if let Err(error) = self.build(&plan, &source, &config, cache.as_ref()).await {
+            // What was downloaded is as good as ever; the folders of the app may be why it failed.
+            if matches!(error, PipelineError::Failed { .. }) {
+                self.collect(&source, &Plan { cache: Cache::default(), ..plan }, cache.as_ref()).await?;
+                self.keep(cache).await?;
+            }
+            return Err(error);
+        }
         self.check_cancel()?;
+        let opened = self.publish(opened, &mut plan).await?;
+        self.collect(&source, &plan, cache.as_ref()).await?;
         let archive = self.folder.join("release.tar.gz");
         let packed = self.pack(&source, opened, &plan, archive.clone()).await?;
         self.check_cancel()?;
-        self.store(&archive, packed, plan, config, commit).await
+        self.store(&archive, packed, plan, config, (commit, build_key)).await?;
+        self.keep(cache).await
     }
 
     fn check_cancel(&self) -> Result<(), PipelineError> {
@@ -221,7 +248,8 @@ impl Pipeline<'_> {
     async fn detect(&self, source: &Path, config: &Config) -> Result<Plan, PipelineError> {
         let (source, own, tools) = (source.to_owned(), config.build.clone(), self.context.tools.clone());
         let detect = move || detect::detect(&source, &own, &tools);
-        let plan = self.context.pools.archives.run(None, detect).await?.map_err(failed)?;
+        let mut plan = self.context.pools.archives.run(None, detect).await?.map_err(failed)?;
+        publish::imply(&mut plan);
         self.log.heading(&plan.heading());
         Ok(plan)
     }
@@ -234,11 +262,115 @@ impl Pipeline<'_> {
         refusal.map_or(Ok(()), |sentence| Err(failed(sentence)))
     }
 
-    async fn build(&self, plan: &Plan, source: &Path, config: &Config) -> Result<(), PipelineError> {
+    /// The name of everything that the build depends on.
+    async fn name(&self, source: Dir, plan: &Plan, config: &Config) -> Result<(Dir, Option<String>), PipelineError> {
+        let (plan, build, version) = (plan.clone(), config.build.clone(), config.environment_version);
+        let passed_through = self.context.settings.build.pass_through.clone();
+        let name = move || {
+            let key = identity::build_key(&source, &plan, &build, version, &passed_through);
+            (source, key)
+        };
+        Ok(self.context.pools.archives.run(None, name).await?)
+    }
+
+    /// Brings the release into service that was built from the same in the same way, if there is one. False when the source
+    /// has to be built.
+    async fn reuse(&self, build_key: Option<&str>, environment_version: i64) -> Result<bool, PipelineError> {
+        let Some(build_key) = build_key.filter(|_| !self.deployment.rebuild) else { return Ok(false) };
+        let (context, project_id) = (self.context, self.deployment.project_id);
+        let Some(former) = releases::by_build_key(&context.database, project_id, build_key).await? else {
+            return Ok(false);
+        };
+        if !context.objects.has(&Objects::release(&former.digest, former.generation)).await? {
+            return Ok(false);
+        }
+        self.log.heading(&format!("Not built: v{} was built from the same source", former.version));
+        self.log.detail(
+            "source, configuration, variables and tools are the same; `callboard deploy --rebuild` builds it anew",
+        );
+        // The rollout continues this log, maybe on another node.
+        self.log.store().await;
+        let release = (former.id, environment_version);
+        let of = (project_id, self.deployment.id);
+        match steps::reused(&context.database, &Caller::system(), self.builder, of, release).await? {
+            BuildOutcome::Rolls(_) => {}
+            BuildOutcome::ArchiveGone => return Ok(false),
+            BuildOutcome::Lost => return Err(PipelineError::Cancelled),
+        }
+        context.announce(self.deployment.id).await?;
+        Ok(true)
+    }
+
+    /// The cache of the builds of this source. Without one the build only takes longer.
+    async fn take_cache(&self) -> Result<Option<Kept>, PipelineError> {
+        let (context, deployment) = (self.context, &self.deployment);
+        let generation = caches::generation(&context.database, deployment.project_id).await?;
+        let name = CacheName::of(deployment.project_id, generation, deployment.source.as_ref());
+        let folder = self.folder.join(CACHE);
+        match context.caches.take(&name, folder, context.settings.build.run_as).await {
+            Ok(taken) => Ok(taken.map(|taken| Kept { name, taken })),
+            Err(error) => {
+                tracing::warn!(id = %deployment.id, %error, "taking the build cache failed; building without it");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Moves what the plan keeps out of the app before it is packed.
+    async fn collect(&self, source: &Path, plan: &Plan, cache: Option<&Kept>) -> Result<(), PipelineError> {
+        let Some(Kept { taken, .. }) = cache.cloned() else { return Ok(()) };
+        let (app, cache) = (source.join(&plan.root), plan.cache.clone());
+        let collected = self.context.pools.archives.run(None, move || taken.collect(&app, &cache)).await?;
+        let notes = collected.map_err(|error| Failure::Internal(format!("keeping folders of a build: {error}")))?;
+        notes.iter().for_each(|note| self.log.trouble(note));
+        Ok(())
+    }
+
+    /// Gives the cache back for the next build, unless it was cleared meanwhile. The release is stored: nothing fails by it.
+    async fn keep(&self, cache: Option<Kept>) -> Result<(), PipelineError> {
+        let Some(Kept { name, taken }) = cache else { return Ok(()) };
+        let (context, project_id) = (self.context, self.deployment.project_id);
+        let generation = caches::generation(&context.database, project_id).await.unwrap_or(i64::MIN);
+        if CacheName::of(project_id, generation, self.deployment.source.as_ref()) != name {
+            return Ok(());
+        }
+        match context.caches.give_back(&name, taken).await {
+            Ok(Some(note)) => self.log.detail(&note),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(id = %self.deployment.id, %error, "keeping the build cache failed; the next build starts without it");
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the folder that a site's build has made.
+    async fn publish(&self, source: Dir, plan: &mut Plan) -> Result<Dir, PipelineError> {
+        let mut settled = plan.clone();
+        let settle = move || {
+            let note = publish::settle(&source, &mut settled);
+            (source, settled, note)
+        };
+        let (source, settled, note) = self.context.pools.archives.run(None, settle).await?;
+        if let Some(note) = note.map_err(failed)? {
+            self.log.detail(&note);
+        }
+        *plan = settled;
+        Ok(source)
+    }
+
+    async fn build(
+        &self,
+        plan: &Plan,
+        source: &Path,
+        config: &Config,
+        cache: Option<&Kept>,
+    ) -> Result<(), PipelineError> {
         let environment: BTreeMap<String, String> =
             config.environment.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
         let (settings, sink) = (&self.context.settings.build, self.log.build_sink());
-        match executor::run_plan(plan, source, &environment, settings, &sink, self.cancel).await {
+        let cache = cache.map(|kept| &kept.taken);
+        match executor::run_plan(plan, source, &environment, cache, settings, &sink, self.cancel).await {
             Ok(_) => Ok(()),
             Err(BuildError::Cancelled) => Err(PipelineError::Cancelled),
             Err(BuildError::Failed { step, reason, output }) => {
@@ -250,7 +382,8 @@ impl Pipeline<'_> {
 
     async fn pack(&self, path: &Path, source: Dir, plan: &Plan, target: PathBuf) -> Result<Packed, PipelineError> {
         self.log.heading("Packing the release");
-        let packing = Packing { source, path, root: &plan.root, target };
+        let only = plan.publish.as_deref().filter(|folder| !folder.as_os_str().is_empty());
+        let packing = Packing { source, path, root: &plan.root, only, target };
         let (settings, pool) = (&self.context.settings.build, &self.context.pools.archives);
         let packed =
             package::pack_by_child(packing, settings, pool, self.cancel).await.map_err(|error| match error {
@@ -269,7 +402,7 @@ impl Pipeline<'_> {
         packed: Packed,
         plan: Plan,
         config: Config,
-        commit: Option<String>,
+        (commit, build_key): (Option<String>, Option<String>),
     ) -> Result<(), PipelineError> {
         let mut release = ReleaseRow {
             id: ReleaseId::new(),
@@ -284,6 +417,8 @@ impl Pipeline<'_> {
             environment_version: config.environment_version,
             deployment_id: self.deployment.id,
             commit,
+            release_command: plan.release,
+            build_key,
             formation: None,
             kept: true,
             created_at: self.context.clock.now(),

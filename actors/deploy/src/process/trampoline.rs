@@ -43,15 +43,25 @@ pub struct RunAs {
 }
 
 impl RunAs {
+    /// Whether this user may list a folder, by its owner and mode.
+    #[must_use]
+    pub fn may_list(self, folder: &Metadata) -> bool {
+        self.has(folder, 0o4)
+    }
+
     /// Whether this user may search a folder, by its owner and mode.
     #[must_use]
     pub fn may_search(self, folder: &Metadata) -> bool {
+        self.has(folder, 0o1)
+    }
+
+    fn has(self, folder: &Metadata, right: u32) -> bool {
         let shift = match () {
             () if folder.uid() == self.uid => 6,
             () if folder.gid() == self.gid => 3,
             () => 0,
         };
-        folder.mode() >> shift & 0o1 == 0o1
+        folder.mode() >> shift & right == right
     }
 }
 
@@ -77,6 +87,10 @@ pub struct Launch {
     pub hidden: Vec<PathBuf>,
     /// Folders inside those that are the child's own.
     pub own: Vec<PathBuf>,
+    /// The folder of its own that is its `/tmp`, where the kernel can; one of `own`, or in one of them.
+    pub temporary: Option<PathBuf>,
+    /// Added to its niceness: what nobody waits for leaves the processor to what somebody waits for.
+    pub nice: i32,
     /// The command by which the reaper starts the trampoline again; empty for the trampoline that becomes the program.
     pub trampoline: Vec<String>,
 }
@@ -93,6 +107,8 @@ impl Default for Launch {
             folder: PathBuf::from("/"),
             hidden: Vec::new(),
             own: Vec::new(),
+            temporary: None,
+            nice: 0,
             trampoline: Vec::new(),
         }
     }
@@ -153,6 +169,8 @@ fn try_launch(arguments: impl IntoIterator<Item = OsString>) -> Result<Never, (u
     }
     set_limits(&launch).map_err(|error| failed("set the limits", &error))?;
     #[cfg(target_os = "linux")]
+    let may_list = has_own_mounts(&launch);
+    #[cfg(target_os = "linux")]
     sandbox::bound_privileges().map_err(|error| failed("give up privileges", &error))?;
     if let Some(user) = launch.run_as {
         become_user(user).map_err(|error| failed(&format!("become user {}", user.uid), &error))?;
@@ -162,7 +180,8 @@ fn try_launch(arguments: impl IntoIterator<Item = OsString>) -> Result<Never, (u
         nix::sys::prctl::set_no_new_privs().map_err(|error| failed("give up privileges", &error))?;
         // Without its reaper nothing would end it.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| failed("be bound to the reaper", &error))?;
-        sandbox::hide(&launch.hidden, &launch.own).map_err(|error| failed("hide the node's files", &error))?;
+        sandbox::hide(&launch.hidden, &launch.own, may_list)
+            .map_err(|error| failed("hide the node's files", &error))?;
     }
 
     std::env::set_current_dir(&launch.folder)
@@ -171,6 +190,15 @@ fn try_launch(arguments: impl IntoIterator<Item = OsString>) -> Result<Never, (u
     let variables = std::env::vars_os().filter_map(|(name, value)| Some((own_name(&name)?.to_owned(), value)));
     let error = Command::new(&program).args(arguments).env_clear().envs(variables).exec();
     Err(explain(&program, &error))
+}
+
+/// Gives the child a `/tmp` of its own where that is possible. Returns whether it may list the folders above what is hidden.
+#[cfg(target_os = "linux")]
+fn has_own_mounts(launch: &Launch) -> bool {
+    let Some((user, temporary)) = launch.run_as.zip(launch.temporary.as_ref()) else { return false };
+    let needed: Vec<PathBuf> = launch.own.iter().chain([&launch.folder]).cloned().collect();
+    // A container's root may make no mounts: then the child sees the `/tmp` of all.
+    super::mounts::separate(temporary, &launch.hidden, &needed, user).unwrap_or(false)
 }
 
 fn own_name(name: &OsStr) -> Option<&OsStr> {
@@ -213,6 +241,10 @@ fn set_limits(launch: &Launch) -> nix::Result<()> {
     ];
     limits.extend(launch.data.map(|bytes| (Resource::RLIMIT_DATA, bytes)));
     limits.extend(launch.cpu_seconds.map(|seconds| (Resource::RLIMIT_CPU, seconds)));
+    if launch.nice != 0 {
+        // It may always be nicer; what is the nicest already stays so.
+        let _ = rustix::process::nice(launch.nice);
+    }
     for (resource, wanted) in limits {
         // A lower limit stays: only root may raise one.
         let (_, highest) = nix::sys::resource::getrlimit(resource)?;
@@ -313,6 +345,53 @@ pub(crate) mod tests {
         assert!(output.status.success());
         assert_eq!(fs::read(data.path().join("master.key")).unwrap(), b"the key");
         assert_eq!(fs::read(own.join("deep/new")).unwrap(), b"written\n");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_child_of_another_user_has_a_tmp_of_its_own_and_lists_what_is_above_the_nodes_folder() {
+        let Ok(data) = tempfile::tempdir_in("/var/lib") else {
+            eprintln!("only root has a folder outside of /tmp here; nothing is tested");
+            return;
+        };
+        if !nix::unistd::geteuid().is_root() || !sandbox::is_supported() || unshare_fails() {
+            eprintln!("this node can make no mounts, or hide nothing; nothing is tested");
+            return;
+        }
+        let user = RunAs { uid: 65_534, gid: 65_534 };
+        fs::set_permissions(data.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+        let (own, secrets) = (data.path().join("own"), tempfile::tempdir_in("/var/lib").unwrap());
+        fs::create_dir_all(own.join("tmp")).unwrap();
+        for folder in [&own, &own.join("tmp")] {
+            fs::chown(folder, Some(user.uid), Some(user.gid)).unwrap();
+        }
+        fs::write(data.path().join("master.key"), "the key").unwrap();
+        // A folder of secrets that everybody may list.
+        fs::set_permissions(secrets.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        fs::write(secrets.path().join("token"), "the token").unwrap();
+        let others = tempfile::Builder::new().prefix("of-others").tempdir_in("/tmp").unwrap();
+        let launch = Launch {
+            hidden: vec![data.path().to_owned(), secrets.path().to_owned()],
+            own: vec![own.clone()],
+            temporary: Some(own.join("tmp")),
+            run_as: Some(user),
+            folder: own.clone(),
+            ..Launch::default()
+        };
+        let script = r#"ls / > /dev/null && ls .. 2>/dev/null; ls "$1" "$2" 2>/dev/null; cat "$1/master.key" "$2/token" 2>/dev/null
+            ls -A /tmp /var/tmp; echo mine > /tmp/file && cat /var/tmp/file && ls tmp && touch /tmp/.done"#;
+        let [data_folder, secrets_folder] = [data.path(), secrets.path()].map(|folder| folder.display().to_string());
+        let output = run(&launch, &["/bin/sh", "-c", script, "sh", &data_folder, &secrets_folder]);
+        let (said, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(said, format!("{secrets_folder}:\n/tmp:\n\n/var/tmp:\nmine\nfile\n"), "{wrong}");
+        assert!(own.join("tmp/.done").exists() && others.path().exists());
+        assert_eq!(fs::read(secrets.path().join("token")).unwrap(), b"the token");
+    }
+
+    /// Whether the kernel, or the container's profile, makes no mount namespaces.
+    #[cfg(target_os = "linux")]
+    fn unshare_fails() -> bool {
+        !Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success())
     }
 
     #[test]

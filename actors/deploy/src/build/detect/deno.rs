@@ -33,7 +33,7 @@ pub(super) fn plan(scene: &Scene<'_>, plan: &mut Plan) -> Result<Told, DetectErr
     // What it imports is part of the release.
     plan.environment.folders.insert("DENO_DIR".to_owned(), PathBuf::from(OWN).join("deno"));
     if let Some(entry) = entry {
-        plan.step("Fetching imports", Command::exec(&["deno", "cache", entry]));
+        plan.step("Fetching imports", Command::Shell(format!("DENO_DIR={OWN}/deno exec deno cache {entry}")));
     }
     if task("build") {
         plan.say(format!("{file} has a `build` task"));

@@ -104,7 +104,8 @@ impl Tools {
             is_shadowed |= is_first;
             let Some(answer) = ask(tool, &candidate.file, path, known) else { continue };
             let path = answer.executable.unwrap_or_else(|| candidate.file.clone());
-            if !seen.insert(path.clone()) {
+            // `/bin` is often a link to `/usr/bin`, and one name of a program a link to another.
+            if !seen.insert(fs::canonicalize(&path).unwrap_or_else(|_| path.clone())) {
                 continue;
             }
             // A version manager's stand-in chooses by the folder it runs in: only the program itself is dependable.

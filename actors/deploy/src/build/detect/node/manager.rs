@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use super::{App, Command, DetectError, OWN, Plan, Tool, Tools, package::Package};
 use crate::build::tools::numbers;
 
+/// Options of npm.
+const QUIET: [&str; 3] = ["--no-audit", "--no-fund", "--no-update-notifier"];
 /// Where a build puts a package manager that the node does not have.
 const BROUGHT: &str = "tools";
 
@@ -90,6 +92,14 @@ impl Manager {
             }
         };
         let named = by_name.map(|(_, version)| version);
+        // It becomes part of a line of shell.
+        let is_version = |letter: char| letter.is_ascii_alphanumeric() || ".-".contains(letter);
+        if let Some(version) = named.as_ref().filter(|version| !version.chars().all(is_version)) {
+            return Err(DetectError::bad(
+                "package.json",
+                format!("`packageManager` names `{version}`, which is no version"),
+            ));
+        }
         let wrote = lock.and_then(|lock| wrote(app, lock));
         let major = named.as_deref().and_then(|version| numbers(version).first().copied()).or(wrote);
         let kind = match tool {
@@ -125,8 +135,13 @@ impl Manager {
         // Corepack's stand-ins lead to the node's own folders, so they can't be part of a release.
         let by_corepack = self.named.is_some() && self.kind != Kind::Bun && !is_needed_at_start;
         if by_corepack && tools.has(Tool::Corepack) {
-            plan.say(format!("`packageManager` names {title} {version}, which Corepack brings"));
-            let line = format!("mkdir -p {0} && corepack enable --install-directory {0} {name}", folder.display());
+            plan.say(format!("`packageManager` names {title} {version}, which Corepack brings, or npm where it can't"));
+            let bin = folder.display();
+            let npm = self.by_npm(&version).join(" ");
+            let line = format!(
+                "mkdir -p {bin} && corepack enable --install-directory {bin} {name} && {name} --version 2>/dev/null || \
+                 {{ echo 'Corepack could not bring {title} {version}; npm brings it' && rm -rf {OWN}/{BROUGHT} && {npm}; }}"
+            );
             plan.step(format!("Preparing {title} {version}"), Command::Shell(line));
             plan.environment.variables.insert("COREPACK_ENABLE_DOWNLOAD_PROMPT".to_owned(), "0".to_owned());
         } else {
@@ -134,15 +149,18 @@ impl Manager {
                 return Err(super::not_installed(tool, file));
             }
             plan.say(format!("{title} {version} is not installed on this node: npm brings it for this build"));
-            let package = if self.kind == Kind::YarnBerry { "@yarnpkg/cli-dist" } else { name };
-            let prefix = format!("{OWN}/{BROUGHT}");
-            let what = format!("{package}@{version}");
-            let quiet = ["--no-audit", "--no-fund", "--no-update-notifier"];
-            let argv = ["npm", "install", "--global", "--prefix", &prefix, &what].into_iter().chain(quiet);
-            plan.step(format!("Preparing {title} {version}"), Command::exec(&argv.collect::<Vec<_>>()));
+            plan.step(format!("Preparing {title} {version}"), Command::Exec(self.by_npm(&version)));
         }
         plan.environment.path.push(folder);
         Ok(())
+    }
+
+    /// The command by which npm brings it.
+    fn by_npm(&self, version: &str) -> Vec<String> {
+        let package = if self.kind == Kind::YarnBerry { "@yarnpkg/cli-dist" } else { self.kind.tool().program() };
+        let (prefix, what) = (format!("{OWN}/{BROUGHT}"), format!("{package}@{version}"));
+        let install = ["npm", "install", "--global", "--prefix", &prefix, &what];
+        install.into_iter().chain(QUIET).map(str::to_owned).collect()
     }
 
     /// Whether an installed version reads the lock file and is the one that is named.
@@ -176,7 +194,6 @@ impl Manager {
     /// Installs the dependencies, with those for developers if `dev`.
     pub(super) fn install(&self, dev: bool) -> Command {
         let locked = self.lock.is_some();
-        let quiet = ["--no-audit", "--no-fund", "--no-update-notifier"];
         let argv: Vec<&str> = match (self.kind, locked) {
             (Kind::Npm, true) => vec!["npm", "ci", if dev { "--include=dev" } else { "--omit=dev" }],
             (Kind::Npm, false) => vec!["npm", "install", if dev { "--include=dev" } else { "--omit=dev" }],
@@ -194,7 +211,7 @@ impl Manager {
             Kind::YarnClassic | Kind::Bun => &["--production"],
             _ => &[],
         };
-        let end: &[&str] = if self.kind == Kind::Npm { &quiet } else { &[] };
+        let end: &[&str] = if self.kind == Kind::Npm { &QUIET } else { &[] };
         let more = if dev { &[] } else { without_dev };
         Command::exec(&argv.into_iter().chain(more.iter().copied()).chain(end.iter().copied()).collect::<Vec<_>>())
     }

@@ -157,7 +157,8 @@ fn asked_version(scene: &Scene<'_>, packages: Option<&Packages>) -> Result<Optio
     for file in ["runtime.txt", ".python-version"] {
         let text = scene.app.read(file)?.unwrap_or_default();
         let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
-        if let Some(asked) = line.and_then(|line| Asked::new(format!("`{file}`"), line)) {
+        let version = line.map(|line| line.trim_start_matches("python-").trim_start_matches("cpython-"));
+        if let Some(asked) = version.and_then(|version| Asked::new(format!("`{file}`"), version)) {
             return Ok(Some(asked));
         }
     }

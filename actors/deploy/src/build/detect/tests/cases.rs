@@ -86,10 +86,7 @@ fn a_version_that_is_not_there_is_refused_with_what_is() {
     let only = Tools::given(&[(Tool::Node, "20.20.2"), (Tool::Python, "3.11.2")]);
     let files = [("main.py", ""), (".python-version", "3.9\n"), ("runtime.txt", "python-3.9.20\n")];
     let error = plan_by(&files, &only).unwrap_err().to_string();
-    assert!(
-        error.starts_with("`runtime.txt` asks for Python python-3.9.20, and this node has 3.11.2; install"),
-        "{error}"
-    );
+    assert!(error.starts_with("`runtime.txt` asks for Python 3.9.20, and this node has 3.11.2; install"), "{error}");
     let package = r#"{"private":true,"engines":{"node":"22.x"},"scripts":{"start":"node s.js"}}"#;
     let error = plan_by(&[("package.json", package)], &only).unwrap_err().to_string();
     assert!(

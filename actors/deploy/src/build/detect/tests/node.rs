@@ -80,8 +80,13 @@ fn yarn_of_today_links_packages_as_node_expects() {
     let package = r#"{"dependencies":{"a":"1"},"packageManager":"yarn@4.5.0","scripts":{"start":"node s.js"}}"#;
     let found = plan(&[("package.json", package), ("yarn.lock", "__metadata:\n  version: 8\n")]).unwrap();
     assert_eq!(found.environment.variables["YARN_NODE_LINKER"], "node-modules");
-    let expected = "mkdir -p .callboard/tools/bin && corepack enable --install-directory .callboard/tools/bin yarn";
-    assert_eq!(commands(&found), [expected, "yarn install --immutable", "rm -rf .callboard/tools"]);
+    let steps = commands(&found);
+    assert!(steps[0].contains("corepack enable --install-directory .callboard/tools/bin yarn"), "{steps:?}");
+    assert!(
+        steps[0].contains(&quiet("npm install --global --prefix .callboard/tools @yarnpkg/cli-dist@4.5.0")),
+        "{steps:?}"
+    );
+    assert_eq!(steps[1..], ["yarn install --immutable", "rm -rf .callboard/tools"]);
     assert_eq!(found.environment.path[0], Path::new(".callboard/tools/bin"));
 }
 
@@ -100,6 +105,8 @@ fn the_named_package_manager_is_brought_by_corepack_or_npm() {
     assert_eq!(commands(&found)[0], "pnpm install --frozen-lockfile --prod");
     let error = refusal(&[("package.json", r#"{"packageManager":"cargo@1","dependencies":{"a":"1"}}"#)]);
     assert!(error.contains("`packageManager` names `cargo`"), "{error}");
+    let error = refusal(&[("package.json", r#"{"packageManager":"pnpm@9;x","dependencies":{"a":"1"}}"#)]);
+    assert!(error.contains("`9;x`, which is no version"), "{error}");
 }
 
 #[test]

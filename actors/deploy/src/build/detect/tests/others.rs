@@ -93,7 +93,10 @@ fn deno_apps_start_by_task_or_program() {
     let deno = with(&[(Tool::Deno, "2.1.4")]);
     let config = "{\n  // ours\n  \"tasks\": { \"start\": \"deno run -A main.ts\" }\n}";
     let found = plan_by(&[("deno.json", config), ("main.ts", "")], &deno).unwrap();
-    assert_eq!((commands(&found), web(&found)), (vec!["deno cache main.ts".to_owned()], "deno task start".to_owned()));
+    assert_eq!(
+        (commands(&found), web(&found)),
+        (vec!["DENO_DIR=.callboard/deno exec deno cache main.ts".to_owned()], "deno task start".to_owned())
+    );
     assert_eq!(found.environment.folders["DENO_DIR"], Path::new(".callboard/deno"));
     let found = plan_by(&[("deno.json", "{}"), ("main.ts", "export default { fetch() {} }")], &deno).unwrap();
     assert_eq!(web(&found), "deno serve --allow-all --host 127.0.0.1 --port $PORT main.ts");
