@@ -15,7 +15,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     apps::{AppRegistry, events::InstanceEvents},
-    build::cache::Caches,
+    build::{cache::Caches, tools::Tools},
     folder::trash::Trash,
     logs::{
         chunks::Chunks,
@@ -41,6 +41,8 @@ pub(crate) struct World {
     pub(crate) routes: RoutingTable,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) pools: Pools,
+    /// The programs of this node that builds and apps need.
+    pub(crate) tools: Tools,
     pub(crate) trash: Trash,
     pub(crate) caches: Caches,
     pub(crate) journals: Journals,
@@ -80,6 +82,7 @@ impl World {
             objects,
             routes,
             runtime,
+            tools: Tools::of_path(settings.build.launcher.path.clone()),
             trash,
             caches,
             pools,

@@ -135,21 +135,17 @@ mod tests {
     use indexmap::IndexMap;
 
     use super::*;
-    use crate::build::detect::{Cache, Language, RunEnvironment, StaticOptions};
+    use crate::build::detect::{Language, StaticOptions};
 
     fn plan(publish: &str, alternatives: &[&str]) -> Plan {
         let site = Command::StaticSite { root: publish.into(), options: StaticOptions::default() };
         Plan {
             language: Language::Static,
             root: PathBuf::from("app"),
-            steps: Vec::new(),
             processes: IndexMap::from([("web".to_owned(), site)]),
-            environment: RunEnvironment::default(),
-            release: None,
-            cache: Cache::default(),
             publish: Some(publish.into()),
             publish_alternatives: alternatives.iter().map(PathBuf::from).collect(),
-            reasons: Vec::new(),
+            ..Plan::empty()
         }
     }
 

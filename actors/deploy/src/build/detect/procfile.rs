@@ -2,18 +2,16 @@
 
 use indexmap::IndexMap;
 
-use super::{App, Command, DetectError};
+use super::{App, COMMAND_MAXIMUM, Command, DetectError, MAXIMUM_PROCESSES, file::is_process_type};
 
 pub(super) struct Procfile {
     pub(super) processes: IndexMap<String, Command>,
     pub(super) release: Option<Command>,
 }
 
-const MAXIMUM_PROCESSES: usize = 20;
-
 pub(super) fn read(app: &App) -> Result<Option<Procfile>, DetectError> {
     let Some(text) = app.read("Procfile")? else { return Ok(None) };
-    let bad = |reason: String| DetectError::BadFile { file: "Procfile", reason };
+    let bad = |reason: String| DetectError::bad("Procfile", reason);
     let mut processes = IndexMap::new();
     let mut release = None;
     for (index, line) in text.lines().enumerate() {
@@ -26,11 +24,10 @@ pub(super) fn read(app: &App) -> Result<Option<Procfile>, DetectError> {
             .split_once(':')
             .map(|(name, command)| (name.trim(), command.trim()))
             .ok_or_else(|| bad(format!("line {number} is not `name: command`")))?;
-        let letters = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
-        if name.is_empty() || name.len() > 40 || !name.chars().all(letters) {
+        if !is_process_type(name) {
             return Err(bad(format!("line {number}: a process type is named by letters, digits, `-` and `_`")));
         }
-        if command.is_empty() || command.len() > 4_096 || command.contains('\0') {
+        if command.is_empty() || command.len() > COMMAND_MAXIMUM || command.contains('\0') {
             return Err(bad(format!("line {number}: `{name}` needs a command of at most 4,096 bytes")));
         }
         let command = Command::Shell(command.to_owned());
@@ -40,7 +37,8 @@ pub(super) fn read(app: &App) -> Result<Option<Procfile>, DetectError> {
             return Err(bad(format!("line {number}: `{name}` is there twice")));
         }
     }
-    if processes.is_empty() {
+    // With a `release` line alone, what runs is detected.
+    if processes.is_empty() && release.is_none() {
         return Err(bad("it names no process; add a line such as `web: node server.js`".to_owned()));
     }
     if processes.len() > MAXIMUM_PROCESSES {

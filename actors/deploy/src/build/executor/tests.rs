@@ -1,11 +1,9 @@
 use std::fs;
 
-use indexmap::IndexMap;
-
 use super::*;
 use crate::{
     build::{
-        detect::{Cache, Command, Language, RunEnvironment},
+        detect::Command,
         package::tests::{pack, test_packer},
     },
     process::{named, trampoline::tests::test_launcher},
@@ -38,18 +36,9 @@ impl Bench {
     }
 
     async fn run(&self, steps: Vec<Step>) -> Result<BuildReport, BuildError> {
-        let plan = Plan {
-            language: Language::Other,
-            root: PathBuf::new(),
-            steps,
-            processes: IndexMap::new(),
-            environment: RunEnvironment::default(),
-            release: None,
-            cache: Cache::default(),
-            publish: None,
-            publish_alternatives: Vec::new(),
-            reasons: vec!["because".into()],
-        };
+        let mut plan = Plan::empty();
+        plan.steps = steps;
+        plan.reasons = vec!["because".into()];
         let cache = self.cache.then(|| Taken { folder: self.folder.path().join("cache"), is_warm: false });
         if let Some(taken) = &cache {
             fs::create_dir_all(taken.folder.join("tools")).unwrap();
@@ -226,7 +215,7 @@ async fn a_build_log_has_an_end() {
 #[tokio::test]
 #[ignore = "needs the network"]
 async fn real_dependencies_are_installed_and_run_from_a_moved_release() {
-    use crate::build::{detect, package};
+    use crate::build::{detect, package, tools::Tools};
     let apps: [&[(&str, &str)]; 2] = [
         &[
             ("package.json", r#"{"dependencies":{"ms":"2.1.3"},"scripts":{"start":"node x.js","build":"node -p 1"}}"#),
@@ -244,7 +233,8 @@ async fn real_dependencies_are_installed_and_run_from_a_moved_release() {
         for (name, text) in files {
             fs::write(source.join(name), text).unwrap();
         }
-        let plan = detect::detect(&source, &detect::BuildConfig::default()).unwrap();
+        let tools = Tools::of_path(bench.settings.launcher.path.clone());
+        let plan = detect::detect(&source, &detect::BuildConfig::default(), &tools).unwrap();
         let sink = LineSink::new(|line| println!("{}", line.text));
         run_plan(&plan, &source, &BTreeMap::new(), None, &bench.settings, &sink, &bench.cancel).await.unwrap();
         let (file, release) = (bench.folder.path().join("r.tar.gz"), bench.folder.path().join("release"));

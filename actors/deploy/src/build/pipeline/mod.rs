@@ -23,7 +23,7 @@ use crate::{
     apps::retention,
     build::{
         archive,
-        detect::{self, Cache, Language, Plan},
+        detect::{self, Cache, Plan},
         executor::{self, BuildError},
         fetch::{self, FetchError, GitSource},
         lfs,
@@ -245,23 +245,11 @@ impl Pipeline<'_> {
     }
 
     async fn detect(&self, source: &Path, config: &Config) -> Result<Plan, PipelineError> {
-        let own = detect::BuildConfig {
-            root: config.build.root.clone(),
-            build_command: config.build.build_command.clone(),
-            start_command: config.build.start_command.clone(),
-        };
-        let source = source.to_owned();
-        let mut plan =
-            self.context.pools.archives.run(None, move || detect::detect(&source, &own)).await?.map_err(failed)?;
+        let (source, own, tools) = (source.to_owned(), config.build.clone(), self.context.tools.clone());
+        let detect = move || detect::detect(&source, &own, &tools);
+        let mut plan = self.context.pools.archives.run(None, detect).await?.map_err(failed)?;
         publish::imply(&mut plan);
-        self.log.heading(&match plan.language {
-            Language::Node | Language::Python => format!("{} app detected", plan.language.name()),
-            Language::Static => "Static site detected".to_owned(),
-            Language::Other if plan.reasons.iter().any(|reason| reason.starts_with("Procfile")) => {
-                "Procfile app detected".to_owned()
-            }
-            Language::Other => "App with its own start command detected".to_owned(),
-        });
+        self.log.heading(&plan.heading());
         Ok(plan)
     }
 
@@ -342,7 +330,7 @@ impl Pipeline<'_> {
             language: language(&plan),
             processes: plan.processes,
             environment: plan.environment,
-            build: config.build,
+            build: plan.config,
             environment_version: config.environment_version,
             deployment_id: self.deployment.id,
             commit,
