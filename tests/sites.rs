@@ -71,7 +71,7 @@ async fn a_site_is_served_by_its_addresses_and_nothing_that_is_known_is_sent_aga
     assert_eq!(header(&head, "content-length"), Some(script.len().to_string().as_str()));
     assert!(head.bytes().await.unwrap().is_empty());
 
-    let compressed = ask(&site, Method::GET, "/script.js", &[("Accept-Encoding", "gzip, deflate, br")]).await;
+    let compressed = ask(&site, Method::GET, "/script.js", &[("Accept-Encoding", "gzip, deflate")]).await;
     let weak = header(&compressed, "etag").unwrap().to_owned();
     assert_eq!((header(&compressed, "content-encoding"), weak.as_str()), (Some("gzip"), format!("W/{tag}").as_str()));
     assert_eq!(header(&compressed, "vary"), Some("Accept-Encoding"));

@@ -38,9 +38,9 @@ use std::sync::Arc;
 
 use callboard_messages::{
     deploy::{
-        CancelDeployment, CleanupEnvironment, CreateDeployment, DeploymentTopic, GetBuildLog, GetDeployment, GetLogs,
-        ListDeployments, ListInstances, ListReleases, ListRoutes, LogTopic, ProjectTopic, ReadLog, RegisterSource,
-        Restart, Rollback, RunningInstances, Scale, SetupEnvironment, Stop,
+        CancelDeployment, CleanupEnvironment, ClearCache, CreateDeployment, DeploymentTopic, GetBuildLog,
+        GetDeployment, GetLogs, ListDeployments, ListInstances, ListReleases, ListRoutes, LogTopic, ProjectTopic,
+        ReadLog, RegisterSource, Restart, Rollback, RunningInstances, Scale, SetupEnvironment, Stop,
     },
     project::ProjectDeleted,
 };
@@ -111,6 +111,7 @@ pub fn contract() -> Contract<Deploys> {
         .on::<GetDeployment>()
         .on::<ListDeployments>()
         .on::<CancelDeployment>()
+        .on::<ClearCache>()
         .on::<ListReleases>()
         .on::<Rollback>()
         .on::<Scale>()

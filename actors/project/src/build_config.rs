@@ -4,7 +4,9 @@ use std::path::{Component, Path};
 
 use callboard_messages::{
     CallError, Caller,
-    project::{BuildConfig, GetBuildConfig, ProjectError, ProjectFact, ProjectUpdated, SetBuildConfig},
+    project::{
+        BuildConfig, GetBuildConfig, ProjectError, ProjectFact, ProjectUpdated, SetBuildConfig, VERSIONED_LANGUAGES,
+    },
 };
 use callboard_supervisors::{Handle, Outcome, db::Transaction, events::emit};
 use sqlx::types::Json;
@@ -13,6 +15,7 @@ use crate::projects::{Projects, why_absent};
 
 const COMMAND_MAXIMUM: usize = 4_096;
 const PATH_MAXIMUM: usize = 1_024;
+const VERSION_MAXIMUM: usize = 64;
 
 impl Handle<GetBuildConfig> for Projects {
     async fn handle(&self, caller: &Caller, message: GetBuildConfig) -> Outcome<GetBuildConfig> {
@@ -59,17 +62,35 @@ impl Handle<SetBuildConfig> for Projects {
 }
 
 fn check(config: &BuildConfig) -> Result<(), String> {
-    if let Some(root) = &config.root {
-        let inside = Path::new(root).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-        if root.is_empty() || root.len() > PATH_MAXIMUM || root.contains(['\0', '\n']) || !inside {
-            return Err("root must be a relative folder inside the source, without ..".to_owned());
+    for (field, folder, of) in [("root", &config.root, "source"), ("publish", &config.publish, "app's folder")] {
+        let Some(folder) = folder else { continue };
+        let is_part = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+        let inside = Path::new(folder).components().all(is_part);
+        if folder.is_empty() || folder.len() > PATH_MAXIMUM || folder.contains(['\0', '\n']) || !inside {
+            return Err(format!("{field} must be a relative folder inside the {of}, without .."));
         }
     }
-    for (field, command) in [("build_command", &config.build_command), ("start_command", &config.start_command)] {
+    if config.publish.is_some() && config.start_command.is_some() {
+        return Err("publish and start_command exclude each other: a static site is served by the platform".to_owned());
+    }
+    for (field, command) in [
+        ("build_command", &config.build_command),
+        ("start_command", &config.start_command),
+        ("release_command", &config.release_command),
+    ] {
         if let Some(command) = command
             && (command.trim().is_empty() || command.len() > COMMAND_MAXIMUM || command.contains('\0'))
         {
             return Err(format!("{field} must have 1 to {COMMAND_MAXIMUM} bytes, and no NUL"));
+        }
+    }
+    for (name, version) in &config.versions {
+        if !VERSIONED_LANGUAGES.contains(&name.as_str()) {
+            return Err(format!("versions names {name}; it can name {}", VERSIONED_LANGUAGES.join(", ")));
+        }
+        let is_version = |letter: char| letter.is_ascii_alphanumeric() || " .,-_<>=!~^*|/+".contains(letter);
+        if version.trim().is_empty() || version.len() > VERSION_MAXIMUM || !version.chars().all(is_version) {
+            return Err(format!("versions: {name} must be a version such as \"22\" or \">=3.11\""));
         }
     }
     if let Some(path) = &config.health_check_path {
@@ -89,16 +110,27 @@ fn check(config: &BuildConfig) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use callboard_messages::project::StaticOptions;
+
     use super::*;
 
     #[test]
     fn each_field_that_breaks_its_rule_is_named() {
         let text = |text: &str| Some(text.to_owned());
+        let versions = |name: &str, version: &str| BTreeMap::from([(name.to_owned(), version.to_owned())]);
         for (field, config) in [
             ("root", BuildConfig { root: text("../other"), ..BuildConfig::default() }),
             ("root", BuildConfig { root: text("/etc"), ..BuildConfig::default() }),
             ("build_command", BuildConfig { build_command: text(" "), ..BuildConfig::default() }),
             ("start_command", BuildConfig { start_command: text("a\0b"), ..BuildConfig::default() }),
+            ("release_command", BuildConfig { release_command: text(""), ..BuildConfig::default() }),
+            ("publish", BuildConfig { publish: text("../dist"), ..BuildConfig::default() }),
+            ("publish", BuildConfig { publish: text("dist"), start_command: text("x"), ..BuildConfig::default() }),
+            ("versions", BuildConfig { versions: versions("cobol", "1"), ..BuildConfig::default() }),
+            ("versions", BuildConfig { versions: versions("node", "$(x)"), ..BuildConfig::default() }),
+            ("versions", BuildConfig { versions: versions("node", " "), ..BuildConfig::default() }),
             ("health_check_path", BuildConfig { health_check_path: text("up"), ..BuildConfig::default() }),
             ("health_check_path", BuildConfig { health_check_path: text("/up\r\nA: b"), ..BuildConfig::default() }),
             (
@@ -113,11 +145,17 @@ mod tests {
             root: text("apps/web"),
             build_command: text("make"),
             start_command: text("./run"),
+            release_command: text("./migrate"),
+            publish: None,
+            static_options: StaticOptions { single_page: Some(true), ..StaticOptions::default() },
+            versions: versions("python", ">=3.11,<4"),
             health_check_path: text("/up?deep=1"),
             health_check_grace_seconds: Some(600),
             memory_mib: Some(32),
         };
         assert_eq!(check(&full), Ok(()));
+        let site = BuildConfig { publish: text("dist"), start_command: None, ..full };
+        assert_eq!(check(&site), Ok(()));
         assert_eq!(check(&BuildConfig::default()), Ok(()));
     }
 }

@@ -3,8 +3,8 @@
 use callboard_messages::{
     Access, Operation,
     deploy::{
-        CancelDeployment, CreateDeployment, GetBuildLog, GetDeployment, GetLogs, ListDeployments, ListInstances,
-        ListReleases, RegisterSource, Restart, Rollback, Scale, Stop,
+        CancelDeployment, ClearCache, CreateDeployment, GetBuildLog, GetDeployment, GetLogs, ListDeployments,
+        ListInstances, ListReleases, RegisterSource, Restart, Rollback, Scale, Stop,
     },
     project::GetProject,
 };
@@ -47,5 +47,6 @@ pub(super) fn routes() -> Routes {
             ask::<Restart>().created(|deployment| format!("/api/v1/deployments/{}", deployment.id)),
         )
         .post("/projects/{project_id}/stop", ask::<Stop>())
+        .delete("/projects/{project_id}/build-cache", ask::<ClearCache>())
         .get("/projects/{project_id}/instances", ask::<ListInstances>())
 }

@@ -130,6 +130,10 @@ pub struct CreateDeployment {
     /// now serves on.
     #[serde(default)]
     pub allow_missing: bool,
+    /// Whether it is built even if a release of the same source, configuration and variables is there; otherwise that release
+    /// is brought into service.
+    #[serde(default)]
+    pub rebuild: bool,
 }
 
 impl Operation for CreateDeployment {

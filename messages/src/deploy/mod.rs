@@ -1,5 +1,6 @@
 //! `deploy`: from source to a running, routed app.
 
+mod caches;
 mod deployments;
 mod environment;
 mod events;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DeploymentId, DomainError, code::codes};
 
+pub use caches::ClearCache;
 pub use deployments::{
     CancelDeployment, CreateDeployment, Deployment, DeploymentKind, DeploymentStatus, GetDeployment, ListDeployments,
 };
@@ -27,7 +29,7 @@ pub use events::{
 pub use formation::{Formation, Restart, Scale, Stop};
 pub use instances::{Instance, InstanceId, InstanceStatus, Instances, ListInstances, RunningInstances};
 pub use logs::{GetBuildLog, GetLogs, LogLine, LogLines, LogName, ReadLog};
-pub use releases::{ListReleases, Release, Rollback};
+pub use releases::{ListReleases, Release, ReleaseStatus, Rollback};
 pub use routes::{AppRoute, AppRoutes, ListRoutes, RouteState};
 pub use sources::{DeploymentSource, RegisterSource, Source};
 pub use topics::{DeploymentTopic, LogTopic, ProjectTopic};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use callboard_messages::{
-    deploy::{Deployment, DeploymentSource, DeploymentStatus, LogLine, Source},
+    deploy::{Deployment, DeploymentSource, DeploymentStatus, LogLine, Release, Source},
     project::Project,
 };
 use clap::Args;
@@ -29,6 +29,9 @@ pub struct Deploy {
     /// Release it even if it lacks a process type that runs
     #[arg(long)]
     allow_missing: bool,
+    /// Build it even if the same was built before
+    #[arg(long)]
+    rebuild: bool,
     /// Return as soon as the deployment is accepted
     #[arg(long)]
     detach: bool,
@@ -62,11 +65,14 @@ impl Deploy {
     }
 
     fn request(&self, source: &DeploymentSource) -> serde_json::Value {
-        if self.allow_missing {
-            return json!({ "source": source, "allow_missing": true });
+        let mut request = json!({ "source": source });
+        // A node of an earlier version knows no such fields, and builds and releases what it is given.
+        for (name, is_set) in [("allow_missing", self.allow_missing), ("rebuild", self.rebuild)] {
+            if let (true, Some(fields)) = (is_set, request.as_object_mut()) {
+                fields.insert(name.to_owned(), true.into());
+            }
         }
-        // A node of an earlier version knows no such field, and releases what it is given.
-        json!({ "source": source })
+        request
     }
 
     fn name(&self, git: bool) -> Result<String> {
@@ -169,9 +175,19 @@ pub async fn follow_to_end(session: &Session, project: &Project, deployment: Dep
         }
         _ => {
             let reason = ended.error.clone().unwrap_or_else(|| "the deployment failed".to_owned());
-            let hint = "what served before serves still; the whole log: callboard build-log";
+            let hint = format!("{}; the whole log: callboard build-log", what_serves(session, project).await);
             Err(Error::failure(line_of_log(&reason)).hint(hint).showing(&ended))
         }
+    }
+}
+
+/// What serves after a deployment that did not come into service.
+async fn what_serves(session: &Session, project: &Project) -> String {
+    let releases: Result<Vec<Release>> = session.all(&format!("/projects/{}/releases", project.id)).await;
+    match releases.map(|releases| releases.into_iter().find(|release| release.current)) {
+        Ok(Some(release)) => format!("v{} serves as before", release.version),
+        Ok(None) => "nothing serves: no deployment of this app has succeeded yet".to_owned(),
+        Err(_) => "what served before serves still".to_owned(),
     }
 }
 

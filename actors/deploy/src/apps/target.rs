@@ -6,6 +6,7 @@ use callboard_messages::{CallError, Caller, Failure, ProjectId, Secret, project:
 
 use crate::{
     context::Context,
+    logs::mask::Mask,
     store::{
         apps::Serving,
         releases::{self, ReleaseRow},
@@ -47,6 +48,11 @@ impl Target {
             Err(CallError::Refused(refusal)) => Err(TargetError::Impossible(refusal.to_string())),
             Err(CallError::Failed(failure)) => Err(TargetError::Later(failure)),
         }
+    }
+
+    /// Covers the values of its variables in the log of a deployment.
+    pub(crate) fn mask(&self) -> Mask {
+        Mask::new(self.environment.iter().map(|(name, value)| (name.as_str(), value.expose())))
     }
 
     /// How long a new instance may take until it is healthy.

@@ -106,6 +106,7 @@ impl Handle<Restart> for Deploys {
             environment_version: Some(environment.version),
             commit,
             allow_missing: false,
+            rebuild: false,
             created_at: self.context.clock.now(),
         };
         let deployment = self.begin::<Restart>(caller, new, &app.name).await?;

@@ -3,6 +3,7 @@
 //! A handler changes the store and wakes whoever acts on it; nothing that takes long happens here. The tenant stands
 //! in every question: what is another's is not there.
 
+mod caches;
 mod deployments;
 mod environment;
 mod formation;
@@ -11,6 +12,7 @@ mod logs;
 mod releases;
 mod routes;
 mod sources;
+mod waiting;
 
 use std::sync::Arc;
 

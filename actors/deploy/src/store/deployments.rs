@@ -38,6 +38,8 @@ pub(crate) struct DeploymentRow {
     #[sqlx(rename = "commit_hash")]
     pub(crate) commit: Option<String>,
     pub(super) allow_missing: bool,
+    /// Whether it is built though the same was built before.
+    pub(crate) rebuild: bool,
     /// The node that builds it, or has built it.
     pub(crate) builder_node: Option<Uuid>,
     pub(crate) created_at: DateTime<Utc>,
@@ -90,8 +92,8 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT d.id, d.project_id, d.organization_id, a.name, d.kind, d.status, d.error, d.source, d.release_id, ",
-            "r.version AS release_version, d.environment_version, d.commit_hash, d.allow_missing, d.builder_node, ",
-            "d.created_at, d.finished_at FROM deployments AS d JOIN apps AS a ON a.project_id = d.project_id ",
+            "r.version AS release_version, d.environment_version, d.commit_hash, d.allow_missing, d.rebuild, ",
+            "d.builder_node, d.created_at, d.finished_at FROM deployments AS d JOIN apps AS a ON a.project_id = d.project_id ",
             "LEFT JOIN releases AS r ON r.id = d.release_id ",
             $rest
         )
@@ -111,6 +113,7 @@ pub(crate) struct NewDeployment {
     pub(crate) environment_version: Option<i64>,
     pub(crate) commit: Option<String>,
     pub(crate) allow_missing: bool,
+    pub(crate) rebuild: bool,
     pub(crate) created_at: DateTime<Utc>,
 }
 
@@ -119,8 +122,9 @@ pub(crate) async fn insert(transaction: &mut Transaction, new: &NewDeployment) -
     let inserted = transaction
         .query(
             "INSERT INTO deployments (id, project_id, organization_id, kind, status, source, release_id,
-                                      environment_version, commit_hash, attempts, created_at, allow_missing)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11)
+                                      environment_version, commit_hash, attempts, created_at, allow_missing,
+                                      rebuild)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, $12)
              ON CONFLICT DO NOTHING",
         )
         .bind(new.id)
@@ -134,6 +138,7 @@ pub(crate) async fn insert(transaction: &mut Transaction, new: &NewDeployment) -
         .bind(new.commit.clone())
         .bind(new.created_at)
         .bind(new.allow_missing)
+        .bind(new.rebuild)
         .execute()
         .await?;
     Ok(inserted == 1)
