@@ -2,6 +2,7 @@
 
 mod install;
 mod manifest;
+mod requirement;
 mod server;
 mod source;
 
