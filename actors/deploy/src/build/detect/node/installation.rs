@@ -1,6 +1,6 @@
 //! The steps of a Node.js app: its Node.js, its dependencies, its build, and what is removed and kept afterwards.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{
     App, Asked, Command, DetectError, Plan, Scene, Tool, choose, framework,

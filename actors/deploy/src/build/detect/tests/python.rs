@@ -147,6 +147,13 @@ fn apps_of_frameworks_are_started_by_the_server_in_their_requirements() {
 }
 
 #[test]
+fn a_program_that_imports_nothing_serves_nothing() {
+    let text = "def main():\n    print('Hello from app!')\n\n\nif __name__ == '__main__':\n    main()\n";
+    let error = refusal(&[("pyproject.toml", "[project]\nname = 'app'\n"), ("main.py", text)]);
+    assert!(error.starts_with("main.py imports nothing"), "{error}");
+}
+
+#[test]
 fn an_app_that_serves_itself_on_its_port_runs_as_it_is() {
     let text = format!("{FLASK}if __name__ == '__main__':\n    app.run(port=int(os.environ['PORT']))\n");
     assert_eq!(web(&plan(&[("requirements.txt", "flask"), ("app.py", &text)]).unwrap()), "python3 app.py");
