@@ -3,15 +3,14 @@
 //! Each step is a child with an environment that holds nothing of the node's: a build runs the app's own code and that
 //! of everything it depends on.
 
+mod log_limit;
+
 use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,6 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::log_limit::bounded;
 use crate::{
     build::{
         cache::Taken,
@@ -203,13 +203,15 @@ pub(crate) async fn run_plan(
             sink.say(format!("{restored} folders are as the last build has left them"));
         }
     }
-    let limits = &settings.limits;
-    sink.say(format!(
-        "the build may take {} minutes, {} MiB of memory and {} MiB of disk",
-        limits.time.as_secs().div_ceil(60),
-        limits.memory / 1_048_576,
-        limits.size / 1_048_576
-    ));
+    if !plan.steps.is_empty() {
+        let limits = &settings.limits;
+        sink.say(format!(
+            "the build may take {} minutes, {} MiB of memory and {} MiB of disk",
+            limits.time.as_secs().div_ceil(60),
+            limits.memory / 1_048_576,
+            limits.size / 1_048_576
+        ));
+    }
     let build = Execution {
         settings,
         environment: variables(plan, &app, environment, cache, settings, &home),
@@ -274,6 +276,7 @@ impl Execution<'_> {
                 folder: self.app.to_owned(),
                 own: self.own.iter().chain(&self.cache).cloned().collect(),
                 temporary: Some(self.temporary.clone()),
+                within: self.temporary.parent().map(Path::to_owned),
                 nice: Share::Builds.nice(),
                 ..Launch::default()
             },
@@ -405,37 +408,6 @@ fn variables(
 fn is_locked(plan: &Plan) -> bool {
     const FIXED: [&str; 4] = ["ci", "clean-install", "--frozen-lockfile", "--immutable"];
     plan.steps.iter().any(|step| step.command.argv(&[]).iter().any(|word| FIXED.contains(&word.as_str())))
-}
-
-/// Passes `limit` lines, and adds a line when there are more, and their number at the end.
-fn bounded(sink: &LineSink, limit: u64) -> (LineSink, LeftOut) {
-    let left_out = LeftOut { sink: sink.clone(), limit, lines: Arc::default() };
-    let (sink, lines) = (sink.clone(), left_out.lines.clone());
-    let bounded = LineSink::new(move |line| {
-        let number = lines.fetch_add(1, Ordering::Relaxed);
-        if number < limit {
-            sink.pass(line);
-        } else if number == limit {
-            sink.say(format!("the log has {limit} lines; what follows is left out"));
-        }
-    });
-    (bounded, left_out)
-}
-
-/// Writes to the log, when dropped, how many lines were left out.
-struct LeftOut {
-    sink: LineSink,
-    limit: u64,
-    lines: Arc<AtomicU64>,
-}
-
-impl Drop for LeftOut {
-    fn drop(&mut self) {
-        let lines = self.lines.load(Ordering::Relaxed).saturating_sub(self.limit);
-        if lines > 0 {
-            self.sink.say(format!("{lines} lines were left out here"));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -81,7 +81,8 @@ impl Taken {
         let at = |folder: &str| tools.join(folder).display().to_string();
         let folders = [
             ("npm_config_cache", "npm"),
-            ("npm_config_store_dir", "pnpm"),
+            // Its store is in there.
+            ("PNPM_HOME", "pnpm"),
             ("YARN_CACHE_FOLDER", "yarn"),
             ("YARN_GLOBAL_FOLDER", "yarn-berry"),
             ("BUN_INSTALL_CACHE_DIR", "bun"),
@@ -97,6 +98,8 @@ impl Taken {
             ("COMPOSER_CACHE_DIR", "composer"),
             ("DENO_DIR", "deno"),
             ("GRADLE_USER_HOME", "gradle"),
+            // Whatever else keeps to the rules.
+            ("XDG_CACHE_HOME", "cache"),
         ];
         let mut all: Vec<(String, String)> =
             folders.iter().map(|(name, folder)| ((*name).to_owned(), at(folder))).collect();

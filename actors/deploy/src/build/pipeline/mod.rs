@@ -1,7 +1,11 @@
 //! From a source to a release: fetch, detect, build, pack, store.
 
+mod reuse;
+
 use std::{
     collections::BTreeMap,
+    fs::Permissions,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,18 +15,18 @@ use callboard_messages::{
     deploy::DeploymentSource,
     project::{Config, GetConfig},
 };
-use callboard_supervisors::{Backoff, disk::Disk, retry};
+use callboard_supervisors::{Backoff, disk::Disk, fs, retry};
 use tokio_util::sync::CancellationToken;
 
+use self::reuse::Kept;
 use crate::{
     apps::retention,
     build::{
         archive,
-        cache::{CacheName, Taken},
         detect::{self, Cache, Plan},
         executor::{self, BuildError},
         fetch::{self, FetchError, GitSource},
-        identity, lfs,
+        lfs,
         package::{self, PackageError, Packed, Packing},
         publish,
     },
@@ -31,9 +35,9 @@ use crate::{
     logs::{last_words::said, log::Log},
     objects::Objects,
     store::{
-        apps, archives, caches,
+        apps, archives,
         deployments::{self, DeploymentRow},
-        releases::{self, ReleaseRow},
+        releases::ReleaseRow,
         steps::{self, BuildOutcome, Builder},
     },
 };
@@ -120,16 +124,6 @@ async fn gone(cancel: &CancellationToken) {
     tokio::time::sleep(Duration::from_secs(6)).await;
 }
 
-/// The folder of the cache, beside the source.
-const CACHE: &str = "cache";
-
-/// A cache in the hands of a build, with its name.
-#[derive(Clone)]
-struct Kept {
-    name: CacheName,
-    taken: Taken,
-}
-
 struct Pipeline<'a> {
     context: &'a Context,
     deployment: DeploymentRow,
@@ -143,7 +137,12 @@ impl Pipeline<'_> {
     async fn run(&self) -> Result<(), PipelineError> {
         let config = self.config().await?;
         let folder = self.folder.clone();
-        let made = self.context.pools.prompt.run(None, move || folder::make_passable(&folder)).await?;
+        let made = self.context.pools.prompt.run(None, move || {
+            folder::make_passable(&folder)?;
+            // What is in it is the build's own business, and bundlers list the folders above the app.
+            fs::set_permissions(&folder, Permissions::from_mode(0o755))
+        });
+        let made = made.await?;
         made.map_err(|error| Failure::Internal(format!("the folder of a build: {error}")))?;
         let source = self.folder.join("source");
         let commit = self.fetch(&source).await?;
@@ -260,88 +259,6 @@ impl Pipeline<'_> {
         let app = apps::get(&self.context.database, self.deployment.project_id).await?;
         let refusal = app.and_then(|app| self.deployment.refuse(&app.desired, &plan.processes));
         refusal.map_or(Ok(()), |sentence| Err(failed(sentence)))
-    }
-
-    /// The name of everything that the build depends on.
-    async fn name(&self, source: Dir, plan: &Plan, config: &Config) -> Result<(Dir, Option<String>), PipelineError> {
-        let (plan, build, version) = (plan.clone(), config.build.clone(), config.environment_version);
-        let passed_through = self.context.settings.build.pass_through.clone();
-        let name = move || {
-            let key = identity::build_key(&source, &plan, &build, version, &passed_through);
-            (source, key)
-        };
-        Ok(self.context.pools.archives.run(None, name).await?)
-    }
-
-    /// Brings the release into service that was built from the same in the same way, if there is one. False when the source
-    /// has to be built.
-    async fn reuse(&self, build_key: Option<&str>, environment_version: i64) -> Result<bool, PipelineError> {
-        let Some(build_key) = build_key.filter(|_| !self.deployment.rebuild) else { return Ok(false) };
-        let (context, project_id) = (self.context, self.deployment.project_id);
-        let Some(former) = releases::by_build_key(&context.database, project_id, build_key).await? else {
-            return Ok(false);
-        };
-        if !context.objects.has(&Objects::release(&former.digest, former.generation)).await? {
-            return Ok(false);
-        }
-        self.log.heading(&format!("Not built: v{} was built from the same source", former.version));
-        self.log.detail(
-            "source, configuration, variables and tools are the same; `callboard deploy --rebuild` builds it anew",
-        );
-        // The rollout continues this log, maybe on another node.
-        self.log.store().await;
-        let release = (former.id, environment_version);
-        let of = (project_id, self.deployment.id);
-        match steps::reused(&context.database, &Caller::system(), self.builder, of, release).await? {
-            BuildOutcome::Rolls(_) => {}
-            BuildOutcome::ArchiveGone => return Ok(false),
-            BuildOutcome::Lost => return Err(PipelineError::Cancelled),
-        }
-        context.announce(self.deployment.id).await?;
-        Ok(true)
-    }
-
-    /// The cache of the builds of this source. Without one the build only takes longer.
-    async fn take_cache(&self) -> Result<Option<Kept>, PipelineError> {
-        let (context, deployment) = (self.context, &self.deployment);
-        let generation = caches::generation(&context.database, deployment.project_id).await?;
-        let name = CacheName::of(deployment.project_id, generation, deployment.source.as_ref());
-        let folder = self.folder.join(CACHE);
-        match context.caches.take(&name, folder, context.settings.build.run_as).await {
-            Ok(taken) => Ok(taken.map(|taken| Kept { name, taken })),
-            Err(error) => {
-                tracing::warn!(id = %deployment.id, %error, "taking the build cache failed; building without it");
-                Ok(None)
-            }
-        }
-    }
-
-    /// Moves what the plan keeps out of the app before it is packed.
-    async fn collect(&self, source: &Path, plan: &Plan, cache: Option<&Kept>) -> Result<(), PipelineError> {
-        let Some(Kept { taken, .. }) = cache.cloned() else { return Ok(()) };
-        let (app, cache) = (source.join(&plan.root), plan.cache.clone());
-        let collected = self.context.pools.archives.run(None, move || taken.collect(&app, &cache)).await?;
-        let notes = collected.map_err(|error| Failure::Internal(format!("keeping folders of a build: {error}")))?;
-        notes.iter().for_each(|note| self.log.trouble(note));
-        Ok(())
-    }
-
-    /// Gives the cache back for the next build, unless it was cleared meanwhile. The release is stored: nothing fails by it.
-    async fn keep(&self, cache: Option<Kept>) -> Result<(), PipelineError> {
-        let Some(Kept { name, taken }) = cache else { return Ok(()) };
-        let (context, project_id) = (self.context, self.deployment.project_id);
-        let generation = caches::generation(&context.database, project_id).await.unwrap_or(i64::MIN);
-        if CacheName::of(project_id, generation, self.deployment.source.as_ref()) != name {
-            return Ok(());
-        }
-        match context.caches.give_back(&name, taken).await {
-            Ok(Some(note)) => self.log.detail(&note),
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(id = %self.deployment.id, %error, "keeping the build cache failed; the next build starts without it");
-            }
-        }
-        Ok(())
     }
 
     /// Finds the folder that a site's build has made.
