@@ -2,6 +2,7 @@
 
 use callboard_messages::project::{BuildConfig as Config, VERSIONED_LANGUAGES};
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use crate::{
     cli::{AppArgs, session::Session},
@@ -79,7 +80,7 @@ impl BuildConfig {
         for (name, value) in &changes {
             change(&mut config, name, value.as_deref())?;
         }
-        let config: Config = session.client.put(&path, &config).await?;
+        let config: Config = session.client.put(&path, &json!({ "config": config })).await?;
         session.output.show(&config, |config| {
             format!("{}\nThis applies from the next deploy on: callboard deploy --app {}", list(config), project.name)
         });
