@@ -137,6 +137,7 @@ fn body(method: &Method, path: &str, operation: &Value, document: &Value) -> Val
         (_, "/projects/{project_id}/deployments") => {
             json!({ "source": { "archive": { "source_id": uuid::Uuid::now_v7() } } })
         }
+        ("PATCH", "/projects/{project_id}/env") => json!({ "remove": ["A"] }),
         (_, "/projects/{project_id}/env") => json!({ "variables": [{ "name": "A", "value": "1" }] }),
         (_, "/projects/{project_id}/build-config") => json!({ "config": {} }),
         (_, "/projects/{project_id}/scale") => json!({ "processes": { "web": 1 } }),

@@ -39,8 +39,8 @@ use std::sync::Arc;
 use callboard_messages::{
     deploy::{
         CancelDeployment, CleanupEnvironment, CreateDeployment, DeploymentTopic, GetBuildLog, GetDeployment, GetLogs,
-        ListDeployments, ListInstances, ListReleases, ListRoutes, LogTopic, ProjectTopic, ReadLog, RegisterSource,
-        Restart, Rollback, RunningInstances, Scale, SetupEnvironment, Stop,
+        ListApps, ListDeployments, ListInstances, ListReleases, ListRoutes, LogTopic, ProjectTopic, ReadLog, Redeploy,
+        RegisterSource, Restart, Rollback, RunningInstances, Scale, SetupEnvironment, Stop,
     },
     project::ProjectDeleted,
 };
@@ -111,6 +111,8 @@ pub fn contract() -> Contract<Deploys> {
         .on::<GetDeployment>()
         .on::<ListDeployments>()
         .on::<CancelDeployment>()
+        .on::<Redeploy>()
+        .on::<ListApps>()
         .on::<ListReleases>()
         .on::<Rollback>()
         .on::<Scale>()

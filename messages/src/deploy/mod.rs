@@ -1,11 +1,13 @@
 //! `deploy`: from source to a running, routed app.
 
+mod apps;
 mod deployments;
 mod environment;
 mod events;
 mod formation;
 mod instances;
 mod logs;
+mod redeploy;
 mod releases;
 mod routes;
 mod sources;
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DeploymentId, DomainError, code::codes};
 
+pub use apps::{AppSummary, ListApps};
 pub use deployments::{
     CancelDeployment, CreateDeployment, Deployment, DeploymentKind, DeploymentStatus, GetDeployment, ListDeployments,
 };
@@ -27,6 +30,7 @@ pub use events::{
 pub use formation::{Formation, Restart, Scale, Stop};
 pub use instances::{Instance, InstanceId, InstanceStatus, Instances, ListInstances, RunningInstances};
 pub use logs::{GetBuildLog, GetLogs, LogLine, LogLines, LogName, ReadLog};
+pub use redeploy::Redeploy;
 pub use releases::{ListReleases, Release, Rollback};
 pub use routes::{AppRoute, AppRoutes, ListRoutes, RouteState};
 pub use sources::{DeploymentSource, RegisterSource, Source};

@@ -114,7 +114,7 @@ impl Deploys {
         context.deployment_log(id).heading(&format!("Waiting: {busy}; {place}"));
     }
 
-    async fn deployment(&self, caller: &Caller, id: DeploymentId) -> Refusable<DeploymentRow> {
+    pub(super) async fn deployment(&self, caller: &Caller, id: DeploymentId) -> Refusable<DeploymentRow> {
         let found = deployments::owned(&self.context.database, id, caller.tenant()?).await?;
         found.ok_or_else(|| DeployError::NotFound("deployment".to_owned()).into())
     }

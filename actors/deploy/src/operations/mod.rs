@@ -8,9 +8,11 @@ mod environment;
 mod formation;
 mod instances;
 mod logs;
+mod redeploy;
 mod releases;
 mod routes;
 mod sources;
+mod summaries;
 
 use std::sync::Arc;
 
