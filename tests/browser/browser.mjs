@@ -1,6 +1,7 @@
 // What the scenarios have in common: a browser, people in it, and what every page keeps.
 import { createRequire } from "node:module";
 import { accessSync, readFileSync } from "node:fs";
+import { connect, createServer } from "node:net";
 import { delimiter, join } from "node:path";
 import assert from "node:assert/strict";
 
@@ -37,7 +38,7 @@ export const person = async (browser, options = {}) => {
   page.on("pageerror", (error) => errors.push(`${page.url()}: ${error.message}`));
   page.on("console", (message) => {
     // Refused requests are part of the scenarios; violations of the policy and errors of scripts are not.
-    if (message.type() === "error" && !/Failed to load resource|net::ERR/.test(message.text())) errors.push(`${page.url()}: ${message.text()}`);
+    if (message.type() === "error" && !/Failed to load resource|net::ERR|WebSocket connection/.test(message.text())) errors.push(`${page.url()}: ${message.text()}`);
   });
   return page;
 };
@@ -48,6 +49,29 @@ export const signIn = async (page, email = "admin@example.com") => {
   await page.fill("[name=password]", told.password);
   await page.click("button");
   await page.waitForURL("/");
+};
+
+/** A way to the node that can be cut, as when a machine sleeps: whoever connects meanwhile is turned away. */
+export const line = async () => {
+  const node = Number(new URL(told.origin).port), open = new Set();
+  let isCut = false;
+  const server = createServer((near) => {
+    if (isCut) return void near.destroy();
+    const far = connect(node, "127.0.0.1");
+    for (const [one, other] of [[near, far], [far, near]]) {
+      open.add(one);
+      one.pipe(other);
+      one.on("error", () => {});
+      one.on("close", () => { open.delete(one); other.destroy(); });
+    }
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return {
+    origin: `http://127.0.0.1:${server.address().port}`,
+    cut() { isCut = true; for (const socket of open) socket.destroy(); },
+    mend() { isCut = false; },
+    close() { this.cut(); server.close(); },
+  };
 };
 
 let shots = 0;

@@ -4,7 +4,7 @@ import { api, assert, keeps, noErrors, open, person, signIn, told } from "./brow
 const PAGES = [
   "/", "/apps/new", "/apps/new?from=git", "/apps/new?from=example", "/apps/shop", "/apps/shop/deployments", "/apps/shop/releases",
   "/apps/shop/variables", "/apps/shop/logs", "/apps/shop/settings", "/apps/shop/delete", "/nodes", "/cluster", "/cluster/dead-letters",
-  "/cluster/sagas", "/organization", "/account", "/account/keys", "/dashboard/components",
+  "/cluster/sagas", "/organization", "/account", "/account/keys", ...(told.development ? ["/dashboard/components"] : []),
 ];
 const name = (path) => path.replace(/[^a-z]+/g, "-");
 
@@ -46,16 +46,15 @@ await open(async (browser) => {
   }
 
   // Every page at both ends of the widths, dark and light.
-  for (const [width, colorScheme] of [[375, "light"], [1600, "dark"]]) {
+  await Promise.all([[375, "light"], [1600, "dark"]].map(async ([width, colorScheme]) => {
     const page = await person(browser, { viewport: { width, height: 900 }, colorScheme });
     await signIn(page);
     for (const path of PAGES) {
       await page.goto(path);
-      await page.waitForLoadState("load");
       await keeps(page, `${width}${name(path)}`);
     }
     await page.context().close();
-  }
+  }));
 
   // The keyboard alone: the palette leads to the variables, and a form is sent.
   const page = await person(browser);

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::request::PageRequest;
 
 const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 180.0;
+const HEIGHT: f64 = 140.0;
 const LEFT: f64 = 44.0;
 const RIGHT: f64 = 8.0;
 const TOP: f64 = 10.0;
@@ -205,8 +205,7 @@ impl Scale {
     }
 
     fn times(&self) -> Vec<TimeView> {
-        let days = (self.end - self.start).num_days();
-        let format = if days >= 2 { "%-d %b" } else { "%H:%M" };
+        let format = if (self.end - self.start).num_days() >= 2 { "%-d %b %Y" } else { "%-d %b, %H:%M UTC" };
         let time =
             |at: DateTime<Utc>, anchor| TimeView { x: self.x(at), at, label: at.format(format).to_string(), anchor };
         let middle = self.start + (self.end - self.start) / 2;

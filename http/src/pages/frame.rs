@@ -7,6 +7,7 @@ use callboard_messages::{
 };
 use futures_util::join;
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::{
     navigation::{self, EntryView},
@@ -30,6 +31,8 @@ pub(super) struct Frame {
     toast: Option<Toast>,
     /// This page's path, with its query.
     address: String,
+    /// What makes a form of this page the same one when it is sent again.
+    attempt: Uuid,
     /// Whether the page of components is there.
     development: bool,
 }
@@ -53,6 +56,7 @@ impl Frame {
             navigation: navigation::entries(request.http().path(), caller.administrator),
             toast,
             address: request.address(),
+            attempt: Uuid::now_v7(),
             development: request.worker().shared.development,
         }
     }

@@ -16,6 +16,10 @@ pub struct AppSummary {
     pub url: String,
     /// What is wanted.
     pub formation: Formation,
+    /// The version of the environment that what serves runs with; absent while nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0)]
+    pub environment_version: Option<i64>,
     /// The newest deployment.
     pub last: Option<Deployment>,
 }
@@ -24,6 +28,9 @@ pub struct AppSummary {
 /// app. A project that was never deployed is not among them.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct ListApps {
+    /// Only the app of this project.
+    #[serde(default)]
+    pub project_id: Option<ProjectId>,
     /// How many rows, 1 to 100; default: 20.
     #[serde(default)]
     pub limit: Limit,

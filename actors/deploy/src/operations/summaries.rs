@@ -14,7 +14,10 @@ use crate::store::{apps, deployments};
 impl Handle<ListApps> for Deploys {
     async fn handle(&self, caller: &Caller, message: ListApps) -> Outcome<ListApps> {
         let (database, organization_id) = (&self.context.database, caller.tenant()?);
-        let rows = apps::owned_page(database, organization_id, message.cursor, message.limit).await?;
+        let rows = match message.project_id {
+            Some(project_id) => apps::owned(database, project_id, organization_id).await?.into_iter().collect(),
+            None => apps::owned_page(database, organization_id, message.cursor, message.limit).await?,
+        };
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
             return Ok(Page { items: Vec::new(), next: None });
         };
@@ -27,6 +30,7 @@ impl Handle<ListApps> for Deploys {
             project_id: app.project_id,
             url: self.context.settings.url(&app.name),
             formation: app.shown_formation(),
+            environment_version: app.serving.map(|serving| serving.environment_version),
             last: newest.remove(&app.project_id),
         };
         let summaries = rows.into_iter().map(summary).collect();

@@ -15,6 +15,7 @@ mod projects;
 mod recovery;
 mod retention;
 mod stories;
+mod summaries;
 mod tables;
 mod takeover;
 mod umask;

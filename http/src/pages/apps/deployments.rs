@@ -150,15 +150,16 @@ pub(crate) async fn show(request: PageRequest) -> Result<HttpResponse, Problem> 
 /// Ends a deployment that has not ended.
 pub(crate) async fn cancel(mut request: PageRequest) -> Result<HttpResponse, Problem> {
     request.form(form::SHORT).await?;
+    let project = request.project().await?;
     let deployment_id: DeploymentId = request.id("deployment_id")?;
     let outcome = request.ask(CancelDeployment { deployment_id }).await;
-    let to = address(&request.parameter("name")?, &format!("deployments/{deployment_id}"));
+    let to = address(&project.name, &format!("deployments/{deployment_id}"));
     request.acted(outcome, &to, "The deployment is cancelled; what served before serves on.")
 }
 
 /// The whole log as a text, streamed.
 pub(crate) async fn download(request: PageRequest) -> Result<HttpResponse, Problem> {
-    let name = request.parameter("name")?;
+    let name = request.project().await?.name;
     let deployment_id: DeploymentId = request.id("deployment_id")?;
     let deployment = request.ask(GetDeployment { deployment_id }).await?;
     let version = deployment.release_version.map_or_else(String::new, |version| format!("-v{version}"));

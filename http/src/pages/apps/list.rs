@@ -135,7 +135,7 @@ async fn summaries(request: &PageRequest) -> (HashMap<ProjectId, AppSummary>, Op
     let mut summaries = HashMap::new();
     let mut cursor: Option<Cursor> = None;
     loop {
-        match request.ask(ListApps { limit: AT_ONCE, cursor }).await {
+        match request.ask(ListApps { project_id: None, limit: AT_ONCE, cursor }).await {
             Ok(page) => {
                 summaries.extend(page.items.into_iter().map(|app| (app.project_id, app)));
                 cursor = page.next;

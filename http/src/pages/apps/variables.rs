@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use actix_web::HttpResponse;
 use callboard_messages::{
     Code, Secret,
-    deploy::ListReleases,
+    deploy::ListApps,
     project::{ChangeEnv, Environment, ListEnv, NewVariable},
 };
 use serde::Serialize;
@@ -133,10 +133,10 @@ async fn show(
     error: Option<String>,
     conflict: bool,
 ) -> Result<HttpResponse, Problem> {
-    let releases = ListReleases { project_id: app.project.id, limit: callboard_messages::Limit::of(20), cursor: None };
-    let releases = request.ask(releases).await.map(|page| page.items).unwrap_or_default();
-    let serving = releases.iter().find(|release| release.current);
-    let outdated = serving.is_some_and(|release| release.environment_version < version) && app.healthy > 0;
+    let list = ListApps { project_id: Some(app.project.id), ..ListApps::default() };
+    let serving = request.ask(list).await.ok().and_then(|page| page.items.into_iter().next());
+    let outdated = serving.and_then(|app| app.environment_version).is_some_and(|serving| serving != version);
+    let outdated = outdated && app.healthy > 0;
     let status = match (conflict, &error) {
         (true, _) => actix_web::http::StatusCode::PRECONDITION_FAILED,
         (false, Some(_)) => actix_web::http::StatusCode::BAD_REQUEST,

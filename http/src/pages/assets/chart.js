@@ -12,6 +12,7 @@ export const start = (chart) => {
   const scale = () => svg.clientWidth / svg.viewBox.baseVal.width;
   const place = ({ offsetX }) => Math.min(right, Math.max(left, offsetX / scale()));
   const time = (x) => Math.round(from + (x - left) / (right - left) * (to - from));
+  for (const text of all("[data-time]", svg)) text.textContent = minute.format(new Date(text.dataset.time));
   let began = null;
   svg.onpointermove = (event) => {
     const x = place(event);

@@ -1,6 +1,7 @@
 // What every page of the dashboard loads; the rest is loaded where it is needed. Each page works without any of it.
 import { all, dialog, one } from "./dom.js";
 import "./live.js";
+import { openPalette } from "./palette.js";
 import { page, send } from "./swap.js";
 import { showTimes } from "./times.js";
 
@@ -8,13 +9,13 @@ const PARTS = { log: "./log.js", upload: "./upload.js", chart: "./chart.js", var
 
 const start = () => {
   showTimes(document);
+  one(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   for (const button of all("[data-copy]")) button.hidden = !navigator.clipboard;
   for (const [name, load] of Object.entries(PARTS)) for (const element of all(`[data-${name}]:not([data-ready])`)) {
     element.dataset.ready = "";
     import(load).then((part) => part.start(element));
   }
 };
-const openPalette = () => import("./palette.js").then(({ open }) => open());
 
 // The page that asks first, as a dialog.
 const openDialog = async ({ href }) => {

@@ -1,5 +1,6 @@
 // A log of any length: all lines are held, only those in view are in the page.
 import { make, one } from "./dom.js";
+import { listen } from "./live.js";
 import { ask } from "./session.js";
 import { refresh } from "./swap.js";
 import { clock } from "./times.js";
@@ -73,22 +74,20 @@ export const start = (log) => {
       }
     } catch { return retry(); }
     if (live === undefined) { state.textContent = ""; return; }
-    source = new EventSource(`/api/v1/live?topics=${topic}&after=${last}`);
     let batch = [];
-    source.addEventListener("log", ({ data }) => { if (batch.push(JSON.parse(data).data) === 1) setTimeout(() => { add(batch); batch = []; }, 50); });
-    source.addEventListener("gap", () => { state.textContent = "older lines are not kept any more"; });
-    source.addEventListener("deployment", ({ data }) => {
-      if (!/completed|failed|cancelled/.test(JSON.parse(data).data.status)) return;
-      setTimeout(() => { source.close(); state.textContent = "ended"; refresh(); }, 500);
+    source = listen(topic, last, ({ kind, data }) => {
+      if (kind === "gap") state.textContent = "older lines are not kept any more";
+      if (kind === "log" && batch.push(data) === 1) setTimeout(() => { add(batch); batch = []; }, 50);
+      if (kind === "deployment" && /completed|failed|cancelled/.test(data.status)) setTimeout(end, 500);
     });
     source.onopen = () => { state.textContent = "live"; };
-    source.addEventListener("end", retry);
-    source.onerror = () => { state.textContent = "connecting again"; if (source.readyState === 2) retry(); };
+    source.onclose = ({ target }) => { if (target === source) { state.textContent = "connecting again"; retry(); } };
   };
-  const retry = () => { source?.close(); source = null; setTimeout(() => log.isConnected && !source && read(), 1500); };
+  const stop = () => { const before = source; source = null; before?.close(); };
+  const end = () => { stop(); state.textContent = "ended"; refresh(); };
+  const retry = () => { stop(); setTimeout(() => log.isConnected && !source && read(), 1500); };
 
   part("tools").hidden = false;
-  part("more")?.remove();
   following.checked = live !== undefined;
   view.addEventListener("scroll", () => {
     if (view.scrollTop < before && view.scrollTop + view.clientHeight < view.scrollHeight - HEIGHT) following.checked = false;
@@ -112,8 +111,9 @@ export const start = (log) => {
     form.q.hidden = form.lastElementChild.hidden = true;
     form.from.onchange = sift;
   }
-  new ResizeObserver(later).observe(view);
-  addEventListener("shown", () => { if (!log.isConnected) source?.close(); else if (!source) read(); });
+  addEventListener("resize", later);
+  addEventListener("shown", () => { if (!log.isConnected) stop(); else if (state.textContent === "signed out") read(); });
+  addEventListener("woke", () => source && retry());
   view.replaceChildren(room);
   state.textContent = "reading";
   read();

@@ -4,7 +4,7 @@ import { ask } from "./session.js";
 
 const TABS = ["deployments", "releases", "variables", "logs", "settings"];
 
-export const open = async () => {
+export const openPalette = async () => {
   if (one("dialog")) return;
   let links = [], found = [], at = 0;
   const shown = dialog("palette"), input = one("input", shown), list = one("ul", shown);
@@ -31,6 +31,6 @@ export const open = async () => {
   const response = await ask("/palette");
   if (!response?.ok) return;
   links = await response.json();
-  links = links.flatMap((link) => [link, ...(link.kind === "App" ? TABS : []).map((tab) => ({ kind: tab, label: `${link.label} ${tab}`, address: `${link.address}/${tab}` }))]);
+  links = links.flatMap((link) => [link, ...(link.kind === "App" ? TABS : []).map((tab) => ({ ...link, label: `${link.label} ${tab}`, address: `${link.address}/${tab}` }))]);
   show();
 };

@@ -3,10 +3,9 @@ import { all, make, one } from "./dom.js";
 import { ask } from "./session.js";
 import { showTimes } from "./times.js";
 
-const html = { headers: { Accept: "text/html" } };
 const parse = (text) => new DOMParser().parseFromString(text, "text/html");
 export const page = async (address, options) => {
-  const response = await ask(address, { ...html, ...options });
+  const response = await ask(address, { headers: { Accept: "text/html" }, ...options });
   return response && { response, page: parse(await response.text()) };
 };
 
