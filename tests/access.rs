@@ -58,7 +58,7 @@ struct Row {
 async fn rows(owner: &Api, app: &App<'_>) -> Vec<Row> {
     let project = owner.create_project("shop").await;
     owner.put(&format!("/projects/{project}/env"), json!({ "variables": [{ "name": "A", "value": "1" }] })).await.ok();
-    let deployment = owner.deploy_archive(&project, pack(app)).await.ok();
+    let deployment = owner.deploy_archive(&project, app.packed()).await.ok();
     let deployment = deployment["id"].as_str().unwrap().to_owned();
     answered("the app serves", || async {
         let deployment = owner.look(&format!("/deployments/{deployment}")).await?;
@@ -137,6 +137,7 @@ fn body(method: &Method, path: &str, operation: &Value, document: &Value) -> Val
         (_, "/projects/{project_id}/deployments") => {
             json!({ "source": { "archive": { "source_id": uuid::Uuid::now_v7() } } })
         }
+        ("PATCH", "/projects/{project_id}/env") => json!({ "remove": ["A"] }),
         (_, "/projects/{project_id}/env") => json!({ "variables": [{ "name": "A", "value": "1" }] }),
         (_, "/projects/{project_id}/build-config") => json!({ "config": {} }),
         (_, "/projects/{project_id}/scale") => json!({ "processes": { "web": 1 } }),
@@ -194,13 +195,6 @@ async fn another_tenants_things_are_not_there() {
     assert_eq!(owner.get(&format!("/projects/{project}")).await.ok()["name"], "shop");
     assert_eq!(app.version().await, "one");
     node.finish().await;
-}
-
-fn pack(app: &App<'_>) -> Vec<u8> {
-    let encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    let mut archive = tar::Builder::new(encoder);
-    archive.append_dir_all(".", &app.folder).unwrap();
-    archive.into_inner().unwrap().finish().unwrap()
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod harness;
 mod access;
 mod backup;
 mod bad_input;
+mod browser;
 mod builds;
 mod cases;
 mod chaos;

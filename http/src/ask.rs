@@ -352,6 +352,7 @@ impl Asking {
             versioned,
             paged,
             upgrades: false,
+            of_dashboard: false,
             handler: Box::new(move |request| Rc::clone(&asking).perform(request).boxed_local()),
         }
     }

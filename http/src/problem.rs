@@ -97,6 +97,11 @@ impl Problem {
         Failure::Internal(cause.into()).into()
     }
 
+    /// In a few words.
+    pub(crate) fn title(&self) -> &'static str {
+        title_of(self.code)
+    }
+
     /// The answer for the client.
     pub(crate) fn answer(&self, request_id: Uuid) -> Answer {
         let view = View {

@@ -20,7 +20,7 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 use bytes::Bytes;
-use callboard_platform::revocations::Revocations;
+use callboard_platform::{revocations::Revocations, routing::RoutingTable};
 use callboard_supervisors::{Runtime, db::Databases};
 use futures_util::{
     FutureExt, TryFutureExt,
@@ -68,6 +68,8 @@ pub struct Gateway {
     pub issuer: Option<String>,
     /// Counts requests of several gateways together; default: in this process.
     pub rate_limits: Option<Arc<dyn RateLimitStore>>,
+    /// Shows what is for who works on the pages themselves: the page of components.
+    pub development: bool,
 }
 
 /// State that all worker threads share.
@@ -78,6 +80,10 @@ pub(crate) struct Shared {
     pub(crate) revocations: Revocations,
     pub(crate) sightings: Sightings,
     pub(crate) objects: Arc<dyn ObjectStore>,
+    /// Where the apps answer.
+    pub(crate) routes: RoutingTable,
+    /// Whether the page of components is there.
+    pub(crate) development: bool,
     /// The platform's own URL, without a slash at its end.
     pub(crate) address: String,
     pub(crate) issuer: String,
@@ -226,7 +232,9 @@ pub async fn serve(gateway: Gateway) -> Result<Serving, GatewayError> {
 /// # Errors
 /// As [`serve`].
 pub async fn serve_on(listener: TcpListener, gateway: Gateway) -> Result<Serving, GatewayError> {
-    let Gateway { settings, runtime, databases, revocations, objects, router, address, issuer, rate_limits } = gateway;
+    let development = gateway.development;
+    let Gateway { settings, runtime, databases, revocations, objects, router, address, issuer, rate_limits, .. } =
+        gateway;
     settings.validate().map_err(GatewayError::Settings)?;
     let bound = listener.local_addr().map_err(|source| GatewayError::Listen { address: settings.listen, source })?;
     let configured = settings.public_url.as_ref().map(|url| url.origin().ascii_serialization());
@@ -251,6 +259,8 @@ pub async fn serve_on(listener: TcpListener, gateway: Gateway) -> Result<Serving
         revocations,
         sightings: Sightings::default(),
         objects,
+        routes: router.table().clone(),
+        development,
         issuer: issuer.unwrap_or_else(|| address.clone()),
         address,
     });

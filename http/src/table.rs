@@ -61,6 +61,8 @@ pub(crate) struct Endpoint {
     pub(crate) paged: bool,
     /// Answers 101 to whoever asks for a WebSocket.
     pub(crate) upgrades: bool,
+    /// A page of the dashboard: leads whoever is not signed in to where that is done.
+    pub(crate) of_dashboard: bool,
     pub(crate) handler: Handler,
 }
 
@@ -84,6 +86,7 @@ where
         versioned: false,
         paged: false,
         upgrades: false,
+        of_dashboard: false,
         handler: Box::new(move |request| handler(request).boxed_local()),
     }
 }
@@ -107,6 +110,11 @@ impl Endpoint {
     /// May become a WebSocket.
     pub(crate) fn upgrading(self) -> Self {
         Self { upgrades: true, ..self }
+    }
+
+    /// A page of the dashboard.
+    pub(crate) fn of_dashboard(self) -> Self {
+        Self { of_dashboard: true, ..self }
     }
 
     /// Never limited: probes.

@@ -1,10 +1,11 @@
 //! Uploads of sources, streamed to the object store: counted, hashed, never whole in memory.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
-use actix_web::{HttpResponse, http::header};
+use actix_web::{HttpResponse, dev::Payload, http::header};
+use bytes::Bytes;
 use callboard_messages::{
-    Code, DomainError, Operation,
+    Caller, Code, DomainError, Operation, ProjectId,
     deploy::{RegisterSource, Source},
     project::GetProject,
 };
@@ -12,14 +13,20 @@ use callboard_supervisors::{
     Bus, Part,
     disk::{Disk, tells_no_room},
 };
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart, path::Path};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::{message, openapi::Docs, problem::Problem, server::Shared, worker::Request};
+use crate::{
+    message,
+    openapi::Docs,
+    problem::Problem,
+    server::Shared,
+    worker::{Request, Worker},
+};
 
 /// Most parts of an object in flight.
 const PARTS: usize = 4;
@@ -56,24 +63,73 @@ pub(crate) async fn source(mut request: Request) -> Result<HttpResponse, Problem
         return Err(Problem { close: true, ..store_away() });
     }
 
+    let worker = Rc::clone(&request.worker);
+    let body = Payload::take(&mut request.payload);
+    let mut body = body.map(|chunk| chunk.map_err(|_| broken_off("the upload broke off")));
+    let kept = keep(&worker, &request.caller, project_id, &mut body).await;
+    let source = match kept {
+        Ok(source) => source,
+        Err(Refusal { problem, rest: Rest::Unread }) => {
+            // A client that is still sending would not read the response before a reset.
+            drain(&mut body, &worker).await;
+            return Err(problem);
+        }
+        Err(Refusal { problem, rest: Rest::Gone }) => return Err(problem),
+    };
+    Ok(HttpResponse::Created().json(source))
+}
+
+/// Why an upload is refused, and what is to become of the rest of it.
+pub(crate) struct Refusal {
+    pub(crate) problem: Problem,
+    pub(crate) rest: Rest,
+}
+
+/// The rest of a body.
+pub(crate) enum Rest {
+    /// More may come, and has to be read before the answer is.
+    Unread,
+    /// Nothing more comes.
+    Gone,
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self { problem, rest: Rest::Gone }
+    }
+}
+
+fn unread(problem: Problem) -> Refusal {
+    Refusal { problem, rest: Rest::Unread }
+}
+
+/// Keeps a source of the project, whose bytes are `body`, and has the deploy domain record it.
+pub(crate) async fn keep<S>(
+    worker: &Worker,
+    caller: &Caller,
+    project_id: ProjectId,
+    body: &mut S,
+) -> Result<Source, Refusal>
+where
+    S: Stream<Item = Result<Bytes, Problem>> + Unpin,
+{
     let id = Uuid::now_v7();
     let path = Path::from(format!("sources/{id}"));
-    let objects = request.worker.shared.objects.clone();
-    let bus = request.worker.bus().clone();
-    let disk = request.worker.shared.runtime.disk().clone();
+    let objects = worker.shared.objects.clone();
+    let bus = worker.bus().clone();
+    let disk = worker.shared.runtime.disk().clone();
     let failed = |error: object_store::Error| store_failed(&error, &disk, &bus);
     let upload = objects.put_multipart(&path).await.map_err(failed)?;
     // Parts already written are removed with this, also when the client goes and this future is dropped.
     let mut unfinished = Unfinished { upload: Some(WriteMultipart::new(upload)), stored: None };
-    let (size, sha256) = receive(&mut request, &mut unfinished, limit).await?;
+    let (size, sha256) = receive(worker, body, &mut unfinished).await?;
     unfinished.stored = Some((objects, path));
     if let Some(upload) = unfinished.upload.take() {
         upload.finish().await.map_err(failed)?;
     }
 
     let register = RegisterSource { project_id, source: Source { id, size, sha256 } };
-    let outcome = request.worker.bus().ask(&request.caller, register).await;
-    let source = match outcome {
+    let source = match bus.ask(caller, register).await {
         Ok(source) => source,
         Err(error) => {
             let problem = Problem::from(error);
@@ -81,11 +137,16 @@ pub(crate) async fn source(mut request: Request) -> Result<HttpResponse, Problem
                 // It may be recorded all the same: then the object must stay.
                 unfinished.stored = None;
             }
-            return Err(problem);
+            return Err(problem.into());
         }
     };
     unfinished.stored = None;
-    Ok(HttpResponse::Created().json(source))
+    Ok(source)
+}
+
+/// Reads on for a while, as [`message::discard`] does.
+async fn drain(body: &mut (impl Stream<Item = Result<Bytes, Problem>> + Unpin), worker: &Worker) {
+    message::discard_stream(body, &worker.shared.settings).await;
 }
 
 /// Removes what was stored of a failed upload.
@@ -116,41 +177,44 @@ impl Drop for Unfinished {
     }
 }
 
-async fn receive(request: &mut Request, to: &mut Unfinished, limit: u64) -> Result<(u64, String), Problem> {
-    let mut pace = request.worker.shared.settings.pace();
+async fn receive<S>(worker: &Worker, body: &mut S, to: &mut Unfinished) -> Result<(u64, String), Refusal>
+where
+    S: Stream<Item = Result<Bytes, Problem>> + Unpin,
+{
+    let limit = worker.shared.settings.upload_limit;
+    let mut pace = worker.shared.settings.pace();
     let mut hash = Sha256::new();
     let mut size = 0_u64;
     loop {
         let until = pace.wait_until(Instant::now());
-        let chunk = match tokio::time::timeout_at(until, request.payload.next()).await {
-            Ok(Some(chunk)) => chunk.map_err(|_| broken_off("the upload broke off"))?,
+        let chunk = match tokio::time::timeout_at(until, body.next()).await {
+            Ok(Some(chunk)) => chunk?,
             Ok(None) => break,
-            Err(_) => return Err(broken_off("the upload stood still for too long, or came too slowly")),
+            Err(_) => return Err(broken_off("the upload stood still for too long, or came too slowly").into()),
         };
         pace.received(chunk.len(), Instant::now());
         size += chunk.len() as u64;
         if size > limit {
-            message::discard(&mut request.payload, &request.worker.shared.settings).await;
-            return Err(Problem::too_large(limit));
+            return Err(unread(Problem::too_large(limit)));
         }
         hash.update(&chunk);
         if let Some(upload) = &mut to.upload {
             if let Err(error) = upload.wait_for_capacity(PARTS).await {
-                // A client that is still sending would not read the response before a reset.
-                message::discard(&mut request.payload, &request.worker.shared.settings).await;
-                let Shared { runtime, .. } = &*request.worker.shared;
-                return Err(Problem { close: true, ..store_failed(&error, runtime.disk(), runtime.bus()) });
+                let Shared { runtime, .. } = &*worker.shared;
+                let problem = store_failed(&error, runtime.disk(), runtime.bus());
+                return Err(unread(Problem { close: true, ..problem }));
             }
             upload.put(chunk);
         }
     }
     if size == 0 {
-        return Err(Problem::invalid("the body is empty: send a tar.gz or zip archive"));
+        return Err(Problem::invalid("the body is empty: send a tar.gz or zip archive").into());
     }
     Ok((size, hex::encode(hash.finalize())))
 }
 
-fn broken_off(why: &'static str) -> Problem {
+/// The problem of an upload of which nothing more comes.
+pub(crate) fn broken_off(why: &'static str) -> Problem {
     Problem { close: true, ..Problem::invalid(why) }
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use actix_web::{HttpRequest, HttpResponse, dev::Payload, http::header};
 use callboard_messages::{
-    Access, Caller, Failure, Principal,
+    Access, Caller, Code, Failure, Principal,
     auth::{ADMINISTER, Tokens},
 };
 use callboard_supervisors::{
@@ -59,6 +59,8 @@ pub(crate) struct Arrival {
     user_agent: Option<Arc<str>>,
     left: Cell<Option<Left>>,
     pub(crate) refreshed: RefCell<Option<Box<Tokens>>>,
+    /// Set when the organization that the browser chose is none of the person's any more.
+    pub(crate) chosen_is_gone: Cell<bool>,
 }
 
 /// An authenticated request for its handler.
@@ -94,7 +96,15 @@ impl Arrival {
         let agent = || http.headers().get(header::USER_AGENT)?.to_str().ok();
         let user_agent =
             wants_agent.then(agent).flatten().map(|agent| agent.chars().take(256).collect::<String>().into());
-        Self { request_id, correlation_id, client, user_agent, left: Cell::new(None), refreshed: RefCell::new(None) }
+        Self {
+            request_id,
+            correlation_id,
+            client,
+            user_agent,
+            left: Cell::new(None),
+            refreshed: RefCell::new(None),
+            chosen_is_gone: Cell::new(false),
+        }
     }
 
     /// A caller without credentials, at this address.
@@ -224,7 +234,15 @@ impl Worker {
                 }
                 arrival.anonymous()
             }
-            access => self.admit_caller(&http, &arrival, access).await?.caller,
+            access => match self.admit_caller(&http, &arrival, access).await {
+                Ok(session) => session.caller,
+                Err(problem) if endpoint.of_dashboard && is_unauthenticated(&problem) && pages::wants_page(&http) => {
+                    self.admit(Class::Address, &arrival).await?;
+                    let caller = arrival.anonymous();
+                    return pages::signed_out(Request { worker: self, http, payload, arrival, caller, found }).await;
+                }
+                Err(problem) => return Err(problem),
+            },
         };
         let line = Rc::clone(&found.line);
         let request = Request { worker: self, http, payload, arrival, caller, found };
@@ -262,7 +280,7 @@ impl Worker {
             tracing::error!(operation, request_id = %arrival.request_id, cause = cause.escape_debug().to_string(), "fault");
         }
         if pages::wants_page(http) {
-            return pages::problem(self, problem, arrival);
+            return pages::problem(self, problem, http, arrival);
         }
         problem.respond(arrival.request_id)
     }
@@ -270,6 +288,9 @@ impl Worker {
     fn finish(&self, response: &mut HttpResponse, arrival: &Arrival) {
         if let Some(tokens) = arrival.refreshed.borrow_mut().take() {
             cookies::set(response, &tokens, self.secure());
+        }
+        if arrival.chosen_is_gone.get() {
+            cookies::set_organization(response, None, self.secure());
         }
         let headers = response.headers_mut();
         headers::secure(headers, arrival.request_id, self.secure());
@@ -290,6 +311,10 @@ fn described(line: Option<&Line>, outcome: Result<HttpResponse, Problem>) -> Res
         }
         _ => outcome,
     }
+}
+
+fn is_unauthenticated(problem: &Problem) -> bool {
+    problem.code == Code::Unauthenticated.as_str()
 }
 
 /// The message of a panic.

@@ -38,6 +38,11 @@ pub struct DomainName(pub String);
 #[schema(min_length = 1, max_length = 40, pattern = "^[A-Za-z0-9_-]+$")]
 pub struct ProcessType(pub String);
 
+/// The name of an environment variable.
+#[derive(ToSchema)]
+#[schema(min_length = 1, max_length = 128, pattern = "^[A-Za-z_][A-Za-z0-9_]*$")]
+pub struct VariableName(pub String);
+
 /// How many instances there are of each process type.
 pub struct ProcessCounts(pub BTreeMap<String, u32>);
 

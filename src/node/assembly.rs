@@ -176,6 +176,7 @@ impl Plan<'_> {
             address: Some(self.addresses.platform().to_owned()),
             issuer: Some(issuer),
             rate_limits: Some(cache.rate_limits(&settings.gateway.rate_limits)),
+            development: self.mode == Mode::Dev,
         };
         let serving =
             callboard_http::serve_on(listener, gateway).await.map_err(|error| Error::failure(error.to_string()))?;

@@ -169,6 +169,14 @@ impl<'a> App<'a> {
         fs::write(path, text).unwrap();
     }
 
+    /// The folder as a tar.gz archive.
+    pub fn packed(&self) -> Vec<u8> {
+        let encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let mut archive = tar::Builder::new(encoder);
+        archive.append_dir_all(".", &self.folder).unwrap();
+        archive.into_inner().unwrap().finish().unwrap()
+    }
+
     /// Deploys the folder; it must succeed.
     pub async fn deploy(&self) -> Value {
         let deployed = self.node.cli_json(&["deploy", self.folder.to_str().unwrap(), "--app", &self.name]).await;

@@ -39,8 +39,9 @@ use std::sync::Arc;
 use callboard_messages::{
     deploy::{
         CancelDeployment, CleanupEnvironment, ClearCache, CreateDeployment, DeploymentTopic, GetBuildLog,
-        GetDeployment, GetLogs, ListDeployments, ListInstances, ListReleases, ListRoutes, LogTopic, ProjectTopic,
-        ReadLog, RegisterSource, Restart, Rollback, RunningInstances, Scale, SetupEnvironment, Stop,
+        GetDeployment, GetLogs, ListApps, ListDeployments, ListInstances, ListReleases, ListRoutes, LogTopic,
+        ProjectTopic, ReadLog, Redeploy, RegisterSource, Restart, Rollback, RunningInstances, Scale, SetupEnvironment,
+        Stop,
     },
     project::ProjectDeleted,
 };
@@ -112,6 +113,8 @@ pub fn contract() -> Contract<Deploys> {
         .on::<ListDeployments>()
         .on::<CancelDeployment>()
         .on::<ClearCache>()
+        .on::<Redeploy>()
+        .on::<ListApps>()
         .on::<ListReleases>()
         .on::<Rollback>()
         .on::<Scale>()

@@ -7,7 +7,7 @@
 use callboard_messages::{
     CallError, Caller, Failure, OrganizationId, ProjectId, Secret,
     project::{
-        Environment, ListEnv, NewVariable, ProjectEnvChanged, ProjectError, SetEnv, UnsetEnv, Variable,
+        ChangeEnv, Environment, ListEnv, NewVariable, ProjectEnvChanged, ProjectError, SetEnv, UnsetEnv, Variable,
         is_platform_variable,
     },
 };
@@ -148,7 +148,11 @@ impl Handle<ListEnv> for Projects {
             .bind(caller.tenant()?)
             .fetch_optional()
             .await?;
-        let (version,) = version.ok_or(ProjectError::NotFound)?;
+        let (newest,) = version.ok_or(ProjectError::NotFound)?;
+        let version = message.version.unwrap_or(newest);
+        if !(0..=newest).contains(&version) {
+            return Err(ProjectError::Invalid(format!("the environment has the versions 0 to {newest}")).into());
+        }
         Ok(shown(rows_at(&self.database, message.project_id, version).await?, version))
     }
 }
@@ -218,22 +222,8 @@ impl Handle<UnsetEnv> for Projects {
         let now = self.clock.now();
         let unset = async |transaction: &mut Transaction| -> Result<Environment, CallError<ProjectError>> {
             let version = new_version(transaction, owner).await?;
-            // A row without a value ends the variable; the one before must have one.
-            let removed = transaction
-                .query(
-                    "INSERT INTO variables (project_id, name, version, secret, size, updated_at)
-                     SELECT project_id, name, $3, secret, 0, $4 FROM variables AS v
-                     WHERE project_id = $1 AND name = $2 AND (plain IS NOT NULL OR sealed IS NOT NULL)
-                       AND version = (SELECT MAX(version) FROM variables AS newest
-                                      WHERE newest.project_id = v.project_id AND newest.name = v.name)",
-                )
-                .bind(owner.project_id)
-                .bind(message.name.clone())
-                .bind(version)
-                .bind(now)
-                .execute()
-                .await?;
-            if removed == 0 {
+            let removed = end(transaction, owner, version, &message.name, now).await?;
+            if !removed {
                 return Err(ProjectError::NoSuchVariable(message.name.clone()).into());
             }
             emit(transaction, caller, &owner.changed(version, vec![message.name.clone()])).await?;
@@ -241,6 +231,64 @@ impl Handle<UnsetEnv> for Projects {
         };
         self.database.transact(unset).await
     }
+}
+
+impl Handle<ChangeEnv> for Projects {
+    async fn handle(&self, caller: &Caller, message: ChangeEnv) -> Outcome<ChangeEnv> {
+        check_change(&message).map_err(ProjectError::Invalid)?;
+        let owner = Owner { organization_id: caller.tenant()?, project_id: message.project_id };
+        let now = self.clock.now();
+        let change = async |transaction: &mut Transaction| -> Result<Environment, CallError<ProjectError>> {
+            let version = new_version(transaction, owner).await?;
+            // The row is locked since then: nobody changes the environment before this transaction ends.
+            if message.if_match.is_some_and(|read| read != version - 1) {
+                return Err(ProjectError::VersionMismatch.into());
+            }
+            let key = if message.set.iter().any(|variable| variable.secret) {
+                Some(self.vault.key(transaction, owner, now).await?)
+            } else {
+                None
+            };
+            for variable in &message.set {
+                insert(transaction, owner, version, variable, key.as_ref(), now).await?;
+            }
+            let mut names: Vec<String> = message.set.iter().map(|variable| variable.name.clone()).collect();
+            for name in &message.remove {
+                if end(transaction, owner, version, name, now).await? {
+                    names.push(name.clone());
+                }
+            }
+            check_totals(transaction, owner.project_id).await?;
+            emit(transaction, caller, &owner.changed(version, names)).await?;
+            Ok(left_by(transaction, owner.project_id, version).await?)
+        };
+        self.database.transact(change).await
+    }
+}
+
+/// Ends a variable by a row without a value; whether there was one with a value before.
+async fn end(
+    transaction: &mut Transaction,
+    owner: Owner,
+    version: i64,
+    name: &str,
+    now: DateTime<Utc>,
+) -> Result<bool, Error> {
+    let ended = transaction
+        .query(
+            "INSERT INTO variables (project_id, name, version, secret, size, updated_at)
+             SELECT project_id, name, $3, secret, 0, $4 FROM variables AS v
+             WHERE project_id = $1 AND name = $2 AND (plain IS NOT NULL OR sealed IS NOT NULL)
+               AND version = (SELECT MAX(version) FROM variables AS newest
+                              WHERE newest.project_id = v.project_id AND newest.name = v.name)",
+        )
+        .bind(owner.project_id)
+        .bind(name.to_owned())
+        .bind(version)
+        .bind(now)
+        .execute()
+        .await?;
+    Ok(ended > 0)
 }
 
 impl Projects {
@@ -329,6 +377,20 @@ fn check(variables: &[NewVariable]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn check_change(change: &ChangeEnv) -> Result<(), String> {
+    let ChangeEnv { set, remove, .. } = change;
+    if set.is_empty() && remove.is_empty() {
+        return Err("give a variable to set or to remove".to_owned());
+    }
+    if remove.len() > VARIABLES_MAXIMUM {
+        return Err(format!("give at most {VARIABLES_MAXIMUM} names to remove"));
+    }
+    if let Some(variable) = set.iter().find(|variable| remove.contains(&variable.name)) {
+        return Err(format!("the variable {} is both set and removed", variable.name));
+    }
+    if set.is_empty() { Ok(()) } else { check(set) }
 }
 
 fn check_name(name: &str) -> Result<(), String> {

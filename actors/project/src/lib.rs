@@ -16,8 +16,8 @@ mod tests;
 use callboard_messages::{
     organization::OrganizationDeleted,
     project::{
-        CreateProject, DeleteProject, GetBuildConfig, GetConfig, GetProject, ListEnv, ListProjects, ProjectSagas,
-        SetBuildConfig, SetEnv, UnsetEnv, UpdateProject,
+        ChangeEnv, CreateProject, DeleteProject, GetBuildConfig, GetConfig, GetProject, ListEnv, ListProjects,
+        ProjectSagas, SetBuildConfig, SetEnv, UnsetEnv, UpdateProject,
     },
 };
 use callboard_supervisors::{
@@ -65,6 +65,7 @@ pub fn contract() -> Contract<Projects> {
         .reacts_to::<OrganizationDeleted>()
         .on::<SetEnv>()
         .on::<UnsetEnv>()
+        .on::<ChangeEnv>()
         .on::<ListEnv>()
         .on::<GetBuildConfig>()
         .on::<SetBuildConfig>()

@@ -6,7 +6,7 @@ const LENGTH_MAXIMUM: usize = 40;
 
 /// Labels that the platform uses, may use later, or that visitors would take for the platform itself.
 const RESERVED: &str = "admin administrator api auth billing callboard console dashboard docs ftp git health help \
-    hostmaster imap internal localhost login mail metrics ns ns1 ns2 oauth openid platform pop postmaster ready \
+    hostmaster imap internal localhost login mail metrics new ns ns1 ns2 oauth openid platform pop postmaster ready \
     registry root router security setup sign-in smtp ssh sso status support system webmaster wpad www";
 
 /// Checks whether the name is allowed.

@@ -146,7 +146,10 @@ async fn a_created_project_is_there_for_its_organization_only() {
         let delete = DeleteProject { project_id: project.id, if_match: None };
         assert_eq!(refusal(node.ask(&stranger, delete).await), ProjectError::NotFound);
         assert_eq!(refusal(node.ask(&stranger, set(project.id, &[("A", "1", false)])).await), ProjectError::NotFound);
-        assert_eq!(refusal(node.ask(&stranger, ListEnv { project_id: project.id }).await), ProjectError::NotFound);
+        assert_eq!(
+            refusal(node.ask(&stranger, ListEnv { project_id: project.id, version: None }).await),
+            ProjectError::NotFound
+        );
         let unset = UnsetEnv { project_id: project.id, name: "A".to_owned() };
         assert_eq!(refusal(node.ask(&stranger, unset).await), ProjectError::NotFound);
         let config = GetBuildConfig { project_id: project.id };
@@ -274,7 +277,7 @@ async fn every_version_of_the_environment_stays_readable() {
     on_both(async |node| {
         let owner = member();
         let id = node.create(&owner, "shop").await.id;
-        assert_eq!(node.ask(&owner, ListEnv { project_id: id }).await.unwrap().version, 0);
+        assert_eq!(node.ask(&owner, ListEnv { project_id: id, version: None }).await.unwrap().version, 0);
         node.ask(&owner, set(id, &[("A", "1", false), ("TOKEN", "s3cret", true)])).await.unwrap();
         node.ask(&owner, set(id, &[("A", "2", false)])).await.unwrap();
         let last = node.ask(&owner, UnsetEnv { project_id: id, name: "TOKEN".to_owned() }).await.unwrap();
@@ -287,8 +290,50 @@ async fn every_version_of_the_environment_stays_readable() {
         assert_eq!(node.ask(&owner, future).await.unwrap_err().code(), Code::Invalid);
         let again = UnsetEnv { project_id: id, name: "TOKEN".to_owned() };
         assert_eq!(refusal(node.ask(&owner, again).await), ProjectError::NoSuchVariable("TOKEN".to_owned()));
-        assert_eq!(node.ask(&owner, ListEnv { project_id: id }).await.unwrap().version, 3, "a refusal changes nothing");
+        assert_eq!(
+            node.ask(&owner, ListEnv { project_id: id, version: None }).await.unwrap().version,
+            3,
+            "a refusal changes nothing"
+        );
         assert_eq!(opened(node, &Caller::system(), id, None).await, pairs(&[("A", "2")]));
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn variables_are_changed_together_and_only_over_the_version_that_was_read() {
+    on_both(async |node| {
+        let owner = member();
+        let id = node.create(&owner, "shop").await.id;
+        node.ask(&owner, set(id, &[("A", "1", false), ("B", "2", false)])).await.unwrap();
+        let change = |set: &[(&str, &str)], remove: &[&str], if_match| ChangeEnv {
+            project_id: id,
+            set: set
+                .iter()
+                .map(|(name, value)| NewVariable {
+                    name: (*name).to_owned(),
+                    value: Secret::new(*value),
+                    secret: false,
+                })
+                .collect(),
+            remove: remove.iter().map(|name| (*name).to_owned()).collect(),
+            if_match,
+        };
+        let changed = node.ask(&owner, change(&[("A", "3"), ("C", "4")], &["B", "GONE"], Some(1))).await.unwrap();
+        assert_eq!(changed.version, 2, "one step is one version");
+        assert_eq!(opened(node, &owner, id, None).await, pairs(&[("A", "3"), ("C", "4")]));
+        let late = node.ask(&owner, change(&[("A", "5")], &[], Some(1))).await;
+        assert_eq!(refusal(late), ProjectError::VersionMismatch);
+        for wrong in [change(&[], &[], None), change(&[("A", "1")], &["A"], None)] {
+            assert_eq!(node.ask(&owner, wrong).await.unwrap_err().code(), Code::Invalid);
+        }
+        let before = ListEnv { project_id: id, version: Some(1) };
+        let names: Vec<String> =
+            node.ask(&owner, before).await.unwrap().variables.into_iter().map(|variable| variable.name).collect();
+        assert_eq!(names, ["A", "B"], "an earlier version stays readable, and the refusals changed nothing");
+        let future = ListEnv { project_id: id, version: Some(3) };
+        assert_eq!(node.ask(&owner, future).await.unwrap_err().code(), Code::Invalid);
+        assert_eq!(refusal(node.ask(&member(), change(&[("A", "1")], &[], None)).await), ProjectError::NotFound);
     })
     .await;
 }

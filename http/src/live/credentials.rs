@@ -42,7 +42,7 @@ impl Credentials {
     pub(super) async fn of(request: &Request) -> Result<Self, Problem> {
         let (worker, arrival) = (Rc::clone(&request.worker), Rc::clone(&request.arrival));
         let token = session::token_of(&worker, &request.http, &arrival).ok_or_else(Problem::unauthenticated)?;
-        let organization_id = session::organization_of(&request.http);
+        let organization_id = session::organization_of(&worker, &request.http, &arrival);
         // A revocation since the request was let in is found: what is remembered is of this epoch, or asked for anew.
         let epoch = worker.shared.revocations.epoch();
         let expires_at = worker.validate(token.expose(), organization_id, &arrival).await?.expires_at;

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 
 use actix_web::{HttpRequest, dev::Payload, http::header};
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 
 pub(crate) use error::Error;
 pub(crate) use input::Input;
@@ -161,10 +161,18 @@ pub(crate) async fn read_body(
 
 /// Reads on for a while: a client that still writes when the connection closes would see a reset, not the answer.
 pub(crate) async fn discard(payload: &mut Payload, settings: &GatewaySettings) {
+    discard_stream(payload, settings).await;
+}
+
+/// The same of a body that is read otherwise.
+pub(crate) async fn discard_stream<S, E>(body: &mut S, settings: &GatewaySettings)
+where
+    S: Stream<Item = Result<Bytes, E>> + Unpin,
+{
     const AT_MOST: usize = 8 * 1024 * 1024;
     let drain = async {
         let mut read = 0;
-        while let Some(Ok(chunk)) = payload.next().await {
+        while let Some(Ok(chunk)) = body.next().await {
             read += chunk.len();
             if read > AT_MOST {
                 break;

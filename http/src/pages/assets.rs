@@ -7,10 +7,15 @@ use std::{
 
 use actix_web::{HttpResponse, http::header};
 use bytes::Bytes;
+use flate2::Compression;
 use sha2::{Digest, Sha256};
 use utoipa_swagger_ui::{Config, SwaggerFile};
 
+use super::gzip;
 use crate::{problem::Problem, worker::Request};
+
+const STYLE: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 struct Asset {
     name: &'static str,
@@ -29,8 +34,18 @@ impl Asset {
         Self { name, hashed: format!("{hash}-{name}"), content_type, content, gzip }
     }
 
-    fn ours(name: &'static str, content_type: &'static str, content: &'static str) -> Self {
-        Self::new(name, content_type.into(), Bytes::from_static(content.as_bytes()), false)
+    /// A text of ours, compressed. A module names those before it by their names in the folder, which become their
+    /// addresses here: so a browser that has an old one never mixes it with a new one.
+    fn ours(name: &'static str, content_type: &'static str, content: &str, before: &[Self]) -> Self {
+        let mut content = if content_type == SCRIPT { bare(content) } else { content.to_owned() };
+        for other in before {
+            content = content.replace(&format!("\"./{}\"", other.name), &format!("\"/assets/{}\"", other.hashed));
+        }
+        let (content, gzip) = match gzip(content.as_bytes(), Compression::best()) {
+            Some(compressed) => (compressed, true),
+            None => (content.into_bytes(), false),
+        };
+        Self::new(name, content_type.into(), Bytes::from(content), gzip)
     }
 
     /// A file of Swagger UI, if there is one of this name; without those that depend on a configuration.
@@ -41,14 +56,37 @@ impl Asset {
     }
 }
 
+/// A script without its indentation and the lines that are comments. No text of ours goes over several lines.
+fn bare(script: &str) -> String {
+    let lines = script.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with("//"));
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
+/// Ours, each module after those that it imports.
+const OURS: &[(&str, &str, &str)] = &[
+    ("style.css", STYLE, include_str!("assets/style.css")),
+    ("icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
+    ("docs.js", SCRIPT, include_str!("assets/docs.js")),
+    ("dom.js", SCRIPT, include_str!("assets/dom.js")),
+    ("times.js", SCRIPT, include_str!("assets/times.js")),
+    ("session.js", SCRIPT, include_str!("assets/session.js")),
+    ("swap.js", SCRIPT, include_str!("assets/swap.js")),
+    ("live.js", SCRIPT, include_str!("assets/live.js")),
+    ("log.js", SCRIPT, include_str!("assets/log.js")),
+    ("archive.js", SCRIPT, include_str!("assets/archive.js")),
+    ("upload.js", SCRIPT, include_str!("assets/upload.js")),
+    ("palette.js", SCRIPT, include_str!("assets/palette.js")),
+    ("chart.js", SCRIPT, include_str!("assets/chart.js")),
+    ("variables.js", SCRIPT, include_str!("assets/variables.js")),
+    ("dashboard.js", SCRIPT, include_str!("assets/dashboard.js")),
+];
+
 static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
-    let mut assets = vec![
-        Asset::ours("frame.css", "text/css; charset=utf-8", include_str!("assets/frame.css")),
-        Asset::ours("style.css", "text/css; charset=utf-8", include_str!("assets/style.css")),
-        Asset::ours("home.js", "text/javascript; charset=utf-8", include_str!("assets/home.js")),
-        Asset::ours("docs.js", "text/javascript; charset=utf-8", include_str!("assets/docs.js")),
-        Asset::ours("icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
-    ];
+    let mut assets = Vec::new();
+    for (name, content_type, content) in OURS {
+        let asset = Asset::ours(name, content_type, content, &assets);
+        assets.push(asset);
+    }
     assets.extend(["swagger-ui.css", "swagger-ui-bundle.js"].into_iter().filter_map(Asset::of_swagger));
     assets
 });
@@ -70,4 +108,24 @@ pub(crate) async fn asset(request: Request) -> Result<HttpResponse, Problem> {
         response.insert_header((header::CONTENT_ENCODING, "gzip"));
     }
     Ok(response.body(asset.content.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What all pages of the dashboard together load of our own scripts, in bytes, uncompressed.
+    const SCRIPTS: usize = 25_000;
+
+    #[test]
+    fn the_scripts_stay_small_and_import_each_other_by_their_addresses() {
+        let modules = OURS.iter().filter(|(name, content_type, _)| *content_type == SCRIPT && *name != "docs.js");
+        let size: usize = modules.map(|(_, _, content)| bare(content).len()).sum();
+        assert!(size < SCRIPTS, "{size} bytes of scripts");
+        for (index, (name, _, content)) in OURS.iter().enumerate() {
+            for (other, ..) in OURS.iter().skip(index) {
+                assert!(!content.contains(&format!("\"./{other}\"")), "{name} imports {other}, which comes later");
+            }
+        }
+    }
 }

@@ -12,7 +12,7 @@ use actix_web::{
 };
 use serde::Serialize;
 
-use super::page;
+use super::plain;
 use crate::{
     problem::{PROBLEMS, Problem},
     worker::Request,
@@ -27,7 +27,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 
 /// The reference.
 pub(crate) async fn docs(request: Request) -> Result<HttpResponse, Problem> {
-    let mut response = page(&request.worker, StatusCode::OK, "docs.html", &())?;
+    let mut response = plain(&request.worker, StatusCode::OK, "docs.html", &())?;
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
     Ok(response)
 }
@@ -54,5 +54,5 @@ pub(crate) async fn problems(request: Request) -> Result<HttpResponse, Problem> 
         advice,
     };
     let view = ProblemsView { problems: PROBLEMS.iter().map(kind).collect() };
-    page(&request.worker, StatusCode::OK, "problems.html", &view)
+    plain(&request.worker, StatusCode::OK, "problems.html", &view)
 }

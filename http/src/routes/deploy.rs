@@ -3,8 +3,8 @@
 use callboard_messages::{
     Access, Operation,
     deploy::{
-        CancelDeployment, ClearCache, CreateDeployment, GetBuildLog, GetDeployment, GetLogs, ListDeployments,
-        ListInstances, ListReleases, RegisterSource, Restart, Rollback, Scale, Stop,
+        CancelDeployment, ClearCache, CreateDeployment, GetBuildLog, GetDeployment, GetLogs, ListApps, ListDeployments,
+        ListInstances, ListReleases, Redeploy, RegisterSource, Restart, Rollback, Scale, Stop,
     },
     project::GetProject,
 };
@@ -27,6 +27,7 @@ pub(super) fn routes() -> Routes {
                 .creating()
                 .documented(upload::docs),
         )
+        .get("/apps", ask::<ListApps>().paged())
         .get("/projects/{project_id}/deployments", ask::<ListDeployments>().paged())
         .post(
             "/projects/{project_id}/deployments",
@@ -34,6 +35,10 @@ pub(super) fn routes() -> Routes {
         )
         .get("/deployments/{deployment_id}", ask::<GetDeployment>())
         .post("/deployments/{deployment_id}/cancel", ask::<CancelDeployment>())
+        .post(
+            "/deployments/{deployment_id}/redeploy",
+            ask::<Redeploy>().created(|deployment| format!("/api/v1/deployments/{}", deployment.id)),
+        )
         .get("/deployments/{deployment_id}/logs", ask::<GetBuildLog>())
         .get("/projects/{project_id}/logs", ask::<GetLogs>())
         .get("/projects/{project_id}/releases", ask::<ListReleases>().paged())

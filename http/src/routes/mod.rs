@@ -4,6 +4,7 @@ mod auth;
 mod cluster;
 mod deploy;
 mod organization;
+mod pages;
 mod project;
 mod system;
 
@@ -21,6 +22,7 @@ pub(crate) fn all() -> Vec<Route> {
         cluster::routes(),
         system::api(),
         system::root(),
+        pages::routes(),
         #[cfg(test)]
         crate::tests::routes(),
     ];

@@ -1,8 +1,8 @@
 //! `project`.
 
 use callboard_messages::project::{
-    CreateProject, DeleteProject, GetBuildConfig, GetProject, ListEnv, ListProjects, SetBuildConfig, SetEnv, UnsetEnv,
-    UpdateProject,
+    ChangeEnv, CreateProject, DeleteProject, GetBuildConfig, GetProject, ListEnv, ListProjects, SetBuildConfig, SetEnv,
+    UnsetEnv, UpdateProject,
 };
 
 use crate::{ask::ask, table::Routes};
@@ -19,6 +19,7 @@ pub(super) fn routes() -> Routes {
         )
         .get("/projects/{project_id}/env", ask::<ListEnv>().versioned(|environment| environment.version))
         .put("/projects/{project_id}/env", ask::<SetEnv>().versioned(|environment| environment.version))
+        .patch("/projects/{project_id}/env", ask::<ChangeEnv>().if_match().versioned(|environment| environment.version))
         .delete("/projects/{project_id}/env/{name}", ask::<UnsetEnv>().versioned(|environment| environment.version))
         .get("/projects/{project_id}/build-config", ask::<GetBuildConfig>())
         .put("/projects/{project_id}/build-config", ask::<SetBuildConfig>())

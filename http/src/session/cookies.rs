@@ -5,7 +5,7 @@ use actix_web::{
     HttpRequest, HttpResponse,
     cookie::{Cookie, SameSite, time::Duration},
 };
-use callboard_messages::{Secret, auth::Tokens};
+use callboard_messages::{OrganizationId, Secret, auth::Tokens};
 
 use crate::message::is_storable;
 
@@ -15,11 +15,16 @@ const REFRESH_DAYS: i64 = 7;
 /// How long a browser that does not come back is recognized.
 const DEVICE_DAYS: i64 = 180;
 
+/// How long a page may take to come that tells what the action before did.
+const TOAST_SECONDS: i64 = 60;
+
 /// The names of the cookies.
 struct Names {
     access: &'static str,
     refresh: &'static str,
     device: &'static str,
+    organization: &'static str,
+    toast: &'static str,
 }
 
 /// `__Host-` makes browsers require TLS, this host alone and the whole path: an app on a subdomain can't set such a
@@ -30,9 +35,17 @@ const fn names(secure: bool) -> Names {
             access: "__Host-callboard_access",
             refresh: "__Host-callboard_refresh",
             device: "__Host-callboard_device",
+            organization: "__Host-callboard_organization",
+            toast: "__Host-callboard_toast",
         }
     } else {
-        Names { access: "callboard_access", refresh: "callboard_refresh", device: "callboard_device" }
+        Names {
+            access: "callboard_access",
+            refresh: "callboard_refresh",
+            device: "callboard_device",
+            organization: "callboard_organization",
+            toast: "callboard_toast",
+        }
     }
 }
 
@@ -53,6 +66,31 @@ pub(crate) fn device(http: &HttpRequest, secure: bool) -> Option<Secret> {
     value(http, names(secure).device).map(Secret::new)
 }
 
+/// The organization that the browser's pages act for, if it is not the session's own.
+pub(crate) fn organization(http: &HttpRequest, secure: bool) -> Option<OrganizationId> {
+    value(http, names(secure).organization)?.parse().ok()
+}
+
+/// Has the browser's pages act for an organization; for the session's own with `None`.
+pub(crate) fn set_organization(response: &mut HttpResponse, organization: Option<OrganizationId>, secure: bool) {
+    let (value, lives) = match organization {
+        Some(id) => (id.to_string(), Duration::days(DEVICE_DAYS)),
+        None => (String::new(), Duration::ZERO),
+    };
+    add(response, names(secure).organization, &value, lives, secure);
+}
+
+/// What the action before tells, for the page after it.
+pub(crate) fn toast(http: &HttpRequest, secure: bool) -> Option<String> {
+    value(http, names(secure).toast)
+}
+
+/// Sets what the next page tells; nothing with an empty text.
+pub(crate) fn set_toast(response: &mut HttpResponse, text: &str, secure: bool) {
+    let lives = if text.is_empty() { Duration::ZERO } else { Duration::seconds(TOAST_SECONDS) };
+    add(response, names(secure).toast, text, lives, secure);
+}
+
 /// Sets the cookies of a session.
 pub(crate) fn set(response: &mut HttpResponse, tokens: &Tokens, secure: bool) {
     let names = names(secure);
@@ -69,6 +107,7 @@ pub(crate) fn clear(response: &mut HttpResponse, secure: bool) {
     let names = names(secure);
     add(response, names.access, "", Duration::ZERO, secure);
     add(response, names.refresh, "", Duration::ZERO, secure);
+    set_organization(response, None, secure);
 }
 
 fn add(response: &mut HttpResponse, name: &str, value: &str, lives: Duration, secure: bool) {

@@ -43,16 +43,28 @@ enum Credentials<'a> {
 
 /// The caller of a request; `Unauthenticated` without valid credentials.
 pub(crate) async fn authenticate(worker: &Worker, http: &HttpRequest, from: &Arrival) -> Result<Session, Problem> {
-    let organization_id = organization(http)?;
+    let named = organization(http)?;
     match credentials(worker, http)? {
-        Credentials::Bearer(token) => worker.validate(token, organization_id, from).await,
+        Credentials::Bearer(token) => worker.validate(token, named, from).await,
         Credentials::Cookies { access, refresh } => {
             if !http.method().is_safe() && !origin::is_own(http, worker) {
                 return Err(foreign_page());
             }
-            from_cookies(worker, access, refresh, organization_id, from).await
+            let chosen = cookies::organization(http, worker.secure()).filter(|_| named.is_none());
+            match from_cookies(worker, access.clone(), refresh.clone(), chosen.or(named), from).await {
+                // The organization that the browser chose once is gone, or the person no longer a member.
+                Err(problem) if chosen.is_some() && is_not_theirs(&problem) => {
+                    from.chosen_is_gone.set(true);
+                    from_cookies(worker, access, refresh, None, from).await
+                }
+                other => other,
+            }
         }
     }
+}
+
+fn is_not_theirs(problem: &Problem) -> bool {
+    [Code::NotFound.as_str(), Code::Forbidden.as_str()].contains(&problem.code)
 }
 
 pub(crate) fn foreign_page() -> Problem {
@@ -171,6 +183,10 @@ pub(crate) fn token_of(worker: &Worker, http: &HttpRequest, from: &Arrival) -> O
 }
 
 /// The organization that a request names, for such a stream.
-pub(crate) fn organization_of(http: &HttpRequest) -> Option<OrganizationId> {
-    organization(http).ok().flatten()
+pub(crate) fn organization_of(worker: &Worker, http: &HttpRequest, from: &Arrival) -> Option<OrganizationId> {
+    let chosen = || {
+        let by_cookies = !http.headers().contains_key(header::AUTHORIZATION) && !from.chosen_is_gone.get();
+        by_cookies.then(|| cookies::organization(http, worker.secure())).flatten()
+    };
+    organization(http).ok().flatten().or_else(chosen)
 }

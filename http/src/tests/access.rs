@@ -75,6 +75,7 @@ async fn another_tenant_finds_nothing() {
         }
         let body = match route.operation {
             "project.set_env" => json!({"variables": [{"name": "A", "value": "b"}]}),
+            "project.change_env" => json!({"remove": ["A"]}),
             "project.set_build_config" => json!({"config": {}}),
             _ => json!({}),
         };

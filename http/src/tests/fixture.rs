@@ -129,6 +129,7 @@ impl TestGateway {
             address: None,
             issuer: None,
             rate_limits: None,
+            development: true,
         })
         .await
         .unwrap();

@@ -1,5 +1,6 @@
 //! `deploy`: from source to a running, routed app.
 
+mod apps;
 mod caches;
 mod deployments;
 mod environment;
@@ -7,6 +8,7 @@ mod events;
 mod formation;
 mod instances;
 mod logs;
+mod redeploy;
 mod releases;
 mod routes;
 mod sources;
@@ -16,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DeploymentId, DomainError, code::codes};
 
+pub use apps::{AppSummary, ListApps};
 pub use caches::ClearCache;
 pub use deployments::{
     CancelDeployment, CreateDeployment, Deployment, DeploymentKind, DeploymentStatus, GetDeployment, ListDeployments,
@@ -29,6 +32,7 @@ pub use events::{
 pub use formation::{Formation, Restart, Scale, Stop};
 pub use instances::{Instance, InstanceId, InstanceStatus, Instances, ListInstances, RunningInstances};
 pub use logs::{GetBuildLog, GetLogs, LogLine, LogLines, LogName, ReadLog};
+pub use redeploy::Redeploy;
 pub use releases::{ListReleases, Release, ReleaseStatus, Rollback};
 pub use routes::{AppRoute, AppRoutes, ListRoutes, RouteState};
 pub use sources::{DeploymentSource, RegisterSource, Source};

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::ProjectError;
-use crate::{Access, Operation, ProjectId, Secret};
+use crate::{Access, Operation, ProjectId, Secret, shapes::VariableName};
 
 /// An environment variable as it is shown: a secret's value never is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -97,11 +97,40 @@ impl Operation for UnsetEnv {
     type Error = ProjectError;
 }
 
+/// Sets and removes variables in one step, all or none; others stay. One step is one version of the environment.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ChangeEnv {
+    /// Which project.
+    pub project_id: ProjectId,
+    /// At most 256.
+    #[serde(default)]
+    #[schema(max_items = 256)]
+    pub set: Vec<NewVariable>,
+    /// The names of those to remove, at most 256; what is not there is no mistake.
+    #[serde(default)]
+    #[schema(value_type = Vec<VariableName>, max_items = 256)]
+    pub remove: Vec<String>,
+    /// The environment's version that the caller read, from `If-Match`.
+    #[serde(default)]
+    pub if_match: Option<i64>,
+}
+
+impl Operation for ChangeEnv {
+    const NAME: &'static str = "project.change_env";
+    const ACCESS: Access = Access::Permission("project:write");
+    type Reply = Environment;
+    type Error = ProjectError;
+}
+
 /// The variables, without the values of secrets.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ListEnv {
     /// Which project.
     pub project_id: ProjectId,
+    /// Those of an earlier version of the environment, such as a release has; default: the newest.
+    #[serde(default)]
+    #[schema(minimum = 0)]
+    pub version: Option<i64>,
 }
 
 impl Operation for ListEnv {

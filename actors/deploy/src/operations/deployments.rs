@@ -81,7 +81,7 @@ fn check_git(url: &str, reference: Option<&str>) -> Result<(), DeployError> {
 }
 
 impl Deploys {
-    async fn deployment(&self, caller: &Caller, id: DeploymentId) -> Refusable<DeploymentRow> {
+    pub(super) async fn deployment(&self, caller: &Caller, id: DeploymentId) -> Refusable<DeploymentRow> {
         let found = deployments::owned(&self.context.database, id, caller.tenant()?).await?;
         found.ok_or_else(|| DeployError::NotFound("deployment".to_owned()).into())
     }

@@ -86,7 +86,7 @@ impl Handle<Restart> for Deploys {
     async fn handle(&self, caller: &Caller, message: Restart) -> Outcome<Restart> {
         let app = self.deployed(caller, message.project_id).await?;
         let serving = app.serving.ok_or(DeployError::NoRelease)?;
-        let environment = ListEnv { project_id: app.project_id };
+        let environment = ListEnv { project_id: app.project_id, version: None };
         let environment = match self.context.bus.ask(&caller.as_system(), environment).await {
             Ok(environment) => environment,
             Err(CallError::Refused(ProjectError::NotFound)) => return Err(no_project()),

@@ -9,9 +9,11 @@ mod environment;
 mod formation;
 mod instances;
 mod logs;
+mod redeploy;
 mod releases;
 mod routes;
 mod sources;
+mod summaries;
 mod waiting;
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The table `apps`: what a project runs, and its desired state.
 
-use callboard_messages::{DeploymentId, OrganizationId, ProjectId, ReleaseId, deploy::Formation};
+use callboard_messages::{Cursor, DeploymentId, Limit, OrganizationId, ProjectId, ReleaseId, deploy::Formation};
 use callboard_supervisors::db::{Database, Error, Transaction};
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
@@ -173,6 +173,25 @@ pub(crate) async fn owned(
         .fetch_optional()
         .await?;
     Ok(row.map(AppRow::from))
+}
+
+/// A page of a tenant's apps, the newest project first.
+pub(crate) async fn owned_page(
+    database: &Database,
+    organization_id: OrganizationId,
+    cursor: Option<Cursor>,
+    limit: Limit,
+) -> Result<Vec<AppRow>, Error> {
+    let rows: Vec<Row> = database
+        .query(select!(
+            "WHERE organization_id = $1 AND project_id < $2 AND state <> 'removed' ORDER BY project_id DESC LIMIT $3"
+        ))
+        .bind(organization_id)
+        .bind(Cursor::below(cursor))
+        .bind(limit.rows())
+        .fetch_all()
+        .await?;
+    Ok(rows.into_iter().map(AppRow::from).collect())
 }
 
 /// All apps that are not on their way out, by name, with whether a deployment of theirs runs.

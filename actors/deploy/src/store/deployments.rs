@@ -1,5 +1,7 @@
 //! Deployments, as they are read and begin.
 
+use std::ops::RangeInclusive;
+
 use callboard_messages::{
     Caller, Cursor, DeploymentId, Limit, OrganizationId, ProjectId, ReleaseId,
     deploy::{
@@ -191,6 +193,25 @@ pub(crate) async fn page(
         .bind(project_id)
         .bind(Cursor::below(cursor))
         .bind(limit.rows())
+        .fetch_all()
+        .await
+}
+
+/// The newest deployment of each of a tenant's projects whose id is in the range.
+pub(crate) async fn newest_of_each(
+    database: &Database,
+    organization_id: OrganizationId,
+    projects: RangeInclusive<ProjectId>,
+) -> Result<Vec<DeploymentRow>, Error> {
+    database
+        .query(select!(
+            "WHERE a.organization_id = $1 AND a.project_id >= $2 AND a.project_id <= $3
+               AND d.id = (SELECT id FROM deployments AS newest WHERE newest.project_id = a.project_id
+                           ORDER BY newest.id DESC LIMIT 1)"
+        ))
+        .bind(organization_id)
+        .bind(*projects.start())
+        .bind(*projects.end())
         .fetch_all()
         .await
 }

@@ -17,6 +17,7 @@ mod release_command;
 mod retention;
 mod reuse;
 mod stories;
+mod summaries;
 mod tables;
 mod takeover;
 mod umask;

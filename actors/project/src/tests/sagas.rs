@@ -141,7 +141,7 @@ async fn a_project_that_is_being_created_holds_its_name_and_is_there_for_nobody(
         let delete = DeleteProject { project_id, if_match: None };
         assert_eq!(refusal(node.ask(&owner, delete).await), ProjectError::NotFound);
         assert_eq!(refusal(node.ask(&owner, set(project_id, &[("A", "1", false)])).await), ProjectError::NotFound);
-        assert_eq!(refusal(node.ask(&owner, ListEnv { project_id }).await), ProjectError::NotFound);
+        assert_eq!(refusal(node.ask(&owner, ListEnv { project_id, version: None }).await), ProjectError::NotFound);
         assert_eq!(refusal(node.ask(&owner, GetBuildConfig { project_id }).await), ProjectError::NotFound);
         let config = SetBuildConfig { project_id, config: BuildConfig::default() };
         assert_eq!(refusal(node.ask(&owner, config).await), ProjectError::NotFound);

@@ -1,0 +1,106 @@
+//! The settings of an app: description, build, health and limits, and what can't be undone.
+
+use actix_web::HttpResponse;
+use callboard_messages::project::{BuildConfig, GetBuildConfig, SetBuildConfig, UpdateProject};
+use serde::Serialize;
+
+use super::{AppHead, address};
+use crate::{
+    pages::{
+        form::{self, Form, FormView},
+        request::PageRequest,
+    },
+    problem::Problem,
+};
+
+#[derive(Serialize)]
+struct SettingsView {
+    app: AppHead,
+    /// The description.
+    about: FormView,
+    /// The build configuration.
+    build: FormView,
+}
+
+pub(crate) async fn form(request: PageRequest) -> Result<HttpResponse, Problem> {
+    let view = view(&request, None, None).await?;
+    request.render("apps/settings.html", &view).await
+}
+
+async fn view(
+    request: &PageRequest,
+    about: Option<FormView>,
+    build: Option<FormView>,
+) -> Result<SettingsView, Problem> {
+    let app = AppHead::of(request, "settings").await?;
+    let build = match build {
+        Some(build) => build,
+        None => of_config(request.ask(GetBuildConfig { project_id: app.project.id }).await?),
+    };
+    let about = about.unwrap_or_else(|| {
+        let project = &app.project;
+        FormView::filled([("description", project.description.clone()), ("version", project.version.to_string())])
+    });
+    Ok(SettingsView { app, about, build })
+}
+
+/// Changes the description.
+pub(crate) async fn describe(mut request: PageRequest) -> Result<HttpResponse, Problem> {
+    let form = request.form(form::SHORT).await?;
+    let project = request.project().await?;
+    let if_match = form.number("version", "a whole number")?;
+    let description = Some(form.text("description").trim().replace("\r\n", "\n"));
+    match request.ask(UpdateProject { project_id: project.id, description, if_match }).await {
+        Ok(_) => Ok(request.done(&address(&project.name, "settings"), "The description is saved.")),
+        Err(problem) => {
+            let view = view(&request, Some(form.refused(&problem, Some("description"))), None).await?;
+            request.again(problem, "apps/settings.html", |_| view).await
+        }
+    }
+}
+
+/// Changes the build configuration. What the form does not show stays.
+pub(crate) async fn configure(mut request: PageRequest) -> Result<HttpResponse, Problem> {
+    let form = request.form(form::SHORT).await?;
+    let project = request.project().await?;
+    let project_id = project.id;
+    let before = request.ask(GetBuildConfig { project_id }).await?;
+    let outcome = match to_config(&form, before) {
+        Ok(config) => request.ask(SetBuildConfig { project_id, config }).await,
+        Err(problem) => Err(problem),
+    };
+    match outcome {
+        Ok(_) => {
+            let to = address(&project.name, "settings");
+            Ok(request.done(&to, "The configuration is saved; the next deployment uses it."))
+        }
+        Err(problem) => {
+            let view = view(&request, None, Some(form.refused(&problem, None))).await?;
+            request.again(problem, "apps/settings.html", |_| view).await
+        }
+    }
+}
+
+fn of_config(config: BuildConfig) -> FormView {
+    let number = |number: Option<u32>| number.map(|number| number.to_string());
+    let fields = [
+        ("root", config.root),
+        ("build_command", config.build_command),
+        ("start_command", config.start_command),
+        ("health_check_path", config.health_check_path),
+        ("health_check_grace_seconds", number(config.health_check_grace_seconds)),
+        ("memory_mib", number(config.memory_mib)),
+    ];
+    FormView::filled(fields.into_iter().map(|(name, value)| (name, value.unwrap_or_default())))
+}
+
+fn to_config(form: &Form, before: BuildConfig) -> Result<BuildConfig, Problem> {
+    let mut config = before;
+    config.root = form.given("root");
+    config.build_command = form.given("build_command");
+    config.start_command = form.given("start_command");
+    config.health_check_path = form.given("health_check_path");
+    config.health_check_grace_seconds = form.number("health_check_grace_seconds", "a whole number from 1 to 600")?;
+    config.memory_mib = form.number("memory_mib", "a whole number from 32 to 65,536")?;
+    Ok(config)
+}
