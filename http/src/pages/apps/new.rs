@@ -130,7 +130,7 @@ async fn begin(
         (Some(url), None) => (DeploymentSource::Git { url, reference: form.given("reference") }, Some("url")),
         (None, None) => return Err(above(Problem::invalid("choose what to deploy"))),
     };
-    let create = CreateDeployment { project_id: project.id, source, allow_missing: false };
+    let create = CreateDeployment { project_id: project.id, source, allow_missing: false, rebuild: false };
     request.ask_once(form, create).await.map_err(|problem| (problem, field))
 }
 
@@ -229,6 +229,6 @@ async fn upload_to(
     let kept = upload::keep(request.worker(), request.caller(), project.id, &mut body).await;
     let source = kept.map_err(|Refusal { problem, .. }| (problem, Some("archive")))?;
     let source = DeploymentSource::Archive { source_id: source.id };
-    let create = CreateDeployment { project_id: project.id, source, allow_missing: false };
+    let create = CreateDeployment { project_id: project.id, source, allow_missing: false, rebuild: false };
     request.ask_once(form, create).await.map_err(|problem| (problem, None))
 }

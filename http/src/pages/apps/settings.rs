@@ -1,7 +1,7 @@
 //! The settings of an app: description, build, health and limits, and what can't be undone.
 
 use actix_web::HttpResponse;
-use callboard_messages::project::{BuildConfig, GetBuildConfig, SetBuildConfig, UpdateProject};
+use callboard_messages::project::{BuildConfig, GetBuildConfig, SetBuildConfig, StaticOptions, UpdateProject};
 use serde::Serialize;
 
 use super::{AppHead, address};
@@ -83,10 +83,17 @@ pub(crate) async fn configure(mut request: PageRequest) -> Result<HttpResponse, 
 
 fn of_config(config: BuildConfig) -> FormView {
     let number = |number: Option<u32>| number.map(|number| number.to_string());
+    let choice = |chosen: Option<bool>| chosen.map(|chosen| if chosen { "yes" } else { "no" }.to_owned());
+    let StaticOptions { single_page, clean_urls, trailing_slash } = config.static_options;
     let fields = [
         ("root", config.root),
         ("build_command", config.build_command),
         ("start_command", config.start_command),
+        ("release_command", config.release_command),
+        ("publish", config.publish),
+        ("single_page", choice(single_page)),
+        ("clean_urls", choice(clean_urls)),
+        ("trailing_slash", choice(trailing_slash)),
         ("health_check_path", config.health_check_path),
         ("health_check_grace_seconds", number(config.health_check_grace_seconds)),
         ("memory_mib", number(config.memory_mib)),
@@ -99,8 +106,24 @@ fn to_config(form: &Form, before: BuildConfig) -> Result<BuildConfig, Problem> {
     config.root = form.given("root");
     config.build_command = form.given("build_command");
     config.start_command = form.given("start_command");
+    config.release_command = form.given("release_command");
+    config.publish = form.given("publish");
+    config.static_options = StaticOptions {
+        single_page: chosen(form, "single_page"),
+        clean_urls: chosen(form, "clean_urls"),
+        trailing_slash: chosen(form, "trailing_slash"),
+    };
     config.health_check_path = form.given("health_check_path");
     config.health_check_grace_seconds = form.number("health_check_grace_seconds", "a whole number from 1 to 600")?;
     config.memory_mib = form.number("memory_mib", "a whole number from 32 to 65,536")?;
     Ok(config)
+}
+
+/// `yes`, `no`, or left to the site's files.
+fn chosen(form: &Form, name: &str) -> Option<bool> {
+    match form.text(name) {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
+    }
 }
