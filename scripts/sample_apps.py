@@ -146,7 +146,7 @@ APPS = [
         shows="<html"),
     App("nest new", [Make("npx --yes @nestjs/cli new app --skip-git --skip-install --package-manager npm")],
         shows="Hello World!"),
-    App("ng new", [Make("npx --yes @angular/cli new app --defaults --skip-git --skip-install")], path="/deep",
+    App("ng new", [Make("npx --yes @angular/cli@19 new app --defaults --skip-git --skip-install")], path="/deep",
         shows="<app-root"),
     App("sv create (adapter-node)",
         [Make("npx --yes sv create app --template minimal --types ts --no-add-ons --no-install"),
