@@ -212,7 +212,7 @@ APPS = [
         shows="hello from node"),
     App("yarn 1", [lock("yarn")], {"server.js": SERVER, "package.json": package(
         scripts={"start": "node server.js"}, dependencies={"ms": "2.1.3"})}, shows="hello from node"),
-    App("yarn 4", [Make("npx --yes @yarnpkg/cli-dist@4 install --mode=update-lockfile", inside=True)],
+    App("yarn 4", [Make("npx --yes @yarnpkg/cli-dist@4.9.1 install --mode=update-lockfile", inside=True)],
         {"server.js": SERVER, "yarn.lock": "", ".yarnrc.yml": "nodeLinker: node-modules\n", "package.json": package(
             packageManager="yarn@4.9.1", scripts={"start": "node server.js"}, dependencies={"ms": "2.1.3"})},
         shows="hello from node"),

@@ -2,9 +2,7 @@
 
 use callboard_messages::{
     CallError, Caller,
-    project::{
-        BuildConfig, GetBuildConfig, ProjectError, ProjectFact, ProjectUpdated, SetBuildConfig, VERSIONED_LANGUAGES,
-    },
+    project::{BuildConfig, GetBuildConfig, ProjectError, ProjectFact, ProjectUpdated, SetBuildConfig},
 };
 use callboard_supervisors::{Handle, Outcome, db::Transaction, events::emit};
 use sqlx::types::Json;
