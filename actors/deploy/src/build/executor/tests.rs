@@ -39,6 +39,9 @@ impl Bench {
         let mut plan = Plan::empty();
         plan.steps = steps;
         plan.reasons = vec!["because".into()];
+        let values = self.environment.clone();
+        let mask = Mask::new(values.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let environment = Variables { values, mask };
         let cache = self.cache.then(|| Taken { folder: self.folder.path().join("cache"), is_warm: false });
         if let Some(taken) = &cache {
             fs::create_dir_all(taken.folder.join("tools")).unwrap();
@@ -48,8 +51,7 @@ impl Bench {
             move |line| log.lock().push(line.text)
         });
         let source = self.folder.path().join("source");
-        let result =
-            run_plan(&plan, &source, &self.environment, cache.as_ref(), &self.settings, &sink, &self.cancel).await;
+        let result = run_plan(&plan, &source, &environment, cache.as_ref(), &self.settings, &sink, &self.cancel).await;
         assert!(named(&self.settings.launcher.node).is_empty(), "something of the build was left running");
         // The caller's to remove, as making.rs does.
         for made in [HOME, TEMPORARY] {
@@ -236,7 +238,7 @@ async fn real_dependencies_are_installed_and_run_from_a_moved_release() {
         let tools = Tools::of_path(bench.settings.launcher.path.clone());
         let plan = detect::detect(&source, &detect::BuildConfig::default(), &tools).unwrap();
         let sink = LineSink::new(|line| println!("{}", line.text));
-        run_plan(&plan, &source, &BTreeMap::new(), None, &bench.settings, &sink, &bench.cancel).await.unwrap();
+        run_plan(&plan, &source, &Variables::default(), None, &bench.settings, &sink, &bench.cancel).await.unwrap();
         let (file, release) = (bench.folder.path().join("r.tar.gz"), bench.folder.path().join("release"));
         let packed = pack(&source.join(&plan.root), &file).unwrap();
         fs::remove_dir_all(&source).unwrap();
