@@ -134,7 +134,10 @@ struct Pipeline<'a> {
 
 impl Pipeline<'_> {
     async fn run(&self) -> Result<(), PipelineError> {
-        let config = self.config().await?;
+        let mut config = self.config().await?;
+        if let Some(own) = &self.deployment.config {
+            config.build = own.or(&config.build);
+        }
         let folder = self.folder.clone();
         let made = self.context.pools.prompt.run(None, move || {
             folder::make_passable(&folder)?;

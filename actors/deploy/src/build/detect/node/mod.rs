@@ -5,7 +5,9 @@
 //! removed before the release is made, unless what runs needs them.
 
 mod framework;
+mod installation;
 mod manager;
+mod needs;
 mod package;
 mod script;
 mod workspace;
@@ -14,7 +16,6 @@ use std::path::{Path, PathBuf};
 
 use self::{
     framework::{Run, Served},
-    manager::Manager,
     package::Package,
     script::Start,
 };
@@ -26,9 +27,6 @@ use crate::{
     WEB,
     build::tools::{Tool, Tools},
 };
-
-/// Scripts that npm runs when it installs, for which dependencies for developers may be needed.
-const INSTALL_SCRIPTS: [&str; 4] = ["preinstall", "install", "postinstall", "prepare"];
 
 /// What runs as `web`, before it is put into the plan.
 enum Web {
@@ -58,7 +56,8 @@ pub(super) fn plan(scene: &Scene<'_>, plan: &mut Plan) -> Result<Told, DetectErr
         ));
         plan.root = workspace.root.clone();
     }
-    let installed = Installation { scene, workspace: &workspace, package: root_package.as_ref().unwrap_or(&package) };
+    let installed =
+        installation::Installation { scene, workspace: &workspace, package: root_package.as_ref().unwrap_or(&package) };
     let web = if scene.has_processes { Web::Unknown } else { web(scene, &package, plan)? };
     if let Web::Refused(sentence) = web {
         return Err(DetectError::Refused(sentence));
@@ -66,12 +65,12 @@ pub(super) fn plan(scene: &Scene<'_>, plan: &mut Plan) -> Result<Told, DetectErr
     let is_site_alone = matches!(web, Web::Site { .. }) || scene.config.publish.is_some();
     let needs_tools = match &web {
         Web::Command(Command::Exec(argv), _) if argv.first().is_none_or(|program| program != "npm") => {
-            uses_dev_dependency(&package, std::slice::from_ref(argv))
+            needs::of_commands(&package, std::slice::from_ref(argv))
         }
-        Web::Command(..) | Web::Unknown => start_words(&package),
+        Web::Command(..) | Web::Unknown => needs::of_start(&package),
         Web::Site { .. } | Web::Refused(_) => None,
     };
-    node_version(scene, &workspace, installed.package, &package, plan)?;
+    installation::node_version(scene, &workspace, installed.package, &package, plan)?;
     installed.add_steps(&package, plan, is_site_alone, needs_tools)?;
     add_environment(app, plan);
     put(scene, &package, plan, web)
@@ -132,151 +131,6 @@ fn add_environment(app: &App, plan: &mut Plan) {
     }
     plan.environment.path.push(PathBuf::from("node_modules/.bin"));
     plan.environment.variables.insert("NODE_ENV".to_owned(), "production".to_owned());
-}
-
-/// Chooses the Node.js that the app asks for.
-fn node_version(
-    scene: &Scene<'_>,
-    workspace: &App,
-    root: &Package,
-    package: &Package,
-    plan: &mut Plan,
-) -> Result<(), DetectError> {
-    let asked = asked_version(scene, workspace, root, package)?;
-    let (node, sentences) = choose(scene.tools, Tool::Node, "package.json", asked.as_ref())?;
-    plan.reasons.extend(sentences);
-    plan.depends_on(&format!("Node.js {}", node.version));
-    if !node.is_default
-        && let Some(folder) = node.path.parent()
-    {
-        plan.environment.path.push(folder.to_owned());
-    }
-    Ok(())
-}
-
-fn asked_version(
-    scene: &Scene<'_>,
-    workspace: &App,
-    root: &Package,
-    package: &Package,
-) -> Result<Option<Asked>, DetectError> {
-    if let Some(asked) = scene.asked("node") {
-        return Ok(Some(asked));
-    }
-    for folder in [scene.app, workspace] {
-        for file in [".nvmrc", ".node-version"] {
-            let text = folder.read(file)?.unwrap_or_default();
-            let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
-            if let Some(asked) = line.and_then(|line| Asked::new(format!("`{file}`"), line)) {
-                return Ok(Some(asked));
-            }
-        }
-    }
-    let engine = package.engine().or_else(|| root.engine());
-    Ok(engine.and_then(|(by, version)| Asked::new(by, version)))
-}
-
-/// The folder whose dependencies are installed: the app's own, or its workspace's root.
-struct Installation<'a> {
-    scene: &'a Scene<'a>,
-    workspace: &'a App,
-    package: &'a Package,
-}
-
-impl Installation<'_> {
-    /// Adds the steps that install, build and remove what only the build needs; a reason in `needs_tools` keeps that.
-    fn add_steps(
-        &self,
-        package: &Package,
-        plan: &mut Plan,
-        is_site_alone: bool,
-        needs_tools: Option<String>,
-    ) -> Result<(), DetectError> {
-        let (app, tools) = (self.scene.app, self.scene.tools);
-        let is_member = self.workspace.root != app.root;
-        let is_workspace = is_member || workspace::patterns(self.workspace, self.package)?.is_some();
-        let has_dependencies = is_workspace || package.has_dependencies();
-        let builds = package.script("build").is_some();
-        let has_scripts = INSTALL_SCRIPTS.iter().any(|name| self.package.script(name).is_some());
-        let has_dev = is_workspace || package.has_dev_dependencies();
-        // What npm runs as it installs is often a tool for developers, such as husky.
-        let dev = builds || needs_tools.is_some() || (has_dev && has_scripts);
-        let calls = calls_manager(package);
-        if has_dependencies || builds {
-            let manager = Manager::of(self.workspace, self.package, plan)?;
-            manager.prepare(tools, plan, calls.is_some() && !is_site_alone)?;
-            if manager.kind == manager::Kind::YarnBerry {
-                // Without it Yarn links packages by a loader of its own, which Node.js would have to be started with.
-                plan.environment.variables.insert("YARN_NODE_LINKER".to_owned(), "node-modules".to_owned());
-            }
-            if let Some(lock) = manager.lock
-                && let Some(digest) = self.workspace.digest(lock)?
-            {
-                plan.depends_on(&format!("{lock} {digest}"));
-            }
-            if has_dependencies {
-                plan.say(manager.told());
-                plan.step("Installing dependencies", manager.install(dev));
-            }
-            self.build(package, &manager, plan);
-            self.remove(&manager, plan, dev && has_dev && !is_site_alone, needs_tools, calls.is_some());
-        }
-        self.cache(package, plan);
-        Ok(())
-    }
-
-    fn build(&self, package: &Package, manager: &Manager, plan: &mut Plan) {
-        if package.script("build").is_none() {
-            return;
-        }
-        plan.say("package.json has a build script");
-        let inside = self.scene.app.root.strip_prefix(&self.workspace.root).unwrap_or(Path::new(""));
-        let shown = format!("./{}", inside.display());
-        let command = if inside.as_os_str().is_empty() {
-            manager.run("build")
-        } else if self.package.needs("turbo") && self.workspace.has("turbo.json") {
-            Command::exec(&["node_modules/.bin/turbo", "run", "build", &format!("--filter={{{shown}}}...")])
-        } else if manager.kind == manager::Kind::Pnpm {
-            // With the packages that it depends on, in order.
-            Command::exec(&["pnpm", "--filter", &format!("{{{shown}}}..."), "run", "build"])
-        } else {
-            manager.run("build").within(inside)
-        };
-        plan.step("Building", command);
-    }
-
-    fn remove(
-        &self,
-        manager: &Manager,
-        plan: &mut Plan,
-        has_tools: bool,
-        needs_tools: Option<String>,
-        calls_manager: bool,
-    ) {
-        match needs_tools {
-            Some(reason) => plan.say(reason),
-            None if has_tools => {
-                if let Some(command) = manager.prune() {
-                    plan.step("Removing what only the build needs", command);
-                }
-            }
-            None => {}
-        }
-        if !calls_manager {
-            Manager::remove_brought(plan);
-        }
-    }
-
-    /// What the build's tools keep for the next one.
-    fn cache(&self, package: &Package, plan: &mut Plan) {
-        let inside = self.scene.app.root.strip_prefix(&self.workspace.root).unwrap_or(Path::new(""));
-        if package.script("build").is_none() {
-            return;
-        }
-        plan.cache.folders.push(inside.join("node_modules/.cache"));
-        let own = framework::of(package).map(|framework| framework.cache).unwrap_or_default();
-        plan.cache.folders.extend(own.iter().map(|folder| inside.join(folder)));
-    }
 }
 
 /// What runs as `web`.
@@ -381,51 +235,4 @@ fn program(app: &App, package: &Package) -> Option<(Vec<String>, String)> {
     }
     let file = app.first(&["server.js", "index.js", "server.mjs", "index.mjs"])?;
     Some((vec!["node".to_owned(), file.to_owned()], format!("{file} is there")))
-}
-
-/// Why dependencies for developers stay in the release: the start script needs one.
-fn start_words(package: &Package) -> Option<String> {
-    let script = package.script("start")?;
-    let mut words = script::commands(package, script);
-    for hook in ["prestart", "poststart"] {
-        words.extend(package.script(hook).map(|script| script::commands(package, script)).unwrap_or_default());
-    }
-    uses_dev_dependency(package, &words)
-}
-
-/// Programs whose name is not that of their package.
-const PROGRAMS: [(&str, &str); 8] = [
-    ("nest", "@nestjs/cli"),
-    ("ng", "@angular/cli"),
-    ("tsc", "typescript"),
-    ("sequelize", "sequelize-cli"),
-    ("sequelize-cli", "sequelize-cli"),
-    ("remix-serve", "@remix-run/serve"),
-    ("react-router-serve", "@react-router/serve"),
-    ("babel-node", "@babel/node"),
-];
-
-fn uses_dev_dependency(package: &Package, commands: &[Vec<String>]) -> Option<String> {
-    let words = commands.iter().flatten();
-    let mut found = words.flat_map(|word| {
-        // `-r ts-node/register`, `--import=tsx`, `node_modules/.bin/tsx`.
-        word.split(['=', ',']).map(|part| part.trim_start_matches("./").trim_start_matches("node_modules/"))
-    });
-    let needed = found.find_map(|word| {
-        let word = word.trim_start_matches(".bin/");
-        let by_program = PROGRAMS.iter().find(|(program, _)| *program == word).map(|(_, name)| *name);
-        package.dev_dependencies().find(|name| {
-            Some(*name) == by_program
-                || word == *name
-                || word.strip_prefix(*name).is_some_and(|rest| rest.starts_with('/'))
-        })
-    })?;
-    Some(format!("what runs needs {needed}: the dependencies for developers stay in the release"))
-}
-
-/// The package manager that scripts run at the start call by its name.
-fn calls_manager(package: &Package) -> Option<&'static str> {
-    let hooks = ["prestart", "start", "poststart"].iter().filter_map(|name| package.script(name));
-    let words: Vec<&str> = hooks.flat_map(str::split_whitespace).collect();
-    ["pnpm", "yarn", "bun"].into_iter().find(|name| words.contains(name))
 }

@@ -39,6 +39,10 @@ pub(super) fn add_steps(
     plan.reasons.extend(sentences);
     plan.depends_on(&format!("Python {}", python.version));
     interpreter(&python, plan);
+    if app.has_folder("src") && !app.has("src/__init__.py") {
+        // Packages of the app itself, where it keeps them apart from its other files.
+        plan.environment.searches.insert("PYTHONPATH".to_owned(), vec![PathBuf::from("src")]);
+    }
     let Some(packages) = packages else { return Ok(()) };
     if !packages.any {
         plan.say("it has no requirements to install");
@@ -59,7 +63,10 @@ pub(super) fn add_steps(
             pip(plan, &["--requirement", "requirements.txt"]);
             false
         }
-        Manifest::Project { is_package: false } => {
+        Manifest::Project { is_package: false } | Manifest::Listed => {
+            if packages.manifest == Manifest::Listed {
+                plan.say(format!("{} has no lock file beside it: pip chooses the versions", packages.file));
+            }
             let listed: Vec<&str> = packages.listed.iter().map(String::as_str).collect();
             pip(plan, &listed);
             false
@@ -77,13 +84,9 @@ pub(super) fn add_steps(
     if brought {
         plan.step("Removing what only the build needs", Command::exec(&["rm", "-rf", BROUGHT]));
     }
-    let mut search = vec![PathBuf::from(PACKAGES)];
-    if app.has_folder("src") && !app.has("src/__init__.py") {
-        // Packages of the app itself, where it keeps them apart from its other files.
-        search.push(PathBuf::from("src"));
-    }
     plan.environment.path.push(PathBuf::from(PACKAGES).join("bin"));
-    plan.environment.searches.insert("PYTHONPATH".to_owned(), search);
+    let search = plan.environment.searches.entry("PYTHONPATH".to_owned()).or_default();
+    search.insert(0, PathBuf::from(PACKAGES));
     Ok(())
 }
 
@@ -120,9 +123,6 @@ fn pip_exported(plan: &mut Plan) {
 
 /// Brings a tool for this build.
 fn bring(plan: &mut Plan, title: &str, packages: &[&str]) {
-    plan.say(format!(
-        "{title} is not installed on this node, or not with what is needed: pip brings it for this build"
-    ));
     let install = ["python3", "-m", "pip", "install", "--target", BROUGHT];
     let argv: Vec<&str> = install.into_iter().chain(QUIET).chain(packages.iter().copied()).collect();
     plan.step(format!("Preparing {title}"), Command::exec(&argv));
@@ -134,7 +134,7 @@ fn brought(module: &str, arguments: &str) -> String {
 }
 
 fn uv(tools: &Tools, plan: &mut Plan) -> bool {
-    plan.say("uv.lock fixes the versions, and uv reads it");
+    plan.say("uv.lock fixes the versions, and uv reads it (pip brings it for this build where it is not installed)");
     let arguments = "export --frozen --no-dev --no-emit-project --no-header --format requirements-txt";
     let is_there = tools.default(Tool::Uv).is_some_and(|uv| uv.is_default);
     if !is_there {
@@ -149,7 +149,7 @@ fn uv(tools: &Tools, plan: &mut Plan) -> bool {
 
 fn poetry(plan: &mut Plan, locked: bool) -> bool {
     plan.say(if locked {
-        "poetry.lock fixes the versions, and Poetry reads it"
+        "poetry.lock fixes the versions, and Poetry reads it (pip brings it for this build)"
     } else {
         "pyproject.toml is Poetry's and has no poetry.lock: Poetry chooses the versions"
     });
@@ -166,7 +166,7 @@ fn poetry(plan: &mut Plan, locked: bool) -> bool {
 
 fn pipenv(tools: &Tools, plan: &mut Plan, locked: bool) -> bool {
     plan.say(if locked {
-        "Pipfile.lock fixes the versions, and Pipenv reads it"
+        "Pipfile.lock fixes the versions, and Pipenv reads it (pip brings it for this build where it is not installed)"
     } else {
         "there is a Pipfile and no Pipfile.lock: Pipenv chooses the versions"
     });

@@ -5,17 +5,22 @@ use std::collections::BTreeSet;
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use super::{App, Asked, DetectError};
+use super::{
+    App, Asked, DetectError,
+    requirement::{listed, names, normalized},
+};
 
 /// The file that fixes or lists what is installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Manifest {
     /// `uv.lock`.
     UvLock,
-    /// `poetry.lock`, or Poetry's `pyproject.toml` without one.
+    /// `poetry.lock`, or Poetry's `pyproject.toml` without one, if that has requirements that only Poetry understands.
     Poetry { locked: bool },
-    /// `Pipfile.lock`, or a `Pipfile` without one.
+    /// `Pipfile.lock`, or a `Pipfile` without one, if that has requirements that only Pipenv understands.
     Pipenv { locked: bool },
+    /// The requirements of a manifest of Poetry or Pipenv without a lock file, as pip has them.
+    Listed,
     /// `requirements.txt`.
     Requirements,
     /// `[project]` of `pyproject.toml`; with a build system the app is itself installed.
@@ -52,6 +57,7 @@ impl Packages {
         let project = pyproject(app)?;
         let poetry = project.as_ref().and_then(|table| table.get("tool")?.get("poetry")?.as_table().cloned());
         let table = project.as_ref().and_then(|table| table.get("project")?.as_table().cloned());
+        let of_poetry = poetry.as_ref().and_then(|poetry| poetry.get("dependencies")?.as_table());
         let requirements = app.read("requirements.txt")?;
         let mut packages = Self {
             manifest: Manifest::None,
@@ -79,10 +85,15 @@ impl Packages {
         } else if let Some(text) = &requirements {
             packages.any = text.lines().any(|line| !line.trim().is_empty() && !line.trim().starts_with('#'));
             (Manifest::Requirements, "requirements.txt")
-        } else if poetry.as_ref().is_some_and(|poetry| poetry.contains_key("dependencies"))
-            && packages.listed.is_empty()
-        {
-            (Manifest::Poetry { locked: false }, "pyproject.toml")
+        } else if let Some(dependencies) = of_poetry.filter(|_| packages.listed.is_empty()) {
+            match listed(dependencies, true) {
+                Some(listed) => {
+                    packages.any = !listed.is_empty();
+                    packages.listed = listed;
+                    (Manifest::Listed, "pyproject.toml")
+                }
+                None => (Manifest::Poetry { locked: false }, "pyproject.toml"),
+            }
         } else if table.is_some() || poetry.is_some() {
             let is_package = project.as_ref().is_some_and(|table| table.contains_key("build-system"));
             packages.any = is_package || !packages.listed.is_empty();
@@ -99,7 +110,7 @@ impl Packages {
         };
         (packages.manifest, packages.file) = (manifest, file);
         if matches!(manifest, Manifest::Pipenv { .. }) {
-            packages.add_pipfile(app)?;
+            packages.add_pipfile(app, manifest == Manifest::Pipenv { locked: true })?;
         }
         if manifest == Manifest::Setup {
             let text = app.glance("setup.cfg").unwrap_or_default() + &app.glance("setup.py").unwrap_or_default();
@@ -138,21 +149,31 @@ impl Packages {
         }
     }
 
-    fn add_pipfile(&mut self, app: &App) -> Result<(), DetectError> {
+    fn add_pipfile(&mut self, app: &App, locked: bool) -> Result<(), DetectError> {
         if let Some(text) = app.read("Pipfile")? {
             let bad = |error: toml::de::Error| DetectError::bad("Pipfile", error.message().to_owned());
             let table: Table = text.parse().map_err(bad)?;
-            for (name, value) in table.get("packages").and_then(Value::as_table).into_iter().flatten() {
+            let dependencies = table.get("packages").and_then(Value::as_table);
+            for (name, value) in dependencies.into_iter().flatten() {
                 self.add(name, value);
+            }
+            let mut sources = table.get("source").and_then(Value::as_array).into_iter().flatten();
+            let has_own_index = sources.any(|source| {
+                source.get("url").and_then(Value::as_str).is_some_and(|url| !url.starts_with("https://pypi.org/"))
+            });
+            if !locked
+                && !has_own_index
+                && let Some(listed) = dependencies.and_then(|dependencies| listed(dependencies, false))
+            {
+                self.any = !listed.is_empty();
+                (self.manifest, self.listed) = (Manifest::Listed, listed);
             }
             let requires = table.get("requires");
             let version =
                 ["python_full_version", "python_version"].into_iter().find_map(|key| requires?.get(key)?.as_str());
             self.asked = version.and_then(|version| Asked::new("`[requires]` of the Pipfile", version));
         }
-        if self.manifest == (Manifest::Pipenv { locked: true })
-            && let Some(text) = app.read("Pipfile.lock")?
-        {
+        if locked && let Some(text) = app.read("Pipfile.lock")? {
             let bad = |error: serde_json::Error| DetectError::bad("Pipfile.lock", error.to_string());
             let lock: Json = serde_json::from_str(&text).map_err(bad)?;
             let locked = lock.get("default").and_then(Json::as_object);
@@ -187,24 +208,4 @@ fn pyproject(app: &App) -> Result<Option<Table>, DetectError> {
         DetectError::bad("pyproject.toml", format!("{line}{}", error.message()))
     };
     text.parse().map(Some).map_err(bad)
-}
-
-/// The name of a requirement, and with each of its extras: `fastapi[standard]>=0.1 ; python_version > '3'`.
-fn names(line: &str) -> Vec<String> {
-    let line = line.trim();
-    if !line.starts_with(|letter: char| letter.is_ascii_alphanumeric()) {
-        return Vec::new();
-    }
-    let is_name = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
-    let end = line.find(|letter| !is_name(letter)).unwrap_or(line.len());
-    let (name, rest) = line.split_at(end);
-    let name = normalized(name);
-    let extras = rest.trim_start().strip_prefix('[').and_then(|rest| rest.split(']').next()).unwrap_or_default();
-    let extras = extras.split(',').map(str::trim).filter(|extra| !extra.is_empty());
-    let with: Vec<String> = extras.map(|extra| format!("{name}[{extra}]")).collect();
-    std::iter::once(name).chain(with).collect()
-}
-
-fn normalized(name: &str) -> String {
-    name.to_ascii_lowercase().replace(['_', '.'], "-")
 }

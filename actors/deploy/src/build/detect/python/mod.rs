@@ -2,6 +2,7 @@
 
 mod install;
 mod manifest;
+mod requirement;
 mod server;
 mod source;
 
@@ -113,6 +114,13 @@ fn web(app: &App, packages: Option<&Packages>, django: Option<&source::Django>, 
         return Web::Runs { command: Command::exec(&["python3", &file]), reason, search: object.search };
     }
     match app.first(&["main.py", "app.py"]) {
+        // As generators of projects make it: it prints a line and ends.
+        Some(entry) if app.glance(entry).is_some_and(|text| !text.trim().is_empty() && !text.contains("import")) => {
+            Web::Unknown(format!(
+                "{entry} imports nothing, so it can't listen on PORT; make it a server, or say what runs with a Procfile and \
+                 its `web` line"
+            ))
+        }
         Some(entry) => Web::Runs {
             command: Command::exec(&["python3", entry]),
             reason: format!("{entry} is what runs"),

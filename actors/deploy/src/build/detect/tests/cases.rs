@@ -63,9 +63,9 @@ fn lock_files_and_manifests_of_other_tools_are_installed_by_these() {
     let poetry = "[tool.poetry]\nname = \"demo\"\nversion = \"0.1.0\"\ndescription = \"\"\nauthors = []\n\
                   package-mode = false\n[tool.poetry.dependencies]\npython = \"^3.9\"\nbottle = \"^0.12\"\n";
     let found = plan(&[("pyproject.toml", poetry), ("Procfile", "web: python3 web.py"), web]).unwrap();
-    assert!(says(&found, "Poetry chooses the versions"), "{:?}", found.reasons);
+    assert!(commands(&found)[0].ends_with(" bottle>=0.12,<0.13"), "{:?}", found.reasons);
     let found = plan(&[("Pipfile", "[packages]\nbottle = \"*\"\n"), ("app.py", "import bottle")]).unwrap();
-    assert!(says(&found, "Pipenv chooses the versions"), "{:?}", found.reasons);
+    assert!(commands(&found)[0].ends_with(" bottle"), "{:?}", found.reasons);
     let package = r#"{"private": true, "packageManager": "pnpm@9.15.0", "scripts": {"start": "node server.js"},
                       "dependencies": {"greet": "workspace:*"}}"#;
     let found = plan(&[

@@ -57,19 +57,49 @@ fn lock_files_are_read_by_their_own_tool() {
     let steps = commands(&plan(&[("poetry.lock", ""), ("pyproject.toml", poetry), main]).unwrap());
     assert!(steps[0].ends_with(" poetry-plugin-export"), "{steps:?}");
     assert!(steps[1].contains("python3 -m poetry export --only main"), "{steps:?}");
+    // Without a lock file nothing is lost when pip reads the manifest, as far as it understands that.
     let steps = commands(&plan(&[("pyproject.toml", poetry), main]).unwrap());
+    assert!(steps.len() == 1 && steps[0].ends_with(" requests>=2,<3"), "{steps:?}");
+    let git = poetry.replace("requests = '^2'", "requests = { git = 'https://example.com/x.git' }");
+    let steps = commands(&plan(&[("pyproject.toml", &git), main]).unwrap());
     assert!(steps[1].contains("poetry lock"), "{steps:?}");
 
     let pipfile = "[packages]\nrequests = '*'\n";
     let lock = r#"{"_meta":{"requires":{"python_version":"3.12"}},"default":{"requests":{"version":"==2.0.0"}}}"#;
     let steps = commands(&plan(&[("Pipfile", pipfile), ("Pipfile.lock", lock), main]).unwrap());
     assert!(steps[1].contains("python3 -m pipenv requirements --hash > .callboard/requirements.txt"), "{steps:?}");
-    let steps = commands(&plan_by(&[("Pipfile", pipfile), main], &with(&[(Tool::Pipenv, "2024.0.0")])).unwrap());
+    let steps = commands(&plan(&[("Pipfile", pipfile), main]).unwrap());
+    assert!(steps.len() == 1 && steps[0].ends_with(" requests"), "{steps:?}");
+    let index = format!("[[source]]\nurl = 'https://example.com/simple'\n{pipfile}");
+    let steps = commands(&plan_by(&[("Pipfile", &index), main], &with(&[(Tool::Pipenv, "2024.0.0")])).unwrap());
     assert_eq!(steps[0], "pipenv lock");
 
     // A lock file is never ignored for a list without versions.
     let both = [("requirements.txt", "requests"), ("poetry.lock", ""), ("pyproject.toml", poetry), main];
     assert!(says(&plan(&both).unwrap(), "poetry.lock fixes the versions"));
+}
+
+#[test]
+fn versions_of_poetry_are_put_into_pips_words() {
+    for (asked, requirement) in [
+        ("^1.2", "x>=1.2,<2"),
+        ("^0.12", "x>=0.12,<0.13"),
+        ("^0.0.3", "x>=0.0.3,<0.0.4"),
+        ("^0", "x>=0,<1"),
+        ("~1.2.3", "x>=1.2.3,<1.3"),
+        ("~1", "x>=1,<2"),
+        ("1.2.3", "x==1.2.3"),
+        (">=1, <2", "x>=1,<2"),
+        ("1.*", "x==1.*"),
+        ("*", "x"),
+    ] {
+        let text = format!("[tool.poetry]\n[tool.poetry.dependencies]\nx = '{asked}'\n");
+        let steps = commands(&plan(&[("pyproject.toml", &text), ("main.py", "")]).unwrap());
+        assert!(steps[0].ends_with(&format!(" {requirement}")), "{asked}: {steps:?}");
+    }
+    let text = "[tool.poetry]\n[tool.poetry.dependencies]\nx = { version = '^1', extras = ['a', 'b'] }\n";
+    let steps = commands(&plan(&[("pyproject.toml", text), ("main.py", "")]).unwrap());
+    assert!(steps[0].ends_with(" x[a,b]>=1,<2"), "{steps:?}");
 }
 
 #[test]
@@ -114,6 +144,13 @@ fn apps_of_frameworks_are_started_by_the_server_in_their_requirements() {
         plan(&[("pyproject.toml", project), ("src/shop/__init__.py", ""), ("src/shop/main.py", FASTAPI)]).unwrap();
     assert_eq!(web(&found), "python3 -m uvicorn shop.main:app --host 127.0.0.1 --port $PORT");
     assert!(found.environment.variables(Path::new("/r"), "")["PYTHONPATH"].ends_with(":/r/src"));
+}
+
+#[test]
+fn a_program_that_imports_nothing_serves_nothing() {
+    let text = "def main():\n    print('Hello from app!')\n\n\nif __name__ == '__main__':\n    main()\n";
+    let error = refusal(&[("pyproject.toml", "[project]\nname = 'app'\n"), ("main.py", text)]);
+    assert!(error.starts_with("main.py imports nothing"), "{error}");
 }
 
 #[test]
