@@ -299,3 +299,12 @@ async fn what_a_build_keeps_in_its_cache_counts() {
     let BuildError::OverLimit(sentence) = &error else { panic!("{error:?}") };
     assert!(sentence.contains("build cache"), "{sentence}");
 }
+
+#[tokio::test]
+async fn a_build_that_forks_without_end_is_ended() {
+    let mut bench = Bench::new();
+    bench.settings.limits.processes = 30;
+    let error = bench.build(&["i=0; while [ $i -lt 60 ]; do sleep 600 & i=$((i + 1)); done; wait"]).await.unwrap_err();
+    let BuildError::OverLimit(sentence) = &error else { panic!("{error:?}") };
+    assert_eq!(sentence, "it started more than 30 processes at a time");
+}
