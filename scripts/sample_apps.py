@@ -146,7 +146,7 @@ APPS = [
         shows="<html"),
     App("nest new", [Make("npx --yes @nestjs/cli new app --skip-git --skip-install --package-manager npm")],
         shows="Hello World!"),
-    App("ng new", [Make("npx --yes @angular/cli new app --defaults --skip-git --skip-install")], path="/deep",
+    App("ng new", [Make("npx --yes @angular/cli@19 new app --defaults --skip-git --skip-install")], path="/deep",
         shows="<app-root"),
     App("sv create (adapter-node)",
         [Make("npx --yes sv create app --template minimal --types ts --no-add-ons --no-install"),
@@ -212,7 +212,7 @@ APPS = [
         shows="hello from node"),
     App("yarn 1", [lock("yarn")], {"server.js": SERVER, "package.json": package(
         scripts={"start": "node server.js"}, dependencies={"ms": "2.1.3"})}, shows="hello from node"),
-    App("yarn 4", [Make("npx --yes @yarnpkg/cli-dist@4 install --mode=update-lockfile", inside=True)],
+    App("yarn 4", [Make("npx --yes @yarnpkg/cli-dist@4.9.1 install --mode=update-lockfile", inside=True)],
         {"server.js": SERVER, "yarn.lock": "", ".yarnrc.yml": "nodeLinker: node-modules\n", "package.json": package(
             packageManager="yarn@4.9.1", scripts={"start": "node server.js"}, dependencies={"ms": "2.1.3"})},
         shows="hello from node"),
@@ -239,8 +239,8 @@ APPS = [
     App("uv init", [Make("uv init app --no-readme --vcs none"), Make("uv add fastapi uvicorn", inside=True)],
         {"main.py": FASTAPI}, shows="fastapi"),
     App("uv init (as it is)", [Make("uv init app --vcs none && rm -f app/.python-version")], refused="imports nothing"),
-    App("poetry new", [Make("poetry new app && rm -rf app/tests"), Make("poetry add flask gunicorn", inside=True)],
-        {"web.py": FLASK}, shows="hello from flask"),
+    App("poetry new", [Make("poetry new app && rm -rf app/tests && cp web.py app/"), Make("poetry add flask gunicorn", inside=True)],
+        {"../web.py": FLASK}, shows="hello from flask"),
     App("poetry (no lock)", files={"app.py": FLASK, "pyproject.toml":
                                    "[tool.poetry]\nname = 'app'\nversion = '0.1.0'\ndescription = ''\nauthors = []\npackage-mode = "
                                    "false\n[tool.poetry.dependencies]\npython = '>=3.9'\nflask = '^3'\ngunicorn = '*'\n"},
@@ -255,7 +255,7 @@ APPS = [
                             "install_requires =\n  flask\n  gunicorn\n", "setup.py": "import setuptools\nsetuptools.setup()\n"},
         shows="hello from flask"),
     # Other languages.
-    App("cargo new", [Make("cargo new --vcs none --quiet --name app app"),
+    App("cargo new", [Make("cargo new --vcs none --quiet app"),
                       Make("cp ../main.rs src/main.rs", inside=True)], {"../main.rs": RUST}, shows="hello from rust"),
     App("go mod init", [Make("mkdir -p app")], {"main.go": GO, "go.mod": "module example.com/app\n\ngo 1.19\n"},
         shows="hello from go", refused=missing("go")),

@@ -47,6 +47,7 @@ async fn try_deploy(bus: &Bus, objects: &dyn ObjectStore, key: Secret) -> Result
         source: DeploymentSource::Archive { source_id },
         allow_missing: false,
         rebuild: false,
+        config: None,
     };
     bus.ask(&operator, deployment).await.context(|| "deploy it".to_owned())?;
     Ok(())

@@ -1,21 +1,13 @@
 //! The build configuration of a project, which overrides detection.
 
-use std::path::{Component, Path};
-
 use callboard_messages::{
     CallError, Caller,
-    project::{
-        BuildConfig, GetBuildConfig, ProjectError, ProjectFact, ProjectUpdated, SetBuildConfig, VERSIONED_LANGUAGES,
-    },
+    project::{BuildConfig, GetBuildConfig, ProjectError, ProjectFact, ProjectUpdated, SetBuildConfig},
 };
 use callboard_supervisors::{Handle, Outcome, db::Transaction, events::emit};
 use sqlx::types::Json;
 
 use crate::projects::{Projects, why_absent};
-
-const COMMAND_MAXIMUM: usize = 4_096;
-const PATH_MAXIMUM: usize = 1_024;
-const VERSION_MAXIMUM: usize = 64;
 
 impl Handle<GetBuildConfig> for Projects {
     async fn handle(&self, caller: &Caller, message: GetBuildConfig) -> Outcome<GetBuildConfig> {
@@ -36,7 +28,7 @@ impl Handle<GetBuildConfig> for Projects {
 
 impl Handle<SetBuildConfig> for Projects {
     async fn handle(&self, caller: &Caller, message: SetBuildConfig) -> Outcome<SetBuildConfig> {
-        check(&message.config).map_err(ProjectError::Invalid)?;
+        message.config.check().map_err(ProjectError::Invalid)?;
         let (project_id, organization_id) = (message.project_id, caller.tenant()?);
         let set = async |transaction: &mut Transaction| -> Result<(), CallError<ProjectError>> {
             let changed: Option<(String, i64)> = transaction
@@ -59,53 +51,6 @@ impl Handle<SetBuildConfig> for Projects {
         self.database.transact(set).await?;
         Ok(message.config)
     }
-}
-
-fn check(config: &BuildConfig) -> Result<(), String> {
-    for (field, folder, of) in [("root", &config.root, "source"), ("publish", &config.publish, "app's folder")] {
-        let Some(folder) = folder else { continue };
-        let is_part = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-        let inside = Path::new(folder).components().all(is_part);
-        if folder.is_empty() || folder.len() > PATH_MAXIMUM || folder.contains(['\0', '\n']) || !inside {
-            return Err(format!("{field} must be a relative folder inside the {of}, without .."));
-        }
-    }
-    if config.publish.is_some() && config.start_command.is_some() {
-        return Err("publish and start_command exclude each other: a static site is served by the platform".to_owned());
-    }
-    for (field, command) in [
-        ("build_command", &config.build_command),
-        ("start_command", &config.start_command),
-        ("release_command", &config.release_command),
-    ] {
-        if let Some(command) = command
-            && (command.trim().is_empty() || command.len() > COMMAND_MAXIMUM || command.contains('\0'))
-        {
-            return Err(format!("{field} must have 1 to {COMMAND_MAXIMUM} bytes, and no NUL"));
-        }
-    }
-    for (name, version) in &config.versions {
-        if !VERSIONED_LANGUAGES.contains(&name.as_str()) {
-            return Err(format!("versions names {name}; it can name {}", VERSIONED_LANGUAGES.join(", ")));
-        }
-        let is_version = |letter: char| letter.is_ascii_alphanumeric() || " .,-_<>=!~^*|/+".contains(letter);
-        if version.trim().is_empty() || version.len() > VERSION_MAXIMUM || !version.chars().all(is_version) {
-            return Err(format!("versions: {name} must be a version such as \"22\" or \">=3.11\""));
-        }
-    }
-    if let Some(path) = &config.health_check_path {
-        let is_path = path.starts_with('/') && path.len() <= PATH_MAXIMUM;
-        if !is_path || !path.bytes().all(|byte| byte.is_ascii_graphic()) || path.contains('#') {
-            return Err("health_check_path must be a path that begins with /".to_owned());
-        }
-    }
-    if config.health_check_grace_seconds.is_some_and(|seconds| !(1..=600).contains(&seconds)) {
-        return Err("health_check_grace_seconds must be 1 to 600".to_owned());
-    }
-    if config.memory_mib.is_some_and(|memory| !(32..=65_536).contains(&memory)) {
-        return Err("memory_mib must be 32 to 65536".to_owned());
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -139,7 +84,7 @@ mod tests {
             ),
             ("memory_mib", BuildConfig { memory_mib: Some(8), ..BuildConfig::default() }),
         ] {
-            assert!(check(&config).unwrap_err().starts_with(field), "{config:?}");
+            assert!(config.check().unwrap_err().starts_with(field), "{config:?}");
         }
         let full = BuildConfig {
             root: text("apps/web"),
@@ -153,9 +98,9 @@ mod tests {
             health_check_grace_seconds: Some(600),
             memory_mib: Some(32),
         };
-        assert_eq!(check(&full), Ok(()));
+        assert_eq!(full.check(), Ok(()));
         let site = BuildConfig { publish: text("dist"), start_command: None, ..full };
-        assert_eq!(check(&site), Ok(()));
-        assert_eq!(check(&BuildConfig::default()), Ok(()));
+        assert_eq!(site.check(), Ok(()));
+        assert_eq!(BuildConfig::default().check(), Ok(()));
     }
 }

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{DeployError, DeploymentSource};
-use crate::{Access, Cursor, DeploymentId, Limit, Operation, OrganizationId, Page, ProjectId, ReleaseId};
+use crate::{
+    Access, Cursor, DeploymentId, Limit, Operation, OrganizationId, Page, ProjectId, ReleaseId, project::BuildConfig,
+};
 
 /// One attempt to bring a release into service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -134,6 +136,9 @@ pub struct CreateDeployment {
     /// is brought into service.
     #[serde(default)]
     pub rebuild: bool,
+    /// What this deployment is built and run by, before the project's build configuration.
+    #[serde(default)]
+    pub config: Option<BuildConfig>,
 }
 
 impl Operation for CreateDeployment {

@@ -66,10 +66,7 @@ impl BuildConfig {
             BuildConfigVerb::Unset { names, app } => (app, names.into_iter().map(|name| (name, None)).collect()),
         };
         // A name that is wrong is told before anything is asked.
-        let mut judged = Config::default();
-        for (name, value) in &changes {
-            change(&mut judged, name, value.as_deref())?;
-        }
+        apply(&mut Config::default(), &changes)?;
         let project = session.app(&app).await?;
         let path = format!("/projects/{}/build-config", project.id);
         let mut config: Config = session.client.get(&path).await?;
@@ -77,15 +74,22 @@ impl BuildConfig {
             session.output.show(&config, list);
             return Ok(());
         }
-        for (name, value) in &changes {
-            change(&mut config, name, value.as_deref())?;
-        }
+        apply(&mut config, &changes)?;
         let config: Config = session.client.put(&path, &json!({ "config": config })).await?;
         session.output.show(&config, |config| {
             format!("{}\nThis applies from the next deploy on: callboard deploy --app {}", list(config), project.name)
         });
         Ok(())
     }
+}
+
+/// The configuration that settings make, such as `start=./server`.
+pub(super) fn of_settings(settings: &[String]) -> Result<Config> {
+    let changes: Vec<_> = settings.iter().map(|setting| pair(setting)).collect::<Result<_>>()?;
+    let mut config = Config::default();
+    apply(&mut config, &changes)?;
+    config.check().map_err(Error::usage)?;
+    Ok(config)
 }
 
 fn pair(setting: &str) -> Result<(String, Option<String>)> {
@@ -96,6 +100,10 @@ fn pair(setting: &str) -> Result<(String, Option<String>)> {
                 .hint("write it as NAME=VALUE, or use build-config unset"))
         }
     }
+}
+
+fn apply(config: &mut Config, changes: &[(String, Option<String>)]) -> Result {
+    changes.iter().try_for_each(|(name, value)| change(config, name, value.as_deref()))
 }
 
 /// Changes one setting; without a value it is unset.

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use callboard_messages::{
     deploy::{Deployment, DeploymentSource, DeploymentStatus, LogLine, Release, Source},
-    project::Project,
+    project::{BuildConfig, Project},
 };
 use clap::Args;
 use serde_json::json;
 
+use super::build_config;
 use crate::{
     cli::{AppArgs, session::Session},
     client::pack::{self, Packed},
@@ -32,6 +33,9 @@ pub struct Deploy {
     /// Build it even if the same was built before
     #[arg(long)]
     rebuild: bool,
+    /// For this deployment alone, before build-config: `--set start="node x.js" --set publish=dist`, by its names
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    settings: Vec<String>,
     /// Return as soon as the deployment is accepted
     #[arg(long)]
     detach: bool,
@@ -46,6 +50,7 @@ impl Deploy {
         if git {
             check_address(&self.source)?;
         }
+        let config = build_config::of_settings(&self.settings)?;
         let name = self.name(git)?;
         // First of all: a folder that can't be packed makes no app.
         let packed = if git { None } else { Some(pack::pack(Path::new(&self.source))?) };
@@ -56,7 +61,7 @@ impl Deploy {
             Some(packed) => upload(session, &project, packed).await?,
         };
         let path = format!("/projects/{}/deployments", project.id);
-        let deployment: Deployment = session.client.post(&path, &self.request(&source)).await?;
+        let deployment: Deployment = session.client.post(&path, &self.request(&source, &config)).await?;
         if self.detach {
             session.output.show(&deployment, |d| format!("-----> Deployment {} of {} is accepted", d.id, project.name));
             return Ok(());
@@ -64,8 +69,11 @@ impl Deploy {
         follow_to_end(session, &project, deployment).await
     }
 
-    fn request(&self, source: &DeploymentSource) -> serde_json::Value {
+    fn request(&self, source: &DeploymentSource, config: &BuildConfig) -> serde_json::Value {
         let mut request = json!({ "source": source });
+        if let (false, Some(fields)) = (self.settings.is_empty(), request.as_object_mut()) {
+            fields.insert("config".to_owned(), json!(config));
+        }
         // A node of an earlier version knows no such fields, and builds and releases what it is given.
         for (name, is_set) in [("allow_missing", self.allow_missing), ("rebuild", self.rebuild)] {
             if let (true, Some(fields)) = (is_set, request.as_object_mut()) {

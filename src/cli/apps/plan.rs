@@ -7,9 +7,9 @@ use callboard_deploy::build::{
     detect::{self, Plan as Planned},
     tools::Tools,
 };
-use callboard_messages::project::BuildConfig;
 use clap::Args;
 
+use super::build_config;
 use crate::{
     client::pack,
     error::{Context, Error, Result},
@@ -24,13 +24,14 @@ pub struct Plan {
     /// The folder of the app
     #[arg(default_value = ".")]
     folder: PathBuf,
-    /// The folder of the app inside the source, such as `apps/web`
-    #[arg(long, value_name = "FOLDER")]
-    root: Option<String>,
+    /// Decide it here: `--set start="node x.js" --set root=apps/web`, by the names of build-config
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    settings: Vec<String>,
 }
 
 impl Plan {
     pub fn run(self, output: Output) -> Result {
+        let config = build_config::of_settings(&self.settings)?;
         // What a deploy would send, and no more: what it leaves out can't be part of a plan.
         let packed = pack::pack(&self.folder)?;
         packed.notes.iter().for_each(|note| output.note(note));
@@ -39,7 +40,6 @@ impl Plan {
         archive::unpack(packed.file.path(), &source, &archive::Limits::default())
             .map_err(|error| Error::failure(error.to_string()))?;
         let tools = Tools::of_path(std::env::var("PATH").unwrap_or_else(|_| USUAL_PATH.to_owned()));
-        let config = BuildConfig { root: self.root, ..BuildConfig::default() };
         let plan = detect::detect(&source, &config, &tools).map_err(|error| {
             Error::failure(error.to_string())
                 .hint("nothing was built; a node refuses this folder with the same sentence")

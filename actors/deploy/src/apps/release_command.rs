@@ -94,11 +94,8 @@ async fn run_once(context: &Context, target: &Target, command: &Command, log: &L
     let unpacked = unpacked::unpack(context, target, folder.path.clone()).await?;
     let spec = unpacked::spec(context, target, (run, RELEASE), command.clone(), unpacked);
     let grace = spec.grace;
-    let running = context
-        .runtime
-        .spawn(spec, target.mask().before(&log.build_sink()))
-        .await
-        .map_err(|error| error.to_string())?;
+    let running =
+        context.runtime.spawn(spec, target.mask.before(&log.build_sink())).await.map_err(|error| error.to_string())?;
     let within = context.settings.instances.release_time;
     let exited = running.exited();
     let exit = tokio::select! {
@@ -117,7 +114,7 @@ async fn run_once(context: &Context, target: &Target, command: &Command, log: &L
         Ended::Status(0) => Ok(()),
         _ => {
             let sentence = format!("the release command `{}` {exit}", command.shown());
-            Err(target.mask().cover(&sentence).into_owned())
+            Err(target.mask.cover(&sentence).into_owned())
         }
     }
 }

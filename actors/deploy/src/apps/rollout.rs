@@ -179,7 +179,7 @@ async fn fill(
             for instance in &new {
                 if let Settled::Failed { sentence, last_words } = instance.settled().await {
                     // Those who read the log of a deployment may not all read the variables.
-                    let mask = target.mask();
+                    let mask = &target.mask;
                     if !last_words.is_empty() {
                         log.heading(&format!("The last words of {}:", instance.title()));
                         last_words.iter().for_each(|line| log.detail(&mask.cover(line)));

@@ -18,6 +18,8 @@ pub(crate) struct Target {
     pub(crate) serving: Serving,
     pub(crate) release: ReleaseRow,
     pub(crate) environment: Vec<(String, Secret)>,
+    /// Covers the values of secret variables in the log of a deployment.
+    pub(crate) mask: Mask,
 }
 
 /// Why there is no target.
@@ -44,15 +46,13 @@ impl Target {
         }
         let config = GetConfig { project_id, environment_version: Some(serving.environment_version) };
         match context.bus.ask(&Caller::system(), config).await {
-            Ok(config) => Ok(Self { serving, release, environment: config.environment }),
+            Ok(config) => {
+                let mask = Mask::of(&config);
+                Ok(Self { serving, release, environment: config.environment, mask })
+            }
             Err(CallError::Refused(refusal)) => Err(TargetError::Impossible(refusal.to_string())),
             Err(CallError::Failed(failure)) => Err(TargetError::Later(failure)),
         }
-    }
-
-    /// Covers the values of its variables in the log of a deployment.
-    pub(crate) fn mask(&self) -> Mask {
-        Mask::new(self.environment.iter().map(|(name, value)| (name.as_str(), value.expose())))
     }
 
     /// How long a new instance may take until it is healthy.

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use callboard_messages::project::is_platform_variable;
+use callboard_messages::project::{Config, is_platform_variable};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -159,6 +159,23 @@ pub enum BuildError {
     Io(#[from] io::Error),
 }
 
+/// The owner's variables, as a build has them.
+#[derive(Debug, Default)]
+pub(crate) struct Variables {
+    /// Value by name.
+    pub(crate) values: BTreeMap<String, String>,
+    /// Covers those that are secrets in the log.
+    pub(crate) mask: Mask,
+}
+
+impl Variables {
+    /// Those of a project.
+    pub(crate) fn of(config: &Config) -> Self {
+        let values = config.environment.iter().map(|(name, value)| (name.clone(), value.expose().to_owned()));
+        Self { values: values.collect(), mask: Mask::of(config) }
+    }
+}
+
 /// Runs the steps of `plan` in `source`, the unpacked source.
 ///
 /// `environment` has the owner's variables for builds, whose values the log does not show. Tools find in `cache` what a former
@@ -172,7 +189,7 @@ pub enum BuildError {
 pub(crate) async fn run_plan(
     plan: &Plan,
     source: &Path,
-    environment: &BTreeMap<String, String>,
+    environment: &Variables,
     cache: Option<&Taken>,
     settings: &BuildSettings,
     sink: &LineSink,
@@ -180,7 +197,7 @@ pub(crate) async fn run_plan(
 ) -> Result<BuildReport, BuildError> {
     let started = Instant::now();
     let app = source.join(&plan.root);
-    let mask = Mask::new(environment.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let Variables { values: environment, mask } = environment;
     let (sink, _left_out) = bounded(&mask.before(sink), settings.limits.log_lines);
     for reason in &plan.reasons {
         sink.say(reason.clone());
@@ -219,7 +236,7 @@ pub(crate) async fn run_plan(
         own,
         temporary,
         cache: cache.map(|taken| taken.folder.clone()),
-        mask,
+        mask: mask.clone(),
         sink,
         cancel,
         deadline: started + settings.limits.time,

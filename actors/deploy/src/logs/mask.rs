@@ -6,6 +6,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use aho_corasick::{AhoCorasick, MatchKind};
+use callboard_messages::project::Config;
 
 use super::output::{Line, LineSink};
 
@@ -53,6 +54,12 @@ impl Mask {
                 Self::default()
             }
         }
+    }
+
+    /// A mask of a project's variables, but those that are no secrets.
+    pub(crate) fn of(config: &Config) -> Self {
+        let secret = config.environment.iter().filter(|(name, _)| !config.plain.contains(name));
+        Self::new(secret.map(|(name, value)| (name.as_str(), value.expose())))
     }
 
     /// The text with the names in the place of the values.

@@ -32,6 +32,9 @@ impl Handle<CreateDeployment> for Deploys {
             }
             DeploymentSource::Git { url, reference } => check_git(url, reference.as_deref())?,
         }
+        if let Some(config) = &message.config {
+            config.check().map_err(DeployError::Invalid)?;
+        }
         let before = apps::get(&self.context.database, project.id).await?;
         if before.as_ref().is_some_and(apps::AppRow::is_removed) {
             return Err(no_project());
@@ -48,6 +51,7 @@ impl Handle<CreateDeployment> for Deploys {
             commit: None,
             allow_missing: message.allow_missing,
             rebuild: message.rebuild,
+            config: message.config,
             created_at: self.context.clock.now(),
         };
         let deployment = self.begin::<CreateDeployment>(caller, new, &project.name).await?;

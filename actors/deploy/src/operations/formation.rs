@@ -107,6 +107,7 @@ impl Handle<Restart> for Deploys {
             commit,
             allow_missing: false,
             rebuild: false,
+            config: None,
             created_at: self.context.clock.now(),
         };
         let deployment = self.begin::<Restart>(caller, new, &app.name).await?;

@@ -59,6 +59,7 @@ impl Handle<Rollback> for Deploys {
             commit: release.commit,
             allow_missing: false,
             rebuild: false,
+            config: None,
             created_at: self.context.clock.now(),
         };
         let deployment = self.begin::<Rollback>(caller, new, &app.name).await?;

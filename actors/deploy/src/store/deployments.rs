@@ -8,6 +8,7 @@ use callboard_messages::{
         Deployment, DeploymentFact, DeploymentKind, DeploymentQueued, DeploymentSource, DeploymentStarted,
         DeploymentStatus,
     },
+    project::BuildConfig,
 };
 use callboard_supervisors::{
     db::{Database, Error, Transaction},
@@ -42,6 +43,9 @@ pub(crate) struct DeploymentRow {
     pub(super) allow_missing: bool,
     /// Whether it is built though the same was built before.
     pub(crate) rebuild: bool,
+    /// What it is built and run by, before the project's build configuration.
+    #[sqlx(json(nullable))]
+    pub(crate) config: Option<BuildConfig>,
     /// The node that builds it, or has built it.
     pub(crate) builder_node: Option<Uuid>,
     pub(crate) created_at: DateTime<Utc>,
@@ -95,7 +99,7 @@ macro_rules! select {
         concat!(
             "SELECT d.id, d.project_id, d.organization_id, a.name, d.kind, d.status, d.error, d.source, d.release_id, ",
             "r.version AS release_version, d.environment_version, d.commit_hash, d.allow_missing, d.rebuild, ",
-            "d.builder_node, d.created_at, d.finished_at FROM deployments AS d JOIN apps AS a ON a.project_id = d.project_id ",
+            "d.config, d.builder_node, d.created_at, d.finished_at FROM deployments AS d JOIN apps AS a ON a.project_id = d.project_id ",
             "LEFT JOIN releases AS r ON r.id = d.release_id ",
             $rest
         )
@@ -116,6 +120,7 @@ pub(crate) struct NewDeployment {
     pub(crate) commit: Option<String>,
     pub(crate) allow_missing: bool,
     pub(crate) rebuild: bool,
+    pub(crate) config: Option<BuildConfig>,
     pub(crate) created_at: DateTime<Utc>,
 }
 
@@ -125,8 +130,8 @@ pub(crate) async fn insert(transaction: &mut Transaction, new: &NewDeployment) -
         .query(
             "INSERT INTO deployments (id, project_id, organization_id, kind, status, source, release_id,
                                       environment_version, commit_hash, attempts, created_at, allow_missing,
-                                      rebuild)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, $12)
+                                      rebuild, config)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, $12, $13)
              ON CONFLICT DO NOTHING",
         )
         .bind(new.id)
@@ -141,6 +146,7 @@ pub(crate) async fn insert(transaction: &mut Transaction, new: &NewDeployment) -
         .bind(new.created_at)
         .bind(new.allow_missing)
         .bind(new.rebuild)
+        .bind(new.config.clone().map(Json))
         .execute()
         .await?;
     Ok(inserted == 1)

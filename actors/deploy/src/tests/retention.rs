@@ -157,6 +157,7 @@ async fn bring_back(database: &Database, release: &ReleaseRow) -> Option<Transac
         commit: None,
         allow_missing: false,
         rebuild: false,
+        config: None,
         created_at: now(),
     };
     assert!(deployments::insert(&mut transaction, &new).await.unwrap());

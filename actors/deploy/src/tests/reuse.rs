@@ -6,7 +6,7 @@ use super::fixture::{App, Bench, on_node, server};
 
 async fn deploy(bench: &Bench, app: &App, files: &[(&str, &str)], rebuild: bool) -> (Deployment, String) {
     let source = DeploymentSource::Archive { source_id: bench.upload(app, files).await };
-    let create = CreateDeployment { project_id: app.id, source, allow_missing: false, rebuild };
+    let create = CreateDeployment { project_id: app.id, source, allow_missing: false, rebuild, config: None };
     let begun = bench.ask(&app.owner, create).await.unwrap();
     let ended = bench.ended(app, begun.id).await;
     let log = bench.build_log(app, begun.id).await;

@@ -46,6 +46,7 @@ pub(super) async fn begin(database: &Database, project_id: ProjectId) -> Option<
         commit: None,
         allow_missing: false,
         rebuild: false,
+        config: None,
         created_at: now(),
     };
     let mut transaction = database.begin().await.unwrap();

@@ -43,12 +43,18 @@ pub(super) fn restore(cache_folder: &Path, app: &Path, cache: &Cache, user: Opti
 }
 
 /// Moves the folders that the plan names out of the app into the cache; nothing of another key stays there.
-pub(super) fn collect(cache_folder: &Path, app: &Path, cache: &Cache) -> io::Result<Vec<String>> {
-    let (outer, app) = (Dir::open(cache_folder)?, Dir::open(app)?);
+pub(super) fn collect(cache_folder: &Path, source: &Dir, root: &Path, cache: &Cache) -> io::Result<Vec<String>> {
+    let outer = Dir::open(cache_folder)?;
     outer.remove(OsStr::new(FOLDERS))?;
     if cache.folders.is_empty() {
         return Ok(Vec::new());
     }
+    let app = match source.open_dir(root) {
+        Ok(app) => app,
+        // The build has put something else in its place, and packing says so.
+        Err(error) if is_exchanged(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
     let place = Path::new(FOLDERS).join(short(&[&cache.key]));
     outer.create_dir(Path::new(FOLDERS), MODE)?;
     outer.create_dir(&place, MODE)?;

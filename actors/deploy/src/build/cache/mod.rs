@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 pub(crate) use self::store::Caches;
-use crate::{build::detect::Cache, process::trampoline::RunAs};
+use crate::{build::detect::Cache, folder::Dir, process::trampoline::RunAs};
 
 /// The folder of a cache in which tools keep what they have downloaded.
 const TOOLS: &str = "tools";
@@ -120,12 +120,12 @@ impl Taken {
         folders::restore(&self.folder, app, cache, user)
     }
 
-    /// Takes the folders that the plan names out of the app. Returns a sentence for each that can't be kept. Blocks.
+    /// Takes the folders that the plan names out of the app, at `root` in the source. Returns a sentence for each that can't be kept. Blocks.
     ///
     /// # Errors
     /// When the disk fails.
-    pub(crate) fn collect(&self, app: &Path, cache: &Cache) -> std::io::Result<Vec<String>> {
-        folders::collect(&self.folder, app, cache)
+    pub(crate) fn collect(&self, source: &Dir, root: &Path, cache: &Cache) -> std::io::Result<Vec<String>> {
+        folders::collect(&self.folder, source, root, cache)
     }
 }
 

@@ -153,7 +153,7 @@ fn plan(key: &str, folders: &[&str]) -> Cache {
 fn folders_of_the_app_are_kept_for_builds_of_the_same_key() {
     let (folder, app, taken) = app(&[".next/cache/a", ".next/page", "node_modules/.cache/b"]);
     let next = plan("node 22 abc", &[".next/cache", "node_modules/.cache", "missing/cache"]);
-    assert_eq!(taken.collect(&app, &next).unwrap(), Vec::<String>::new());
+    assert_eq!(taken.collect(&Dir::open(&app).unwrap(), Path::new(""), &next).unwrap(), Vec::<String>::new());
     assert!(!app.join(".next/cache").exists() && app.join(".next/page").exists());
     let fresh = folder.path().join("fresh");
     fs::create_dir_all(fresh.join("node_modules/.cache")).unwrap();
@@ -163,9 +163,9 @@ fn folders_of_the_app_are_kept_for_builds_of_the_same_key() {
     assert_eq!(fs::read_to_string(fresh.join(".next/cache/a")).unwrap(), ".next/cache/a");
     assert!(fresh.join("node_modules/.cache/own").exists());
     // Another lock file or another version of a tool is another key.
-    taken.collect(&fresh, &next).unwrap();
+    taken.collect(&Dir::open(&fresh).unwrap(), Path::new(""), &next).unwrap();
     assert_eq!(taken.restore(&fresh, &plan("node 24 abc", &[".next/cache"]), None).unwrap(), 0);
-    taken.collect(&fresh, &plan("node 24 abc", &[".next/cache"])).unwrap();
+    taken.collect(&Dir::open(&fresh).unwrap(), Path::new(""), &plan("node 24 abc", &[".next/cache"])).unwrap();
     assert_eq!(taken.restore(&fresh, &next, None).unwrap(), 0, "those of the former key are gone");
 }
 
@@ -178,7 +178,7 @@ fn a_folder_behind_a_link_is_not_kept_and_nothing_is_put_behind_one() {
     symlink(&outside, app.join("link")).unwrap();
     symlink(outside.join("cache"), app.join("direct")).unwrap();
     let wanted = plan("k", &["link/cache", "direct", "file", "../outside/cache", "/etc", "real/cache"]);
-    let notes = taken.collect(&app, &wanted).unwrap();
+    let notes = taken.collect(&Dir::open(&app).unwrap(), Path::new(""), &wanted).unwrap();
     assert_eq!(notes.len(), 5, "{notes:?}");
     assert!(outside.join("cache/secret").exists());
     let lured = folder.path().join("lured");

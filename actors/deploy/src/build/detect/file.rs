@@ -24,31 +24,6 @@ pub(super) struct Settings {
     pub(super) processes: IndexMap<String, String>,
 }
 
-impl Settings {
-    /// The project's configuration, and from the file what that does not decide.
-    pub(super) fn completed(&self, own: &BuildConfig) -> BuildConfig {
-        let file = &self.config;
-        let or = |own: &Option<String>, file: &Option<String>| own.clone().or_else(|| file.clone());
-        // What is served is one decision: the start command or the folder.
-        let decides = own.start_command.is_some() || own.publish.is_some();
-        let other = |value: &Option<String>| value.clone().filter(|_| !decides);
-        let mut versions = file.versions.clone();
-        versions.extend(own.versions.clone());
-        BuildConfig {
-            root: or(&own.root, &file.root),
-            build_command: or(&own.build_command, &file.build_command),
-            start_command: own.start_command.clone().or_else(|| other(&file.start_command)),
-            release_command: or(&own.release_command, &file.release_command),
-            publish: own.publish.clone().or_else(|| other(&file.publish)),
-            static_options: own.static_options.or(&file.static_options),
-            versions,
-            health_check_path: or(&own.health_check_path, &file.health_check_path),
-            health_check_grace_seconds: own.health_check_grace_seconds.or(file.health_check_grace_seconds),
-            memory_mib: own.memory_mib,
-        }
-    }
-}
-
 /// What the app's file says; nothing when there is none.
 pub(super) fn read(app: &App) -> Result<Settings, DetectError> {
     let Some(text) = app.read(NAME)? else { return Ok(Settings::default()) };

@@ -99,7 +99,7 @@ pub fn detect(source: &Path, config: &BuildConfig, tools: &Tools) -> Result<Plan
     let whole = App::new(Arc::new(Dir::open(source)?), PathBuf::new());
     let (app, settings) = locate(&whole, config, &mut reasons)?;
     let own = config;
-    let config = settings.completed(own);
+    let config = own.or(&settings.config);
     let by = |is_own: bool| if is_own { "the build configuration" } else { file::NAME };
     let mut plan = Plan::new(app.root.clone(), config.clone(), reasons);
     let procfile = procfile::read(&app)?;

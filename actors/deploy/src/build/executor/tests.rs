@@ -39,6 +39,9 @@ impl Bench {
         let mut plan = Plan::empty();
         plan.steps = steps;
         plan.reasons = vec!["because".into()];
+        let values = self.environment.clone();
+        let mask = Mask::new(values.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let environment = Variables { values, mask };
         let cache = self.cache.then(|| Taken { folder: self.folder.path().join("cache"), is_warm: false });
         if let Some(taken) = &cache {
             fs::create_dir_all(taken.folder.join("tools")).unwrap();
@@ -48,8 +51,7 @@ impl Bench {
             move |line| log.lock().push(line.text)
         });
         let source = self.folder.path().join("source");
-        let result =
-            run_plan(&plan, &source, &self.environment, cache.as_ref(), &self.settings, &sink, &self.cancel).await;
+        let result = run_plan(&plan, &source, &environment, cache.as_ref(), &self.settings, &sink, &self.cancel).await;
         assert!(named(&self.settings.launcher.node).is_empty(), "something of the build was left running");
         // The caller's to remove, as making.rs does.
         for made in [HOME, TEMPORARY] {
@@ -236,7 +238,7 @@ async fn real_dependencies_are_installed_and_run_from_a_moved_release() {
         let tools = Tools::of_path(bench.settings.launcher.path.clone());
         let plan = detect::detect(&source, &detect::BuildConfig::default(), &tools).unwrap();
         let sink = LineSink::new(|line| println!("{}", line.text));
-        run_plan(&plan, &source, &BTreeMap::new(), None, &bench.settings, &sink, &bench.cancel).await.unwrap();
+        run_plan(&plan, &source, &Variables::default(), None, &bench.settings, &sink, &bench.cancel).await.unwrap();
         let (file, release) = (bench.folder.path().join("r.tar.gz"), bench.folder.path().join("release"));
         let packed = pack(&source.join(&plan.root), &file).unwrap();
         fs::remove_dir_all(&source).unwrap();
@@ -296,4 +298,13 @@ async fn what_a_build_keeps_in_its_cache_counts() {
         bench.build(&["for i in 1 2 3; do head -c 600000 /dev/zero > $PIP_CACHE_DIR$i; done"]).await.unwrap_err();
     let BuildError::OverLimit(sentence) = &error else { panic!("{error:?}") };
     assert!(sentence.contains("build cache"), "{sentence}");
+}
+
+#[tokio::test]
+async fn a_build_that_forks_without_end_is_ended() {
+    let mut bench = Bench::new();
+    bench.settings.limits.processes = 30;
+    let error = bench.build(&["i=0; while [ $i -lt 60 ]; do sleep 600 & i=$((i + 1)); done; wait"]).await.unwrap_err();
+    let BuildError::OverLimit(sentence) = &error else { panic!("{error:?}") };
+    assert_eq!(sentence, "it started more than 30 processes at a time");
 }

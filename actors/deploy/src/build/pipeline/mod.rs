@@ -3,7 +3,6 @@
 mod reuse;
 
 use std::{
-    collections::BTreeMap,
     fs::Permissions,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -135,7 +134,10 @@ struct Pipeline<'a> {
 
 impl Pipeline<'_> {
     async fn run(&self) -> Result<(), PipelineError> {
-        let config = self.config().await?;
+        let mut config = self.config().await?;
+        if let Some(own) = &self.deployment.config {
+            config.build = own.or(&config.build);
+        }
         let folder = self.folder.clone();
         let made = self.context.pools.prompt.run(None, move || {
             folder::make_passable(&folder)?;
@@ -150,7 +152,8 @@ impl Pipeline<'_> {
         self.check_cancel()?;
         // Before anything else can write there.
         let path = source.clone();
-        let opened = self.context.pools.archives.run(None, move || Dir::open(&path)).await?.map_err(failed)?;
+        let open = move || Ok::<_, std::io::Error>((Dir::open(&path)?, Dir::open(&path)?));
+        let (opened, kept_from) = self.context.pools.archives.run(None, open).await?.map_err(failed)?;
         let mut plan = self.detect(&source, &config).await?;
         self.check_processes(&plan).await?;
         let (opened, build_key) = self.name(opened, &plan, &config).await?;
@@ -162,16 +165,23 @@ impl Pipeline<'_> {
         if let Err(error) = self.build(&plan, &source, &config, cache.as_ref()).await {
             // What was downloaded is as good as ever; the folders of the app may be why it failed.
             if matches!(error, PipelineError::Failed { .. }) {
-                self.collect(&source, &Plan { cache: Cache::default(), ..plan }, cache.as_ref()).await?;
+                self.collect(kept_from, &Plan { cache: Cache::default(), ..plan }, cache.as_ref()).await?;
                 self.keep(cache).await?;
             }
             return Err(error);
         }
         self.check_cancel()?;
         let opened = self.publish(opened, &mut plan).await?;
-        self.collect(&source, &plan, cache.as_ref()).await?;
+        // What is kept is not released; where a site is released alone, it may be the site itself.
+        let (before, after) = if plan.publish.is_none() { (Some(kept_from), None) } else { (None, Some(kept_from)) };
+        if let Some(kept_from) = before {
+            self.collect(kept_from, &plan, cache.as_ref()).await?;
+        }
         let archive = self.folder.join("release.tar.gz");
         let packed = self.pack(&source, opened, &plan, archive.clone()).await?;
+        if let Some(kept_from) = after {
+            self.collect(kept_from, &plan, cache.as_ref()).await?;
+        }
         self.check_cancel()?;
         self.store(&archive, packed, plan, config, (commit, build_key)).await?;
         self.keep(cache).await
@@ -283,8 +293,7 @@ impl Pipeline<'_> {
         config: &Config,
         cache: Option<&Kept>,
     ) -> Result<(), PipelineError> {
-        let environment: BTreeMap<String, String> =
-            config.environment.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
+        let environment = executor::Variables::of(config);
         let (settings, sink) = (&self.context.settings.build, self.log.build_sink());
         let cache = cache.map(|kept| &kept.taken);
         match executor::run_plan(plan, source, &environment, cache, settings, &sink, self.cancel).await {

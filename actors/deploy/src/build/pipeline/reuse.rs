@@ -1,7 +1,5 @@
 //! What a build takes from those before it: their release, when nothing has changed, or their cache.
 
-use std::path::Path;
-
 use callboard_messages::{Caller, Failure, project::Config};
 
 use super::{Pipeline, PipelineError};
@@ -89,11 +87,12 @@ impl Pipeline<'_> {
         }
     }
 
-    /// Moves what the plan keeps out of the app before it is packed.
-    pub(super) async fn collect(&self, source: &Path, plan: &Plan, cache: Option<&Kept>) -> Result<(), PipelineError> {
+    /// Moves what the plan keeps out of the app, which is reached from the source as it was opened before the build.
+    pub(super) async fn collect(&self, source: Dir, plan: &Plan, cache: Option<&Kept>) -> Result<(), PipelineError> {
         let Some(Kept { taken, .. }) = cache.cloned() else { return Ok(()) };
-        let (app, cache) = (source.join(&plan.root), plan.cache.clone());
-        let collected = self.context.pools.archives.run(None, move || taken.collect(&app, &cache)).await?;
+        let (root, cache) = (plan.root.clone(), plan.cache.clone());
+        let collect = move || taken.collect(&source, &root, &cache);
+        let collected = self.context.pools.archives.run(None, collect).await?;
         let notes = collected.map_err(|error| Failure::Internal(format!("keeping folders of a build: {error}")))?;
         notes.iter().for_each(|note| self.log.trouble(note));
         Ok(())

@@ -99,6 +99,44 @@ fn python3_is_the_asked_version_for_every_command() {
     );
 }
 
+/// A program that tells this version as an interpreter does, and else what it was asked to run.
+fn interpreter(file: &Path, version: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let script = format!(
+        "#!/bin/sh\nif [ \"$1\" = -I ]; then echo {version}; echo {}; echo True; else echo \"{version} runs $*\"; fi\n",
+        file.display()
+    );
+    fs::write(file, script).unwrap();
+    fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn an_interpreter_of_another_name_becomes_the_python3_of_the_release() {
+    let machine = tempfile::tempdir().unwrap();
+    for (name, version) in [("python3", "3.12.1"), ("python3.9", "3.9.18")] {
+        interpreter(&machine.path().join(name), version);
+    }
+    let folder = app(&[("main.py", ""), (".python-version", "3.9")]);
+    let tools = Tools::of_path(machine.path().display().to_string());
+    let found = detect(folder.path(), &BuildConfig::default(), &tools).unwrap();
+    assert_eq!(found.steps[0].title, "Choosing Python 3.9.18");
+    let run = |argv: &[String]| {
+        let path = found.environment.variables(folder.path(), "/usr/bin:/bin")["PATH"].clone();
+        let output = std::process::Command::new("/bin/sh")
+            .args(["-c", "exec \"$0\" \"$@\""])
+            .args(argv)
+            .current_dir(folder.path())
+            .env("PATH", path)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    run(&found.steps[0].command.argv(&[]));
+    assert_eq!(run(&found.processes["web"].argv(&[])), "3.9.18 runs main.py\n");
+    assert_eq!(run(&["python".to_owned(), "-m".to_owned(), "a b".to_owned()]), "3.9.18 runs -m a b\n");
+}
+
 #[test]
 fn the_owner_asks_before_any_file() {
     let folder = app(&[("main.py", ""), (".python-version", "3.12")]);
