@@ -46,12 +46,13 @@ await open(async (browser) => {
   }
 
   // Every page at both ends of the widths, dark and light.
-  await Promise.all([[375, "light"], [1600, "dark"]].map(async ([width, colorScheme]) => {
+  // What a dark page can get wrong that a light one can't are its colours.
+  await Promise.all([[375, "light"], [1600, "dark", ["color-contrast"]]].map(async ([width, colorScheme, rules]) => {
     const page = await person(browser, { viewport: { width, height: 900 }, colorScheme });
     await signIn(page);
     for (const path of PAGES) {
       await page.goto(path);
-      await keeps(page, `${width}${name(path)}`);
+      await keeps(page, `${width}${name(path)}`, rules);
     }
     await page.context().close();
   }));
