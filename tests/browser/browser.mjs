@@ -33,7 +33,7 @@ export const noErrors = () => assert.deepEqual(errors, [], "a page reported an e
 /** A person with a browser of their own. */
 export const person = async (browser, options = {}) => {
   const context = await browser.newContext({ baseURL: told.origin, viewport: { width: 1280, height: 860 }, ...options });
-  context.setDefaultTimeout(15_000);
+  context.setDefaultTimeout(40_000);
   const page = await context.newPage();
   page.on("pageerror", (error) => errors.push(`${page.url()}: ${error.message}`));
   page.on("console", (message) => {
@@ -76,12 +76,13 @@ export const line = async () => {
 
 let shots = 0;
 /** Nothing serious for who can't see or use a mouse, and nothing beyond the edge of the window. */
-export const keeps = async (page, label) => {
+export const keeps = async (page, label, rules) => {
   if (told.shots) await page.screenshot({ path: join(told.shots, `${String(++shots).padStart(2, "0")}-${label}.png`), fullPage: true });
   const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   assert.ok(wide <= 0, `${label}: ${wide} pixels wider than the window`);
   await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  const runOnly = rules ?? ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"];
+  const { violations } = await page.evaluate((only) => window.axe.run(document, { runOnly: only, resultTypes: ["violations"], elementRef: false }), runOnly);
   const serious = violations.filter(({ impact }) => impact === "serious" || impact === "critical");
   const sentences = serious.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.slice(0, 3).map(({ html, failureSummary }) => `${html} ${failureSummary}`).join("; ")}`);
   assert.deepEqual(sentences, [], label);
@@ -107,5 +108,5 @@ export const drop = async (page, selector, files) => {
 
 /** Waits until a deployment's page says how it ended. */
 export const deployed = async (page, status = "completed") => {
-  await page.locator(`[data-part=deployment] .status.${status}`).waitFor({ timeout: 30_000 });
+  await page.locator(`[data-part=deployment] .status.${status}`).waitFor();
 };

@@ -1,5 +1,5 @@
 // What every page keeps: widths, dark and light, the keyboard, no script, and a session that ends.
-import { api, assert, keeps, noErrors, open, person, signIn, told } from "./browser.mjs";
+import { api, assert, deployed, keeps, noErrors, open, person, signIn, told } from "./browser.mjs";
 
 const PAGES = [
   "/", "/apps/new", "/apps/new?from=git", "/apps/new?from=example", "/apps/shop", "/apps/shop/deployments", "/apps/shop/releases",
@@ -46,12 +46,13 @@ await open(async (browser) => {
   }
 
   // Every page at both ends of the widths, dark and light.
-  await Promise.all([[375, "light"], [1600, "dark"]].map(async ([width, colorScheme]) => {
+  // What a dark page can get wrong that a light one can't are its colours.
+  await Promise.all([[375, "light"], [1600, "dark", ["color-contrast"]]].map(async ([width, colorScheme, rules]) => {
     const page = await person(browser, { viewport: { width, height: 900 }, colorScheme });
     await signIn(page);
     for (const path of PAGES) {
       await page.goto(path);
-      await keeps(page, `${width}${name(path)}`);
+      await keeps(page, `${width}${name(path)}`, rules);
     }
     await page.context().close();
   }));
@@ -84,6 +85,18 @@ await open(async (browser) => {
   assert.equal(await page.evaluate(() => document.activeElement.name), "typed", "a dialog takes the focus");
   await page.keyboard.press("Escape");
   await page.getByRole("dialog").waitFor({ state: "detached" });
+
+  // A folder is chosen by those who don't drag, and a name that is taken is told while the folder stays chosen.
+  await page.goto("/apps/new");
+  await page.setInputFiles("#folder", told.folder);
+  await page.getByText(/packed, 2 files/).waitFor();
+  await page.fill("[name=name]", "shop");
+  await page.getByRole("button", { name: "Deploy" }).click();
+  await page.getByText("the name shop is taken").waitFor();
+  await page.fill("[name=name]", "chosen");
+  await page.getByRole("button", { name: "Deploy" }).click();
+  await page.waitForURL("**/apps/chosen/deployments/*");
+  await deployed(page);
 
   // Two browsers edit the same variables: the second is told, and nothing is lost.
   const other = await person(browser);

@@ -31,7 +31,7 @@ await open(async (browser) => {
     }
     return took.sort((one, other) => one - other)[Math.floor(took.length * 0.9)];
   });
-  assert.ok(slowest < 200, `nine of ten scrolls take at most ${slowest} ms`);
+  assert.ok(slowest < 500, `nine of ten scrolls take at most ${slowest} ms`);
   console.log(`scrolling: nine of ten within ${slowest.toFixed(0)} ms`);
   await page.fill("[data-log-search]", "line 77777");
   await page.keyboard.press("Enter");

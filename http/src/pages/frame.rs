@@ -18,6 +18,14 @@ use super::{
 /// Organizations that the switch lists; the page of organizations has all.
 const ORGANIZATIONS: Limit = Limit::of(100);
 
+/// What the person may do in the organization; a page leaves out what would be refused.
+#[derive(Debug, Serialize)]
+struct May {
+    create: bool,
+    deploy: bool,
+    configure: bool,
+}
+
 #[derive(Debug, Serialize)]
 pub(super) struct Frame {
     /// How the person is addressed; empty while auth does not answer.
@@ -31,6 +39,7 @@ pub(super) struct Frame {
     toast: Option<Toast>,
     /// This page's path, with its query.
     address: String,
+    may: May,
     /// What makes a form of this page the same one when it is sent again.
     attempt: Uuid,
     /// Whether the page of components is there.
@@ -56,6 +65,11 @@ impl Frame {
             navigation: navigation::entries(request.http().path(), caller.administrator),
             toast,
             address: request.address(),
+            may: May {
+                create: caller.scopes.allows("project:write") && caller.scopes.allows("deploy:create"),
+                deploy: caller.scopes.allows("deploy:create"),
+                configure: caller.scopes.allows("project:write"),
+            },
             attempt: Uuid::now_v7(),
             development: request.worker().shared.development,
         }

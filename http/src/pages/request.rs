@@ -3,7 +3,10 @@
 use std::{borrow::Cow, rc::Rc};
 
 use actix_web::{HttpResponse, http::StatusCode};
-use callboard_messages::{Caller, Operation, project::ListProjects, project::Project};
+use callboard_messages::{
+    Caller, Code, Limit, Operation,
+    project::{ListProjects, Project},
+};
 use serde::Serialize;
 use url::form_urlencoded;
 
@@ -98,12 +101,16 @@ impl PageRequest {
 
     /// The caller's project of the name in the path.
     pub(crate) async fn project(&self) -> Result<Project, Problem> {
-        let name = self.parameter("name")?;
-        let list = ListProjects { name: Some(name.clone()), limit: callboard_messages::Limit::of(1), cursor: None };
+        self.project_named(&self.parameter("name")?).await
+    }
+
+    /// The caller's project of this name.
+    pub(crate) async fn project_named(&self, name: &str) -> Result<Project, Problem> {
+        let list = ListProjects { name: Some(name.to_owned()), limit: Limit::of(1), cursor: None };
         let found = self.ask(list).await?.items.into_iter().next();
         found.ok_or_else(|| {
             let detail = format!("there is no app {name} in this organization; it may be in another one of yours");
-            Problem::of(callboard_messages::Code::NotFound, detail)
+            Problem::of(Code::NotFound, detail)
         })
     }
 

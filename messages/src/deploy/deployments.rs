@@ -141,6 +141,14 @@ pub struct CreateDeployment {
     pub config: Option<BuildConfig>,
 }
 
+impl CreateDeployment {
+    /// A deployment of this source as the project is configured.
+    #[must_use]
+    pub const fn of(project_id: ProjectId, source: DeploymentSource) -> Self {
+        Self { project_id, source, allow_missing: false, rebuild: false, config: None }
+    }
+}
+
 impl Operation for CreateDeployment {
     const NAME: &'static str = "deploy.create";
     const ACCESS: Access = Access::Permission("deploy:create");

@@ -26,6 +26,10 @@ use crate::{
 
 /// Largest field of an upload's form other than the file, in bytes.
 const FIELD: usize = 4 * 1024;
+/// Fields that come before the file.
+const FIELDS: usize = 16;
+/// The field that names the app which an earlier try has made.
+const MADE: &str = "made";
 
 #[derive(Serialize)]
 struct NewView {
@@ -85,10 +89,7 @@ async fn from_form(mut request: PageRequest, is_existing: bool) -> Result<HttpRe
     let name = form.text("name").trim().to_owned();
     match begin(&request, &form, existing.clone(), from, &name).await {
         Ok(deployment) => Ok(begun(&request, existing.map_or(name, |project| project.name), &deployment)),
-        Err((problem, field)) => {
-            let shown = view(&request, existing, from, form.refused(&problem, field));
-            request.again(problem, "apps/new.html", |_| shown).await
-        }
+        Err(blamed) => blamed.show(&request, &form, existing, from).await,
     }
 }
 
@@ -96,8 +97,39 @@ fn begun(request: &PageRequest, name: String, deployment: &Deployment) -> HttpRe
     request.done(&address(&name, &format!("deployments/{}", deployment.id)), format!("Deploying {name}."))
 }
 
-/// A refusal with the field that is to blame.
-type Blamed = (Problem, Option<&'static str>);
+/// A refusal, with the field that is to blame.
+struct Blamed {
+    problem: Problem,
+    field: Option<&'static str>,
+    /// Whether the app is there all the same: the next try deploys to it.
+    made: bool,
+}
+
+impl Blamed {
+    const fn before(problem: Problem, field: Option<&'static str>) -> Self {
+        Self { problem, field, made: false }
+    }
+
+    const fn after(problem: Problem, field: Option<&'static str>) -> Self {
+        Self { problem, field, made: true }
+    }
+
+    /// The form again.
+    async fn show(
+        self,
+        request: &PageRequest,
+        form: &Form,
+        existing: Option<Project>,
+        from: &'static str,
+    ) -> Result<HttpResponse, Problem> {
+        let mut refused = form.refused(&self.problem, self.field);
+        if self.made {
+            refused.values.insert(MADE.to_owned(), form.text("name").trim().to_owned());
+        }
+        let shown = view(request, existing, from, refused);
+        request.again(self.problem, "apps/new.html", |_| shown).await
+    }
+}
 
 async fn begin(
     request: &PageRequest,
@@ -106,37 +138,43 @@ async fn begin(
     from: &'static str,
     name: &str,
 ) -> Result<Deployment, Blamed> {
-    let above = |problem: Problem| (problem, None);
+    let above = |sentence: &'static str| Blamed::before(Problem::invalid(sentence), None);
     let git = form.given("url");
     if from == "git" && git.is_none() {
-        return Err((
-            Problem::invalid("give the repository's address, such as https://example.com/shop.git"),
-            Some("url"),
-        ));
+        let sentence = "give the repository's address, such as https://example.com/shop.git";
+        return Err(Blamed::before(Problem::invalid(sentence), Some("url")));
     }
     let example = Example::find(form.text("example")).filter(|_| from == "example");
     if from == "example" && example.is_none() {
-        return Err(above(Problem::invalid("choose one of the examples")));
+        return Err(above("choose one of the examples"));
     }
     if from == "upload" {
-        return Err(above(Problem::invalid("choose an archive to upload")));
+        return Err(above("choose an archive to upload"));
     }
     let project = match existing {
         Some(project) => project,
         None => create_project(request, form, name).await?,
     };
     let (source, field) = match (git, example) {
-        (_, Some(example)) => (example_source(request, example, project.id).await.map_err(above)?, None),
+        (_, Some(example)) => {
+            let kept = example_source(request, example, project.id).await;
+            (kept.map_err(|problem| Blamed::after(problem, None))?, None)
+        }
         (Some(url), None) => (DeploymentSource::Git { url, reference: form.given("reference") }, Some("url")),
-        (None, None) => return Err(above(Problem::invalid("choose what to deploy"))),
+        (None, None) => return Err(above("choose what to deploy")),
     };
-    let create = CreateDeployment { project_id: project.id, source, allow_missing: false, rebuild: false };
-    request.ask_once(form, create).await.map_err(|problem| (problem, field))
+    let create = CreateDeployment::of(project.id, source);
+    request.ask_once(form, create).await.map_err(|problem| Blamed::after(problem, field))
 }
 
+/// The app that the form is for: a new one, unless an earlier try has made it.
 async fn create_project(request: &PageRequest, form: &Form, name: &str) -> Result<Project, Blamed> {
-    let create = CreateProject { name: name.to_owned(), description: form.given("description") };
-    request.ask_once(form, create).await.map_err(|problem| (problem, Some("name")))
+    let project = if !name.is_empty() && form.text(MADE) == name {
+        request.project_named(name).await
+    } else {
+        request.ask_once(form, CreateProject { name: name.to_owned(), description: form.given("description") }).await
+    };
+    project.map_err(|problem| Blamed::before(problem, Some("name")))
 }
 
 async fn example_source(
@@ -173,22 +211,27 @@ async fn from_upload(mut request: PageRequest, is_existing: bool) -> Result<Http
         let Some(name) = part.name().map(str::to_owned) else {
             return Err(Problem::invalid("a part of the form has no name"));
         };
-        if name == "archive" { file = Some(part) } else { pairs.push((name, text(part).await?)) }
+        match name.as_str() {
+            "archive" => file = Some(part),
+            _ if pairs.len() >= FIELDS => return Err(Problem::invalid("the form has too many fields")),
+            _ => pairs.push((name, text(part).await?)),
+        }
     }
     let form = Form::of(pairs)?;
     let name = form.text("name").trim().to_owned();
     let outcome = match file {
         Some(file) => upload_to(&request, &form, existing.clone(), &name, file).await,
-        None => Err((Problem::invalid("choose an archive to upload: a tar.gz or zip file"), Some("archive"))),
+        None => {
+            let problem = Problem::invalid("choose an archive to upload: a tar.gz or zip file");
+            Err(Blamed::before(problem, Some("archive")))
+        }
     };
     match outcome {
         Ok(deployment) => Ok(begun(&request, existing.map_or(name, |project| project.name), &deployment)),
-        Err((problem, field)) => {
+        Err(blamed) => {
             // A browser that is still sending would not read the answer before a reset.
-            let mut rest = parts;
-            drain(&mut rest, &request).await;
-            let shown = view(&request, existing, "upload", form.refused(&problem, field));
-            request.again(problem, "apps/new.html", |_| shown).await
+            drain(&mut parts, &request).await;
+            blamed.show(&request, &form, existing, "upload").await
         }
     }
 }
@@ -227,8 +270,8 @@ async fn upload_to(
     };
     let mut body = file.map(|chunk| chunk.map_err(|_| upload::broken_off("the upload broke off")));
     let kept = upload::keep(request.worker(), request.caller(), project.id, &mut body).await;
-    let source = kept.map_err(|Refusal { problem, .. }| (problem, Some("archive")))?;
+    let source = kept.map_err(|Refusal { problem, .. }| Blamed::after(problem, Some("archive")))?;
     let source = DeploymentSource::Archive { source_id: source.id };
-    let create = CreateDeployment { project_id: project.id, source, allow_missing: false, rebuild: false };
-    request.ask_once(form, create).await.map_err(|problem| (problem, None))
+    let create = CreateDeployment::of(project.id, source);
+    request.ask_once(form, create).await.map_err(|problem| Blamed::after(problem, None))
 }

@@ -25,7 +25,7 @@ const follow = () => {
 };
 
 // Connects anew; the server tells first whether anybody is signed in.
-const again = () => ask("/palette", { method: "HEAD" }).then((answer) => answer && wake(), () => setTimeout(again, 2000));
+const again = () => ask("/api/v1/auth/whoami", { method: "HEAD" }).then((answer) => answer && wake(), () => setTimeout(again, 2000));
 const wake = () => { if (!document.hidden) { soon(); follow(); } };
 
 // A machine that slept does not know that its connections are gone.
