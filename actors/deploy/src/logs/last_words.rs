@@ -103,12 +103,7 @@ struct Report<'a> {
 
 impl<'a> Report<'a> {
     /// Lines after which the error stands.
-    const HEADINGS: [&'static str; 4] = [
-        "error during build:",
-        "Failed to compile.",
-        "Build failed because of webpack errors",
-        "Error: Command failed:",
-    ];
+    const HEADINGS: [&'static str; 2] = ["error during build:", "Failed to compile."];
 
     fn hear(&mut self, line: &'a str) {
         let text = line.trim();

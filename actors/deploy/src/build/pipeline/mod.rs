@@ -167,7 +167,7 @@ impl Pipeline<'_> {
             // What was downloaded is as good as ever; the folders of the app may be why it failed.
             if matches!(error, PipelineError::Failed { .. }) {
                 self.collect(kept_from, &Plan { cache: Cache::default(), ..plan }, cache.as_ref()).await?;
-                self.keep(cache).await?;
+                self.keep(cache).await;
             }
             return Err(error);
         }
@@ -185,7 +185,10 @@ impl Pipeline<'_> {
         }
         self.check_cancel()?;
         self.store(&archive, packed, plan, config, (commit, build_key)).await?;
-        self.keep(cache).await
+        // The rollout begins while the cache is measured.
+        self.context.wake(self.deployment.project_id);
+        self.keep(cache).await;
+        Ok(())
     }
 
     fn check_cancel(&self) -> Result<(), PipelineError> {

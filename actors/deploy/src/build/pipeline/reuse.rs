@@ -1,6 +1,6 @@
 //! What a build takes from those before it: their release, when nothing has changed, or their cache.
 
-use callboard_messages::{Caller, Failure, project::Config};
+use callboard_messages::{Caller, project::Config};
 
 use super::{Pipeline, PipelineError};
 use crate::{
@@ -92,19 +92,22 @@ impl Pipeline<'_> {
         let Some(Kept { taken, .. }) = cache.cloned() else { return Ok(()) };
         let (root, cache) = (plan.root.clone(), plan.cache.clone());
         let collect = move || taken.collect(&source, &root, &cache);
-        let collected = self.context.pools.archives.run(None, collect).await?;
-        let notes = collected.map_err(|error| Failure::Internal(format!("keeping folders of a build: {error}")))?;
-        notes.iter().for_each(|note| self.log.trouble(note));
+        match self.context.pools.archives.run(None, collect).await? {
+            Ok(notes) => notes.iter().for_each(|note| self.log.trouble(note)),
+            Err(error) => {
+                tracing::warn!(id = %self.deployment.id, %error, "keeping folders of a build failed; the next build starts without them");
+            }
+        }
         Ok(())
     }
 
     /// Gives the cache back for the next build, unless it was cleared meanwhile. The release is stored: nothing fails by it.
-    pub(super) async fn keep(&self, cache: Option<Kept>) -> Result<(), PipelineError> {
-        let Some(Kept { name, taken }) = cache else { return Ok(()) };
+    pub(super) async fn keep(&self, cache: Option<Kept>) {
+        let Some(Kept { name, taken }) = cache else { return };
         let (context, project_id) = (self.context, self.deployment.project_id);
         let generation = caches::generation(&context.database, project_id).await.unwrap_or(i64::MIN);
         if CacheName::of(project_id, generation, self.deployment.source.as_ref()) != name {
-            return Ok(());
+            return;
         }
         match context.caches.give_back(&name, taken).await {
             Ok(Some(note)) => self.log.detail(&note),
@@ -113,6 +116,5 @@ impl Pipeline<'_> {
                 tracing::warn!(id = %self.deployment.id, %error, "keeping the build cache failed; the next build starts without it");
             }
         }
-        Ok(())
     }
 }
