@@ -12,13 +12,14 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)/release/callboard
 NEXTEST_VERSION := 0.9.143
 DENY_VERSION := 0.20.2
 
-.PHONY: run build install test bench chaos fmt help
+.PHONY: run build install test bench chaos apps fmt help
 
 help:
 	@echo 'make run     build Callboard, put the command on your PATH and start a node'
 	@echo 'make test    format, lints, dependencies and every test: what CI runs'
 	@echo 'make bench   the benchmarks, each against its peer in the same run'
 	@echo 'make chaos   the fault campaign: SEED=<number> repeats one, DURATION=<seconds> bounds it'
+	@echo 'make apps    the apps of many tools, deployed unmodified: docs/compatibility.md has the table'
 	@echo 'make fmt     format the code'
 
 run: install
@@ -50,6 +51,9 @@ bench:
 chaos:
 	@scripts/toolchain
 	@scripts/chaos
+
+apps: build
+	@scripts/apps
 
 fmt:
 	@$(CARGO) fmt --all

@@ -128,3 +128,38 @@ async fn an_app_that_takes_much_costs_the_others_nothing() {
     assert_eq!(other.settle("web", 1).await[0]["restarts"], 0);
     node.finish().await;
 }
+
+#[tokio::test]
+async fn a_deployment_beside_two_builds_says_at_once_what_it_waits_for_and_who_may_end_it() {
+    // Of several nodes each would build.
+    let node = Node::start_on(|_| ()).await;
+    let slow = json!({ "private": true, "scripts": { "build": "sleep 600", "start": "node s.js" } }).to_string();
+    let mut begun = Vec::new();
+    for name in ["cpuhog", "sleeper"] {
+        let app = App::new(&node, name, &[("package.json", &slow), ("s.js", "")]);
+        let deployment = app.begin_deploy().await;
+        app.build_says(deployment["id"].as_str().unwrap(), "$ npm run build").await;
+        begun.push(name);
+    }
+    let third = App::web(&node, "third", "one");
+    let deployment = third.begin_deploy().await;
+    let log = node.operator().look(&format!("/deployments/{}/logs", deployment["id"].as_str().unwrap())).await.unwrap();
+    let text = log.to_string();
+    for says in [
+        "Waiting: all 2 builders",
+        "2 builds are ahead",
+        "callboard cancel --app cpuhog",
+        "callboard cancel --app sleeper",
+    ] {
+        assert!(text.contains(says), "{says}: {text}");
+    }
+    for name in begun {
+        assert!(node.cli(&["cancel", "--app", name]).await.success());
+    }
+    answered("the third is built", || async {
+        let deployment = node.operator().look(&format!("/deployments/{}", deployment["id"].as_str().unwrap())).await?;
+        Ok((deployment["status"] == "completed").then_some(()))
+    })
+    .await;
+    node.finish().await;
+}

@@ -39,6 +39,37 @@ async fn every_verb_prints_one_document_with_json() {
 }
 
 #[tokio::test]
+async fn what_was_built_before_is_not_built_again_and_a_failed_release_looks_failed() {
+    let node = Node::start().await;
+    let app = App::web(&node, "shop", "one");
+    let folder = app.folder.to_str().unwrap();
+    let first = node.cli(&["deploy", folder, "--app", "shop"]).await;
+    assert!(first.success() && first.out.contains("Packing the release"), "{first:?}");
+    let again = node.cli(&["deploy", folder, "--app", "shop"]).await;
+    assert!(again.success() && again.out.contains("Not built: v1") && !again.out.contains("Packing"), "{again:?}");
+    let rebuilt = node.cli(&["deploy", folder, "--app", "shop", "--rebuild"]).await;
+    assert!(rebuilt.success() && rebuilt.out.contains("Packing the release"), "{rebuilt:?}");
+
+    app.write("Procfile", "release: echo no database >&2; exit 4\nweb: python3 app.py\n");
+    let failed = node.cli(&["deploy", folder, "--app", "shop"]).await;
+    assert!(failed.err.contains("the release command") && failed.err.contains("no database"), "{failed:?}");
+    assert!(failed.err.contains("v2 serves as before"), "{failed:?}");
+    let releases = node.cli_json(&["releases", "--app", "shop"]).await;
+    let statuses: Vec<&str> =
+        releases.as_array().unwrap().iter().map(|release| release["status"].as_str().unwrap()).collect();
+    assert_eq!(statuses, ["failed", "serving", "served"], "{releases}");
+    let shown = node.cli(&["releases", "--app", "shop"]).await.out;
+    assert!(shown.lines().any(|line| line.starts_with("v3") && line.contains("failed")), "{shown}");
+
+    let other = App::new(&node, "other", &[("Procfile", "web: exit 3\n")]);
+    let failed = node.cli(&["deploy", other.folder.to_str().unwrap(), "--app", "other"]).await;
+    assert!(failed.err.contains("nothing serves: no deployment of this app has succeeded yet"), "{failed:?}");
+    let cleared = node.cli_json(&["cache", "clear", "--app", "shop"]).await;
+    assert_eq!(cleared["cleared"], true);
+    node.finish().await;
+}
+
+#[tokio::test]
 async fn a_failed_verb_prints_one_document_with_json() {
     let node = Node::start().await;
     let app = App::new(&node, "boxed", &[("Dockerfile", "FROM scratch\n")]);

@@ -23,6 +23,7 @@ mod full_disk;
 mod manifests;
 mod metrics;
 mod objects;
+mod plans;
 mod postgres;
 mod reapers;
 mod rollout;

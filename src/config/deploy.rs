@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use callboard_deploy::{
     DeploySettings, InstanceSettings,
-    build::{executor::BuildSettings, fetch::FetchSettings},
+    build::{cache::CacheLimits, executor::BuildSettings, fetch::FetchSettings},
     process::{Launcher, trampoline::RunAs},
 };
 
@@ -22,12 +22,20 @@ pub struct DeployChoice {
     pub build_time: Duration,
     /// `CALLBOARD_BUILD_SIZE`: of all that one build keeps.
     pub build_size: Size,
+    /// `CALLBOARD_BUILD_MEMORY`: of all processes of one build together.
+    pub build_memory: Size,
+    /// `CALLBOARD_BUILD_CACHE`: of one cache of an app.
+    pub build_cache: Size,
+    /// `CALLBOARD_BUILD_CACHES`: of all caches of the node.
+    pub build_caches: Size,
     /// `CALLBOARD_BUILD_ENVIRONMENT`: variables of the node that builds see.
     pub build_environment: Vec<String>,
     /// `CALLBOARD_ALLOW_PRIVATE_SOURCES`: git from http:// and private addresses.
     pub allow_private_sources: bool,
     /// `CALLBOARD_RUN_AS`: the user of builds and apps.
     pub run_as: Option<RunAs>,
+    /// `CALLBOARD_RELEASE_TIME`: of one run of a release command.
+    pub release_time: Duration,
     /// `CALLBOARD_INSTANCE_MEMORY`: of one instance, unless its project says.
     pub memory: Size,
     /// `CALLBOARD_INSTANCE_DISK`: of one instance's own folders.
@@ -73,6 +81,24 @@ impl DeployChoice {
                 Size::mib(2048),
                 Size::mib(1)..=Size::mib(1024 * 1024),
             ),
+            build_memory: reader.within(
+                "CALLBOARD_BUILD_MEMORY",
+                "Memory of one build, all of its processes together.",
+                Size::mib(4096),
+                Size::mib(64)..=Size::mib(1024 * 1024),
+            ),
+            build_cache: reader.within(
+                "CALLBOARD_BUILD_CACHE",
+                "What a build may leave to the next one of the same app: what tools have downloaded, and folders such as `.next/cache`. With 0 nothing is kept.",
+                Size::mib(1024),
+                Size::mib(0)..=Size::mib(1024 * 1024),
+            ),
+            build_caches: reader.within(
+                "CALLBOARD_BUILD_CACHES",
+                "The same of all apps together; what was used longest ago makes room.",
+                Size::mib(10 * 1024),
+                Size::mib(0)..=Size::mib(16 * 1024 * 1024),
+            ),
             build_environment: reader.value(
                 "CALLBOARD_BUILD_ENVIRONMENT",
                 "Variables of the node that builds see besides those that say which certificates to trust, such as HTTPS_PROXY.",
@@ -87,6 +113,12 @@ impl DeployChoice {
                 "CALLBOARD_RUN_AS",
                 "The user and group that builds and apps run as, when the node runs as root: <user id>:<group id>; nobody where that user can reach the data folder.",
                 None,
+            ),
+            release_time: reader.within(
+                "CALLBOARD_RELEASE_TIME",
+                "How long the release command of an app may take.",
+                instances.release_time,
+                second..=7200 * second,
             ),
             memory: reader.within(
                 "CALLBOARD_INSTANCE_MEMORY",
@@ -139,6 +171,7 @@ impl DeployChoice {
         let mut build = BuildSettings::new(launcher.clone(), packer);
         build.limits.time = self.build_time;
         build.limits.size = self.build_size.0;
+        build.limits.memory = self.build_memory.0;
         build.pass_through.extend(self.build_environment.iter().cloned());
         build.run_as = self.run_as;
         let mut fetch = FetchSettings::new(launcher.clone());
@@ -147,12 +180,14 @@ impl DeployChoice {
             grace: self.grace,
             drain: self.drain,
             stop_grace: self.stop_grace,
+            release_time: self.release_time,
             memory_mib: u32::try_from(self.memory.0 / Size::mib(1).0).unwrap_or(u32::MAX),
             disk_bytes: self.disk.0,
             ..InstanceSettings::default()
         };
         DeploySettings {
             builders: self.builders,
+            caches: CacheLimits { app: self.build_cache.0, node: self.build_caches.0, ..CacheLimits::default() },
             instances,
             releases_kept: self.releases_kept,
             source_bytes: upload_limit,

@@ -18,7 +18,7 @@ const NOBODY: RunAs = RunAs { uid: 65_534, gid: 65_534 };
 /// Folders on the way to files of apps.
 const PASSED: [&str; 4] = ["deploy", "deploy/instances", "deploy/processes", "deploy/work"];
 /// Folders without files of apps.
-const CLOSED: [&str; 3] = ["databases", "objects", "deploy/logs"];
+const CLOSED: [&str; 4] = ["databases", "objects", "deploy/logs", "deploy/caches"];
 
 /// The user of builds and apps.
 ///
@@ -115,8 +115,8 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         fs::set_permissions(data.path(), fs::Permissions::from_mode(0o700)).unwrap();
         fs::write(data.path().join("master.key"), "").unwrap();
-        for store in ["databases", "objects"] {
-            fs::create_dir(data.path().join(store)).unwrap();
+        for store in ["databases", "objects", "deploy/caches"] {
+            fs::create_dir_all(data.path().join(store)).unwrap();
         }
         open(data.path()).unwrap();
         assert_eq!(mode(data.path()), 0o711);

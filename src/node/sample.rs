@@ -42,8 +42,13 @@ async fn try_deploy(bus: &Bus, objects: &dyn ObjectStore, key: Secret) -> Result
     let path = Path::from(format!("sources/{source_id}"));
     objects.put(&path, archive.into()).await.context(|| "store it".to_owned())?;
     bus.ask(&operator, RegisterSource { project_id, source }).await.context(|| "register it".to_owned())?;
-    let deployment =
-        CreateDeployment { project_id, source: DeploymentSource::Archive { source_id }, allow_missing: false };
+    let deployment = CreateDeployment {
+        project_id,
+        source: DeploymentSource::Archive { source_id },
+        allow_missing: false,
+        rebuild: false,
+        config: None,
+    };
     bus.ask(&operator, deployment).await.context(|| "deploy it".to_owned())?;
     Ok(())
 }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use actix_web::{http::header::EntityTag, web::Bytes};
+use brotli::enc::BrotliEncoderParams;
 use flate2::{Compression, write::GzEncoder};
 use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
@@ -25,6 +26,8 @@ const COMPRESSED_FROM: u64 = 1024;
 const COMPRESSED_TO: u64 = 4 * 1024 * 1024;
 /// Compressed files that are kept, in bytes.
 const COMPRESSED_KEPT: u64 = 32 * 1024 * 1024;
+/// Of 0 to 11; about as fast as gzip at its default, and a tenth smaller.
+const BROTLI_QUALITY: i32 = 5;
 /// Files of this size are read at once, larger ones while they are sent.
 const READ_AT_ONCE: u64 = 64 * 1024;
 
@@ -44,6 +47,34 @@ pub struct Representation {
 pub enum Body {
     Bytes(Bytes),
     File(Arc<File>),
+}
+
+/// An encoding that text may be sent in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Encoding {
+    Brotli,
+    Gzip,
+}
+
+impl Encoding {
+    /// The one that makes less of a text first.
+    const ALL: [Self; 2] = [Self::Brotli, Self::Gzip];
+
+    /// Its name in `Accept-Encoding`.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Brotli => "br",
+            Self::Gzip => "gzip",
+        }
+    }
+
+    /// What the name of a file that was compressed beforehand ends with.
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Brotli => ".br",
+            Self::Gzip => ".gz",
+        }
+    }
 }
 
 /// A file by its descriptor; it is the same file as long as this is the same.
@@ -71,15 +102,15 @@ impl From<&Metadata> for Identity {
 /// What is known of the files of a site.
 pub struct Representations {
     tags: Cache<Identity, String>,
-    /// By gzip; nothing for those that it does not make smaller.
-    compressed: Cache<Identity, Option<Bytes>>,
+    /// By encoding; nothing for those that it does not make smaller.
+    compressed: Cache<(Identity, Encoding), Option<Bytes>>,
 }
 
 impl Default for Representations {
     fn default() -> Self {
-        let size = |_: &Identity, bytes: &Option<Bytes>| {
+        let size = |_: &(Identity, Encoding), bytes: &Option<Bytes>| {
             let bytes = bytes.as_ref().map_or(0, Bytes::len);
-            u32::try_from(bytes + size_of::<Identity>()).unwrap_or(u32::MAX)
+            u32::try_from(bytes + size_of::<(Identity, Encoding)>()).unwrap_or(u32::MAX)
         };
         Self {
             tags: Cache::new(REMEMBERED),
@@ -112,23 +143,25 @@ impl Representations {
             cache_control,
         };
         // Compressed already, by who has built the site.
-        for (encoding, suffix) in [("br", ".br"), ("gzip", ".gz")] {
-            if varies
-                && wanted.accepts(encoding)
-                && let Some(file) = beside(suffix)
+        let mut accepted = Encoding::ALL.into_iter().filter(|encoding| varies && wanted.accepts(encoding.name()));
+        for encoding in accepted.clone() {
+            if let Some(file) = beside(encoding.suffix())
                 && let Some(made) = made_of(&file, encoding, metadata.len())
             {
-                return Some(Representation { encoding: Some(encoding), ..self.with_file(whole, file, &made)? });
+                let encoded = self.with_file(whole, file, &made)?;
+                return Some(Representation { encoding: Some(encoding.name()), ..encoded });
             }
         }
-        if varies && wanted.accepts("gzip") && (COMPRESSED_FROM..=COMPRESSED_TO).contains(&metadata.len()) {
-            let identity = Identity::from(&metadata);
-            let compressed = self.compressed.try_get_with(identity, || compress(&file, metadata.len())).ok()?;
+        if let Some(encoding) = accepted.next()
+            && (COMPRESSED_FROM..=COMPRESSED_TO).contains(&metadata.len())
+        {
+            let key = (Identity::from(&metadata), encoding);
+            let compressed = self.compressed.try_get_with(key, || compress(&file, metadata.len(), encoding)).ok()?;
             if let Some(bytes) = compressed {
                 // The bytes depend on who compressed them, the content does not: a weak tag.
                 let tag = self.tag(&file, &metadata).map(EntityTag::new_weak);
                 let (length, body) = (bytes.len() as u64, Body::Bytes(bytes));
-                return Some(Representation { body, length, encoding: Some("gzip"), tag, ..whole });
+                return Some(Representation { body, length, encoding: Some(encoding.name()), tag, ..whole });
             }
         }
         self.with_file(whole, file, &metadata)
@@ -155,9 +188,9 @@ impl Representations {
 }
 
 /// A file that was compressed beforehand, if it may be what another one of this size was compressed to.
-fn made_of(file: &File, encoding: &str, size: u64) -> Option<Metadata> {
+fn made_of(file: &File, encoding: Encoding, size: u64) -> Option<Metadata> {
     let metadata = file.metadata().ok().filter(|metadata| metadata.len() < size)?;
-    if encoding == "gzip" {
+    if encoding == Encoding::Gzip {
         // The last four bytes are the size of what was compressed.
         let mut end = [0; 4];
         file.read_exact_at(&mut end, metadata.len().checked_sub(4)?).ok()?;
@@ -187,13 +220,24 @@ fn digest(file: &File, identity: Identity) -> io::Result<String> {
     Ok(digest)
 }
 
-/// What gzip makes of a file, if it is worth it.
-fn compress(file: &File, size: u64) -> io::Result<Option<Bytes>> {
+/// What an encoding makes of a file, if it is worth it.
+fn compress(file: &File, size: u64, encoding: Encoding) -> io::Result<Option<Bytes>> {
     let mut from = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
     At { file, at: 0 }.take(COMPRESSED_TO).read_to_end(&mut from)?;
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(&from)?;
-    let compressed = encoder.finish()?;
+    let compressed = match encoding {
+        Encoding::Gzip => {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+            encoder.write_all(&from)?;
+            encoder.finish()?
+        }
+        Encoding::Brotli => {
+            let mut compressed = Vec::new();
+            let parameters =
+                BrotliEncoderParams { quality: BROTLI_QUALITY, size_hint: from.len(), ..Default::default() };
+            brotli::BrotliCompress(&mut from.as_slice(), &mut compressed, &parameters)?;
+            compressed
+        }
+    };
     Ok((compressed.len() < from.len() / 10 * 9).then(|| compressed.into()))
 }
 

@@ -21,6 +21,7 @@ use crate::{
     store::{
         apps,
         deployments::{self, DeploymentRow},
+        releases,
         steps::{self, Author},
     },
     world::World,
@@ -162,10 +163,28 @@ impl Context {
         let (status, now) = (DeploymentStatus::Failed, self.clock.now());
         let ended = steps::end(&self.database, &Caller::system(), author, id, status, Some(sentence), now).await?;
         if ended {
-            self.deployment_log(id).trouble(sentence);
+            let log = self.deployment_log(id);
+            log.trouble(sentence);
+            log.detail(&self.what_serves(id).await?);
             self.announce(id).await?;
         }
         Ok(ended)
+    }
+}
+
+impl Context {
+    /// What answers at the address of an app whose deployment has failed.
+    async fn what_serves(&self, id: DeploymentId) -> Result<String, Failure> {
+        let Some(deployment) = deployments::get(&self.database, id).await? else { return Ok(String::new()) };
+        let app = apps::get(&self.database, deployment.project_id).await?;
+        let release = match app.and_then(|app| app.serving) {
+            Some(serving) => releases::get(&self.database, serving.release_id).await?,
+            None => None,
+        };
+        Ok(match release {
+            Some(release) => format!("v{} serves as before", release.version),
+            None => "nothing serves: no deployment of this app has succeeded yet".to_owned(),
+        })
     }
 }
 

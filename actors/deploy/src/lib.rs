@@ -38,9 +38,10 @@ use std::sync::Arc;
 
 use callboard_messages::{
     deploy::{
-        CancelDeployment, CleanupEnvironment, CreateDeployment, DeploymentTopic, GetBuildLog, GetDeployment, GetLogs,
-        ListApps, ListDeployments, ListInstances, ListReleases, ListRoutes, LogTopic, ProjectTopic, ReadLog, Redeploy,
-        RegisterSource, Restart, Rollback, RunningInstances, Scale, SetupEnvironment, Stop,
+        CancelDeployment, CleanupEnvironment, ClearCache, CreateDeployment, DeploymentTopic, GetBuildLog,
+        GetDeployment, GetLogs, ListApps, ListDeployments, ListInstances, ListReleases, ListRoutes, LogTopic,
+        ProjectTopic, ReadLog, Redeploy, RegisterSource, Restart, Rollback, RunningInstances, Scale, SetupEnvironment,
+        Stop,
     },
     project::ProjectDeleted,
 };
@@ -113,6 +114,7 @@ pub fn contract() -> Contract<Deploys> {
         .on::<CancelDeployment>()
         .on::<Redeploy>()
         .on::<ListApps>()
+        .on::<ClearCache>()
         .on::<ListReleases>()
         .on::<Rollback>()
         .on::<Scale>()

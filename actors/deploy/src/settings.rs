@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use callboard_supervisors::Backoff;
 
-use crate::build::{archive, executor::BuildSettings, fetch::FetchSettings};
+use crate::build::{archive, cache::CacheLimits, executor::BuildSettings, fetch::FetchSettings};
 
 /// Settings of the domain. Each bound has a default.
 #[derive(Clone)]
@@ -21,6 +21,8 @@ pub struct DeploySettings {
     pub fetch: FetchSettings,
     /// Settings of builds.
     pub build: BuildSettings,
+    /// Bounds of what is kept between the builds of an app.
+    pub caches: CacheLimits,
     /// Builds at the same time. Default: 2.
     pub builders: usize,
     /// Settings of rollouts and instances.
@@ -66,6 +68,8 @@ pub struct InstanceSettings {
     pub stop_grace: Duration,
     /// Pauses before restarts after crashes. Default: 100 ms to 30 s.
     pub backoff: Backoff,
+    /// How long the release command may take. Default: 10 minutes.
+    pub release_time: Duration,
     /// Memory of one instance, in MiB, unless its project configures it. Default: 512.
     pub memory_mib: u32,
     /// Size limit of an instance's own folders, in bytes: the release, its home and its temporary files. Default: 2
@@ -88,6 +92,7 @@ impl Default for InstanceSettings {
             drain_at_stop: Duration::from_secs(2),
             stop_grace: Duration::from_secs(10),
             backoff: Backoff::default(),
+            release_time: Duration::from_secs(600),
             memory_mib: 512,
             disk_bytes: 2 * 1024 * 1024 * 1024,
         }
@@ -109,6 +114,7 @@ impl DeploySettings {
             archive: archive::Limits::default(),
             fetch,
             build,
+            caches: CacheLimits::default(),
             builders: 2,
             instances: InstanceSettings::default(),
             app_log_bytes: 4 * 1024 * 1024,

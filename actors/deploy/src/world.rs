@@ -15,6 +15,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     apps::{AppRegistry, events::InstanceEvents},
+    build::{cache::Caches, tools::Tools},
     folder::trash::Trash,
     logs::{
         chunks::Chunks,
@@ -40,7 +41,10 @@ pub(crate) struct World {
     pub(crate) routes: RoutingTable,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) pools: Pools,
+    /// The programs of this node that builds and apps need.
+    pub(crate) tools: Tools,
     pub(crate) trash: Trash,
+    pub(crate) caches: Caches,
     pub(crate) journals: Journals,
     pub(crate) nodes: Nodes,
     pub(crate) instance_events: InstanceEvents,
@@ -70,13 +74,18 @@ impl World {
         let objects = Objects::new(objects);
         let chunks = Chunks::new(objects.clone(), members.me().0);
         let journals = Journals::new(settings.folder.join("logs"), BlockingPool::new("deploy-logs", 1, 1024), chunks);
+        let pools = settings.build.launcher.pools.clone();
+        let trash = Trash::new(settings.trash_folder(), pools.clone());
+        let caches = Caches::new(settings.folder.join("caches"), settings.caches.clone(), trash.clone(), pools.clone());
         Self {
             databases,
             objects,
             routes,
             runtime,
-            trash: Trash::new(settings.trash_folder(), settings.build.launcher.pools.clone()),
-            pools: settings.build.launcher.pools.clone(),
+            tools: Tools::of_path(settings.build.launcher.path.clone()),
+            trash,
+            caches,
+            pools,
             journals,
             nodes: Nodes::new(members),
             instance_events: InstanceEvents::default(),

@@ -44,8 +44,10 @@ impl Handle<GetConfig> for Projects {
             return Err(ProjectError::Invalid(format!("the environment has no version {version}")).into());
         }
         let owner = Owner { organization_id: project.organization_id, project_id: project.id };
+        let (environment, plain) = self.opened(owner, version).await?;
         Ok(Config {
-            environment: self.opened(owner, version).await?,
+            environment,
+            plain,
             build: row.build.map(|Json(build)| build).unwrap_or_default(),
             environment_version: version,
             project,

@@ -292,9 +292,14 @@ async fn end(
 }
 
 impl Projects {
-    /// Every variable with its value, secrets opened.
-    pub(crate) async fn opened(&self, owner: Owner, version: i64) -> Result<Vec<(String, Secret)>, Failure> {
+    /// Every variable with its value, secrets opened; and the names of those that are none.
+    pub(crate) async fn opened(
+        &self,
+        owner: Owner,
+        version: i64,
+    ) -> Result<(Vec<(String, Secret)>, Vec<String>), Failure> {
         let rows = rows_at(&self.database, owner.project_id, version).await?;
+        let plain = rows.iter().filter(|row| row.sealed.is_none()).map(|row| row.name.clone()).collect();
         let key = if rows.iter().any(|row| row.sealed.is_some()) {
             let (wrapped,): (Vec<u8>,) = self
                 .database
@@ -306,7 +311,8 @@ impl Projects {
         } else {
             None
         };
-        rows.into_iter()
+        let opened: Result<Vec<(String, Secret)>, Failure> = rows
+            .into_iter()
             .map(|row| {
                 let value = match (row.sealed, &key) {
                     (Some(sealed), Some(key)) => {
@@ -318,7 +324,8 @@ impl Projects {
                 };
                 Ok((row.name, Secret::new(value)))
             })
-            .collect()
+            .collect();
+        Ok((opened?, plain))
     }
 }
 

@@ -3,7 +3,7 @@
 use callboard_messages::{
     Access, Operation,
     deploy::{
-        CancelDeployment, CreateDeployment, GetBuildLog, GetDeployment, GetLogs, ListApps, ListDeployments,
+        CancelDeployment, ClearCache, CreateDeployment, GetBuildLog, GetDeployment, GetLogs, ListApps, ListDeployments,
         ListInstances, ListReleases, Redeploy, RegisterSource, Restart, Rollback, Scale, Stop,
     },
     project::GetProject,
@@ -52,5 +52,6 @@ pub(super) fn routes() -> Routes {
             ask::<Restart>().created(|deployment| format!("/api/v1/deployments/{}", deployment.id)),
         )
         .post("/projects/{project_id}/stop", ask::<Stop>())
+        .delete("/projects/{project_id}/build-cache", ask::<ClearCache>())
         .get("/projects/{project_id}/instances", ask::<ListInstances>())
 }

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{DeployError, DeploymentSource};
-use crate::{Access, Cursor, DeploymentId, Limit, Operation, OrganizationId, Page, ProjectId, ReleaseId};
+use crate::{
+    Access, Cursor, DeploymentId, Limit, Operation, OrganizationId, Page, ProjectId, ReleaseId, project::BuildConfig,
+};
 
 /// One attempt to bring a release into service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -130,6 +132,13 @@ pub struct CreateDeployment {
     /// now serves on.
     #[serde(default)]
     pub allow_missing: bool,
+    /// Whether it is built even if a release of the same source, configuration and variables is there; otherwise that release
+    /// is brought into service.
+    #[serde(default)]
+    pub rebuild: bool,
+    /// What this deployment is built and run by, before the project's build configuration.
+    #[serde(default)]
+    pub config: Option<BuildConfig>,
 }
 
 impl Operation for CreateDeployment {

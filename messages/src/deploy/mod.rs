@@ -1,6 +1,7 @@
 //! `deploy`: from source to a running, routed app.
 
 mod apps;
+mod caches;
 mod deployments;
 mod environment;
 mod events;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{DeploymentId, DomainError, code::codes};
 
 pub use apps::{AppSummary, ListApps};
+pub use caches::ClearCache;
 pub use deployments::{
     CancelDeployment, CreateDeployment, Deployment, DeploymentKind, DeploymentStatus, GetDeployment, ListDeployments,
 };
@@ -31,7 +33,7 @@ pub use formation::{Formation, Restart, Scale, Stop};
 pub use instances::{Instance, InstanceId, InstanceStatus, Instances, ListInstances, RunningInstances};
 pub use logs::{GetBuildLog, GetLogs, LogLine, LogLines, LogName, ReadLog};
 pub use redeploy::Redeploy;
-pub use releases::{ListReleases, Release, Rollback};
+pub use releases::{ListReleases, Release, ReleaseStatus, Rollback};
 pub use routes::{AppRoute, AppRoutes, ListRoutes, RouteState};
 pub use sources::{DeploymentSource, RegisterSource, Source};
 pub use topics::{DeploymentTopic, LogTopic, ProjectTopic};

@@ -22,6 +22,13 @@ pub struct Release {
     /// 1, 2, 3, … within the project.
     #[schema(minimum = 1)]
     pub version: i64,
+    /// What came of it.
+    #[serde(default)]
+    pub status: ReleaseStatus,
+    /// Why it did not come into service, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 4_000)]
+    pub error: Option<String>,
     /// Of the built folder, SHA-256 in hex.
     #[schema(min_length = 64, max_length = 64, pattern = "^[0-9a-f]+$")]
     pub digest: String,
@@ -31,6 +38,10 @@ pub struct Release {
     /// Command by process type.
     #[schema(value_type = ProcessCommands)]
     pub processes: BTreeMap<String, String>,
+    /// What runs once before its rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 4_200)]
+    pub release_command: Option<String>,
     /// The environment's version it was made with.
     #[schema(minimum = 0)]
     pub environment_version: i64,
@@ -48,6 +59,21 @@ pub struct Release {
     pub current: bool,
     /// UTC.
     pub created_at: DateTime<Utc>,
+}
+
+/// What came of a release.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseStatus {
+    /// It is being brought into service.
+    Pending,
+    /// It serves now.
+    Serving,
+    /// It has served, and may be brought back.
+    #[default]
+    Served,
+    /// It was built and never came into service.
+    Failed,
 }
 
 /// A project's releases, newest first.

@@ -16,6 +16,9 @@ pub struct Config {
     pub environment_version: i64,
     /// Name and value, by name.
     pub environment: Vec<(String, Secret)>,
+    /// The names of those whose values whoever may read the project may read: logs need not cover them.
+    #[serde(default)]
+    pub plain: Vec<String>,
 }
 
 /// All that a deployment needs to know of a project, secrets opened. For the deploy domain only.

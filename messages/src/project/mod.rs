@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DomainError, code::codes, saga::sagas};
 
-pub use build_config::{BuildConfig, GetBuildConfig, SetBuildConfig};
+pub use build_config::{BuildConfig, GetBuildConfig, SetBuildConfig, StaticOptions, VERSIONED_LANGUAGES};
 pub use config::{Config, GetConfig};
 pub use environment::{ChangeEnv, Environment, ListEnv, NewVariable, SetEnv, UnsetEnv, Variable, is_platform_variable};
 pub use events::{ProjectCreated, ProjectDeleted, ProjectEnvChanged, ProjectFact, ProjectUpdated};

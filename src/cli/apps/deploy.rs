@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use callboard_messages::{
-    deploy::{Deployment, DeploymentSource, DeploymentStatus, LogLine, Source},
-    project::Project,
+    deploy::{Deployment, DeploymentSource, DeploymentStatus, LogLine, Release, Source},
+    project::{BuildConfig, Project},
 };
 use clap::Args;
 use serde_json::json;
 
+use super::build_config;
 use crate::{
     cli::{AppArgs, session::Session},
     client::pack::{self, Packed},
@@ -29,6 +30,12 @@ pub struct Deploy {
     /// Release it even if it lacks a process type that runs
     #[arg(long)]
     allow_missing: bool,
+    /// Build it even if the same was built before
+    #[arg(long)]
+    rebuild: bool,
+    /// For this deployment alone, before build-config: `--set start="node x.js" --set publish=dist`, by its names
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    settings: Vec<String>,
     /// Return as soon as the deployment is accepted
     #[arg(long)]
     detach: bool,
@@ -43,6 +50,7 @@ impl Deploy {
         if git {
             check_address(&self.source)?;
         }
+        let config = build_config::of_settings(&self.settings)?;
         let name = self.name(git)?;
         // First of all: a folder that can't be packed makes no app.
         let packed = if git { None } else { Some(pack::pack(Path::new(&self.source))?) };
@@ -53,7 +61,7 @@ impl Deploy {
             Some(packed) => upload(session, &project, packed).await?,
         };
         let path = format!("/projects/{}/deployments", project.id);
-        let deployment: Deployment = session.client.post(&path, &self.request(&source)).await?;
+        let deployment: Deployment = session.client.post(&path, &self.request(&source, &config)).await?;
         if self.detach {
             session.output.show(&deployment, |d| format!("-----> Deployment {} of {} is accepted", d.id, project.name));
             return Ok(());
@@ -61,12 +69,18 @@ impl Deploy {
         follow_to_end(session, &project, deployment).await
     }
 
-    fn request(&self, source: &DeploymentSource) -> serde_json::Value {
-        if self.allow_missing {
-            return json!({ "source": source, "allow_missing": true });
+    fn request(&self, source: &DeploymentSource, config: &BuildConfig) -> serde_json::Value {
+        let mut request = json!({ "source": source });
+        if let (false, Some(fields)) = (self.settings.is_empty(), request.as_object_mut()) {
+            fields.insert("config".to_owned(), json!(config));
         }
-        // A node of an earlier version knows no such field, and releases what it is given.
-        json!({ "source": source })
+        // A node of an earlier version knows no such fields, and builds and releases what it is given.
+        for (name, is_set) in [("allow_missing", self.allow_missing), ("rebuild", self.rebuild)] {
+            if let (true, Some(fields)) = (is_set, request.as_object_mut()) {
+                fields.insert(name.to_owned(), true.into());
+            }
+        }
+        request
     }
 
     fn name(&self, git: bool) -> Result<String> {
@@ -169,9 +183,19 @@ pub async fn follow_to_end(session: &Session, project: &Project, deployment: Dep
         }
         _ => {
             let reason = ended.error.clone().unwrap_or_else(|| "the deployment failed".to_owned());
-            let hint = "what served before serves still; the whole log: callboard build-log";
+            let hint = format!("{}; the whole log: callboard build-log", what_serves(session, project).await);
             Err(Error::failure(line_of_log(&reason)).hint(hint).showing(&ended))
         }
+    }
+}
+
+/// What serves after a deployment that did not come into service.
+async fn what_serves(session: &Session, project: &Project) -> String {
+    let releases: Result<Vec<Release>> = session.all(&format!("/projects/{}/releases", project.id)).await;
+    match releases.map(|releases| releases.into_iter().find(|release| release.current)) {
+        Ok(Some(release)) => format!("v{} serves as before", release.version),
+        Ok(None) => "nothing serves: no deployment of this app has succeeded yet".to_owned(),
+        Err(_) => "what served before serves still".to_owned(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use callboard_deploy::build::tools::{Installed, Tool, Tools};
 use callboard_supervisors::disk::Room;
 use clap::Args;
 use nix::sys::resource::{Resource, getrlimit};
@@ -257,25 +258,36 @@ fn clock() -> Finding {
     }
 }
 
+/// The programs that builds and apps need. One that is not there is told as such, and is no fault of a node whose apps
+/// need others.
 fn programs() -> Vec<Finding> {
-    [
-        ("git", "--version", "git repositories can't be deployed", "apt-get install git"),
-        ("node", "--version", "Node apps can't run", "https://nodejs.org, or apt-get install nodejs npm"),
-        ("npm", "--version", "Node apps with dependencies can't be built", "apt-get install npm"),
-        ("python3", "--version", "Python apps can't run", "apt-get install python3"),
-        (
-            "pip3",
-            "--version",
-            "Python apps with dependencies can't be built",
-            "apt-get install python3-pip python3-venv",
+    let git = match version("git", "--version") {
+        Some(version) => good("git", version),
+        None => warning("git", "is not there: git repositories can't be deployed", "apt-get install git"),
+    };
+    let tools = Tools::of_path(std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".to_owned()));
+    let tools = Tool::ALL.into_iter().map(|tool| finding(tool, &tools.all(tool)));
+    std::iter::once(git).chain(tools).collect()
+}
+
+fn finding(tool: Tool, installed: &[Installed]) -> Finding {
+    let versions: Vec<&str> = installed.iter().map(|found| found.version.as_str()).collect();
+    let serves = tool.serves();
+    match installed.first() {
+        Some(first) if tool == Tool::Python && !first.has_pip => warning(
+            tool.program(),
+            format!("{} without pip: Python apps with dependencies can't be built", versions.join(", ")),
+            "apt-get install python3-pip",
         ),
-    ]
-    .into_iter()
-    .map(|(program, option, without, mend)| match version(program, option) {
-        Some(version) => good(program, version),
-        None => warning(program, format!("is not there: {without}"), mend),
-    })
-    .collect()
+        Some(_) => good(tool.program(), versions.join(", ")),
+        None if matches!(tool, Tool::Node | Tool::Npm | Tool::Python) => {
+            warning(tool.program(), format!("is not there, for {serves}"), tool.install())
+        }
+        None => Finding {
+            mend: Some(tool.install().to_owned()),
+            ..good(tool.program(), format!("is not there, for {serves}"))
+        },
+    }
 }
 
 fn version(program: &str, option: &str) -> Option<String> {

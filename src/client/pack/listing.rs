@@ -36,6 +36,7 @@ pub fn list(folder: &Path) -> Result<Listing> {
         folders: BTreeSet::new(),
         missing: BTreeSet::new(),
         not_checked_out: BTreeSet::new(),
+        environments: BTreeSet::new(),
         notes: Vec::new(),
     };
     lister.list(Path::new(""), git::standing(folder))?;
@@ -50,6 +51,8 @@ struct Lister<'a> {
     folders: BTreeSet<PathBuf>,
     missing: BTreeSet<PathBuf>,
     not_checked_out: BTreeSet<PathBuf>,
+    /// Virtual environments of Python, which work nowhere but where they were made.
+    environments: BTreeSet<PathBuf>,
     notes: Vec<String>,
 }
 
@@ -93,7 +96,7 @@ impl Lister<'_> {
                 let shown = path.display();
                 self.notes.push(format!("`{shown}` is a repository of its own: what git tracks there is sent too"));
                 self.repository(&path)?;
-            } else {
+            } else if !self.is_in_environment(&path) {
                 self.add(path);
             }
         }
@@ -135,6 +138,9 @@ impl Lister<'_> {
                 {
                     continue;
                 }
+                if is_folder && self.is_environment(&path) {
+                    continue;
+                }
                 if is_folder {
                     folders.push(below);
                 }
@@ -142,6 +148,21 @@ impl Lister<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a folder of the app is a virtual environment, which Python marks with a file.
+    fn is_environment(&mut self, folder: &Path) -> bool {
+        let is_one = self.environments.contains(folder)
+            || fs::symlink_metadata(self.root.join(folder).join("pyvenv.cfg")).is_ok_and(|mark| mark.is_file());
+        if is_one {
+            self.environments.insert(folder.to_owned());
+        }
+        is_one
+    }
+
+    fn is_in_environment(&mut self, path: &Path) -> bool {
+        let above = path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty());
+        above.into_iter().any(|folder| self.is_environment(folder))
     }
 
     fn add(&mut self, path: PathBuf) {
@@ -173,6 +194,12 @@ impl Lister<'_> {
         if !self.missing.is_empty() {
             let (count, names) = named(&self.missing);
             self.notes.push(format!("{count} that git tracks are not in the folder, so they are not sent: {names}"));
+        }
+        if !self.environments.is_empty() {
+            let (_, names) = named(&self.environments);
+            self.notes.push(format!(
+                "virtual environments of Python are not sent: {names}; the build installs what your requirements name"
+            ));
         }
         if !self.not_checked_out.is_empty() {
             let (_, names) = named(&self.not_checked_out);

@@ -214,6 +214,30 @@ fn without_a_repository_only_the_folders_own_rules_hold() {
 }
 
 #[test]
+fn virtual_environments_are_left_out_and_named() {
+    let files = [
+        ("app.py", ""),
+        ("venv/pyvenv.cfg", "home = /usr/bin"),
+        ("venv/lib/python3/site-packages/x.py", ""),
+        ("tools/.venv/pyvenv.cfg", ""),
+        ("tools/.venv/bin/python", ""),
+        ("tools/run.py", ""),
+        ("venv-notes/readme.txt", ""),
+    ];
+    let note = "virtual environments of Python are not sent: tools/.venv, venv; \
+                the build installs what your requirements name";
+    for folder in [folder(&files), repository(&files)] {
+        let packed = pack(folder.path()).unwrap();
+        assert_eq!(names(&packed), set(["app.py", "tools/run.py", "venv-notes/readme.txt"]));
+        assert_eq!(packed.notes, [note]);
+    }
+    // What git tracks is sent: somebody has wanted it there.
+    let tracked = repository(&files);
+    commit(tracked.path());
+    assert_eq!(names(&pack(tracked.path()).unwrap()).len(), files.len());
+}
+
+#[test]
 fn a_repository_that_git_can_not_read_is_sent_and_named() {
     let folder = folder(&[(".git/config", "no configuration"), (".gitignore", "out\n"), ("out", ""), ("in", "")]);
     let packed = pack(folder.path()).unwrap();

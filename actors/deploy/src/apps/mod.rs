@@ -11,12 +11,14 @@ pub(crate) mod events;
 pub(crate) mod formation;
 mod instance;
 mod reconciler;
+mod release_command;
 mod removal;
 pub(crate) mod retention;
 pub(crate) mod rollout;
 mod runner;
 mod supervisor;
 mod target;
+mod unpacked;
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -30,6 +30,7 @@ pub(crate) async fn finish(context: &Context, project_id: ProjectId, owner: Owne
         }
     }
     retention::everything(context, project_id).await?;
+    context.caches.remove(project_id).await.map_err(|error| Failure::Internal(format!("the build caches: {error}")))?;
     let mut transaction = context.database.begin().await?;
     if !owners::fence(&mut transaction, project_id, owner).await? {
         return Ok(false);

@@ -15,6 +15,7 @@ use callboard_supervisors::SupervisorRef;
 use super::{
     app::App,
     instance::{AppInstance, Settled},
+    release_command::{self, Released},
     target::{Target, TargetError},
 };
 use crate::{
@@ -98,6 +99,15 @@ async fn carry_out(
         context.fail(id, Author::Owner(owner), &sentence).await?;
         return Ok(());
     }
+    let of = (id, deployment.kind);
+    match release_command::run(context, app, owner, of, &target, &log).await? {
+        Released::Yes => {}
+        Released::Lost => return Ok(()),
+        Released::No(sentence) => {
+            context.fail(id, Author::Owner(owner), &sentence).await?;
+            return Ok(());
+        }
+    }
     let successor = Successor {
         processes: &target.release.processes,
         formation: target.release.formation.as_ref(),
@@ -168,11 +178,13 @@ async fn fill(
             }
             for instance in &new {
                 if let Settled::Failed { sentence, last_words } = instance.settled().await {
+                    // Those who read the log of a deployment may not all read the variables.
+                    let mask = &target.mask;
                     if !last_words.is_empty() {
                         log.heading(&format!("The last words of {}:", instance.title()));
-                        last_words.iter().for_each(|line| log.detail(line));
+                        last_words.iter().for_each(|line| log.detail(&mask.cover(line)));
                     }
-                    return Ok(Err(sentence));
+                    return Ok(Err(mask.cover(&sentence).into_owned()));
                 }
                 log.detail(&format!("{} is healthy", instance.title()));
             }

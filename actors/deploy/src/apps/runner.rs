@@ -4,25 +4,24 @@
 //! or stays unhealthy. When it is asked to stop, it gets no more requests first, finishes those it has, and then gets
 //! SIGTERM. Each start is a new process with an id of its own, which is also what the router knows it by.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use callboard_messages::{
-    Failure, InstanceId,
+    InstanceId,
     deploy::{InstanceFact, InstanceStatus},
 };
-use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart, fs};
+use callboard_supervisors::{ChildContext, ChildSpec, Exit, Restart};
 
 use super::{
     app::App,
     instance::{AppInstance, State},
+    unpacked,
 };
 use crate::{
     apps::events::InstanceEvent,
-    build::package::{self, ContentId},
     context::Context,
     logs::output::LineSink,
-    objects::Objects,
-    runtime::{self, HealthCheck, InstanceLimits, InstanceSpec, RunningInstance, StartError},
+    runtime::{self, HealthCheck, InstanceSpec, RunningInstance, StartError},
 };
 
 /// A process that ran so long resets the backoff.
@@ -127,7 +126,7 @@ impl Runner {
         let release = tokio::select! {
             biased;
             () = self.instance.stopping.cancelled() => return End::Stopped,
-            unpacked = self.unpacked() => match unpacked {
+            unpacked = unpacked::unpack(&self.context, &self.instance.target, self.folder()) => match unpacked {
                 Ok(folder) => folder,
                 Err(sentence) => return End::unstarted(sentence),
             },
@@ -221,39 +220,6 @@ impl Runner {
         self.say(&exit.to_string());
     }
 
-    /// The folder of the release, unpacked for this instance alone: what it writes there is its own.
-    async fn unpacked(&self) -> Result<PathBuf, String> {
-        let folder = self.folder();
-        if tokio::fs::try_exists(&folder).await.unwrap_or(false) {
-            return Ok(folder);
-        }
-        let digest: ContentId = self.instance.target.release.digest.parse()?;
-        let failed = |failure: Failure| format!("the release could not be unpacked: {failure}");
-        let archive = self.context.work_folder().join(format!("{}.tar.gz", self.instance.id));
-        let objects = &self.context.objects;
-        let generation = self.instance.target.release.generation;
-        let mut found =
-            objects.download(&Objects::release(digest.as_str(), generation), &archive).await.map_err(failed)?;
-        if !found && generation > 0 {
-            // A node of an earlier version has stored it, which knows no other name.
-            found = objects.download(&Objects::release(digest.as_str(), 0), &archive).await.map_err(failed)?;
-        }
-        if !found {
-            return Err("the release's archive is not in the object store".to_owned());
-        }
-        let target = folder.clone();
-        let unpacked = self.context.pools.archives.run(None, move || {
-            let unpacked = package::unpack(&archive, &target, &digest);
-            let _ = fs::remove_file(&archive);
-            unpacked
-        });
-        match unpacked.await {
-            Ok(Ok(_)) => Ok(folder),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(failure) => Err(failed(failure)),
-        }
-    }
-
     /// Removes a full folder, so that the next run unpacks the release again.
     async fn make_room(&self, exit: &runtime::Exit) {
         if exit.is_full() {
@@ -273,25 +239,8 @@ impl Runner {
 
     fn spec(&self, run: InstanceId, release: PathBuf) -> Option<InstanceSpec> {
         let target = &self.instance.target;
-        let settings = &self.context.settings.instances;
-        let memory = target.release.build.memory_mib.unwrap_or(settings.memory_mib);
-        let environment: BTreeMap<String, String> =
-            target.environment.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
-        Some(InstanceSpec {
-            id: run,
-            process: self.instance.process.clone(),
-            release,
-            command: target.release.processes.get(&self.instance.process)?.clone(),
-            run_environment: target.release.environment.clone(),
-            environment,
-            listens: self.instance.process == crate::WEB,
-            limits: InstanceLimits {
-                memory: u64::from(memory) * 1024 * 1024,
-                disk: settings.disk_bytes,
-                ..InstanceLimits::default()
-            },
-            grace: settings.stop_grace,
-        })
+        let command = target.release.processes.get(&self.instance.process)?.clone();
+        Some(unpacked::spec(&self.context, target, (run, &self.instance.process), command, release))
     }
 
     fn check(&self) -> HealthCheck {

@@ -6,6 +6,7 @@ use callboard_messages::{CallError, Caller, Failure, ProjectId, Secret, project:
 
 use crate::{
     context::Context,
+    logs::mask::Mask,
     store::{
         apps::Serving,
         releases::{self, ReleaseRow},
@@ -17,6 +18,8 @@ pub(crate) struct Target {
     pub(crate) serving: Serving,
     pub(crate) release: ReleaseRow,
     pub(crate) environment: Vec<(String, Secret)>,
+    /// Covers the values of secret variables in the log of a deployment.
+    pub(crate) mask: Mask,
 }
 
 /// Why there is no target.
@@ -43,7 +46,10 @@ impl Target {
         }
         let config = GetConfig { project_id, environment_version: Some(serving.environment_version) };
         match context.bus.ask(&Caller::system(), config).await {
-            Ok(config) => Ok(Self { serving, release, environment: config.environment }),
+            Ok(config) => {
+                let mask = Mask::of(&config);
+                Ok(Self { serving, release, environment: config.environment, mask })
+            }
             Err(CallError::Refused(refusal)) => Err(TargetError::Impossible(refusal.to_string())),
             Err(CallError::Failed(failure)) => Err(TargetError::Later(failure)),
         }

@@ -3,35 +3,39 @@
 //! Each step is a child with an environment that holds nothing of the node's: a build runs the app's own code and that
 //! of everything it depends on.
 
+mod log_limit;
+
 use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
-use callboard_messages::project::is_platform_variable;
+use callboard_messages::project::{Config, is_platform_variable};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::log_limit::bounded;
 use crate::{
-    build::detect::{Plan, Step},
+    build::{
+        cache::Taken,
+        detect::{Plan, Step},
+    },
     folder,
     logs::{
         last_words::LastLines,
+        mask::Mask,
         output::{LineSink, OutputLimits, Stream},
     },
     pools,
     process::{
-        CgroupLimits, Check, End, Ended, How, Job, Launcher, Program, Streams, run,
+        CgroupLimits, Check, End, Ended, How, Job, Launcher, Program, Share, Streams, run,
         trampoline::{Launch, NOT_FOUND, RunAs},
     },
 };
@@ -76,6 +80,8 @@ impl Default for BuildLimits {
 
 /// The folder beside the source that is a build's `HOME` and `TMPDIR`.
 const HOME: &str = "home";
+/// The one that is its `/tmp`, where the kernel can give it one of its own.
+const TEMPORARY: &str = "tmp";
 
 /// How builds run; one per node.
 #[derive(Debug, Clone)]
@@ -153,43 +159,84 @@ pub enum BuildError {
     Io(#[from] io::Error),
 }
 
+/// The owner's variables, as a build has them.
+#[derive(Debug, Default)]
+pub(crate) struct Variables {
+    /// Value by name.
+    pub(crate) values: BTreeMap<String, String>,
+    /// Covers those that are secrets in the log.
+    pub(crate) mask: Mask,
+}
+
+impl Variables {
+    /// Those of a project.
+    pub(crate) fn of(config: &Config) -> Self {
+        let values = config.environment.iter().map(|(name, value)| (name.clone(), value.expose().to_owned()));
+        Self { values: values.collect(), mask: Mask::of(config) }
+    }
+}
+
 /// Runs the steps of `plan` in `source`, the unpacked source.
 ///
-/// `environment` has the owner's variables for builds. Dropping the future ends the build.
+/// `environment` has the owner's variables for builds, whose values the log does not show. Tools find in `cache` what a former
+/// build has left, and leave there what the next one may use. Dropping the future ends the build.
 ///
 /// The build's home and temporary files are in [`HOME`] beside the source. The caller removes both: there may be a
 /// great many files in them.
 ///
 /// # Errors
 /// See [`BuildError`]. The folders are left as they are then.
-pub async fn run_plan(
+pub(crate) async fn run_plan(
     plan: &Plan,
     source: &Path,
-    environment: &BTreeMap<String, String>,
+    environment: &Variables,
+    cache: Option<&Taken>,
     settings: &BuildSettings,
     sink: &LineSink,
     cancel: &CancellationToken,
 ) -> Result<BuildReport, BuildError> {
     let started = Instant::now();
     let app = source.join(&plan.root);
-    let (sink, _left_out) = bounded(sink, settings.limits.log_lines);
+    let Variables { values: environment, mask } = environment;
+    let (sink, _left_out) = bounded(&mask.before(sink), settings.limits.log_lines);
     for reason in &plan.reasons {
         sink.say(reason.clone());
     }
     // Beside the source, so that it is on the same disk and not in the release.
     let home = source.parent().unwrap_or(source).join(HOME);
-    let (own, user) = (vec![source.to_owned(), home.clone()], settings.run_as);
-    let (made, given) = (home.clone(), source.to_owned());
+    let temporary = source.parent().unwrap_or(source).join(TEMPORARY);
+    let (own, user) = (vec![source.to_owned(), home.clone(), temporary.clone()], settings.run_as);
+    let (made, given) = ([home.clone(), temporary.clone()], source.to_owned());
     pools::io(&settings.launcher.pools.archives, move || {
-        folder::make_private(&made, &[], user)?;
+        made.iter().try_for_each(|made| folder::make_private(made, &[], user))?;
         user.map_or(Ok(()), |user| folder::give(&given, user))
     })
     .await?;
+    if let Some(taken) = cache.cloned() {
+        let (app, kept) = (app.clone(), plan.cache.clone());
+        let restore = move || taken.restore(&app, &kept, user);
+        let restored = pools::io(&settings.launcher.pools.archives, restore).await?;
+        if restored > 0 {
+            sink.say(format!("{restored} folders are as the last build has left them"));
+        }
+    }
+    if !plan.steps.is_empty() {
+        let limits = &settings.limits;
+        sink.say(format!(
+            "the build may take {} minutes, {} MiB of memory and {} MiB of disk",
+            limits.time.as_secs().div_ceil(60),
+            limits.memory / 1_048_576,
+            limits.size / 1_048_576
+        ));
+    }
     let build = Execution {
         settings,
-        environment: variables(plan, &app, environment, settings, &home),
+        environment: variables(plan, &app, environment, cache, settings, &home),
         app: &app,
         own,
+        temporary,
+        cache: cache.map(|taken| taken.folder.clone()),
+        mask: mask.clone(),
         sink,
         cancel,
         deadline: started + settings.limits.time,
@@ -206,6 +253,11 @@ struct Execution<'a> {
     environment: Vec<(OsString, OsString)>,
     app: &'a Path,
     own: Vec<PathBuf>,
+    /// Its `/tmp`, where the kernel can.
+    temporary: PathBuf,
+    /// The folder of the cache, which counts for itself.
+    cache: Option<PathBuf>,
+    mask: Mask,
     sink: LineSink,
     cancel: &'a CancellationToken,
     deadline: Instant,
@@ -219,7 +271,7 @@ impl Execution<'_> {
         self.sink.say(format!("$ {shown}"));
         let argv: Vec<OsString> = step.command.argv(&[]).into_iter().map(OsString::from).collect();
         let tail = Arc::new(Mutex::new(LastLines::default()));
-        let sink = LineSink::new({
+        let sink = self.mask.before(&LineSink::new({
             let (tail, sink) = (tail.clone(), self.sink.clone());
             move |line| {
                 if line.stream != Stream::System {
@@ -227,7 +279,7 @@ impl Execution<'_> {
                 }
                 sink.pass(line);
             }
-        });
+        }));
         let launcher = &self.settings.launcher;
         // Where the kernel does not count memory, this limits how far one process can grow between two measurements.
         let data = (!launcher.cgroups.limits_memory()).then(|| limits.memory.saturating_add(limits.memory / 4));
@@ -239,10 +291,18 @@ impl Execution<'_> {
                 data,
                 run_as: self.settings.run_as,
                 folder: self.app.to_owned(),
-                own: self.own.clone(),
+                own: self.own.iter().chain(&self.cache).cloned().collect(),
+                temporary: Some(self.temporary.clone()),
+                within: self.temporary.parent().map(Path::to_owned),
+                nice: Share::Builds.nice(),
                 ..Launch::default()
             },
-            limits: CgroupLimits { processes: limits.processes, memory: limits.memory, cpus: None },
+            limits: CgroupLimits {
+                processes: limits.processes,
+                memory: limits.memory,
+                cpus: None,
+                share: Share::Builds,
+            },
             argv: argv.clone(),
             environment: self.environment.clone(),
             streams: Streams::default(),
@@ -279,8 +339,13 @@ impl Execution<'_> {
     }
 
     fn size_check(&self) -> Check {
-        let (own, limits) = (self.own.clone(), self.settings.limits.clone());
+        let (own, cache, limits) = (self.own.clone(), self.cache.clone(), self.settings.limits.clone());
         Arc::new(move || {
+            let cached = cache.as_ref().map(|folder| folder::measure(folder, limits.size, limits.entries));
+            if cached.is_some_and(|size| size.bytes > limits.size || size.entries > limits.entries) {
+                let (mib, entries) = (limits.size / 1_048_576, limits.entries);
+                return Some(format!("it keeps more than {mib} MiB or {entries} files in the build cache of the app"));
+            }
             let mut kept = folder::Size::default();
             for folder in &own {
                 let (bytes, entries) =
@@ -339,6 +404,7 @@ fn variables(
     plan: &Plan,
     app: &Path,
     own: &BTreeMap<String, String>,
+    cache: Option<&Taken>,
     settings: &BuildSettings,
     home: &Path,
 ) -> Vec<(OsString, OsString)> {
@@ -349,40 +415,16 @@ fn variables(
     for (name, value) in [("LANG", "C.UTF-8"), ("CI", "true"), ("HOME", &home), ("TMPDIR", &home), ("NO_COLOR", "1")] {
         all.insert(name.to_owned(), value.to_owned());
     }
+    all.extend(cache.into_iter().flat_map(|taken| taken.variables(is_locked(plan))));
     all.extend(settings.pass_through.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?))));
     all.extend(own.iter().filter(|(name, _)| !is_platform_variable(name)).map(|(n, v)| (n.clone(), v.clone())));
     all.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-/// Passes `limit` lines, and adds a line when there are more, and their number at the end.
-fn bounded(sink: &LineSink, limit: u64) -> (LineSink, LeftOut) {
-    let left_out = LeftOut { sink: sink.clone(), limit, lines: Arc::default() };
-    let (sink, lines) = (sink.clone(), left_out.lines.clone());
-    let bounded = LineSink::new(move |line| {
-        let number = lines.fetch_add(1, Ordering::Relaxed);
-        if number < limit {
-            sink.pass(line);
-        } else if number == limit {
-            sink.say(format!("the log has {limit} lines; what follows is left out"));
-        }
-    });
-    (bounded, left_out)
-}
-
-/// Writes to the log, when dropped, how many lines were left out.
-struct LeftOut {
-    sink: LineSink,
-    limit: u64,
-    lines: Arc<AtomicU64>,
-}
-
-impl Drop for LeftOut {
-    fn drop(&mut self) {
-        let lines = self.lines.load(Ordering::Relaxed).saturating_sub(self.limit);
-        if lines > 0 {
-            self.sink.say(format!("{lines} lines were left out here"));
-        }
-    }
+/// Whether the versions of what is installed are fixed, so that a tool need not ask whether there are newer ones.
+fn is_locked(plan: &Plan) -> bool {
+    const FIXED: [&str; 4] = ["ci", "clean-install", "--frozen-lockfile", "--immutable"];
+    plan.steps.iter().any(|step| step.command.argv(&[]).iter().any(|word| FIXED.contains(&word.as_str())))
 }
 
 #[cfg(test)]

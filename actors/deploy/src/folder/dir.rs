@@ -147,6 +147,15 @@ impl Dir {
         Ok(PathBuf::from(OsStr::from_bytes(target.as_bytes())))
     }
 
+    /// Moves what is at a path beneath this folder to one beneath another folder; of a link, the link itself.
+    ///
+    /// # Errors
+    /// When it can't be moved, there is something in its new place, or a link is on the way to either.
+    pub(crate) fn move_to(&self, path: &Path, other: &Self, target: &Path) -> io::Result<()> {
+        let ((parent, name), (into, new)) = (self.parent_of(path)?, other.parent_of(target)?);
+        Ok(rustix::fs::renameat(parent.as_fd(), name, into.as_fd(), new)?)
+    }
+
     /// What is in this folder, in no order.
     ///
     /// # Errors

@@ -49,6 +49,18 @@ impl Trash {
         Ok(())
     }
 
+    /// The same for whoever can't wait. What can't be moved is logged, and found by the next start of the node.
+    pub fn discard_soon(&self, path: PathBuf) {
+        let (trash, folder) = (self.clone(), self.folder.clone());
+        let begun = self.pools.prompt.begin(move || match take(&path, &folder) {
+            Ok(()) => trash.empty(),
+            Err(error) => tracing::warn!(path = %path.display(), %error, "moving a folder into the trash failed"),
+        });
+        if let Err(failure) = begun {
+            tracing::warn!(%failure, "moving a folder into the trash failed");
+        }
+    }
+
     /// Begins to remove its content, also that of an earlier run of the node.
     pub fn empty(&self) {
         if self.called.swap(true, Ordering::AcqRel) {

@@ -68,7 +68,9 @@ pub(crate) fn reason(lines: &[String]) -> Option<String> {
     // The error that the following lines belong to, if they end as Node.js's do.
     let mut error: Option<&str> = None;
     let mut npm = Npm::default();
+    let mut report = Report::default();
     for line in lines.iter().map(|line| line.trim_end()) {
+        report.hear(line);
         if let Some(said) = npm_error(line) {
             if let Some(said) = npm.hear(said) {
                 found = Some(said);
@@ -85,7 +87,62 @@ pub(crate) fn reason(lines: &[String]) -> Option<String> {
             }
         }
     }
-    found.map(|line| line.trim().to_owned())
+    report.reason().or_else(|| found.map(|line| line.trim().to_owned()))
+}
+
+/// The report of a compiler or a bundler: it says that there is an error, then which one and where, and then explains at
+/// length. Whatever follows is about the same.
+#[derive(Debug, Default)]
+struct Report<'a> {
+    /// Whether the next line that says something is the error.
+    awaited: bool,
+    /// Where the error is, if that is said before it.
+    place: Option<&'a str>,
+    error: Option<&'a str>,
+}
+
+impl<'a> Report<'a> {
+    /// Lines after which the error stands.
+    const HEADINGS: [&'static str; 4] = [
+        "error during build:",
+        "Failed to compile.",
+        "Build failed because of webpack errors",
+        "Error: Command failed:",
+    ];
+
+    fn hear(&mut self, line: &'a str) {
+        let text = line.trim();
+        if Self::HEADINGS.contains(&text) {
+            *self = Self { awaited: true, ..Self::default() };
+        } else if let Some(place) = text.strip_prefix("ERROR in ") {
+            // webpack: the file in the same line.
+            *self = Self { awaited: true, place: Some(place), error: None };
+        } else if self.awaited && !text.is_empty() {
+            let is_place = self.place.is_none() && text.starts_with("./") && !text.contains(' ');
+            if is_place {
+                self.place = Some(text);
+            } else {
+                (self.awaited, self.error) = (false, Some(text));
+            }
+        } else if is_of_rustc(text) {
+            *self = Self { error: Some(text), ..Self::default() };
+        } else if self.error.is_some_and(is_of_rustc) && self.place.is_none() {
+            self.place = text.strip_prefix("--> ");
+        } else if line.starts_with("npm error code E") {
+            // What has failed now is the installation.
+            *self = Self::default();
+        }
+    }
+
+    fn reason(&self) -> Option<String> {
+        let error = self.error?;
+        Some(self.place.map_or_else(|| error.to_owned(), |place| format!("{error} ({place})")))
+    }
+}
+
+/// `error[E0425]: …`; that nothing was compiled is no error of its own.
+fn is_of_rustc(line: &str) -> bool {
+    line.starts_with("error[E")
 }
 
 /// The position within npm's report of an error.
@@ -140,6 +197,30 @@ fn is_about_npm(line: &str) -> bool {
     ["npm notice", "npm warn", "npm WARN"].iter().any(|beginning| line.starts_with(beginning))
 }
 
+/// What tools say when what they have run has failed, and of newer versions of themselves.
+fn is_about_a_tool(line: &str) -> bool {
+    const BEGINNINGS: [&str; 13] = [
+        // pip
+        "[notice] ",
+        "WARNING: Running pip as",
+        // yarn and pnpm
+        "info Visit https://yarnpkg.com/",
+        "error Command failed with exit code",
+        "ELIFECYCLE",
+        "ERR_PNPM_RECURSIVE_RUN_FIRST_FAIL",
+        // make
+        "make: *** ",
+        "make[",
+        // cargo
+        "error: could not compile",
+        "error: aborting due to",
+        "For more information about this error",
+        "Some errors have detailed explanations",
+        "warning: build failed",
+    ];
+    BEGINNINGS.iter().any(|beginning| line.starts_with(beginning))
+}
+
 /// `TypeError: …`, at the beginning of a line.
 fn is_error(line: &str) -> bool {
     let Some((name, _)) = line.split_once(':') else { return false };
@@ -162,6 +243,7 @@ fn is_noise(line: &str) -> bool {
         || text.starts_with("----- Native stack trace")
         || text.starts_with("Aborted")
         || is_about_npm(line)
+        || is_about_a_tool(text)
         // What npm runs, as it says it.
         || line.starts_with("> ")
 }
@@ -210,6 +292,41 @@ mod tests {
         }
         assert_eq!(of("\n"), None);
         assert_eq!(of("npm notice\nnpm notice New major version of npm available!\n"), None);
+    }
+
+    #[test]
+    fn the_error_of_a_compiler_is_told_with_its_place_however_long_it_explains() {
+        for (said, reason) in [
+            (
+                "vite v5.4.0 building for production...\nerror during build:\n[vite]: Rollup failed to resolve import \"x\" from \"/a/main.js\".\n\
+                 This is most likely unintended because it can break your application at runtime.\n    at viteWarn (file:///a.js:1:2)\n",
+                "[vite]: Rollup failed to resolve import \"x\" from \"/a/main.js\".",
+            ),
+            (
+                "Failed to compile.\n\n./app/page.js\nModule not found: Can't resolve 'x'\n\nhttps://nextjs.org/docs/messages/module-not-found\n\n> Build failed\n",
+                "Module not found: Can't resolve 'x' (./app/page.js)",
+            ),
+            (
+                "ERROR in ./src/index.js 1:0-20\nModule not found: Error: Can't resolve 'x' in '/a/src'\nresolve 'x' in '/a/src'\n\nwebpack 5.9 compiled with 1 error in 200 ms\n",
+                "Module not found: Error: Can't resolve 'x' in '/a/src' (./src/index.js 1:0-20)",
+            ),
+            (
+                "   Compiling a v0.1.0 (/a)\nerror[E0425]: cannot find value `x` in this scope\n --> src/main.rs:2:5\n  |\n2 |     x\n  |     ^ not found in this scope\n\n\
+                 For more information about this error, try `rustc --explain E0425`.\nerror: could not compile `a` (bin \"a\") due to 1 previous error\n",
+                "error[E0425]: cannot find value `x` in this scope (src/main.rs:2:5)",
+            ),
+            (
+                "ERROR: No matching distribution found for nope\n\n[notice] A new release of pip is available: 23.0 -> 25.0\n[notice] To update, run: pip install --upgrade pip\n",
+                "ERROR: No matching distribution found for nope",
+            ),
+            (
+                "src/a.ts(3,5): error TS2322: Type 'string' is not assignable to type 'number'.\nerror Command failed with exit code 2.\ninfo Visit https://yarnpkg.com/en/docs/cli/run for documentation about this command.\n",
+                "src/a.ts(3,5): error TS2322: Type 'string' is not assignable to type 'number'.",
+            ),
+            ("# a\n./main.go:5:2: undefined: x\nmake: *** [build] Error 1\n", "./main.go:5:2: undefined: x"),
+        ] {
+            assert_eq!(of(said).as_deref(), Some(reason), "{said}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub(crate) mod chunks;
 pub(crate) mod journal;
 pub(crate) mod last_words;
 pub(crate) mod log;
+pub(crate) mod mask;
 pub mod output;
 pub(crate) mod sweep;
 pub mod terminal;

@@ -1,4 +1,4 @@
-//! The sweep of logs on a node's own disk. Each node sweeps its own: retention reaches the object store and one disk only,
+//! The sweep of logs and build caches on a node's own disk. Each node sweeps its own: retention reaches the object store and one disk only,
 //! and an app that another node owns by now leaves its lines here.
 
 use std::path::Path;
@@ -41,6 +41,13 @@ async fn sweep(context: &Context) -> Result<(), Failure> {
     for id in context.journals.on_disk(Path::new(World::DEPLOYMENT_LOGS)).await?.into_iter().map(DeploymentId) {
         if !deployments::keeps_log(&context.database, id, settings.build_logs_kept).await? {
             context.journals.remove_local(&World::deployment_log(id), settings.build_log_bytes).await?;
+        }
+    }
+    // An app that is gone may have been built here, and removed by another node.
+    let cached = context.caches.projects().await.map_err(|error| Failure::Internal(error.to_string()))?;
+    for id in cached {
+        if apps::get(&context.database, id).await?.is_none() {
+            context.caches.remove(id).await.map_err(|error| Failure::Internal(error.to_string()))?;
         }
     }
     Ok(())

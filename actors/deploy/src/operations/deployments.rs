@@ -11,14 +11,11 @@ use callboard_supervisors::{Handle, Outcome, warn_unless_outage};
 use url::Url;
 
 use super::{Deploys, Refusable, no_project};
-use crate::{
-    ownership::work::Work,
-    store::{
-        apps,
-        deployments::{self, DeploymentRow, NewDeployment},
-        sources,
-        steps::{self, Author},
-    },
+use crate::store::{
+    apps,
+    deployments::{self, DeploymentRow, NewDeployment},
+    sources,
+    steps::{self, Author},
 };
 
 const URL_MAXIMUM: usize = 2_048;
@@ -35,6 +32,9 @@ impl Handle<CreateDeployment> for Deploys {
             }
             DeploymentSource::Git { url, reference } => check_git(url, reference.as_deref())?,
         }
+        if let Some(config) = &message.config {
+            config.check().map_err(DeployError::Invalid)?;
+        }
         let before = apps::get(&self.context.database, project.id).await?;
         if before.as_ref().is_some_and(apps::AppRow::is_removed) {
             return Err(no_project());
@@ -50,11 +50,13 @@ impl Handle<CreateDeployment> for Deploys {
             environment_version: None,
             commit: None,
             allow_missing: message.allow_missing,
+            rebuild: message.rebuild,
+            config: message.config,
             created_at: self.context.clock.now(),
         };
         let deployment = self.begin::<CreateDeployment>(caller, new, &project.name).await?;
         self.refresh_route(project.id).await;
-        self.tell_if_it_waits(deployment.id).await;
+        self.tell_if_it_waits(deployment.id, project.organization_id).await;
         self.context.wake_builders();
         Ok(deployment)
     }
@@ -83,37 +85,6 @@ fn check_git(url: &str, reference: Option<&str>) -> Result<(), DeployError> {
 }
 
 impl Deploys {
-    /// Says in the log of a new deployment what it waits for, before anybody can wonder.
-    async fn tell_if_it_waits(&self, id: DeploymentId) {
-        let (context, builders) = (&self.context, self.context.settings.builders);
-        let node = context.nodes.name(context.nodes.me());
-        if context.disk.is_full() {
-            let sentence = format!("Waiting: the disk of the node {node} is full; it builds again when there is room");
-            return context.deployment_log(id).heading(&sentence);
-        }
-        let ahead = match steps::ahead_of(&context.database, id).await {
-            Ok(ahead) => usize::try_from(ahead).unwrap_or_default(),
-            Err(error) => {
-                tracing::debug!(%id, %error, "counting queued deployments failed; the log does not say what the deployment waits for");
-                return;
-            }
-        };
-        let builds = context.work.all().into_iter().filter(|(_, work)| *work == Work::Build).count();
-        if builds + ahead < builders {
-            return;
-        }
-        let busy = match builders {
-            1 => format!("the only builder of the node {node} is busy"),
-            _ => format!("all {builders} builders of the node {node} are busy"),
-        };
-        let place = match ahead {
-            0 => "this deployment is the next one".to_owned(),
-            1 => "one other deployment comes before this one".to_owned(),
-            _ => format!("{ahead} other deployments come before this one"),
-        };
-        context.deployment_log(id).heading(&format!("Waiting: {busy}; {place}"));
-    }
-
     pub(super) async fn deployment(&self, caller: &Caller, id: DeploymentId) -> Refusable<DeploymentRow> {
         let found = deployments::owned(&self.context.database, id, caller.tenant()?).await?;
         found.ok_or_else(|| DeployError::NotFound("deployment".to_owned()).into())

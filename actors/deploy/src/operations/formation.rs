@@ -106,6 +106,8 @@ impl Handle<Restart> for Deploys {
             environment_version: Some(environment.version),
             commit,
             allow_missing: false,
+            rebuild: false,
+            config: None,
             created_at: self.context.clock.now(),
         };
         let deployment = self.begin::<Restart>(caller, new, &app.name).await?;

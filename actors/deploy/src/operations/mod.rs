@@ -3,6 +3,7 @@
 //! A handler changes the store and wakes whoever acts on it; nothing that takes long happens here. The tenant stands
 //! in every question: what is another's is not there.
 
+mod caches;
 mod deployments;
 mod environment;
 mod formation;
@@ -13,6 +14,7 @@ mod releases;
 mod routes;
 mod sources;
 mod summaries;
+mod waiting;
 
 use std::sync::Arc;
 

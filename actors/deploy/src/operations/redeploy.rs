@@ -16,7 +16,13 @@ impl Handle<Redeploy> for Deploys {
                 "a restart and a rollback build nothing, so there is no source to build again".to_owned(),
             )
         })?;
-        let again = CreateDeployment { project_id: row.project_id, source, allow_missing: false };
+        let again = CreateDeployment {
+            project_id: row.project_id,
+            source,
+            allow_missing: false,
+            rebuild: true,
+            config: row.config,
+        };
         Handle::<CreateDeployment>::handle(self, caller, again).await
     }
 }

@@ -17,7 +17,7 @@ impl Handle<ListReleases> for Deploys {
         let ListReleases { limit, cursor, .. } = message;
         let rows = releases::page(&self.context.database, app.project_id, cursor, limit).await?;
         let current = app.serving.map(|serving| serving.release_id);
-        let views = rows.iter().map(|row| row.view(current)).collect();
+        let views = rows.into_iter().map(|row| row.view(current)).collect();
         Ok(Page::of(views, limit, |release: &Release| release.id.0))
     }
 }
@@ -58,6 +58,8 @@ impl Handle<Rollback> for Deploys {
             environment_version: Some(release.environment_version),
             commit: release.commit,
             allow_missing: false,
+            rebuild: false,
+            config: None,
             created_at: self.context.clock.now(),
         };
         let deployment = self.begin::<Rollback>(caller, new, &app.name).await?;

@@ -25,6 +25,44 @@ pub struct CgroupLimits {
     pub memory: u64,
     /// Processors, such as 0.5.
     pub cpus: Option<f64>,
+    /// Its part of the processors when there are not enough for all.
+    pub share: Share,
+}
+
+/// Who comes first when there are not enough processors for all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Share {
+    /// What visitors wait for.
+    #[default]
+    Apps,
+    /// What is built, packed or fetched.
+    Builds,
+}
+
+impl Share {
+    /// `cpu.weight` of version 2, of 1 to 10,000.
+    const fn weight(self) -> u32 {
+        match self {
+            Self::Apps => 100,
+            Self::Builds => 20,
+        }
+    }
+
+    /// `cpu.shares` of version 1, 1,024 being the default.
+    const fn shares(self) -> u32 {
+        match self {
+            Self::Apps => 1_024,
+            Self::Builds => 204,
+        }
+    }
+
+    /// The niceness that stands in for it where there are no control groups.
+    pub(crate) const fn nice(self) -> i32 {
+        match self {
+            Self::Apps => 0,
+            Self::Builds => 5,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -302,11 +340,13 @@ fn set(kind: Kind, folder: &Path, limits: &CgroupLimits) {
             write("pids.max", limits.processes.to_string());
             write("memory.max", limits.memory.to_string());
             write("memory.swap.max", "0".to_owned());
+            write("cpu.weight", limits.share.weight().to_string());
             write("cpu.max", quota.map_or("max 100000".to_owned(), |quota| format!("{quota} 100000")));
         }
         Kind::Pids => write("pids.max", limits.processes.to_string()),
         Kind::Memory => write("memory.limit_in_bytes", limits.memory.to_string()),
         Kind::Cpu => {
+            write("cpu.shares", limits.share.shares().to_string());
             if let Some(quota) = quota {
                 write("cpu.cfs_quota_us", quota.to_string());
             }

@@ -10,6 +10,8 @@ mod adopted;
 mod cgroup;
 mod child;
 mod leftovers;
+#[cfg(target_os = "linux")]
+mod mounts;
 mod path;
 mod procfs;
 pub(crate) mod reaper;
@@ -40,7 +42,7 @@ pub(crate) use self::{
     run::{Check, End, Job, run},
 };
 pub use self::{
-    cgroup::{Cgroup, CgroupLimits, Cgroups},
+    cgroup::{Cgroup, CgroupLimits, Cgroups, Share},
     child::Usage,
 };
 

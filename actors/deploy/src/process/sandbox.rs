@@ -24,7 +24,10 @@ use rustix::{
 };
 
 /// Hides `hidden`, apart from `own`, from this process for good. Returns whether the kernel supports it.
-pub(super) fn hide(hidden: &[PathBuf], own: &[PathBuf]) -> Result<bool, RulesetError> {
+///
+/// The folders above what is hidden can be listed with `may_list`, and with them, as far as Landlock is concerned, all
+/// folders: the right to list one includes those in it.
+pub(super) fn hide(hidden: &[PathBuf], own: &[PathBuf], may_list: bool) -> Result<bool, RulesetError> {
     let hidden = outermost(hidden.iter().filter_map(|path| fs::canonicalize(path).ok()).collect());
     if hidden.is_empty() {
         return Ok(true);
@@ -34,6 +37,9 @@ pub(super) fn hide(hidden: &[PathBuf], own: &[PathBuf]) -> Result<bool, RulesetE
         // Removed meanwhile, or not accessible to the node: then not to the child either.
         let Ok(descriptor) = open(path) else { continue };
         rules = rules.add_rule(PathBeneath::new(descriptor, AccessFs::from_all(ABI::V3)))?;
+    }
+    if may_list && let Ok(root) = open(Path::new("/")) {
+        rules = rules.add_rule(PathBeneath::new(root, AccessFs::ReadDir))?;
     }
     rules.restrict_self()?;
     Ok(true)

@@ -29,9 +29,9 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-#[cfg(target_os = "linux")]
-use super::sandbox;
 use super::{Cgroup, INSTANCE_VARIABLE, NODE_VARIABLE, reaper};
+#[cfg(target_os = "linux")]
+use super::{mounts::Wanted, sandbox};
 
 /// The user a child runs as, when the node may change it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,15 +43,25 @@ pub struct RunAs {
 }
 
 impl RunAs {
+    /// Whether this user may list a folder, by its owner and mode.
+    #[must_use]
+    pub fn may_list(self, folder: &Metadata) -> bool {
+        self.has(folder, 0o4)
+    }
+
     /// Whether this user may search a folder, by its owner and mode.
     #[must_use]
     pub fn may_search(self, folder: &Metadata) -> bool {
+        self.has(folder, 0o1)
+    }
+
+    fn has(self, folder: &Metadata, right: u32) -> bool {
         let shift = match () {
             () if folder.uid() == self.uid => 6,
             () if folder.gid() == self.gid => 3,
             () => 0,
         };
-        folder.mode() >> shift & 0o1 == 0o1
+        folder.mode() >> shift & right == right
     }
 }
 
@@ -77,6 +87,12 @@ pub struct Launch {
     pub hidden: Vec<PathBuf>,
     /// Folders inside those that are the child's own.
     pub own: Vec<PathBuf>,
+    /// The folder of its own that is its `/tmp`, where the kernel can; one of `own`, or in one of them.
+    pub temporary: Option<PathBuf>,
+    /// The folder above all of `own` that is all it sees of the hidden folder around it, where the kernel can.
+    pub within: Option<PathBuf>,
+    /// Added to its niceness: what nobody waits for leaves the processor to what somebody waits for.
+    pub nice: i32,
     /// The command by which the reaper starts the trampoline again; empty for the trampoline that becomes the program.
     pub trampoline: Vec<String>,
 }
@@ -93,6 +109,9 @@ impl Default for Launch {
             folder: PathBuf::from("/"),
             hidden: Vec::new(),
             own: Vec::new(),
+            temporary: None,
+            within: None,
+            nice: 0,
             trampoline: Vec::new(),
         }
     }
@@ -153,6 +172,8 @@ fn try_launch(arguments: impl IntoIterator<Item = OsString>) -> Result<Never, (u
     }
     set_limits(&launch).map_err(|error| failed("set the limits", &error))?;
     #[cfg(target_os = "linux")]
+    let may_list = has_own_mounts(&launch);
+    #[cfg(target_os = "linux")]
     sandbox::bound_privileges().map_err(|error| failed("give up privileges", &error))?;
     if let Some(user) = launch.run_as {
         become_user(user).map_err(|error| failed(&format!("become user {}", user.uid), &error))?;
@@ -162,7 +183,8 @@ fn try_launch(arguments: impl IntoIterator<Item = OsString>) -> Result<Never, (u
         nix::sys::prctl::set_no_new_privs().map_err(|error| failed("give up privileges", &error))?;
         // Without its reaper nothing would end it.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| failed("be bound to the reaper", &error))?;
-        sandbox::hide(&launch.hidden, &launch.own).map_err(|error| failed("hide the node's files", &error))?;
+        sandbox::hide(&launch.hidden, &launch.own, may_list)
+            .map_err(|error| failed("hide the node's files", &error))?;
     }
 
     std::env::set_current_dir(&launch.folder)
@@ -171,6 +193,17 @@ fn try_launch(arguments: impl IntoIterator<Item = OsString>) -> Result<Never, (u
     let variables = std::env::vars_os().filter_map(|(name, value)| Some((own_name(&name)?.to_owned(), value)));
     let error = Command::new(&program).args(arguments).env_clear().envs(variables).exec();
     Err(explain(&program, &error))
+}
+
+/// Gives the child a `/tmp` of its own where that is possible. Returns whether it may list the folders above what is hidden.
+#[cfg(target_os = "linux")]
+fn has_own_mounts(launch: &Launch) -> bool {
+    let Some((user, temporary)) = launch.run_as.zip(launch.temporary.as_ref()) else { return false };
+    let needed: Vec<PathBuf> = launch.own.iter().chain([&launch.folder]).cloned().collect();
+    // A container's root may make no mounts: then the child sees the `/tmp` of all.
+    let within = launch.within.as_deref();
+    let wanted = Wanted { temporary, within, hidden: &launch.hidden, needed: &needed, user };
+    super::mounts::separate(&wanted).unwrap_or(false)
 }
 
 fn own_name(name: &OsStr) -> Option<&OsStr> {
@@ -213,6 +246,10 @@ fn set_limits(launch: &Launch) -> nix::Result<()> {
     ];
     limits.extend(launch.data.map(|bytes| (Resource::RLIMIT_DATA, bytes)));
     limits.extend(launch.cpu_seconds.map(|seconds| (Resource::RLIMIT_CPU, seconds)));
+    if launch.nice != 0 {
+        // It may always be nicer; what is the nicest already stays so.
+        let _ = rustix::process::nice(launch.nice);
+    }
     for (resource, wanted) in limits {
         // A lower limit stays: only root may raise one.
         let (_, highest) = nix::sys::resource::getrlimit(resource)?;
@@ -230,126 +267,4 @@ fn become_user(user: RunAs) -> nix::Result<()> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::{fs::File, os::fd::AsFd};
-
-    use super::*;
-
-    /// The trampoline for this crate's tests: the test binary itself. The shell keeps what the test harness prints
-    /// out of the child's output.
-    pub(crate) fn test_launcher() -> Vec<String> {
-        let script = "exec 3>&1 4>&2 >/dev/null 2>&1; exec \"$@\"";
-        let binary = std::env::current_exe().unwrap().display().to_string();
-        let entry = "process::trampoline::tests::trampoline";
-        ["/bin/sh", "-c", script, "launch", &binary, "--exact", "--nocapture", "--test-threads=1", "--", entry]
-            .map(str::to_owned)
-            .to_vec()
-    }
-
-    #[test]
-    fn trampoline() {
-        let arguments: Vec<OsString> = std::env::args_os().collect();
-        let Some(start) =
-            arguments.iter().position(|argument| argument.as_encoded_bytes().starts_with(b"{\"open_files"))
-        else {
-            return; // run as a test
-        };
-        let (out, err) =
-            (File::options().write(true).open("/proc/self/fd/3"), File::options().write(true).open("/proc/self/fd/4"));
-        nix::unistd::dup2_stdout(out.unwrap().as_fd()).unwrap();
-        nix::unistd::dup2_stderr(err.unwrap().as_fd()).unwrap();
-        let status = launch(arguments[start..].to_vec());
-        std::process::exit(if status == ExitCode::from(NOT_FOUND) { 127 } else { 126 });
-    }
-
-    fn run(launch: &Launch, program: &[&str]) -> std::process::Output {
-        let launcher = test_launcher();
-        Command::new(&launcher[0])
-            .args(&launcher[1..])
-            .arg(serde_json::to_string(launch).unwrap())
-            .args(program)
-            .env(format!("{VARIABLE_PREFIX}PATH"), "/usr/local/bin:/usr/bin:/bin")
-            .env(format!("{VARIABLE_PREFIX}GIVEN"), "given")
-            .env(NODE_VARIABLE, "node")
-            .env("INHERITED", "inherited")
-            .output()
-            .unwrap()
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn what_is_hidden_can_not_be_reached_by_any_way_and_what_is_the_childs_own_can() {
-        if !sandbox::is_supported() {
-            eprintln!("this kernel knows no Landlock; nothing is tested");
-            return;
-        }
-        let data = tempfile::tempdir().unwrap();
-        let own = data.path().join("instances/own");
-        for folder in [&own, &data.path().join("instances/other")] {
-            fs::create_dir_all(folder).unwrap();
-            fs::write(folder.join("file"), "readable").unwrap();
-        }
-        fs::create_dir(data.path().join("objects")).unwrap();
-        fs::write(data.path().join("master.key"), "the key").unwrap();
-        std::os::unix::fs::symlink(data.path(), own.join("link")).unwrap();
-        // One inside the other, as objects are in the data folder; and a file beside others.
-        let beside = tempfile::tempdir().unwrap();
-        for file in ["key", "readable"] {
-            fs::write(beside.path().join(file), "beside").unwrap();
-        }
-        let hidden = vec![data.path().to_owned(), data.path().join("objects"), beside.path().join("key")];
-        let launch = Launch { hidden, own: vec![own.clone()], ..Launch::default() };
-        let script = r#"cd "$1/instances/own"
-            try() { "$@" 2>/dev/null && echo "did: $*"; }
-            try cat ../../master.key; try cat link/master.key; try cat ../other/file; try ls ../..
-            try tail -c 5 /proc/$PPID/environ; try dd if=/proc/$PPID/mem of=/dev/null count=0
-            try rm ../../master.key; try mv ../other/file stolen; try truncate -s 0 ../../master.key
-            try ln ../../master.key hard; try touch ../new; try cat "$2/key"; try touch "$2/new"
-            cat file && echo written > new && mkdir deep && mv new deep/ && cat deep/new /etc/hostname "$2/readable" > /dev/null"#;
-        let [folder, beside] = [&data, &beside].map(|folder| folder.path().display().to_string());
-        let output = run(&launch, &["/bin/sh", "-c", script, "sh", &folder, &beside]);
-        let (said, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!((said.as_ref(), wrong.as_ref()), ("readable", ""));
-        assert!(output.status.success());
-        assert_eq!(fs::read(data.path().join("master.key")).unwrap(), b"the key");
-        assert_eq!(fs::read(own.join("deep/new")).unwrap(), b"written\n");
-    }
-
-    #[test]
-    fn limits_session_and_descriptors_are_set_before_the_program_runs() {
-        let _inherited = {
-            let file = File::open("/dev/null").unwrap();
-            nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
-            file
-        };
-        let launch = Launch { open_files: 77, file_size: 512 * 1024, cpu_seconds: Some(9), ..Launch::default() };
-        let script = "ulimit -n; ulimit -c; ulimit -f; ulimit -t; ls /proc/self/fd | tr '\\n' ' '; \
-                      echo; read -r _ _ _ _ group session _ < /proc/$$/stat; echo $(($$ == group)) $(($$ == session))";
-        let output = run(&launch, &["/bin/sh", "-c", script]);
-        let text = String::from_utf8(output.stdout).unwrap();
-        // ulimit -f counts blocks of 512 bytes; ls itself holds one descriptor on the folder.
-        assert_eq!(
-            text.lines().collect::<Vec<_>>(),
-            ["77", "0", "1024", "9", "0 1 2 3 ", "1 1"],
-            "{:?}",
-            output.stderr
-        );
-    }
-
-    #[test]
-    fn variables_reach_the_program_and_not_the_trampoline() {
-        let output = run(&Launch::default(), &["/usr/bin/env"]);
-        let text = String::from_utf8(output.stdout).unwrap();
-        let mut lines: Vec<&str> = text.lines().collect();
-        lines.sort_unstable();
-        assert_eq!(lines, ["CALLBOARD_NODE=node", "GIVEN=given", "PATH=/usr/local/bin:/usr/bin:/bin"]);
-    }
-
-    #[test]
-    fn a_missing_program_is_told_in_a_sentence() {
-        let output = run(&Launch::default(), &["no-such-program"]);
-        assert_eq!(output.status.code(), Some(127));
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert!(text.contains("the program `no-such-program` was not found"), "{text}");
-    }
-}
+pub(crate) mod tests;

@@ -8,6 +8,7 @@ use callboard_messages::{
         Deployment, DeploymentFact, DeploymentKind, DeploymentQueued, DeploymentSource, DeploymentStarted,
         DeploymentStatus,
     },
+    project::BuildConfig,
 };
 use callboard_supervisors::{
     db::{Database, Error, Transaction},
@@ -40,6 +41,11 @@ pub(crate) struct DeploymentRow {
     #[sqlx(rename = "commit_hash")]
     pub(crate) commit: Option<String>,
     pub(super) allow_missing: bool,
+    /// Whether it is built though the same was built before.
+    pub(crate) rebuild: bool,
+    /// What it is built and run by, before the project's build configuration.
+    #[sqlx(json(nullable))]
+    pub(crate) config: Option<BuildConfig>,
     /// The node that builds it, or has built it.
     pub(crate) builder_node: Option<Uuid>,
     pub(crate) created_at: DateTime<Utc>,
@@ -92,8 +98,8 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT d.id, d.project_id, d.organization_id, a.name, d.kind, d.status, d.error, d.source, d.release_id, ",
-            "r.version AS release_version, d.environment_version, d.commit_hash, d.allow_missing, d.builder_node, ",
-            "d.created_at, d.finished_at FROM deployments AS d JOIN apps AS a ON a.project_id = d.project_id ",
+            "r.version AS release_version, d.environment_version, d.commit_hash, d.allow_missing, d.rebuild, ",
+            "d.config, d.builder_node, d.created_at, d.finished_at FROM deployments AS d JOIN apps AS a ON a.project_id = d.project_id ",
             "LEFT JOIN releases AS r ON r.id = d.release_id ",
             $rest
         )
@@ -113,6 +119,8 @@ pub(crate) struct NewDeployment {
     pub(crate) environment_version: Option<i64>,
     pub(crate) commit: Option<String>,
     pub(crate) allow_missing: bool,
+    pub(crate) rebuild: bool,
+    pub(crate) config: Option<BuildConfig>,
     pub(crate) created_at: DateTime<Utc>,
 }
 
@@ -121,8 +129,9 @@ pub(crate) async fn insert(transaction: &mut Transaction, new: &NewDeployment) -
     let inserted = transaction
         .query(
             "INSERT INTO deployments (id, project_id, organization_id, kind, status, source, release_id,
-                                      environment_version, commit_hash, attempts, created_at, allow_missing)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11)
+                                      environment_version, commit_hash, attempts, created_at, allow_missing,
+                                      rebuild, config)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, $12, $13)
              ON CONFLICT DO NOTHING",
         )
         .bind(new.id)
@@ -136,6 +145,8 @@ pub(crate) async fn insert(transaction: &mut Transaction, new: &NewDeployment) -
         .bind(new.commit.clone())
         .bind(new.created_at)
         .bind(new.allow_missing)
+        .bind(new.rebuild)
+        .bind(new.config.clone().map(Json))
         .execute()
         .await?;
     Ok(inserted == 1)

@@ -5,8 +5,10 @@
 
 pub(crate) mod apps;
 pub(crate) mod archives;
+pub(crate) mod caches;
 pub(crate) mod deployments;
 pub(crate) mod owners;
+pub(crate) mod release_runs;
 pub(crate) mod releases;
 pub(crate) mod sources;
 pub(crate) mod steps;

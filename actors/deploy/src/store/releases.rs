@@ -1,6 +1,10 @@
 //! Releases: what was built, and what is kept of it.
 
-use callboard_messages::{Cursor, DeploymentId, Limit, ProjectId, ReleaseId, deploy::Release, project::BuildConfig};
+use callboard_messages::{
+    Cursor, DeploymentId, Limit, ProjectId, ReleaseId,
+    deploy::{DeploymentStatus, Release, ReleaseStatus},
+    project::BuildConfig,
+};
 use callboard_supervisors::db::{Database, Error, Transaction};
 use chrono::{DateTime, Utc};
 use indexmap::IndexMap;
@@ -23,6 +27,9 @@ pub(crate) struct ReleaseRow {
     pub(crate) language: String,
     #[sqlx(json)]
     pub(crate) processes: IndexMap<String, Command>,
+    /// What runs once before its rollout.
+    #[sqlx(json(nullable))]
+    pub(crate) release_command: Option<Command>,
     #[sqlx(json)]
     pub(crate) environment: RunEnvironment,
     #[sqlx(json)]
@@ -31,6 +38,8 @@ pub(crate) struct ReleaseRow {
     pub(crate) deployment_id: DeploymentId,
     #[sqlx(rename = "commit_hash")]
     pub(crate) commit: Option<String>,
+    /// Names what it was built from and how; absent for releases of earlier versions.
+    pub(crate) build_key: Option<String>,
     /// What was wanted of it when another release took its place.
     #[sqlx(json(nullable))]
     pub(crate) formation: Option<Counts>,
@@ -39,35 +48,66 @@ pub(crate) struct ReleaseRow {
     pub(crate) created_at: DateTime<Utc>,
 }
 
-impl ReleaseRow {
+/// A release with what came of it.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(crate) struct ListedRelease {
+    #[sqlx(flatten)]
+    pub(crate) release: ReleaseRow,
+    /// Of the deployment that made it, while that is kept.
+    made_status: Option<String>,
+    made_error: Option<String>,
+    /// Whether any deployment has brought it into service.
+    served: bool,
+}
+
+impl ListedRelease {
     /// As clients see it.
-    pub(crate) fn view(&self, current: Option<ReleaseId>) -> Release {
+    pub(crate) fn view(self, current: Option<ReleaseId>) -> Release {
+        let made = self.made_status.map(DeploymentStatus::from);
+        let status = match made {
+            _ if current == Some(self.release.id) => ReleaseStatus::Serving,
+            _ if self.served => ReleaseStatus::Served,
+            Some(DeploymentStatus::Failed | DeploymentStatus::Cancelled) => ReleaseStatus::Failed,
+            // Its deployment goes on.
+            Some(_) => ReleaseStatus::Pending,
+            None => ReleaseStatus::Served,
+        };
+        let release = self.release;
         Release {
-            id: self.id,
-            project_id: self.project_id,
-            version: self.version,
-            digest: self.digest.clone(),
-            language: self.language.clone(),
-            processes: self.processes.iter().map(|(name, command)| (name.clone(), command.shown())).collect(),
-            environment_version: self.environment_version,
-            deployment_id: self.deployment_id,
-            commit: self.commit.clone(),
-            formation: self.formation.clone(),
-            current: current == Some(self.id),
-            created_at: self.created_at,
+            id: release.id,
+            project_id: release.project_id,
+            version: release.version,
+            status,
+            error: self.made_error.filter(|_| status == ReleaseStatus::Failed),
+            digest: release.digest,
+            language: release.language,
+            processes: release.processes.iter().map(|(name, command)| (name.clone(), command.shown())).collect(),
+            release_command: release.release_command.map(|command| command.shown()),
+            environment_version: release.environment_version,
+            deployment_id: release.deployment_id,
+            commit: release.commit,
+            formation: release.formation,
+            current: current == Some(release.id),
+            created_at: release.created_at,
         }
     }
+}
+
+/// Every reader's columns.
+macro_rules! columns {
+    () => {
+        concat!(
+            "r.id, r.project_id, r.version, r.digest, COALESCE(a.generation, 0) AS generation, r.language, ",
+            "r.processes, r.release_command, r.environment, r.build, r.environment_version, r.deployment_id, ",
+            "r.commit_hash, r.build_key, r.formation, r.kept, r.created_at"
+        )
+    };
 }
 
 /// Every reader's columns and tables.
 macro_rules! select {
     ($rest:literal) => {
-        concat!(
-            "SELECT r.id, r.project_id, r.version, r.digest, COALESCE(a.generation, 0) AS generation, r.language, ",
-            "r.processes, r.environment, r.build, r.environment_version, r.deployment_id, r.commit_hash, r.formation, ",
-            "r.kept, r.created_at FROM releases AS r LEFT JOIN archives AS a ON a.digest = r.digest ",
-            $rest
-        )
+        concat!("SELECT ", columns!(), " FROM releases AS r LEFT JOIN archives AS a ON a.digest = r.digest ", $rest)
     };
 }
 
@@ -108,15 +148,37 @@ pub(crate) async fn before(
         .await
 }
 
+/// The newest release of the project that is kept and was built from the same in the same way.
+pub(crate) async fn by_build_key(
+    database: &Database,
+    project_id: ProjectId,
+    build_key: &str,
+) -> Result<Option<ReleaseRow>, Error> {
+    database
+        .query(select!("WHERE r.project_id = $1 AND r.build_key = $2 AND r.kept ORDER BY r.version DESC LIMIT 1"))
+        .bind(project_id)
+        .bind(build_key.to_owned())
+        .fetch_optional()
+        .await
+}
+
 /// A page of a project's releases, newest first.
 pub(crate) async fn page(
     database: &Database,
     project_id: ProjectId,
     cursor: Option<Cursor>,
     limit: Limit,
-) -> Result<Vec<ReleaseRow>, Error> {
+) -> Result<Vec<ListedRelease>, Error> {
     database
-        .query(select!("WHERE r.project_id = $1 AND r.id < $2 ORDER BY r.id DESC LIMIT $3"))
+        .query(concat!(
+            "SELECT ",
+            columns!(),
+            ", m.status AS made_status, m.error AS made_error,
+               EXISTS (SELECT 1 FROM deployments AS s WHERE s.release_id = r.id AND s.status = 'completed') AS served
+             FROM releases AS r LEFT JOIN archives AS a ON a.digest = r.digest
+               LEFT JOIN deployments AS m ON m.id = r.deployment_id
+             WHERE r.project_id = $1 AND r.id < $2 ORDER BY r.id DESC LIMIT $3"
+        ))
         .bind(project_id)
         .bind(Cursor::below(cursor))
         .bind(limit.rows())
@@ -130,9 +192,10 @@ pub(crate) async fn insert(transaction: &mut Transaction, release: &ReleaseRow) 
     transaction
         .query(
             "INSERT INTO releases (id, project_id, version, digest, language, processes, environment, build,
-                                   environment_version, deployment_id, commit_hash, kept, created_at)
+                                   environment_version, deployment_id, commit_hash, kept, created_at, release_command,
+                                   build_key)
              VALUES ($1, $2, (SELECT COALESCE(MAX(version), 0) + 1 FROM releases WHERE project_id = $2),
-                     $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                     $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
              RETURNING version",
         )
         .bind(release.id)
@@ -147,6 +210,8 @@ pub(crate) async fn insert(transaction: &mut Transaction, release: &ReleaseRow) 
         .bind(release.commit.clone())
         .bind(release.kept)
         .bind(release.created_at)
+        .bind(release.release_command.clone().map(Json))
+        .bind(release.build_key.clone())
         .fetch_scalar()
         .await
 }

@@ -5,7 +5,7 @@
 //! changes nothing.
 
 use callboard_messages::{
-    Caller, DeploymentId, ProjectId,
+    Caller, DeploymentId, OrganizationId, ProjectId, ReleaseId,
     deploy::{
         DeploymentBuilding, DeploymentCompleted, DeploymentFailed, DeploymentKind, DeploymentRolledBack,
         DeploymentStarted, DeploymentStatus,
@@ -81,9 +81,29 @@ pub(crate) async fn is_queued(database: &Database) -> Result<bool, Error> {
     Ok(row.is_some())
 }
 
-/// How many deployments wait for a builder and come before this one.
-pub(crate) async fn ahead_of(database: &Database, id: DeploymentId) -> Result<i64, Error> {
-    database.query("SELECT COUNT(*) FROM deployments WHERE status = 'queued' AND id < $1").bind(id).fetch_scalar().await
+/// A build that has begun, or waits, before another one.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub(crate) struct Ahead {
+    pub(crate) name: String,
+    pub(crate) organization_id: OrganizationId,
+    pub(crate) builder_node: Option<Uuid>,
+    /// Whether it has begun.
+    pub(crate) building: bool,
+}
+
+/// The builds that come before a deployment, those that have begun first; at most so many.
+pub(crate) async fn ahead(database: &Database, id: DeploymentId, limit: i64) -> Result<Vec<Ahead>, Error> {
+    database
+        .query(
+            "SELECT a.name, d.organization_id, d.builder_node, d.status = 'building' AS building
+             FROM deployments AS d JOIN apps AS a ON a.project_id = d.project_id
+             WHERE d.status = 'building' OR (d.status = 'queued' AND d.id < $1)
+             ORDER BY d.status, d.id LIMIT $2",
+        )
+        .bind(id)
+        .bind(limit)
+        .fetch_all()
+        .await
 }
 
 /// A deployment that is being built.
@@ -207,6 +227,42 @@ pub(crate) async fn built(
     if let Some(row) = deployments::get_in(&mut transaction, release.deployment_id).await? {
         emit(&mut transaction, caller, &DeploymentStarted(row.fact())).await?;
     }
+    transaction.commit().await?;
+    Ok(BuildOutcome::Rolls(version))
+}
+
+/// From building to rolling, with a release that was built before from the same in the same way.
+pub(crate) async fn reused(
+    database: &Database,
+    caller: &Caller,
+    builder: Builder,
+    (project_id, id): (ProjectId, DeploymentId),
+    (release_id, environment_version): (ReleaseId, i64),
+) -> Result<BuildOutcome, Error> {
+    let mut transaction = database.begin().await?;
+    // First, as all do who hold both; retention does, and then finds that the release is in use.
+    apps::hold(&mut transaction, project_id).await?;
+    let changed = transaction
+        .query(
+            "UPDATE deployments SET status = 'rolling', release_id = $2, environment_version = $3
+             WHERE id = $1 AND status = 'building' AND builder_node = $4 AND attempts = $5",
+        )
+        .bind(id)
+        .bind(release_id)
+        .bind(environment_version)
+        .bind(builder.node)
+        .bind(builder.attempt)
+        .execute()
+        .await?;
+    if changed == 0 {
+        return Ok(BuildOutcome::Lost);
+    }
+    let Some(row) = deployments::get_in(&mut transaction, id).await? else { return Ok(BuildOutcome::Lost) };
+    if !releases::is_kept(&mut transaction, release_id).await? {
+        return Ok(BuildOutcome::ArchiveGone);
+    }
+    let version = row.release_version.unwrap_or_default();
+    emit(&mut transaction, caller, &DeploymentStarted(row.fact())).await?;
     transaction.commit().await?;
     Ok(BuildOutcome::Rolls(version))
 }

@@ -188,10 +188,12 @@ async fn sources_that_cannot_be_are_refused_at_once() {
         );
         assert_eq!(bench.ask(&app.owner, register(9)).await.unwrap_err().code(), Code::NotFound, "it was not uploaded");
         let source = DeploymentSource::Archive { source_id: id };
-        let create = CreateDeployment { project_id: app.id, source, allow_missing: false };
+        let create =
+            CreateDeployment { project_id: app.id, source, allow_missing: false, rebuild: false, config: None };
         assert_eq!(bench.ask(&app.owner, create).await.unwrap_err().code(), Code::NotFound);
         let source = DeploymentSource::Git { url: "file:///etc".to_owned(), reference: None };
-        let create = CreateDeployment { project_id: app.id, source, allow_missing: false };
+        let create =
+            CreateDeployment { project_id: app.id, source, allow_missing: false, rebuild: false, config: None };
         assert_eq!(bench.ask(&app.owner, create).await.unwrap_err().code(), Code::Invalid);
         bench.stop().await;
     })
@@ -216,7 +218,8 @@ async fn builds_that_meet_an_outage_of_the_object_store_say_so_and_the_log_says_
         std::fs::write(&store, "").unwrap();
         for (app, source_id) in &begun {
             let source = DeploymentSource::Archive { source_id: *source_id };
-            let create = CreateDeployment { project_id: app.id, source, allow_missing: false };
+            let create =
+                CreateDeployment { project_id: app.id, source, allow_missing: false, rebuild: false, config: None };
             let deployment = bench.ask(&app.owner, create).await.unwrap();
             let error = bench.ended(app, deployment.id).await.error.unwrap();
             assert!(error.contains("the object store, did not answer"), "{error}");

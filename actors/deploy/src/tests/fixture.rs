@@ -230,7 +230,11 @@ impl Bench {
         allow_missing: bool,
     ) -> Outcome<CreateDeployment> {
         let source = DeploymentSource::Archive { source_id: self.upload(app, files).await };
-        self.ask(&app.owner, CreateDeployment { project_id: app.id, source, allow_missing }).await
+        self.ask(
+            &app.owner,
+            CreateDeployment { project_id: app.id, source, allow_missing, rebuild: false, config: None },
+        )
+        .await
     }
 
     /// Deploys and waits for the end, whatever it is.

@@ -79,6 +79,7 @@ impl Handle<GetConfig> for Projects {
             build: kept.build,
             environment_version: version,
             environment: environment.map(|(name, value)| (name.clone(), Secret::new(value))).collect(),
+            plain: Vec::new(),
         })
     }
 }

@@ -156,6 +156,8 @@ async fn bring_back(database: &Database, release: &ReleaseRow) -> Option<Transac
         environment_version: Some(3),
         commit: None,
         allow_missing: false,
+        rebuild: false,
+        config: None,
         created_at: now(),
     };
     assert!(deployments::insert(&mut transaction, &new).await.unwrap());

@@ -185,7 +185,13 @@ async fn another_tenant_sees_nothing_and_changes_nothing() {
             Scale { project_id, processes: [("web".to_owned(), 0)].into() },
             Stop { project_id },
             Restart { project_id },
-            CreateDeployment { project_id, source: DeploymentSource::Archive { source_id }, allow_missing: false },
+            CreateDeployment {
+                project_id,
+                source: DeploymentSource::Archive { source_id },
+                allow_missing: false,
+                rebuild: false,
+                config: None,
+            },
             RegisterSource { project_id, source: Source { id: source_id, size: 1, sha256: String::new() } },
         );
         // Nor can a source of another project be deployed.
@@ -194,6 +200,8 @@ async fn another_tenant_sees_nothing_and_changes_nothing() {
             project_id: other.id,
             source: DeploymentSource::Archive { source_id },
             allow_missing: false,
+            rebuild: false,
+            config: None,
         };
         assert_eq!(bench.ask(&other.owner, borrowed).await.unwrap_err().code(), Code::NotFound);
         let nowhere = GetDeployment { deployment_id: DeploymentId::new() };
@@ -211,7 +219,13 @@ async fn a_request_that_comes_again_finds_the_deployment_that_it_began() {
         let app = bench.create("shop");
         let source = DeploymentSource::Archive { source_id: bench.upload(&app, &server("one")).await };
         let attempt = Caller { request: Some(uuid::Uuid::now_v7()), ..app.owner.clone() };
-        let create = || CreateDeployment { project_id: app.id, source: source.clone(), allow_missing: false };
+        let create = || CreateDeployment {
+            project_id: app.id,
+            source: source.clone(),
+            allow_missing: false,
+            rebuild: false,
+            config: None,
+        };
         // Twice at the same time, as when a message is delivered twice, and once more when it has ended.
         let (first, second) = futures_util::join!(bench.ask(&attempt, create()), bench.ask(&attempt, create()));
         let begun = first.unwrap();

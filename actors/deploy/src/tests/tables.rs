@@ -45,6 +45,8 @@ pub(super) async fn begin(database: &Database, project_id: ProjectId) -> Option<
         environment_version: None,
         commit: None,
         allow_missing: false,
+        rebuild: false,
+        config: None,
         created_at: now(),
     };
     let mut transaction = database.begin().await.unwrap();
@@ -70,6 +72,8 @@ pub(super) fn release(project_id: ProjectId, deployment_id: DeploymentId, digest
         environment_version: 3,
         deployment_id,
         commit: Some("abc".to_owned()),
+        release_command: None,
+        build_key: None,
         formation: None,
         kept: true,
         created_at: now(),

@@ -236,6 +236,20 @@ fn the_same_path_twice_is_refused() {
 }
 
 #[test]
+fn names_of_all_alphabets_arrive_as_they_are() {
+    // The same to the eye, composed and decomposed: two files, as the machine that sent them has them.
+    let names = ["caf\u{e9}.html", "cafe\u{301}.html", "🎉/🚀.txt", "日本語.md"];
+    let entries: Vec<Entry<'_>> = names.iter().map(|name| Text(name, name.as_bytes())).collect();
+    for archive in [tarball(&entries), zipped(&entries)] {
+        let bench = Bench::new();
+        bench.unpack(&archive, &Limits::default()).unwrap();
+        for name in names {
+            assert_eq!(fs::read_to_string(bench.out().join(name)).unwrap(), name);
+        }
+    }
+}
+
+#[test]
 fn names_that_are_no_paths_are_refused() {
     for name in ["a\\..\\b", "line\nbreak", "bell\u{7}"] {
         assert_refused!(tarball(&[Text(name, b"x")]), ArchiveError::BadName(_));

@@ -1,245 +1,165 @@
 //! Detects how an app is built, and what of it runs.
 //!
-//! A `Procfile` names the processes; `package.json`, `requirements.txt` or `pyproject.toml` say how to build and,
-//! without a `Procfile`, what to run; an `index.html` alone is a static site. Every decision leaves a sentence in
-//! [`Plan::reasons`], which the build log shows. No code of the app is executed here.
+//! In this order: the project's build configuration, the app's `callboard.toml` ([`file`]), its `Procfile`, and what its
+//! other files say, a module for each language. Every decision leaves a sentence in [`Plan::reasons`], which the build log
+//! shows. No code of the app is executed here; the node's [`Tools`] are asked for their versions, so that what can't be
+//! built on this node is refused before it is tried.
 
+mod app;
+mod deno;
+mod error;
+mod file;
+mod go;
+mod java;
 mod node;
+mod php;
+mod plan;
 mod procfile;
 mod python;
+mod ruby;
+mod rust;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{self, Read as _},
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
+pub use callboard_messages::project::{BuildConfig, StaticOptions};
 
-use crate::folder::{Dir, Found, What};
+use self::{
+    app::{App, relative},
+    file::Settings,
+    version::Asked,
+};
+pub use self::{
+    error::DetectError,
+    plan::{Cache, Command, Language, Plan, RunEnvironment, Step},
+};
+use super::tools::Tools;
+use crate::{WEB, folder::Dir};
 
-/// The build configuration that the owner of an app may set.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct BuildConfig {
-    /// The folder of the app inside the source, such as `apps/web`.
-    pub root: Option<String>,
-    /// Runs instead of the steps that were detected; a line of shell.
-    pub build_command: Option<String>,
-    /// Runs as `web` instead of what was detected; a line of shell.
-    pub start_command: Option<String>,
+/// The folder of an app in which its packages and its compiled programs are put.
+const OWN: &str = ".callboard";
+/// The longest command of an owner, in bytes.
+const COMMAND_MAXIMUM: usize = 4_096;
+/// Most process types of an app.
+const MAXIMUM_PROCESSES: usize = 20;
+
+/// What a language's module needs to know.
+struct Scene<'a> {
+    app: &'a App,
+    tools: &'a Tools,
+    config: &'a BuildConfig,
+    /// Whether the owner says what runs, so that a missing start command matters to nobody.
+    has_processes: bool,
+    /// Whether another language than that of `package.json` makes the app, whose assets that file then builds.
+    has_backend: bool,
 }
 
-/// The language of an app.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Language {
-    /// Node.js.
-    Node,
-    /// Python.
-    Python,
-    /// Files only.
-    Static,
-    /// A `Procfile`, or the owner's own commands.
-    Other,
-}
-
-impl Language {
-    /// Its name for people.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Node => "Node.js",
-            Self::Python => "Python",
-            Self::Static => "static site",
-            Self::Other => "own commands",
-        }
+impl Scene<'_> {
+    /// The version that the owner asks for, before any file of the language.
+    fn asked(&self, language: &str) -> Option<Asked> {
+        Asked::new("the build configuration", self.config.versions.get(language)?)
     }
 }
 
-/// How an app is built and what of it runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
-    /// The language of the app.
-    pub language: Language,
-    /// The app's folder inside the source; empty for the source itself. This folder becomes the release.
-    pub root: PathBuf,
-    /// The steps of the build, in order.
-    pub steps: Vec<Step>,
-    /// The commands to run, by process type. `web` is the one that listens on `PORT`.
-    pub processes: IndexMap<String, Command>,
-    /// Variables of its processes besides the owner's.
-    pub environment: RunEnvironment,
-    /// The reasons for the decisions, in sentences.
-    pub reasons: Vec<String>,
-}
-
-/// One step of a build.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Step {
-    /// What it does, for the log.
-    pub title: String,
-    /// The command, run in the app's folder.
-    pub command: Command,
-}
-
-/// A command to run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Command {
-    /// A program and its arguments.
-    Exec(Vec<String>),
-    /// The owner's own line of shell, from a `Procfile` or the build configuration.
-    Shell(String),
-    /// The platform's own server for a folder, relative to the release.
-    StaticSite {
-        /// The folder.
-        root: PathBuf,
-    },
-}
-
-impl Command {
-    /// For people, on one line.
-    #[must_use]
-    pub fn shown(&self) -> String {
-        match self {
-            Self::Exec(argv) => argv.join(" "),
-            Self::Shell(line) => line.clone(),
-            Self::StaticSite { root } if root.as_os_str().is_empty() => "static site".to_owned(),
-            Self::StaticSite { root } => format!("static site in {}", root.display()),
-        }
-    }
-
-    /// The program and arguments that run it; `static_server` is the command that serves the folder appended to it.
-    ///
-    /// A line of shell gets `exec` where it is one plain command, so that no shell stands between the app and its
-    /// signals.
-    #[must_use]
-    pub fn argv(&self, static_server: &[String]) -> Vec<String> {
-        match self {
-            Self::Exec(argv) => argv.clone(),
-            Self::Shell(line) => {
-                let line = if is_plain(line) { format!("exec {line}") } else { line.clone() };
-                vec!["/bin/sh".to_owned(), "-c".to_owned(), line]
-            }
-            Self::StaticSite { root } => {
-                let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
-                static_server.iter().cloned().chain([root.display().to_string()]).collect()
-            }
-        }
-    }
-}
-
-/// Variables of an app's processes that depend on where its release is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct RunEnvironment {
-    /// Folders of the release that come first in `PATH`.
-    pub path: Vec<PathBuf>,
-    /// Variables whose value is a folder of the release.
-    pub folders: BTreeMap<String, PathBuf>,
-    /// Variables, unless the owner sets them.
-    pub variables: BTreeMap<String, String>,
-}
-
-impl RunEnvironment {
-    /// The variables for a release in `release`, with `path` as the rest of `PATH`.
-    #[must_use]
-    pub fn variables(&self, release: &Path, path: &str) -> BTreeMap<String, String> {
-        let mut all = self.variables.clone();
-        all.extend(
-            self.folders.iter().map(|(name, folder)| (name.clone(), release.join(folder).display().to_string())),
-        );
-        let own = self.path.iter().map(|folder| release.join(folder).display().to_string());
-        all.insert("PATH".to_owned(), own.chain([path.to_owned()]).collect::<Vec<_>>().join(":"));
-        all
-    }
-}
-
-/// Why no plan could be made.
-#[derive(Debug, thiserror::Error)]
-pub enum DetectError {
-    /// No file that detection knows.
-    #[error(
-        "nothing in {folder} tells what this app is; looked for Procfile, package.json, requirements.txt, \
-         pyproject.toml, main.py, app.py and index.html (also in public/ and dist/). Add one of them, or set a start \
-         command. Found: {found}"
-    )]
-    NothingRecognized {
-        /// The folder that was searched.
-        folder: String,
-        /// The files found instead.
-        found: String,
-    },
-    /// Only a Dockerfile.
-    #[error(
-        "this app has only a Dockerfile, and this node runs apps as processes, without a container engine; add a \
-         Procfile with the command of its CMD, such as `web: ./server`, and what builds it, or deploy it to a node \
-         with a container runtime"
-    )]
-    DockerfileOnly,
-    /// The build is known, but not what to run.
-    #[error("{0}")]
+/// What a language's module says about the app's processes.
+enum Told {
+    /// Nothing: its files are not there.
+    Nothing,
+    /// It has added its steps, and its processes unless others name them.
+    Planned,
+    /// It has added its steps and does not know what to run; a sentence says how to tell.
     NoProcess(String),
-    /// A file of the app is malformed.
-    #[error("{file} can't be used: {reason}")]
-    BadFile {
-        /// Its name.
-        file: &'static str,
-        /// What is wrong and how to mend it.
-        reason: String,
-    },
-    /// The build configuration is wrong.
-    #[error("the build configuration can't be used: {0}")]
-    BadConfig(String),
-    /// Reading the source failed.
-    #[error("the app could not be looked at: {0}")]
-    Io(#[from] io::Error),
 }
 
-/// Makes the plan of the app in `source`.
+/// Files that make an app whose `package.json` builds its assets only.
+const BACKENDS: [&str; 10] = [
+    "requirements.txt",
+    "pyproject.toml",
+    "manage.py",
+    "Pipfile",
+    "go.mod",
+    "Gemfile",
+    "composer.json",
+    "pom.xml",
+    "build.gradle",
+    "build.gradle.kts",
+];
+
+/// Makes the plan of the app in `source`, of what `tools` can do. Blocks.
 ///
 /// # Errors
 /// See [`DetectError`].
-pub fn detect(source: &Path, config: &BuildConfig) -> Result<Plan, DetectError> {
+pub fn detect(source: &Path, config: &BuildConfig, tools: &Tools) -> Result<Plan, DetectError> {
     let mut reasons = Vec::new();
-    let source = Dir::open(source)?;
-    let root = match &config.root {
-        Some(root) => chosen_root(&source, root)?,
-        None => implied_root(&source, &mut reasons)?,
-    };
-    let app = App { source, root: root.clone() };
-    let mut plan = Plan {
-        language: Language::Other,
-        root,
-        steps: Vec::new(),
-        processes: IndexMap::new(),
-        environment: RunEnvironment::default(),
-        reasons,
-    };
+    let whole = App::new(Arc::new(Dir::open(source)?), PathBuf::new());
+    let (app, settings) = locate(&whole, config, &mut reasons)?;
+    let own = config;
+    let config = own.or(&settings.config);
+    let by = |is_own: bool| if is_own { "the build configuration" } else { file::NAME };
+    let mut plan = Plan::new(app.root.clone(), config.clone(), reasons);
     let procfile = procfile::read(&app)?;
-    // The second gives way where both decide: many a Python app has a package.json for its assets.
-    let missing_start = [node::plan(&app, &mut plan)?, python::plan(&app, &mut plan)?];
-    let mut missing_start = missing_start.into_iter().flatten().next();
+    let build = owner_line(config.build_command.as_deref(), "build command")?;
+    let start = owner_line(config.start_command.as_deref(), "start command")?;
+    let has_processes = procfile.as_ref().is_some_and(|file| !file.processes.is_empty())
+        || start.is_some()
+        || config.publish.is_some()
+        || !settings.processes.is_empty();
+    let has_backend = BACKENDS.iter().any(|file| app.has(file));
+    let scene = Scene { app: &app, tools, config: &config, has_processes, has_backend };
+    let mut missing_start = languages(&scene, &mut plan, build.is_some() && has_processes)?;
     if let Some(procfile) = procfile {
-        plan.reasons.push("Procfile names the processes".to_owned());
-        if procfile.has_release_command {
-            plan.reasons.push("the `release` line of the Procfile is not run by this version".to_owned());
+        plan.say("Procfile names the processes");
+        if procfile.release.is_some() {
+            plan.say("the `release` line of the Procfile runs before each rollout");
         }
-        plan.processes = procfile.processes;
-        missing_start = None;
+        plan.release = procfile.release.map(|command| in_app(&plan, &app, command));
+        if !procfile.processes.is_empty() {
+            let processes = procfile.processes.into_iter();
+            plan.processes = processes.map(|(name, command)| (name, in_app(&plan, &app, command))).collect();
+            (missing_start, plan.publish) = (None, None);
+        }
     }
-    if let Some(line) = owner_line(config.build_command.as_deref(), "build command")? {
-        plan.reasons.push("the build configuration replaces the build steps".to_owned());
-        plan.steps = vec![Step { title: line.to_owned(), command: Command::Shell(line.to_owned()) }];
+    if !settings.processes.is_empty() {
+        plan.say("callboard.toml names the processes");
+        let processes = settings.processes.iter();
+        let shell = |line: &String| in_app(&plan, &app, Command::Shell(line.clone()));
+        plan.processes = processes.map(|(name, line)| (name.clone(), shell(line))).collect();
+        (missing_start, plan.publish) = (None, None);
     }
-    if let Some(line) = owner_line(config.start_command.as_deref(), "start command")? {
-        plan.reasons.push("the build configuration sets the start command".to_owned());
-        plan.processes.insert("web".to_owned(), Command::Shell(line.to_owned()));
+    if let Some(line) = build {
+        plan.say(format!("{} replaces the build steps", by(own.build_command.is_some())));
+        plan.steps.clear();
+        let command = in_app(&plan, &app, Command::Shell(line.to_owned()));
+        plan.step(line, command);
+    }
+    if let Some(line) = owner_line(config.release_command.as_deref(), "release command")? {
+        plan.say(format!("{} sets what runs before each rollout", by(own.release_command.is_some())));
+        plan.release = Some(in_app(&plan, &app, Command::Shell(line.to_owned())));
+    }
+    if let Some(line) = start {
+        plan.say(format!("{} sets the start command", by(own.start_command.is_some())));
+        let command = in_app(&plan, &app, Command::Shell(line.to_owned()));
+        plan.processes.insert(WEB.to_owned(), command);
+        (missing_start, plan.publish) = (None, None);
+    } else if let Some(folder) = &config.publish {
+        let folder = relative(folder)
+            .ok_or_else(|| DetectError::BadConfig(format!("the publish folder `{folder}` leads out of the app")))?;
+        plan.say(format!("{} publishes `{}`", by(own.publish.is_some()), folder.display()));
+        let single_page = plan.processes.values().find_map(|command| match command {
+            Command::StaticSite { options, .. } => options.single_page,
+            _ => None,
+        });
+        let found = StaticOptions { single_page, ..StaticOptions::default() };
+        let folder = if plan.root == app.root { folder } else { within(&plan, &app).join(folder) };
+        if plan.steps.is_empty() {
+            plan.language = Language::Static;
+        }
+        plan.serve(&folder, Vec::new(), found);
         missing_start = None;
     }
     if plan.processes.is_empty()
@@ -247,11 +167,75 @@ pub fn detect(source: &Path, config: &BuildConfig) -> Result<Plan, DetectError> 
         && let Some(root) = static_root(&app)
     {
         plan.language = Language::Static;
-        plan.reasons.push(format!("{} makes it a static site", root.join("index.html").display()));
-        plan.processes.insert("web".to_owned(), Command::StaticSite { root });
+        plan.say(format!("{} makes it a static site", root.join("index.html").display()));
+        plan.serve(&root, Vec::new(), StaticOptions::default());
+    }
+    finish(plan, &app, missing_start)
+}
+
+/// The app's folder and what its `callboard.toml` says.
+fn locate(whole: &App, config: &BuildConfig, reasons: &mut Vec<String>) -> Result<(App, Settings), DetectError> {
+    if let Some(root) = &config.root {
+        let app = whole.at(&whole.chosen(root)?);
+        let settings = file::read(&app)?;
+        return Ok((app, settings));
+    }
+    let mut app = whole.clone();
+    if let Some(only) = whole.implied() {
+        reasons.push(format!("the source holds only the folder `{only}`, which is taken as the app"));
+        app = whole.at(Path::new(&only));
+    }
+    let settings = file::read(&app)?;
+    if let Some(root) = &settings.config.root {
+        reasons.push(format!("callboard.toml says that the app is in `{root}`"));
+        app = app.at(&app.chosen(root)?);
+    }
+    Ok((app, settings))
+}
+
+/// Asks each language's module; returns the sentence of the first that knows the app and not what to run. With
+/// `is_decided` the owner's commands build and start the app, so that a module's refusal is only told.
+fn languages(scene: &Scene<'_>, plan: &mut Plan, is_decided: bool) -> Result<Option<String>, DetectError> {
+    let mut missing = None;
+    // The second gives way where two decide: many a Python app has a package.json for its assets.
+    for module in [node::plan, python::plan, go::plan, rust::plan, ruby::plan, php::plan, deno::plan, java::plan] {
+        let before = plan.clone();
+        match module(scene, plan) {
+            Ok(Told::Nothing | Told::Planned) => {}
+            Ok(Told::NoProcess(sentence)) => missing = missing.or(Some(sentence)),
+            Err(error) if is_decided && error.is_about_tools() => {
+                *plan = Plan { language: plan.language, ..before };
+                plan.say(error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(missing.filter(|_| !plan.processes.contains_key(WEB)))
+}
+
+/// The app's folder beneath the plan's, which is the whole workspace when the app is a member of one.
+fn within<'a>(plan: &Plan, app: &'a App) -> &'a Path {
+    app.root.strip_prefix(&plan.root).unwrap_or(Path::new(""))
+}
+
+/// A command of the app, which runs in the app's folder.
+fn in_app(plan: &Plan, app: &App, command: Command) -> Command {
+    command.within(within(plan, app))
+}
+
+fn finish(mut plan: Plan, app: &App, missing_start: Option<String>) -> Result<Plan, DetectError> {
+    for command in plan.processes.values_mut() {
+        if let Command::StaticSite { options, .. } = command {
+            *options = plan.config.static_options.or(options);
+        }
+    }
+    // What else runs needs the rest of the app.
+    if plan.processes.values().any(|command| !matches!(command, Command::StaticSite { .. })) || plan.release.is_some() {
+        plan.publish = None;
+        plan.publish_alternatives.clear();
     }
     if app.has("Dockerfile") && !plan.processes.is_empty() {
-        plan.reasons.push("the Dockerfile is not used: this node runs apps as processes".to_owned());
+        plan.say("the Dockerfile is not used: this node runs apps as processes");
     }
     match (plan.processes.is_empty(), missing_start) {
         (false, _) => Ok(plan),
@@ -261,92 +245,6 @@ pub fn detect(source: &Path, config: &BuildConfig) -> Result<Plan, DetectError> 
     }
 }
 
-/// The app's folder, as far as detection reads it. Its links may lead anywhere in the source, but not out of it.
-struct App {
-    source: Dir,
-    root: PathBuf,
-}
-
-impl App {
-    const MAXIMUM: u64 = 1024 * 1024;
-
-    fn file(&self, name: impl AsRef<Path>) -> Option<File> {
-        match self.source.follow(&self.root.join(name), |_| true).ok()?.what {
-            What::File(file) => Some(file),
-            What::Folder(_) => None,
-        }
-    }
-
-    fn has(&self, name: impl AsRef<Path>) -> bool {
-        self.file(name).is_some()
-    }
-
-    fn read(&self, name: &'static str) -> Result<Option<String>, DetectError> {
-        let Some(file) = self.file(name) else { return Ok(None) };
-        let bad = |reason: String| DetectError::BadFile { file: name, reason };
-        let mut bytes = Vec::new();
-        file.take(Self::MAXIMUM + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > Self::MAXIMUM {
-            return Err(bad("it is larger than 1 MiB".to_owned()));
-        }
-        let text = String::from_utf8(bytes).map_err(|_| bad("it is not UTF-8 text".to_owned()))?;
-        Ok(Some(text.trim_start_matches('\u{feff}').to_owned()))
-    }
-
-    fn shown(&self) -> String {
-        if self.root.as_os_str().is_empty() { "the source".to_owned() } else { format!("`{}`", self.root.display()) }
-    }
-
-    fn listing(&self) -> String {
-        let mut names = self.source.open_dir(&self.root).and_then(|root| visible(&root)).unwrap_or_default();
-        if names.is_empty() {
-            return "no files".to_owned();
-        }
-        let more = names.len().saturating_sub(15);
-        names.truncate(15);
-        names.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
-    }
-}
-
-/// The folder that the owner names, by a path without links.
-fn chosen_root(source: &Dir, root: &str) -> Result<PathBuf, DetectError> {
-    let bad = |reason: &str| DetectError::BadConfig(format!("the root folder `{root}` {reason}"));
-    let mut clean = PathBuf::new();
-    for part in Path::new(root).components() {
-        match part {
-            Component::Normal(name) => clean.push(name),
-            Component::CurDir => {}
-            _ => return Err(bad("must be relative and without `..`")),
-        }
-    }
-    match source.follow(&clean, |_| true) {
-        Ok(Found { path, what: What::Folder(_) }) => Ok(path),
-        Ok(Found { what: What::File(_), .. }) => Err(bad("is not a folder")),
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => Err(bad("is a link out of the source")),
-        Err(_) => Err(bad("is not in the source")),
-    }
-}
-
-/// The only folder of the source, if that is all it has and the app is in it.
-fn implied_root(source: &Dir, reasons: &mut Vec<String>) -> Result<PathBuf, DetectError> {
-    let names = visible(source)?;
-    let [only] = names.as_slice() else { return Ok(PathBuf::new()) };
-    if source.open_dir(Path::new(only)).is_err() || matches!(only.as_str(), "public" | "dist") {
-        return Ok(PathBuf::new());
-    }
-    reasons.push(format!("the source holds only the folder `{only}`, which is taken as the app"));
-    Ok(PathBuf::from(only))
-}
-
-/// Names in a folder, sorted, without hidden files and what macOS adds to archives.
-fn visible(folder: &Dir) -> io::Result<Vec<String>> {
-    let names = folder.entries()?.map(|entry| Ok(entry?.name.to_string_lossy().into_owned()));
-    let mut names = names.collect::<io::Result<Vec<_>>>()?;
-    names.retain(|name| !name.starts_with('.') && name != "__MACOSX");
-    names.sort();
-    Ok(names)
-}
-
 fn static_root(app: &App) -> Option<PathBuf> {
     let roots = ["", "public", "dist"].map(PathBuf::from);
     roots.into_iter().find(|root| app.has(root.join("index.html")))
@@ -354,22 +252,8 @@ fn static_root(app: &App) -> Option<PathBuf> {
 
 fn owner_line<'a>(line: Option<&'a str>, what: &str) -> Result<Option<&'a str>, DetectError> {
     let Some(line) = line.map(str::trim).filter(|line| !line.is_empty()) else { return Ok(None) };
-    if line.len() > 4_096 || line.contains('\0') {
+    if line.len() > COMMAND_MAXIMUM || line.contains('\0') {
         return Err(DetectError::BadConfig(format!("the {what} is longer than 4,096 bytes or holds a NUL")));
     }
     Ok(Some(line))
-}
-
-/// Whether a line is one command without syntax of the shell.
-fn is_plain(line: &str) -> bool {
-    const SHELL: [&str; 16] = [
-        "exec", "cd", "export", "set", "unset", "source", ".", "if", "for", "while", "until", "case", "eval", "trap",
-        "test", "[",
-    ];
-    let first = line.split_whitespace().next().unwrap_or_default();
-    let is_name = |letter: char| letter.is_ascii_alphanumeric() || "._/-+".contains(letter);
-    !line.contains(['&', '|', ';', '<', '>', '(', ')', '{', '}', '`', '\n', '#', '!'])
-        && !first.is_empty()
-        && first.chars().all(is_name)
-        && !SHELL.contains(&first)
 }

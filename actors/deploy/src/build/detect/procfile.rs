@@ -2,20 +2,18 @@
 
 use indexmap::IndexMap;
 
-use super::{App, Command, DetectError};
+use super::{App, COMMAND_MAXIMUM, Command, DetectError, MAXIMUM_PROCESSES, file::is_process_type};
 
 pub(super) struct Procfile {
     pub(super) processes: IndexMap<String, Command>,
-    pub(super) has_release_command: bool,
+    pub(super) release: Option<Command>,
 }
-
-const MAXIMUM_PROCESSES: usize = 20;
 
 pub(super) fn read(app: &App) -> Result<Option<Procfile>, DetectError> {
     let Some(text) = app.read("Procfile")? else { return Ok(None) };
-    let bad = |reason: String| DetectError::BadFile { file: "Procfile", reason };
+    let bad = |reason: String| DetectError::bad("Procfile", reason);
     let mut processes = IndexMap::new();
-    let mut has_release_command = false;
+    let mut release = None;
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -26,26 +24,25 @@ pub(super) fn read(app: &App) -> Result<Option<Procfile>, DetectError> {
             .split_once(':')
             .map(|(name, command)| (name.trim(), command.trim()))
             .ok_or_else(|| bad(format!("line {number} is not `name: command`")))?;
-        let letters = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
-        if name.is_empty() || name.len() > 40 || !name.chars().all(letters) {
+        if !is_process_type(name) {
             return Err(bad(format!("line {number}: a process type is named by letters, digits, `-` and `_`")));
         }
-        if command.is_empty() || command.len() > 4_096 || command.contains('\0') {
+        if command.is_empty() || command.len() > COMMAND_MAXIMUM || command.contains('\0') {
             return Err(bad(format!("line {number}: `{name}` needs a command of at most 4,096 bytes")));
         }
-        if name == "release" {
-            has_release_command = true;
-            continue;
-        }
-        if processes.insert(name.to_owned(), Command::Shell(command.to_owned())).is_some() {
+        let command = Command::Shell(command.to_owned());
+        let former =
+            if name == "release" { release.replace(command) } else { processes.insert(name.to_owned(), command) };
+        if former.is_some() {
             return Err(bad(format!("line {number}: `{name}` is there twice")));
         }
     }
-    if processes.is_empty() {
+    // With a `release` line alone, what runs is detected.
+    if processes.is_empty() && release.is_none() {
         return Err(bad("it names no process; add a line such as `web: node server.js`".to_owned()));
     }
     if processes.len() > MAXIMUM_PROCESSES {
         return Err(bad(format!("it names more than {MAXIMUM_PROCESSES} process types")));
     }
-    Ok(Some(Procfile { processes, has_release_command }))
+    Ok(Some(Procfile { processes, release }))
 }

@@ -1,11 +1,9 @@
 use std::fs;
 
-use indexmap::IndexMap;
-
 use super::*;
 use crate::{
     build::{
-        detect::{Command, Language, RunEnvironment},
+        detect::Command,
         package::tests::{pack, test_packer},
     },
     process::{named, trampoline::tests::test_launcher},
@@ -15,6 +13,9 @@ struct Bench {
     folder: tempfile::TempDir,
     settings: BuildSettings,
     cancel: CancellationToken,
+    environment: BTreeMap<String, String>,
+    /// Whether it has a cache, an empty one.
+    cache: bool,
     log: Arc<Mutex<Vec<String>>>,
 }
 
@@ -25,7 +26,8 @@ impl Bench {
         let launcher = Launcher::new(test_launcher(), uuid::Uuid::now_v7().to_string());
         let mut settings = BuildSettings::new(launcher, test_packer());
         settings.limits.grace = Duration::from_millis(300);
-        Self { folder, settings, cancel: CancellationToken::new(), log: Arc::default() }
+        let environment = BTreeMap::from([("OWN".to_owned(), "yes".to_owned())]);
+        Self { folder, settings, cancel: CancellationToken::new(), environment, cache: false, log: Arc::default() }
     }
 
     async fn build(&self, lines: &[&str]) -> Result<BuildReport, BuildError> {
@@ -34,24 +36,27 @@ impl Bench {
     }
 
     async fn run(&self, steps: Vec<Step>) -> Result<BuildReport, BuildError> {
-        let plan = Plan {
-            language: Language::Other,
-            root: PathBuf::new(),
-            steps,
-            processes: IndexMap::new(),
-            environment: RunEnvironment::default(),
-            reasons: vec!["because".into()],
-        };
-        let environment = BTreeMap::from([("OWN".to_owned(), "yes".to_owned())]);
+        let mut plan = Plan::empty();
+        plan.steps = steps;
+        plan.reasons = vec!["because".into()];
+        let values = self.environment.clone();
+        let mask = Mask::new(values.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let environment = Variables { values, mask };
+        let cache = self.cache.then(|| Taken { folder: self.folder.path().join("cache"), is_warm: false });
+        if let Some(taken) = &cache {
+            fs::create_dir_all(taken.folder.join("tools")).unwrap();
+        }
         let sink = LineSink::new({
             let log = self.log.clone();
             move |line| log.lock().push(line.text)
         });
         let source = self.folder.path().join("source");
-        let result = run_plan(&plan, &source, &environment, &self.settings, &sink, &self.cancel).await;
+        let result = run_plan(&plan, &source, &environment, cache.as_ref(), &self.settings, &sink, &self.cancel).await;
         assert!(named(&self.settings.launcher.node).is_empty(), "something of the build was left running");
         // The caller's to remove, as making.rs does.
-        drop(fs::remove_dir_all(self.folder.path().join(HOME)));
+        for made in [HOME, TEMPORARY] {
+            drop(fs::remove_dir_all(self.folder.path().join(made)));
+        }
         result
     }
 
@@ -66,7 +71,8 @@ async fn steps_run_in_order_with_a_live_log() {
     let built = bench.build(&["echo one > a; echo said", "cat a; echo bad >&2; printf '\\377end'"]).await.unwrap();
     assert_eq!(built.size, folder::Size { bytes: 4, entries: 1 });
     let log = bench.log();
-    assert_eq!(log[..4], ["because", "Building", "$ echo one > a; echo said", "said"]);
+    assert_eq!(log[1], "the build may take 15 minutes, 4096 MiB of memory and 2048 MiB of disk");
+    assert_eq!([&log[0], &log[2], &log[3], &log[4]], ["because", "Building", "$ echo one > a; echo said", "said"]);
     for line in ["one", "bad", "\u{fffd}end"] {
         assert!(log.iter().any(|said| said == line), "{log:?}");
     }
@@ -77,7 +83,7 @@ async fn a_build_sees_nothing_of_the_node() {
     let bench = Bench::new();
     bench.build(&["env | sort; ls /proc/self/fd | wc -l"]).await.unwrap();
     let log = bench.log();
-    let names: Vec<&str> = log[3..].iter().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+    let names: Vec<&str> = log[4..].iter().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
     let known = [
         "CALLBOARD_INSTANCE",
         "CALLBOARD_NODE",
@@ -211,7 +217,7 @@ async fn a_build_log_has_an_end() {
 #[tokio::test]
 #[ignore = "needs the network"]
 async fn real_dependencies_are_installed_and_run_from_a_moved_release() {
-    use crate::build::{detect, package};
+    use crate::build::{detect, package, tools::Tools};
     let apps: [&[(&str, &str)]; 2] = [
         &[
             ("package.json", r#"{"dependencies":{"ms":"2.1.3"},"scripts":{"start":"node x.js","build":"node -p 1"}}"#),
@@ -229,9 +235,10 @@ async fn real_dependencies_are_installed_and_run_from_a_moved_release() {
         for (name, text) in files {
             fs::write(source.join(name), text).unwrap();
         }
-        let plan = detect::detect(&source, &detect::BuildConfig::default()).unwrap();
+        let tools = Tools::of_path(bench.settings.launcher.path.clone());
+        let plan = detect::detect(&source, &detect::BuildConfig::default(), &tools).unwrap();
         let sink = LineSink::new(|line| println!("{}", line.text));
-        run_plan(&plan, &source, &BTreeMap::new(), &bench.settings, &sink, &bench.cancel).await.unwrap();
+        run_plan(&plan, &source, &Variables::default(), None, &bench.settings, &sink, &bench.cancel).await.unwrap();
         let (file, release) = (bench.folder.path().join("r.tar.gz"), bench.folder.path().join("release"));
         let packed = pack(&source.join(&plan.root), &file).unwrap();
         fs::remove_dir_all(&source).unwrap();
@@ -242,4 +249,62 @@ async fn real_dependencies_are_installed_and_run_from_a_moved_release() {
         let output = run.unwrap();
         assert!(String::from_utf8_lossy(&output.stdout).trim() == said, "{output:?}");
     }
+}
+
+#[tokio::test]
+async fn values_of_variables_are_not_in_the_log_nor_in_the_reason() {
+    let mut bench = Bench::new();
+    bench.environment =
+        BTreeMap::from([("TOKEN".to_owned(), "s3cret-token".to_owned()), ("MODE".to_owned(), "fast".to_owned())]);
+    let error = bench.build(&["echo token $TOKEN in mode $MODE; echo refused: $TOKEN >&2; exit 1"]).await.unwrap_err();
+    let BuildError::Failed { output, .. } = &error else { panic!("{error:?}") };
+    assert!(output.contains(&"refused: ***TOKEN***".to_owned()), "{output:?}");
+    let log = bench.log();
+    assert!(log.contains(&"token ***TOKEN*** in mode fast".to_owned()), "{log:?}");
+    assert!(!log.iter().any(|line| line.contains("s3cret")), "{log:?}");
+}
+
+#[tokio::test]
+async fn a_build_that_asks_gets_no_answer_and_goes_on() {
+    let bench = Bench::new();
+    bench
+        .build(&["echo 'Continue? [y/N]'; if read answer; then exit 9; fi; echo \"answered: $answer.\""])
+        .await
+        .unwrap();
+    assert!(bench.log().contains(&"answered: .".to_owned()), "{:?}", bench.log());
+}
+
+#[tokio::test]
+async fn the_owner_may_set_what_the_platform_sets_unless_it_is_the_platforms_own() {
+    let mut bench = Bench::new();
+    let own = [("NODE_ENV", "staging"), ("npm_config_cache", "/c"), ("HOME", "/root"), ("PORT", "1")];
+    bench.environment = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    bench.cache = true;
+    bench
+        .build(&["echo \"$NODE_ENV $npm_config_cache $PORT.\"; test \"$HOME\" != /root; echo \"$PIP_CACHE_DIR\""])
+        .await
+        .unwrap();
+    let log = bench.log();
+    assert!(log.contains(&"staging /c .".to_owned()), "{log:?}");
+    assert!(log.last().unwrap().ends_with("/cache/tools/pip"), "{log:?}");
+}
+
+#[tokio::test]
+async fn what_a_build_keeps_in_its_cache_counts() {
+    let mut bench = Bench::new();
+    bench.settings.limits.size = 1024 * 1024;
+    bench.cache = true;
+    let error =
+        bench.build(&["for i in 1 2 3; do head -c 600000 /dev/zero > $PIP_CACHE_DIR$i; done"]).await.unwrap_err();
+    let BuildError::OverLimit(sentence) = &error else { panic!("{error:?}") };
+    assert!(sentence.contains("build cache"), "{sentence}");
+}
+
+#[tokio::test]
+async fn a_build_that_forks_without_end_is_ended() {
+    let mut bench = Bench::new();
+    bench.settings.limits.processes = 30;
+    let error = bench.build(&["i=0; while [ $i -lt 60 ]; do sleep 600 & i=$((i + 1)); done; wait"]).await.unwrap_err();
+    let BuildError::OverLimit(sentence) = &error else { panic!("{error:?}") };
+    assert_eq!(sentence, "it started more than 30 processes at a time");
 }

@@ -24,7 +24,7 @@ use crate::{
     },
     pools,
     process::{
-        CgroupLimits, Check, End, Ended, How, Job, Program, Streams, run,
+        CgroupLimits, Check, End, Ended, How, Job, Program, Share, Streams, run,
         trampoline::{Launch, NOT_FOUND},
     },
 };
@@ -115,7 +115,7 @@ impl Git<'_> {
                 own: vec![self.target.to_owned(), self.home.to_owned()],
                 ..Launch::default()
             },
-            limits: CgroupLimits { processes: PROCESSES, memory: MEMORY, cpus: None },
+            limits: CgroupLimits { processes: PROCESSES, memory: MEMORY, cpus: None, share: Share::Builds },
             argv,
             environment: self.environment(),
             streams: Streams { stdout: Some(answer.try_clone()?.into()), ..Streams::default() },

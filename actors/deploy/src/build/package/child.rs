@@ -22,7 +22,7 @@ use crate::{
     build::executor::BuildSettings,
     folder::Dir,
     logs::{last_words::LastLines, output::LineSink},
-    process::{CgroupLimits, End, Ended, How, Job, Program, Streams, run, trampoline::Launch},
+    process::{CgroupLimits, End, Ended, How, Job, Program, Share, Streams, run, trampoline::Launch},
 };
 
 /// Process limit of the packing child.
@@ -37,6 +37,8 @@ pub(crate) struct Packing<'a> {
     pub(crate) path: &'a Path,
     /// The folder in it that becomes the release.
     pub(crate) root: &'a Path,
+    /// The only folder of it that the release holds, at the same path; all of it when absent.
+    pub(crate) only: Option<&'a Path>,
     /// The file to create, in a folder of the node's own.
     pub(crate) target: PathBuf,
 }
@@ -53,7 +55,8 @@ pub(crate) async fn pack_by_child(
     cancel: &CancellationToken,
 ) -> Result<Packed, PackageError> {
     let limits = &settings.limits;
-    let order = serde_json::to_string(&Order { root: packing.root.to_owned() }).map_err(io::Error::from)?;
+    let order = serde_json::to_string(&Order { root: packing.root.to_owned(), only: packing.only.map(Path::to_owned) })
+        .map_err(io::Error::from)?;
     let argv: Vec<OsString> = settings.packer.iter().map(OsString::from).chain([order.into()]).collect();
     let (from, to) = io::pipe()?;
     let said = Arc::new(Mutex::new(LastLines::default()));
@@ -68,9 +71,10 @@ pub(crate) async fn pack_by_child(
             data: Some(limits.memory),
             run_as: settings.run_as,
             own: vec![packing.path.to_owned()],
+            nice: Share::Builds.nice(),
             ..Launch::default()
         },
-        limits: CgroupLimits { processes: PROCESSES, memory: limits.memory, cpus: None },
+        limits: CgroupLimits { processes: PROCESSES, memory: limits.memory, cpus: None, share: Share::Builds },
         argv,
         environment: Vec::new(),
         streams: Streams { stdin: Some(packing.source.into()), stdout: Some(to.into()) },

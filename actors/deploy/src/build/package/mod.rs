@@ -17,7 +17,7 @@ mod write;
 use std::{
     fmt,
     fs::Permissions,
-    io::{self, BufReader, Write},
+    io::{self, BufReader, BufWriter, Write},
     os::unix::fs::PermissionsExt as _,
     path::Path,
     str::FromStr,
@@ -34,7 +34,7 @@ pub(crate) use self::child::{Packing, pack_by_child};
 pub use self::write::pack;
 use crate::{
     build::archive::{self, ArchiveError, Limits, Summary},
-    folder::Cleaner,
+    folder::{Cleaner, Dir},
 };
 
 /// Longest path inside a release, in bytes.
@@ -174,6 +174,17 @@ pub fn content_id(file: &Path) -> io::Result<ContentId> {
     let mut hashing = Hashing { inner: io::sink(), digest: Sha256::new() };
     io::copy(&mut decompressor, &mut hashing)?;
     Ok(ContentId::of(&hashing.digest.finalize()))
+}
+
+/// The identity of what a folder holds, as a release of all of it would have; nothing else may write in it. Blocks.
+///
+/// # Errors
+/// When it holds what no release can hold, or can't be read.
+pub(crate) fn content_of(folder: &Dir) -> io::Result<String> {
+    let hashing = BufWriter::with_capacity(256 * 1024, Hashing { inner: io::sink(), digest: Sha256::new() });
+    let written = write::write(folder, Path::new(""), None, hashing).map_err(io::Error::other)?;
+    let hashing = written.into_inner().map_err(io::IntoInnerError::into_error)?;
+    Ok(ContentId::of(&hashing.digest.finalize()).0)
 }
 
 struct Hashing<W> {

@@ -45,7 +45,7 @@ fn packer() {
     let orders = std::env::args().find(|argument| argument.starts_with("{\"root\""));
     let Some(order) = orders else { return }; // run as a test
     let order: Order = serde_json::from_str(&order).unwrap();
-    let status = match pack_to(&order.root, std::io::stderr().as_fd()) {
+    let status = match pack_to(&order.root, order.only.as_deref(), std::io::stderr().as_fd()) {
         Ok(()) => 0,
         Err(error) => {
             println!("\n{error}");
@@ -61,7 +61,7 @@ pub(crate) fn pack(folder: &Path, target: &Path) -> Result<Packed, String> {
     let (from, to) = std::io::pipe().unwrap();
     let parent = target.parent().unwrap().to_owned();
     let receiver = thread::spawn(move || receive(from, &parent, &BuildLimits::default()));
-    let written = write(&source, Path::new(""), to).map(drop);
+    let written = write(&source, Path::new(""), None, to).map(drop);
     let received = receiver.join().unwrap();
     written.map_err(|error| error.to_string())?;
     received.map_err(|error| error.to_string())?.keep(target).map_err(|error| error.to_string())
@@ -155,7 +155,7 @@ fn changed(act: impl FnOnce(&Path)) -> WriteError {
     fs::write(folder.path().join("a"), "0123456789").unwrap();
     fs::write(folder.path().join("b"), "0123456789").unwrap();
     let source = Dir::open(folder.path()).unwrap();
-    write(&source, Path::new(""), Before(Some(|| act(folder.path())))).map(drop).unwrap_err()
+    write(&source, Path::new(""), None, Before(Some(|| act(folder.path())))).map(drop).unwrap_err()
 }
 
 #[test]
@@ -208,7 +208,7 @@ impl Lure {
 
     /// Packs the app. Returns the tar as text.
     fn pack(source: &Dir) -> Result<String, String> {
-        let tar = write(source, Path::new("apps/web"), Vec::new()).map_err(|error| error.to_string())?;
+        let tar = write(source, Path::new("apps/web"), None, Vec::new()).map_err(|error| error.to_string())?;
         Ok(String::from_utf8(tar).unwrap())
     }
 }
@@ -313,7 +313,8 @@ async fn pack_by_child(lure: &Lure, source: Dir, run_as: Option<RunAs>) -> Resul
     let launcher = launcher.hiding([lure.folder.path().canonicalize().unwrap()]);
     let settings = BuildSettings { run_as, ..BuildSettings::new(launcher, test_packer()) };
     let path = lure.path("source").canonicalize().unwrap();
-    let packing = Packing { source, path: &path, root: Path::new("apps/web"), target: lure.path("release.tar.gz") };
+    let packing =
+        Packing { source, path: &path, root: Path::new("apps/web"), only: None, target: lure.path("release.tar.gz") };
     super::pack_by_child(packing, &settings, &BlockingPool::new("test", 1, 1), &CancellationToken::new()).await
 }
 

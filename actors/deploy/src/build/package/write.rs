@@ -26,6 +26,9 @@ use crate::{
 pub(super) struct Order {
     /// The folder that becomes the release, inside the source.
     pub(super) root: PathBuf,
+    /// The only folder of it that is packed, with the folders above it.
+    #[serde(default)]
+    pub(super) only: Option<PathBuf>,
 }
 
 /// Why packing failed. Paths are relative to the app's folder.
@@ -62,7 +65,7 @@ pub fn pack(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         eprintln!("callboard: this verb is for the platform's own use; it needs to know what to pack");
         return ExitCode::from(2);
     };
-    match pack_to(&order.root, io::stdout().as_fd()) {
+    match pack_to(&order.root, order.only.as_deref(), io::stdout().as_fd()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -72,21 +75,33 @@ pub fn pack(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 /// Packs from the folder that is standard input.
-pub(super) fn pack_to(root: &Path, output: BorrowedFd<'_>) -> Result<(), WriteError> {
+pub(super) fn pack_to(root: &Path, only: Option<&Path>, output: BorrowedFd<'_>) -> Result<(), WriteError> {
     let source = Dir::from(io::stdin().as_fd().try_clone_to_owned()?);
     let output = File::from(output.try_clone_to_owned()?);
-    write(&source, root, BufWriter::with_capacity(256 * 1024, output))?.flush()?;
+    write(&source, root, only, BufWriter::with_capacity(256 * 1024, output))?.flush()?;
     Ok(())
 }
 
-/// Writes the canonical tar of a folder of the source. What is named `.git` at its top is left out.
-pub(super) fn write<W: Write>(source: &Dir, root: &Path, to: W) -> Result<W, WriteError> {
-    let opened = source.open_dir(root).map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => WriteError::Unreadable(shown(root)),
-        _ => WriteError::Root(shown(root)),
+/// Writes the canonical tar of a folder of the source, or of one folder in it alone. What is named `.git` at its top is left
+/// out.
+pub(super) fn write<W: Write>(source: &Dir, root: &Path, only: Option<&Path>, to: W) -> Result<W, WriteError> {
+    let only = only.unwrap_or(Path::new(""));
+    let packed = if only.as_os_str().is_empty() { root.to_owned() } else { root.join(only) };
+    let opened = source.open_dir(&packed).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => WriteError::Unreadable(shown(&packed)),
+        _ => WriteError::Root(shown(&packed)),
     })?;
     let mut builder = Builder::new(to);
-    let mut walk = Walk { descent: Descent::new(opened), path: PathBuf::new() };
+    let above: Vec<&Path> = only.ancestors().filter(|folder| !folder.as_os_str().is_empty()).collect();
+    for folder in above.into_iter().rev() {
+        if !folder.iter().all(|name| archive::is_good_name(name.as_encoded_bytes())) {
+            return Err(WriteError::BadName(shown(folder)));
+        }
+        let mut header = header();
+        header.set_entry_type(EntryType::Directory);
+        builder.append_data(&mut header, folder, io::empty())?;
+    }
+    let mut walk = Walk { descent: Descent::new(opened), path: only.to_owned() };
     let mut first = walk.entries()?;
     first.retain(|entry| entry.name != ".git");
     // For each folder on the way down the entries still to pack, last one first.

@@ -44,7 +44,7 @@ use crate::{
     },
     pools::{self, Pools},
     process::{
-        self, Census, CgroupLimits, Launcher, Program, Streams, Usage,
+        self, Census, CgroupLimits, Launcher, Program, Share, Streams, Usage,
         trampoline::{Launch, RunAs},
     },
 };
@@ -125,7 +125,12 @@ impl ProcessRuntime {
         let own = vec![scratch.to_owned(), spec.release.clone()];
         let program = Program {
             id,
-            launch: Launch { folder: spec.release.clone(), own: own.clone(), ..self.launch(&spec.limits) },
+            launch: Launch {
+                folder: spec.release.clone(),
+                own: own.clone(),
+                temporary: Some(scratch.join("tmp")),
+                ..self.launch(&spec.limits)
+            },
             limits: limits(&spec.limits),
             argv,
             environment: self.environment(spec, &folders, number),
@@ -282,7 +287,7 @@ impl Runtime for ProcessRuntime {
 }
 
 fn limits(limits: &InstanceLimits) -> CgroupLimits {
-    CgroupLimits { processes: limits.processes, memory: limits.memory, cpus: limits.cpus }
+    CgroupLimits { processes: limits.processes, memory: limits.memory, cpus: limits.cpus, share: Share::Apps }
 }
 
 /// A port reserved for one instance of this node.

@@ -12,7 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Bench, COMES_UP, SERVER, until, within};
 use crate::{
-    build::detect::Command,
+    build::{
+        detect::{BuildConfig, Command, detect},
+        tools::Tools,
+    },
     runtime::{Ended, HealthCheck, InstanceSpec, Runtime as _, StartError, Unhealthy},
 };
 
@@ -209,9 +212,9 @@ async fn node_runs_within_the_default_limits() {
 async fn the_examples_come_up_and_stop_in_good_order() {
     let bench = Bench::new();
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let tools = Tools::of_path(std::env::var("PATH").unwrap());
     for name in ["node", "python", "procfile"] {
-        let plan =
-            crate::build::detect::detect(&examples.join(name), &crate::build::detect::BuildConfig::default()).unwrap();
+        let plan = detect(&examples.join(name), &BuildConfig::default(), &tools).unwrap();
         for (process, command) in plan.processes {
             let listens = process == "web";
             let environment = BTreeMap::from([("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned())]);

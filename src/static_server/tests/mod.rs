@@ -1,3 +1,7 @@
+//! A site as its visitors find it.
+
+mod options;
+
 use std::{
     fs,
     io::Read as _,
@@ -9,7 +13,7 @@ use std::{
 };
 
 use actix_web::{
-    http::header::HeaderMap,
+    http::{StatusCode, header::HeaderMap},
     test::{self, TestRequest},
 };
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
@@ -72,7 +76,7 @@ impl Answer {
 }
 
 async fn ask_in(folder: &Path, request: TestRequest) -> Answer {
-    let site = web::Data::new(Site::new(Dir::trusted(&folder.join("site")).unwrap()));
+    let site = web::Data::new(Site::open(Dir::trusted(&folder.join("site")).unwrap(), Options::default()).0);
     ask_of(&site, request).await
 }
 
@@ -107,7 +111,7 @@ async fn the_folder_itself_is_looked_for_in_the_release_only() {
     }
     symlink(folder.path().join("site"), release.join("absolute")).unwrap();
     for found in ["build/public", "./build/public", "inside", "up/public"] {
-        let site = web::Data::new(Site::new(beneath(&release, Path::new(found)).unwrap()));
+        let site = web::Data::new(Site::open(beneath(&release, Path::new(found)).unwrap(), Options::default()).0);
         assert_eq!(ask_of(&site, TestRequest::get().uri("/")).await.text(), "built", "{found}");
     }
     assert!(beneath(&release, Path::new(".")).is_ok());
@@ -163,7 +167,7 @@ async fn nothing_hidden_or_outside_is_served() {
 #[actix_rt::test]
 async fn a_redirect_stays_on_this_host() {
     let request = TestRequest::get().uri("//sub?x=1").to_http_request();
-    assert_eq!(local_location(&request), "/sub/?x=1");
+    assert_eq!(local_location(&request, true), "/sub/?x=1");
 }
 
 #[actix_rt::test]
@@ -192,7 +196,7 @@ async fn a_tag_is_of_the_content_alone() {
     assert!(first.starts_with('"'), "{first}");
 
     // A file that changes and keeps its size and its time has another tag, also for who remembers the first.
-    let site = web::Data::new(Site::new(Dir::trusted(&one.path().join("site")).unwrap()));
+    let site = web::Data::new(Site::open(Dir::trusted(&one.path().join("site")).unwrap(), Options::default()).0);
     let path = one.path().join("site/script.js");
     let modified = fs::metadata(&path).unwrap().modified().unwrap();
     assert_eq!(ask_of(&site, script()).await.header("etag"), Some(first.as_str()));
@@ -271,12 +275,17 @@ async fn text_is_compressed_for_who_takes_it() {
         ask_in(folder.path(), request).await
     };
     let plain = ask_in(folder.path(), script()).await;
-    let compressed = of("/script.js", "gzip, deflate, br").await;
+    let compressed = of("/script.js", "gzip, deflate").await;
     assert_eq!(compressed.header("content-encoding"), Some("gzip"));
     assert!(compressed.body.len() < plain.body.len() / 10);
     let mut text = String::new();
     GzDecoder::new(&compressed.body[..]).read_to_string(&mut text).unwrap();
     assert_eq!(text, plain.text());
+    let brotli = of("/script.js", "gzip, deflate, br").await;
+    assert_eq!((brotli.header("content-encoding"), brotli.header("etag")), (Some("br"), compressed.header("etag")));
+    let mut text = Vec::new();
+    brotli::BrotliDecompress(&mut &brotli.body[..], &mut text).unwrap();
+    assert!(text == plain.body && brotli.body.len() < compressed.body.len());
     // A weak tag: the same content, and other bytes.
     let tag = compressed.header("etag").unwrap();
     assert_eq!(tag, format!("W/{}", plain.header("etag").unwrap()));
@@ -351,7 +360,7 @@ async fn a_link_that_comes_and_goes_is_not_followed_out_of_the_folder() {
     let path = |inner: &str| folder.path().join(inner);
     fs::create_dir(path("elsewhere")).unwrap();
     fs::write(path("elsewhere/index.html"), "outside").unwrap();
-    let site = web::Data::new(Site::new(Dir::trusted(&path("site")).unwrap()));
+    let site = web::Data::new(Site::open(Dir::trusted(&path("site")).unwrap(), Options::default()).0);
     let app = test::init_service(App::new().app_data(site).default_service(web::to(handle))).await;
     for (asked, place, target) in
         [("/a%20b.txt", "site/a b.txt", "outside.txt"), ("/sub/index.html", "site/sub", "elsewhere")]

@@ -1,7 +1,10 @@
 //! From a source to a release: fetch, detect, build, pack, store.
 
+mod reuse;
+
 use std::{
-    collections::BTreeMap,
+    fs::Permissions,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,18 +14,20 @@ use callboard_messages::{
     deploy::DeploymentSource,
     project::{Config, GetConfig},
 };
-use callboard_supervisors::{Backoff, disk::Disk, retry};
+use callboard_supervisors::{Backoff, disk::Disk, fs, retry};
 use tokio_util::sync::CancellationToken;
 
+use self::reuse::Kept;
 use crate::{
     apps::retention,
     build::{
         archive,
-        detect::{self, Language, Plan},
+        detect::{self, Cache, Plan},
         executor::{self, BuildError},
         fetch::{self, FetchError, GitSource},
         lfs,
         package::{self, PackageError, Packed, Packing},
+        publish,
     },
     context::Context,
     folder::{self, Dir},
@@ -129,9 +134,17 @@ struct Pipeline<'a> {
 
 impl Pipeline<'_> {
     async fn run(&self) -> Result<(), PipelineError> {
-        let config = self.config().await?;
+        let mut config = self.config().await?;
+        if let Some(own) = &self.deployment.config {
+            config.build = own.or(&config.build);
+        }
         let folder = self.folder.clone();
-        let made = self.context.pools.prompt.run(None, move || folder::make_passable(&folder)).await?;
+        let made = self.context.pools.prompt.run(None, move || {
+            folder::make_passable(&folder)?;
+            // What is in it is the build's own business, and bundlers list the folders above the app.
+            fs::set_permissions(&folder, Permissions::from_mode(0o755))
+        });
+        let made = made.await?;
         made.map_err(|error| Failure::Internal(format!("the folder of a build: {error}")))?;
         let source = self.folder.join("source");
         let commit = self.fetch(&source).await?;
@@ -139,16 +152,39 @@ impl Pipeline<'_> {
         self.check_cancel()?;
         // Before anything else can write there.
         let path = source.clone();
-        let opened = self.context.pools.archives.run(None, move || Dir::open(&path)).await?.map_err(failed)?;
-        let plan = self.detect(&source, &config).await?;
+        let open = move || Ok::<_, std::io::Error>((Dir::open(&path)?, Dir::open(&path)?));
+        let (opened, kept_from) = self.context.pools.archives.run(None, open).await?.map_err(failed)?;
+        let mut plan = self.detect(&source, &config).await?;
         self.check_processes(&plan).await?;
+        let (opened, build_key) = self.name(opened, &plan, &config).await?;
+        if self.reuse(build_key.as_deref(), config.environment_version).await? {
+            return Ok(());
+        }
         self.check_cancel()?;
-        self.build(&plan, &source, &config).await?;
+        let cache = self.take_cache().await?;
+        if let Err(error) = self.build(&plan, &source, &config, cache.as_ref()).await {
+            // What was downloaded is as good as ever; the folders of the app may be why it failed.
+            if matches!(error, PipelineError::Failed { .. }) {
+                self.collect(kept_from, &Plan { cache: Cache::default(), ..plan }, cache.as_ref()).await?;
+                self.keep(cache).await?;
+            }
+            return Err(error);
+        }
         self.check_cancel()?;
+        let opened = self.publish(opened, &mut plan).await?;
+        // What is kept is not released; where a site is released alone, it may be the site itself.
+        let (before, after) = if plan.publish.is_none() { (Some(kept_from), None) } else { (None, Some(kept_from)) };
+        if let Some(kept_from) = before {
+            self.collect(kept_from, &plan, cache.as_ref()).await?;
+        }
         let archive = self.folder.join("release.tar.gz");
         let packed = self.pack(&source, opened, &plan, archive.clone()).await?;
+        if let Some(kept_from) = after {
+            self.collect(kept_from, &plan, cache.as_ref()).await?;
+        }
         self.check_cancel()?;
-        self.store(&archive, packed, plan, config, commit).await
+        self.store(&archive, packed, plan, config, (commit, build_key)).await?;
+        self.keep(cache).await
     }
 
     fn check_cancel(&self) -> Result<(), PipelineError> {
@@ -219,22 +255,11 @@ impl Pipeline<'_> {
     }
 
     async fn detect(&self, source: &Path, config: &Config) -> Result<Plan, PipelineError> {
-        let own = detect::BuildConfig {
-            root: config.build.root.clone(),
-            build_command: config.build.build_command.clone(),
-            start_command: config.build.start_command.clone(),
-        };
-        let source = source.to_owned();
-        let plan =
-            self.context.pools.archives.run(None, move || detect::detect(&source, &own)).await?.map_err(failed)?;
-        self.log.heading(&match plan.language {
-            Language::Node | Language::Python => format!("{} app detected", plan.language.name()),
-            Language::Static => "Static site detected".to_owned(),
-            Language::Other if plan.reasons.iter().any(|reason| reason.starts_with("Procfile")) => {
-                "Procfile app detected".to_owned()
-            }
-            Language::Other => "App with its own start command detected".to_owned(),
-        });
+        let (source, own, tools) = (source.to_owned(), config.build.clone(), self.context.tools.clone());
+        let detect = move || detect::detect(&source, &own, &tools);
+        let mut plan = self.context.pools.archives.run(None, detect).await?.map_err(failed)?;
+        publish::imply(&mut plan);
+        self.log.heading(&plan.heading());
         Ok(plan)
     }
 
@@ -246,11 +271,32 @@ impl Pipeline<'_> {
         refusal.map_or(Ok(()), |sentence| Err(failed(sentence)))
     }
 
-    async fn build(&self, plan: &Plan, source: &Path, config: &Config) -> Result<(), PipelineError> {
-        let environment: BTreeMap<String, String> =
-            config.environment.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
+    /// Finds the folder that a site's build has made.
+    async fn publish(&self, source: Dir, plan: &mut Plan) -> Result<Dir, PipelineError> {
+        let mut settled = plan.clone();
+        let settle = move || {
+            let note = publish::settle(&source, &mut settled);
+            (source, settled, note)
+        };
+        let (source, settled, note) = self.context.pools.archives.run(None, settle).await?;
+        if let Some(note) = note.map_err(failed)? {
+            self.log.detail(&note);
+        }
+        *plan = settled;
+        Ok(source)
+    }
+
+    async fn build(
+        &self,
+        plan: &Plan,
+        source: &Path,
+        config: &Config,
+        cache: Option<&Kept>,
+    ) -> Result<(), PipelineError> {
+        let environment = executor::Variables::of(config);
         let (settings, sink) = (&self.context.settings.build, self.log.build_sink());
-        match executor::run_plan(plan, source, &environment, settings, &sink, self.cancel).await {
+        let cache = cache.map(|kept| &kept.taken);
+        match executor::run_plan(plan, source, &environment, cache, settings, &sink, self.cancel).await {
             Ok(_) => Ok(()),
             Err(BuildError::Cancelled) => Err(PipelineError::Cancelled),
             Err(BuildError::Failed { step, reason, output }) => {
@@ -262,7 +308,8 @@ impl Pipeline<'_> {
 
     async fn pack(&self, path: &Path, source: Dir, plan: &Plan, target: PathBuf) -> Result<Packed, PipelineError> {
         self.log.heading("Packing the release");
-        let packing = Packing { source, path, root: &plan.root, target };
+        let only = plan.publish.as_deref().filter(|folder| !folder.as_os_str().is_empty());
+        let packing = Packing { source, path, root: &plan.root, only, target };
         let (settings, pool) = (&self.context.settings.build, &self.context.pools.archives);
         let packed =
             package::pack_by_child(packing, settings, pool, self.cancel).await.map_err(|error| match error {
@@ -281,7 +328,7 @@ impl Pipeline<'_> {
         packed: Packed,
         plan: Plan,
         config: Config,
-        commit: Option<String>,
+        (commit, build_key): (Option<String>, Option<String>),
     ) -> Result<(), PipelineError> {
         let mut release = ReleaseRow {
             id: ReleaseId::new(),
@@ -292,10 +339,12 @@ impl Pipeline<'_> {
             language: language(&plan),
             processes: plan.processes,
             environment: plan.environment,
-            build: config.build,
+            build: plan.config,
             environment_version: config.environment_version,
             deployment_id: self.deployment.id,
             commit,
+            release_command: plan.release,
+            build_key,
             formation: None,
             kept: true,
             created_at: self.context.clock.now(),
