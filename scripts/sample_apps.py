@@ -239,8 +239,8 @@ APPS = [
     App("uv init", [Make("uv init app --no-readme --vcs none"), Make("uv add fastapi uvicorn", inside=True)],
         {"main.py": FASTAPI}, shows="fastapi"),
     App("uv init (as it is)", [Make("uv init app --vcs none && rm -f app/.python-version")], refused="imports nothing"),
-    App("poetry new", [Make("poetry new app && rm -rf app/tests"), Make("poetry add flask gunicorn", inside=True)],
-        {"web.py": FLASK}, shows="hello from flask"),
+    App("poetry new", [Make("poetry new app && rm -rf app/tests && cp web.py app/"), Make("poetry add flask gunicorn", inside=True)],
+        {"../web.py": FLASK}, shows="hello from flask"),
     App("poetry (no lock)", files={"app.py": FLASK, "pyproject.toml":
                                    "[tool.poetry]\nname = 'app'\nversion = '0.1.0'\ndescription = ''\nauthors = []\npackage-mode = "
                                    "false\n[tool.poetry.dependencies]\npython = '>=3.9'\nflask = '^3'\ngunicorn = '*'\n"},
@@ -255,7 +255,7 @@ APPS = [
                             "install_requires =\n  flask\n  gunicorn\n", "setup.py": "import setuptools\nsetuptools.setup()\n"},
         shows="hello from flask"),
     # Other languages.
-    App("cargo new", [Make("cargo new --vcs none --quiet --name app app"),
+    App("cargo new", [Make("cargo new --vcs none --quiet app"),
                       Make("cp ../main.rs src/main.rs", inside=True)], {"../main.rs": RUST}, shows="hello from rust"),
     App("go mod init", [Make("mkdir -p app")], {"main.go": GO, "go.mod": "module example.com/app\n\ngo 1.19\n"},
         shows="hello from go", refused=missing("go")),

@@ -10,6 +10,8 @@ use utoipa::{
     },
 };
 
+use crate::project::VERSIONED_LANGUAGES;
+
 /// What a person reads: a sentence, with the last words of a program where there are any.
 pub const SENTENCE_LONGEST: usize = 16_384;
 
@@ -48,6 +50,9 @@ pub struct ProcessCounts(pub BTreeMap<String, u32>);
 
 /// The numbers of instances to change, of one process type at least.
 pub struct ProcessChanges(pub BTreeMap<String, u32>);
+
+/// The versions of languages that are asked for, by language.
+pub struct LanguageVersions(pub BTreeMap<String, String>);
 
 /// The command of each process type.
 pub struct ProcessCommands(pub BTreeMap<String, String>);
@@ -100,3 +105,19 @@ impl PartialSchema for ProcessCommands {
 }
 
 impl ToSchema for ProcessCommands {}
+
+impl PartialSchema for LanguageVersions {
+    fn schema() -> RefOr<Schema> {
+        let text = |most| ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).max_length(Some(most));
+        let version = text(64).min_length(Some(1)).build();
+        let name = text(16).pattern(Some(format!("^({})$", VERSIONED_LANGUAGES.join("|"))));
+        Object::builder()
+            .description(Some("The versions of languages that are asked for, by language."))
+            .property_names(Some(Schema::from(name)))
+            .additional_properties(Some(AdditionalProperties::RefOr(Schema::from(version).into())))
+            .max_properties(Some(VERSIONED_LANGUAGES.len()))
+            .into()
+    }
+}
+
+impl ToSchema for LanguageVersions {}

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::ProjectError;
-use crate::{Access, Operation, ProjectId};
+use crate::{Access, Operation, ProjectId, shapes::LanguageVersions};
 
 /// How a static site answers. What is absent is decided by the site's files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -72,6 +72,7 @@ pub struct BuildConfig {
     /// Versions of languages, such as `{"node": "22", "python": ">=3.11"}`, of those that are installed. Names: `node`,
     /// `python`, `go`, `rust`, `ruby`, `php`, `deno`, `java`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = LanguageVersions)]
     pub versions: BTreeMap<String, String>,
     /// Asked for by GET; any answer below 500 is healthy. Default: `/`.
     #[schema(min_length = 1, max_length = 1_024, pattern = "^/[!-\"$-~]*$")]

@@ -139,8 +139,9 @@ async fn a_node_that_takes_over_runs_it_again_unless_it_had_succeeded() {
         pair.tell(&second.members, states);
         until("the other node runs it", async || (runs(&notes) == "one one").then_some(())).await;
         std::fs::write(&go, "").unwrap();
-        assert_eq!(second.ended(&app, begun.id).await.status, DeploymentStatus::Completed);
+        let ended = second.ended(&app, begun.id).await;
         let log = second.build_log(&app, begun.id).await;
+        assert_eq!(ended.status, DeploymentStatus::Completed, "{:?}\n{log}", ended.error);
         assert!(log.contains("it runs again"), "{log}");
         assert_eq!(runs(&notes), "one one");
         a.stop().await;

@@ -1,8 +1,14 @@
 //! What is not done twice: builds of the same source, and downloads between builds.
 
-use callboard_messages::{Limit, deploy::*};
+use callboard_messages::{DeploymentId, Limit, ProjectId, ReleaseId, deploy::*};
+use uuid::Uuid;
 
 use super::fixture::{App, Bench, on_node, server};
+use super::tables::{begin, claim, complete, on_both, release, system};
+use crate::store::{
+    archives, caches, deployments, releases,
+    steps::{self, Ahead, BuildOutcome},
+};
 
 async fn deploy(bench: &Bench, app: &App, files: &[(&str, &str)], rebuild: bool) -> (Deployment, String) {
     let source = DeploymentSource::Archive { source_id: bench.upload(app, files).await };
@@ -78,6 +84,83 @@ async fn a_build_finds_what_the_one_before_has_left_until_it_is_cleared() {
         assert!(!folder.exists(), "it goes with its project");
         let page = ListReleases { project_id: other.id, limit: Limit::default(), cursor: None };
         assert_eq!(bench.ask(&other.owner, page).await.unwrap().items.len(), 1);
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_release_is_reused_by_its_key_as_long_as_it_is_kept_and_by_its_builder_alone() {
+    on_both(async |database| {
+        let project = ProjectId::new();
+        complete(database, project, "plain").await;
+        let id = begin(database, project).await.unwrap();
+        let (_, builder) = claim(database, Uuid::now_v7()).await.unwrap();
+        let built =
+            crate::store::releases::ReleaseRow { build_key: Some("key".to_owned()), ..release(project, id, "d") };
+        assert!(matches!(steps::built(database, &system(), builder, &built).await.unwrap(), BuildOutcome::Rolls(2)));
+        steps::end(
+            database,
+            &system(),
+            steps::Author::Anyone,
+            id,
+            DeploymentStatus::Failed,
+            None,
+            super::tables::now(),
+        )
+        .await
+        .unwrap();
+        let found =
+            async |project, key: &str| releases::by_build_key(database, project, key).await.unwrap().map(|row| row.id);
+        assert_eq!(found(project, "key").await, Some(built.id));
+        assert_eq!((found(project, "other").await, found(ProjectId::new(), "key").await), (None, None));
+
+        let again = begin(database, project).await.unwrap();
+        let (_, next) = claim(database, Uuid::now_v7()).await.unwrap();
+        let reuse = async |builder, release_id: ReleaseId| {
+            steps::reused(database, &system(), builder, (project, again), (release_id, 7)).await.unwrap()
+        };
+        assert_eq!(reuse(builder, built.id).await, BuildOutcome::Lost, "the builder of another deployment");
+        assert_eq!(reuse(next, ReleaseId::new()).await, BuildOutcome::ArchiveGone);
+        assert!(matches!(reuse(next, built.id).await, BuildOutcome::Rolls(_)));
+        let row = deployments::get(database, again).await.unwrap().unwrap();
+        assert_eq!(
+            (row.status, row.release_version, row.environment_version),
+            (DeploymentStatus::Rolling, Some(2), Some(7))
+        );
+        // What rolls is kept, whatever else is let go.
+        let mut transaction = database.begin().await.unwrap();
+        let gone = releases::let_go(&mut transaction, project, 0).await.unwrap();
+        archives::retire(&mut transaction, gone).await.unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(found(project, "key").await, Some(built.id));
+        let page = releases::page(database, project, None, Limit::default()).await.unwrap();
+        let statuses: Vec<ReleaseStatus> = page.into_iter().map(|row| row.view(None).status).collect();
+        assert_eq!(statuses, [ReleaseStatus::Failed, ReleaseStatus::Served]);
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn builds_that_come_before_are_told_and_a_cleared_cache_begins_anew() {
+    on_both(async |database| {
+        let projects = [ProjectId::new(), ProjectId::new(), ProjectId::new()];
+        let node = Uuid::now_v7();
+        let mut ids: Vec<DeploymentId> = Vec::new();
+        for project in projects {
+            ids.push(begin(database, project).await.unwrap());
+        }
+        claim(database, node).await.unwrap();
+        let ahead = steps::ahead(database, ids[2], 10).await.unwrap();
+        let told = |build: &Ahead| (build.name.clone(), build.building, build.builder_node);
+        assert_eq!(
+            ahead.iter().map(told).collect::<Vec<_>>(),
+            [(projects[0].to_string(), true, Some(node)), (projects[1].to_string(), false, None)]
+        );
+        assert_eq!(steps::ahead(database, ids[0], 1).await.unwrap().len(), 1);
+        assert_eq!(caches::generation(database, projects[0]).await.unwrap(), 0);
+        caches::clear(database, projects[0]).await.unwrap();
+        assert_eq!(caches::generation(database, projects[0]).await.unwrap(), 1);
+        assert_eq!(caches::generation(database, projects[1]).await.unwrap(), 0);
     })
     .await;
 }

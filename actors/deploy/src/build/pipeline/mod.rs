@@ -161,7 +161,8 @@ impl Pipeline<'_> {
             return Ok(());
         }
         self.check_cancel()?;
-        let cache = self.take_cache().await?;
+        // Nothing is downloaded where nothing runs.
+        let cache = if plan.steps.is_empty() { None } else { self.take_cache().await? };
         if let Err(error) = self.build(&plan, &source, &config, cache.as_ref()).await {
             // What was downloaded is as good as ever; the folders of the app may be why it failed.
             if matches!(error, PipelineError::Failed { .. }) {

@@ -231,7 +231,11 @@ impl Manager {
                 Command::exec(&argv)
             }
             Kind::YarnBerry => Command::exec(&["yarn", "workspaces", "focus", "--all", "--production"]),
-            Kind::Bun => Command::exec(&["bun", "install", "--production", "--ignore-scripts"]),
+            // It installs what is missing, and removes nothing.
+            Kind::Bun => {
+                let line = "rm -rf node_modules && exec bun install --production --ignore-scripts";
+                Command::Shell(line.to_owned())
+            }
         })
         .filter(|_| self.kind != Kind::YarnBerry || self.wrote.is_none_or(|wrote| wrote >= 4))
     }
