@@ -40,6 +40,7 @@ pub(super) fn routes() -> Routes {
         .get("/apps/{name}/settings", page("pages.settings", apps::settings::form))
         .post("/apps/{name}/settings/description", page("pages.describe_app", apps::settings::describe))
         .post("/apps/{name}/settings/build", page("pages.configure_app", apps::settings::configure))
+        .post("/apps/{name}/settings/clear-cache", page("pages.clear_cache", apps::settings::clear_cache))
         .get("/nodes", administrators_page("pages.nodes", nodes::nodes))
         .get("/cluster", administrators_page("pages.actors", cluster::actors))
         .post("/cluster/nodes/{node_id}/domains/{domain}/revive", administrators_page("pages.revive", cluster::revive))

@@ -6,7 +6,8 @@ use utoipa::ToSchema;
 use super::{DeployError, Deployment};
 use crate::{Access, DeploymentId, Operation};
 
-/// Builds the source of an earlier deployment again, with the newest environment and build configuration. Refused for a
+/// Builds the source of an earlier deployment again, with the newest environment and build configuration, and with what that
+/// deployment brought of its own configuration. Refused for a
 /// restart or a rollback, which have none, and when the upload is no longer kept.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Redeploy {

@@ -1,7 +1,16 @@
 //! The settings of an app: description, build, health and limits, and what can't be undone.
 
+use std::collections::BTreeMap;
+
 use actix_web::HttpResponse;
+<<<<<<< HEAD
 use callboard_messages::project::{BuildConfig, GetBuildConfig, SetBuildConfig, StaticOptions, UpdateProject};
+=======
+use callboard_messages::{
+    deploy::ClearCache,
+    project::{BuildConfig, GetBuildConfig, SetBuildConfig, UpdateProject},
+};
+>>>>>>> dash
 use serde::Serialize;
 
 use super::{AppHead, address};
@@ -83,17 +92,29 @@ pub(crate) async fn configure(mut request: PageRequest) -> Result<HttpResponse, 
 
 fn of_config(config: BuildConfig) -> FormView {
     let number = |number: Option<u32>| number.map(|number| number.to_string());
+<<<<<<< HEAD
     let choice = |chosen: Option<bool>| chosen.map(|chosen| if chosen { "yes" } else { "no" }.to_owned());
     let StaticOptions { single_page, clean_urls, trailing_slash } = config.static_options;
+=======
+    let choice = |choice: Option<bool>| choice.map(|choice| if choice { "yes" } else { "no" }.to_owned());
+    let versions: Vec<String> = config.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+>>>>>>> dash
     let fields = [
         ("root", config.root),
         ("build_command", config.build_command),
         ("start_command", config.start_command),
         ("release_command", config.release_command),
         ("publish", config.publish),
+<<<<<<< HEAD
         ("single_page", choice(single_page)),
         ("clean_urls", choice(clean_urls)),
         ("trailing_slash", choice(trailing_slash)),
+=======
+        ("single_page", choice(config.static_options.single_page)),
+        ("clean_urls", choice(config.static_options.clean_urls)),
+        ("trailing_slash", choice(config.static_options.trailing_slash)),
+        ("versions", Some(versions.join("\n"))),
+>>>>>>> dash
         ("health_check_path", config.health_check_path),
         ("health_check_grace_seconds", number(config.health_check_grace_seconds)),
         ("memory_mib", number(config.memory_mib)),
@@ -102,28 +123,85 @@ fn of_config(config: BuildConfig) -> FormView {
 }
 
 fn to_config(form: &Form, before: BuildConfig) -> Result<BuildConfig, Problem> {
+    let choice = |name: &str| match form.text(name) {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
+    };
     let mut config = before;
     config.root = form.given("root");
     config.build_command = form.given("build_command");
     config.start_command = form.given("start_command");
     config.release_command = form.given("release_command");
     config.publish = form.given("publish");
+<<<<<<< HEAD
     config.static_options = StaticOptions {
         single_page: chosen(form, "single_page"),
         clean_urls: chosen(form, "clean_urls"),
         trailing_slash: chosen(form, "trailing_slash"),
     };
+=======
+    config.static_options.single_page = choice("single_page");
+    config.static_options.clean_urls = choice("clean_urls");
+    config.static_options.trailing_slash = choice("trailing_slash");
+    config.versions = versions(form.text("versions"))?;
+>>>>>>> dash
     config.health_check_path = form.given("health_check_path");
     config.health_check_grace_seconds = form.number("health_check_grace_seconds", "a whole number from 1 to 600")?;
     config.memory_mib = form.number("memory_mib", "a whole number from 32 to 65,536")?;
     Ok(config)
 }
 
+<<<<<<< HEAD
 /// `yes`, `no`, or left to the site's files.
 fn chosen(form: &Form, name: &str) -> Option<bool> {
     match form.text(name) {
         "yes" => Some(true),
         "no" => Some(false),
         _ => None,
+=======
+/// Versions of languages, a line each: the language, then the version.
+fn versions(text: &str) -> Result<BTreeMap<String, String>, Problem> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let version = |line: &str| {
+        let (name, version) = line.split_once([' ', '=', ':']).unwrap_or((line, ""));
+        let version = version.trim();
+        if version.is_empty() {
+            return Err(Problem::invalid("`versions`: give a language and its version on each line, such as node 22"));
+        }
+        Ok((name.to_lowercase(), version.to_owned()))
+    };
+    lines.map(version).collect()
+}
+
+/// Empties the build cache.
+pub(crate) async fn clear_cache(mut request: PageRequest) -> Result<HttpResponse, Problem> {
+    request.form(form::SHORT).await?;
+    let project = request.project().await?;
+    let outcome = request.ask(ClearCache { project_id: project.id }).await;
+    request.acted(
+        outcome,
+        &address(&project.name, "settings"),
+        "The build cache is empty; the next build takes longer.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_comes_back_as_it_was_shown() {
+        let text = "root=web&build_command=make&publish=out&single_page=no&clean_urls=&trailing_slash=yes\
+                    &versions=Node+22%0D%0Apython+%3E%3D3.11&memory_mib=256";
+        let config = to_config(&Form::parse(text.as_bytes()).unwrap(), BuildConfig::default()).unwrap();
+        let shown = of_config(config.clone());
+        let again = Form::of(shown.values.into_iter().collect()).unwrap();
+        assert_eq!(to_config(&again, BuildConfig::default()).unwrap(), config);
+        assert_eq!(config.versions.get("python").map(String::as_str), Some(">=3.11"));
+        assert_eq!((config.static_options.single_page, config.static_options.clean_urls), (Some(false), None));
+        let wrong = Form::parse(b"versions=node").unwrap();
+        assert!(to_config(&wrong, BuildConfig::default()).unwrap_err().detail.starts_with("`versions`: "));
+>>>>>>> dash
     }
 }

@@ -4,10 +4,12 @@
 //! its name, so every version stays readable and a rollback runs with the environment of its release. Secrets are
 //! sealed under the project's data key, which the master key wraps, with the identity of their row.
 
+mod change;
+
 use callboard_messages::{
     CallError, Caller, Failure, OrganizationId, ProjectId, Secret,
     project::{
-        ChangeEnv, Environment, ListEnv, NewVariable, ProjectEnvChanged, ProjectError, SetEnv, UnsetEnv, Variable,
+        Environment, ListEnv, NewVariable, ProjectEnvChanged, ProjectError, SetEnv, UnsetEnv, Variable,
         is_platform_variable,
     },
 };
@@ -233,39 +235,6 @@ impl Handle<UnsetEnv> for Projects {
     }
 }
 
-impl Handle<ChangeEnv> for Projects {
-    async fn handle(&self, caller: &Caller, message: ChangeEnv) -> Outcome<ChangeEnv> {
-        check_change(&message).map_err(ProjectError::Invalid)?;
-        let owner = Owner { organization_id: caller.tenant()?, project_id: message.project_id };
-        let now = self.clock.now();
-        let change = async |transaction: &mut Transaction| -> Result<Environment, CallError<ProjectError>> {
-            let version = new_version(transaction, owner).await?;
-            // The row is locked since then: nobody changes the environment before this transaction ends.
-            if message.if_match.is_some_and(|read| read != version - 1) {
-                return Err(ProjectError::VersionMismatch.into());
-            }
-            let key = if message.set.iter().any(|variable| variable.secret) {
-                Some(self.vault.key(transaction, owner, now).await?)
-            } else {
-                None
-            };
-            for variable in &message.set {
-                insert(transaction, owner, version, variable, key.as_ref(), now).await?;
-            }
-            let mut names: Vec<String> = message.set.iter().map(|variable| variable.name.clone()).collect();
-            for name in &message.remove {
-                if end(transaction, owner, version, name, now).await? {
-                    names.push(name.clone());
-                }
-            }
-            check_totals(transaction, owner.project_id).await?;
-            emit(transaction, caller, &owner.changed(version, names)).await?;
-            Ok(left_by(transaction, owner.project_id, version).await?)
-        };
-        self.database.transact(change).await
-    }
-}
-
 /// Ends a variable by a row without a value; whether there was one with a value before.
 async fn end(
     transaction: &mut Transaction,
@@ -384,20 +353,6 @@ fn check(variables: &[NewVariable]) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-fn check_change(change: &ChangeEnv) -> Result<(), String> {
-    let ChangeEnv { set, remove, .. } = change;
-    if set.is_empty() && remove.is_empty() {
-        return Err("give a variable to set or to remove".to_owned());
-    }
-    if remove.len() > VARIABLES_MAXIMUM {
-        return Err(format!("give at most {VARIABLES_MAXIMUM} names to remove"));
-    }
-    if let Some(variable) = set.iter().find(|variable| remove.contains(&variable.name)) {
-        return Err(format!("the variable {} is both set and removed", variable.name));
-    }
-    if set.is_empty() { Ok(()) } else { check(set) }
 }
 
 fn check_name(name: &str) -> Result<(), String> {
