@@ -163,12 +163,7 @@ async fn begin(
         (Some(url), None) => (DeploymentSource::Git { url, reference: form.given("reference") }, Some("url")),
         (None, None) => return Err(above("choose what to deploy")),
     };
-<<<<<<< HEAD
     let create = CreateDeployment::of(project.id, source);
-=======
-    let create =
-        CreateDeployment { project_id: project.id, source, allow_missing: false, rebuild: false, config: None };
->>>>>>> dash
     request.ask_once(form, create).await.map_err(|problem| Blamed::after(problem, field))
 }
 
@@ -277,11 +272,6 @@ async fn upload_to(
     let kept = upload::keep(request.worker(), request.caller(), project.id, &mut body).await;
     let source = kept.map_err(|Refusal { problem, .. }| Blamed::after(problem, Some("archive")))?;
     let source = DeploymentSource::Archive { source_id: source.id };
-<<<<<<< HEAD
     let create = CreateDeployment::of(project.id, source);
-=======
-    let create =
-        CreateDeployment { project_id: project.id, source, allow_missing: false, rebuild: false, config: None };
->>>>>>> dash
     request.ask_once(form, create).await.map_err(|problem| Blamed::after(problem, None))
 }
