@@ -3,14 +3,10 @@
 use std::collections::BTreeMap;
 
 use actix_web::HttpResponse;
-<<<<<<< HEAD
-use callboard_messages::project::{BuildConfig, GetBuildConfig, SetBuildConfig, StaticOptions, UpdateProject};
-=======
 use callboard_messages::{
     deploy::ClearCache,
     project::{BuildConfig, GetBuildConfig, SetBuildConfig, UpdateProject},
 };
->>>>>>> dash
 use serde::Serialize;
 
 use super::{AppHead, address};
@@ -92,29 +88,18 @@ pub(crate) async fn configure(mut request: PageRequest) -> Result<HttpResponse, 
 
 fn of_config(config: BuildConfig) -> FormView {
     let number = |number: Option<u32>| number.map(|number| number.to_string());
-<<<<<<< HEAD
-    let choice = |chosen: Option<bool>| chosen.map(|chosen| if chosen { "yes" } else { "no" }.to_owned());
-    let StaticOptions { single_page, clean_urls, trailing_slash } = config.static_options;
-=======
     let choice = |choice: Option<bool>| choice.map(|choice| if choice { "yes" } else { "no" }.to_owned());
     let versions: Vec<String> = config.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
->>>>>>> dash
     let fields = [
         ("root", config.root),
         ("build_command", config.build_command),
         ("start_command", config.start_command),
         ("release_command", config.release_command),
         ("publish", config.publish),
-<<<<<<< HEAD
-        ("single_page", choice(single_page)),
-        ("clean_urls", choice(clean_urls)),
-        ("trailing_slash", choice(trailing_slash)),
-=======
         ("single_page", choice(config.static_options.single_page)),
         ("clean_urls", choice(config.static_options.clean_urls)),
         ("trailing_slash", choice(config.static_options.trailing_slash)),
         ("versions", Some(versions.join("\n"))),
->>>>>>> dash
         ("health_check_path", config.health_check_path),
         ("health_check_grace_seconds", number(config.health_check_grace_seconds)),
         ("memory_mib", number(config.memory_mib)),
@@ -134,32 +119,16 @@ fn to_config(form: &Form, before: BuildConfig) -> Result<BuildConfig, Problem> {
     config.start_command = form.given("start_command");
     config.release_command = form.given("release_command");
     config.publish = form.given("publish");
-<<<<<<< HEAD
-    config.static_options = StaticOptions {
-        single_page: chosen(form, "single_page"),
-        clean_urls: chosen(form, "clean_urls"),
-        trailing_slash: chosen(form, "trailing_slash"),
-    };
-=======
     config.static_options.single_page = choice("single_page");
     config.static_options.clean_urls = choice("clean_urls");
     config.static_options.trailing_slash = choice("trailing_slash");
     config.versions = versions(form.text("versions"))?;
->>>>>>> dash
     config.health_check_path = form.given("health_check_path");
     config.health_check_grace_seconds = form.number("health_check_grace_seconds", "a whole number from 1 to 600")?;
     config.memory_mib = form.number("memory_mib", "a whole number from 32 to 65,536")?;
     Ok(config)
 }
 
-<<<<<<< HEAD
-/// `yes`, `no`, or left to the site's files.
-fn chosen(form: &Form, name: &str) -> Option<bool> {
-    match form.text(name) {
-        "yes" => Some(true),
-        "no" => Some(false),
-        _ => None,
-=======
 /// Versions of languages, a line each: the language, then the version.
 fn versions(text: &str) -> Result<BTreeMap<String, String>, Problem> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -202,6 +171,5 @@ mod tests {
         assert_eq!((config.static_options.single_page, config.static_options.clean_urls), (Some(false), None));
         let wrong = Form::parse(b"versions=node").unwrap();
         assert!(to_config(&wrong, BuildConfig::default()).unwrap_err().detail.starts_with("`versions`: "));
->>>>>>> dash
     }
 }
