@@ -114,12 +114,12 @@ ROUTER = {
 
 
 def router(serve):
-    needs = {"react": "^19", "react-dom": "^19", "react-router": "^7", "isbot": "^5", "@react-router/node": "^7"}
+    needs = {"react": "^19", "react-dom": "^19", "react-router": "7.9.4", "isbot": "^5", "@react-router/node": "7.9.4"}
     if serve:
-        needs["@react-router/serve"] = "^7"
+        needs["@react-router/serve"] = "7.9.4"
     scripts = {"build": "react-router build", "dev": "react-router dev"}
     return {**ROUTER, "package.json": package(type="module", scripts=scripts, dependencies=needs,
-                                              devDependencies={"@react-router/dev": "^7", "vite": "^7", "typescript": "^5"})}
+                                              devDependencies={"@react-router/dev": "7.9.4", "vite": "^7", "typescript": "^5"})}
 
 
 def missing(program):
@@ -238,7 +238,7 @@ APPS = [
                             "requirements.txt": "streamlit\n"}, shows="Streamlit"),
     App("uv init", [Make("uv init app --no-readme --vcs none"), Make("uv add fastapi uvicorn", inside=True)],
         {"main.py": FASTAPI}, shows="fastapi"),
-    App("uv init (as it is)", [Make("uv init app --vcs none && rm -f app/.python-version")], refused="imports nothing"),
+    App("uv init (as it is)", [Make("uv init app --vcs none && rm -f app/.python-version")], refused="PORT"),
     App("poetry new", [Make("poetry new app && rm -rf app/tests && cp web.py app/"), Make("poetry add flask gunicorn", inside=True)],
         {"../web.py": FLASK}, shows="hello from flask"),
     App("poetry (no lock)", files={"app.py": FLASK, "pyproject.toml":
