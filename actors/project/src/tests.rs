@@ -322,6 +322,8 @@ async fn variables_are_changed_together_and_only_over_the_version_that_was_read(
         let changed = node.ask(&owner, change(&[("A", "3"), ("C", "4")], &["B", "GONE"], Some(1))).await.unwrap();
         assert_eq!(changed.version, 2, "one step is one version");
         assert_eq!(opened(node, &owner, id, None).await, pairs(&[("A", "3"), ("C", "4")]));
+        let same = node.ask(&owner, change(&[], &["GONE"], Some(2))).await.unwrap();
+        assert_eq!((same.version, same.variables.len()), (2, 2), "removing what is not there changes nothing");
         let late = node.ask(&owner, change(&[("A", "5")], &[], Some(1))).await;
         assert_eq!(refusal(late), ProjectError::VersionMismatch);
         for wrong in [change(&[], &[], None), change(&[("A", "1")], &["A"], None)] {

@@ -34,12 +34,32 @@ impl Handle<ChangeEnv> for Projects {
                     names.push(name.clone());
                 }
             }
+            // Removing what is not there is no mistake, and no change either.
+            if names.is_empty() {
+                let version = same_version(transaction, owner).await?;
+                return Ok(left_by(transaction, owner.project_id, version).await?);
+            }
             check_totals(transaction, owner.project_id).await?;
             emit(transaction, caller, &owner.changed(version, names)).await?;
             Ok(left_by(transaction, owner.project_id, version).await?)
         };
         self.database.transact(change).await
     }
+}
+
+/// Takes back the version of this transaction, in which nothing was changed.
+async fn same_version(transaction: &mut Transaction, owner: Owner) -> Result<i64, CallError<ProjectError>> {
+    let (version,): (i64,) = transaction
+        .query(
+            "UPDATE projects SET environment_version = environment_version - 1
+             WHERE id = $1 AND organization_id = $2
+             RETURNING environment_version",
+        )
+        .bind(owner.project_id)
+        .bind(owner.organization_id)
+        .fetch_one()
+        .await?;
+    Ok(version)
 }
 
 fn check_change(change: &ChangeEnv) -> Result<(), String> {
