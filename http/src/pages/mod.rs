@@ -32,7 +32,7 @@ use actix_web::{
     HttpRequest, HttpResponse,
     http::{
         Method, StatusCode,
-        header::{self, HeaderValue},
+        header::{self, AcceptEncoding, Encoding, Header, HeaderValue},
     },
 };
 use callboard_messages::Access;
@@ -94,8 +94,7 @@ fn html(status: StatusCode, text: impl actix_web::body::MessageBody + 'static) -
 /// The same, compressed for a browser that takes it. No page repeats what a foreign page could send together with a secret:
 /// pages with a secret answer our own forms only.
 fn compressed(http: &HttpRequest, status: StatusCode, text: String) -> HttpResponse {
-    let accepts = http.headers().get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
-    if text.len() < WORTH_COMPRESSING || !accepts.is_some_and(|accepts| accepts.contains("gzip")) {
+    if text.len() < WORTH_COMPRESSING || !accepts_gzip(http) {
         return html(status, text);
     }
     let Some(gzip) = gzip(text.as_bytes(), Compression::fast()) else { return html(status, text) };
@@ -103,6 +102,16 @@ fn compressed(http: &HttpRequest, status: StatusCode, text: String) -> HttpRespo
     response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     response
+}
+
+/// Whether the client takes gzip, by its own words: without them, or with `gzip;q=0`, it does not.
+fn accepts_gzip(http: &HttpRequest) -> bool {
+    if !http.headers().contains_key(header::ACCEPT_ENCODING) {
+        return false;
+    }
+    let accepted = AcceptEncoding::parse(http).ok();
+    let chosen = accepted.and_then(|accepted| accepted.negotiate([Encoding::gzip(), Encoding::identity()].iter()));
+    chosen == Some(Encoding::gzip())
 }
 
 fn gzip(bytes: &[u8], level: Compression) -> Option<Vec<u8>> {

@@ -1,5 +1,6 @@
 //! The templates, compiled once, and the filters that they use.
 
+use anstream::adapter::strip_str;
 use chrono::{DateTime, Utc};
 use minijinja::{Environment, Value, syntax::SyntaxConfig, value::Serde};
 use serde::Serialize;
@@ -80,6 +81,7 @@ impl Templates {
         templates.add_filter("bytes", bytes);
         templates.add_filter("duration", duration);
         templates.add_filter("level", level);
+        templates.add_filter("uncoloured", uncoloured);
         templates.add_filter("urlencode", urlencode);
         Ok(Self(templates))
     }
@@ -143,6 +145,11 @@ fn duration(milliseconds: i64) -> String {
     }
 }
 
+/// A line of a log without the colours that build tools write for a terminal.
+fn uncoloured(text: &str) -> String {
+    strip_str(text).to_string()
+}
+
 /// How serious a line of a log is, by its words: `error`, `warning`, `debug`, or nothing.
 fn level(text: &str) -> &'static str {
     let beginning: String = text.chars().take(120).collect::<String>().to_lowercase();
@@ -178,12 +185,18 @@ mod tests {
     }
 
     #[test]
+    fn a_line_is_shown_without_the_colours_of_a_terminal() {
+        assert_eq!(uncoloured("\u{1b}[31mred\u{1b}[0m and [plain]\tü"), "red and [plain]\tü");
+    }
+
+    #[test]
     fn a_line_is_as_serious_as_its_words() {
         for (text, expected) in [
             ("npm ERR! missing script", "error"),
             ("[2026-11-30] ERROR: no", "error"),
             ("WARNING: deprecated", "warning"),
             ("{\"level\":\"debug\"}", "debug"),
+            (&uncoloured("\u{1b}[1;31merror\u{1b}[0m: no such module"), "error"),
             ("terror and warned", ""),
             ("listening on 8080", ""),
         ] {

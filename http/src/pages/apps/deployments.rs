@@ -1,9 +1,10 @@
 //! The deployments of an app, and one of them with its log.
 
 use actix_web::{HttpResponse, http::header};
+use anstream::adapter::strip_str;
 use bytes::Bytes;
 use callboard_messages::{
-    Code, Cursor, DeploymentId, Limit,
+    Code, Cursor, DeploymentId, Limit, ProjectId,
     deploy::{
         CancelDeployment, Deployment, DeploymentStatus, DeploymentTopic, GetBuildLog, GetDeployment, ListDeployments,
         LogLine,
@@ -120,10 +121,7 @@ impl LogView {
 pub(crate) async fn show(request: PageRequest) -> Result<HttpResponse, Problem> {
     let deployment_id: DeploymentId = request.id("deployment_id")?;
     let app = AppHead::of(&request, "deployments").await?;
-    let deployment = request.ask(GetDeployment { deployment_id }).await?;
-    if deployment.project_id != app.project.id {
-        return Err(Problem::not_found());
-    }
+    let deployment = of_project(&request, app.project.id).await?;
     let after = request.query("after").and_then(|text| text.parse().ok());
     let asked = GetBuildLog { deployment_id, after, limit: Some(LINES) };
     let lines = request.ask(asked).await.map(|lines| lines.items).unwrap_or_default();
@@ -147,11 +145,17 @@ pub(crate) async fn show(request: PageRequest) -> Result<HttpResponse, Problem> 
     request.render("apps/deployment.html", &view).await
 }
 
+/// The deployment in the path, which must be the project's: what an address says of the app is so.
+pub(super) async fn of_project(request: &PageRequest, project_id: ProjectId) -> Result<Deployment, Problem> {
+    let deployment = request.ask(GetDeployment { deployment_id: request.id("deployment_id")? }).await?;
+    if deployment.project_id == project_id { Ok(deployment) } else { Err(Problem::not_found()) }
+}
+
 /// Ends a deployment that has not ended.
 pub(crate) async fn cancel(mut request: PageRequest) -> Result<HttpResponse, Problem> {
     request.form(form::SHORT).await?;
     let project = request.project().await?;
-    let deployment_id: DeploymentId = request.id("deployment_id")?;
+    let deployment_id = of_project(&request, project.id).await?.id;
     let outcome = request.ask(CancelDeployment { deployment_id }).await;
     let to = address(&project.name, &format!("deployments/{deployment_id}"));
     request.acted(outcome, &to, "The deployment is cancelled; what served before serves on.")
@@ -159,9 +163,9 @@ pub(crate) async fn cancel(mut request: PageRequest) -> Result<HttpResponse, Pro
 
 /// The whole log as a text, streamed.
 pub(crate) async fn download(request: PageRequest) -> Result<HttpResponse, Problem> {
-    let name = request.project().await?.name;
-    let deployment_id: DeploymentId = request.id("deployment_id")?;
-    let deployment = request.ask(GetDeployment { deployment_id }).await?;
+    let project = request.project().await?;
+    let (name, deployment) = (project.name, of_project(&request, project.id).await?);
+    let deployment_id = deployment.id;
     let version = deployment.release_version.map_or_else(String::new, |version| format!("-v{version}"));
     let first = read(&request, deployment_id, 0).await?;
     // Each piece is asked for when the one before was sent.
@@ -196,10 +200,10 @@ async fn read(request: &PageRequest, deployment_id: DeploymentId, after: u64) ->
     Ok((Bytes::from(as_text(&lines)), last))
 }
 
-/// Lines as a text, each with its time and who wrote it.
+/// Lines as a text, each with its time and who wrote it, without the colours of a terminal.
 pub(super) fn as_text(lines: &[LogLine]) -> String {
     lines
         .iter()
-        .map(|line| format!("{} {} {}\n", line.at.format("%Y-%m-%dT%H:%M:%S%.3fZ"), line.from, line.text))
+        .map(|line| format!("{} {} {}\n", line.at.format("%Y-%m-%dT%H:%M:%S%.3fZ"), line.from, strip_str(&line.text)))
         .collect()
 }

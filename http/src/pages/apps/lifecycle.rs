@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use actix_web::HttpResponse;
 use callboard_messages::{
-    DeploymentId,
     deploy::{ListInstances, Redeploy, Restart, Scale, Stop},
     project::DeleteProject,
 };
 
-use super::address;
+use super::{address, deployments};
 use crate::{
     pages::{confirm::Confirm, form, request::PageRequest},
     problem::Problem,
@@ -19,7 +18,7 @@ use crate::{
 pub(crate) async fn redeploy(mut request: PageRequest) -> Result<HttpResponse, Problem> {
     let form = request.form(form::SHORT).await?;
     let project = request.project().await?;
-    let deployment_id: DeploymentId = request.id("deployment_id")?;
+    let deployment_id = deployments::of_project(&request, project.id).await?.id;
     match request.ask_once(&form, Redeploy { deployment_id }).await {
         Ok(deployment) => {
             let to = address(&project.name, &format!("deployments/{}", deployment.id));

@@ -2,8 +2,8 @@
 
 use actix_web::HttpResponse;
 use callboard_messages::{
-    Limit,
-    deploy::{Deployment, ListDeployments, ListReleases, Release},
+    DeploymentId, Limit,
+    deploy::{Deployment, DeploymentKind, ListDeployments, ListReleases, Release},
 };
 use futures_util::join;
 use serde::Serialize;
@@ -20,8 +20,8 @@ struct OverviewView {
     processes: Vec<ProcessView>,
     recent: Vec<Deployment>,
     release: Option<Release>,
-    /// The last deployment that built a source, which can be built again.
-    source: Option<Deployment>,
+    /// The deployment whose source can be built again: the last one that built any, or the one that made what serves.
+    source: Option<DeploymentId>,
 }
 
 #[derive(Serialize)]
@@ -36,7 +36,7 @@ pub(crate) async fn overview(request: PageRequest) -> Result<HttpResponse, Probl
     let app = AppHead::of(&request, "overview").await?;
     let project_id = app.project.id;
     let deployments = ListDeployments { project_id, limit: RECENT, cursor: None };
-    let releases = ListReleases { project_id, limit: Limit::of(20), cursor: None };
+    let releases = ListReleases { project_id, limit: Limit::of(100), cursor: None };
     let (deployments, releases) = join!(request.ask(deployments), request.ask(releases));
     let recent = deployments.map(|page| page.items).unwrap_or_default();
     let releases = releases.map(|page| page.items).unwrap_or_default();
@@ -45,13 +45,9 @@ pub(crate) async fn overview(request: PageRequest) -> Result<HttpResponse, Probl
     let formation = &app.formation;
     let processes =
         formation.processes.iter().map(process(false)).chain(formation.missing.iter().map(process(true))).collect();
-    let builds = |deployment: &&Deployment| deployment.kind == callboard_messages::deploy::DeploymentKind::Deploy;
-    let view = OverviewView {
-        processes,
-        source: recent.iter().find(builds).cloned(),
-        release: releases.into_iter().find(|release| release.current),
-        recent,
-        app,
-    };
+    let release = releases.into_iter().find(|release| release.current);
+    let built = recent.iter().find(|deployment| deployment.kind == DeploymentKind::Deploy);
+    let made = release.as_ref().map(|release| release.deployment_id);
+    let view = OverviewView { processes, source: built.map(|deployment| deployment.id).or(made), release, recent, app };
     request.render("apps/overview.html", &view).await
 }
