@@ -1,8 +1,9 @@
 //! Forms: read from a request, and shown again with what is wrong in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use actix_web::http::header;
+use callboard_messages::OrganizationId;
 use serde::Serialize;
 use url::form_urlencoded;
 use uuid::Uuid;
@@ -14,20 +15,32 @@ use crate::{
     worker::Request,
 };
 
-/// Largest form of a few short fields, in bytes.
-pub(super) const SHORT: usize = 16 * 1024;
+/// What a form may hold. Fields are counted apart from bytes: a field can be two bytes long, and costs much more than
+/// that to keep and to show again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Most {
+    pub(crate) bytes: usize,
+    pub(crate) fields: usize,
+}
+
+/// A form of a few short fields.
+pub(super) const SHORT: Most = Most { bytes: 16 * 1024, fields: 64 };
 /// The hidden field that is the same however often a form is sent.
 const ATTEMPT: &str = "attempt";
+/// The hidden field that names the organization for which the page was shown.
+const ORGANIZATION: &str = "organization";
 
 /// The fields of a form, in the order in which they were sent.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Form {
     pairs: Vec<(String, String)>,
+    /// Where the first field of each name is.
+    places: HashMap<String, usize>,
 }
 
 impl Form {
     /// Reads a form that one of our own pages sent.
-    pub(super) async fn read(request: &mut Request, limit: usize) -> Result<Self, Problem> {
+    pub(super) async fn read(request: &mut Request, most: Most) -> Result<Self, Problem> {
         if !origin::is_own(&request.http, &request.worker) {
             return Err(session::foreign_page());
         }
@@ -36,25 +49,34 @@ impl Form {
             return Err(message::unsupported("application/x-www-form-urlencoded"));
         }
         let settings = &request.worker.shared.settings;
-        let body = message::read_body(&request.http, &mut request.payload, limit, settings).await?;
-        Self::parse(&body)
+        let body = message::read_body(&request.http, &mut request.payload, most.bytes, settings).await?;
+        Self::parse(&body, most.fields)
     }
 
-    pub(super) fn parse(body: &[u8]) -> Result<Self, Problem> {
-        Self::of(form_urlencoded::parse(body).into_owned().collect())
+    /// From its text, which may hold at most `most` fields.
+    pub(super) fn parse(body: &[u8], most: usize) -> Result<Self, Problem> {
+        let pairs: Vec<_> = form_urlencoded::parse(body).into_owned().take(most + 1).collect();
+        if pairs.len() > most {
+            return Err(Problem::invalid(format!("the form has more than {most} fields")));
+        }
+        Self::of(pairs)
     }
 
     /// From fields that were read otherwise.
     pub(super) fn of(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
-        if pairs.iter().all(|(name, value)| message::is_storable(name) && message::is_storable(value)) {
-            return Ok(Self { pairs });
+        if !pairs.iter().all(|(name, value)| message::is_storable(name) && message::is_storable(value)) {
+            return Err(Problem::invalid(message::UNSTORABLE_SENTENCE));
         }
-        Err(Problem::invalid(message::UNSTORABLE_SENTENCE))
+        let mut places = HashMap::with_capacity(pairs.len());
+        for (place, (name, _)) in pairs.iter().enumerate() {
+            places.entry(name.clone()).or_insert(place);
+        }
+        Ok(Self { pairs, places })
     }
 
     /// A field's text; empty when it was not sent.
     pub(crate) fn text(&self, name: &str) -> &str {
-        self.pairs.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+        self.places.get(name).and_then(|place| self.pairs.get(*place)).map_or("", |(_, value)| value)
     }
 
     /// A field's text without the white space around it, if there is any.
@@ -83,11 +105,16 @@ impl Form {
         self.text(ATTEMPT).parse().ok()
     }
 
+    /// The organization for which the page was shown, if the form names it.
+    pub(super) fn organization(&self) -> Option<OrganizationId> {
+        self.text(ORGANIZATION).parse().ok()
+    }
+
     /// The form as it was filled in, to be shown again with a refusal. A detail that begins with a field's name in back
     /// quotes is shown at that field, any other at `field`, or above the form.
     pub(crate) fn refused(&self, problem: &Problem, field: Option<&str>) -> FormView {
         let named = problem.detail.strip_prefix('`').and_then(|rest| rest.split_once("`: "));
-        let named = named.filter(|(name, _)| self.pairs.iter().any(|(known, _)| known == name));
+        let named = named.filter(|(name, _)| self.places.contains_key(*name));
         let (field, sentence) = match (named, field) {
             (Some((name, sentence)), _) => (Some(name), sentence),
             (None, field) => (field, problem.detail.as_ref()),
@@ -132,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_shown_at_the_field_that_it_names() {
-        let form = Form::parse(b"name=shop&memory=x").unwrap();
+        let form = Form::parse(b"name=shop&memory=x", 2).unwrap();
         let named = form.refused(&Problem::invalid("`memory`: a whole number"), Some("name"));
         assert_eq!(named.errors.get("memory").map(String::as_str), Some("a whole number"));
         let blamed = form.refused(&Problem::invalid("the name is taken"), Some("name"));
@@ -143,8 +170,16 @@ mod tests {
     }
 
     #[test]
+    fn a_form_of_countless_fields_is_refused_before_they_are_kept() {
+        let refused = Form::parse("a&".repeat(500_000).as_bytes(), 64).unwrap_err();
+        assert_eq!(refused.detail, "the form has more than 64 fields");
+        let form = Form::parse(b"a=1&a=2&b=3", 3).unwrap();
+        assert_eq!((form.text("a"), form.text("b"), form.text("c")), ("1", "3", ""), "the first of a name counts");
+    }
+
+    #[test]
     fn what_is_only_white_space_was_not_given() {
-        let form = Form::parse(b"a=+&b=+x+&n=7&m=seven").unwrap();
+        let form = Form::parse(b"a=+&b=+x+&n=7&m=seven", 4).unwrap();
         assert_eq!((form.given("a"), form.given("b"), form.given("c")), (None, Some("x".to_owned()), None));
         assert_eq!(form.number::<u32>("n", "a number").unwrap(), Some(7));
         assert_eq!(form.number::<u32>("m", "a number").unwrap_err().detail, "`m`: a number");

@@ -1,7 +1,7 @@
 //! What stands around every page: navigation, organizations, the person, and what was just done.
 
 use callboard_messages::{
-    Limit,
+    Limit, OrganizationId,
     auth::WhoAmI,
     organization::{ListOrganizations, Organization},
 };
@@ -32,7 +32,9 @@ pub(super) struct Frame {
     account: String,
     email: String,
     administrator: bool,
-    /// The one acted for; absent while nobody knows its name.
+    /// The one acted for.
+    acts_for: Option<OrganizationId>,
+    /// The same; absent while nobody knows its name.
     organization: Option<Organization>,
     organizations: Vec<Organization>,
     navigation: Vec<EntryView>,
@@ -60,6 +62,7 @@ impl Frame {
             account: if name.is_empty() { email.clone() } else { name },
             email,
             administrator: caller.administrator,
+            acts_for: caller.organization_id,
             organization: organizations.iter().find(acted_for).cloned(),
             organizations,
             navigation: navigation::entries(request.http().path(), caller.administrator),

@@ -5,6 +5,7 @@ use std::{borrow::Cow, rc::Rc};
 use actix_web::{HttpResponse, http::StatusCode};
 use callboard_messages::{
     Caller, Code, Limit, Operation,
+    organization::GetOrganization,
     project::{ListProjects, Project},
 };
 use serde::Serialize;
@@ -12,7 +13,7 @@ use url::form_urlencoded;
 
 use super::{
     compressed,
-    form::{Form, FormView},
+    form::{Form, FormView, Most},
     frame::Frame,
     html, redirect,
     toast::Toast,
@@ -94,9 +95,28 @@ impl PageRequest {
         (!value.is_empty() && message::is_storable(&value)).then(|| value.into_owned())
     }
 
-    /// The form that was sent, of at most `limit` bytes.
-    pub(crate) async fn form(&mut self, limit: usize) -> Result<Form, Problem> {
-        Form::read(&mut self.request, limit).await
+    /// The form that was sent.
+    pub(crate) async fn form(&mut self, most: Most) -> Result<Form, Problem> {
+        let form = Form::read(&mut self.request, most).await?;
+        self.check_organization(&form).await?;
+        Ok(form)
+    }
+
+    /// Refuses a form of a page that was shown for another organization than the one acted for now, which another tab
+    /// may have changed meanwhile.
+    pub(crate) async fn check_organization(&self, form: &Form) -> Result<(), Problem> {
+        let acted_for = self.caller().organization_id;
+        let (Some(shown_for), Some(organization_id)) = (form.organization(), acted_for) else { return Ok(()) };
+        if shown_for == organization_id {
+            return Ok(());
+        }
+        let asked = self.ask(GetOrganization { organization_id }).await;
+        let name = asked.map_or_else(|_| "another organization".to_owned(), |organization| organization.display_name);
+        let detail = format!(
+            "nothing was done: this page was opened for another organization, and these pages act for {name} now; \
+             switch back in another tab and send it again"
+        );
+        Err(Problem::of(Code::Conflict, detail))
     }
 
     /// The caller's project of the name in the path.

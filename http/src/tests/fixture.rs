@@ -164,6 +164,11 @@ impl TestGateway {
         self.client.request(method, format!("http://{}{path}", self.address))
     }
 
+    /// Sends a request that was built otherwise.
+    pub(super) async fn execute(&self, request: reqwest::Request) -> Response {
+        self.client.execute(request).await.unwrap()
+    }
+
     pub(super) fn get(&self, path: &str) -> RequestBuilder {
         self.request("GET", path)
     }

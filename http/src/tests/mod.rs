@@ -6,6 +6,7 @@ mod bad_input;
 mod edge;
 mod failing_store;
 mod fixture;
+mod forms;
 mod live;
 mod operating;
 mod pages;

@@ -17,7 +17,8 @@ fn cookies(response: &Response) -> String {
     pairs.collect::<Vec<_>>().join("; ")
 }
 
-fn form(gateway: &TestGateway, path: &str, fields: &[(&str, &str)]) -> RequestBuilder {
+/// A form, as a browser sends it.
+pub(super) fn form(gateway: &TestGateway, path: &str, fields: &[(&str, &str)]) -> RequestBuilder {
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
     gateway
         .request("POST", path)
@@ -27,7 +28,7 @@ fn form(gateway: &TestGateway, path: &str, fields: &[(&str, &str)]) -> RequestBu
 }
 
 /// A page, as a browser asks for it.
-fn browse(gateway: &TestGateway, path: &str) -> RequestBuilder {
+pub(super) fn browse(gateway: &TestGateway, path: &str) -> RequestBuilder {
     gateway.get(path).header("accept", "text/html")
 }
 
@@ -240,7 +241,8 @@ async fn whoever_is_not_signed_in_comes_back_to_the_page_and_to_what_was_typed()
     assert_eq!(signed_in.headers()["location"], "/apps/shop?a=b");
 
     let typed = [("name", "shop"), ("description", "<typed>\nin two lines")];
-    let told = form(&gateway, "/apps/new", &typed).header("sec-fetch-site", "same-origin").send().await.unwrap();
+    let told = form(&gateway, "/apps/new", &typed).header("sec-fetch-site", "same-origin");
+    let told = told.header("cookie", "callboard_device=x").send().await.unwrap();
     assert_eq!(told.status(), 401);
     let text = told.text().await.unwrap();
     assert!(text.contains("Send again") && text.contains("name=\"description\""), "{text}");

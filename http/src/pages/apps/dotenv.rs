@@ -1,5 +1,10 @@
 //! Variables in the syntax of `.env` files, as people have them.
 
+use std::collections::HashMap;
+
+/// Most variables of a text; more than a project may have.
+pub(super) const MOST: usize = 512;
+
 /// The variables of a text, in its order; otherwise a sentence that names the line.
 ///
 /// `NAME=value`, also with `export` before it. What is in single quotes stays as it is; in double quotes `\n`, `\t`, `\"` and
@@ -7,6 +12,7 @@
 /// substituted.
 pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, String> {
     let mut variables: Vec<(String, String)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
     let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut number = 0;
     while !rest.is_empty() {
@@ -26,7 +32,8 @@ pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, String> {
             return Err(format!("line {number}: {:?} can't be the name of a variable", shortened(name)));
         }
         // From the sign on in the whole text, because quotes may span lines.
-        let value = rest.split_once('=').map_or("", |(_, value)| value).trim_start_matches([' ', '\t']);
+        let given = rest.split_once('=').map_or("", |(_, value)| value);
+        let value = given.trim_start_matches([' ', '\t']);
         let (value, after) = match value.chars().next() {
             Some(quote @ ('"' | '\'' | '`')) => {
                 let unquoted = quoted(value, quote);
@@ -39,12 +46,23 @@ pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, String> {
                 number += text.matches('\n').count();
                 (text, after)
             }
-            _ => (plain(value.split_once('\n').map_or(value, |(value, _)| value)), after),
+            // With the space after the sign: what begins with ` #` is a comment, and the value is empty.
+            _ => (plain(given.split_once('\n').map_or(given, |(value, _)| value)), after),
         };
-        match variables.iter_mut().find(|(known, _)| known == name) {
+        match places.get(name) {
             // As a shell would: the last one counts.
-            Some((_, known)) => *known = value,
-            None => variables.push((name.to_owned(), value)),
+            Some(place) => {
+                if let Some((_, known)) = variables.get_mut(*place) {
+                    *known = value;
+                }
+            }
+            None if variables.len() == MOST => {
+                return Err(format!("line {number}: there are more than {MOST} variables"));
+            }
+            None => {
+                places.insert(name, variables.len());
+                variables.push((name.to_owned(), value));
+            }
         }
         rest = after;
     }
@@ -52,7 +70,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, String> {
 }
 
 fn plain(value: &str) -> String {
-    let end = value.find(" #").or_else(|| value.find("\t#")).unwrap_or(value.len());
+    let end = [" #", "\t#"].into_iter().filter_map(|comment| value.find(comment)).min().unwrap_or(value.len());
     value.get(..end).unwrap_or(value).trim().to_owned()
 }
 
@@ -87,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_file_is_read_as_the_usual_tools_read_it() {
-        let text = "\u{feff}# a comment\r\nA=1\nexport B = two words # why\n\nC='$HOME # no'\nD=\"line\\nnext \\\"q\\\"\"\r\nE=\nF=a=b\nG=\"two\nlines\"\nA=2\n";
+        let text = "\u{feff}# a comment\r\nA=1\nexport B = two words # why\n\nC='$HOME # no'\nD=\"line\\nnext \\\"q\\\"\"\r\nE=\nF=a=b\nG=\"two\nlines\"\nE3= # comment\nH=1\t# 2 # 3\nI=#4\nA=2\n";
         let expected = [
             ("A", "2"),
             ("B", "two words"),
@@ -96,11 +114,22 @@ mod tests {
             ("E", ""),
             ("F", "a=b"),
             ("G", "two\nlines"),
+            ("E3", ""),
+            ("H", "1"),
+            ("I", "#4"),
         ];
         let expected: Vec<(String, String)> =
             expected.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         assert_eq!(parse(text), Ok(expected));
         assert_eq!(parse(""), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn only_as_many_variables_are_read_as_a_form_holds() {
+        let same = "A=1\n".repeat(100_000);
+        assert_eq!(parse(&same), Ok(vec![("A".to_owned(), "1".to_owned())]));
+        let many: String = (0..100_000).map(|number| format!("A{number}=1\n")).collect();
+        assert_eq!(parse(&many), Err("line 513: there are more than 512 variables".to_owned()));
     }
 
     #[test]

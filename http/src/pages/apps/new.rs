@@ -1,10 +1,10 @@
 //! A new app, or a new version of one: from an upload, a git repository or an example.
 
 use actix_multipart::{Field, Multipart};
-use actix_web::{HttpResponse, dev::Payload};
+use actix_web::{HttpResponse, dev::Payload, http::StatusCode};
 use bytes::Bytes;
 use callboard_messages::{
-    ProjectId,
+    Code, ProjectId,
     deploy::{CreateDeployment, Deployment, DeploymentSource},
     project::{CreateProject, Project},
 };
@@ -203,21 +203,14 @@ async fn from_upload(mut request: PageRequest, is_existing: bool) -> Result<Http
     let existing = if is_existing { Some(request.project().await?) } else { None };
     let payload = Payload::take(&mut request.inner().payload);
     let mut parts = Multipart::new(request.http().headers(), payload);
-    let mut pairs: Vec<(String, String)> = Vec::new();
-    let mut file = None;
-    while file.is_none() {
-        let Some(part) = parts.next().await else { break };
-        let part = part.map_err(|error| Problem::invalid(format!("the form can't be read: {error}")))?;
-        let Some(name) = part.name().map(str::to_owned) else {
-            return Err(Problem::invalid("a part of the form has no name"));
-        };
-        match name.as_str() {
-            "archive" => file = Some(part),
-            _ if pairs.len() >= FIELDS => return Err(Problem::invalid("the form has too many fields")),
-            _ => pairs.push((name, text(part).await?)),
-        }
+    // The file has a pace of its own; what comes before it is short.
+    let within = request.worker().shared.settings.body_timeout();
+    let (form, file) = tokio::time::timeout(within, before_file(&mut parts)).await.map_err(|_| late())??;
+    if let Err(problem) = request.check_organization(&form).await {
+        drop(file);
+        drain(&mut parts, &request).await;
+        return Err(problem);
     }
-    let form = Form::of(pairs)?;
     let name = form.text("name").trim().to_owned();
     let outcome = match file {
         Some(file) => upload_to(&request, &form, existing.clone(), &name, file).await,
@@ -229,13 +222,35 @@ async fn from_upload(mut request: PageRequest, is_existing: bool) -> Result<Http
     match outcome {
         Ok(deployment) => Ok(begun(&request, existing.map_or(name, |project| project.name), &deployment)),
         Err(blamed) => {
-            // A browser that is still sending would not read the answer before a reset.
             drain(&mut parts, &request).await;
             blamed.show(&request, &form, existing, "upload").await
         }
     }
 }
 
+/// The fields that come before the file, and the file, if there is one.
+async fn before_file(parts: &mut Multipart) -> Result<(Form, Option<Field>), Problem> {
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|error| Problem::invalid(format!("the form can't be read: {error}")))?;
+        let Some(name) = part.name().map(str::to_owned) else {
+            return Err(Problem::invalid("a part of the form has no name"));
+        };
+        match name.as_str() {
+            "archive" => return Ok((Form::of(pairs)?, Some(part))),
+            _ if pairs.len() >= FIELDS => return Err(Problem::invalid("the form has too many fields")),
+            _ => pairs.push((name, text(part).await?)),
+        }
+    }
+    Ok((Form::of(pairs)?, None))
+}
+
+fn late() -> Problem {
+    let detail = "the form did not arrive in time; send it again";
+    Problem { close: true, ..Problem::new(StatusCode::REQUEST_TIMEOUT, Code::Invalid.as_str(), detail) }
+}
+
+/// Reads on for a while: a browser that is still sending would not read the answer before a reset.
 async fn drain(parts: &mut Multipart, request: &PageRequest) {
     let settings = &request.worker().shared.settings;
     let rest = parts.by_ref().flat_map(|part| match part {

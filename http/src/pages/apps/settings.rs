@@ -163,13 +163,13 @@ mod tests {
     fn a_configuration_comes_back_as_it_was_shown() {
         let text = "root=web&build_command=make&publish=out&single_page=no&clean_urls=&trailing_slash=yes\
                     &versions=Node+22%0D%0Apython+%3E%3D3.11&memory_mib=256";
-        let config = to_config(&Form::parse(text.as_bytes()).unwrap(), BuildConfig::default()).unwrap();
+        let config = to_config(&Form::parse(text.as_bytes(), 64).unwrap(), BuildConfig::default()).unwrap();
         let shown = of_config(config.clone());
         let again = Form::of(shown.values.into_iter().collect()).unwrap();
         assert_eq!(to_config(&again, BuildConfig::default()).unwrap(), config);
         assert_eq!(config.versions.get("python").map(String::as_str), Some(">=3.11"));
         assert_eq!((config.static_options.single_page, config.static_options.clean_urls), (Some(false), None));
-        let wrong = Form::parse(b"versions=node").unwrap();
+        let wrong = Form::parse(b"versions=node", 64).unwrap();
         assert!(to_config(&wrong, BuildConfig::default()).unwrap_err().detail.starts_with("`versions`: "));
     }
 }

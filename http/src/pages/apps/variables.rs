@@ -1,10 +1,10 @@
 //! The variables of an app: edited together, imported from a `.env` file, and saved only over the version that was read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use actix_web::HttpResponse;
+use actix_web::{HttpResponse, http::StatusCode};
 use callboard_messages::{
-    Code, Secret,
+    Code, Failure, Secret,
     deploy::ListApps,
     project::{ChangeEnv, Environment, ListEnv, NewVariable},
 };
@@ -12,12 +12,15 @@ use serde::Serialize;
 
 use super::{AppHead, address, dotenv};
 use crate::{
-    pages::{form::Form, request::PageRequest},
+    pages::{
+        form::{Form, Most},
+        request::PageRequest,
+    },
     problem::Problem,
 };
 
-/// Largest form: 512 KiB of values, each twice, encoded.
-const LARGEST: usize = 4 * 1024 * 1024;
+/// Largest form: 512 KiB of values, each twice, encoded; and the fields of its rows, with room for the others.
+pub(in crate::pages) const LARGEST: Most = Most { bytes: 4 * 1024 * 1024, fields: ROWS * 6 + 16 };
 /// Rows of a form; what a project may have, with room for new ones.
 const ROWS: usize = 512;
 /// Empty rows for new variables.
@@ -53,6 +56,8 @@ struct Row {
     theirs: Option<String>,
     /// Whether somebody else changed the same variable meanwhile.
     contested: bool,
+    /// Whether it is saved in plain now, and becomes a secret as it was typed.
+    becomes_secret: bool,
 }
 
 impl Row {
@@ -66,35 +71,56 @@ impl Row {
     }
 }
 
+/// How the form is shown.
+struct Shown {
+    version: i64,
+    rows: Vec<Row>,
+    import: String,
+    /// Why nothing was saved.
+    refusal: Option<Problem>,
+    /// Whether it is because somebody else saved meanwhile.
+    conflict: bool,
+}
+
+impl Shown {
+    /// Again as it was sent, with the refusal.
+    fn again(form: &Form, version: i64, refusal: Problem) -> Self {
+        let import = form.text("import").replace("\r\n", "\n");
+        Self { version, rows: rows_from(form), import, refusal: Some(refusal), conflict: false }
+    }
+}
+
 pub(crate) async fn form(request: PageRequest) -> Result<HttpResponse, Problem> {
     let app = AppHead::of(&request, "variables").await?;
     let environment = request.ask(ListEnv { project_id: app.project.id, version: None }).await?;
-    let rows = with_blanks(rows_of(&environment));
-    show(&request, app, environment.version, rows, String::new(), None, false).await
+    let (version, rows) = (environment.version, rows_of(&environment));
+    show(&request, app, Shown { version, rows, import: String::new(), refusal: None, conflict: false }).await
 }
 
 pub(crate) async fn save(mut request: PageRequest) -> Result<HttpResponse, Problem> {
+    // The form is large: nothing of it is read for somebody who may not save it.
+    const PERMISSION: &str = "project:write";
+    if !request.caller().scopes.allows(PERMISSION) {
+        return Err(Failure::Forbidden(PERMISSION.into()).into());
+    }
     let form = request.form(LARGEST).await?;
     let app = AppHead::of(&request, "variables").await?;
     let project_id = app.project.id;
     let read: i64 = form.number("version", "a whole number")?.unwrap_or(0);
-    let import = form.text("import").to_owned();
     let mut rows = rows_from(&form);
-    match dotenv::parse(&import) {
-        Ok(imported) => add(&mut rows, imported),
-        Err(sentence) => {
-            return show(
-                &request,
-                app,
-                read,
-                with_blanks(rows),
-                import,
-                Some(format!("the import, {sentence}")),
-                false,
-            )
-            .await;
-        }
+    if let Some(row) = rows.iter().position(|row| row.name.is_empty()) {
+        let refusal = Problem::invalid(format!("give the value in row {} a name", row + 1));
+        return show(&request, app, Shown::again(&form, read, refusal)).await;
     }
+    // Browsers send the line ends of a text as CR LF.
+    let imported = match dotenv::parse(&form.text("import").replace("\r\n", "\n")) {
+        Ok(imported) => imported,
+        Err(sentence) => {
+            let refusal = Problem::invalid(format!("the import, {sentence}"));
+            return show(&request, app, Shown::again(&form, read, refusal)).await;
+        }
+    };
+    let plain = add(&mut rows, imported);
     let remove: Vec<String> = rows.iter().filter(|row| row.known && row.remove).map(|row| row.name.clone()).collect();
     let changed = rows.iter().filter(|row| !row.remove && row.is_changed());
     let set: Vec<NewVariable> = changed
@@ -109,40 +135,32 @@ pub(crate) async fn save(mut request: PageRequest) -> Result<HttpResponse, Probl
     let problem = match outcome {
         Ok(environment) => {
             let variables = if count == 1 { "variable" } else { "variables" };
-            let sentence =
-                format!("Saved {count} {variables}, as version {}. Restart the app to use them.", environment.version);
+            let saved = format!("Saved {count} {variables}, as version {}.", environment.version);
+            let sentence = format!("{saved} Restart the app to use them.{}", stays_plain(&plain));
             return Ok(request.done(&to, sentence));
         }
         Err(problem) if problem.cause.is_some() => return Err(problem),
         Err(problem) => problem,
     };
     if problem.code != Code::PreconditionFailed.as_str() {
-        return show(&request, app, read, with_blanks(rows), import, Some(problem.detail.into_owned()), false).await;
+        return show(&request, app, Shown::again(&form, read, problem)).await;
     }
     let newest = request.ask(ListEnv { project_id, version: None }).await?;
-    let merged = with_blanks(merged(rows, &newest, read));
-    show(&request, app, newest.version, merged, String::new(), None, true).await
+    let rows = merged(rows, &newest, read);
+    let version = newest.version;
+    let shown = Shown { version, rows, import: String::new(), refusal: Some(problem), conflict: true };
+    show(&request, app, shown).await
 }
 
-async fn show(
-    request: &PageRequest,
-    app: AppHead,
-    version: i64,
-    rows: Vec<Row>,
-    import: String,
-    error: Option<String>,
-    conflict: bool,
-) -> Result<HttpResponse, Problem> {
+async fn show(request: &PageRequest, app: AppHead, shown: Shown) -> Result<HttpResponse, Problem> {
+    let Shown { version, rows, import, refusal, conflict } = shown;
     let list = ListApps { project_id: Some(app.project.id), ..ListApps::default() };
     let serving = request.ask(list).await.ok().and_then(|page| page.items.into_iter().next());
     let outdated = serving.and_then(|app| app.environment_version).is_some_and(|serving| serving != version);
     let outdated = outdated && app.healthy > 0;
-    let status = match (conflict, &error) {
-        (true, _) => actix_web::http::StatusCode::PRECONDITION_FAILED,
-        (false, Some(_)) => actix_web::http::StatusCode::BAD_REQUEST,
-        (false, None) => actix_web::http::StatusCode::OK,
-    };
-    let view = VariablesView { app, version, rows, import, error, conflict, outdated };
+    let status = refusal.as_ref().map_or(StatusCode::OK, |problem| problem.status);
+    let error = refusal.filter(|_| !conflict).map(|problem| problem.detail.into_owned());
+    let view = VariablesView { app, version, rows: with_blanks(rows), import, error, conflict, outdated };
     request.render_as(status, "apps/variables.html", &view).await
 }
 
@@ -176,19 +194,45 @@ fn rows_from(form: &Form) -> Vec<Row> {
             ..Row::default()
         }
     };
-    (0..ROWS).map(row).filter(|row| !row.name.is_empty()).collect()
+    // A value without a name is kept, so that whoever typed it can be told.
+    (0..ROWS).map(row).filter(|row| !(row.name.is_empty() && row.value.is_empty())).collect()
+}
+
+/// Where each variable's row is.
+fn places(rows: &[Row]) -> HashMap<String, usize> {
+    rows.iter().enumerate().map(|(place, row)| (row.name.clone(), place)).collect()
 }
 
 /// Adds imported variables. What is there already gets the imported value and stays as secret as it was; what is new is a
-/// secret, because it is not known to be none.
-fn add(rows: &mut Vec<Row>, imported: Vec<(String, String)>) {
+/// secret, because it is not known to be none. Returns the names of those that were changed and stay plain.
+fn add(rows: &mut Vec<Row>, imported: Vec<(String, String)>) -> Vec<String> {
+    let places = places(rows);
+    let mut plain = Vec::new();
     for (name, value) in imported {
-        match rows.iter_mut().find(|row| row.name == name) {
+        match places.get(&name).and_then(|place| rows.get_mut(*place)) {
             Some(row) => {
+                if row.known && !row.secret && row.value != value {
+                    plain.push(name);
+                }
                 row.value = value;
                 row.remove = false;
             }
             None => rows.push(Row { name, value, secret: true, ..Row::default() }),
+        }
+    }
+    plain
+}
+
+/// Says which imported variables can be read by whoever sees the page; empty if there is none.
+fn stays_plain(names: &[String]) -> String {
+    const NAMED: usize = 3;
+    let first: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
+    match (names.len(), first.join(", ")) {
+        (0, _) => String::new(),
+        (1, name) => format!(" {name} was plain and stays so; to have it sealed, remove it and add it as a secret."),
+        (count, named) => {
+            let more = if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() };
+            format!(" {named}{more} were plain and stay so; to have them sealed, remove them and add them as secrets.")
         }
     }
 }
@@ -198,15 +242,22 @@ fn merged(typed: Vec<Row>, newest: &Environment, read: i64) -> Vec<Row> {
     let changed_since: BTreeMap<&str, i64> =
         newest.variables.iter().map(|variable| (variable.name.as_str(), variable.version)).collect();
     let mut rows = rows_of(newest);
+    let places = places(&rows);
     for typed in typed {
         let is_touched = typed.remove || typed.is_changed();
         let newer = changed_since.get(typed.name.as_str()).is_some_and(|version| *version > read);
-        match rows.iter_mut().find(|row| row.name == typed.name) {
+        match places.get(&typed.name).and_then(|place| rows.get_mut(*place)) {
             Some(row) if is_touched => {
                 row.contested = newer;
-                row.theirs = (newer && !row.secret).then(|| row.value.clone());
-                row.value = if typed.remove { row.value.clone() } else { typed.value };
                 row.remove = typed.remove;
+                // What was typed as a secret is never saved in plain; a secret without a value would stay as it is.
+                if typed.secret && !typed.value.is_empty() && !row.secret {
+                    (row.secret, row.becomes_secret, row.was, row.value) = (true, true, String::new(), String::new());
+                }
+                row.theirs = (newer && !row.secret).then(|| row.value.clone());
+                if !typed.remove {
+                    row.value = typed.value;
+                }
             }
             Some(_) => {}
             // Removed by somebody else: only what was changed here is set again.
@@ -241,7 +292,7 @@ mod tests {
     }
 
     fn typed(text: &str) -> Vec<Row> {
-        rows_from(&Form::parse(text.as_bytes()).unwrap())
+        rows_from(&Form::parse(text.as_bytes(), LARGEST.fields).unwrap())
     }
 
     #[test]
@@ -274,9 +325,22 @@ mod tests {
     }
 
     #[test]
+    fn what_was_typed_as_a_secret_stays_one_over_a_plain_value_that_somebody_else_saved() {
+        let rows = typed("name.0=TOKEN&value.0=s3cret&secret.0=1&name.1=EMPTY&value.1=&secret.1=1");
+        let newest = environment(8, &[("EMPTY", Some("theirs"), 8), ("TOKEN", Some("theirs"), 8)]);
+        let merged = merged(rows, &newest, 7);
+        let token = merged.iter().find(|row| row.name == "TOKEN").unwrap();
+        assert!(token.secret && token.becomes_secret && token.contested && token.is_changed());
+        assert_eq!((token.value.as_str(), token.was.as_str(), &token.theirs), ("s3cret", "", &None));
+        let empty = merged.iter().find(|row| row.name == "EMPTY").unwrap();
+        assert!(!empty.secret && empty.is_changed(), "nothing is no secret");
+    }
+
+    #[test]
     fn what_is_imported_takes_the_place_of_what_is_there() {
         let mut rows = typed("name.0=A&known.0=1&was.0=1&value.0=1&remove.0=1");
-        add(&mut rows, vec![("A".to_owned(), "2".to_owned()), ("B".to_owned(), "3".to_owned())]);
+        let plain = add(&mut rows, vec![("A".to_owned(), "2".to_owned()), ("B".to_owned(), "3".to_owned())]);
+        assert!(stays_plain(&plain).starts_with(" A was plain and stays so"), "{plain:?}");
         assert!(rows[0].is_changed() && !rows[0].remove && !rows[0].secret);
         assert!(rows[1].secret && !rows[1].known);
     }
