@@ -7,7 +7,11 @@ import { showTimes } from "./times.js";
 
 const PARTS = { log: "./log.js", upload: "./upload.js", chart: "./chart.js", variables: "./variables.js" };
 
+const place = () => location.pathname + location.search;
+let here;
+
 const start = () => {
+  here = place();
   showTimes(document);
   one(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   for (const button of all("[data-copy]")) button.hidden = !navigator.clipboard;
@@ -51,5 +55,6 @@ document.addEventListener("submit", (event) => {
 });
 document.addEventListener("change", ({ target }) => { if (target.matches("[data-instant] select")) target.form.requestSubmit(); });
 addEventListener("shown", start);
-addEventListener("popstate", () => location.reload());
+// A link to a place in the page is no other page.
+addEventListener("popstate", () => place() === here || location.reload());
 start();

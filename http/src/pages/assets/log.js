@@ -6,8 +6,7 @@ import { refresh } from "./swap.js";
 import { clock } from "./times.js";
 
 const HEIGHT = 20, AT_ONCE = 10000, MOST = 200000;
-const LEVELS = { error: "error|err|fatal|panic|critical|exception|traceback", warning: "warn|warning", debug: "debug|trace" };
-const WORDS = Object.entries(LEVELS).map(([name, words]) => [name, new RegExp(`(?<![a-z0-9])(${words})(?![a-z0-9])`, "i")]);
+const WORDS = Object.entries({ error: "err(or)?|fatal|panic|critical|exception|traceback", warning: "warn(ing)?", debug: "debug|trace" }).map(([name, words]) => [name, new RegExp(`(?<![a-z0-9])(${words})(?![a-z0-9])`, "i")]);
 const level = (text) => WORDS.find(([, words]) => words.test(text.slice(0, 120)))?.[0] ?? "";
 
 export const start = (log) => {
@@ -56,6 +55,7 @@ export const start = (log) => {
       // The lines of two nodes may come out of order; none comes twice.
       if (line.id <= last && lines.some(({ id }) => id === line.id)) continue;
       last = Math.max(last, line.id);
+      line.text = line.text.replace(/\x1b\[[0-9;]*m/g, "");
       lines.push(line);
       if (fits(line)) shown.push(line);
     }
@@ -67,7 +67,10 @@ export const start = (log) => {
     try {
       for (let more = true; more;) {
         const after = whole !== undefined || last, response = await ask(`${address}?${after ? `after=${last}&` : ""}limit=${AT_ONCE}`);
-        if (!response?.ok) { state.textContent = response ? (await response.json()).detail : "signed out"; return; }
+        if (!response?.ok) {
+          state.textContent = response ? (await response.json()).detail : "signed out";
+          return response && (response.status > 499 || response.status === 429) && retry();
+        }
         const { items } = await response.json();
         add(items);
         more = after && items.length === AT_ONCE;

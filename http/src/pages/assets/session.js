@@ -5,6 +5,7 @@ import { dialog, one } from "./dom.js";
 export const ask = async (address, options) => {
   const response = await fetch(address, options);
   if (response.status !== 401 && new URL(response.url).pathname !== "/sign-in") return response;
-  if (!one(".session")) dialog("session").addEventListener("close", () => dispatchEvent(new Event("shown")));
+  tellSignedOut();
   return null;
 };
+export const tellSignedOut = () => { if (!one(".session")) dialog("session").addEventListener("close", () => dispatchEvent(new Event("shown"))); };

@@ -9,13 +9,14 @@ export const page = async (address, options) => {
   return response && { response, page: parse(await response.text()) };
 };
 
-// What a part was sent as, without what the reader changed in it since.
+// What a part was sent as, without what the reader changed in it since, and without what is new each time.
+const ATTEMPT = /"attempt" value="[^"]*/g;
 const sent = new WeakMap();
 const steps = (root, at) => (at === root ? [] : [...steps(root, at.parentElement), [...at.parentElement.children].indexOf(at)]);
 
 const swapParts = (next) => {
   for (const part of all("[data-part]", next)) {
-    const old = one(`[data-part="${part.dataset.part}"]`), text = part.outerHTML, focused = document.activeElement;
+    const old = one(`[data-part="${part.dataset.part}"]`), text = part.outerHTML.replace(ATTEMPT, ""), focused = document.activeElement;
     if (!old || sent.get(old) === text || (old.contains(focused) && focused.matches("input, textarea, select"))) continue;
     const open = all("details[id]", old), way = old.contains(focused) && steps(old, focused);
     const fresh = document.adoptNode(part);
@@ -46,6 +47,14 @@ export const refresh = async () => {
   if (again) refresh(again = false);
 };
 
+export const AWAY = "The node did not answer. What you gave is still here; try again.";
+// Tells in the page why nothing was done.
+const tell = (textContent) => {
+  one("dialog[open]")?.close();
+  one(".toasts").replaceChildren(make("p", { className: "toast refused", textContent }));
+  scrollTo(0, 0);
+};
+
 // Sends a form without leaving the page, so that nothing typed is lost whatever comes of it.
 export const send = async (form, button) => {
   form.dataset.sending = "";
@@ -53,7 +62,7 @@ export const send = async (form, button) => {
     const body = new URLSearchParams(new FormData(form, button)), got = await page(form.action, { method: "POST", body });
     if (!got) return;
     const { response: { url, redirected }, page: next } = got, main = one("main", next);
-    if (!one(".side", next)) { location.assign(url); return; }
+    if (!one(".side", next)) { if (redirected) location.assign(url); else tell(one("[data-detail]", next).textContent); return; }
     document.title = next.title;
     one(".side").replaceWith(one(".side", next));
     one("main").replaceWith(main);
@@ -64,8 +73,7 @@ export const send = async (form, button) => {
     one("[role=alert], .notice.good", main)?.scrollIntoView({ block: "nearest" });
     dispatchEvent(new Event("shown"));
   } catch {
-    const textContent = "The node did not answer. What you typed is still here; try again.";
-    one(".toasts").replaceChildren(make("p", { className: "toast refused", textContent }));
+    tell(AWAY);
   } finally {
     delete form.dataset.sending;
   }

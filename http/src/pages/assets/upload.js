@@ -1,11 +1,13 @@
 // A new app, or a new version of one, from a folder or an archive that is dropped or chosen.
 import { chosen, dropped, pack } from "./archive.js";
 import { one } from "./dom.js";
+import { tellSignedOut } from "./session.js";
+import { AWAY } from "./swap.js";
 
 const MOST_FILES = 50000;
 
 export const start = (form) => {
-  const part = (selector) => one(selector, form), { project, app, largest } = form.dataset, { archive: input, name, attempt } = form.elements;
+  const part = (selector) => one(selector, form), { project, app, largest } = form.dataset, { archive: input, name, attempt, organization } = form.elements;
   const zone = part("[data-drop]"), state = part("[data-drop-state]"), progress = part("progress"), button = part(".primary"), folder = part("#folder");
   let made = project && { id: project, name: app }, archive = null, source = null;
   part("[data-folder]").hidden = false;
@@ -42,8 +44,14 @@ export const start = (form) => {
     request.setRequestHeader("Content-Type", isFile ? "application/octet-stream" : "application/json");
     if (!isFile) request.setRequestHeader("Idempotency-Key", attempt.value);
     else request.upload.onprogress = ({ loaded, total }) => { progress.value = loaded / total; tell(`Uploaded ${Math.round(100 * loaded / total)} %`); };
-    request.onload = () => { const answer = JSON.parse(request.response); if (request.status === 201) resolve(answer); else reject(answer.detail); };
-    request.onerror = () => reject("The node did not answer. Deploy again; what you chose is still here.");
+    if (organization) request.setRequestHeader("Callboard-Organization", organization.value);
+    request.onload = () => {
+      let answer;
+      try { answer = JSON.parse(request.response); } catch { return reject(AWAY); }
+      if (request.status === 401) tellSignedOut();
+      if (request.status === 201) resolve(answer); else reject(answer.detail);
+    };
+    request.onerror = () => reject(AWAY);
     request.send(isFile ? body : JSON.stringify(body));
   });
   form.addEventListener("submit", async (event) => {
