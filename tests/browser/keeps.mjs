@@ -118,6 +118,24 @@ await open(async (browser) => {
   const { variables } = await api(page, "GET", `/projects/${(await api(page, "GET", "/projects?name=shop")).items[0].id}/env`);
   assert.deepEqual(variables.map((variable) => variable.name), ["A", "B", "C", "MINE", "THEIRS"]);
 
+  // A place in the page, and a problem that is a page of its own, leave what is typed where it is.
+  await page.goto("/apps/shop/settings");
+  await page.fill("[name=description]", "typed before a problem");
+  await page.locator(".skip").focus();
+  await page.keyboard.press("Enter");
+  await page.waitForURL("**/settings#main");
+  await page.goBack();
+  await page.waitForURL("**/settings");
+  assert.equal(await page.inputValue("[name=description]"), "typed before a problem");
+  await page.route("**/settings/description", (route) => route.fulfill({
+    status: 503, contentType: "text/html", body: "<main><h1>Unavailable</h1><p data-detail>Project does not answer now.</p></main>",
+  }));
+  await page.getByRole("button", { name: "Save the description" }).click();
+  await page.getByText("Project does not answer now.").waitFor();
+  assert.equal(new URL(page.url()).pathname, "/apps/shop/settings");
+  assert.equal(await page.inputValue("[name=description]"), "typed before a problem");
+  await page.unroute("**/settings/description");
+
   // A session that ends while a page is open: it is told, and what was typed is sent after signing in elsewhere.
   await page.goto("/apps/shop/variables");
   await blank(page).getByLabel("Name").fill("LATE");
@@ -137,10 +155,20 @@ await open(async (browser) => {
   await page.getByRole("button", { name: "Go on" }).click();
   await page.getByRole("button", { name: "Save" }).click();
   await page.getByText("Saved 1 variable, as version 5.").waitFor();
+  // An upload tells it as well, and what was chosen stays.
+  await page.goto("/apps/new");
+  await page.setInputFiles("#folder", told.folder);
+  await page.getByText(/packed, 2 files/).waitFor();
+  await page.fill("[name=name]", "late");
+  await page.context().clearCookies();
+  await page.getByRole("button", { name: "Deploy" }).click();
+  await page.getByText("Your session has ended").waitFor();
+  await page.getByRole("button", { name: "Go on" }).click();
+  assert.equal(await page.inputValue("[name=name]"), "late");
   // The same without a script: the form comes back with what was typed.
   await plain.goto("/apps/shop/settings");
   await plain.fill("[name=description]", "typed without a script");
-  await plain.context().clearCookies();
+  await plain.context().clearCookies({ name: /_(access|refresh)$/ });
   await plain.getByRole("button", { name: "Save the description" }).click();
   await plain.getByText("nothing that you typed is lost").waitFor();
   const second = await plain.context().newPage();

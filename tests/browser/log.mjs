@@ -7,9 +7,15 @@ await open(async (browser) => {
   const page = await person(browser);
   await signIn(page);
   // More lines than the node keeps of one deployment, told as the node tells them.
+  // The first time the node has no time for it, and the log is read all the same.
+  let isBusy = true;
   await page.route("**/api/v1/deployments/*/logs?*", (route) => {
+    if (isBusy) {
+      isBusy = false;
+      return route.fulfill({ status: 503, json: { detail: "overloaded" } });
+    }
     const query = new URL(route.request().url()).searchParams, after = Number(query.get("after")), limit = Number(query.get("limit"));
-    const lineOf = (id) => ({ id, at: new Date(id * 10).toISOString(), from: "build", text: id % 1000 ? `line ${id}` : `ERROR: line ${id}` });
+    const lineOf = (id) => ({ id, at: new Date(id * 10).toISOString(), from: "build", text: id % 1000 ? `\x1b[32mline\x1b[0m ${id}` : `ERROR: line ${id}` });
     const count = Math.max(0, Math.min(limit, LINES - after));
     return route.fulfill({ json: { items: Array.from({ length: count }, (_, index) => lineOf(after + index + 1)) } });
   });
