@@ -3,9 +3,11 @@
 What is written here instead of made is the smallest app of its kind, for generators that fetch their templates from
 elsewhere than a package registry."""
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass
@@ -114,17 +116,20 @@ ROUTER = {
 
 
 def router(serve):
-    needs = {"react": "^19", "react-dom": "^19", "react-router": "^7", "isbot": "^5", "@react-router/node": "^7"}
+    needs = {"react": "^19", "react-dom": "^19", "react-router": "7.9.4", "isbot": "^5", "@react-router/node": "7.9.4"}
     if serve:
-        needs["@react-router/serve"] = "^7"
+        needs["@react-router/serve"] = "7.9.4"
     scripts = {"build": "react-router build", "dev": "react-router dev"}
     return {**ROUTER, "package.json": package(type="module", scripts=scripts, dependencies=needs,
-                                              devDependencies={"@react-router/dev": "^7", "vite": "^7", "typescript": "^5"})}
+                                              devDependencies={"@react-router/dev": "7.9.4", "vite": "^7", "typescript": "^5"})}
 
 
 def missing(program):
-    """What is right where a program is not there: a refusal that names it."""
-    return None if shutil.which(program) else "is not installed on this node"
+    """What is right where a program is not there for the user of builds: a refusal that names it."""
+    path = shutil.which(program)
+    # A node that runs as root builds as another user, who may not enter root's home.
+    hidden = path and os.geteuid() == 0 and any(not parent.stat().st_mode & 0o001 for parent in Path(path).parents)
+    return None if path and not hidden else "is not installed on this node"
 
 
 def older_node(major, sentence):
@@ -238,7 +243,7 @@ APPS = [
                             "requirements.txt": "streamlit\n"}, shows="Streamlit"),
     App("uv init", [Make("uv init app --no-readme --vcs none"), Make("uv add fastapi uvicorn", inside=True)],
         {"main.py": FASTAPI}, shows="fastapi"),
-    App("uv init (as it is)", [Make("uv init app --vcs none && rm -f app/.python-version")], refused="imports nothing"),
+    App("uv init (as it is)", [Make("uv init app --vcs none && rm -f app/.python-version")], refused="PORT"),
     App("poetry new", [Make("poetry new app && rm -rf app/tests && cp web.py app/"), Make("poetry add flask gunicorn", inside=True)],
         {"../web.py": FLASK}, shows="hello from flask"),
     App("poetry (no lock)", files={"app.py": FLASK, "pyproject.toml":
@@ -256,7 +261,8 @@ APPS = [
         shows="hello from flask"),
     # Other languages.
     App("cargo new", [Make("cargo new --vcs none --quiet app"),
-                      Make("cp ../main.rs src/main.rs", inside=True)], {"../main.rs": RUST}, shows="hello from rust"),
+                      Make("cp ../main.rs src/main.rs", inside=True)], {"../main.rs": RUST}, shows="hello from rust",
+        refused=missing("cargo")),
     App("go mod init", [Make("mkdir -p app")], {"main.go": GO, "go.mod": "module example.com/app\n\ngo 1.19\n"},
         shows="hello from go", refused=missing("go")),
     App("sinatra", files={"Gemfile": "source 'https://rubygems.org'\ngem 'sinatra'\n", "app.rb": "require 'sinatra'\n"},

@@ -161,11 +161,13 @@ impl Context {
     /// ended already, or is no longer the author's to end.
     pub(crate) async fn fail(&self, id: DeploymentId, author: Author, sentence: &str) -> Result<bool, Failure> {
         let (status, now) = (DeploymentStatus::Failed, self.clock.now());
+        // Before the end: whoever follows the deployment stops there.
+        let serves = self.what_serves(id).await?;
         let ended = steps::end(&self.database, &Caller::system(), author, id, status, Some(sentence), now).await?;
         if ended {
             let log = self.deployment_log(id);
             log.trouble(sentence);
-            log.detail(&self.what_serves(id).await?);
+            log.detail(&serves);
             self.announce(id).await?;
         }
         Ok(ended)

@@ -30,7 +30,12 @@ impl Deploys {
             }
         };
         let queued = ahead.iter().filter(|build| !build.building).count();
-        let builds = context.work.all().into_iter().filter(|(_, work)| *work == Work::Build).count();
+        let building = context.work.all();
+        // A builder was free, and has it already.
+        if building.contains(&(id, Work::Build)) {
+            return;
+        }
+        let builds = building.into_iter().filter(|(_, work)| *work == Work::Build).count();
         if builds + queued < builders {
             return;
         }

@@ -2,11 +2,11 @@
 
 use std::{path::Path, time::Duration};
 
-use callboard_messages::{Limit, deploy::*};
+use callboard_messages::{DeploymentId, Limit, deploy::*};
 use callboard_platform::cluster::NodeState;
 use callboard_supervisors::testing::on_both_engines;
 
-use super::fixture::{Bench, SERVER, on_node, on_sqlite, until};
+use super::fixture::{App, Bench, SERVER, on_node, on_sqlite, until};
 use super::nodes::{Pair, by_owner};
 use super::projects::Projects;
 use crate::MIGRATIONS;
@@ -23,6 +23,11 @@ fn files<'a>(files: &'a [(&'static str, String); 3]) -> [(&'a str, &'a str); 3] 
 
 fn runs(notes: &Path) -> String {
     std::fs::read_to_string(notes).unwrap_or_default().replace('\n', " ").trim().to_owned()
+}
+
+/// Waits until the log of a deployment has this: its last lines follow its end.
+async fn says(bench: &Bench, app: &App, id: DeploymentId, text: &str) {
+    bench.until(text, async || bench.build_log(app, id).await.contains(text).then_some(())).await;
 }
 
 #[actix_rt::test]
@@ -78,9 +83,7 @@ async fn its_failure_fails_the_deployment_and_the_old_release_serves() {
         let error = first.error.unwrap();
         assert!(error.starts_with("the release command `echo zero"), "{error}");
         assert!(error.contains("status 3") && error.ends_with("it said: no database"), "{error}");
-        assert!(
-            bench.build_log(&app, first.id).await.contains("nothing serves: no deployment of this app has succeeded")
-        );
+        says(&bench, &app, first.id, "nothing serves: no deployment of this app has succeeded").await;
 
         bench.release(&app, "one").await;
         let slow = bench.deploy(&app, &files(&released("two", &notes, "sleep 1000"))).await;
@@ -90,7 +93,7 @@ async fn its_failure_fails_the_deployment_and_the_old_release_serves() {
         let error = missing.error.unwrap();
         assert!(error.contains("the program `nosuchprogram` was not found"), "{error}");
         assert_eq!(bench.get(&app, "/").await.unwrap(), "one");
-        assert!(bench.build_log(&app, missing.id).await.contains("v2 serves as before"));
+        says(&bench, &app, missing.id, "v2 serves as before").await;
         let releases = ListReleases { project_id: app.id, limit: Limit::default(), cursor: None };
         let releases = bench.ask(&app.owner, releases).await.unwrap().items;
         let statuses: Vec<ReleaseStatus> = releases.iter().map(|release| release.status).collect();

@@ -154,9 +154,10 @@ fn streamlit(app: &App) -> Option<Web> {
     if !entry.chars().all(|letter| letter.is_ascii_alphanumeric() || "._-".contains(letter)) {
         return None; // its name would have to be quoted
     }
-    let line = format!(
-        "python3 -m streamlit run {entry} --server.port $PORT --server.address 127.0.0.1 --server.headless true"
-    );
+    // Outside of a folder called site-packages it takes itself for a checkout of its own developers.
+    let options =
+        "--global.developmentMode false --server.port $PORT --server.address 127.0.0.1 --server.headless true";
+    let line = format!("python3 -m streamlit run {entry} {options}");
     let reason = format!("{entry} is an app of Streamlit, which serves itself");
     Some(Web::Runs { command: Command::Shell(line), reason, search: None })
 }

@@ -133,7 +133,7 @@ fn apps_of_frameworks_are_started_by_the_server_in_their_requirements() {
             "streamlit",
             "streamlit_app.py",
             "import streamlit as st\n",
-            "python3 -m streamlit run streamlit_app.py --server.port $PORT --server.address 127.0.0.1 --server.headless true",
+            "python3 -m streamlit run streamlit_app.py --global.developmentMode false --server.port $PORT --server.address 127.0.0.1 --server.headless true",
         ),
     ] {
         let found = plan(&[("requirements.txt", requirements), (file, text)]).unwrap();
