@@ -24,7 +24,7 @@ use std::{
 
 use actix_web::{
     App, HttpMessage as _, HttpRequest, HttpResponse, HttpServer,
-    http::header::{self, Accept},
+    http::header::{self, Accept, Quality},
     web,
 };
 use callboard_deploy::folder::{Dir, What};
@@ -35,6 +35,9 @@ use self::{
     site::{Asked, Options, Outcome, Site},
 };
 use crate::error::{Context, Error, Result};
+
+/// The longest path that is looked for, in bytes: it is compared with every rule of the site.
+const PATH_MAXIMUM: usize = 8 * 1024;
 
 #[derive(Debug, Args)]
 pub struct StaticServer {
@@ -82,6 +85,11 @@ async fn handle(request: HttpRequest, site: web::Data<Site>) -> HttpResponse {
     if !matches!(request.method().as_str(), "GET" | "HEAD") {
         return HttpResponse::MethodNotAllowed().insert_header((header::ALLOW, "GET, HEAD")).finish();
     }
+    if request.path().len() > PATH_MAXIMUM {
+        return HttpResponse::UriTooLong()
+            .content_type("text/plain; charset=utf-8")
+            .body(format!("The path is longer than {PATH_MAXIMUM} bytes, and no page has such an address.\n"));
+    }
     let (path, query) = (request.path().to_owned(), request.query_string().to_owned());
     let (wanted, by_link, looked_in) = (Wanted::of(&request), goes_by_link(&request), site.clone());
     let look = move || looked_in.look(&Asked { path: &path, query: &query, by_link, wanted: &wanted });
@@ -111,7 +119,9 @@ async fn handle(request: HttpRequest, site: web::Data<Site>) -> HttpResponse {
 /// Whether somebody goes there, in a browser, rather than a page asking for a part of itself.
 fn goes_by_link(request: &HttpRequest) -> bool {
     let name = request.path().rsplit('/').next().unwrap_or_default();
-    let accepts = |accept: Accept| accept.iter().any(|media| media.item.essence_str() == "text/html");
+    let accepts = |accept: Accept| {
+        accept.iter().any(|media| media.item.essence_str() == "text/html" && media.quality > Quality::ZERO)
+    };
     !name.contains('.') && request.get_header().is_some_and(accepts)
 }
 

@@ -131,10 +131,7 @@ impl Site {
     fn at(&self, path: &str) -> Option<At> {
         let below = relative(path)?;
         let file = |(path, file)| At::File(path, file);
-        let page = || match self.options.clean_urls {
-            Some(false) => None,
-            _ => self.opened(&with_suffix(&below, ".html")?),
-        };
+        let page = || self.page(&below);
         let index = || self.opened(&below.join(INDEX));
         let is_root = below.as_os_str().is_empty();
         match (path.ends_with('/'), self.options.trailing_slash) {
@@ -149,11 +146,25 @@ impl Site {
         }
     }
 
-    /// The file that a rule means by a path, whether or not there is a slash at its end.
+    /// The file that a rule means by a path: the one at this address, or else at the same with or without a slash at its
+    /// end.
     fn rewritten(&self, path: &str) -> Option<(PathBuf, File)> {
         let below = relative(path)?;
-        let page = || self.opened(&with_suffix(&below, ".html")?);
-        self.opened(&below).or_else(|| self.opened(&below.join(INDEX))).or_else(page)
+        let page = || self.page(&below);
+        let index = || self.opened(&below.join(INDEX));
+        let file = self.opened(&below);
+        match path.ends_with('/') || self.options.trailing_slash == Some(true) {
+            true => file.or_else(index).or_else(page),
+            false => file.or_else(page).or_else(index),
+        }
+    }
+
+    /// The page that a path without a suffix means, unless the site wants none.
+    fn page(&self, below: &Path) -> Option<(PathBuf, File)> {
+        match self.options.clean_urls {
+            Some(false) => None,
+            _ => self.opened(&with_suffix(below, ".html")?),
+        }
     }
 
     fn represented(&self, path: &Path, file: File, wanted: &Wanted) -> Option<Representation> {

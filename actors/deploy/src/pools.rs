@@ -14,6 +14,8 @@ pub struct Pools {
     pub prompt: BlockingPool,
     /// For unpacking, packing and scanning sources.
     pub archives: BlockingPool,
+    /// For making plans of builds: what a plan is read from is the app's, and slow to read delays no restart of others.
+    pub plans: BlockingPool,
     /// For measuring builds and instances, again and again.
     pub measures: BlockingPool,
     /// For removals. One thread: nothing waits for it, and all share the disk.
@@ -25,6 +27,7 @@ impl Default for Pools {
         Self {
             prompt: BlockingPool::prompt("deploy-prompt", 2, 1024),
             archives: BlockingPool::new("deploy-archives", 2, 256),
+            plans: BlockingPool::new("deploy-plans", 2, 256),
             measures: BlockingPool::new("deploy-measures", 2, 1024),
             removals: BlockingPool::new("deploy-removals", 1, 16),
         }

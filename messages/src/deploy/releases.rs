@@ -102,7 +102,7 @@ impl Operation for ListReleases {
 pub struct Rollback {
     /// Which project.
     pub project_id: ProjectId,
-    /// The release's number; default: the one before the current.
+    /// The release's number; default: the one that served before the current.
     #[serde(default)]
     #[schema(minimum = 1)]
     pub version: Option<i64>,

@@ -183,10 +183,14 @@ pub async fn follow_to_end(session: &Session, project: &Project, deployment: Dep
         }
         _ => {
             let reason = ended.error.clone().unwrap_or_else(|| "the deployment failed".to_owned());
-            let hint = format!("{}; the whole log: callboard build-log", what_serves(session, project).await);
+            let hint = whole_log_hint(&what_serves(session, project).await, &project.name);
             Err(Error::failure(line_of_log(&reason)).hint(hint).showing(&ended))
         }
     }
+}
+
+fn whole_log_hint(serves: &str, app: &str) -> String {
+    format!("{serves}; the whole log: callboard build-log --app {app}")
 }
 
 /// What serves after a deployment that did not come into service.
@@ -205,5 +209,18 @@ pub fn build_line(line: &LogLine) -> String {
     match line.from.as_str() {
         "build" => text,
         from => format!("       {}: {text}", line_of_log(from)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_after_a_failure_names_the_app_whose_log_it_is() {
+        assert_eq!(
+            whole_log_hint("v1 serves as before", "shop"),
+            "v1 serves as before; the whole log: callboard build-log --app shop"
+        );
     }
 }

@@ -57,7 +57,7 @@ fn written(formation: &Formation) -> String {
 
 #[derive(Debug, Args)]
 pub struct Rollback {
-    /// The release, such as v3; default: the one before the current
+    /// The release, such as v3; default: the one that served before the current
     #[arg(value_parser = parse_version)]
     release: Option<i64>,
     #[command(flatten)]

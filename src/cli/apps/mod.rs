@@ -41,7 +41,7 @@ pub enum AppVerb {
     Scale(lifecycle::Scale),
     /// List an app's releases
     Releases(releases::Releases),
-    /// Bring an earlier release back: the one before, or `v3`
+    /// Bring a release back: the one that served before, or `v3`
     Rollback(lifecycle::Rollback),
     /// Replace every instance, without a gap in service
     Restart(lifecycle::Restart),

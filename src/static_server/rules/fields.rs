@@ -5,7 +5,10 @@ use actix_web::{
     http::header::{self, HeaderMap, HeaderName, HeaderValue},
 };
 
-use super::{BadLine, LINE_MAXIMUM, pattern::Pattern};
+use super::{
+    BadLine, LINE_MAXIMUM,
+    pattern::{Pattern, Requested},
+};
 
 /// Rules of a site, and fields of a rule, at most.
 const RULES_MAXIMUM: usize = 500;
@@ -98,7 +101,8 @@ impl Fields {
     /// Sets the fields of an answer to a request for this path.
     pub fn apply(&self, path: &str, answer: &mut HttpResponse) {
         let mut set: Vec<(&HeaderName, Vec<&HeaderValue>)> = Vec::new();
-        let rules = self.0.iter().filter(|rule| rule.paths.matches(path).is_some());
+        let requested = Requested::of(path);
+        let rules = self.0.iter().filter(|rule| rule.paths.matches(&requested).is_some());
         let mut removed: Vec<&HeaderName> = Vec::new();
         for (name, field) in rules.flat_map(|rule| &rule.fields) {
             match field {

@@ -1,5 +1,7 @@
 //! Paths with placeholders and a splat, as the rules of a site name them.
 
+use std::borrow::Cow;
+
 use percent_encoding::percent_decode_str;
 
 /// A pattern of paths. A slash at the end makes no difference.
@@ -20,6 +22,35 @@ enum Part {
     Text(String),
     /// Any one part; its name.
     Any(String),
+}
+
+/// A path that is asked for, decoded once for all patterns that it is compared with.
+#[derive(Debug)]
+pub struct Requested<'a> {
+    whole: Cow<'a, str>,
+    parts: Vec<RequestedPart<'a>>,
+}
+
+#[derive(Debug)]
+struct RequestedPart<'a> {
+    /// As it stands there: encoded.
+    text: &'a str,
+    decoded: Cow<'a, str>,
+    /// The path from here on, encoded.
+    rest: &'a str,
+}
+
+impl<'a> Requested<'a> {
+    pub fn of(path: &'a str) -> Self {
+        let mut parts = Vec::new();
+        let mut rest = path.trim_start_matches('/');
+        while !rest.is_empty() {
+            let (text, after) = rest.split_once('/').unwrap_or((rest, ""));
+            parts.push(RequestedPart { text, decoded: percent_decode_str(text).decode_utf8_lossy(), rest });
+            rest = after.trim_start_matches('/');
+        }
+        Self { whole: percent_decode_str(path).decode_utf8_lossy(), parts }
+    }
 }
 
 /// The values of placeholders in a path that matched, as they stand there: encoded.
@@ -72,26 +103,24 @@ impl Pattern {
     }
 
     /// What its placeholders stand for in this path, if it matches.
-    pub fn matches<'a>(&self, path: &'a str) -> Option<Captured<'a>> {
+    pub fn matches<'a>(&self, path: &Requested<'a>) -> Option<Captured<'a>> {
         let (parts, splat) = match &self.0 {
             Shape::Between(before, after) => {
-                let path = decoded(path);
-                let between = path.strip_prefix(before.as_str())?;
+                let between = path.whole.strip_prefix(before.as_str())?;
                 return between.ends_with(after.as_str()).then(Captured::default);
             }
             Shape::Parts(parts, splat) => (parts, *splat),
         };
         let mut captured = Captured::default();
-        let mut rest = path.trim_start_matches('/');
-        for part in parts {
-            let (here, after) = rest.split_once('/').unwrap_or((rest, ""));
+        for (at, part) in parts.iter().enumerate() {
+            let here = path.parts.get(at)?;
             match part {
-                Part::Text(text) if decoded(here) == *text => {}
-                Part::Any(name) if !here.is_empty() => captured.0.push((name.clone(), here)),
-                _ => return None,
+                Part::Text(text) if here.decoded == *text => {}
+                Part::Any(name) => captured.0.push((name.clone(), here.text)),
+                Part::Text(_) => return None,
             }
-            rest = after.trim_start_matches('/');
         }
+        let rest = path.parts.get(parts.len()).map_or("", |part| part.rest);
         if splat {
             captured.0.push((SPLAT.to_owned(), rest));
         }
@@ -150,7 +179,7 @@ mod tests {
     use super::*;
 
     fn redirect(pattern: &str, path: &str) -> Option<Vec<(String, String)>> {
-        let captured = Pattern::of_redirect(pattern).unwrap().matches(path)?;
+        let captured = Pattern::of_redirect(pattern).unwrap().matches(&Requested::of(path))?;
         Some(captured.0.into_iter().map(|(name, value)| (name, value.to_owned())).collect())
     }
 
@@ -180,10 +209,11 @@ mod tests {
             assert_eq!(redirect(pattern, path), expected, "{pattern} {path}");
         }
         let script = Pattern::of_headers("/assets/*.js").unwrap();
-        assert!(script.matches("/assets/a/b.js").is_some() && script.matches("/assets/.js").is_some());
-        assert!(script.matches("/assets/a.css").is_none() && script.matches("/a.js").is_none());
+        let is_script = |path: &str| script.matches(&Requested::of(path)).is_some();
+        assert!(is_script("/assets/a/b.js") && is_script("/assets/.js"));
+        assert!(!is_script("/assets/a.css") && !is_script("/a.js"));
         // The beginning and the end of a path are no same letters.
-        assert!(Pattern::of_headers("/aa*aa").unwrap().matches("/aaa").is_none());
+        assert!(Pattern::of_headers("/aa*aa").unwrap().matches(&Requested::of("/aaa")).is_none());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use url::Url;
 
 use super::{
     BadLine, LINE_MAXIMUM,
-    pattern::{Captured, Pattern, placeholders},
+    pattern::{Captured, Pattern, Requested, placeholders},
 };
 
 /// Rules of a site, at most.
@@ -61,11 +61,12 @@ impl Redirects {
     pub fn direct(&self, path: &str, query: &str, is_there: impl FnOnce() -> bool) -> Option<Directed> {
         let mut is_there = Some(is_there);
         let mut shadowed = false;
+        let requested = Requested::of(path);
         for rule in &self.0 {
             if !rule.force && shadowed {
                 continue;
             }
-            let Some(captured) = rule.from.matches(path) else { continue };
+            let Some(captured) = rule.from.matches(&requested) else { continue };
             if !rule.force && is_there.take().is_some_and(|is_there| is_there()) {
                 shadowed = true;
                 continue;

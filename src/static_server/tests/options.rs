@@ -101,3 +101,39 @@ async fn redirects_and_fields_of_the_site_hold_and_their_files_are_not_served() 
     // A rule can't send a visitor to another host by what the visitor's address says.
     assert_eq!(visit(&site, "/old//evil.example/x").await, moved(301, "/new/evil.example/x"));
 }
+
+#[actix_rt::test]
+async fn a_rule_answers_with_the_file_at_the_address_that_it_names() {
+    let files = [
+        ("about.html", "page"),
+        ("about/index.html", "folder"),
+        ("only/index.html", "index"),
+        ("_redirects", "/a /about 200\n/b /about/ 200\n/c /only 200\n"),
+    ];
+    let (_folder, site, _) = site_of(&files, Options::default());
+    for (path, text) in [("/a", "page"), ("/about", "page"), ("/b", "folder"), ("/about/", "folder"), ("/c", "index")] {
+        assert_eq!(visit(&site, path).await, page(200, text), "{path}");
+    }
+    let (_folder, plain, _) = site_of(&files, Options { clean_urls: Some(false), ..Options::default() });
+    assert_eq!(visit(&plain, "/a").await, page(200, "folder"));
+}
+
+#[actix_rt::test]
+async fn a_client_that_refuses_pages_gets_no_single_page_app() {
+    let (_folder, app, _) = site_of(&PAGES[..1], Options::default());
+    let status = async |accept: &'static str| {
+        ask_of(&app, TestRequest::get().uri("/users/1").insert_header(("Accept", accept))).await.status
+    };
+    assert_eq!(status("text/html;q=0, application/json").await, 404);
+    assert_eq!(status("text/html;q=0.1, application/json").await, 200);
+}
+
+#[actix_rt::test]
+async fn a_long_path_is_compared_with_many_rules_at_once_and_a_longer_one_is_refused() {
+    let rules: String = (0..2_000).map(|number| format!("/a/:x/{number} /to 301\n")).collect();
+    let (_folder, site, _) = site_of(&[("index.html", "home"), ("_redirects", &rules)], Options::default());
+    assert_eq!(visit(&site, &format!("/a/{}/1999", "%41".repeat(2_700))).await, moved(301, "/to"));
+    let (status, _, text) = visit(&site, &format!("/a/{}", "%41".repeat(21_000))).await;
+    assert_eq!(status, 414);
+    assert!(text.contains("longer than 8192 bytes"), "{text}");
+}

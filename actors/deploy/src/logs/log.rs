@@ -11,6 +11,7 @@ use callboard_supervisors::{Clock, Live, LiveEvent};
 
 use crate::{
     logs::{
+        excerpt::{SENTENCE, excerpt},
         journal::Journal,
         output::{Line, LineSink, Stream},
         terminal,
@@ -58,7 +59,7 @@ impl Log {
 
     /// Writes a line of the platform, which may quote a program's output.
     pub(crate) fn line(&self, from: &str, text: impl AsRef<str>) {
-        self.write(from, terminal::plain(text.as_ref()));
+        self.write(from, terminal::plain(&excerpt(text.as_ref(), SENTENCE)));
     }
 
     fn write(&self, from: &str, text: String) {

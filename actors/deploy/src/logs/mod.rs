@@ -5,6 +5,7 @@
 //! the object store.
 
 pub(crate) mod chunks;
+pub(crate) mod excerpt;
 pub(crate) mod journal;
 pub(crate) mod last_words;
 pub(crate) mod log;

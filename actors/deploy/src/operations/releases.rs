@@ -33,9 +33,12 @@ impl Handle<Rollback> for Deploys {
                 .ok_or_else(|| DeployError::NotFound(format!("release v{version}")))?,
             None => {
                 let current = releases::get(database, serving.release_id).await?.ok_or(DeployError::NoRelease)?;
-                releases::before(database, app.project_id, current.version)
-                    .await?
-                    .ok_or_else(|| DeployError::Invalid(format!("there is no release before v{}", current.version)))?
+                releases::served_before(database, app.project_id, current.id).await?.ok_or_else(|| {
+                    DeployError::Invalid(format!(
+                        "no other release than v{} has served and is still kept; deploy the source to bring back",
+                        current.version
+                    ))
+                })?
             }
         };
         let version = release.version;

@@ -130,20 +130,22 @@ pub(crate) async fn by_version(
         .await
 }
 
-/// The newest release before this one that has served.
-pub(crate) async fn before(
+/// The release that served before this one, which serves, and is still kept. Its number may be the greater one: a
+/// deployment or a rollback may have brought back an older release.
+pub(crate) async fn served_before(
     database: &Database,
     project_id: ProjectId,
-    version: i64,
+    serving: ReleaseId,
 ) -> Result<Option<ReleaseRow>, Error> {
     database
         .query(select!(
-            "WHERE r.project_id = $1 AND r.version < $2
-               AND EXISTS (SELECT 1 FROM deployments AS d WHERE d.release_id = r.id AND d.status = 'completed')
-             ORDER BY r.version DESC LIMIT 1"
+            "JOIN deployments AS d ON d.release_id = r.id
+             WHERE d.project_id = $1 AND d.status = 'completed' AND d.kind IN ('deploy', 'rollback')
+               AND r.id <> $2 AND r.kept
+             ORDER BY d.id DESC LIMIT 1"
         ))
         .bind(project_id)
-        .bind(version)
+        .bind(serving)
         .fetch_optional()
         .await
 }

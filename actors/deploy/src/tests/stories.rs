@@ -78,6 +78,12 @@ async fn a_deployed_app_answers_is_replaced_and_rolled_back() {
         let rest = ListDeployments { project_id: app.id, limit: Limit::of(2), cursor: page.next };
         assert_eq!(bench.ask(&app.owner, rest).await.unwrap().items[0].id, first.id);
 
+        // What served a moment ago is the newer one.
+        let forth = bench.ask(&app.owner, Rollback { project_id: app.id, version: None }).await.unwrap();
+        assert_eq!(bench.ended(&app, forth.id).await.release_version, Some(2));
+        let back = bench.ask(&app.owner, Rollback { project_id: app.id, version: None }).await.unwrap();
+        assert_eq!(bench.ended(&app, back.id).await.release_version, Some(1));
+
         let again = bench.ask(&app.owner, Rollback { project_id: app.id, version: Some(1) }).await;
         assert_eq!(again.unwrap_err().code(), Code::Invalid);
         let missing = bench.ask(&app.owner, Rollback { project_id: app.id, version: Some(9) }).await;

@@ -345,8 +345,9 @@ async fn a_completed_deployment_is_what_serves_and_keeps_the_formation() {
         assert_eq!(releases::get(database, first.id).await.unwrap().unwrap().formation, five.counts, "what it ran");
         let read = releases::by_version(database, project_id, 2).await.unwrap().unwrap();
         assert_eq!((read.processes, read.build, read.commit), (second.processes, second.build, second.commit));
-        assert_eq!(releases::before(database, project_id, 2).await.unwrap().unwrap().id, first.id);
-        assert!(releases::before(database, project_id, 1).await.unwrap().is_none());
+        assert_eq!(releases::served_before(database, project_id, second.id).await.unwrap().unwrap().id, first.id);
+        let before_first = releases::served_before(database, project_id, first.id).await.unwrap().unwrap();
+        assert_eq!(before_first.id, second.id, "what served last, whatever its number");
         let page = deployments::page(database, project_id, None, Limit::of(1)).await.unwrap();
         assert_eq!(page.iter().map(|row| row.release_version).collect::<Vec<_>>(), [Some(2), Some(1)]);
         let mut transaction = database.begin().await.unwrap();

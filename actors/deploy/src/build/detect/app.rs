@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use rustix::fs::FileType;
 use sha2::{Digest as _, Sha256};
 
 use super::DetectError;
@@ -113,6 +114,17 @@ impl App {
         let folder = folder.as_ref();
         let names = self.names(folder).into_iter().filter(|name| !FOREIGN.contains(&name.as_str()));
         names.map(|name| folder.join(name)).filter(|path| self.has_folder(path)).collect()
+    }
+
+    /// Names of folders in a folder of the app, as [`Self::folders`] has them, but without links.
+    pub(super) fn own_folders(&self, folder: impl AsRef<Path>) -> Vec<String> {
+        let Some(Found { what: What::Folder(dir), .. }) = self.find(folder) else { return Vec::new() };
+        let Ok(entries) = dir.entries() else { return Vec::new() };
+        let folders = entries.filter_map(Result::ok).filter(|entry| entry.kind == FileType::Directory);
+        let mut names: Vec<String> = folders.map(|entry| entry.name.to_string_lossy().into_owned()).collect();
+        names.retain(|name| !name.starts_with('.') && !FOREIGN.contains(&name.as_str()));
+        names.sort();
+        names
     }
 
     pub(super) fn shown(&self) -> String {

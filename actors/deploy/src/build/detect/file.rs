@@ -2,7 +2,7 @@
 //!
 //! All mistakes are told at once, each with its line.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
 use callboard_messages::project::{BuildConfig, StaticOptions, VERSIONED_LANGUAGES};
 use indexmap::IndexMap;
@@ -11,7 +11,8 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{App, COMMAND_MAXIMUM, DetectError, MAXIMUM_PROCESSES, app::relative};
+use super::{App, COMMAND_MAXIMUM, DetectError, MAXIMUM_PROCESSES, app::relative, mistakes::Mistakes};
+use crate::logs::excerpt::excerpt;
 
 /// The file's name.
 pub(super) const NAME: &str = "callboard.toml";
@@ -26,38 +27,39 @@ pub(super) struct Settings {
 
 /// What the app's file says; nothing when there is none.
 pub(super) fn read(app: &App) -> Result<Settings, DetectError> {
+    if app.has_folder(NAME) {
+        return Err(DetectError::bad(NAME, "it is a folder; put its settings into a file of this name, or rename it"));
+    }
     let Some(text) = app.read(NAME)? else { return Ok(Settings::default()) };
-    parse(&text).map_err(|mistakes| DetectError::bad(NAME, mistakes.join("; ")))
+    parse(&text).map_err(|mistakes| DetectError::bad(NAME, mistakes))
 }
 
-fn parse(text: &str) -> Result<Settings, Vec<String>> {
-    let mut reader = Reader { text, mistakes: Vec::new() };
+fn parse(text: &str) -> Result<Settings, String> {
+    let mut reader = Reader::default();
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
-        let message = error.message().lines().collect::<Vec<_>>().join(", ");
-        reader.mistake(error.span().unwrap_or(0..0), message);
+        let at = error.span().unwrap_or(0..0).start;
+        reader.mistakes.add(at, || error.message().lines().collect::<Vec<_>>().join(", "));
     }
     // After a mistake of syntax the rest is guessed, and is not judged.
     let settings = if errors.is_empty() { reader.settings(table.get_ref()) } else { Settings::default() };
-    let mut mistakes = reader.mistakes;
-    mistakes.sort();
-    mistakes.dedup();
-    if mistakes.is_empty() { Ok(settings) } else { Err(mistakes.into_iter().map(|(_, sentence)| sentence).collect()) }
+    reader.mistakes.told(text).map_or(Ok(settings), Err)
 }
 
-struct Reader<'a> {
-    text: &'a str,
-    mistakes: Vec<(usize, String)>,
+/// The longest name of a setting that is quoted and compared, in bytes.
+const NAME_MAXIMUM: usize = 100;
+
+#[derive(Default)]
+struct Reader {
+    mistakes: Mistakes,
 }
 
 /// A value of the file.
 type Value<'a> = Spanned<DeValue<'a>>;
 
-impl Reader<'_> {
+impl Reader {
     fn mistake(&mut self, at: Range<usize>, sentence: impl AsRef<str>) {
-        let before = self.text.get(..at.start).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        self.mistakes.push((line, format!("line {line}: {}", sentence.as_ref())));
+        self.mistakes.add(at.start, || sentence.as_ref().to_owned());
     }
 
     fn settings(&mut self, table: &DeTable<'_>) -> Settings {
@@ -102,16 +104,16 @@ impl Reader<'_> {
         settings
     }
 
-    fn unknown(&mut self, key: &Spanned<std::borrow::Cow<'_, str>>, table: &str, known: &[&str]) {
-        let name = key.get_ref();
-        let near = known
-            .iter()
-            .max_by(|left, right| strsim::jaro_winkler(left, name).total_cmp(&strsim::jaro_winkler(right, name)));
-        let hint = match near {
-            Some(near) if strsim::jaro_winkler(near, name) > 0.8 => format!("did you mean `{near}`?"),
-            _ => format!("there are {}", known.join(", ")),
-        };
-        self.mistake(key.span(), format!("`{table}{name}` is no setting; {hint}"));
+    fn unknown(&mut self, key: &Spanned<Cow<'_, str>>, table: &str, known: &[&str]) {
+        self.mistakes.add(key.span().start, || {
+            let name = excerpt(key.get_ref(), NAME_MAXIMUM);
+            let alike = known.iter().map(|known| (strsim::jaro_winkler(known, &name), known));
+            let hint = match alike.max_by(|(left, _), (right, _)| left.total_cmp(right)) {
+                Some((alike, near)) if alike > 0.8 => format!("did you mean `{near}`?"),
+                _ => format!("there are {}", known.join(", ")),
+            };
+            format!("`{table}{name}` is no setting; {hint}")
+        });
     }
 
     fn text<'v>(&mut self, name: &str, value: &'v Value<'_>) -> Option<&'v str> {
@@ -159,7 +161,10 @@ impl Reader<'_> {
             if !is_process_type(name) || name == "release" {
                 self.mistake(
                     key.span(),
-                    format!("`{name}` is no process type: letters, digits, `-` and `_`, at most 40"),
+                    format!(
+                        "`{}` is no process type: letters, digits, `-` and `_`, at most 40",
+                        excerpt(name, NAME_MAXIMUM)
+                    ),
                 );
             } else if let Some(command) = self.command(&format!("processes.{name}"), value) {
                 processes.insert(name.to_owned(), command);
@@ -185,8 +190,10 @@ impl Reader<'_> {
                     }
                 }
                 "grace_seconds" => {
-                    let number = value.get_ref().as_integer().map(|number| number.as_str().replace('_', ""));
-                    let seconds: Option<u32> = number.and_then(|number| number.parse().ok());
+                    let seconds = value
+                        .get_ref()
+                        .as_integer()
+                        .and_then(|number| u32::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok());
                     config.health_check_grace_seconds = seconds.filter(|seconds| (1..=600).contains(seconds));
                     if config.health_check_grace_seconds.is_none() {
                         self.mistake(value.span(), "`health_check.grace_seconds` must be a number from 1 to 600");

@@ -11,6 +11,7 @@ mod error;
 mod file;
 mod go;
 mod java;
+mod mistakes;
 mod node;
 mod php;
 mod plan;
@@ -149,7 +150,11 @@ pub fn detect(source: &Path, config: &BuildConfig, tools: &Tools) -> Result<Plan
     } else if let Some(folder) = &config.publish {
         let folder = relative(folder)
             .ok_or_else(|| DetectError::BadConfig(format!("the publish folder `{folder}` leads out of the app")))?;
-        plan.say(format!("{} publishes `{}`", by(own.publish.is_some()), folder.display()));
+        let published = match folder.as_os_str().is_empty() {
+            true => "the app's folder".to_owned(),
+            false => format!("`{}`", folder.display()),
+        };
+        plan.say(format!("{} publishes {published}", by(own.publish.is_some())));
         let single_page = plan.processes.values().find_map(|command| match command {
             Command::StaticSite { options, .. } => options.single_page,
             _ => None,

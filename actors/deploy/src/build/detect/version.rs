@@ -6,7 +6,15 @@ use nodejs_semver::{Range, Version};
 use pep440_rs::{Version as PythonVersion, VersionSpecifiers};
 
 use super::DetectError;
-use crate::build::tools::{Installed, Tool, Tools};
+use crate::{
+    build::tools::{Installed, Tool, Tools},
+    logs::excerpt::excerpt,
+};
+
+/// The longest version that is understood, in bytes: ranges of many alternatives.
+const LONGEST: usize = 1_024;
+/// How much of a version sentences quote, in bytes.
+const QUOTED: usize = 64;
 
 /// A version that a file or the owner asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,20 +53,19 @@ pub(super) fn choose(
     let missing = || not_installed(tool, file);
     let default = tools.default(tool).ok_or_else(missing)?;
     let Some(asked) = asked else { return Ok((default, Vec::new())) };
-    let title = tool.title();
+    let (title, wanted) = (tool.title(), excerpt(&asked.version, QUOTED));
     match fit(tool, &asked.version, &default.version) {
         Fit::Exact => return Ok((default, Vec::new())),
         Fit::Unknown => {
             let used = &default.version;
-            let sentence =
-                format!("{} asks for {title} `{}`, which is no version; {used} is used", asked.by, asked.version);
+            let sentence = format!("{} asks for {title} `{wanted}`, which is no version; {used} is used", asked.by);
             return Ok((default, vec![sentence]));
         }
         Fit::Near | Fit::No => {}
     }
     let all = tools.all(tool);
-    let of = |wanted: Fit| all.iter().find(|found| fit(tool, &asked.version, &found.version) == wanted);
-    let say = |found: &Installed| format!("{} asks for {title} {}: {} is used", asked.by, asked.version, found.version);
+    let of = |how: Fit| all.iter().find(|found| fit(tool, &asked.version, &found.version) == how);
+    let say = |found: &Installed| format!("{} asks for {title} {wanted}: {} is used", asked.by, found.version);
     if let Some(found) = of(Fit::Exact).or_else(|| of(Fit::Near)) {
         return Ok((found.clone(), vec![say(found)]));
     }
@@ -66,7 +73,7 @@ pub(super) fn choose(
     Err(DetectError::NoSuchVersion {
         by: asked.by.clone(),
         tool: title,
-        asked: asked.version.clone(),
+        asked: wanted.into_owned(),
         installed: installed.join(", "),
         get: tool.other_versions().to_owned(),
     })
@@ -86,6 +93,9 @@ pub(super) fn require(tools: &Tools, tool: Tool, file: &str) -> Result<Installed
 
 /// How a version answers what is asked for, by the rules of the language.
 pub(super) fn fit(tool: Tool, asked: &str, version: &str) -> Fit {
+    if asked.len() > LONGEST {
+        return Fit::Unknown;
+    }
     match tool {
         Tool::Node => node(asked, version),
         Tool::Python => python(asked, version),

@@ -31,7 +31,11 @@ use crate::{
     },
     context::Context,
     folder::{self, Dir},
-    logs::{last_words::said, log::Log},
+    logs::{
+        excerpt::{SENTENCE, excerpt},
+        last_words::said,
+        log::Log,
+    },
     objects::Objects,
     store::{
         apps, archives,
@@ -89,7 +93,8 @@ impl From<callboard_supervisors::db::Error> for PipelineError {
 }
 
 fn failed(sentence: impl std::fmt::Display) -> PipelineError {
-    PipelineError::Failed { sentence: sentence.to_string(), output: Vec::new() }
+    let sentence = excerpt(&sentence.to_string(), SENTENCE).into_owned();
+    PipelineError::Failed { sentence, output: Vec::new() }
 }
 
 /// Makes a release of a deployment's source. Afterwards the deployment is rolling, or was cancelled meanwhile.
@@ -261,7 +266,7 @@ impl Pipeline<'_> {
     async fn detect(&self, source: &Path, config: &Config) -> Result<Plan, PipelineError> {
         let (source, own, tools) = (source.to_owned(), config.build.clone(), self.context.tools.clone());
         let detect = move || detect::detect(&source, &own, &tools);
-        let mut plan = self.context.pools.archives.run(None, detect).await?.map_err(failed)?;
+        let mut plan = self.context.pools.plans.run(None, detect).await?.map_err(failed)?;
         publish::imply(&mut plan);
         self.log.heading(&plan.heading());
         Ok(plan)

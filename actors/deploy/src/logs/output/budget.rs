@@ -1,6 +1,6 @@
 //! The budget of a program's output.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
@@ -13,8 +13,10 @@ const BURST: f64 = 4.0;
 const PASSAGE: f64 = 0.5;
 /// Delay of the notice of dropped lines after the first of them, also when no line follows.
 const TOLD_AFTER: Duration = Duration::from_secs(1);
+/// Lines that are held while the budget is exhausted, the last ones, and passed beyond it afterwards.
+const HELD: usize = 20;
 
-/// A token bucket for lines and bytes that counts what it refuses.
+/// A token bucket for lines and bytes that holds the last lines of what it refuses and counts those before them.
 pub(super) struct Budget {
     limits: OutputLimits,
     lines: f64,
@@ -22,6 +24,7 @@ pub(super) struct Budget {
     filled: Instant,
     /// Since when it refuses everything.
     closed: Option<Instant>,
+    held: VecDeque<String>,
     dropped_lines: u64,
     dropped_bytes: u64,
 }
@@ -30,23 +33,37 @@ impl Budget {
     pub(super) fn new(limits: OutputLimits, now: Instant) -> Self {
         let (lines, bytes) = (f64::from(limits.lines_per_second), f64::from(limits.bytes_per_second));
         let (lines, bytes) = (lines * BURST, bytes * BURST);
-        Self { limits, lines, bytes, filled: now, closed: None, dropped_lines: 0, dropped_bytes: 0 }
+        Self {
+            limits,
+            lines,
+            bytes,
+            filled: now,
+            closed: None,
+            held: VecDeque::new(),
+            dropped_lines: 0,
+            dropped_bytes: 0,
+        }
     }
 
-    /// Whether a line of this size may pass now.
-    pub(super) fn admit(&mut self, size: usize, now: Instant) -> bool {
+    /// A line that may pass now; nothing when it is held or dropped.
+    pub(super) fn admit(&mut self, text: String, now: Instant) -> Option<String> {
         self.refill(now);
         let enough = if self.closed.is_some() { self.passage() } else { (1.0, 1.0) };
         if self.lines >= enough.0 && self.bytes >= enough.1 {
             self.closed = None;
             self.lines -= 1.0;
-            self.bytes -= size as f64;
-            return true;
+            self.bytes -= text.len() as f64;
+            return Some(text);
         }
         self.closed.get_or_insert(now);
-        self.dropped_lines += 1;
-        self.dropped_bytes += size as u64 + 1;
-        false
+        if self.held.len() == HELD
+            && let Some(dropped) = self.held.pop_front()
+        {
+            self.dropped_lines += 1;
+            self.dropped_bytes += dropped.len() as u64 + 1;
+        }
+        self.held.push_back(text);
+        None
     }
 
     /// Whether the budget is used up for now.
@@ -54,13 +71,20 @@ impl Budget {
         self.closed.is_some()
     }
 
-    /// When the notice of dropped lines is due.
+    /// When the notice of dropped lines and the lines after them are due.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.closed.filter(|_| self.dropped_lines > 0).map(|closed| closed + TOLD_AFTER)
+        self.closed.filter(|_| !self.held.is_empty()).map(|closed| closed + TOLD_AFTER)
     }
 
-    /// The notice of the lines dropped since the last one. It belongs before the next line that passes.
-    pub(super) fn notice(&mut self, now: Instant) -> Option<String> {
+    /// The notice of the lines dropped since the last one, and the lines held since then. They belong, in this order,
+    /// before the next line that passes.
+    pub(super) fn release(&mut self, now: Instant) -> (Option<String>, VecDeque<String>) {
+        let notice = self.notice();
+        self.closed = self.closed.map(|_| now);
+        (notice, std::mem::take(&mut self.held))
+    }
+
+    fn notice(&mut self) -> Option<String> {
         if self.dropped_lines == 0 {
             return None;
         }
@@ -73,7 +97,6 @@ impl Budget {
             self.limits.bytes_per_second / 1024,
         );
         (self.dropped_lines, self.dropped_bytes) = (0, 0);
-        self.closed = self.closed.map(|_| now);
         Some(text)
     }
 

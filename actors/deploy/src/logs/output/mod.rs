@@ -2,7 +2,8 @@
 //!
 //! Apps and builds write anything, as fast as they can. Everything that leaves this module is text without control
 //! characters, with colours at most ([`terminal`](crate::terminal)); no line is longer than its limit, and the rate has
-//! a budget: what exceeds it is counted, in a line where it would have been.
+//! a budget: what exceeds it is counted, in a line where it would have been. The last lines before a pause or the end are
+//! passed all the same: a program that fails says there why.
 
 mod budget;
 mod splitter;
@@ -17,7 +18,10 @@ use tokio::{
 };
 
 use self::{budget::Budget, splitter::Splitter};
-use crate::logs::terminal::plain;
+use crate::logs::{
+    excerpt::{SENTENCE, excerpt},
+    terminal::plain,
+};
 
 /// Where a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -65,7 +69,7 @@ impl LineSink {
 
     /// Passes a line about the program, which may quote its output.
     pub fn say(&self, text: impl AsRef<str>) {
-        self.line(Stream::System, plain(text.as_ref()));
+        self.line(Stream::System, plain(&excerpt(text.as_ref(), SENTENCE)));
     }
 
     pub(crate) fn pass(&self, line: Line) {
@@ -165,7 +169,7 @@ impl Lines {
         let Self { stream, sink, splitter, budget } = self;
         splitter.show(now, &mut |text| pass(*stream, sink, budget, text, now));
         if budget.due().is_some_and(|due| due <= now) {
-            tell_dropped(sink, budget, now);
+            catch_up(*stream, sink, budget, now);
         }
     }
 
@@ -173,26 +177,31 @@ impl Lines {
         let now = Instant::now();
         let Self { stream, sink, splitter, budget } = &mut self;
         splitter.finish(&mut |text| pass(*stream, sink, budget, text, now));
-        tell_dropped(sink, budget, now);
+        catch_up(*stream, sink, budget, now);
     }
 }
 
-/// Passes a line within the budget, after the notice of dropped lines before it.
+/// Passes a line within the budget, after what is due of the lines before it.
 fn pass(stream: Stream, sink: &LineSink, budget: &mut Budget, text: String, now: Instant) {
-    if budget.admit(text.len(), now) {
-        tell_dropped(sink, budget, now);
+    if let Some(text) = budget.admit(text, now) {
+        catch_up(stream, sink, budget, now);
         sink.line(stream, text);
     }
 }
 
-fn tell_dropped(sink: &LineSink, budget: &mut Budget, now: Instant) {
-    if let Some(notice) = budget.notice(now) {
+/// Passes the notice of dropped lines, and the lines that came after those.
+fn catch_up(stream: Stream, sink: &LineSink, budget: &mut Budget, now: Instant) {
+    let (notice, held) = budget.release(now);
+    if let Some(notice) = notice {
         sink.say(notice);
     }
+    held.into_iter().for_each(|text| sink.line(stream, text));
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use tokio::io::AsyncWriteExt as _;
 
     use super::*;
@@ -218,9 +227,9 @@ mod tests {
         let (lines, sink) = listening();
         pump(&input[..], Stream::Stdout, limits(), sink).await;
         let lines = lines.lock();
-        assert_eq!(lines.iter().filter(|line| line.stream == Stream::Stdout).count(), 40);
+        assert_eq!(lines.iter().filter(|line| line.stream == Stream::Stdout).count(), 60);
         let notice = lines.iter().find(|line| line.stream == Stream::System).unwrap();
-        assert!(notice.text.starts_with("960 lines"), "{}", notice.text);
+        assert!(notice.text.starts_with("940 lines"), "{}", notice.text);
     }
 
     #[test]
@@ -231,24 +240,45 @@ mod tests {
         let mut write = |number: u64, after: u64| {
             pass(Stream::Stdout, &sink, &mut budget, number.to_string(), now + Duration::from_millis(after));
         };
-        (0..45).for_each(|number| write(number, 0));
+        (0..65).for_each(|number| write(number, 0));
         // A tenth of a second later there is room for one line, but not for a passage.
-        write(45, 100);
-        (46..51).for_each(|number| write(number, 600));
+        write(65, 100);
+        (66..71).for_each(|number| write(number, 600));
         let said: Vec<String> = lines.lock().iter().map(|line| line.text.clone()).collect();
         assert!(said[40].starts_with("6 lines"), "{said:?}");
-        assert_eq!((said[39].as_str(), &said[41..]), ("39", &["46", "47", "48", "49", "50"].map(str::to_owned)[..]));
+        let shown: Vec<String> = (46..71).map(|number| number.to_string()).collect();
+        assert_eq!((said[39].as_str(), &said[41..]), ("39", &shown[..]));
     }
 
     #[test]
     fn what_is_dropped_is_told_after_a_moment_though_nothing_follows() {
         let now = Instant::now();
         let mut budget = Budget::new(limits(), now);
-        assert_eq!((0..50).filter(|_| budget.admit(4, now)).count(), 40);
+        assert_eq!((0..70).filter_map(|_| budget.admit("line".to_owned(), now)).count(), 40);
         let due = budget.due().unwrap();
         assert_eq!(due - now, Duration::from_secs(1));
-        assert!(budget.notice(due).unwrap().starts_with("10 lines"));
-        assert!(budget.due().is_none() && budget.notice(due).is_none());
+        let (notice, held) = budget.release(due);
+        assert!(notice.unwrap().starts_with("10 lines") && held.len() == 20);
+        assert!(budget.due().is_none() && budget.release(due) == (None, VecDeque::new()));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_burst_is_passed_because_it_may_be_the_reason_for_a_failure() {
+        let mut input: Vec<u8> = (0..6_000).flat_map(|number| format!("{number}\n").into_bytes()).collect();
+        input.extend_from_slice(b"the reason");
+        let (lines, sink) = listening();
+        pump(&input[..], Stream::Stderr, OutputLimits::default(), sink).await;
+        let lines = lines.lock();
+        let end: Vec<&str> = lines.iter().rev().take(2).map(|line| line.text.as_str()).collect();
+        assert_eq!(end, ["the reason", "5999"]);
+        assert!(lines.iter().any(|line| line.text.contains("of output were dropped here")));
+    }
+
+    #[test]
+    fn a_sentence_that_quotes_very_much_is_cut() {
+        let (lines, sink) = listening();
+        sink.say("x".repeat(700_000));
+        assert!(lines.lock()[0].text.len() < 17_000);
     }
 
     #[tokio::test]

@@ -41,6 +41,8 @@ pub(super) struct Packages {
     pub(super) names: BTreeSet<String>,
     /// Requirements of `[project] dependencies`, as they are.
     pub(super) listed: Vec<String>,
+    /// Whether all that is installed is in `names`: no file leads to another, and nothing is installed from an address.
+    pub(super) all_named: bool,
     /// Whether there is anything to install.
     pub(super) any: bool,
     /// The Python that a manifest asks for.
@@ -50,6 +52,25 @@ pub(super) struct Packages {
 impl Packages {
     pub(super) fn has(&self, name: &str) -> bool {
         self.names.contains(name)
+    }
+
+    /// Whether this framework will surely not be there: nothing is installed but servers, which need no framework.
+    pub(super) fn lack(&self, framework: &str) -> bool {
+        const SERVERS: [&str; 11] = [
+            "gunicorn",
+            "uvicorn",
+            "uvicorn-worker",
+            "waitress",
+            "granian",
+            "cheroot",
+            "hypercorn",
+            "daphne",
+            "gevent",
+            "eventlet",
+            "whitenoise",
+        ];
+        let is_server = |name: &String| SERVERS.contains(&name.split('[').next().unwrap_or(name));
+        self.all_named && !self.has(framework) && self.names.iter().all(is_server)
     }
 
     /// What the app's files say; nothing when it has none that a tool of Python reads.
@@ -64,6 +85,7 @@ impl Packages {
             file: "pyproject.toml",
             names: BTreeSet::new(),
             listed: Vec::new(),
+            all_named: false,
             any: true,
             asked: None,
         };
@@ -83,7 +105,9 @@ impl Packages {
         } else if app.has("Pipfile.lock") {
             (Manifest::Pipenv { locked: true }, "Pipfile.lock")
         } else if let Some(text) = &requirements {
-            packages.any = text.lines().any(|line| !line.trim().is_empty() && !line.trim().starts_with('#'));
+            let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+            packages.all_named = lines.clone().all(|line| !names(line).is_empty());
+            packages.any = lines.next().is_some();
             (Manifest::Requirements, "requirements.txt")
         } else if let Some(dependencies) = of_poetry.filter(|_| packages.listed.is_empty()) {
             match listed(dependencies, true) {
@@ -97,6 +121,7 @@ impl Packages {
         } else if table.is_some() || poetry.is_some() {
             let is_package = project.as_ref().is_some_and(|table| table.contains_key("build-system"));
             packages.any = is_package || !packages.listed.is_empty();
+            packages.all_named = !is_package && poetry.is_none();
             (Manifest::Project { is_package }, "pyproject.toml")
         } else if app.has("Pipfile") {
             (Manifest::Pipenv { locked: false }, "Pipfile")

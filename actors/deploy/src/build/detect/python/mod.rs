@@ -83,12 +83,15 @@ enum Web {
 fn web(app: &App, packages: Option<&Packages>, django: Option<&source::Django>, file: &str) -> Web {
     let runs = |line: String, reason: String| Web::Runs { command: Command::Shell(line), reason, search: None };
     let advised = if file.ends_with(".py") || file.ends_with(".lock") { advised(file) } else { file };
+    let requirements = server::Requirements { app, packages, file: advised, is_there: app.has(advised) };
+    // A server alone starts, and fails at the first import.
+    let of_django = || packages.filter(|_| !requirements.lack("django"));
     if let Some(django) = django {
-        return match packages.and_then(|packages| server::of_django(packages, django)) {
+        return match of_django().and_then(|packages| server::of_django(packages, django)) {
             Some(server) => {
                 runs(server.line, format!("manage.py makes it a Django project, which {} serves", server.name))
             }
-            None => Web::Unknown(server::django_advice(django, advised)),
+            None => Web::Unknown(server::django_advice(django, &requirements)),
         };
     }
     if let Some(line) = packages.filter(|packages| packages.has("streamlit")).and_then(|_| streamlit(app)) {
@@ -101,13 +104,14 @@ fn web(app: &App, packages: Option<&Packages>, django: Option<&source::Django>, 
         return runs(line, format!("{entry} is an app of Gradio, which serves itself"));
     }
     if let Some(object) = source::object(app) {
-        if let Some(server) = packages.and_then(|packages| server::of(packages, object.interface, &object.address)) {
+        let installed = packages.filter(|_| !requirements.lack(object.framework));
+        if let Some(server) = installed.and_then(|packages| server::of(packages, object.interface, &object.address)) {
             let reason =
                 format!("{} makes an app of {}, which {} serves", object.file.display(), object.framework, server.name);
             return Web::Runs { command: Command::Shell(server.line), reason, search: object.search };
         }
         if !object.runs_itself {
-            return Web::Unknown(server::advice(&object, advised));
+            return Web::Unknown(server::advice(&object, &requirements));
         }
         let file = object.file.display().to_string();
         let reason = format!("{file} makes an app of {} and serves it by itself on PORT", object.framework);

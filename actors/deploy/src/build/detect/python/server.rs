@@ -1,6 +1,7 @@
 //! Which server runs a Python app that has no `Procfile`.
 
 use super::{
+    App,
     manifest::Packages,
     source::{Django, Interface, Object},
 };
@@ -68,25 +69,66 @@ pub(super) fn of_django(packages: &Packages, django: &Django) -> Option<Server> 
     if packages.has("channels") { asgi().or_else(wsgi) } else { wsgi().or_else(asgi) }
 }
 
-/// How to add a server to an app of a framework.
-pub(super) fn advice(object: &Object, file: &str) -> String {
+/// A file of requirements, as far as sentences on it go.
+pub(super) struct Requirements<'a> {
+    pub(super) app: &'a App,
+    pub(super) packages: Option<&'a Packages>,
+    /// The file that lines are added to.
+    pub(super) file: &'a str,
+    pub(super) is_there: bool,
+}
+
+impl Requirements<'_> {
+    /// Whether the app would start without its framework.
+    pub(super) fn lack(&self, framework: &str) -> bool {
+        let name = framework.to_ascii_lowercase();
+        // A framework may be part of the app: Bottle is a single file.
+        let is_own = || self.app.has(format!("{name}.py")) || self.app.has_folder(&name);
+        self.packages.is_some_and(|packages| packages.lack(&name)) && !is_own()
+    }
+
+    /// What is missing for `server` to serve an app of `framework`, and the lines to add.
+    fn advice(&self, framework: &str, server: &str) -> String {
+        let (file, framework) = (self.file, framework.to_ascii_lowercase());
+        let has = |name: &str| self.packages.is_some_and(|packages| packages.has(name));
+        match (self.is_there, has(&framework)) {
+            (false, false) => format!(
+                "there is no {file}; make one with the lines `{framework}` and `{server}`, and whatever else it imports"
+            ),
+            (false, true) => format!("there is no {file}; make one with the line `{server}` (it is then found)"),
+            (true, false) if self.lack(&framework) => {
+                format!("nothing in {file} installs it; add the lines `{framework}` and `{server}` to {file}")
+            }
+            (true, _) => {
+                format!("nothing in {file} serves it; add the line `{server}` to {file} (it is then found)")
+            }
+        }
+    }
+}
+
+/// How to add a server, and the framework where it is missing, to an app.
+pub(super) fn advice(object: &Object, requirements: &Requirements<'_>) -> String {
     let (server, line) = match object.interface {
         Interface::Wsgi => ("gunicorn", format!("web: gunicorn {} --bind 0.0.0.0:$PORT", object.address)),
         Interface::Asgi => ("uvicorn", format!("web: uvicorn {} --host 0.0.0.0 --port $PORT", object.address)),
     };
-    format!(
-        "{} makes an app of {}, and nothing in {file} serves it; add the line `{server}` to {file} (it is then found), or \
-         a Procfile with the line `{line}`",
-        object.file.display(),
-        object.framework
-    )
+    let advice = requirements.advice(object.framework, server);
+    let file = object.file.display();
+    if requirements.lack(object.framework) || requirements.packages.is_none() {
+        return format!("{file} makes an app of {}, and {advice}", object.framework);
+    }
+    format!("{file} makes an app of {}, and {advice}, or a Procfile with the line `{line}`", object.framework)
 }
 
-/// How to add a server to a Django project.
-pub(super) fn django_advice(django: &Django, file: &str) -> String {
+/// The same for a Django project.
+pub(super) fn django_advice(django: &Django, requirements: &Requirements<'_>) -> String {
+    let advice = requirements.advice("django", "gunicorn");
+    if requirements.lack("django") || requirements.packages.is_none() {
+        return format!("manage.py makes it a Django project, and {advice}");
+    }
     format!(
-        "manage.py makes it a Django project, and nothing in {file} serves it; add the line `gunicorn` to {file} (it is \
-         then found), or a Procfile with the line `web: gunicorn {}.wsgi --bind 0.0.0.0:$PORT`",
+        "manage.py makes it a Django project, and {advice}, or a Procfile with the line `web: gunicorn {}.wsgi --bind \
+         0.0.0.0:$PORT`",
         django.package
     )
 }

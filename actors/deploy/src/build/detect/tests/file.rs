@@ -120,3 +120,31 @@ fn mistakes_of_syntax_are_told_with_their_lines() {
     let error = refusal(&[("callboard.toml", "start = 'x'\nstart = 'y'\n")]);
     assert!(error.contains("line 2: duplicate key"), "{error}");
 }
+
+#[test]
+fn a_file_of_nothing_but_mistakes_is_judged_at_once_and_told_briefly() {
+    let text: String = (0..90_000).map(|number| format!("a{number}=1\n")).collect();
+    let error = refusal(&[("callboard.toml", &text)]);
+    assert!(error.contains("line 20: `a19` is no setting") && !error.contains("line 21:"), "{error}");
+    assert!(error.ends_with("; and 89980 more mistakes"), "{error}");
+    let error = refusal(&[("callboard.toml", &format!("{} = 1", "a".repeat(500_000)))]);
+    assert!(error.len() < 1_000, "{} bytes", error.len());
+}
+
+#[test]
+fn numbers_are_read_as_they_are_written_and_a_folder_is_no_file() {
+    let text = |seconds: &str| format!("start = 'x'\n[health_check]\ngrace_seconds = {seconds}\n");
+    for (seconds, read) in [("0x10", 16), ("0o17", 15), ("0b11", 3), ("1_00", 100)] {
+        let found = plan(&[("callboard.toml", &text(seconds)), ("package.json", "{}")]).unwrap();
+        assert_eq!(found.config.health_check_grace_seconds, Some(read), "{seconds}");
+    }
+    assert!(refusal(&[("callboard.toml", &text("0x999"))]).contains("must be a number from 1 to 600"));
+    let error = refusal(&[("callboard.toml/x", ""), ("index.html", "")]);
+    assert!(error.starts_with("callboard.toml can't be used: it is a folder"), "{error}");
+}
+
+#[test]
+fn the_apps_own_folder_can_be_what_is_published() {
+    let found = plan(&[("callboard.toml", "publish = '.'"), ("index.html", "")]).unwrap();
+    assert!(says(&found, "callboard.toml publishes the app's folder"), "{:?}", found.reasons);
+}

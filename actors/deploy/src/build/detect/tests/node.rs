@@ -330,3 +330,25 @@ fn a_node_app_without_node_is_refused_before_its_build() {
     let error = plan_by(&files, &node).unwrap_err().to_string();
     assert_eq!(error, "`package-lock.json`: npm is not installed on this node; `apt-get install npm`");
 }
+
+#[test]
+fn a_workspace_of_any_number_of_patterns_is_judged_at_once() {
+    let of = |patterns: &[String]| {
+        let package = serde_json::json!({ "workspaces": patterns }).to_string();
+        refusal(&[("package.json", &package), ("a/package.json", "{}"), ("b/c/package.json", "{}")])
+    };
+    let same = of(&vec!["*".to_owned(); 200_000]);
+    assert!(same.ends_with("callboard.toml, of: a"), "{same}");
+    let many = of(&(0..100_000).map(|number| format!("{number}*")).collect::<Vec<_>>());
+    assert!(many.contains("has 100000 patterns") && many.contains("at most 100"), "{many}");
+    let deep = of(&["*/".repeat(100_000), "**/c".to_owned()]);
+    assert!(deep.ends_with("callboard.toml, of: b/c"), "{deep}");
+}
+
+#[test]
+fn a_link_that_leads_up_makes_no_packages_of_a_workspace() {
+    let folder = app(&[("package.json", r#"{"workspaces":["**/**/**"]}"#), ("p0/package.json", "{}")]);
+    std::os::unix::fs::symlink("..", folder.path().join("p0/up")).unwrap();
+    let error = detect(folder.path(), &BuildConfig::default(), &usual()).unwrap_err().to_string();
+    assert!(error.ends_with("callboard.toml, of: p0"), "{error}");
+}

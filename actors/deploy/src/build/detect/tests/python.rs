@@ -205,7 +205,29 @@ fn a_django_project_without_requirements_is_told_what_to_add() {
         ("manage.py", "os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'shop.settings')"),
         ("shop/wsgi.py", ""),
     ]);
-    assert!(error.contains("gunicorn") && error.contains("requirements.txt"), "{error}");
+    assert!(error.contains("there is no requirements.txt; make one with the lines `django` and `gunicorn`"), "{error}");
+    for (file, text, line) in
+        [("app.py", FLASK, "`flask` and `gunicorn`"), ("main.py", FASTAPI, "`fastapi` and `uvicorn`")]
+    {
+        let error = refusal(&[(file, text)]);
+        assert!(error.contains("there is no requirements.txt") && error.contains(line), "{error}");
+    }
+}
+
+#[test]
+fn a_server_without_the_framework_is_refused_because_it_could_not_import_the_app() {
+    let error = django("gunicorn\nwhitenoise", "").unwrap_err().to_string();
+    assert!(error.contains("add the lines `django` and `gunicorn` to requirements.txt"), "{error}");
+    let error = refusal(&[("requirements.txt", "gunicorn"), ("app.py", FLASK)]);
+    assert!(error.contains("add the lines `flask` and `gunicorn` to requirements.txt"), "{error}");
+    let error = refusal(&[("requirements.txt", "uvicorn[standard]"), ("main.py", FASTAPI)]);
+    assert!(error.contains("add the lines `fastapi` and `uvicorn` to requirements.txt"), "{error}");
+    let bottle =
+        [("requirements.txt", "gunicorn"), ("app.py", "import bottle\napp = bottle.Bottle()\n"), ("bottle.py", "")];
+    assert_eq!(web(&plan(&bottle).unwrap()), "python3 -m gunicorn app:app --bind 127.0.0.1:$PORT");
+    // What else is named may bring the framework.
+    assert!(django("djangorestframework\ngunicorn", "").is_ok());
+    assert!(django("-r requirements/base.txt\ngunicorn", "").is_ok());
 }
 
 #[test]

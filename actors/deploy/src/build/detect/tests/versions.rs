@@ -145,3 +145,11 @@ fn the_owner_asks_before_any_file() {
     let found = detect(folder.path(), &config, &usual()).unwrap();
     assert!(says(&found, "the build configuration asks for Python 3.9: 3.9.18 is used"), "{:?}", found.reasons);
 }
+
+#[test]
+fn a_version_of_any_length_is_quoted_in_part() {
+    let package = format!(r#"{{"scripts":{{"start":"node x"}},"engines":{{"node":"{}"}}}}"#, "a".repeat(300_000));
+    let found = plan(&[("package.json", &package)]).unwrap();
+    assert!(found.reasons.iter().all(|reason| reason.len() < 300), "{:?}", found.reasons);
+    assert!(says(&found, "which is no version"), "{:?}", found.reasons);
+}
