@@ -126,7 +126,7 @@ async fn a_terminal_is_given_colours_that_end_with_their_line_and_a_pipe_none() 
     let data = node.data();
     let data = data.to_str().unwrap();
     for (arguments, texts) in [
-        (&["deploy", folder, "--app", "hostile"][..], of_build),
+        (&["deploy", folder, "--app", "hostile", "--rebuild"][..], of_build),
         (&["build-log", "--app", "hostile"], of_build),
         (&["logs", "--app", "hostile"], of_app),
     ] {
