@@ -3,7 +3,7 @@
 //! It runs as an instance does, in a copy of the release of its own, with the release's variables and limits, but without a
 //! port. Each run is counted in the store before it begins, and its success is recorded under the owner's fencing token:
 //! a deployment whose command has succeeded never runs it again, whoever carries the rollout on. When the node goes down
-//! in it, the next owner runs it once more, because nobody knows how far it came.
+//! during a run, the owner after the takeover runs the command again, because its outcome is unknown.
 
 use std::path::PathBuf;
 

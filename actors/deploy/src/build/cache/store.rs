@@ -119,7 +119,7 @@ impl Caches {
             return Ok(Some(format!("the build cache is not kept: it holds more than {} files", limits.entries)));
         }
         let place = self.project(name.project_id).join(&name.line);
-        // Nobody passes through these: a build gets its cache out of them.
+        // Only the node enters these folders: a build is given its cache by a move out of them.
         fs::create_dir_with(DirBuilder::new().recursive(true).mode(0o700), &place)?;
         let content = place.join(CONTENT);
         if fs::symlink_metadata(&content).is_ok() {

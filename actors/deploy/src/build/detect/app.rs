@@ -29,7 +29,7 @@ impl App {
     const MAXIMUM: u64 = 1024 * 1024;
     /// The largest lock file: only its digest is kept.
     const LOCK_MAXIMUM: u64 = 64 * 1024 * 1024;
-    /// How much of a source file is looked at.
+    /// Bytes of a source file that detection reads.
     const GLANCE: u64 = 256 * 1024;
 
     pub(super) fn new(source: Arc<Dir>, root: PathBuf) -> Self {

@@ -54,7 +54,7 @@ struct Scene<'a> {
     app: &'a App,
     tools: &'a Tools,
     config: &'a BuildConfig,
-    /// Whether the owner says what runs, so that a missing start command matters to nobody.
+    /// Whether the owner says what runs, so that no start command needs to be detected.
     has_processes: bool,
     /// Whether another language than that of `package.json` makes the app, whose assets that file then builds.
     has_backend: bool,

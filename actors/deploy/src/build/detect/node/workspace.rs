@@ -8,7 +8,7 @@ use std::{
 use super::{App, DetectError, package::Package};
 use crate::build::detect::app::relative;
 
-/// Most members that are looked at.
+/// The largest number of members of a workspace that detection reads.
 const MOST_MEMBERS: usize = 200;
 /// Most patterns of members.
 const MOST_PATTERNS: usize = 100;

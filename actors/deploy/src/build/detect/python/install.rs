@@ -116,7 +116,7 @@ fn pip(plan: &mut Plan, what: &[&str]) {
     plan.step("Installing requirements", Command::exec(&argv));
 }
 
-/// Installs what a lock file came to, no other versions and nothing besides.
+/// Installs exactly the packages and versions of a lock file.
 fn pip_exported(plan: &mut Plan) {
     pip(plan, &["--no-deps", "--requirement", EXPORTED]);
 }
